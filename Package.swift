@@ -1,0 +1,107 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+
+/// A library or executable target of ours; warnings are errors everywhere.
+func library(_ name: String, path: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: path, swiftSettings: strict)
+}
+
+func executable(
+  _ name: String, path: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []
+) -> Target {
+  .executableTarget(
+    name: name, dependencies: dependencies, path: path, exclude: exclude, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+}
+
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioWebSocket: Target.Dependency = .product(name: "NIOWebSocket", package: "swift-nio")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let argumentParser: Target.Dependency = .product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+  name: "rig",
+  products: [
+    .executable(name: "rig-supervisor", targets: ["Supervisor"]),
+    .executable(name: "rig-connections", targets: ["Connections"]),
+    .executable(name: "rig-streams", targets: ["Streams"]),
+    .executable(name: "rig-control", targets: ["Control"]),
+    .executable(name: "rig-devbroker", targets: ["DevBroker"]),
+    .executable(name: "rig-ringtool", targets: ["RingTool"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: [.defaults, "YAML"]),
+  ],
+  targets: [
+    .target(name: "CLinux", path: "Sources/System/CLinux"),
+    .systemLibrary(
+      name: "CRdKafka", path: "Sources/System/CRdKafka", pkgConfig: "rdkafka",
+      providers: [.apt(["librdkafka-dev"])]),
+    .systemLibrary(
+      name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
+      providers: [.apt(["libsystemd-dev"])]),
+    .systemLibrary(
+      name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "libcrypto",
+      providers: [.apt(["libssl-dev"])]),
+
+    library("IPC", path: "Sources/IPC", ["CLinux"]),
+    library(
+      "Settings", path: "Sources/Settings",
+      [.product(name: "Yams", package: "Yams")]),
+    executable(
+      "Supervisor", path: "Sources/Supervisor",
+      ["IPC", "Settings", "CLinux", "CSystemd", argumentParser, logging]),
+    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
+    library(
+      "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
+    executable(
+      "Connections", path: "Sources/Workers/Connections",
+      ["Kit", "HTTP", "COpenSSL", deque, nioCore, nioPosix, nioHTTP1, nioWebSocket]),
+    executable("Streams", path: "Sources/Workers/Streams", ["Kit", "CRdKafka"]),
+    executable("Control", path: "Sources/Workers/Control", ["Kit", "HTTP", "IPC", "Settings", nioCore, nioPosix, nioHTTP1]),
+    executable(
+      "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
+
+    executable("RingTool", path: "Sources/Tools/RingTool", ["IPC", "CLinux"]),
+
+    tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
+    tests("SettingsTests", ["Settings"]),
+    tests("SupervisorTests", ["Supervisor", "IPC"]),
+    tests("KitTests", ["Kit"]),
+    tests("HTTPTests", ["HTTP", nioEmbedded]),
+    tests("ConnectionsTests", ["Connections", nioEmbedded]),
+    tests("StreamsTests", ["Streams"]),
+    tests("ControlTests", ["Control"]),
+    tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
+  ]
+)
+
+// DEVELOPMENT ONLY (removed before the first commit): RIG_ONLY=IPCTests,Streams builds only these and what they need.
+if let only = Context.environment["RIG_ONLY"] {
+  var keep = Set<String>()
+  var queue = only.split(separator: ",").map(String.init)
+  while let name = queue.popLast() {
+    guard keep.insert(name).inserted, let target = package.targets.first(where: { $0.name == name }) else { continue }
+    for dependency in target.dependencies {
+      if case .byNameItem(let dependencyName, _) = dependency { queue.append(dependencyName) }
+    }
+  }
+  package.targets = package.targets.filter { keep.contains($0.name) }
+  package.products = package.products.filter { ($0 as? Product.Executable)?.targets.allSatisfy(keep.contains) ?? false }
+}
