@@ -1,0 +1,43 @@
+// Where everything lies in a status page. Layout version 1.
+//
+//      0  identity    magic · layout version                                   written by the supervisor
+//     64  process     generation · pid · state · detail · corrupt report       written by the worker
+//    128  heartbeat   CLOCK_MONOTONIC nanoseconds                              written by the worker, often
+//    192  connections minute << 32 | connections accepted in it                written by the worker, often
+//    256  count       entries in use; an entry below it never changes its key
+//   4096  entries     4096 × 256 bytes
+//
+//   entry:  +0 value | +8 kind (1) · 0 (1) · key length (2) · 0 (4) | +16 key, up to 200 bytes of UTF-8
+//
+// All words are 8 bytes, native byte order. An entry fills cache lines of its own, so that two counters of one
+// worker that different threads move don't disturb each other.
+
+/// Offsets and limits of a status page.
+enum StatusLayout {
+  static let magic: UInt64 = 0x5249_4753_5441_5431  // "RIGSTAT1" read as a big-endian number
+  static let version: UInt64 = 1
+  static let knownVersions: ClosedRange<UInt64> = 1...1
+
+  static let magicOffset = 0
+  static let versionOffset = 8
+  static let generationOffset = 64
+  static let pidOffset = 72
+  static let stateOffset = 80
+  static let detailOffset = 88
+  static let corruptOffset = 96
+  static let heartbeatOffset = 128
+  static let connectionWindowOffset = 192
+  static let countOffset = 256
+  static let entriesOffset = 4096
+
+  static let maximumEntries = 4096
+  static let entryBytes = 256
+  static let valueOffset = 0
+  static let kindOffset = 8
+  static let keyOffset = 16
+  static let maximumKeyBytes = 200
+
+  static let bytes = entriesOffset + maximumEntries * entryBytes
+
+  static func entry(_ index: Int) -> Int { entriesOffset + index * entryBytes }
+}

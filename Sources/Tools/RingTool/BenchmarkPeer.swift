@@ -1,0 +1,62 @@
+// The writing child of a measurement.
+
+import CLinux
+import Glibc
+import IPC
+
+struct BenchmarkPeer {
+  static let command = "bench-writer"
+  /// Records of one publication: what a worker takes from its source in one turn.
+  private static let batch = 64
+  /// The wake-up is measured of a reader that has slept this long, not of one that is just going to sleep.
+  private static let restNanoseconds: UInt64 = 50_000
+  private static let fullTurnsBetweenChecks = 1 << 20
+
+  private let ring: CInt
+  private let wake: [CInt]
+  private let bytes: Int
+  private let samples: Int
+
+  init(_ options: ToolOptions) throws(ToolError) {
+    ring = try options.number("--ring")
+    wake = try options.numbers("--wake")
+    bytes = try options.number("--bytes", 64)
+    samples = try options.number("--samples", 0)
+  }
+
+  func run() throws {
+    let writer = try RingWriter(attaching: ring, wake: wake)
+    if samples > 0 { try wakeUps(writer) } else { try flood(writer) }
+  }
+
+  private func flood(_ writer: RingWriter) throws {
+    let parent = ParentWatch()
+    let bytes = bytes
+    var turns = 0
+    while true {
+      for _ in 0..<Self.batch {
+        let result = writer.append(type: 1, length: bytes) { payload in
+          payload.initializeMemory(as: UInt8.self, repeating: 0x5A)
+        }
+        if result == .full { break }
+      }
+      writer.publish()
+      turns += 1
+      if turns % Self.fullTurnsBetweenChecks == 0 { try parent.require() }
+    }
+  }
+
+  private func wakeUps(_ writer: RingWriter) throws {
+    let parent = ParentWatch()
+    let inspector = try RingInspector(attaching: ring)
+    for _ in 0..<samples {
+      while try inspector.usage().readers.first?.isAsleep != true { try parent.require() }
+      let rested = Waiting.nanoseconds() + Self.restNanoseconds
+      while Waiting.nanoseconds() < rested {}
+      _ = writer.append(type: 1, length: MemoryLayout<UInt64>.size) { payload in
+        payload.storeBytes(of: Waiting.nanoseconds(), as: UInt64.self)
+      }
+      writer.publish()
+    }
+  }
+}
