@@ -1,0 +1,143 @@
+// Keys about ports, origins, events and their authorization, and Kafka.
+
+import Foundation
+
+extension SettingKey {
+  /// Ports; 0 lets the system choose one, which the supervisor then logs.
+  private static let ports = 0...ValueForm.largestPort
+
+  static let network: [SettingKey] = [
+    .integer("INBOUND_PORT", \.inboundPort, ports, "port that faces frontends; 0: any free one").also("PORT"),
+    .notUsed("INBOUND_HTTPS_PORT", form: "a port", initially: "4001", "TLS port that faces frontends") {
+      (text) throws(ValueProblem) in _ = try ValueForm.integer(text, ports, unit: "")
+    },
+    .integer(
+      "API_HTTP_PORT", \.apiHTTPPort, ports, "port that faces services and operators; 0: any free one"),
+    .notUsed(
+      "API_HTTPS_PORT", form: "a port", initially: "4011", "TLS port that faces services and operators"
+    ) {
+      (text) throws(ValueProblem) in _ = try ValueForm.integer(text, ports, unit: "")
+    },
+    .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
+    .text(
+      "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; empty: all"),
+    .text("CORS", \.cors, form: ValueForm.origin, "origin that may call the inbound port") {
+      (text) throws(ValueProblem) in try ValueForm.origin(text)
+    },
+    .notUsed("HTTPS_CERTFILE", form: "a path", "certificate of the TLS ports (PEM)"),
+    .notUsed("HTTPS_KEYFILE", form: "a path", "key of the TLS ports (PEM)"),
+    .notUsed("HTTPS_KEYFILE_PASS", form: "a password", "password of HTTPS_KEYFILE").secret,
+  ]
+
+  static let events: [SettingKey] = [
+    SettingKey(
+      name: "EXTRACTORS", form: "JSON, or the path of a JSON or YAML file",
+      help: "fields that subscriptions can be constrained by",
+      assign: { (node, settings) throws(ValueProblems) in
+        settings.extractors = try ExtractorSource.table(node)
+      },
+      show: { settings in
+        let fields = settings.extractors.byType.values.reduce(0) { $0 + $1.count }
+        return settings.extractors.byType.isEmpty
+          ? "" : "<\(settings.extractors.byType.count) event types, \(fields) fields>"
+      }),
+    .text(
+      "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name", "attribute that addresses an event to users",
+      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+    .text(
+      "SUBSCRIPTION_CHECK", \.subscriptionCheck, form: "no_check", "how subscriptions are authorized",
+      parse: { (text) throws(ValueProblem) in try onlyNoCheck(text) }),
+    .text(
+      "SUBMISSION_CHECK", \.submissionCheck, form: "no_check", "how submitted events are authorized",
+      parse: { (text) throws(ValueProblem) in try onlyNoCheck(text) }),
+  ]
+
+  static let kafka: [SettingKey] = [
+    .list(
+      "KAFKA_BROKERS", \.kafkaBrokers, form: "host:port, separated by commas", "brokers; empty: no Kafka",
+      parse: { (text) throws(ValueProblem) in try ValueForm.brokerAddress(text) }
+    ).also("KAFKA_HOSTS"),
+    .list(
+      "KAFKA_SOURCE_TOPICS", \.kafkaSourceTopics, form: "names, separated by commas",
+      "topics whose records are events", parse: { (text) throws(ValueProblem) in try topic(text) }),
+    .text(
+      "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name", "consumer group",
+      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+    .scalar(
+      "KAFKA_SASL", \.kafkaSASL, form: ValueForm.sasl, help: "credentials for the brokers",
+      parse: { (text) throws(ValueProblem) in try ValueForm.sasl(text) },
+      show: { $0.map { "plain:\($0.user):\(Secret.placeholder)" } ?? "" }
+    ).secret,
+    .flag("KAFKA_SSL_ENABLED", \.kafkaSSLEnabled, "speak TLS with the brokers"),
+    .text(
+      "KAFKA_SSL_CA_CERTFILE", \.kafkaSSLCACertFile, form: "a path", "certificates trusted for brokers (PEM)"),
+    .text("KAFKA_SSL_CERTFILE", \.kafkaSSLCertFile, form: "a path", "certificate shown to brokers (PEM)"),
+    .text("KAFKA_SSL_KEYFILE", \.kafkaSSLKeyFile, form: "a path", "key of KAFKA_SSL_CERTFILE (PEM)"),
+    .scalar(
+      "KAFKA_SSL_KEYFILE_PASS", \.kafkaSSLKeyFilePass, form: "a password",
+      help: "password of KAFKA_SSL_KEYFILE",
+      parse: { (text) throws(ValueProblem) in Secret(text) }, show: { $0.map(\.description) ?? "" }
+    ).secret,
+    SettingKey(
+      name: "KAFKA_PROPERTIES", form: "NAME=VALUE, separated by commas",
+      help: "properties passed to librdkafka as they are", isSecret: true,
+      assign: { (node, settings) throws(ValueProblems) in settings.kafkaProperties = try properties(node) },
+      show: { $0.kafkaProperties.keys.sorted().map { "\($0)=\(Secret.placeholder)" }.joined(separator: ",") }),
+    .integer(
+      "KAFKA_RESTART_DELAY_MS", \.kafkaRestartDelayMs, 1...600_000, unit: "milliseconds",
+      "wait before a failed client is made anew"),
+    .notUsed("KAFKA_SERIALIZER", form: "json or avro", initially: "json", "format of records") {
+      (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["json", "avro"])
+    },
+  ]
+
+  /// A check that was asked for and isn't made would let everybody through: refused instead of accepted without effect.
+  private static func onlyNoCheck(_ text: String) throws(ValueProblem) -> String {
+    guard text == "no_check" else {
+      throw ValueProblem(
+        "'\(text)' is not available in this release, which verifies no tokens; expected no_check")
+    }
+    return text
+  }
+
+  /// Kafka's own rule for topic names.
+  private static func topic(_ text: String) throws(ValueProblem) -> String {
+    let isLegal = text.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+        return true
+      default: return false
+      }
+    }
+    guard isLegal, text.utf8.count <= 249, text != ".", text != ".." else {
+      throw ValueProblem("'\(text)' is no topic name; expected at most 249 letters, digits, '.', '_' or '-'")
+    }
+    return text
+  }
+
+  private static func properties(_ node: SourceNode) throws(ValueProblems) -> [String: String] {
+    var result: [String: String] = [:]
+    switch node.content {
+    case .scalar(let text, _):
+      for part in text.split(separator: ",") {
+        guard let equals = part.firstIndex(of: "=") else {
+          throw ValueProblems("an entry without '='; expected NAME=VALUE, separated by commas")
+        }
+        let name = ValueForm.trimmed(part[..<equals])
+        guard !name.isEmpty else { throw ValueProblems("an entry without a name before '='") }
+        result[name] = String(part[part.index(after: equals)...])
+      }
+    case .mapping(let members):
+      for (key, value) in members {
+        guard let name = key.text, !name.isEmpty, let text = value.text else {
+          throw ValueProblems([value.problem("expected an object of texts")])
+        }
+        result[name] = text
+      }
+    case .sequence:
+      throw ValueProblems([node.problem("expected NAME=VALUE, separated by commas, or an object of texts")])
+    }
+    return result
+  }
+}

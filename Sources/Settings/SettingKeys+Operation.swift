@@ -1,0 +1,168 @@
+// Keys about tokens, the API gateway, operation and limits.
+
+extension SettingKey {
+  static let tokens: [SettingKey] = [
+    .notUsed("JWT_SECRET_KEY", form: "a secret, or a key in PEM", "key of token signatures").secret,
+    .notUsed(
+      "JWT_ALG", form: "names, separated by commas", initially: "HS256", "allowed signature algorithms"
+    ) {
+      (text) throws(ValueProblem) in try algorithms(text)
+    },
+    .notUsed("JWT_JWKS", form: "a path or URL", "keys of token signatures as a JWK set"),
+    pointer("JWT_SESSION_FIELD", "/jti", "claim that names the session"),
+    pointer("JWT_USER_FIELD", "/user", "claim that names the user"),
+    pointer("JWT_ROLES_FIELD", "/roles", "claim that lists the roles"),
+    wholeNumber("JWT_LEEWAY_S", "0", 0...3_600, "clock difference allowed for exp and nbf, in seconds"),
+    boolean("JWT_CLOSE_ON_EXPIRY", "true", "close a connection when its token expires"),
+    .notUsed(
+      "PRIVILEGED_ROLES", form: "names, separated by commas", "roles that may read other users' events"),
+    .notUsed("SESSION_ROLE", form: "a name", "role of users that presence lists"),
+    wholeNumber("PRESENCE_GRACE_S", "5", 0...3_600, "seconds before a user counts as gone"),
+  ]
+
+  static let proxy: [SettingKey] = [
+    .notUsed("PROXY_CONFIG_FILE", form: "JSON, or a path", "API definitions"),
+    wholeNumber("PROXY_WORKERS", "1", 1...64, "number of API gateway workers"),
+    wholeNumber("PROXY_RECV_TIMEOUT", "5000", 1...3_600_000, "wait for a service, in milliseconds"),
+    .notUsed("PROXY_KAFKA_RESPONSE_TOPICS", form: "names, separated by commas", "topics of responses"),
+    wholeNumber(
+      "PROXY_KAFKA_RESPONSE_TIMEOUT", "5000", 1...3_600_000, "wait for a response from Kafka, in milliseconds"
+    ),
+    wholeNumber(
+      "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "5000", 1...3_600_000,
+      "wait for a later HTTP response, in milliseconds"),
+    .notUsed("REQUEST_LOG", form: "console, kafka or both", "where proxied requests are logged") {
+      (text) throws(ValueProblem) in
+      for part in text.split(separator: ",") {
+        _ = try ValueForm.choice(String(part), of: ["console", "kafka"])
+      }
+    },
+    boolean("RATE_LIMIT_ENABLED", "false", "limit proxied requests"),
+    boolean("RATE_LIMIT_PER_IP", "true", "count proxied requests per client address"),
+    wholeNumber("RATE_LIMIT_AVG_RATE_PER_SEC", "50", 1...1_000_000, "proxied requests per second"),
+    wholeNumber("RATE_LIMIT_BURST_SIZE", "100", 1...1_000_000, "proxied requests at once"),
+    .notUsed(
+      "INBOUND_APIS", form: "loopback or off", initially: "loopback", "API definitions on the inbound port"
+    ) {
+      (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["loopback", "off"])
+    },
+    .notUsed(
+      "TRUSTED_PROXIES", form: "addresses, separated by commas", "proxies whose forwarding headers count"),
+  ]
+
+  static let operation: [SettingKey] = [
+    .scalar(
+      "LOG_LEVEL", \.logLevel, form: levels.joined(separator: ", "),
+      help: "least severe messages that are logged",
+      parse: { (text) throws(ValueProblem) in
+        try ValueForm.choice(text, of: levels, synonyms: ["warn": "warning", "fatal": "critical"])
+      }, show: { $0 }),
+    .scalar(
+      "LOG_FMT", \.logFormat, form: "auto, json or human",
+      help: "form of log lines; auto: human on a terminal",
+      parse: { (text) throws(ValueProblem) in
+        try ValueForm.choice(
+          text, of: ["auto", "json", "human"], synonyms: ["gcl": "json", "erlang": "human"])
+      }, show: { $0 }),
+    .integer(
+      "CONNECTION_WORKERS", \.connectionWorkers, 1...Settings.mostConnectionWorkers,
+      "number of connection workers"),
+    .integer(
+      "WATCHDOG_S", \.watchdogSeconds, 2...3_600, unit: "seconds",
+      "silence after which a worker counts as hung"),
+    .integer(
+      "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds", "time to say goodbye to clients"),
+    .integer("RESTART_INTENSITY", \.restartIntensity, 0...1_000, "restarts allowed within RESTART_PERIOD_S"),
+    .integer(
+      "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
+      "window in which restarts are counted"),
+    wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
+    .notUsed("STATE_DIR", form: "a path", "directory for state that outlives the gateway"),
+    SettingKey(
+      name: "MANAGEMENT_TOKEN", form: "not available in this release",
+      help: "token required on the management port",
+      isSecret: true, isUsed: false,
+      assign: { (_, _) throws(ValueProblems) in
+        throw ValueProblems(
+          "is not available in this release: the management port would stay open to everybody")
+      },
+      show: { _ in "" }),
+  ]
+
+  static let limits: [SettingKey] = [
+    .integer(
+      "MAX_CONNECTIONS_PER_MINUTE", \.maxConnectionsPerMinute, 1...1_000_000_000, "new connections; more: 429"
+    ),
+    .integer(
+      "MAX_CONNECTIONS_PER_WORKER", \.maxOpenConnectionsPerWorker, 1...1_000_000,
+      "open connections; more: 503"),
+    .integer(
+      "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
+      "request head; more: 431"),
+    .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
+    .integer(
+      "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,
+      "subscriptions; more: 400"),
+    .integer(
+      "MAX_UNSENT_BYTES", \.maxUnsentBytes, 4_096...1_073_741_824, unit: "bytes",
+      "bytes waiting for a slow client"),
+    .integer("LONGPOLLING_MAX_EVENTS", \.longpollingMaxEvents, 1...100_000, "events held between polls"),
+    .integer(
+      "LONGPOLLING_MAX_BYTES", \.longpollingMaxBytes, 4_096...1_073_741_824, unit: "bytes",
+      "bytes held between polls"),
+    .integer(
+      "LONGPOLLING_WAIT_S", \.longpollingWaitSeconds, 1...3_600, unit: "seconds", "longest wait of a poll"),
+    .integer(
+      "LONGPOLLING_TIMEOUT_S", \.longpollingTimeoutSeconds, 1...86_400, unit: "seconds",
+      "silence after which a long-polling session ends"),
+    .integer(
+      "HEARTBEAT_S", \.heartbeatSeconds, 1...3_600, unit: "seconds", "silence before a heartbeat or ping"),
+    .integer(
+      "WEBSOCKET_PONG_TIMEOUT_S", \.websocketPongTimeoutSeconds, 1...3_600, unit: "seconds",
+      "time to answer a ping"),
+    ring(
+      "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
+    ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),
+    ring("REQUEST_RING_BYTES", \.requestRingBytes, "request ring of a connection worker"),
+  ]
+
+  /// Names of swift-log's levels, from most to least talkative.
+  private static let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+
+  private static func ring(_ name: String, _ field: SettingField<Int>, _ help: String) -> SettingKey {
+    let range = 65_536...4_294_967_296
+    return .scalar(
+      name, field, form: ValueForm.integer(range, unit: "bytes, a multiple of \(ValueForm.pageSize)"),
+      help: help,
+      parse: { (text) throws(ValueProblem) in try ValueForm.ringSize(text, range) }, show: { String($0) })
+  }
+
+  private static func wholeNumber(
+    _ name: String, _ value: String, _ range: ClosedRange<Int>, _ help: String
+  ) -> SettingKey {
+    .notUsed(name, form: ValueForm.integer(range, unit: ""), initially: value, help) {
+      (text) throws(ValueProblem) in
+      _ = try ValueForm.integer(text, range, unit: "")
+    }
+  }
+
+  private static func boolean(_ name: String, _ value: String, _ help: String) -> SettingKey {
+    .notUsed(name, form: ValueForm.boolean, initially: value, help) { (text) throws(ValueProblem) in
+      _ = try ValueForm.boolean(text)
+    }
+  }
+
+  private static func pointer(_ name: String, _ value: String, _ help: String) -> SettingKey {
+    .notUsed(name, form: "a JSON Pointer", initially: value, help) { (text) throws(ValueProblem) in
+      _ = try JSONPointer.parse(text)
+    }
+  }
+
+  private static func algorithms(_ text: String) throws(ValueProblem) {
+    let known =
+      ["HS", "RS", "PS", "ES"].flatMap { family in ["256", "384", "512"].map { family + $0 } } + ["EdDSA"]
+    for part in text.split(separator: ",").map(ValueForm.trimmed) where !known.contains(part) {
+      throw ValueProblem("'\(part)' is unknown; expected some of \(known.joined(separator: ", "))")
+    }
+  }
+}

@@ -1,0 +1,140 @@
+// Everything that can be configured, as typed and validated values. Made by `Settings.load` in the supervisor and handed
+// to the workers as JSON in sealed memory: never write that JSON anywhere else, it holds the secrets. Printing settings
+// is safe: `description` shows every key by its name and no secret.
+
+import Foundation
+
+/// The gateway's configuration. The initial values are the defaults.
+public struct Settings: Codable, Sendable, Equatable {
+  /// Port that faces frontends; 0: any free one.
+  public var inboundPort = 4000
+  /// Port that faces services and operators; 0: any free one.
+  public var apiHTTPPort = 4010
+  /// Name under which others reach this gateway; empty: unknown. Never bound to.
+  public var host = ""
+  /// Address that both ports are bound to; empty: every address of the machine.
+  public var bindAddress = ""
+  /// Value of `access-control-allow-origin`: `*` or one origin (`https://app.example.com`).
+  public var cors = "*"
+  /// New connections that one gateway accepts per minute before it answers 429.
+  public var maxConnectionsPerMinute = 5_000
+
+  /// Constraint fields of each event type.
+  public var extractors = ExtractorTable()
+  /// Name of the top-level attribute that addresses an event to users.
+  public var kafkaUserField = "user"
+  /// How subscriptions are authorized. `no_check` is the only value that `load` accepts now.
+  public var subscriptionCheck = "no_check"
+  /// How submissions are authorized. `no_check` is the only value that `load` accepts now.
+  public var submissionCheck = "no_check"
+
+  /// `host:port` of the brokers to start from; empty: the gateway runs without Kafka.
+  public var kafkaBrokers: [String] = []
+  /// Topics whose records are events.
+  public var kafkaSourceTopics = ["rig"]
+  /// Consumer group under which offsets are committed.
+  public var kafkaGroupID = "rig"
+  /// Credentials for the brokers; nil: none.
+  public var kafkaSASL: KafkaSASL?
+  /// Whether the brokers are spoken to over TLS.
+  public var kafkaSSLEnabled = false
+  /// File of the certificates that are trusted for brokers; empty: the system's.
+  public var kafkaSSLCACertFile = ""
+  /// File of the certificate shown to brokers; empty: none.
+  public var kafkaSSLCertFile = ""
+  /// File of the key of `kafkaSSLCertFile`.
+  public var kafkaSSLKeyFile = ""
+  /// Password of `kafkaSSLKeyFile`; nil: none.
+  public var kafkaSSLKeyFilePass: Secret?
+  /// Further properties of librdkafka, passed through as they are. May hold secrets.
+  public var kafkaProperties: [String: String] = [:]
+  /// Milliseconds to wait before a client that failed is made anew.
+  public var kafkaRestartDelayMs = 2_000
+
+  /// `trace`, `debug`, `info`, `notice`, `warning`, `error` or `critical`.
+  public var logLevel = "info"
+  /// `auto` (human on a terminal, else JSON), `json` or `human`.
+  public var logFormat = "auto"
+
+  /// Number of connection workers.
+  public var connectionWorkers = Settings.processorCount
+  /// Seconds without a heartbeat after which a worker counts as hung.
+  public var watchdogSeconds = 10
+  /// Seconds that a connection worker has to say goodbye to its clients.
+  public var drainTimeoutSeconds = 30
+  /// Restarts of one supervision node that are allowed within `restartPeriodSeconds`.
+  public var restartIntensity = 5
+  /// Length of the window in which restarts are counted.
+  public var restartPeriodSeconds = 10
+  /// Development mode (`--dev`): serves the demo page.
+  public var dev = false
+
+  /// Bytes of a request line and its headers; more: 431.
+  public var maxRequestHeadBytes = 16 * 1024
+  /// Bytes of an inbound event or message; more: 413.
+  public var maxEventBytes = 1024 * 1024
+  /// Subscriptions of one connection; more: 400.
+  public var maxSubscriptionsPerConnection = 100
+  /// Open connections of one connection worker; more: 503.
+  public var maxOpenConnectionsPerWorker = 10_000
+  /// Bytes that may wait for a slow client before its connection is closed.
+  public var maxUnsentBytes = 1024 * 1024
+  /// Events that a long-polling session holds between polls.
+  public var longpollingMaxEvents = 200
+  /// Bytes that a long-polling session holds between polls.
+  public var longpollingMaxBytes = 1024 * 1024
+  /// Seconds after which a poll without events is answered with an empty list.
+  public var longpollingWaitSeconds = 20
+  /// Seconds without a poll after which a long-polling session ends.
+  public var longpollingTimeoutSeconds = 300
+  /// Seconds without traffic after which a heartbeat or ping is sent.
+  public var heartbeatSeconds = 15
+  /// Seconds that a WebSocket client has to answer a ping.
+  public var websocketPongTimeoutSeconds = 30
+
+  /// Bytes of the event ring of a connection worker, and of the control worker's.
+  public var eventRingBytes = 16 * 1024 * 1024
+  /// Bytes of the event ring of the streams worker.
+  public var streamsRingBytes = 64 * 1024 * 1024
+  /// Bytes of the ring for requests from one connection worker to the others.
+  public var requestRingBytes = 4 * 1024 * 1024
+
+  /// The defaults.
+  public init() {}
+
+  /// Readers of one ring, and so connection workers, at most.
+  static let mostConnectionWorkers = 64
+
+  private static var processorCount: Int {
+    min(max(ProcessInfo.processInfo.activeProcessorCount, 1), mostConnectionWorkers)
+  }
+}
+
+/// Credentials for Kafka brokers.
+public struct KafkaSASL: Codable, Sendable, Equatable {
+  /// librdkafka's name of the mechanism: `PLAIN`.
+  public var mechanism: String
+  public var user: String
+  public var password: Secret
+
+  /// Credentials as given.
+  public init(mechanism: String, user: String, password: Secret) {
+    self.mechanism = mechanism
+    self.user = user
+    self.password = password
+  }
+}
+
+extension Settings: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+  /// `KEY=value` for every key in use, one line each; secrets as a placeholder.
+  public var description: String {
+    SettingKey.all.filter(\.isUsed).map { "\($0.name)=\($0.show(self))" }.joined(separator: "\n")
+  }
+
+  public var debugDescription: String { description }
+
+  /// The same keys and values as `description`, so that dumping shows no secret either.
+  public var customMirror: Mirror {
+    Mirror(self, children: SettingKey.all.filter(\.isUsed).map { (label: $0.name, value: $0.show(self)) })
+  }
+}

@@ -1,0 +1,94 @@
+// One layer of configuration (file, environment or command line) as entries with places, and how it is laid over the
+// settings made so far. A layer is applied whole: a mistake is reported even where a later layer overrides the value.
+
+/// A name, its value and where both stand.
+struct LayerEntry {
+  let name: String
+  let value: SourceNode
+  /// `rig.yaml:3:1`, `environment INBOUND_PORT`, `--set INBOUND_PORT`.
+  let place: String
+  /// Place of something inside the value, for values that span lines of a file; nil: named relative to the value.
+  let file: String?
+
+  init(name: String, value: SourceNode, place: String, file: String? = nil) {
+    self.name = name
+    self.value = value
+    self.place = place
+    self.file = file
+  }
+
+  /// A value that came as plain text.
+  init(name: String, text: String, place: String) {
+    self.init(
+      name: name, value: SourceNode(content: .scalar(text, quoted: true), line: 1, column: 1), place: place)
+  }
+}
+
+struct SettingsLayer {
+  var entries: [LayerEntry]
+
+  /// Lays the entries over `settings`. Every entry's name must be known.
+  func apply(to settings: inout Settings, mistakes: inout [SettingsMistake], warnings: inout [String]) {
+    var given: [Int: LayerEntry] = [:]
+    for entry in entries {
+      guard let (position, isPath) = Self.lookUp(entry.name) else { continue }
+      let key = SettingKey.all[position]
+      if let earlier = given[position] {
+        let message = "sets \(key.name) again, after \(earlier.place); expected one of them"
+        mistakes.append(SettingsMistake(place: entry.place, message: message))
+        continue
+      }
+      given[position] = entry
+      do throws(ValueProblems) {
+        guard let value = try value(of: entry, for: key, isPath: isPath) else { continue }
+        try key.assign(value, &settings)
+        if !key.isUsed {
+          warnings.append("\(entry.place): \(key.name) is accepted, but has no effect in this release")
+        }
+      } catch {
+        mistakes += error.problems.map { mistake($0, at: entry, of: key) }
+      }
+    }
+  }
+
+  /// The key that `name` stands for, and whether its value is the path of a file with the value.
+  static func lookUp(_ name: String) -> (position: Int, isPath: Bool)? {
+    if let position = SettingKey.byName[name] { return (position, false) }
+    guard name.hasSuffix(SettingKey.fileSuffix) else { return nil }
+    return SettingKey.byName[String(name.dropLast(SettingKey.fileSuffix.count))].map { ($0, true) }
+  }
+
+  /// The value to assign; nil if the entry says nothing.
+  private func value(
+    of entry: LayerEntry, for key: SettingKey, isPath: Bool
+  ) throws(ValueProblems) -> SourceNode? {
+    if entry.value.isNull { return nil }
+    guard isPath else {
+      return entry.value.text?.isEmpty == true && !key.takesEmpty ? nil : entry.value
+    }
+    guard let path = entry.value.text, !path.isEmpty else {
+      throw ValueProblems("expected the path of a file")
+    }
+    do throws(ValueProblem) {
+      let text = try TextFile.read(path)
+      let content = text.hasSuffix("\n") ? String(text.dropLast()) : text
+      guard !content.isEmpty else { throw ValueProblem("'\(path)' is empty") }
+      return SourceNode(content: .scalar(content, quoted: true), line: 1, column: 1)
+    } catch {
+      throw ValueProblems([error])
+    }
+  }
+
+  private func mistake(_ problem: ValueProblem, at entry: LayerEntry, of key: SettingKey) -> SettingsMistake {
+    guard let line = problem.line else {
+      return SettingsMistake(place: entry.place, message: "\(key.name): \(problem.message)")
+    }
+    let position = "\(line):\(problem.column ?? 1)"
+    if let file = entry.file, entry.value.text == nil {
+      return SettingsMistake(place: "\(file):\(position)", message: "\(key.name): \(problem.message)")
+    }
+    return SettingsMistake(
+      place: entry.place,
+      message: "\(key.name): at line \(line), column \(problem.column ?? 1): \(problem.message)")
+  }
+}

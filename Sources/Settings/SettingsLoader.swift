@@ -1,0 +1,81 @@
+// Loads the configuration: defaults, then file, environment and command line, later wins. Collects every mistake of
+// every layer before it refuses; never runs with a value that it did not understand.
+
+/// What `Settings.load` found.
+public struct LoadedSettings: Sendable, Equatable {
+  public let settings: Settings
+  /// One text per thing that is accepted but probably not what was meant. No secrets.
+  public let warnings: [String]
+  /// What the command line asks for.
+  public let action: Action
+}
+
+extension Settings {
+  /// Loads and validates the whole configuration.
+  ///
+  /// - Parameters:
+  ///   - arguments: the command line without the program's name: `--config FILE`, `--set KEY=VALUE`, `--dev`,
+  ///     `--check-config`, `--version`, `--help`.
+  ///   - environment: the process's environment. A name of ours with `_FILE` added holds the path of a file with the
+  ///     value. An empty value counts as not set, except for lists.
+  /// - Throws: every mistake with its place.
+  public static func load(
+    arguments: [String], environment: [String: String]
+  ) throws(SettingsErrors) -> LoadedSettings {
+    var mistakes: [SettingsMistake] = []
+    var warnings: [String] = []
+    let request = CommandLineRequest(arguments, mistakes: &mistakes)
+    if request.action == .showHelp || request.action == .showVersion {
+      guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
+      return LoadedSettings(settings: Settings(), warnings: [], action: request.action)
+    }
+
+    var layers: [SettingsLayer] = []
+    if let path = request.configPath { layers.append(.file(path, mistakes: &mistakes)) }
+    layers.append(.environment(environment, warnings: &warnings))
+    layers.append(.commandLine(request.assignments, mistakes: &mistakes))
+
+    var settings = Settings()
+    settings.dev = request.isDev
+    for layer in layers { layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings) }
+    mistakes += settings.contradictions
+    guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
+    return LoadedSettings(settings: settings, warnings: warnings, action: request.action)
+  }
+
+  /// The ring keeps a record only if it is at most an eighth of its capacity, and a prepared event may need as many
+  /// bytes again for its extracted fields as for its JSON.
+  private static let ringBytesPerEventByte = 16
+
+  /// What no single key can say: values that don't go together.
+  private var contradictions: [SettingsMistake] {
+    var found: [SettingsMistake] = []
+    if inboundPort == apiHTTPPort, inboundPort != 0 {
+      found.append(
+        SettingsMistake(
+          place: "INBOUND_PORT, API_HTTP_PORT", message: "both are \(inboundPort); expected two ports"))
+    }
+    if !kafkaBrokers.isEmpty, kafkaSourceTopics.isEmpty {
+      found.append(
+        SettingsMistake(
+          place: "KAFKA_SOURCE_TOPICS", message: "is empty, but KAFKA_BROKERS is set; expected topics"))
+    }
+    if kafkaSSLCertFile.isEmpty != kafkaSSLKeyFile.isEmpty {
+      found.append(
+        SettingsMistake(
+          place: "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE",
+          message: "only one of them is set; expected both or none"))
+    }
+    for (name, size) in [("EVENT_RING_BYTES", eventRingBytes), ("STREAMS_RING_BYTES", streamsRingBytes)]
+    where size < maxEventBytes * Self.ringBytesPerEventByte {
+      let needed = maxEventBytes * Self.ringBytesPerEventByte
+      found.append(
+        SettingsMistake(
+          place: "\(name), MAX_EVENT_BYTES",
+          message:
+            "a ring of \(size) bytes can't take an event of \(maxEventBytes) bytes; expected \(needed) or more"
+        ))
+    }
+    return found
+  }
+}

@@ -1,0 +1,113 @@
+// How texts become values, and what is said when they don't: "'99999' is out of range; expected a port number from 1 to
+// 65535". Pure functions from text to value.
+
+import Foundation
+
+enum ValueForm {
+  static let boolean = "true or false"
+  static let brokerAddress = "host:port"
+  static let origin = "* or one origin such as https://app.example.com"
+  static let sasl = "plain:USER:PASSWORD"
+
+  /// The largest TCP port.
+  static let largestPort = 65_535
+
+  static func integer(_ range: ClosedRange<Int>, unit: String) -> String {
+    let number =
+      range.upperBound == Int.max
+      ? "from \(range.lowerBound)" : "from \(range.lowerBound) to \(range.upperBound)"
+    return "a whole number \(number)" + (unit.isEmpty ? "" : " (\(unit))")
+  }
+
+  static func integer(_ text: String, _ range: ClosedRange<Int>, unit: String) throws(ValueProblem) -> Int {
+    let expected = "expected \(integer(range, unit: unit))"
+    let digits = trimmed(text[...])
+    guard let value = Int(digits) else { throw ValueProblem("'\(text)' is no whole number; \(expected)") }
+    guard range.contains(value) else { throw ValueProblem("'\(text)' is out of range; \(expected)") }
+    return value
+  }
+
+  static func boolean(_ text: String) throws(ValueProblem) -> Bool {
+    switch trimmed(text[...]).lowercased() {
+    case "true", "1", "yes", "on": return true
+    case "false", "0", "no", "off": return false
+    default: throw ValueProblem("'\(text)' is neither true nor false")
+    }
+  }
+
+  /// One of `known`, in any case; `synonyms` maps other spellings to one of them.
+  static func choice(
+    _ text: String, of known: [String], synonyms: [String: String] = [:]
+  ) throws(ValueProblem) -> String {
+    let lowercased = trimmed(text[...]).lowercased()
+    let value = synonyms[lowercased] ?? lowercased
+    guard known.contains(value) else {
+      throw ValueProblem("'\(text)' is unknown; expected one of \(known.joined(separator: ", "))")
+    }
+    return value
+  }
+
+  static func nonEmpty(_ text: String) throws(ValueProblem) -> String {
+    let value = trimmed(text[...])
+    guard !value.isEmpty else { throw ValueProblem("must not be empty") }
+    return value
+  }
+
+  /// `host:port`, with an IPv6 address in brackets.
+  static func brokerAddress(_ text: String) throws(ValueProblem) -> String {
+    let problem = ValueProblem(
+      "'\(text)' is no broker address; expected host:port, such as kafka-1:9092 or [::1]:9092")
+    guard let colon = text.lastIndex(of: ":") else { throw problem }
+    let host = text[..<colon]
+    guard let port = Int(text[text.index(after: colon)...]), (1...largestPort).contains(port) else {
+      throw problem
+    }
+    let isBracketed = host.hasPrefix("[") && host.hasSuffix("]") && host.count > 2
+    guard isBracketed || (!host.isEmpty && !host.contains(where: { ":/ []".contains($0) })) else {
+      throw problem
+    }
+    return text
+  }
+
+  /// `*`, or scheme and host and perhaps port, without a path (RFC 6454).
+  static func origin(_ text: String) throws(ValueProblem) -> String {
+    let value = trimmed(text[...])
+    if value == "*" { return value }
+    let problem = ValueProblem(
+      "'\(text)' is no origin; expected \(origin), without a path and without a slash at the end")
+    guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }),
+      let components = URLComponents(string: value), let scheme = components.scheme,
+      let host = components.host,
+      !host.isEmpty, components.path.isEmpty, components.query == nil, components.fragment == nil,
+      components.user == nil, components.password == nil, !scheme.isEmpty,
+      components.port.map({ $0 <= largestPort }) ?? true
+    else { throw problem }
+    return value
+  }
+
+  /// `plain:user:password`; the password may hold colons. The text is never quoted: it holds the password.
+  static func sasl(_ text: String) throws(ValueProblem) -> KafkaSASL {
+    let parts = text.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+    guard parts.count == 3, !parts[1].isEmpty else { throw ValueProblem("expected \(sasl)") }
+    guard parts[0].lowercased() == "plain" else {
+      throw ValueProblem("unknown mechanism before the first ':'; expected \(sasl)")
+    }
+    return KafkaSASL(mechanism: "PLAIN", user: String(parts[1]), password: Secret(String(parts[2])))
+  }
+
+  /// A multiple of the page size of shared memory, within `range`.
+  static func ringSize(_ text: String, _ range: ClosedRange<Int>) throws(ValueProblem) -> Int {
+    let value = try integer(text, range, unit: "bytes")
+    guard value.isMultiple(of: pageSize) else {
+      throw ValueProblem("'\(text)' is no multiple of \(pageSize) bytes, the size of a memory page")
+    }
+    return value
+  }
+
+  /// Ring segments are made of whole memory pages.
+  static let pageSize = 4_096
+
+  static func trimmed(_ text: Substring) -> String {
+    text.trimmingCharacters(in: .whitespacesAndNewlines)
+  }
+}

@@ -1,0 +1,58 @@
+// The command line of `rig-supervisor`.
+
+import Testing
+
+@testable import Settings
+
+@Suite("Command line")
+struct CommandLineTests {
+  @Test("Options choose what is done")
+  func actions() throws {
+    #expect(try load([:], []).action == .run)
+    #expect(try load([:], ["--check-config"]).action == .checkConfig)
+    #expect(try load([:], ["--version"]).action == .showVersion)
+    #expect(try load([:], ["--help"]).action == .showHelp)
+    #expect(try load([:], ["-h"]).action == .showHelp)
+    #expect(try load([:], ["--dev"]).settings.dev)
+    #expect(try !load([:], []).settings.dev)
+  }
+
+  @Test("Help and version don't need a right configuration")
+  func helpWithBrokenEnvironment() throws {
+    #expect(try load(["INBOUND_PORT": "x"], ["--help"]).action == .showHelp)
+  }
+
+  @Test(
+    "A wrong option is named, with the nearest one",
+    arguments: [
+      (["--confg", "x"], "--confg: unknown option; did you mean --config?"),
+      (["--config"], "--config: expected the path of a file"),
+      (["--set"], "--set: expected KEY=VALUE"),
+      (["--set", "INBOUND_PORT"], "--set: expected KEY=VALUE"),
+      (["--set", "=1"], "--set: expected KEY=VALUE"),
+      (["--dev=1"], "--dev: takes no value"),
+      (
+        ["--set", "INBOUND_PRT=1"], "--set INBOUND_PRT: unknown key 'INBOUND_PRT'; did you mean INBOUND_PORT?"
+      ),
+    ])
+  func wrongOptions(arguments: [String], message: String) {
+    #expect(mistakes([:], arguments).first == message)
+  }
+
+  @Test("--set takes values with equals signs, and the last one counts")
+  func assignments() throws {
+    let settings = try load(
+      [:], ["--set", "KAFKA_PROPERTIES=a=1,b=2", "--set=WATCHDOG_S=3", "--set", "watchdog_s=4"]
+    ).settings
+    #expect(settings.kafkaProperties == ["a": "1", "b": "2"])
+    #expect(settings.watchdogSeconds == 4)
+  }
+
+  @Test("Help lists every key with its default")
+  func help() {
+    for key in SettingKey.all {
+      #expect(Settings.help.contains("  \(key.name)"), "\(key.name)")
+    }
+    #expect(Settings.help.contains("default 4000"))
+  }
+}

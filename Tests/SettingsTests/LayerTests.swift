@@ -1,0 +1,164 @@
+// The layers: which one wins, what is unknown, and where a mistake is said to be.
+
+import Testing
+
+@testable import Settings
+
+@Suite("Configuration layers")
+struct LayerTests {
+  @Test("Without any layer the defaults of the contract are in effect")
+  func defaults() throws {
+    let settings = try load().settings
+    #expect(settings.inboundPort == 4000)
+    #expect(settings.apiHTTPPort == 4010)
+    #expect(settings.cors == "*")
+    #expect(settings.kafkaBrokers.isEmpty)
+    #expect(settings.kafkaSourceTopics == ["rig"])
+    #expect(settings.maxConnectionsPerMinute == 5000)
+    #expect(settings.watchdogSeconds == 10)
+    #expect(settings.longpollingTimeoutSeconds == 300)
+    #expect(settings.connectionWorkers >= 1)
+    #expect(try load().warnings.isEmpty)
+    #expect(try load().action == .run)
+  }
+
+  @Test("The command line wins over the environment, which wins over the file, which wins over the defaults")
+  func precedence() throws {
+    try withFile("watchdog_s: 20\ndrain_timeout_s: 21\nheartbeat_s: 22\n") { path in
+      let environment = ["DRAIN_TIMEOUT_S": "31", "HEARTBEAT_S": "32"]
+      let settings = try load(environment, ["--config", path, "--set", "HEARTBEAT_S=42"]).settings
+      #expect(settings.watchdogSeconds == 20)
+      #expect(settings.drainTimeoutSeconds == 31)
+      #expect(settings.heartbeatSeconds == 42)
+      #expect(settings.restartIntensity == 5)
+    }
+  }
+
+  @Test("A file may be YAML or JSON, with names in either case")
+  func fileForms() throws {
+    let yaml = "# ports\ninbound_port: 5000\nKAFKA_BROKERS: [a:1, 'b:2']\nkafka-source-topics: x,y\n"
+    let json = """
+      {
+      \t"inbound_port": 5000, "KAFKA_BROKERS": ["a:1", "b:2"],
+      \t"kafka-source-topics": "x,y"
+      }
+      """
+    for (name, text) in [("rig.yaml", yaml), ("rig.json", json)] {
+      try withFile(text, named: name) { path in
+        let settings = try load([:], ["--config=\(path)"]).settings
+        #expect(settings.inboundPort == 5000)
+        #expect(settings.kafkaBrokers == ["a:1", "b:2"])
+        #expect(settings.kafkaSourceTopics == ["x", "y"])
+      }
+    }
+  }
+
+  @Test("An empty file and a file of comments change nothing")
+  func emptyFile() throws {
+    for text in ["", "# nothing\n", "---\n", "{}"] {
+      try withFile(text) { path in
+        let settings = try load([:], ["--config", path]).settings
+        #expect(settings == Settings())
+      }
+    }
+  }
+
+  @Test("An unknown key in a file is a mistake with line, column and the nearest key")
+  func unknownKeyInFile() throws {
+    try withFile("cors: '*'\n\ninbound_prot: 4000\n") { path in
+      #expect(
+        mistakes([:], ["--config", path]) == [
+          "\(path):3:1: unknown key 'inbound_prot'; did you mean INBOUND_PORT?"
+        ])
+    }
+  }
+
+  @Test("A wrong value in a file is named with its line")
+  func wrongValueInFile() throws {
+    try withFile("cors: '*'\ninbound_port: 70000\nkafka_brokers: {a: 1}\n") { path in
+      let found = mistakes([:], ["--config", path])
+      #expect(found.count == 2)
+      #expect(
+        found.first
+          == "\(path):2:1: INBOUND_PORT: '70000' is out of range; expected a whole number from 0 to 65535")
+      #expect(found.last?.hasPrefix("\(path):3:") == true)
+    }
+  }
+
+  @Test("A file that is no YAML is refused with the line of the first error and without its text")
+  func brokenFile() throws {
+    try withFile("cors: '*'\njwt_secret_key: \"hunter2\n") { path in
+      let found = mistakes([:], ["--config", path])
+      #expect(found.count == 1)
+      #expect(found.first?.hasPrefix("\(path):") == true)
+      #expect(found.first?.contains("hunter2") == false)
+    }
+  }
+
+  @Test(
+    "The same key twice is a mistake, under whichever names", arguments: ["port: 1\n", "inbound_port: 1\n"])
+  func twice(line: String) throws {
+    try withFile("INBOUND_PORT: 4001\n" + line) { path in
+      #expect(mistakes([:], ["--config", path]).count == 1)
+    }
+  }
+
+  @Test("A file that isn't there is a mistake")
+  func missingFile() {
+    let found = mistakes([:], ["--config", "/nonexistent/rig.yaml"])
+    #expect(found == ["--config: '/nonexistent/rig.yaml' can't be read: no such file"])
+  }
+
+  @Test("The environment's other variables are ignored, but one that looks misspelt is warned about")
+  func misspeltEnvironment() throws {
+    let loaded = try load(["HOME": "/root", "PATH": "/bin", "KAFKA_BROKER": "a:1", "INBUOND_PORT": "1"])
+    #expect(
+      loaded.warnings == [
+        "environment INBUOND_PORT: not a key, ignored; did you mean INBOUND_PORT?",
+        "environment KAFKA_BROKER: not a key, ignored; did you mean KAFKA_BROKERS?",
+      ])
+  }
+
+  @Test("An empty environment variable counts as not set, except for a list")
+  func emptyValues() throws {
+    let settings = try load(["INBOUND_PORT": "", "KAFKATOFILTER_KAFKA_GROUP_ID": ""]).settings
+    #expect(settings.inboundPort == 4000)
+    #expect(settings.kafkaGroupID == "rig")
+    try withFile("kafka_brokers: a:1\n") { path in
+      let settings = try load(["KAFKA_BROKERS": ""], ["--config", path]).settings
+      #expect(settings.kafkaBrokers.isEmpty)
+    }
+  }
+
+  @Test("RIG 1's names are accepted")
+  func oldNames() throws {
+    let settings = try load(["PORT": "4444", "KAFKA_HOSTS": "k:9092"]).settings
+    #expect(settings.inboundPort == 4444)
+    #expect(settings.kafkaBrokers == ["k:9092"])
+  }
+
+  @Test("Every mistake of every layer is reported at once, in the order of the layers")
+  func allMistakes() throws {
+    try withFile("nonsense_key_xyz: 1\n") { path in
+      let found = mistakes(["INBOUND_PORT": "x"], ["--config", path, "--set", "WATCHDOG_S=0", "--wat"])
+      #expect(found.count == 4)
+      #expect(found.map { $0.prefix(5) } == ["--wat", path.prefix(5), "envir", "--set"])
+    }
+  }
+
+  @Test("A key without effect yet is accepted with a warning, and its value is still checked")
+  func notUsedYet() throws {
+    #expect(
+      try load(["PROXY_WORKERS": "2"]).warnings
+        == ["environment PROXY_WORKERS: PROXY_WORKERS is accepted, but has no effect in this release"])
+    #expect(mistakes(["PROXY_WORKERS": "many"]).count == 1)
+  }
+
+  @Test("A check or token that this release can't enforce is refused, not ignored")
+  func failClosed() {
+    #expect(mistakes(["SUBSCRIPTION_CHECK": "jwt_validation"]).count == 1)
+    #expect(mistakes(["SUBMISSION_CHECK": "http://auth/check"]).count == 1)
+    #expect(mistakes(["MANAGEMENT_TOKEN": "secret"]).count == 1)
+    #expect(mistakes(["SUBSCRIPTION_CHECK": "no_check"]).isEmpty)
+  }
+}

@@ -1,0 +1,34 @@
+// What the settings tests share: loading with less typing, and files that are gone after the test.
+
+import Foundation
+import Testing
+
+@testable import Settings
+
+/// Loads from an environment and arguments; fails the test on mistakes.
+func load(_ environment: [String: String] = [:], _ arguments: [String] = []) throws -> LoadedSettings {
+  try Settings.load(arguments: arguments, environment: environment)
+}
+
+/// The mistakes that loading makes, as texts.
+func mistakes(_ environment: [String: String] = [:], _ arguments: [String] = []) -> [String] {
+  do {
+    _ = try Settings.load(arguments: arguments, environment: environment)
+    return []
+  } catch {
+    return error.mistakes.map(\.description)
+  }
+}
+
+/// Runs `body` with the path of a file that holds `content`, and removes it.
+func withFile<Result>(
+  _ content: String, named name: String = "rig.yaml", _ body: (String) throws -> Result
+) throws -> Result {
+  let directory = FileManager.default.temporaryDirectory
+    .appendingPathComponent("rig-settings-\(UUID().uuidString)")
+  try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(at: directory) }
+  let file = directory.appendingPathComponent(name)
+  try Data(content.utf8).write(to: file)
+  return try body(file.path)
+}

@@ -1,0 +1,82 @@
+// Values: what each form takes and what it refuses.
+
+import Foundation
+import Testing
+
+@testable import Settings
+
+@Suite("Configuration values")
+struct ValueTests {
+  @Test(
+    "A value out of its form is refused with what was expected",
+    arguments: [
+      ("INBOUND_PORT", "65536"), ("INBOUND_PORT", "-1"), ("INBOUND_PORT", "4000.5"), ("INBOUND_PORT", "http"),
+      ("API_HTTP_PORT", "0x10"), ("CONNECTION_WORKERS", "0"), ("CONNECTION_WORKERS", "65"),
+      ("CORS", "example.com"), ("CORS", "https://a.example/"), ("CORS", "https://a.example/path"),
+      ("CORS", "https://a, https://b"), ("CORS", "https://a.example\r\nx: y"),
+      ("KAFKA_BROKERS", "kafka"), ("KAFKA_BROKERS", "kafka:"), ("KAFKA_BROKERS", "kafka:0"),
+      ("KAFKA_BROKERS", ":9092"), ("KAFKA_BROKERS", "a:1,b"), ("KAFKA_BROKERS", "kafka://a:1"),
+      ("KAFKA_BROKERS", "::1:9092"), ("KAFKA_SOURCE_TOPICS", "a b"), ("KAFKA_SOURCE_TOPICS", ".."),
+      ("KAFKA_SASL", "plain:user"), ("KAFKA_SASL", "scram:user:pass"), ("KAFKA_SASL", "plain::pass"),
+      ("KAFKA_SSL_ENABLED", "maybe"), ("KAFKA_PROPERTIES", "a"), ("KAFKA_PROPERTIES", "=1"),
+      ("LOG_LEVEL", "loud"), ("LOG_FMT", "xml"), ("EVENT_RING_BYTES", "16777217"),
+      ("EVENT_RING_BYTES", "4096"),
+      ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"), ("INBOUND_APIS", "public"),
+      ("JWT_CLOSE_ON_EXPIRY", "often"), ("KAFKA_SERIALIZER", "xml"),
+    ])
+  func refused(name: String, value: String) throws {
+    let found = mistakes([name: value])
+    #expect(found.count == 1)
+    #expect(found.first?.hasPrefix("environment \(name): \(name): ") == true, "\(found)")
+  }
+
+  @Test("Ports, addresses and topics at the edge of their forms are taken")
+  func edges() throws {
+    let settings = try load([
+      "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
+      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "64",
+    ]).settings
+    #expect(settings.inboundPort == 0)
+    #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
+    #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
+    #expect(settings.cors == "https://app.example.com:8443")
+    #expect(settings.connectionWorkers == 64)
+  }
+
+  @Test(
+    "Log levels and forms have RIG's spellings as well",
+    arguments: [("warn", "warning"), ("INFO", "info"), ("debug", "debug"), ("error", "error")])
+  func levels(written: String, level: String) throws {
+    #expect(try load(["LOG_LEVEL": written]).settings.logLevel == level)
+    #expect(try load(["LOG_FMT": "GCL"]).settings.logFormat == "json")
+    #expect(try load(["LOG_FMT": "erlang"]).settings.logFormat == "human")
+  }
+
+  @Test("A password in KAFKA_SASL may hold colons")
+  func sasl() throws {
+    let sasl = try load(["KAFKA_SASL": "plain:me:a:b"]).settings.kafkaSASL
+    #expect(sasl == KafkaSASL(mechanism: "PLAIN", user: "me", password: Secret("a:b")))
+  }
+
+  @Test("Values that contradict each other are named together")
+  func contradictions() {
+    #expect(
+      mistakes(["INBOUND_PORT": "5000", "API_HTTP_PORT": "5000"]).first?.contains("both are 5000") == true)
+    #expect(mistakes(["KAFKA_BROKERS": "a:1", "KAFKA_SOURCE_TOPICS": ""]).count == 1)
+    #expect(mistakes(["KAFKA_SSL_CERTFILE": "/a"]).count == 1)
+    #expect(mistakes(["EVENT_RING_BYTES": "65536"]).first?.contains("expected 16777216 or more") == true)
+    #expect(
+      mistakes(["EVENT_RING_BYTES": "65536", "STREAMS_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096"])
+        .isEmpty)
+  }
+
+  @Test("Settings survive the hand-over to a worker as JSON")
+  func coding() throws {
+    let settings = try load([
+      "KAFKA_SASL": "plain:me:pw", "KAFKA_SSL_KEYFILE_PASS": "pw2", "KAFKA_PROPERTIES": "a=b",
+      "EXTRACTORS": #"{"t":{"f":{"event":{"json_pointer":"/a~1b/0"}}}}"#,
+    ]).settings
+    let encoded = try JSONEncoder().encode(settings)
+    #expect(try JSONDecoder().decode(Settings.self, from: encoded) == settings)
+  }
+}
