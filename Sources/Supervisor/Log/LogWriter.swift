@@ -1,0 +1,80 @@
+// The supervisor's log on standard error. Who reads it may be slow or gone, and the supervisor must not wait for him: a
+// line that can't be written in a short time is dropped and counted, and the count is logged when there is room again.
+// One thread.
+
+import Glibc
+
+final class LogWriter {
+  enum Format: Sendable {
+    case json
+    case human
+
+    /// `auto`: human on a terminal.
+    init(setting: String, descriptor: CInt) {
+      switch setting {
+      case "json": self = .json
+      case "human": self = .human
+      default: self = isatty(descriptor) == 1 ? .human : .json
+      }
+    }
+  }
+
+  /// How long a line may wait for room; after a dropped line, none waits until one has gone through.
+  private static let patienceMilliseconds: CInt = 100
+
+  private let descriptor: CInt
+  private let format: Format
+  private let level: LogLevel
+  private let pid = getpid()
+  private(set) var dropped = 0
+
+  /// - Parameter descriptor: not owned.
+  init(descriptor: CInt = STDERR_FILENO, format: Format, level: LogLevel) {
+    self.descriptor = descriptor
+    self.format = format
+    self.level = level
+  }
+
+  func log(_ level: LogLevel, _ message: String, _ fields: [(String, String)] = []) {
+    guard level >= self.level else { return }
+    if dropped > 0 {
+      let missing = LogLine(
+        time: Self.now(), level: .warning, message: "log lines were dropped: nobody read them",
+        fields: [("count", String(dropped))])
+      guard write(missing, patience: 0) else {
+        dropped += 1
+        return
+      }
+      dropped = 0
+    }
+    let line = LogLine(time: Self.now(), level: level, message: message, fields: fields)
+    if !write(line, patience: Self.patienceMilliseconds) { dropped += 1 }
+  }
+
+  private func write(_ line: LogLine, patience: CInt) -> Bool {
+    var text = format == .json ? line.json(pid: pid) : line.human()
+    return text.withUTF8 { bytes in
+      var written = 0
+      while written < bytes.count {
+        guard hasRoom(patience), let base = bytes.baseAddress else { return false }
+        let count = Glibc.write(descriptor, base + written, bytes.count - written)
+        if count < 0 && errno == EINTR { continue }
+        guard count > 0 else { return false }
+        written += count
+      }
+      return true
+    }
+  }
+
+  private func hasRoom(_ patience: CInt) -> Bool {
+    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    let count = poll(&entry, 1, patience)
+    return count == 1 && entry.revents & Int16(POLLOUT) != 0
+  }
+
+  private static func now() -> timespec {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return time
+  }
+}

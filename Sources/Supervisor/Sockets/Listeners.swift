@@ -1,0 +1,55 @@
+// The listening sockets of the gateway, by name: from systemd where it hands them over (rig.socket), opened here
+// otherwise. Nothing else differs between the two.
+
+import Glibc
+import IPC
+import Settings
+
+/// Owns the sockets for as long as the supervisor lives.
+final class Listeners {
+  static let inbound = "inbound"
+  static let management = "management"
+
+  /// A socket and where it came from.
+  final class Entry {
+    let name: String
+    let socket: ListeningSocket
+    let isInherited: Bool
+
+    init(name: String, socket: consuming ListeningSocket, isInherited: Bool) {
+      self.name = name
+      self.socket = socket
+      self.isInherited = isInherited
+    }
+  }
+
+  let entries: [Entry]
+
+  init(settings: Settings) throws(SupervisorError) {
+    var inherited = try InheritedSockets.take(expected: [Self.inbound, Self.management])
+    var entries: [Entry] = []
+    for (name, setting, port) in [
+      (Self.inbound, "INBOUND_PORT", settings.inboundPort),
+      (Self.management, "API_HTTP_PORT", settings.apiHTTPPort),
+    ] {
+      if let descriptor = inherited.removeValue(forKey: name) {
+        entries.append(
+          Entry(name: name, socket: ListeningSocket(adopting: Descriptor(owning: descriptor)), isInherited: true))
+        continue
+      }
+      do {
+        let socket = try ListeningSocket(
+          name: name, setting: setting, bindAddress: settings.bindAddress, port: port)
+        entries.append(Entry(name: name, socket: socket, isInherited: false))
+      } catch {
+        throw .listen(error)
+      }
+    }
+    self.entries = entries
+  }
+
+  /// The descriptor of the socket with this name.
+  subscript(name: String) -> CInt? {
+    entries.first { $0.name == name }?.socket.descriptor.rawValue
+  }
+}

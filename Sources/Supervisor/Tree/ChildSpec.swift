@@ -1,0 +1,90 @@
+// What a supervision tree is made of: specifications, in the terms of Erlang/OTP's `supervisor` behaviour.
+// Values only. Nothing here knows about processes, descriptors or the clock; the tree (SupervisionTree.swift)
+// interprets them, the runtime maps a worker's id to an executable.
+//
+//   NodeSpec (strategy, intensity, period)
+//   ├── ChildSpec worker      one process
+//   └── ChildSpec supervisor  a NodeSpec of its own: logical, lives inside this process
+
+/// A span of time or a reading of CLOCK_MONOTONIC, in nanoseconds.
+typealias Nanoseconds = UInt64
+
+extension Nanoseconds {
+  static let perSecond: Nanoseconds = 1_000_000_000
+  static let perMillisecond: Nanoseconds = 1_000_000
+
+  static func seconds(_ count: Int) -> Nanoseconds { Nanoseconds(Swift.max(0, count)) * perSecond }
+  static func milliseconds(_ count: Int) -> Nanoseconds { Nanoseconds(Swift.max(0, count)) * perMillisecond }
+}
+
+/// One child of a node.
+struct ChildSpec: Equatable, Sendable {
+  /// When a child that ended by itself is started again.
+  enum Restart: Equatable, Sendable {
+    /// Always.
+    case permanent
+    /// Only after an abnormal end: anything but exit status 0. A supervisor that gave up ends, as in OTP,
+    /// with reason `shutdown`, which is normal: a transient supervisor is then not restarted.
+    case transient
+    /// Never, and it is also left out when a group is restarted.
+    case temporary
+  }
+
+  /// How a child is stopped.
+  enum Shutdown: Equatable, Sendable {
+    /// SIGKILL at once.
+    case brutalKill
+    /// SIGTERM, and SIGKILL when it has not ended in time.
+    case timeout(Nanoseconds)
+    /// SIGTERM, and wait as long as it takes.
+    case infinity
+  }
+
+  /// What the child is.
+  enum Kind: Equatable, Sendable {
+    /// A process. It counts as failed to start when it has not reported ready in time (nil: waits for ever).
+    case worker(startTimeout: Nanoseconds?)
+    /// A logical supervisor: it has started when all its children have.
+    case supervisor(NodeSpec)
+  }
+
+  let id: String
+  let restart: Restart
+  let shutdown: Shutdown
+  let kind: Kind
+}
+
+/// A supervisor: its children in start order and what it does when one of them ends.
+struct NodeSpec: Equatable, Sendable {
+  /// Who is restarted with a child that has to be restarted.
+  enum Strategy: Equatable, Sendable {
+    /// Nobody else.
+    case oneForOne
+    /// Every child of the node.
+    case oneForAll
+    /// Every child that comes after it in start order.
+    case restForOne
+  }
+
+  let strategy: Strategy
+  /// Restarts allowed within `period`; one more and the node gives up.
+  let intensity: Int
+  let period: Nanoseconds
+  let children: [ChildSpec]
+}
+
+/// A specification that cannot be run.
+enum SpecError: Error, Equatable, CustomStringConvertible {
+  case duplicateID(String)
+  case negativeIntensity(node: String, Int)
+  case zeroPeriod(node: String)
+
+  var description: String {
+    switch self {
+    case .duplicateID(let id): "child id \"\(id)\" is used twice in one supervisor; ids must be unique there"
+    case .negativeIntensity(let node, let value):
+      "restart intensity of supervisor \"\(node)\" is \(value); expected 0 or more"
+    case .zeroPeriod(let node): "restart period of supervisor \"\(node)\" is 0; expected more than 0 ns"
+    }
+  }
+}

@@ -1,0 +1,141 @@
+// What goes into the supervision tree and what comes out of it. The runtime turns system events into `TreeEvent`s
+// and carries out `TreeAction`s in the order given; tests do the same with a virtual clock. Neither side may skip
+// or reorder an action: "terminate before spawn" is what keeps a child from ever running twice.
+
+/// A child anywhere in the tree; stable for the life of the tree.
+struct ChildID: Hashable, Sendable {
+  let index: Int
+}
+
+/// One timer that was set; a token is never used twice, so a late firing can't be mistaken.
+struct TimerToken: Hashable, Sendable {
+  let value: UInt64
+}
+
+/// How a worker's process ended.
+enum Exit: Hashable, Sendable {
+  case status(Int32)
+  case signal(Int32)
+  /// It never came to life: posix_spawn's errno.
+  case notSpawned(errno: Int32)
+}
+
+/// Why the runtime asks for a worker's end.
+enum Condemnation: Hashable, Sendable {
+  /// Its heartbeat stopped.
+  case hung
+  /// What it wrote to a ring makes no sense.
+  case corruptRing
+}
+
+/// Why a child has to be restarted, or a node could not start.
+enum Failure: Hashable, Sendable {
+  /// It ended by itself after it had started.
+  case exited(Exit)
+  /// It ended before it had started.
+  case diedStarting(Exit)
+  case startTimedOut
+  case condemned(Condemnation)
+  /// A supervisor: more restarts than its intensity allows.
+  case gaveUp
+  /// A supervisor: one of its children failed in the first start. `exit` is how, when it was a process's own end.
+  case childFailedToStart(ChildID, exit: Exit?)
+
+  /// The value of the metric label `reason`.
+  var label: String {
+    switch self {
+    case .exited(.status): "exit"
+    case .exited(.signal): "signal"
+    case .exited(.notSpawned), .diedStarting, .childFailedToStart: "start_failed"
+    case .startTimedOut: "start_timeout"
+    case .condemned(.hung): "hung"
+    case .condemned(.corruptRing): "corrupt_ring"
+    case .gaveUp: "gave_up"
+    }
+  }
+
+  /// OTP's `normal` and `shutdown`: a transient child isn't restarted after it.
+  var isNormal: Bool {
+    switch self {
+    case .exited(.status(0)), .gaveUp: true
+    default: false
+    }
+  }
+}
+
+/// Why a process is spawned.
+enum SpawnCause: Hashable, Sendable {
+  case first
+  /// It failed itself.
+  case failure(Failure)
+  /// A sibling failed, or the node it belongs to was restarted as a whole.
+  case group
+
+  /// The value of the metric label `reason`; nil for the first start.
+  var label: String? {
+    switch self {
+    case .first: nil
+    case .failure(let failure): failure.label
+    case .group: "group"
+    }
+  }
+}
+
+/// How it all ended.
+enum Outcome: Equatable, Sendable {
+  /// As asked for.
+  case stopped
+  /// The root gave up.
+  case gaveUp
+  /// A child of the root failed in the first start.
+  case failedToStart(Failure)
+}
+
+enum TreeEvent: Equatable, Sendable {
+  /// Starts the tree; once.
+  case start
+  /// A worker reports that it serves.
+  case started(ChildID, instance: UInt64)
+  /// A worker's process is gone and has been waited for.
+  case exited(ChildID, instance: UInt64, Exit)
+  case timer(ChildID, TimerToken)
+  /// The worker must go, at once; its end counts as a failure.
+  case condemn(ChildID, Condemnation)
+  /// Stop everything in reverse order.
+  case stop
+  /// Kill everything at once.
+  case quit
+}
+
+enum TreeAction: Equatable, Sendable {
+  case spawn(ChildID, instance: UInt64, cause: SpawnCause)
+  /// SIGTERM.
+  case terminate(ChildID)
+  /// SIGKILL.
+  case kill(ChildID)
+  /// A child has at most one timer; setting one replaces none.
+  case setTimer(ChildID, TimerToken, deadline: Nanoseconds)
+  case cancelTimer(ChildID)
+  case note(TreeNote)
+  /// Every child of the root has started; once.
+  case ready
+  /// Nothing runs any more; the last action ever.
+  case finished(Outcome)
+}
+
+/// Something an operator may want to know.
+enum TreeNote: Equatable, Sendable {
+  case started(ChildID)
+  /// It will be restarted; `restarts` is the number in its node's window, this one included.
+  case restarting(ChildID, Failure, restarts: Int)
+  /// It ended by itself and stays down (transient after a normal end, or temporary).
+  case ended(ChildID, Failure)
+  /// It ended because it was told to.
+  case stopped(ChildID, Exit?)
+  case startTimedOut(ChildID)
+  case shutdownTimedOut(ChildID)
+  case failedToStart(ChildID, Failure)
+  /// A node (nil: the root) exceeded its intensity with a failure of this child.
+  case gaveUp(node: ChildID?, child: ChildID, Failure)
+  case alreadyStopping
+}

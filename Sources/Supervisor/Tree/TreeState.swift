@@ -1,0 +1,80 @@
+// The state of nodes and children. Everything the tree knows is here; the transitions are in SupervisionTree*.swift.
+//
+//   child:  down ─begin─▶ starting ─started─▶ running
+//            ▲               │ │                │ │
+//            │        condemn│ └──── exit ──────┘ │ stop
+//            │               ▼         │          ▼
+//            ├──── exit ── doomed      │       stopping(killed: false ─time-out─▶ true)
+//            └─────────────────────────┴────────── exit
+//   node:   down ▶ bringingUp ▶ up ▶ goingDown(then restart ▶ bringingUp | then report ▶ down)
+
+/// Whether a start is the first one of a node's life, or repairs a running node.
+enum Attempt: Equatable, Sendable {
+  /// A failure makes the node fail.
+  case initial
+  /// A failure counts as another restart.
+  case restart
+}
+
+enum ChildState: Equatable, Sendable {
+  case down
+  /// A temporary child that has ended: not started again in this life of the node.
+  case removed
+  case starting
+  case running
+  /// Killed for a cause; its exit counts as a failure. `ready`: whether it had started.
+  case doomed(Condemnation?, ready: Bool)
+  /// Told to end; its exit is no failure.
+  case stopping(killed: Bool)
+
+  var isDown: Bool { self == .down || self == .removed }
+}
+
+struct Child: Sendable {
+  let id: ChildID
+  let spec: ChildSpec
+  /// Index of the node it belongs to, and its place in that node's start order.
+  let node: Int
+  let position: Int
+  /// Index of the node that it is, if it is a supervisor.
+  let ownNode: Int?
+
+  var state: ChildState = .down
+  var attempt: Attempt = .initial
+  /// Number of the current or latest process; the first is 1.
+  var instance: UInt64 = 0
+  var timer: TimerToken?
+  /// Why the next spawn will happen, when it is the child's own failure.
+  var cause: Failure?
+}
+
+/// How a node's life ends.
+enum NodeEnd: Equatable, Sendable {
+  case stopped
+  case gaveUp
+  case failedToStart(ChildID, Failure)
+}
+
+struct Node: Sendable {
+  enum Phase: Equatable, Sendable {
+    case down
+    /// Children before `next` have been started; `next` is starting.
+    case bringingUp(next: Int, Attempt)
+    case up
+    /// Children from `from` on are stopped, last one first.
+    case goingDown(from: Int, Then)
+  }
+
+  enum Then: Equatable, Sendable {
+    case restart
+    case report(NodeEnd)
+  }
+
+  let strategy: NodeSpec.Strategy
+  /// The child of another node that this node is; nil for the root.
+  let owner: ChildID?
+  /// In start order.
+  var children: [ChildID] = []
+  var phase: Phase = .down
+  var window: RestartWindow
+}

@@ -1,0 +1,122 @@
+// What must hold whatever happens, judged from the outside by the actions of the tree alone:
+//   - no child runs twice; nothing is signalled that does not run; nobody is told to end twice;
+//   - a node's children are stopped last one first, and a group restart starts nobody before all later ones are gone;
+//   - in a one_for_one node no more failed children are started anew within the period than the intensity allows;
+//   - a timer belongs to a living child; when everything has finished, nothing lives and nothing more is asked for.
+
+import Testing
+
+@testable import Supervisor
+
+struct TreeRules {
+  private struct Restarts {
+    var moments: [Nanoseconds] = []
+  }
+
+  private let tree: SupervisionTree
+  private(set) var alive: Set<ChildID> = []
+  private var terminated: Set<ChildID> = []
+  private var killed: Set<ChildID> = []
+  private var restarts: [Int: Restarts] = [:]
+  private var finished = false
+  private var readyCount = 0
+  private(set) var spawns = 0
+  var context = ""
+
+  init(_ tree: SupervisionTree) {
+    self.tree = tree
+  }
+
+  /// Whether the process has been told to end.
+  func isTold(_ id: ChildID) -> Bool { terminated.contains(id) || killed.contains(id) }
+
+  mutating func processGone(_ id: ChildID) {
+    expect(alive.remove(id) != nil, "\(name(id)) ended and did not run")
+    terminated.remove(id)
+    killed.remove(id)
+  }
+
+  mutating func check(_ action: TreeAction, at now: Nanoseconds) {
+    expect(!finished, "\(action) after the end")
+    switch action {
+    case .spawn(let id, _, let cause):
+      spawns += 1
+      expect(alive.insert(id).inserted, "\(name(id)) runs twice")
+      checkStartOrder(id, cause)
+      checkIntensity(id, cause, at: now)
+    case .terminate(let id):
+      expect(alive.contains(id), "\(name(id)) terminated and does not run")
+      expect(terminated.insert(id).inserted, "\(name(id)) terminated twice")
+      expect(laterSiblingsAlive(id).isEmpty, "\(name(id)) stopped before \(laterSiblingsAlive(id))")
+    case .kill(let id):
+      expect(alive.contains(id), "\(name(id)) killed and does not run")
+      expect(killed.insert(id).inserted, "\(name(id)) killed twice")
+    case .setTimer(let id, _, let deadline):
+      expect(deadline >= now, "timer of \(name(id)) in the past")
+    case .ready:
+      readyCount += 1
+      expect(readyCount == 1, "ready twice")
+    case .finished:
+      finished = true
+      expect(alive.isEmpty, "finished while \(alive.map(name)) run")
+    case .cancelTimer, .note:
+      break
+    }
+  }
+
+  /// After the actions of one event have been carried out.
+  func checkQuiet(_ tree: SupervisionTree, timers: Set<ChildID>) {
+    for id in timers {
+      expect(!tree[id].state.isDown, "\(name(id)) is down and has a timer")
+    }
+    for child in tree.children where child.ownNode == nil {
+      expect(
+        alive.contains(child.id) == !child.state.isDown,
+        "\(child.spec.id) is \(child.state), alive: \(alive.contains(child.id))")
+    }
+    if finished { expect(timers.isEmpty, "timers left after the end") }
+  }
+
+  private func checkStartOrder(_ id: ChildID, _ cause: SpawnCause) {
+    let node = tree.nodes[tree[id].node]
+    if node.strategy != .oneForOne || cause == .first {
+      expect(laterSiblingsAlive(id).isEmpty, "\(name(id)) started after \(laterSiblingsAlive(id))")
+    }
+  }
+
+  private mutating func checkIntensity(_ id: ChildID, _ cause: SpawnCause, at now: Nanoseconds) {
+    let index = tree[id].node
+    guard tree.nodes[index].strategy == .oneForOne else { return }
+    guard case .failure = cause else {
+      // A first or collective start: the node's life begins, or it was restarted as a whole.
+      if cause == .group { restarts[index] = nil }
+      return
+    }
+    let (intensity, period) = limits(index)
+    var moments = restarts[index]?.moments.filter { $0 + period >= now } ?? []
+    moments.append(now)
+    restarts[index] = Restarts(moments: moments)
+    expect(moments.count <= intensity, "\(moments.count) restarts, \(intensity) allowed")
+  }
+
+  private func limits(_ node: Int) -> (Int, Nanoseconds) {
+    (tree.nodes[node].window.intensity, tree.nodes[node].window.period)
+  }
+
+  /// Processes that belong to siblings after this child in its node.
+  private func laterSiblingsAlive(_ id: ChildID) -> [String] {
+    let siblings = tree.nodes[tree[id].node].children.dropFirst(tree[id].position + 1)
+    return siblings.flatMap(processes).filter(alive.contains).map(name)
+  }
+
+  private func processes(_ id: ChildID) -> [ChildID] {
+    guard let node = tree[id].ownNode else { return [id] }
+    return tree.nodes[node].children.flatMap(processes)
+  }
+
+  private func name(_ id: ChildID) -> String { tree[id].spec.id }
+
+  private func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
+    if !condition { Issue.record("\(context)\(message())") }
+  }
+}
