@@ -1,0 +1,138 @@
+// What happens to requests: parsed, queued, given to the responder, refused, timed out.
+
+import NIOCore
+import NIOHTTP1
+
+extension HTTPConnection {
+  /// Bytes have come in.
+  func received(_ count: Int) { clock.received(count, at: server.tick) }
+
+  /// The parser gave up; nothing behind this point can be understood.
+  func parserFailed(_ error: any Error) {
+    let (status, detail) = ParserFailure.describe(error, limits: server.limits)
+    if isListening { perform(assembly.refuse(status, detail)) }
+  }
+
+  /// The parser has looked at everything that came in.
+  func decoded() {
+    // The parser bounds what it keeps; this bounds what it skips (blanks, line ends).
+    if isListening, clock.headBytes > server.limits.maxHeadBytes + HTTPServer.receiveBufferBytes {
+      let limit = server.limits.maxHeadBytes
+      perform(assembly.refuse(.requestHeaderFieldsTooLarge, "request head, expected at most \(limit) bytes"))
+    }
+    pump()
+  }
+
+  /// The client has closed its side. What it has asked is answered, unless the answer was to come later.
+  func inputEnded() {
+    hasInputEnded = true
+    if phase == .open, awaited != nil || assembly.isReceiving {
+      close()
+    } else {
+      pump()
+    }
+  }
+
+  /// Once a second.
+  func sweep(at tick: Int) {
+    guard awaited == nil else { return }
+    switch clock.verdict(at: tick, limits: server.limits) {
+    case .fine: break
+    case .close: close()
+    case .timeout(let detail): if isListening { perform(assembly.refuse(.requestTimeout, detail)) }
+    }
+  }
+
+  /// The server drains: a connection on which nothing is going on ends now.
+  func endIfIdle() {
+    if phase == .open, clock.waiting == .idle || clock.waiting == .firstByte { finish(linger: false) }
+  }
+
+  func perform(_ step: RequestAssembly.Step) {
+    switch step {
+    case .wait: break
+    case .invite:
+      owesInvitation = true
+      invite()
+    case .ready(let request):
+      if request.isUpgrade { input?.decoderStopped() }
+      clock.requestEnded()
+      if queue.isEmpty && mayHandle {
+        handle(request)
+      } else {
+        queue.append(.request(request))
+      }
+    case .refuse(let refusal):
+      if queue.isEmpty && awaited == nil {
+        refuse(refusal)
+      } else {
+        queue.append(.refusal(refusal))
+      }
+    }
+  }
+
+  /// Does what has become possible: waiting requests, postponed bytes, take-over, reading, closing.
+  func pump() {
+    guard !isPumping, let input, !input.isDecoding else { return }
+    isPumping = true
+    while mayHandle, let next = queue.popFirst() {
+      switch next {
+      case .request(let request): handle(request)
+      case .refusal(let refusal): refuse(refusal)
+      }
+    }
+    isPumping = false
+    if takeOver != nil { return leaveToNewOwner() }
+    invite()
+    // Decoding ends in `decoded`, which comes back here.
+    if mayDecode, input.isBehind { return input.resume() }
+    if hasInputEnded, mayDecode { return finish(linger: false) }
+    if hasSuppressedRead, let context {
+      hasSuppressedRead = false
+      read(context: context)
+    }
+  }
+
+  private func handle(_ request: HTTPRequest) {
+    owesInvitation = false
+    let answer = AnswerContext(
+      isHead: request.method == .HEAD, isHTTP10: request.version == .http1_0, keepAlive: request.keepAlive,
+      traceparent: request.traceparent)
+    switch server.responder.respond(to: request, on: server.loop) {
+    case .response(let response):
+      write(response, for: answer, linger: false)
+    case .later(let future, let onClientGone):
+      awaited = Awaited(context: answer, onClientGone: onClientGone)
+      future.hop(to: server.loop).assumeIsolated().whenComplete { self.completed($0) }
+    case .takeOver(let body):
+      takeOver = TakeOver(body: body, request: request)
+      pump()
+    }
+  }
+
+  private func completed(_ result: Result<HTTPResponse, any Error>) {
+    guard let awaited else { return }
+    self.awaited = nil
+    switch result {
+    case .success(let response):
+      write(response, for: awaited.context, linger: false)
+    case .failure:
+      let problem = HTTPResponse.problem(.internalServerError, "the request could not be answered")
+      write(problem, for: awaited.context, linger: false)
+    }
+    pump()
+  }
+
+  private func refuse(_ refusal: Refusal) {
+    if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
+    let answer = AnswerContext(isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
+    write(.problem(refusal.status, refusal.detail), for: answer, linger: true)
+  }
+
+  /// Answers an expectation once nothing is to be written before it.
+  private func invite() {
+    guard owesInvitation, mayDecode else { return }
+    owesInvitation = false
+    if assembly.isReceiving { append { $0.writeStaticString(ResponseWriter.continueLine) } }
+  }
+}

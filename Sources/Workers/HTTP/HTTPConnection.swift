@@ -1,0 +1,160 @@
+// One connection of the front: from request parts to answers.
+//
+//   open ──────▶ finishing ──▶ lingering      error answer: the client can read it while its input is thrown away
+//    │  │            └───────▶ gone           last answer written
+//    │  └── takeOver / client closes ──▶ gone
+//    └─ requests: parsed ▶ (queue) ▶ responder ▶ answer appended to `output` ▶ flushed by the server at the end of the turn
+//
+// Order is kept by having one request with the responder at a time: while its answer is outstanding nothing is parsed,
+// requests already parsed in the same read wait in `queue`, and reading stops. Has no timer: the server's sweep asks
+// once a second. Never uses its context after it is `gone`.
+//
+// This file: state and channel events. HTTPConnection+Requests: what happens to requests. +Answers: what goes out.
+
+import NIOCore
+import NIOHTTP1
+
+final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
+  typealias InboundIn = HTTPServerRequestPart
+  typealias InboundOut = HTTPServerRequestPart
+  typealias OutboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  enum Phase: Equatable {
+    case open
+    /// The last answer is on its way out; then close, with or without lingering.
+    case finishing(linger: Bool)
+    case lingering
+    case gone
+  }
+
+  /// A parsed request, or refusal of one, behind an unanswered request.
+  enum Queued {
+    case request(HTTPRequest)
+    case refusal(Refusal)
+  }
+
+  /// The request whose answer comes later.
+  struct Awaited {
+    let context: AnswerContext
+    let onClientGone: (() -> Void)?
+  }
+
+  /// A responder's decision to take the channel, until it can be carried out.
+  struct TakeOver {
+    let body: (Channel, HTTPRequest) -> Void
+    let request: HTTPRequest
+  }
+
+  let server: HTTPServer
+  /// Position in the server's table; the server's.
+  var tableIndex = -1
+  weak var input: HTTPInput?
+  var context: ChannelHandlerContext?
+  var phase = Phase.open
+  var clock: ConnectionClock
+  var assembly: RequestAssembly
+  var queue: CircularBuffer<Queued>
+  var awaited: Awaited?
+  var takeOver: TakeOver?
+  /// Answers of this turn.
+  var output: ByteBuffer?
+  /// Whether the server will call `flush` at the end of the turn.
+  var isScheduled = false
+  var isPumping = false
+  var isWritable = true
+  /// A client waits for `100 Continue`, which must stay behind the answers before it.
+  var owesInvitation = false
+  var hasInputEnded = false
+  var hasSuppressedRead = false
+
+  init(server: HTTPServer) {
+    self.server = server
+    clock = ConnectionClock(tick: server.tick)
+    assembly = RequestAssembly(limits: server.limits)
+    queue = CircularBuffer(initialCapacity: 0)
+  }
+
+  /// Whether bytes from the client are still of interest.
+  var isListening: Bool { phase == .open && takeOver == nil }
+
+  /// Whether another request may go to the responder.
+  var mayHandle: Bool {
+    isListening && awaited == nil && isWritable && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
+  }
+
+  /// Whether more bytes may be parsed.
+  var mayDecode: Bool { queue.isEmpty && mayHandle }
+
+  /// Ends the connection at once.
+  func close() {
+    context?.close(promise: nil)
+  }
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    server.add(self)
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) {
+    leave()
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    let onClientGone = awaited?.onClientGone
+    leave()
+    onClientGone?()
+    context.fireChannelInactive()
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard isListening else { return }
+    switch unwrapInboundIn(data) {
+    case .head(let head):
+      clock.headEnded(at: server.tick)
+      perform(assembly.receive(head: head, from: context.remoteAddress, trace: &server.trace))
+    case .body(let piece):
+      clock.bodyMoved(at: server.tick)
+      perform(assembly.receive(body: piece))
+    case .end:
+      perform(assembly.receiveEnd())
+    }
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    isWritable = context.channel.isWritable
+    clock.writable(isWritable, at: server.tick)
+    if isWritable { pump() }
+    context.fireChannelWritabilityChanged()
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if error is HTTPParserError {
+      parserFailed(error)
+    } else {
+      context.close(promise: nil)
+    }
+  }
+
+  /// Reading stops while requests or bytes wait, and goes on when they have been answered.
+  func read(context: ChannelHandlerContext) {
+    let isHeld = phase == .open && (!queue.isEmpty || !isWritable || input?.isBehind ?? false)
+    if isHeld {
+      hasSuppressedRead = true
+    } else {
+      context.read()
+    }
+  }
+
+  /// Leaves the server's table; the last thing that happens to a connection.
+  private func leave() {
+    guard phase != .gone else { return }
+    phase = .gone
+    awaited = nil
+    takeOver = nil
+    output = nil
+    queue.removeAll()
+    context = nil
+    server.remove(self)
+  }
+}

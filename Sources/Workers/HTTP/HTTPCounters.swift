@@ -1,0 +1,36 @@
+// What the HTTP front counts, in the worker's status page.
+//
+//   rig_http_requests_total{port,status="2xx"}     answers by class
+//   rig_http_accepted_total{port}                  connections accepted
+//   rig_http_accept_exhausted_total{port}          accepts refused by the kernel for want of descriptors or memory
+//   rig_http_timeouts_total{port}                  requests answered 408
+//   rig_http_open_connections{port}                open now, taken-over ones included
+
+import IPC
+
+/// Counters of one port. A status page that is full yields counters that count nothing.
+public struct HTTPCounters {
+  private let classes: [Metric?]
+  let accepted: Metric?
+  let exhausted: Metric?
+  let timeouts: Metric?
+  let open: Metric?
+
+  /// `port`: "inbound" or "management".
+  public init(status: StatusPage, port: String) {
+    let label = [("port", port)]
+    classes = (1...5).map {
+      status.metric(.counter, "rig_http_requests_total", labels: label + [("status", "\($0)xx")])
+    }
+    accepted = status.metric(.counter, "rig_http_accepted_total", labels: label)
+    exhausted = status.metric(.counter, "rig_http_accept_exhausted_total", labels: label)
+    timeouts = status.metric(.counter, "rig_http_timeouts_total", labels: label)
+    open = status.metric(.gauge, "rig_http_open_connections", labels: label)
+  }
+
+  /// Counts an answer by the class of its status.
+  func answered(_ code: UInt) {
+    let index = Int(code / 100) - 1
+    if classes.indices.contains(index) { classes[index]?.add(1) }
+  }
+}

@@ -1,0 +1,119 @@
+// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler of the pipeline.
+//
+//   bytes ──▶ held ──▶ HTTPRequestDecoder ──▶ parts ──▶ HTTPConnection
+//
+// By hand, because the connection must be able to say "not now" (a request is waiting for its answer), and because the
+// bytes behind an upgrade request must stay bytes: they go to whoever takes the channel over, or to a
+// fresh decoder if the upgrade is declined. `held` is empty on an idle connection; while a field is split over reads it
+// is that field, at most a head.
+
+import NIOCore
+import NIOHTTP1
+
+final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
+  typealias InboundIn = ByteBuffer
+  typealias InboundOut = HTTPServerRequestPart
+
+  private let connection: HTTPConnection
+  private let limits: HTTPLimits
+  private(set) var context: ChannelHandlerContext?
+  private var decoder: HTTPRequestDecoder?
+  private var held = ByteBuffer()
+  /// True while the decoder is on the stack; what must not happen then waits for the end of `decodeHeld`.
+  private(set) var isDecoding = false
+  /// The decoder has seen the end of an upgrade request and parses nothing any more.
+  private var isSpent = false
+  /// Bytes have come while nothing could be decoded.
+  private var isPostponed = false
+
+  init(connection: HTTPConnection, limits: HTTPLimits) {
+    self.connection = connection
+    self.limits = limits
+  }
+
+  /// Whether there are bytes that the decoder hasn't looked at.
+  var isBehind: Bool { isPostponed || (isSpent && held.readableBytes > 0) }
+
+  /// Bytes that wait, which the caller now owns.
+  func takeHeldBytes() -> ByteBuffer {
+    let bytes = held
+    held = ByteBuffer()
+    return bytes
+  }
+
+  /// The connection got an upgrade request: the decoder has stopped behind it.
+  func decoderStopped() { isSpent = true }
+
+  /// The connection takes requests again.
+  func resume() {
+    if let context, isBehind { decodeHeld(context) }
+  }
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    install(context)
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) {
+    decoder?.decoderRemoved(context: context)
+    decoder = nil
+    self.context = nil
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard connection.isListening else { return }
+    var bytes = unwrapInboundIn(data)
+    connection.received(bytes.readableBytes)
+    if held.readableBytes == 0 {
+      held = bytes
+    } else {
+      held.discardReadBytes()
+      held.writeBuffer(&bytes)
+    }
+    if connection.mayDecode {
+      decodeHeld(context)
+    } else {
+      isPostponed = true
+      // Reading is off by now; only a client that has half-closed gets this far (NIO then reads to the end).
+      if held.readableBytes > limits.maxHeldBytes { connection.close() }
+    }
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if let event = event as? ChannelEvent, event == .inputClosed {
+      connection.inputEnded()
+    } else {
+      context.fireUserInboundEventTriggered(event)
+    }
+  }
+
+  private func install(_ context: ChannelHandlerContext) {
+    decoder?.decoderRemoved(context: context)
+    var configuration = NIOHTTPDecoderLimitConfiguration()
+    configuration.maxHeaderFieldSize = limits.maxHeadBytes
+    configuration.maxHeaderListSize = limits.maxHeadBytes
+    configuration.maxHeaderFieldCount = limits.maxHeaderFields
+    let decoder = HTTPRequestDecoder(limitConfiguration: configuration)
+    decoder.decoderAdded(context: context)
+    self.decoder = decoder
+    isSpent = false
+  }
+
+  private func decodeHeld(_ context: ChannelHandlerContext) {
+    guard !isDecoding else { return }
+    isDecoding = true
+    repeat {
+      if isSpent { install(context) }
+      isPostponed = false
+      var buffer = takeHeldBytes()
+      do {
+        _ = try decoder?.decode(context: context, buffer: &buffer)
+        if buffer.readableBytes > 0 { held = buffer }
+      } catch {
+        connection.parserFailed(error)
+      }
+    } while isBehind && connection.mayDecode
+    isDecoding = false
+    connection.decoded()
+  }
+}

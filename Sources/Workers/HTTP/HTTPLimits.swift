@@ -1,0 +1,32 @@
+// Bounds of the HTTP front. Every one has an answer of its own, or a reason to close without one.
+
+import NIOCore
+
+/// Bounds in bytes and seconds. Times are checked once a second (HTTPServer.sweep), so they are met with ± 1 s.
+public struct HTTPLimits: Sendable {
+  /// Request line and header fields; more is answered 431.
+  public var maxHeadBytes = 16 * 1024
+  /// Header fields; more is answered 431.
+  public var maxHeaderFields = 200
+  /// Request body; more is answered 413.
+  public var maxBodyBytes = 1024 * 1024
+  /// From the first byte of a request to the end of its head; longer is answered 408. A new connection that
+  /// sends nothing for this long is closed.
+  public var headSeconds = 30
+  /// Between two pieces of a body; longer is answered 408.
+  public var bodyStallSeconds = 30
+  /// A whole body; longer is answered 408, however steadily it drips.
+  public var bodySeconds = 300
+  /// Between two requests; then the connection is closed.
+  public var idleSeconds = 75
+  /// For a client that doesn't read its answers; then the connection is closed.
+  public var writeStallSeconds = 75
+  /// After an error answer, for the client to read it while its unread input is thrown away (RFC 9112 §9.6).
+  public var lingerSeconds = 5
+  /// Answers that wait in user space on one connection; then no further pipelined request is handled.
+  public var maxUnflushedBytes = 64 * 1024
+  /// Bytes kept from a client that sends the next request before it has its answer and then half-closes.
+  public var maxHeldBytes = 64 * 1024
+
+  public init() {}
+}

@@ -1,0 +1,64 @@
+// A complete request: head and whole body, as a responder gets it.
+//
+// Bodies are bounded (HTTPLimits.maxBodyBytes), so that a request is one value and a responder needs no state of its
+// own while one arrives. The path is left as it came (percent-encoded): routes compare bytes, and decoding is
+// the caller's decision. The query is decoded only when asked for.
+
+import NIOCore
+import NIOHTTP1
+
+/// One HTTP/1.x request.
+public struct HTTPRequest: Sendable {
+  public var method: HTTPMethod
+  /// Path of the request target as it came, without query; scheme and authority of an absolute-form target are gone.
+  public var path: String
+  /// Query of the request target as it came, without the question mark; nil: none.
+  public var rawQuery: String?
+  public var headers: HTTPHeaders
+  public var version: HTTPVersion
+  /// Whether the client allows the connection to stay open after the answer (RFC 9112 §9.3).
+  public var keepAlive: Bool
+  /// The whole body; empty if there is none.
+  public var body: ByteBuffer
+  /// The peer's address; nil when the channel has none (tests).
+  public var remoteAddress: SocketAddress?
+  /// W3C trace context: the client's if it was valid, else a new one. The answer carries it too.
+  public var traceparent: String
+  /// The client's `tracestate`; nil when absent or when its `traceparent` was not valid.
+  public var tracestate: String?
+  /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
+  /// request isn't parsed unless the answer is an ordinary one.
+  public internal(set) var isUpgrade = false
+
+  public init(
+    method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
+    version: HTTPVersion = .http1_1, keepAlive: Bool = true, body: ByteBuffer = ByteBuffer(),
+    remoteAddress: SocketAddress? = nil, traceparent: String = "", tracestate: String? = nil
+  ) {
+    self.method = method
+    self.path = path
+    self.rawQuery = rawQuery
+    self.headers = headers
+    self.version = version
+    self.keepAlive = keepAlive
+    self.body = body
+    self.remoteAddress = remoteAddress
+    self.traceparent = traceparent
+    self.tracestate = tracestate
+  }
+
+  /// Decoded query parameters in their order. Decodes at every call: keep the result if you need it twice.
+  public var query: [(name: String, value: String)] {
+    rawQuery.map { QueryString.decode($0) } ?? []
+  }
+
+  /// The first query parameter of that name; nil: there is none.
+  public func queryValue(_ name: String) -> String? {
+    query.first { $0.name == name }?.value
+  }
+
+  /// First value of a header, name in any case; nil: there is none.
+  public func header(_ name: String) -> String? {
+    headers.first(name: name)
+  }
+}

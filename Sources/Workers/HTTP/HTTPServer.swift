@@ -1,0 +1,193 @@
+// The HTTP/1.x front of one port: connections of one event loop, their turns, their time-outs.
+//
+//   Acceptor (thread) ──▶ install ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
+//                                          │ answers of a turn
+//        end of the turn:  turnWillFlush() ▼ flush of every connection that has one
+//
+// Everything but `Acceptor` lives on one event loop, so nothing here locks. Has no timer of its own: the worker's
+// heartbeat calls `sweep` once a second, and an idle front causes no wake-up.
+
+import IPC
+import NIOCore
+import NIOPosix
+
+/// An HTTP/1.x server on an inherited listening socket. Use it on its event loop only.
+///
+/// `@unchecked Sendable`: the acceptor's thread and NIO's closures carry references to it; all of them get onto the
+/// loop before they touch it.
+public final class HTTPServer: @unchecked Sendable {
+  /// Size of one read from a connection, and of the receive buffer that an idle one keeps.
+  static let receiveBufferBytes = 2048
+
+  public let loop: EventLoop
+  public let limits: HTTPLimits
+  /// Connections that are open now, those that were taken over included. A responder that has too many answers 503.
+  public private(set) var openConnections = 0
+  /// Whether `drain` was called.
+  public private(set) var isDraining = false
+  /// Called when accepting has ended because the socket failed; the text says how.
+  public var onAcceptFailure: ((String) -> Void)?
+
+  let responder: any Responder
+  let counters: HTTPCounters?
+  var trace = TraceSource()
+  var date = HTTPDate()
+  /// Seconds since the server was made, as of the last sweep.
+  private(set) var tick = 0
+
+  private let started: NIODeadline
+  private let listening: CInt
+  private var acceptor: Acceptor?
+  private var acceptingEnded: EventLoopPromise<Void>?
+  private var table: [HTTPConnection] = []
+  private var turn: [HTTPConnection] = []
+  private var isTurnScheduled = false
+  private lazy var endOfTurn: () -> Void = { [unowned self] in self.flushTurn() }
+
+  /// - Parameters:
+  ///   - listening: a listening stream socket, which stays the caller's; it may be shared with other processes.
+  ///   - loop: the loop on which everything happens.
+  public init(
+    listening: CInt, loop: EventLoop, limits: HTTPLimits = HTTPLimits(), responder: any Responder,
+    counters: HTTPCounters? = nil, now: NIODeadline = .now()
+  ) {
+    self.listening = listening
+    self.loop = loop
+    self.limits = limits
+    self.responder = responder
+    self.counters = counters
+    started = now
+  }
+
+  /// Begins to accept connections. Call once.
+  public func start() throws(IPCError) {
+    let acceptor = try Acceptor(listening: listening)
+    self.acceptor = acceptor
+    let loop = self.loop
+    try acceptor.start { event in
+      loop.execute { self.handle(event) }
+    }
+  }
+
+  /// Accepts no more. The future is fulfilled when the last accepted connection has been taken in.
+  @discardableResult
+  public func stopAccepting() -> EventLoopFuture<Void> {
+    guard let acceptor else { return loop.makeSucceededVoidFuture() }
+    if let acceptingEnded { return acceptingEnded.futureResult }
+    let promise = loop.makePromise(of: Void.self)
+    acceptingEnded = promise
+    acceptor.stop()
+    return promise.futureResult
+  }
+
+  /// Accepts no more, closes idle connections, and closes the others after their next answer.
+  public func drain() {
+    isDraining = true
+    stopAccepting()
+    for connection in table { connection.endIfIdle() }
+  }
+
+  /// Closes every connection that hasn't been taken over, answered or not.
+  public func closeAll() {
+    for connection in table { connection.close() }
+  }
+
+  /// Checks the time-outs. Call once a second.
+  public func sweep(now: NIODeadline = .now()) {
+    tick = Int((now - started).nanoseconds / 1_000_000_000)
+    for connection in table { connection.sweep(at: tick) }
+    acceptor?.lookAgainIfWaiting()
+  }
+
+  /// Puts the HTTP handlers into a connected channel of this loop.
+  func install(on channel: Channel) throws {
+    let connection = HTTPConnection(server: self)
+    let input = HTTPInput(connection: connection, limits: limits)
+    connection.input = input
+    if let options = channel.syncOptions {
+      let allocator = FixedSizeRecvByteBufferAllocator(capacity: Self.receiveBufferBytes)
+      try options.setOption(.recvAllocator, value: allocator)
+      try options.setOption(.allowRemoteHalfClosure, value: true)
+    }
+    try channel.pipeline.syncOperations.addHandlers([input, connection])
+    openConnections += 1
+    counters?.open?.set(Int64(openConnections))
+    channel.closeFuture.assumeIsolated().whenComplete { _ in
+      self.openConnections -= 1
+      self.counters?.open?.set(Int64(self.openConnections))
+    }
+  }
+
+  /// A channel that leaves HTTP: an end of input closes it, and it keeps one receive buffer.
+  static func setTakenOverOptions(on channel: Channel) {
+    guard let options = channel.syncOptions else { return }
+    try? options.setOption(.allowRemoteHalfClosure, value: false)
+    try? options.setOption(.maxMessagesPerRead, value: 1)
+  }
+}
+
+// MARK: Table and turns, for HTTPConnection
+
+extension HTTPServer {
+  func add(_ connection: HTTPConnection) {
+    connection.tableIndex = table.count
+    table.append(connection)
+  }
+
+  func remove(_ connection: HTTPConnection) {
+    let index = connection.tableIndex
+    guard table.indices.contains(index), table[index] === connection else { return }
+    connection.tableIndex = -1
+    let last = table.removeLast()
+    if last !== connection {
+      table[index] = last
+      last.tableIndex = index
+    }
+  }
+
+  /// The connection has something to flush at the end of this turn.
+  func schedule(_ connection: HTTPConnection) {
+    turn.append(connection)
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    loop.assumeIsolated().execute(endOfTurn)
+  }
+
+  /// Ends the turn: makes true what the answers promise, then writes them.
+  func flushTurn() {
+    isTurnScheduled = false
+    guard !turn.isEmpty else { return }
+    responder.turnWillFlush()
+    let connections = turn
+    turn.removeAll(keepingCapacity: true)
+    for connection in connections { connection.flush() }
+  }
+}
+
+// MARK: Accepting
+
+extension HTTPServer {
+  private func handle(_ event: Acceptor.Event) {
+    switch event {
+    case .accepted(let sockets):
+      counters?.accepted?.add(Int64(sockets.count))
+      for socket in sockets { adopt(socket) }
+      acceptor?.taken()
+    case .exhausted:
+      counters?.exhausted?.add(1)
+    case .ended(let errno):
+      acceptor = nil
+      if errno != 0 { onAcceptFailure?(IPCError.system(call: "accept4", errno: errno).description) }
+      acceptingEnded?.succeed(())
+    }
+  }
+
+  private func adopt(_ socket: CInt) {
+    ClientBootstrap(group: loop)
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture { try self.install(on: channel) }
+      }
+      .withConnectedSocket(socket)
+      .whenComplete { _ in }
+  }
+}

@@ -1,0 +1,84 @@
+// One pass over a request head that collects what the front itself looks at.
+//
+// Header fields are compared by length first, so that most of them cost one comparison.
+
+import NIOHTTP1
+
+/// What the front has to know of a request's head.
+struct HeadFields {
+  /// Size of the head as its shortest spelling: request line, `name: value` lines, empty line.
+  private(set) var bytes: Int
+  private(set) var hosts = 0
+  private(set) var contentLength: Int?
+  private(set) var isChunked = false
+  private(set) var expectsContinue = false
+  /// An `expect` that isn't `100-continue`.
+  private(set) var unknownExpectation: String?
+  private(set) var traceparent: String?
+  private(set) var traceparents = 0
+  /// Whether the parser (llhttp) stops behind this request: CONNECT, or `upgrade` that `connection` names.
+  var isUpgrade: Bool { isConnect || (hasUpgrade && isUpgradeNamed) }
+  private let isConnect: Bool
+  private var hasUpgrade = false
+  private var isUpgradeNamed = false
+  /// All `tracestate` fields, in order, joined by commas (RFC 9110 §5.3).
+  private(set) var tracestate: String?
+
+  init(_ head: HTTPRequestHead) {
+    let requestLineOverhead = " ".utf8.count + " HTTP/1.1\r\n".utf8.count + "\r\n".utf8.count
+    bytes = head.method.rawValue.utf8.count + head.uri.utf8.count + requestLineOverhead
+    isConnect = head.method == .CONNECT
+    for (name, value) in head.headers {
+      bytes += name.utf8.count + value.utf8.count + ": \r\n".utf8.count
+      switch name.utf8.count {
+      case 4 where Self.matches(name, "host"): hosts += 1
+      case 6 where Self.matches(name, "expect"): add(expectation: value)
+      case 7 where Self.matches(name, "upgrade"): hasUpgrade = true
+      case 10 where Self.matches(name, "connection"):
+        isUpgradeNamed = isUpgradeNamed || Self.isUpgradeNamed(in: value)
+      case 10 where Self.matches(name, "tracestate"): tracestate = tracestate.map { "\($0),\(value)" } ?? value
+      case 11 where Self.matches(name, "traceparent"):
+        traceparents += 1
+        traceparent = value
+      case 14 where Self.matches(name, "content-length"): contentLength = Int(value)
+      case 17 where Self.matches(name, "transfer-encoding"): isChunked = true
+      default: break
+      }
+    }
+  }
+
+  private mutating func add(expectation value: String) {
+    if Self.matches(value, "100-continue") {
+      expectsContinue = true
+    } else {
+      unknownExpectation = value
+    }
+  }
+
+  private static func isUpgradeNamed(in connection: String) -> Bool {
+    connection.utf8.count >= "upgrade".utf8.count
+      && connection.split(separator: ",").contains { token in
+        matches(String(token.trimmingBlanks()), "upgrade")
+      }
+  }
+
+  /// ASCII comparison in any case; `lowercase` has letters, digits and dashes only.
+  private static func matches(_ text: String, _ lowercase: StaticString) -> Bool {
+    guard text.utf8.count == lowercase.utf8CodeUnitCount else { return false }
+    var expected = lowercase.utf8Start
+    for byte in text.utf8 {
+      guard byte | 0x20 == expected.pointee | 0x20 else { return false }
+      expected += 1
+    }
+    return true
+  }
+}
+
+extension Substring {
+  /// Without blanks and tabs at both ends (OWS of RFC 9110 §5.6.3).
+  fileprivate func trimmingBlanks() -> Substring {
+    let rest = drop { $0 == " " || $0 == "\t" }
+    let last = rest.lastIndex { $0 != " " && $0 != "\t" }
+    return last.map { rest[...$0] } ?? ""
+  }
+}

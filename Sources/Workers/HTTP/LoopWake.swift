@@ -1,0 +1,79 @@
+// Brings an eventfd, or another descriptor that becomes readable, into a NIO event loop.
+//
+// NIO watches sockets and pipes; a pipe channel over a duplicate of the descriptor reads whatever becomes readable and
+// so serves for eventfd (8 bytes per wake-up, counter reset by the read) and signalfd (128 bytes per signal). The
+// duplicate shares the counter with the original, which stays the caller's and is never closed here. One read per wake-up,
+// into a buffer that is reused: no allocation, no second read to find out that there is nothing more.
+
+import Glibc
+import IPC
+import NIOCore
+import NIOPosix
+
+/// Calls a closure on an event loop whenever an eventfd is signalled.
+public final class LoopWake {
+  private let source: ReadableSource
+
+  /// Watches `eventfd` (borrowed) from now until `stop`. Call on `loop`; `body` is called on it, once per wake-up however many
+  /// signals came together.
+  public init(eventfd: CInt, on loop: EventLoop, _ body: @escaping () -> Void) throws(IPCError) {
+    source = try ReadableSource(watching: eventfd, readBytes: MemoryLayout<UInt64>.size, on: loop) { _ in body() }
+  }
+
+  /// Ends the watch. Call on the loop.
+  public func stop() { source.stop() }
+}
+
+/// Reads a descriptor as it becomes readable, on an event loop.
+final class ReadableSource {
+  private var channel: Channel?
+
+  /// `readBytes`: bytes per read. Call on `loop`.
+  init(
+    watching descriptor: CInt, readBytes: Int, on loop: EventLoop, _ body: @escaping (ByteBuffer) -> Void
+  ) throws(IPCError) {
+    let duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+    guard duplicate >= 0 else { throw IPCError.system(call: "fcntl(F_DUPFD_CLOEXEC)", errno: errno) }
+    let handler = NIOLoopBound(Reader(body), eventLoop: loop)
+    let future = NIOPipeBootstrap(group: loop)
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          // A read that fills the buffer would be followed by another one in the same turn: one byte of room prevents it.
+          let allocator = FixedSizeRecvByteBufferAllocator(capacity: readBytes + 1)
+          try channel.syncOptions?.setOption(.recvAllocator, value: allocator)
+          try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
+          try channel.pipeline.syncOperations.addHandler(handler.value)
+        }
+      }
+      .takingOwnershipOfDescriptor(input: duplicate)
+    var failure: (any Error)?
+    future.assumeIsolated().whenComplete { result in
+      switch result {
+      case .success(let channel): self.channel = channel
+      case .failure(let error): failure = error
+      }
+    }
+    if failure != nil {
+      close(duplicate)
+      throw IPCError.system(call: "watch descriptor \(descriptor)", errno: EINVAL)
+    }
+  }
+
+  func stop() {
+    channel?.close(promise: nil)
+    channel = nil
+  }
+
+  private final class Reader: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private let body: (ByteBuffer) -> Void
+
+    init(_ body: @escaping (ByteBuffer) -> Void) {
+      self.body = body
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+      body(unwrapInboundIn(data))
+    }
+  }
+}

@@ -1,0 +1,66 @@
+// Decodes application/x-www-form-urlencoded text (WHATWG URL standard §5.1), the format of queries.
+//
+//   a=1&b=x+y&c=%7B%7D&d        →  (a, "1") (b, "x y") (c, "{}") (d, "")
+//
+// Never fails: a percent sign that no two hexadecimal digits follow stays as it is, and bytes that are not UTF-8
+// become U+FFFD, as browsers and servers agree to do.
+
+/// Decoder of query strings.
+public enum QueryString {
+  /// The parameters of `text` in their order. Empty parts (`a=1&&b=2`) are skipped.
+  public static func decode(_ text: String) -> [(name: String, value: String)] {
+    var result: [(name: String, value: String)] = []
+    for part in text.utf8.split(separator: UInt8(ascii: "&")) {
+      let equals = part.firstIndex(of: UInt8(ascii: "="))
+      let name = part[..<(equals ?? part.endIndex)]
+      let value = equals.map { part[part.index(after: $0)...] }
+      result.append((name: percentDecoded(name), value: value.map(percentDecoded) ?? ""))
+    }
+    return result
+  }
+
+  private static func percentDecoded(_ bytes: Substring.UTF8View) -> String {
+    guard bytes.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
+      return String(Substring(bytes))
+    }
+    var decoded: [UInt8] = []
+    decoded.reserveCapacity(bytes.count)
+    var index = bytes.startIndex
+    while index < bytes.endIndex {
+      let byte = bytes[index]
+      bytes.formIndex(after: &index)
+      switch byte {
+      case UInt8(ascii: "+"):
+        decoded.append(UInt8(ascii: " "))
+      case UInt8(ascii: "%"):
+        if let (value, end) = hexByte(bytes, at: index) {
+          decoded.append(value)
+          index = end
+        } else {
+          decoded.append(byte)
+        }
+      default:
+        decoded.append(byte)
+      }
+    }
+    return String(decoding: decoded, as: UTF8.self)
+  }
+
+  private static func hexByte(
+    _ bytes: Substring.UTF8View, at index: Substring.Index
+  ) -> (UInt8, Substring.Index)? {
+    guard index < bytes.endIndex, let high = hexDigit(bytes[index]) else { return nil }
+    let second = bytes.index(after: index)
+    guard second < bytes.endIndex, let low = hexDigit(bytes[second]) else { return nil }
+    return (high << 4 | low, bytes.index(after: second))
+  }
+
+  private static func hexDigit(_ byte: UInt8) -> UInt8? {
+    switch byte {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
+    default: nil
+    }
+  }
+}

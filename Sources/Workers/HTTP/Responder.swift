@@ -1,0 +1,36 @@
+// What a worker gives to the HTTP front: one object that answers requests.
+//
+// Everything here happens on the server's event loop; a responder never blocks. Requests of one connection are
+// given one after the other: the next one is not given before the previous one is answered.
+
+import NIOCore
+import NIOHTTP1
+
+/// How a request is answered.
+public enum Reply {
+  /// At once.
+  case response(HTTPResponse)
+  /// Later, on any loop. A failed future is answered 500. If the client goes first, `onClientGone` is called once, on the
+  /// loop, and the future's result is dropped.
+  case later(EventLoopFuture<HTTPResponse>, onClientGone: (() -> Void)? = nil)
+  /// The closure gets the channel without any HTTP handler (answers to earlier requests have been written), adds its own
+  /// handlers and writes its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8) and are not
+  /// parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other
+  /// request in the same read is dropped. From here on the channel has autoRead, allowRemoteHalfClosure off and one
+  /// receive buffer of 2 KiB, and the server only counts it as open.
+  case takeOver((Channel, HTTPRequest) -> Void)
+}
+
+/// Answers the requests of an HTTPServer.
+public protocol Responder: AnyObject {
+  /// Called on `loop` for each complete request.
+  func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply
+
+  /// Called on the loop once per turn in which requests were answered, before any of these answers is written.
+  /// What the answers promise is made true here for all of them together (rings are published).
+  func turnWillFlush()
+}
+
+extension Responder {
+  public func turnWillFlush() {}
+}

@@ -1,0 +1,162 @@
+// A front behind a real listening socket on 127.0.0.1, and clients that are plain blocking sockets with a deadline.
+
+import CLinux
+import Glibc
+import IPC
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import HTTP
+
+/// A listening socket of its own port; closed with the value.
+struct Listener: ~Copyable {
+  let descriptor: Descriptor
+  let port: UInt16
+
+  init() throws {
+    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2004000, 0)
+    var address = Loopback.address(port: 0)
+    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    var found = size
+    let result = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(socket, $0, size) | listen(socket, 1024) | getsockname(socket, $0, &found)
+      }
+    }
+    descriptor = Descriptor(owning: socket)
+    port = UInt16(bigEndian: address.sin_port)
+    try #require(result == 0)
+  }
+}
+
+enum Loopback {
+  static func address(port: UInt16) -> sockaddr_in {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    return address
+  }
+
+  /// Starts servers on one listening socket, each on a loop of its own, and ends them after `body`.
+  static func withServers(
+    _ count: Int = 1, limits: HTTPLimits = HTTPLimits(),
+    script: @escaping @Sendable (Int, HTTPRequest) -> Reply = { _, request in .response(.text(request.path)) },
+    _ body: ([LoopbackServer], UInt16) async throws -> Void
+  ) async throws {
+    let listener = try Listener()
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: count)
+    let descriptor = listener.descriptor.rawValue
+    var servers: [LoopbackServer] = []
+    for index in 0..<count {
+      let loop = group.next()
+      let server = try await loop.submit {
+        let responder = ScriptedResponder { script(index, $0) }
+        let server = LoopbackServer(
+          HTTPServer(listening: descriptor, loop: loop, limits: limits, responder: responder), responder)
+        try server.server.start()
+        return server
+      }.get()
+      servers.append(server)
+    }
+    let result: Result<Void, any Error>
+    do { result = .success(try await body(servers, listener.port)) } catch { result = .failure(error) }
+    for server in servers {
+      try await server.server.loop.flatSubmit { server.server.stopAccepting() }.get()
+      try await server.server.loop.submit { server.server.closeAll() }.get()
+    }
+    try await group.shutdownGracefully()
+    try result.get()
+  }
+}
+
+/// A server and its responder, touched on the server's loop only.
+final class LoopbackServer: @unchecked Sendable {
+  let server: HTTPServer
+  let responder: ScriptedResponder
+
+  init(_ server: HTTPServer, _ responder: ScriptedResponder) {
+    self.server = server
+    self.responder = responder
+  }
+
+  func onLoop<Value: Sendable>(_ body: @escaping @Sendable (HTTPServer) -> Value) async throws -> Value {
+    try await server.loop.submit { body(self.server) }.get()
+  }
+
+  /// Waits until `condition` holds on the loop.
+  func wait(_ condition: @escaping @Sendable (HTTPServer) -> Bool) async throws {
+    let deadline = ContinuousClock.now + .seconds(10)
+    while try await !onLoop(condition) {
+      try #require(ContinuousClock.now < deadline, "the condition did not come true in 10 s")
+      await Task.yield()
+    }
+  }
+}
+
+/// A blocking client socket. Every call fails after 10 seconds.
+final class Client {
+  private(set) var socket: CInt
+
+  init(port: UInt16, receiveBuffer: CInt? = nil) throws {
+    socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
+    try #require(socket >= 0)
+    var time = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    if var receiveBuffer {
+      setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<CInt>.size))
+    }
+    var address = Loopback.address(port: port)
+    let result = withUnsafePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    try #require(result == 0, "connect: errno \(errno)")
+  }
+
+  deinit { close() }
+
+  /// Returns the number of bytes that the kernel took.
+  @discardableResult
+  func send(_ text: String) -> Int {
+    var bytes = Array(text.utf8)
+    return Glibc.send(socket, &bytes, bytes.count, Int32(MSG_NOSIGNAL))
+  }
+
+  func endOutput() { shutdown(socket, CInt(SHUT_WR)) }
+
+  func close() {
+    if socket >= 0 { Glibc.close(socket) }
+    socket = -1
+  }
+
+  /// Up to `limit` bytes; empty at the end of the stream, nil after an error or a time-out.
+  func receive(_ limit: Int = 65536) -> String? {
+    var bytes = [UInt8](repeating: 0, count: limit)
+    let count = recv(socket, &bytes, limit, 0)
+    return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
+  }
+
+  /// Reads until `text` has come or the stream ends.
+  func receive(until text: String) -> String {
+    var all = ""
+    while !all.contains(text) {
+      guard let more = receive(), !more.isEmpty else { break }
+      all += more
+    }
+    return all
+  }
+
+  /// Reads to the end of the stream; nil if it ended by reset or time-out.
+  func receiveAll() -> String? {
+    var all = ""
+    while true {
+      guard let more = receive() else { return nil }
+      if more.isEmpty { return all }
+      all += more
+    }
+  }
+}

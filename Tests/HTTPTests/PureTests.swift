@@ -1,0 +1,191 @@
+// The parts without a channel: targets, queries, trace contexts, dates, answers, cross-origin headers.
+
+import NIOCore
+import NIOHTTP1
+import Testing
+
+@testable import HTTP
+
+struct RequestTargetTests {
+  @Test(
+    "A request target is split into path and query",
+    arguments: [
+      ("/", "/", nil), ("/a/b", "/a/b", nil), ("/a?x=1", "/a", "x=1"), ("/a?", "/a", ""), ("/a?b?c", "/a", "b?c"),
+      ("http://host:4000/a?x", "/a", "x"), ("HTTPS://host", "/", nil), ("http://host?x", "/", "x"), ("*", "*", nil),
+      ("//host/a", "//host/a", nil), ("host:443", "host:443", nil), ("?x=1", "/", "x=1"),
+    ] as [(String, String, String?)])
+  func split(target: String, path: String, query: String?) {
+    let parsed = RequestTarget(target)
+    #expect(parsed.path == path)
+    #expect(parsed.query == query)
+  }
+}
+
+struct QueryStringTests {
+  @Test(
+    "Query parameters are decoded in their order",
+    arguments: [
+      ("", []), ("a=1", ["a=1"]), ("a=1&b=2&a=3", ["a=1", "b=2", "a=3"]), ("a", ["a="]), ("=1", ["=1"]),
+      ("&&a=1&&", ["a=1"]), ("a=b=c", ["a=b=c"]), ("a+b=c+d", ["a b=c d"]), ("a=%7B%22x%22%7d", ["a={\"x\"}"]),
+      ("users%5B%5D=J%C3%BCrgen", ["users[]=Jürgen"]), ("a=%", ["a=%"]), ("a=%2", ["a=%2"]), ("a=%zz", ["a=%zz"]),
+      ("a=%2B%2b", ["a=++"]), ("a=%ff", ["a=\u{FFFD}"]), ("a=%00", ["a=\0"]),
+    ] as [(String, [String])])
+  func decode(text: String, expected: [String]) {
+    #expect(QueryString.decode(text).map { "\($0.name)=\($0.value)" } == expected)
+  }
+}
+
+struct TraceContextTests {
+  static let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+  @Test(
+    "A traceparent is accepted as the standard says",
+    arguments: [
+      (valid, true),
+      ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-comes-later", true),
+      ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", false),
+      ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+      ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.more", false),
+      ("00-00000000000000000000000000000000-b7ad6b7169203331-01", false),
+      ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", false),
+      ("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
+      ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", false),
+      ("00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+      ("", false), ("00", false),
+    ])
+  func validity(text: String, isValid: Bool) {
+    #expect(TraceContext.isValid(text) == isValid)
+  }
+
+  @Test("New trace contexts are valid and differ")
+  func fresh() {
+    var source = TraceSource(seed: 7)
+    let made = (0..<1000).map { _ in source.make() }
+    #expect(made.allSatisfy(TraceContext.isValid))
+    #expect(Set(made).count == made.count)
+  }
+
+  @Test("A tracestate is kept with a valid traceparent only, and only up to its bound")
+  func tracestate() {
+    var source = TraceSource(seed: 7)
+    let kept = source.context(traceparent: Self.valid, traceparents: 1, tracestate: "a=1")
+    #expect(kept == TraceContext(traceparent: Self.valid, tracestate: "a=1"))
+    #expect(source.context(traceparent: "nonsense", traceparents: 1, tracestate: "a=1").tracestate == nil)
+    #expect(source.context(traceparent: Self.valid, traceparents: 2, tracestate: "a=1").traceparent != Self.valid)
+    let long = String(repeating: "a", count: TraceContext.maxTracestateBytes + 1)
+    #expect(source.context(traceparent: Self.valid, traceparents: 1, tracestate: long).tracestate == nil)
+  }
+}
+
+struct HTTPDateTests {
+  @Test(
+    "A Unix time becomes an IMF-fixdate",
+    arguments: [
+      (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+      (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"), (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
+      (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"), (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+    ])
+  func format(seconds: Int, text: String) {
+    var date = HTTPDate()
+    #expect(date.text(at: seconds) == text)
+    #expect(date.text(at: seconds + 86400 * 7).prefix(3) == text.prefix(3))
+  }
+}
+
+struct ResponseWriterTests {
+  private func write(_ response: HTTPResponse, _ context: AnswerContext) -> String {
+    var out = ByteBuffer()
+    ResponseWriter.append(response, for: context, date: "now", to: &out)
+    return String(buffer: out)
+  }
+
+  private func answer(
+    isHead: Bool = false, isHTTP10: Bool = false, keepAlive: Bool = true, traceparent: String = ""
+  ) -> AnswerContext {
+    AnswerContext(isHead: isHead, isHTTP10: isHTTP10, keepAlive: keepAlive, traceparent: traceparent)
+  }
+
+  @Test("An answer has status line, own fields, given fields, length and body")
+  func whole() {
+    let text = write(.text("hello", status: .accepted), answer(traceparent: "tp"))
+    let expected =
+      "HTTP/1.1 202 Accepted\r\ndate: now\r\ntraceparent: tp\r\n"
+      + "content-type: text/plain; charset=utf-8\r\ncontent-length: 5\r\n\r\nhello"
+    #expect(text == expected)
+  }
+
+  @Test("The connection field follows version and keep-alive")
+  func connection() {
+    #expect(header("connection", in: write(.text(""), answer())) == nil)
+    #expect(header("connection", in: write(.text(""), answer(keepAlive: false))) == "close")
+    #expect(header("connection", in: write(.text(""), answer(isHTTP10: true))) == "keep-alive")
+    #expect(header("connection", in: write(.text(""), answer(isHTTP10: true, keepAlive: false))) == "close")
+  }
+
+  @Test("An answer to HEAD has the length of the body and no body")
+  func head() {
+    let text = write(.text("hello"), answer(isHead: true))
+    #expect(header("content-length", in: text) == "5")
+    #expect(body(text).isEmpty)
+  }
+
+  @Test("204 and 304 have neither length nor body", arguments: [HTTPResponseStatus.noContent, .notModified])
+  func bodiless(status: HTTPResponseStatus) {
+    let text = write(HTTPResponse(status: status, body: ByteBuffer(string: "x")), answer())
+    #expect(header("content-length", in: text) == nil)
+    #expect(body(text).isEmpty)
+  }
+
+  @Test("An empty answer says that it is empty")
+  func empty() {
+    #expect(header("content-length", in: write(.empty(.ok), answer())) == "0")
+  }
+
+  @Test("A line break in a value can't begin a field")
+  func injection() {
+    let text = write(.empty(.ok, headers: ["location": "/a\r\nset-cookie: b\0c"]), answer())
+    #expect(header("location", in: text) == "/a  set-cookie: b c")
+    #expect(header("set-cookie", in: text) == nil)
+  }
+
+  @Test("Framing fields of a responder are not repeated")
+  func framing() {
+    let headers: HTTPHeaders = ["Content-Length": "99", "transfer-encoding": "chunked", "Connection": "close"]
+    let text = write(.empty(.ok, headers: headers), answer())
+    #expect(text.lowercased().split(separator: "content-length").count == 2)
+    #expect(header("content-length", in: text) == "0")
+    #expect(header("transfer-encoding", in: text) == nil)
+  }
+}
+
+struct CORSTests {
+  @Test("With any origin nothing varies and no credentials are allowed")
+  func anyOrigin() {
+    let headers = CORS(origin: "*").headers(credentials: true)
+    #expect(headers["access-control-allow-origin"] == ["*"])
+    #expect(headers["vary"].isEmpty)
+    #expect(headers["access-control-allow-credentials"].isEmpty)
+  }
+
+  @Test("With one origin the answer varies by origin and may allow credentials")
+  func oneOrigin() {
+    let cors = CORS(origin: "https://app.example")
+    #expect(cors.headers()["vary"] == ["origin"])
+    #expect(cors.headers()["access-control-allow-credentials"].isEmpty)
+    #expect(cors.headers(credentials: true)["access-control-allow-credentials"] == ["true"])
+  }
+
+  @Test("A preflight is answered 204 with the methods and the headers that were asked for")
+  func preflight() {
+    let asked = HTTPRequest(
+      method: .OPTIONS, path: "/", headers: ["access-control-request-headers": "ce-custom,content-type"])
+    let answer = CORS(origin: "*").preflight(for: asked, methods: [.GET, .PUT])
+    #expect(answer.status == .noContent)
+    #expect(answer.headers["access-control-allow-methods"] == ["GET, PUT"])
+    #expect(answer.headers["access-control-allow-headers"] == ["ce-custom,content-type"])
+    let odd = HTTPRequest(
+      method: .OPTIONS, path: "/", headers: ["access-control-request-headers": "<script>"])
+    let fallback = CORS(origin: "*").preflight(for: odd, methods: [.GET])
+    #expect(fallback.headers["access-control-allow-headers"] == [CORS.defaultAllowedHeaders])
+  }
+}

@@ -1,0 +1,193 @@
+// What is refused before a responder sees it: malformed requests, bounds, time-outs.
+
+import NIOCore
+import NIOEmbedded
+import NIOHTTP1
+import Testing
+
+@testable import HTTP
+
+struct RefusalTests {
+  @Test(
+    "A malformed request is answered by name, and the connection ends",
+    arguments: [
+      ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", "400"), ("hello\r\n\r\n", "400"), ("GET\r\n\r\n", "400"),
+      ("GET / HTTP/1.1\r\nhost: a\r\nbad field: x\r\n\r\n", "400"), ("GET / HTTP/1.1\r\n: x\r\n\r\n", "400"),
+      ("GET / HTTP/1.1\r\n\r\n", "400"), ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "400"),
+      ("GET / HTTP/9.9\r\nhost: a\r\n\r\n", "505"), ("GET / HTTP/2.0\r\nhost: a\r\n\r\n", "505"),
+      ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505"), ("GET / JTTP/1.1\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999999\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "400"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "400"),
+      ("GET / HTTP/1.1\r\nhost: a\r\nexpect: miracle\r\n\r\n", "417"),
+    ])
+  func malformed(request: String, status: String) throws {
+    let front = EmbeddedFront()
+    let client = try front.connect()
+    let answer = try client.send(request)
+    #expect(statusLines(answer).count == 1)
+    #expect(statusLines(answer).first?.contains(" \(status) ") == true, "\(answer)")
+    #expect(header("content-type", in: answer) == "application/problem+json")
+    #expect(header("connection", in: answer) == "close")
+    #expect(body(answer).contains("\"detail\""))
+    #expect(front.responder.requests.isEmpty)
+    #expect(try client.send(get("/after")).isEmpty, "nothing is understood behind nonsense")
+    #expect(front.responder.requests.isEmpty)
+  }
+
+  @Test("Requests before the malformed one are answered first")
+  func malformedBehindGood() throws {
+    let front = EmbeddedFront()
+    let client = try front.connect()
+    let answers = try client.send(get("/good") + "nonsense\r\n\r\n")
+    #expect(statusLines(answers) == ["HTTP/1.1 200 OK", "HTTP/1.1 400 Bad Request"])
+  }
+
+  @Test("Random bytes never do more than end the connection")
+  func garbage() throws {
+    var generator = Xorshift(state: 0x1234_5678_9abc_def1)
+    let seeds = [get("/a"), post("/b", "body"), post("/c", "x", "expect: 100-continue\r\n")]
+    for round in 0..<2000 {
+      let front = EmbeddedFront()
+      let client = try front.connect()
+      var bytes = Array(seeds[round % seeds.count].utf8)
+      for _ in 0..<Int.random(in: 1...6, using: &generator) {
+        bytes[Int.random(in: 0..<bytes.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+      }
+      let cut = Int.random(in: 0...bytes.count, using: &generator)
+      try client.channel.writeInbound(ByteBuffer(bytes: bytes[..<cut]))
+      try client.channel.writeInbound(ByteBuffer(bytes: bytes[cut...]))
+      front.loop.run()
+      client.endInput()
+      #expect(!client.isOpen)
+      #expect(front.server.openConnections == 0)
+    }
+  }
+
+  @Test("A head up to the bound is taken, a longer one is 431")
+  func headBound() throws {
+    var limits = HTTPLimits()
+    limits.maxHeadBytes = 1024
+    let fixed = get("/", "x: \r\n").utf8.count
+    for (size, status) in [(1024, "200"), (1025, "431"), (4000, "431")] {
+      let front = EmbeddedFront(limits: limits)
+      let client = try front.connect()
+      let answer = try client.send(get("/", "x: \(String(repeating: "a", count: size - fixed))\r\n"))
+      #expect(statusLines(answer).first?.contains(" \(status) ") == true, "\(size): \(answer)")
+    }
+  }
+
+  @Test("A head without end is 431 before it is complete, whatever it is made of")
+  func endlessHead() throws {
+    var limits = HTTPLimits()
+    limits.maxHeadBytes = 1024
+    let drips = ["GET /" + String(repeating: "a", count: 100), "", "\r\n"]
+    let pieces = [String(repeating: "a", count: 100), "x: \(String(repeating: "b", count: 90))\r\n", "\r\n\r\n\r\n"]
+    for (start, piece) in zip(drips, pieces) {
+      let front = EmbeddedFront(limits: limits)
+      let client = try front.connect()
+      var answer = try client.send(start.isEmpty ? "GET / HTTP/1.1\r\nhost: a\r\n" : start)
+      for _ in 0..<1000 where answer.isEmpty { answer = try client.send(piece) }
+      #expect(statusLines(answer) == ["HTTP/1.1 431 Request Header Fields Too Large"])
+    }
+  }
+
+  @Test("Too many fields are 431")
+  func fieldBound() throws {
+    let front = EmbeddedFront()
+    let client = try front.connect()
+    let answer = try client.send(get("/", String(repeating: "a: b\r\n", count: HTTPLimits().maxHeaderFields + 1)))
+    #expect(statusLines(answer) == ["HTTP/1.1 431 Request Header Fields Too Large"])
+  }
+
+  @Test("A body up to the bound is taken; more is 413, announced or not")
+  func bodyBound() throws {
+    var limits = HTTPLimits()
+    limits.maxBodyBytes = 100
+    let chunk = "64\r\n" + String(repeating: "a", count: 100) + "\r\n"
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    for (request, status) in [
+      (post("/", String(repeating: "a", count: 100)), "200"), (post("/", String(repeating: "a", count: 101)), "413"),
+      ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 101\r\n\r\n", "413"),
+      (chunked + chunk + "0\r\n\r\n", "200"), (chunked + chunk + "1\r\na\r\n", "413"),
+    ] {
+      let front = EmbeddedFront(limits: limits)
+      let client = try front.connect()
+      let answer = try client.send(request)
+      #expect(statusLines(answer).first?.contains(" \(status) ") == true, "\(answer)")
+      #expect(front.responder.requests.count == (status == "200" ? 1 : 0))
+    }
+  }
+
+  @Test("A client that sends one byte a second is answered 408")
+  func slowHead() throws {
+    let front = EmbeddedFront()
+    let client = try front.connect()
+    var answer = ""
+    var second: Int64 = 0
+    for byte in get("/a", "x: \(String(repeating: "a", count: 200))\r\n").utf8 where answer.isEmpty {
+      second += 1
+      front.sweep(at: second)
+      answer = try client.received() + (answer.isEmpty ? client.send(String(decoding: [byte], as: UTF8.self)) : "")
+    }
+    #expect(statusLines(answer) == ["HTTP/1.1 408 Request Timeout"])
+    #expect((30...32).contains(second))
+    #expect(front.responder.requests.isEmpty)
+  }
+
+  @Test("A body that stalls is answered 408")
+  func stalledBody() throws {
+    let front = EmbeddedFront()
+    let client = try front.connect()
+    _ = try client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n12345")
+    front.sweep(at: 29)
+    #expect(try client.received().isEmpty)
+    front.sweep(at: 30)
+    #expect(try statusLines(client.received()) == ["HTTP/1.1 408 Request Timeout"])
+  }
+
+  @Test("Silent and idle connections are closed without an answer")
+  func idle() throws {
+    let front = EmbeddedFront()
+    let silent = try front.connect()
+    let idle = try front.connect()
+    _ = try idle.send(get("/"))
+    front.sweep(at: 29)
+    #expect(silent.isOpen)
+    front.sweep(at: 30)
+    #expect(!silent.isOpen)
+    front.sweep(at: 74)
+    #expect(idle.isOpen)
+    front.sweep(at: 75)
+    #expect(!idle.isOpen)
+    #expect(try silent.received().isEmpty && idle.received().isEmpty)
+  }
+
+  @Test("A late answer has all the time it needs")
+  func lateAnswerDoesNotTimeOut() throws {
+    let promise = EmbeddedEventLoop().makePromise(of: HTTPResponse.self)
+    let front = EmbeddedFront(ScriptedResponder { _ in .later(promise.futureResult) })
+    let client = try front.connect()
+    _ = try client.send(get("/") + "GET / HT")
+    front.sweep(at: 10_000)
+    #expect(client.isOpen)
+    promise.succeed(.text("at last"))
+    front.loop.run()
+    #expect(try body(client.received()) == "at last")
+  }
+}
+
+/// Marsaglia's xorshift: the same bytes in every run.
+private struct Xorshift: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state ^= state << 13
+    state ^= state >> 7
+    state ^= state << 17
+    return state
+  }
+}

@@ -1,0 +1,112 @@
+// Channels that leave HTTP: nothing of the front remains, nothing is lost that came behind the request.
+
+import NIOCore
+import NIOEmbedded
+import NIOHTTP1
+import Testing
+
+@testable import HTTP
+
+struct TakeOverTests {
+  private static let upgrade = get("/ws", "connection: Upgrade\r\nupgrade: websocket\r\n")
+
+  private func front(_ late: EventLoopFuture<HTTPResponse>? = nil) -> EmbeddedFront {
+    EmbeddedFront(
+      ScriptedResponder { request in
+        if request.path == "/late", let late { return .later(late) }
+        guard request.path == "/ws" || request.path == "/sse" else { return .response(.text(request.path)) }
+        return .takeOver { channel, request in
+          channel.writeAndFlush(ByteBuffer(string: "taken \(request.path);"), promise: nil)
+        }
+      })
+  }
+
+  private func handlers(_ client: EmbeddedClient) -> [String] {
+    let pipeline = client.channel.pipeline.syncOperations
+    return ["HTTPInput", "HTTPConnection"].filter { name in
+      switch name {
+      case "HTTPInput": (try? pipeline.handler(type: HTTPInput.self)) != nil
+      default: (try? pipeline.handler(type: HTTPConnection.self)) != nil
+      }
+    }
+  }
+
+  @Test("The new owner gets a channel without HTTP handlers")
+  func plain() throws {
+    let front = front()
+    let client = try front.connect()
+    #expect(handlers(client).count == 2)
+    #expect(try client.send(get("/sse")) == "taken /sse;")
+    #expect(handlers(client).isEmpty)
+    #expect(client.isOpen)
+    #expect(front.server.openConnections == 1)
+    try client.post("later bytes")
+    #expect(try client.firedThrough() == "later bytes")
+    front.sweep(at: 100_000)
+    #expect(client.isOpen, "HTTP's time-outs are over")
+    client.channel.close(promise: nil)
+    front.loop.run()
+    #expect(front.server.openConnections == 0)
+  }
+
+  @Test("Bytes behind an upgrade request reach the new owner, in whatever pieces they came")
+  func trailingBytes() throws {
+    for split in 0...(Self.upgrade.utf8.count) {
+      let front = front()
+      let client = try front.connect()
+      let bytes = Array((Self.upgrade + "\u{1}frame").utf8)
+      try client.channel.writeInbound(ByteBuffer(bytes: bytes[..<split]))
+      try client.channel.writeInbound(ByteBuffer(bytes: bytes[split...]))
+      front.loop.run()
+      #expect(try client.received() == "taken /ws;")
+      #expect(try client.firedThrough() == "\u{1}frame")
+    }
+  }
+
+  @Test("Bytes behind any other request in the same read are dropped")
+  func trailingRequest() throws {
+    let front = front()
+    let client = try front.connect()
+    #expect(try client.send(get("/sse") + get("/x") + "nonsense") == "taken /sse;")
+    #expect(try client.firedThrough().isEmpty)
+    #expect(front.responder.requests.count == 1)
+  }
+
+  @Test("Answers to earlier requests are written before the new owner writes")
+  func behindAnswers() throws {
+    let front = front()
+    let client = try front.connect()
+    let text = try client.send(get("/a") + Self.upgrade + "frame")
+    #expect(statusLines(text).count == 1)
+    #expect(body(text) == "/ataken /ws;")
+    #expect(try client.firedThrough() == "frame")
+    #expect(front.responder.turns == 1)
+  }
+
+  @Test("An upgrade behind a late answer waits for it and keeps its bytes")
+  func behindLateAnswer() throws {
+    let promise = EmbeddedEventLoop().makePromise(of: HTTPResponse.self)
+    let front = front(promise.futureResult)
+    let client = try front.connect()
+    #expect(try client.send(get("/late") + Self.upgrade + "fra").isEmpty)
+    #expect(try client.send("me").isEmpty)
+    promise.succeed(.text("late;"))
+    front.loop.run()
+    #expect(try body(client.received()) == "late;taken /ws;")
+    #expect(try client.firedThrough() == "frame")
+    #expect(handlers(client).isEmpty)
+  }
+
+  @Test("A client that has closed its side is not taken over")
+  func halfClosed() throws {
+    let promise = EmbeddedEventLoop().makePromise(of: HTTPResponse.self)
+    let front = front(promise.futureResult)
+    let client = try front.connect()
+    _ = try client.send(get("/late") + get("/sse"))
+    client.endInput()
+    #expect(!client.isOpen)
+    promise.succeed(.text("late"))
+    front.loop.run()
+    #expect(front.responder.requests.map(\.path) == ["/late"])
+  }
+}
