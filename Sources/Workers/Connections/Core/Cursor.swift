@@ -1,0 +1,99 @@
+// A place in the gateway's event history, as a client holds it between two connections.
+//
+// There is one position per event ring (the order of the rings is the same in every worker), each the
+// sequence number of the last record of that ring that the client is past. Sequences begin at 1, so 0 means
+// "nothing of this ring yet". The text goes out in every SSE `id:` field and comes back from untrusted
+// clients: parsing must never trap, and must bound what it allocates.
+//
+//   <epoch> "-" <position of ring 0> "-" <position of ring 1> …     base 36, lower case
+//   trailing rings at position 0 are left out: "k3v9x0q1z" is the beginning of history
+//
+// The epoch is drawn at random when the gateway starts: a cursor of an earlier life is recognised and never
+// misread as a place in this one.
+
+/// The last record seen of each event ring, within one life of the gateway.
+struct Cursor: Hashable, Sendable {
+  /// Event rings a cursor can speak of: streams, control, and the 64 readers a ring can have as workers.
+  static let maximumRings = 66
+  /// Longest text that is looked at: every position at its widest (13 digits and a dash), and the epoch.
+  static let maximumTextBytes = 13 + maximumRings * 14
+
+  /// Names the life of the gateway that the positions belong to.
+  let epoch: UInt64
+  /// Invariant: the last element isn't 0, so that equal cursors have equal arrays.
+  private(set) var positions: [UInt64]
+
+  /// A cursor at the given positions; rings that `positions` doesn't reach are at 0.
+  init(epoch: UInt64, positions: [UInt64] = []) {
+    self.epoch = epoch
+    self.positions = positions
+    dropTrailingZeros()
+  }
+
+  /// The position in one ring. Reading beyond the known rings gives 0; writing there extends the cursor.
+  subscript(ring: Int) -> UInt64 {
+    get { ring < positions.count ? positions[ring] : 0 }
+    set {
+      if ring < positions.count {
+        positions[ring] = newValue
+        if newValue == 0 { dropTrailingZeros() }
+      } else if newValue != 0 {
+        positions.append(contentsOf: repeatElement(0, count: ring - positions.count))
+        positions.append(newValue)
+      }
+    }
+  }
+
+  /// The later of both positions in every ring. Both cursors must be of the same epoch.
+  func merged(with other: Cursor) -> Cursor {
+    var result = self
+    for ring in other.positions.indices where other.positions[ring] > result[ring] {
+      result[ring] = other.positions[ring]
+    }
+    return result
+  }
+
+  private mutating func dropTrailingZeros() {
+    while positions.last == 0 { positions.removeLast() }
+  }
+}
+
+extension Cursor {
+  /// Parses the text form; nil for anything that `text` can't have produced (but leading zeros are forgiven).
+  init?(_ text: String) {
+    var text = text
+    let parsed = text.withUTF8 { Cursor.parse(UnsafeRawBufferPointer($0)) }
+    guard let parsed else { return nil }
+    self = parsed
+  }
+
+  private static func parse(_ bytes: UnsafeRawBufferPointer) -> Cursor? {
+    guard !bytes.isEmpty, bytes.count <= maximumTextBytes else { return nil }
+    var numbers: [UInt64] = []
+    var start = bytes.startIndex
+    while true {
+      let end = bytes[start...].firstIndex(of: UInt8(ascii: "-")) ?? bytes.endIndex
+      guard let number = Base36.parse(bytes[start..<end]), numbers.count <= maximumRings else { return nil }
+      numbers.append(number)
+      if end == bytes.endIndex { break }
+      start = end + 1
+    }
+    return Cursor(epoch: numbers[0], positions: Array(numbers.dropFirst()))
+  }
+
+  /// Appends the text form to `bytes`; allocates nothing if there is room.
+  func write(to bytes: inout [UInt8]) {
+    Base36.append(epoch, to: &bytes)
+    for position in positions {
+      bytes.append(UInt8(ascii: "-"))
+      Base36.append(position, to: &bytes)
+    }
+  }
+
+  /// The text form: at most `maximumTextBytes` long, of characters that need no escape in SSE, JSON and URLs.
+  var text: String {
+    var bytes: [UInt8] = []
+    write(to: &bytes)
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}

@@ -1,0 +1,105 @@
+// The events that the gateway itself says to one connection: greeting, subscriptions in force, the reason of a close,
+// losses, and answers to what a WebSocket client sent. All are CloudEvents 1.0 of source "rig".
+//
+//   {"specversion":"1.0","type":"rig.…","source":"rig","id":"<uuid>","time":"<RFC 3339>","data":…}
+//
+// They are never in a ring and carry no cursor.
+
+/// One own event, ready to be encoded for a transport.
+struct OwnEvent: Equatable, Sendable {
+  /// Its type; also the name of the SSE event.
+  let type: String
+  /// The whole event as one line of JSON.
+  let json: [UInt8]
+}
+
+/// Why the gateway closes a connection, as the client reads it in `rig.server_closing`.
+enum ClosingReason: String, Sendable, CaseIterable {
+  case drain
+  case shutdown
+  case slowConsumer = "slow consumer"
+  case tokenExpired = "token expired"
+
+  /// The WebSocket close code that says the same (contract §2.2).
+  var webSocketCode: WebSocketCloseCode {
+    switch self {
+    case .drain: .serviceRestart
+    case .shutdown: .goingAway
+    case .slowConsumer: .tryAgainLater
+    case .tokenExpired: .policyViolation
+    }
+  }
+}
+
+enum OwnEvents {
+  /// First event of every connection. `errors`: what was accepted but will not do what the client may think, such as
+  /// constraint fields that no extractor defines.
+  static func connectionCreate(token: String, errors: [String], stamp: Stamp) -> OwnEvent {
+    event("rig.connection.create", stamp) { json in
+      json.append(contentsOf: #"{"connection_token":"#.utf8)
+      JSONText.appendString(token, to: &json)
+      json.append(contentsOf: #","errors":"#.utf8)
+      JSONText.appendArray(errors, to: &json) { JSONText.appendString($0, to: &$1) }
+      json.append(UInt8(ascii: "}"))
+    }
+  }
+
+  /// The subscriptions in force from now on.
+  static func subscriptionsSet(_ subscriptions: [Subscription], stamp: Stamp) -> OwnEvent {
+    event("rig.subscriptions_set", stamp) { json in Subscription.appendList(subscriptions, to: &json) }
+  }
+
+  /// Last event of a connection that the gateway closes.
+  static func serverClosing(_ reason: ClosingReason, stamp: Stamp) -> OwnEvent {
+    event("rig.server_closing", stamp) { json in
+      json.append(contentsOf: #"{"reason":"#.utf8)
+      JSONText.appendString(reason.rawValue, to: &json)
+      json.append(UInt8(ascii: "}"))
+    }
+  }
+
+  /// Events are missing at this place. `count` is nil when it can't be known (the log no longer holds them).
+  static func eventsLost(count: UInt64?, reason: String, stamp: Stamp) -> OwnEvent {
+    event("rig.events_lost", stamp) { json in
+      json.append(contentsOf: #"{"count":"#.utf8)
+      json.append(contentsOf: (count.map { String($0) } ?? "null").utf8)
+      json.append(contentsOf: #","reason":"#.utf8)
+      JSONText.appendString(reason, to: &json)
+      json.append(UInt8(ascii: "}"))
+    }
+  }
+
+  /// A WebSocket client's message was refused. `id`: the message's own id, where it had one.
+  static func error(id: String?, status: Int, detail: String, stamp: Stamp) -> OwnEvent {
+    event("rig.error", stamp) { json in
+      json.append(UInt8(ascii: "{"))
+      if let id {
+        json.append(contentsOf: #""id":"#.utf8)
+        JSONText.appendString(id, to: &json)
+        json.append(UInt8(ascii: ","))
+      }
+      json.append(contentsOf: #""status":\#(status),"detail":"#.utf8)
+      JSONText.appendString(detail, to: &json)
+      json.append(UInt8(ascii: "}"))
+    }
+  }
+
+  /// A WebSocket client's submission is in the log.
+  static func accepted(id: String, stamp: Stamp) -> OwnEvent {
+    event("rig.accepted", stamp) { json in
+      json.append(contentsOf: #"{"id":"#.utf8)
+      JSONText.appendString(id, to: &json)
+      json.append(UInt8(ascii: "}"))
+    }
+  }
+
+  private static func event(_ type: String, _ stamp: Stamp, data: (inout [UInt8]) -> Void) -> OwnEvent {
+    var json = Array(
+      #"{"specversion":"1.0","type":"\#(type)","source":"rig","id":"\#(stamp.uuid)","time":"\#(stamp.rfc3339)""#
+        .utf8)
+    json.append(contentsOf: #","data":"#.utf8)
+    data(&json)
+    json.append(UInt8(ascii: "}"))
+    return OwnEvent(type: type, json: json)
+  }
+}

@@ -1,0 +1,31 @@
+// New connections per minute, over all connection workers of the node, without a lock.
+//
+// Each worker publishes one word in its status page: minute (upper 32 bits) | connections accepted in it. A worker
+// admits while the sum of all words of the current minute is below the limit. Workers that admit in the same
+// instant can exceed the limit by one each: a rate limit, not an invariant.
+
+enum RateWindow {
+  static let windowSeconds: Int64 = 60
+
+  enum Decision: Equatable {
+    /// Accepted: store this word in the own status page.
+    case admitted(word: UInt64)
+    /// Refused: the `retry-after` to answer.
+    case refused(retryAfterSeconds: Int)
+  }
+
+  /// - Parameters:
+  ///   - own: this worker's `connectionWindow` word.
+  ///   - others: the words of all other connection workers.
+  ///   - limit: connections per minute of the node; 0 refuses all.
+  ///   - unixSeconds: the time; windows are aligned to the epoch.
+  static func admit(own: UInt64, others: some Sequence<UInt64>, limit: Int, unixSeconds: Int64) -> Decision {
+    let minute = UInt64(UInt32(truncatingIfNeeded: unixSeconds / windowSeconds))
+    func count(_ word: UInt64) -> UInt64 { word >> 32 == minute ? word & 0xFFFF_FFFF : 0 }
+    let accepted = others.reduce(count(own)) { $0 + count($1) }
+    guard accepted < UInt64(max(0, limit)), count(own) < 0xFFFF_FFFF else {
+      return .refused(retryAfterSeconds: Int(windowSeconds - unixSeconds % windowSeconds))
+    }
+    return .admitted(word: minute << 32 | (count(own) + 1))
+  }
+}

@@ -1,0 +1,243 @@
+// The receiving side of RFC 6455 as a server: bytes in, however they are cut, actions out. It does no I/O, never holds
+// more than one message and one control frame, and fails at the first byte that no valid peer can have sent: the
+// limits and rules of a frame are checked on its header, before any of its payload is taken.
+//
+//   FIN|RSV|opcode (1)   MASK|length (1)   extended length (0, 2, 8)   mask (4)   payload, XOR mask
+//
+// After `.close` or `.fail` everything else that arrives is ignored (§5.5.1, §7.1.7).
+
+/// What the connection has to do about what came in, in this order.
+enum WebSocketAction: Equatable, Sendable {
+  /// A whole text message, valid UTF-8.
+  case text([UInt8])
+  /// A whole binary message.
+  case binary([UInt8])
+  /// Answer with a pong of the same payload.
+  case ping([UInt8])
+  case pong([UInt8])
+  /// The peer closes: answer `WebSocketFrame.close(code)`, then close the connection. nil: it gave no code.
+  case close(WebSocketCloseCode?, reason: String)
+  /// The peer broke the protocol or a limit: send a close frame with this code and reason, then close the connection.
+  case fail(WebSocketCloseCode, reason: String)
+}
+
+struct WebSocketAssembler {
+  private enum Step: Equatable {
+    case first
+    case second
+    case length(bytesLeft: UInt8)
+    case mask(bytesLeft: UInt8)
+    case payload
+    case over
+  }
+
+  private struct Violation: Error {
+    let code: WebSocketCloseCode
+    let reason: String
+  }
+
+  private let maximumMessageBytes: Int
+  private var step = Step.first
+  private var opcode = WebSocketOpcode.continuation
+  private var isFinal = false
+  /// Announced length while the header is read, then bytes of payload still to come.
+  private var remaining: UInt64 = 0
+  /// The shortest payload that may be announced in the length's present form (§5.2: the shortest form is a must).
+  private var shortestLength: UInt64 = 0
+  /// Next byte of the mask in the lowest place; rotated as bytes are unmasked.
+  private var mask: UInt32 = 0
+  /// The kind of the message that has begun, until its final frame.
+  private var messageKind: WebSocketOpcode?
+  private var message: [UInt8] = []
+  private var control: [UInt8] = []
+  private var validator = UTF8Validator()
+
+  /// - Parameter maximumMessageBytes: longest message over all its fragments; more is failed with 1009.
+  init(maximumMessageBytes: Int) {
+    self.maximumMessageBytes = maximumMessageBytes
+  }
+
+  /// Whether nothing more is taken.
+  var isOver: Bool { step == .over }
+
+  /// Takes bytes as they came and appends what they lead to.
+  mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) {
+    var rest = bytes[...]
+    do {
+      while step != .over, !rest.isEmpty {
+        if step == .payload {
+          let count = Int(min(remaining, UInt64(rest.count)))
+          try takePayload(UnsafeRawBufferPointer(rebasing: rest.prefix(count)))
+          rest = rest.dropFirst(count)
+        } else {
+          try takeHeader(rest[rest.startIndex])
+          rest = rest.dropFirst()
+        }
+        if step == .payload, remaining == 0 { try finishFrame(&actions) }
+      }
+    } catch {
+      end()
+      actions.append(.fail(error.code, reason: error.reason))
+    }
+  }
+
+  // MARK: Header
+
+  private mutating func takeHeader(_ byte: UInt8) throws(Violation) {
+    switch step {
+    case .first:
+      try takeFirst(byte)
+      step = .second
+    case .second:
+      try takeSecond(byte)
+    case .length(let bytesLeft):
+      remaining = remaining << 8 | UInt64(byte)
+      step = bytesLeft > 1 ? .length(bytesLeft: bytesLeft - 1) : .mask(bytesLeft: 4)
+      if bytesLeft == 1 { try checkLength() }
+    case .mask(let bytesLeft):
+      mask = mask >> 8 | UInt32(byte) << 24
+      step = bytesLeft > 1 ? .mask(bytesLeft: bytesLeft - 1) : .payload
+    case .payload, .over:
+      break
+    }
+  }
+
+  private mutating func takeFirst(_ byte: UInt8) throws(Violation) {
+    guard byte & 0x70 == 0 else { throw Self.broken("a reserved bit is set and no extension was agreed on") }
+    guard let opcode = WebSocketOpcode(rawValue: byte & 0x0F) else {
+      throw Self.broken("opcode \(byte & 0x0F) is reserved")
+    }
+    self.opcode = opcode
+    isFinal = byte & 0x80 != 0
+    switch opcode {
+    case .continuation:
+      guard messageKind != nil else {
+        throw Self.broken("a continuation frame without a message to continue")
+      }
+    case .text, .binary:
+      guard messageKind == nil else { throw Self.broken("a new message inside a fragmented one") }
+      messageKind = opcode
+    case .close, .ping, .pong:
+      guard isFinal else { throw Self.broken("a fragmented control frame") }
+    }
+  }
+
+  private mutating func takeSecond(_ byte: UInt8) throws(Violation) {
+    guard byte & 0x80 != 0 else { throw Self.broken("a frame without mask") }
+    remaining = 0
+    switch byte & 0x7F {
+    case 126: (step, shortestLength) = (.length(bytesLeft: 2), 126)
+    case 127: (step, shortestLength) = (.length(bytesLeft: 8), 0x1_0000)
+    case let length:
+      remaining = UInt64(length)
+      step = .mask(bytesLeft: 4)
+      try checkLimits()
+      return
+    }
+    if opcode.isControl { throw Self.broken("a control frame of more than 125 bytes") }
+  }
+
+  private func checkLength() throws(Violation) {
+    guard remaining >> 63 == 0 else { throw Self.broken("a frame length beyond 63 bits") }
+    guard remaining >= shortestLength else {
+      throw Self.broken("a frame length that isn't in its shortest form")
+    }
+    try checkLimits()
+  }
+
+  private func checkLimits() throws(Violation) {
+    guard !opcode.isControl else { return }
+    guard remaining <= UInt64(max(0, maximumMessageBytes - message.count)) else {
+      throw Violation(code: .tooBig, reason: "a message may have at most \(maximumMessageBytes) bytes")
+    }
+  }
+
+  // MARK: Payload
+
+  private mutating func takePayload(_ bytes: UnsafeRawBufferPointer) throws(Violation) {
+    remaining -= UInt64(bytes.count)
+    if opcode.isControl {
+      Self.unmask(bytes, with: &mask, into: &control)
+    } else {
+      let start = message.count
+      Self.unmask(bytes, with: &mask, into: &message)
+      guard messageKind == .text else { return }
+      let isValid = message.withUnsafeBytes {
+        validator.accept(UnsafeRawBufferPointer(rebasing: $0[start...]))
+      }
+      guard isValid else {
+        throw Violation(code: .invalidPayload, reason: "a text message isn't valid UTF-8")
+      }
+    }
+  }
+
+  private static func unmask(
+    _ bytes: UnsafeRawBufferPointer, with mask: inout UInt32, into buffer: inout [UInt8]
+  ) {
+    let start = buffer.count
+    buffer.append(contentsOf: bytes)
+    buffer.withUnsafeMutableBytes { all in
+      let payload = UnsafeMutableRawBufferPointer(rebasing: all[start...])
+      let wide = UInt64(mask) << 32 | UInt64(mask)
+      var index = 0
+      while index + 8 <= payload.count {
+        let masked = UInt64(littleEndian: payload.loadUnaligned(fromByteOffset: index, as: UInt64.self))
+        payload.storeBytes(of: (masked ^ wide).littleEndian, toByteOffset: index, as: UInt64.self)
+        index += 8
+      }
+      while index < payload.count {
+        payload[index] ^= UInt8(truncatingIfNeeded: mask)
+        mask = mask >> 8 | mask << 24
+        index += 1
+      }
+    }
+  }
+
+  private mutating func finishFrame(_ actions: inout [WebSocketAction]) throws(Violation) {
+    step = .first
+    switch opcode {
+    case .ping: actions.append(.ping(takeControl()))
+    case .pong: actions.append(.pong(takeControl()))
+    case .close:
+      let (code, reason) = try Self.parseClose(takeControl())
+      end()
+      actions.append(.close(code, reason: reason))
+    case .continuation, .text, .binary:
+      guard isFinal else { return }
+      guard validator.isComplete else {
+        throw Violation(code: .invalidPayload, reason: "a text message ends inside a UTF-8 character")
+      }
+      actions.append(messageKind == .text ? .text(message) : .binary(message))
+      messageKind = nil
+      message = []
+    }
+  }
+
+  private mutating func takeControl() -> [UInt8] {
+    defer { control = [] }
+    return control
+  }
+
+  private mutating func end() {
+    step = .over
+    message = []
+    control = []
+  }
+
+  private static func parseClose(_ payload: [UInt8]) throws(Violation) -> (WebSocketCloseCode?, String) {
+    if payload.isEmpty { return (nil, "") }
+    guard payload.count >= 2 else { throw broken("a close frame with half a code") }
+    let code = WebSocketCloseCode(rawValue: UInt16(payload[0]) << 8 | UInt16(payload[1]))
+    guard code.mayBeSent else { throw broken("close code \(code.rawValue) may not be sent") }
+    var validator = UTF8Validator()
+    let isValid = payload.withUnsafeBytes { validator.accept(UnsafeRawBufferPointer(rebasing: $0[2...])) }
+    guard isValid, validator.isComplete else {
+      throw Violation(code: .invalidPayload, reason: "the reason of a close frame isn't valid UTF-8")
+    }
+    return (code, String(decoding: payload[2...], as: UTF8.self))
+  }
+
+  private static func broken(_ reason: String) -> Violation {
+    Violation(code: .protocolError, reason: reason)
+  }
+}

@@ -1,0 +1,164 @@
+// What connection workers ask each other: a client's PUT or poll may come in at any worker, and its connection live in
+// another. One record of a request ring (record type 2) is one message, little endian:
+//
+//    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   status, 2 bytes   flags, 2 bytes
+//    8  correlation, 8 bytes
+//   16  serial of the connection, 8 bytes
+//   24  length of text, 4 bytes   length of body, 4 bytes
+//   32  text (UTF-8) | body
+//
+// Who sent it is known by the ring it came through. The other worker may have gone mad: nothing in a record is
+// trusted, and one that isn't exactly as above is nil.
+
+/// A message to the connection worker `target`.
+struct WorkerRequest: Equatable, Sendable {
+  /// Record type in the request rings.
+  static let recordType: UInt16 = 2
+
+  enum Message: Equatable, Sendable {
+    /// Replace the subscriptions of connection `serial`. `json`: a list, already accepted by the asking worker.
+    case setSubscriptions(serial: UInt64, json: [UInt8])
+    /// A poll of long-polling connection `serial`.
+    case poll(serial: UInt64, lastEventID: String?)
+    /// The client of the poll with this correlation has gone.
+    case cancelPoll(serial: UInt64)
+    /// The answer to a message of `target`, or one part of it.
+    case answer(WorkerAnswer)
+  }
+
+  /// Slot of the worker it is for; the others skip the record.
+  let target: UInt16
+  /// Joins an answer to its question; of the asker's choosing.
+  let correlation: UInt64
+  let message: Message
+}
+
+/// What came of a request, as HTTP says it.
+struct WorkerAnswer: Equatable, Sendable {
+  /// 204 subscriptions replaced, 200 poll answered, 410 no such connection (any more), 4xx/5xx otherwise.
+  var status: UInt16
+  /// For 200 the `last_event_id`; otherwise the problem's detail.
+  var text: String
+  /// For 200 the poll's body.
+  var body: [UInt8] = []
+  /// Whether more parts follow; their bodies belong one behind the other.
+  var hasMore = false
+
+  /// In parts whose records fit a ring with the given limit per record (`RingWriter.maximumPayload`).
+  func parts(maximumRecordBytes: Int) -> [WorkerAnswer] {
+    let room = max(1, maximumRecordBytes - WorkerRequest.headerBytes - text.utf8.count)
+    guard body.count > room else { return [self] }
+    return stride(from: 0, to: body.count, by: room).map { start in
+      let end = min(start + room, body.count)
+      return WorkerAnswer(
+        status: status, text: text, body: Array(body[start..<end]), hasMore: end < body.count)
+    }
+  }
+}
+
+// MARK: Wire format
+
+extension WorkerRequest {
+  static let headerBytes = 32
+  private static let version: UInt8 = 1
+
+  private enum Kind: UInt8 {
+    case setSubscriptions = 1
+    case poll = 2
+    case cancelPoll = 3
+    case answer = 4
+  }
+
+  private struct Flags: OptionSet {
+    let rawValue: UInt16
+    static let hasText = Flags(rawValue: 1)
+    static let hasMore = Flags(rawValue: 2)
+    static let known: Flags = [.hasText, .hasMore]
+  }
+
+  /// The message in the fields of the wire format.
+  private var fields: (kind: Kind, serial: UInt64, status: UInt16, flags: Flags, text: String, body: [UInt8])
+  {
+    switch message {
+    case .setSubscriptions(let serial, let json): (.setSubscriptions, serial, 0, [], "", json)
+    case .poll(let serial, let id): (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", [])
+    case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
+    case .answer(let answer):
+      (.answer, 0, answer.status, answer.hasMore ? .hasMore : [], answer.text, answer.body)
+    }
+  }
+
+  /// Bytes of the record.
+  var encodedLength: Int {
+    let fields = fields
+    return Self.headerBytes + fields.text.utf8.count + fields.body.count
+  }
+
+  /// Writes the record to the beginning of `buffer`, which must have `encodedLength` bytes.
+  func encode(into buffer: UnsafeMutableRawBufferPointer) {
+    let fields = fields
+    func store(_ value: some FixedWidthInteger, at offset: Int) {
+      withUnsafeBytes(of: value.littleEndian) { bytes in
+        UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<offset + bytes.count]).copyMemory(from: bytes)
+      }
+    }
+    store(Self.version, at: 0)
+    store(fields.kind.rawValue, at: 1)
+    store(target, at: 2)
+    store(fields.status, at: 4)
+    store(fields.flags.rawValue, at: 6)
+    store(correlation, at: 8)
+    store(fields.serial, at: 16)
+    store(UInt32(fields.text.utf8.count), at: 24)
+    store(UInt32(fields.body.count), at: 28)
+    let textEnd = Self.headerBytes + fields.text.utf8.count
+    UnsafeMutableRawBufferPointer(rebasing: buffer[Self.headerBytes..<textEnd]).copyBytes(
+      from: fields.text.utf8)
+    UnsafeMutableRawBufferPointer(rebasing: buffer[textEnd..<textEnd + fields.body.count]).copyBytes(
+      from: fields.body)
+  }
+
+  /// The target of a record, without looking at the rest: most records that a worker sees aren't for it.
+  static func target(of bytes: UnsafeRawBufferPointer) -> UInt16? {
+    guard bytes.count >= headerBytes else { return nil }
+    return UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+  }
+
+  /// Decodes a record; nil if anything in it isn't as this format has it.
+  init?(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count >= Self.headerBytes else { return nil }
+    func load<T: FixedWidthInteger>(_ type: T.Type, at offset: Int) -> T {
+      T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
+    }
+    let textLength = Int(load(UInt32.self, at: 24))
+    let bodyLength = Int(load(UInt32.self, at: 28))
+    let status = load(UInt16.self, at: 4)
+    let flags = Flags(rawValue: load(UInt16.self, at: 6))
+    let serial = load(UInt64.self, at: 16)
+    guard load(UInt8.self, at: 0) == Self.version, let kind = Kind(rawValue: load(UInt8.self, at: 1)),
+      flags.isSubset(of: .known), bytes.count == Self.headerBytes + textLength + bodyLength,
+      let text = String(validating: bytes[Self.headerBytes..<Self.headerBytes + textLength], as: UTF8.self)
+    else { return nil }
+    let body = Array(bytes[(Self.headerBytes + textLength)...])
+    switch kind {
+    case .setSubscriptions:
+      guard textLength == 0, status == 0, flags.isEmpty else { return nil }
+      message = .setSubscriptions(serial: serial, json: body)
+    case .poll:
+      let hasText = flags.contains(.hasText)
+      guard bodyLength == 0, status == 0, hasText || textLength == 0, !flags.contains(.hasMore) else {
+        return nil
+      }
+      message = .poll(serial: serial, lastEventID: hasText ? text : nil)
+    case .cancelPoll:
+      guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
+      message = .cancelPoll(serial: serial)
+    case .answer:
+      guard serial == 0, (100...599).contains(status), !flags.contains(.hasText) else { return nil }
+      let hasMore = flags.contains(.hasMore)
+      message = .answer(WorkerAnswer(status: status, text: text, body: body, hasMore: hasMore))
+    }
+    target = load(UInt16.self, at: 2)
+    correlation = load(UInt64.self, at: 8)
+  }
+}

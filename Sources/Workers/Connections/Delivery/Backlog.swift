@@ -1,0 +1,90 @@
+// The events that a connection's socket did not take, in order.
+//
+//   items   [ event 7 ][ event 8 ][ event 9 ] …
+//             ^ offset: bytes of the first item that the kernel (or NIO) already has
+//
+// An item is one whole event and is shared by reference between all connections that wait for it: a thousand slow
+// clients hold one copy. An event that has been begun must be completed (half an SSE event or half a frame would
+// corrupt the stream), so dropping leaves the begun one in place. Pure: it moves no bytes itself.
+
+struct Backlog {
+  /// What one waiting item costs besides its bytes: the object and its entry. Counted, so that many tiny events are
+  /// bounded as well as a few large ones.
+  static let itemOverheadBytes = 64
+
+  private var items: ContiguousArray<SharedBytes?> = []
+  private var first = 0
+  private var offset = 0
+  /// Bytes that nobody has taken yet, with `itemOverheadBytes` for every waiting item.
+  private(set) var costBytes = 0
+
+  var isEmpty: Bool { first == items.count }
+  /// Number of items that are waiting, a begun one included.
+  var count: Int { items.count - first }
+
+  /// Adds an event. `sent`: how many of its bytes have gone out already, 0 unless nothing is waiting.
+  mutating func append(_ item: SharedBytes, sent: Int = 0) {
+    assert(sent == 0 || isEmpty, "only the first item can have been begun")
+    guard sent < item.count else { return }
+    if isEmpty { offset = sent }
+    items.append(item)
+    costBytes += item.count - sent + Self.itemOverheadBytes
+  }
+
+  /// Forgets every item of which nothing has gone out. The number of items that were dropped.
+  @discardableResult
+  mutating func dropUnbegun() -> Int {
+    let kept = first + (offset > 0 ? 1 : 0)
+    let dropped = items.count - kept
+    for item in items[kept...] { costBytes -= (item?.count ?? 0) + Self.itemOverheadBytes }
+    items.removeLast(dropped)
+    if isEmpty { reset() }
+    return dropped
+  }
+
+  /// Calls `body` with each waiting stretch of bytes, in order, at most `limit` of them. The addresses are good until
+  /// the backlog is next changed.
+  func forEachStretch(atMost limit: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+    var start = offset
+    for item in items[first...].prefix(limit) {
+      if let item { body(UnsafeRawBufferPointer(rebasing: item.bytes[start...])) }
+      start = 0
+    }
+  }
+
+  /// Notes that `count` bytes, in order, have been taken.
+  mutating func advance(by count: Int) {
+    var rest = count
+    while rest > 0, first < items.count, let item = items[first] {
+      let left = item.count - offset
+      if rest < left {
+        offset += rest
+        costBytes -= rest
+        break
+      }
+      rest -= left
+      costBytes -= left + Self.itemOverheadBytes
+      items[first] = nil
+      first += 1
+      offset = 0
+    }
+    if isEmpty { reset() } else { compact() }
+  }
+
+  /// Emptied entries in front before it is worth moving the rest.
+  private static let compactionThreshold = 256
+
+  private mutating func compact() {
+    guard first >= Self.compactionThreshold, first * 2 > items.count else { return }
+    items.removeFirst(first)
+    first = 0
+  }
+
+  /// Gives the memory back too: most connections never wait again.
+  private mutating func reset() {
+    items = []
+    first = 0
+    offset = 0
+    costBytes = 0
+  }
+}

@@ -1,0 +1,115 @@
+// Everything that the delivery loop looks at, one dense column each, by connection index.
+//
+//   index            0      1      2      3
+//   transports     sse    sse    none   webSocket
+//   descriptors     17     21     -1    -1            -1: not directly sendable (free, stalled, closing, replaying)
+//   lastTraffic    …      second of the last byte out, for the heartbeat sweep
+//   deadlines       0     second at which the connection wants to be asked, 0: never
+//   connections   object, for everything that isn't "send these bytes"
+//
+// The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
+// connection never is, so a token that names a former owner of an index is recognised.
+
+/// How events are encoded for a connection.
+enum Transport: UInt8, CaseIterable {
+  case none
+  case sse
+  case webSocket
+  /// WebSocket with the extension attribute `rigcursor` in every event.
+  case webSocketWithCursor
+  case longPolling
+
+  /// Value of the label `transport`.
+  var label: String {
+    switch self {
+    case .none: "none"
+    case .sse: "sse"
+    case .webSocket, .webSocketWithCursor: "ws"
+    case .longPolling: "longpolling"
+    }
+  }
+}
+
+struct ConnectionTable {
+  private(set) var transports: ContiguousArray<Transport> = []
+  var descriptors: ContiguousArray<CInt> = []
+  var lastTraffic: ContiguousArray<UInt32> = []
+  var deadlines: ContiguousArray<UInt32> = []
+  private var connections: ContiguousArray<Connection?> = []
+  private var free: ContiguousArray<ConnectionIndex> = []
+  private var uses: ContiguousArray<UInt32> = []
+  private var countByTransport = [Int](repeating: 0, count: Transport.allCases.count)
+
+  /// Serial of a connection: generation of the worker (16 bits) | uses of the index (28 bits) | index (20 bits).
+  /// None repeats in the life of the gateway, short of 65,536 restarts or 268 million uses of one index.
+  private let serialBase: UInt64
+  private static let indexBits: UInt64 = 20
+  private static let usesBits: UInt64 = 28
+  /// More connections than a worker may have descriptors for, by far.
+  static let maximumConnections = 1 << Int(indexBits)
+
+  /// - Parameter generation: of the worker's status page.
+  init(generation: UInt64) {
+    serialBase = generation << (Self.indexBits + Self.usesBits)
+  }
+
+  /// Indices in use or free to be used again: all are below.
+  var capacity: Int { connections.count }
+  /// Open connections of all transports.
+  var count: Int { connections.count - free.count }
+
+  func count(of transport: Transport) -> Int { countByTransport[Int(transport.rawValue)] }
+
+  subscript(index: ConnectionIndex) -> Connection? {
+    Int(index) < connections.count ? connections[Int(index)] : nil
+  }
+
+  /// The connection with this serial, if it is still open.
+  func find(serial: UInt64) -> Connection? {
+    let index = Int(serial & (1 << Self.indexBits - 1))
+    guard index < connections.count, let found = connections[index], found.serial == serial else { return nil }
+    return found
+  }
+
+  /// Enters a connection that `make` builds for the index and serial it is given.
+  mutating func insert<Made: Connection>(
+    _ transport: Transport, second: UInt32, _ make: (ConnectionIndex, UInt64) -> Made
+  ) -> Made {
+    let index = free.popLast() ?? append()
+    uses[Int(index)] &+= 1
+    let use = UInt64(uses[Int(index)]) & (1 << Self.usesBits - 1)
+    let connection = make(index, serialBase | use << Self.indexBits | UInt64(index))
+    connections[Int(index)] = connection
+    transports[Int(index)] = transport
+    lastTraffic[Int(index)] = second
+    countByTransport[Int(transport.rawValue)] += 1
+    return connection
+  }
+
+  /// Removes the connection; false if it isn't in the table any more.
+  @discardableResult
+  mutating func remove(_ connection: Connection) -> Bool {
+    let index = Int(connection.index)
+    guard index < connections.count, connections[index] === connection else { return false }
+    countByTransport[Int(transports[index].rawValue)] -= 1
+    connections[index] = nil
+    transports[index] = .none
+    descriptors[index] = -1
+    deadlines[index] = 0
+    free.append(connection.index)
+    return true
+  }
+
+  /// All open connections.
+  var all: [Connection] { connections.compactMap { $0 } }
+
+  private mutating func append() -> ConnectionIndex {
+    connections.append(nil)
+    transports.append(.none)
+    descriptors.append(-1)
+    lastTraffic.append(0)
+    deadlines.append(0)
+    uses.append(0)
+    return ConnectionIndex(connections.count - 1)
+  }
+}

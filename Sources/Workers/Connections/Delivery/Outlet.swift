@@ -1,0 +1,160 @@
+// The way out of one connection: straight to the socket, and around through NIO while the socket is full.
+//
+//            ┌── direct ──── send(2) on the descriptor, nothing is waiting
+//   event ───┤
+//            └── stalled ─── Backlog ── one chunk at a time ──> NIO (it waits for EPOLLOUT) ──> backlog by sendmsg(2)
+//
+// NIO is used as what it is good at, waiting until a socket is writable; while a chunk is with it nothing is sent
+// directly, so order holds. The descriptor belongs to NIO: it is never used after the channel has closed.
+// The outlet must never block, and holds at most `limitBytes` and one event: its owner closes a connection that
+// is past that (`isOverfull`).
+
+import Glibc
+import NIOCore
+
+/// What an outlet tells its owner. Always on the event loop.
+protocol OutletOwner: AnyObject {
+  /// Everything has gone out: events may be sent on the descriptor directly again.
+  func outletDidDrain()
+  /// The farewell has gone out.
+  func outletDidFinish()
+}
+
+final class Outlet {
+  /// Bytes given to NIO at a time. Small, because they are copied for this connection alone.
+  private static let chunkBytes = 16 * 1024
+
+  private enum State {
+    /// Nothing is waiting.
+    case direct
+    /// A chunk is with NIO.
+    case feeding
+    /// The channel is closed, the descriptor is somebody else's.
+    case closed
+  }
+
+  private let channel: Channel
+  private let descriptor: CInt
+  private let limitBytes: Int
+  private var state = State.direct
+  private var backlog = Backlog()
+  private var isFinishing = false
+  /// Set by the owner after its own initialization; cleared when the channel closes.
+  unowned(safe) var owner: (any OutletOwner)?
+
+  /// - Parameters:
+  ///   - channel: on whose event loop everything here is called.
+  ///   - descriptor: the channel's socket; borrowed.
+  ///   - limitBytes: bound on what waits here.
+  init(channel: Channel, descriptor: CInt, limitBytes: Int) {
+    self.channel = channel
+    self.descriptor = descriptor
+    self.limitBytes = limitBytes
+  }
+
+  /// Where events may be sent without asking the outlet; -1 while something is waiting, after `finish`, and once closed.
+  var directDescriptor: CInt { state == .direct && !isFinishing ? descriptor : -1 }
+
+  /// What is waiting, counted as `Backlog.costBytes` does.
+  var waitingBytes: Int { backlog.costBytes }
+
+  /// More than one event is waiting, and more than the bound: the client doesn't keep up.
+  var isOverfull: Bool { backlog.count > 1 && backlog.costBytes > limitBytes }
+
+  /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
+  func open(with bytes: [UInt8]) {
+    guard state == .direct else { return }
+    append(bytes)
+    feed()
+  }
+
+  /// Sends one event or other indivisible piece: directly if nothing is waiting, else behind what is.
+  func send(_ bytes: [UInt8]) {
+    guard !isFinishing, state != .closed else { return }
+    transmit(bytes)
+  }
+
+  /// Sends pieces of which the hub's direct attempt left something over: call for each in order, then `resume`.
+  /// `sent`: bytes of this piece that have gone out, 0 for all but the first.
+  func keep(_ item: SharedBytes, sent: Int) {
+    guard !isFinishing, state != .closed else { return }
+    backlog.append(item, sent: sent)
+  }
+
+  /// Starts to move what `keep` added.
+  func resume() {
+    if state == .direct, !backlog.isEmpty { feed() }
+  }
+
+  /// The farewell has gone out.
+  var hasFinished: Bool { isFinishing && backlog.isEmpty && state != .feeding }
+
+  /// Sends `farewell` behind what is waiting and nothing after it. `dropping`: what hasn't been begun is forgotten
+  /// first. Calls the owner's `outletDidFinish`, possibly before it returns.
+  func finish(with farewell: [UInt8], dropping: Bool) {
+    guard !isFinishing, state != .closed else { return }
+    if dropping { backlog.dropUnbegun() }
+    isFinishing = true
+    if transmit(farewell) { owner?.outletDidFinish() }
+  }
+
+  /// The channel has closed: call it from `channelInactive`.
+  func close() {
+    state = .closed
+    backlog = Backlog()
+    owner = nil
+  }
+
+  /// Whether all of it went out directly; if not it is waiting now.
+  @discardableResult
+  private func transmit(_ bytes: [UInt8]) -> Bool {
+    guard state == .direct else {
+      append(bytes)
+      return false
+    }
+    let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
+    if sent == bytes.count { return true }
+    append(bytes, sent: max(0, sent))
+    feed()
+    return false
+  }
+
+  private func append(_ bytes: [UInt8], sent: Int = 0) {
+    backlog.append(bytes.withUnsafeBytes { SharedBytes(copying: $0) }, sent: sent)
+  }
+
+  /// Gives NIO the next chunk, whatever kept it from going directly: a full socket makes NIO wait until there is room,
+  /// a broken one makes it close the channel.
+  private func feed() {
+    var chunk = channel.allocator.buffer(capacity: 0)
+    backlog.forEachStretch(atMost: 1) { chunk.writeBytes($0.prefix(Self.chunkBytes)) }
+    backlog.advance(by: chunk.readableBytes)
+    state = .feeding
+    channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
+      guard state == .feeding else { return }
+      state = .direct
+      drain()
+    }
+  }
+
+  /// Sends what is waiting until the socket is full or nothing is left.
+  private func drain() {
+    while !backlog.isEmpty {
+      let sent = sendWaiting()
+      guard sent > 0 else { return feed() }
+      backlog.advance(by: sent)
+    }
+    if isFinishing { owner?.outletDidFinish() } else { owner?.outletDidDrain() }
+  }
+
+  private func sendWaiting() -> Int {
+    withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
+      var count = 0
+      backlog.forEachStretch(atMost: DirectSend.vectorLimit) { stretch in
+        vectors.initializeElement(at: count, to: DirectSend.vector(stretch))
+        count += 1
+      }
+      return DirectSend.send(UnsafeMutableBufferPointer(rebasing: vectors[..<count]), to: descriptor)
+    }
+  }
+}

@@ -1,0 +1,50 @@
+// What happens once per second, and at the end of the worker's life. One sweep serves all connections: there is no timer
+// per connection, and an idle worker wakes up once per second.
+
+import Kit
+
+extension Hub {
+  /// One second has passed.
+  func tick() {
+    clock.refresh()
+    sweep()
+    exchange.tick(nowNs: clock.nowNs)
+    events.rings.probeSuspended()
+    metrics.observe(table, subscriptions: index.subscriptionCount)
+    scheduleTurn()
+  }
+
+  /// Heartbeats of connections without traffic, and deadlines that have come.
+  private func sweep() {
+    let now = clock.second
+    let idleSeconds = UInt32(clamping: settings.heartbeatSeconds)
+    var due: [ConnectionIndex] = []
+    var idle: [ConnectionIndex] = []
+    for position in 0..<table.capacity {
+      if table.deadlines[position] != 0, table.deadlines[position] <= now {
+        due.append(ConnectionIndex(position))
+      } else if table.descriptors[position] >= 0, now &- table.lastTraffic[position] >= idleSeconds {
+        idle.append(ConnectionIndex(position))
+      }
+    }
+    for connection in due { table[connection]?.deadlinePassed(second: now) }
+    for connection in idle { table[connection]?.beat(second: now) }
+  }
+
+  /// Tells every connection that the worker ends, with the reason. `drained` is called when the last has gone.
+  func drain(_ reason: ClosingReason, _ drained: @escaping () -> Void) {
+    guard !isDraining else { return }
+    isDraining = true
+    clock.refresh()
+    self.drained = drained
+    for connection in table.all { close(connection, reason) }
+    noteDrained()
+  }
+
+  /// Calls `drained` once, when nobody is left.
+  func noteDrained() {
+    guard isDraining, table.count == 0, let drained else { return }
+    self.drained = nil
+    drained()
+  }
+}

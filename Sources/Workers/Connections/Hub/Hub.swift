@@ -1,0 +1,173 @@
+// The heart of the worker: all connections, what they subscribe to, and the turns in which events go from the rings to
+// them. Everything happens on one event loop.
+//
+//   wake-up ─► turn:  read ≤ 256 records or 1 MiB ─► match ─► encode once ─► one send per connection ─► commit
+//                     questions of other workers ─► history of connections that come back ─► polls
+//                     nothing left: declare asleep, look again ─► wait      else: next turn, after the sockets' turn
+//
+// Records are committed after their effect: what a crash repeats is one turn. A turn must never block, and is
+// bounded in records, in bytes read and in bytes sent.
+//
+// This file: state and turns. Hub+Connections: opening and closing. Hub+Time: what happens once per second.
+
+import IPC
+import Kit
+import Logging
+import NIOCore
+import Settings
+
+final class Hub {
+  /// Bounds of one turn.
+  enum TurnLimit {
+    static let records = 256
+    static let bytes = 1 << 20
+    /// Bytes to all connections together: some 20 ms of sending.
+    static let sentBytes = 64 << 20
+  }
+
+  let slot: Int
+  let settings: Settings
+  let tokens: TokenCipher
+  let events: EventRings
+  let exchange: RequestExchange
+  let metrics: WorkerMetrics
+  let log: Logger
+  let replayer = Replayer()
+  var table: ConnectionTable
+  var index = SubscriptionIndex()
+  var clock = LoopClock()
+  /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
+  var isDraining = false
+  var drained: (() -> Void)?
+
+  /// Polls of other workers that wait here, and where.
+  var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
+
+  let environment: HubEnvironment
+  private let delivery = Delivery()
+  private var isTurnScheduled = false
+  private var isInTurn = false
+  private var matches: [ConnectionIndex] = []
+  private var polled: [ConnectionIndex] = []
+  private var touchedPolls: [LongPollConnection] = []
+  /// When the events of this turn were accepted, of those that go to somebody.
+  private var acceptedAtNs: [UInt64] = []
+  private var turnDeliveries = 0
+
+  init(_ parts: HubParts) {
+    slot = parts.slot
+    settings = parts.settings
+    tokens = parts.tokens
+    events = parts.events
+    exchange = parts.exchange
+    metrics = parts.metrics
+    log = parts.log
+    environment = parts.environment
+    table = ConnectionTable(generation: parts.generation)
+  }
+
+  // MARK: Turns
+
+  /// Lets a turn happen behind what the loop is doing now. For whoever has put something into a ring.
+  func scheduleTurn() {
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    environment.schedule { [unowned self] in turn() }
+  }
+
+  /// One turn. Called directly by tests, otherwise through `scheduleTurn`.
+  func turn() {
+    isTurnScheduled = false
+    isInTurn = true
+    events.rings.declareAwake()
+    exchange.declareAwake()
+    clock.refresh()
+    let isDry = !collect()
+    deliver()
+    events.rings.commit()
+    report(events.takeIncidents() + exchange.takeIncidents())
+    exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
+    let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue) { [unowned self] in
+      index.set($0.index, $1)
+    }
+    flushPolls()
+    isInTurn = false
+    if !isTurnScheduled, !isDry || hasHistory || !declareAsleep() { environment.wakeAgain() }
+  }
+
+  private func declareAsleep() -> Bool {
+    guard events.rings.declareAsleep() else { return false }
+    if exchange.declareAsleep() { return true }
+    events.rings.declareAwake()
+    return false
+  }
+
+  /// Reads records and assigns their events to connections. Returns whether there may be more.
+  private func collect() -> Bool {
+    delivery.beginTurn(connections: table.capacity)
+    acceptedAtNs.removeAll(keepingCapacity: true)
+    turnDeliveries = 0
+    var records = 0
+    var bytes = 0
+    return events.read { ring, record in
+      records += 1
+      bytes += record.bytes.count
+      if record.type == EventRecord.recordType {
+        if let event = EventRecord(record.bytes) {
+          forward(event)
+        } else {
+          events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
+        }
+      }
+      return records < TurnLimit.records && bytes < TurnLimit.bytes && delivery.pendingBytes < TurnLimit.sentBytes
+    }
+  }
+
+  private func forward(_ event: EventRecord) {
+    guard isDue(event) else { return }
+    matches.removeAll(keepingCapacity: true)
+    index.match(event, into: &matches)
+    guard !matches.isEmpty else { return }
+    polled.removeAll(keepingCapacity: true)
+    delivery.add(event, cursor: events.own, to: matches, table) { polled.append($0) }
+    if !polled.isEmpty { buffer(event) }
+    acceptedAtNs.append(event.acceptedAtNs)
+    turnDeliveries += matches.count
+    metrics.forwarded(type: event.typeBytes)
+  }
+
+  /// Events that are addressed to users are nobody's by type; an event past its time is nobody's.
+  private func isDue(_ event: EventRecord) -> Bool {
+    guard !event.isAddressed else { return false }
+    guard let expiresAt = event.expiresAtUnixMs else { return true }
+    return expiresAt > clock.unixMs
+  }
+
+  /// One copy of the event for all long-polling sessions that want it.
+  private func buffer(_ event: EventRecord) {
+    let json = Array(event.jsonBytes)
+    let cursor = events.own
+    for connection in polled { (table[connection] as? LongPollConnection)?.append(json, cursor: cursor) }
+  }
+
+  private func deliver() {
+    delivery.send(&table, second: clock.second, progress: environment.beat)
+    delivery.settle { [unowned self] in table[$0] as? StreamConnection }
+    guard turnDeliveries > 0 else { return }
+    metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: LoopClock.read(CLOCK_MONOTONIC))
+  }
+
+  // MARK: Polls
+
+  /// Something was put into the session's buffer: its waiting poll is answered at the end of the turn.
+  func touched(_ connection: LongPollConnection) {
+    touchedPolls.append(connection)
+    if !isInTurn { scheduleTurn() }
+  }
+
+  private func flushPolls() {
+    let connections = touchedPolls
+    touchedPolls.removeAll(keepingCapacity: true)
+    for connection in connections { connection.flush() }
+  }
+}

@@ -1,0 +1,37 @@
+// What a hub is made of and what it needs of its surroundings, so that a test can give it others.
+
+import IPC
+import Kit
+import Logging
+import Settings
+
+struct HubParts {
+  /// Number of this connection worker.
+  var slot: Int
+  /// Of this worker's status page.
+  var generation: UInt64
+  var settings: Settings
+  var tokens: TokenCipher
+  var events: EventRings
+  var exchange: RequestExchange
+  var metrics: WorkerMetrics
+  var log: Logger
+  var environment: HubEnvironment
+}
+
+struct HubEnvironment {
+  /// Calls the closure on the loop, behind what it is doing now and before it waits.
+  var schedule: (@escaping () -> Void) -> Void
+  /// Lets the loop call `Hub.scheduleTurn` after it has looked at its sockets.
+  var wakeAgain: () -> Void
+  /// The worker lives.
+  var beat: () -> Void
+  /// A ring is corrupt: its id in the manifest.
+  var reportCorrupt: (UInt32) -> Void
+}
+
+/// A poll that came in at worker `from`.
+struct RemotePoll: Hashable {
+  let from: UInt16
+  let correlation: UInt64
+}

@@ -1,0 +1,35 @@
+// The present time as the loop last looked: one reading serves a whole turn.
+
+import Glibc
+
+struct LoopClock {
+  /// CLOCK_MONOTONIC in ns.
+  private(set) var nowNs: UInt64 = 0
+  /// Seconds of the monotonic clock since the clock was made, plus 1: 0 stands for "never" in tables.
+  private(set) var second: UInt32 = 1
+  /// Milliseconds since 1970.
+  private(set) var unixMs: Int64 = 0
+  private let originNs: UInt64
+
+  static let nsPerSecond: UInt64 = 1_000_000_000
+  static let msPerSecond: Int64 = 1000
+
+  init() {
+    originNs = Self.read(CLOCK_MONOTONIC)
+    refresh()
+  }
+
+  /// Looks at the clocks.
+  mutating func refresh() {
+    nowNs = Self.read(CLOCK_MONOTONIC)
+    second = UInt32(truncatingIfNeeded: (nowNs - originNs) / Self.nsPerSecond + 1)
+    unixMs = Int64(Self.read(CLOCK_REALTIME) / 1_000_000)
+  }
+
+  /// One clock in ns, now.
+  static func read(_ clock: clockid_t) -> UInt64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * nsPerSecond + UInt64(time.tv_nsec)
+  }
+}

@@ -1,0 +1,138 @@
+// Questions between connection workers, over request rings: every worker writes one ring, and reads those of all.
+//
+//   worker 0: ask(target 2) ──► requests.connections.0 ──► worker 2: serve ─┐
+//   worker 0: serve ◄── requests.connections.2 ◄── answer(to 0) ────────────┘
+//
+// A question has a deadline, so that a worker that is dead or busy costs its asker a moment and no more. An answer that
+// finds no room waits here, bounded; its asker's deadline bounds how long.
+
+import DequeModule
+import IPC
+import Kit
+
+final class RequestExchange {
+  /// Called once: with the answer, or with nil if none came in time.
+  typealias Asker = (WorkerAnswer?) -> Void
+
+  enum Asked: Equatable {
+    /// The asker will be called; the correlation names the question.
+    case waiting(correlation: UInt64)
+    /// No room in the ring, or too many questions: the client may try again.
+    case busy
+    /// There is no such worker.
+    case noSuchWorker
+    /// It doesn't fit into a record of the ring, which has room for so many bytes.
+    case tooLarge(limitBytes: Int)
+  }
+
+  /// Answers that wait for room in the ring.
+  private static let maximumUnsent = 1000
+
+  private let slot: Int
+  private let workers: Int
+  private let writer: RingWriter?
+  private let rings: RingSet
+  private var pending: PendingRequests<Asker>
+  private var unsent = Deque<WorkerRequest>()
+  private let peers: [StatusPage]
+  /// Of each peer, when last looked at: a new one is a new worker that knows nothing of our questions.
+  private var generations: [UInt64]
+
+  /// - Parameters:
+  ///   - grants: the manifest's request rings; the one at `slot` is this worker's own.
+  ///   - peers: the status pages of the connection workers, in the order of their slots.
+  ///   - generation: of this worker.
+  init(
+    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, generation: UInt64
+  ) throws(IPCError) {
+    self.slot = slot
+    self.peers = peers
+    generations = peers.map(\.generation)
+    workers = grants.count
+    rings = try RingSet(grants: grants)
+    pending = PendingRequests(generation: generation)
+    if slot < grants.count, case .writeAndRead(_, let wake) = grants[slot].role {
+      writer = try RingWriter(attaching: grants[slot].fd, wake: wake)
+    } else {
+      writer = nil
+    }
+  }
+
+  /// Sends a question to `target`.
+  func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker) -> Asked {
+    guard let writer, Int(target) < workers else { return .noSuchWorker }
+    guard let correlation = pending.begin(asker, target: target, deadlineNs: deadlineNs) else { return .busy }
+    let request = WorkerRequest(target: target, correlation: correlation, message: message)
+    if send(request) { return .waiting(correlation: correlation) }
+    pending.cancel(correlation)
+    return request.encodedLength > writer.maximumPayload ? .tooLarge(limitBytes: writer.maximumPayload) : .busy
+  }
+
+  /// The asker's client has gone: the poll it asked for needs no answer.
+  func cancelPoll(_ correlation: UInt64, target: UInt16, serial: UInt64) {
+    guard pending.cancel(correlation) != nil else { return }
+    _ = send(WorkerRequest(target: target, correlation: correlation, message: .cancelPoll(serial: serial)))
+  }
+
+  /// Answers the question `correlation` of worker `target`.
+  func answer(_ target: UInt16, correlation: UInt64, _ answer: WorkerAnswer) {
+    guard let writer else { return }
+    for part in answer.parts(maximumRecordBytes: writer.maximumPayload) {
+      let request = WorkerRequest(target: target, correlation: correlation, message: .answer(part))
+      if !unsent.isEmpty || !send(request) {
+        if unsent.count == Self.maximumUnsent { unsent.removeFirst() }
+        unsent.append(request)
+      }
+    }
+  }
+
+  /// Reads what the others say. Questions go to `handle`, answers to their askers.
+  func serve(_ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void) {
+    while let request = unsent.first, send(request) { unsent.removeFirst() }
+    _ = rings.read { ring, record in
+      guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot) else {
+        return true
+      }
+      guard let request = WorkerRequest(record.bytes) else {
+        rings.suspend(ring, reason: "record \(record.sequence) is no worker request")
+        return true
+      }
+      if case .answer(let answer) = request.message {
+        if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring)) {
+          asker(whole)
+        }
+      } else {
+        handle(UInt16(ring), request.correlation, request.message)
+      }
+      return true
+    }
+    rings.commit()
+  }
+
+  /// Once per second.
+  func tick(nowNs: UInt64) {
+    rings.probeSuspended()
+    for asker in pending.expire(nowNs: nowNs) { asker(nil) }
+    for (peer, page) in peers.enumerated() where page.generation != generations[peer] {
+      generations[peer] = page.generation
+      for asker in pending.abandon(target: UInt16(peer)) { asker(nil) }
+    }
+  }
+
+  var waitingCount: Int { pending.count }
+
+  func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
+  func declareAsleep() -> Bool { rings.declareAsleep() }
+  func declareAwake() { rings.declareAwake() }
+
+  /// False: the ring is full.
+  private func send(_ request: WorkerRequest) -> Bool {
+    guard let writer else { return false }
+    let appended = writer.append(type: WorkerRequest.recordType, length: request.encodedLength) {
+      request.encode(into: $0)
+    }
+    guard case .appended = appended else { return false }
+    writer.publish(waking: .only(Int(request.target)))
+    return true
+  }
+}

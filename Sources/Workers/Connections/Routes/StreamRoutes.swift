@@ -1,0 +1,117 @@
+// GET …/sse and GET …/ws: checks a request, and turns its channel into a stream.
+//
+// Everything that can be refused is refused by an HTTP answer, before anything is opened. The first bytes of a stream
+// are its head and its greeting, in one write.
+
+import Glibc
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class StreamRoutes {
+  private let hub: Hub
+  private let admission: Admission
+  private let cors: CORS
+  private let application: any WebSocketApplication
+
+  init(hub: Hub, admission: Admission, cors: CORS, application: any WebSocketApplication) {
+    self.hub = hub
+    self.admission = admission
+    self.cors = cors
+    self.application = application
+  }
+
+  /// Server-Sent Events.
+  func sse(_ request: HTTPRequest) -> Reply {
+    do throws(RefusedRequest) {
+      let wanted = try hub.connectRequest(request)
+      if let refusal = admission.refuse() { return .response(refusal) }
+      let head = SSEConnection.head(cors, traceparent: request.traceparent)
+      return .takeOver { [self] channel, _ in openSSE(channel, wanted, head) }
+    } catch {
+      return .response(error.response)
+    }
+  }
+
+  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ head: String) {
+    guard let descriptor = Self.descriptor(channel) else { return channel.close(promise: nil) }
+    let connection = hub.table.insert(.sse, second: hub.clock.second) { [hub] index, serial in
+      SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+    }
+    var bytes = Array(head.utf8) + ServerSentEvents.preamble
+    for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
+      ServerSentEvents.append(event, to: &bytes)
+    }
+    open(connection, bytes, wanted)
+  }
+
+  /// WebSocket.
+  func webSocket(_ request: HTTPRequest) -> Reply {
+    do throws(RefusedRequest) {
+      let accept = try Self.handshake(request)
+      let wanted = try hub.connectRequest(request)
+      if let refusal = admission.refuse() { return .response(refusal) }
+      let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      return .takeOver { [self] channel, _ in openWebSocket(channel, wanted, head) }
+    } catch {
+      return .response(error.response)
+    }
+  }
+
+  /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
+  func openWebSocket(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, greets: Bool = true) {
+    guard let descriptor = Self.descriptor(channel) else { return channel.close(promise: nil) }
+    let transport: Transport = wanted.lastEventID == nil ? .webSocket : .webSocketWithCursor
+    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub, application] index, serial in
+      WebSocketConnection(
+        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor, application: application)
+    }
+    var bytes = Array(head.utf8)
+    if greets {
+      for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
+        bytes += WebSocketFrame.encode(.text, event.json)
+      }
+    }
+    open(connection, bytes, wanted)
+  }
+
+  private func open(_ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest) {
+    do {
+      try connection.channel.pipeline.syncOperations.addHandler(connection)
+    } catch {
+      hub.closed(connection)
+      return connection.channel.close(promise: nil)
+    }
+    connection.outlet.open(with: bytes)
+    connection.outletDidChange()
+    hub.begin(connection, wanted.subscriptions, hub.resumption(lastEventID: wanted.lastEventID))
+  }
+
+  /// The channel's socket, with the options of a stream; nil if the channel has closed meanwhile.
+  private static func descriptor(_ channel: Channel) -> CInt? {
+    guard channel.isActive,
+      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self, { $0 })
+    else { return nil }
+    StreamOptions.apply(to: descriptor)
+    return descriptor
+  }
+
+  /// The value of `sec-websocket-accept`.
+  static func handshake(_ request: HTTPRequest) throws(RefusedRequest) -> String {
+    guard request.version >= .http1_1 else {
+      throw RefusedRequest(status: 400, detail: "a WebSocket needs HTTP/1.1, found \(request.version)")
+    }
+    do throws(WebSocketHandshake.Refusal) {
+      return try WebSocketHandshake.accept(isGET: request.method == .GET) { request.headers[$0] }
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
+  /// Head of the answer that opens a WebSocket.
+  static func switchingProtocols(accept: String, traceparent: String) -> String {
+    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n") + "\r\n"
+  }
+}

@@ -1,0 +1,94 @@
+// PUT …/:connection_token/subscriptions (contract §2.4): replaces the subscriptions of a connection of any worker.
+//
+// The request is judged completely before anything changes: media types, body, credentials, token, connection. A change
+// that fails leaves everything as it was.
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class SubscriptionsRoute {
+  /// How long another worker may take to answer.
+  private static let answerSeconds: UInt64 = 2
+  private static let busyRetrySeconds = 1
+
+  private let hub: Hub
+
+  init(hub: Hub) {
+    self.hub = hub
+  }
+
+  /// - Parameter text: the token in the path.
+  func respond(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
+    do throws(RefusedRequest) {
+      try Self.checkMediaTypes(request)
+      let parsed = try parse(request.body)
+      try ConnectRequest.checkIdentity(request, request.query)
+      guard let token = hub.tokens.open(text) else {
+        throw RefusedRequest(status: 400, detail: "the connection token in the path is none of this gateway's")
+      }
+      if Int(token.slot) == hub.slot {
+        hub.clock.refresh()
+        let isDone = hub.setSubscriptions(serial: token.serial, parsed)
+        return .response(Self.response(isDone ? WorkerAnswer(status: 204, text: "") : .gone))
+      }
+      return ask(token, parsed, loop)
+    } catch {
+      return .response(error.response)
+    }
+  }
+
+  private func ask(_ token: ConnectionToken, _ subscriptions: [Subscription], _ loop: EventLoop) -> Reply {
+    let promise = loop.makePromise(of: HTTPResponse.self)
+    let json = Subscription.list(subscriptions)
+    let deadline = LoopClock.read(CLOCK_MONOTONIC) + Self.answerSeconds * LoopClock.nsPerSecond
+    let asked = hub.exchange.ask(
+      token.slot, .setSubscriptions(serial: token.serial, json: json), deadlineNs: deadline
+    ) { promise.succeed(Self.response($0 ?? .gone)) }
+    switch asked {
+    case .waiting:
+      break
+    case .noSuchWorker:
+      promise.succeed(Self.response(.gone))
+    case .busy:
+      promise.succeed(
+        .unavailable(
+          retryAfterSeconds: Self.busyRetrySeconds, "worker \(token.slot), which holds the connection, is too busy"))
+    case .tooLarge(let limit):
+      promise.succeed(.problem(.payloadTooLarge, "the subscriptions have more than \(limit) bytes"))
+    }
+    return .later(promise.futureResult)
+  }
+
+  private static func response(_ answer: WorkerAnswer) -> HTTPResponse {
+    let status = HTTPResponseStatus(statusCode: Int(answer.status))
+    return status == .noContent ? .empty(.noContent) : .problem(status, answer.text)
+  }
+
+  private func parse(_ body: ByteBuffer) throws(RefusedRequest) -> [Subscription] {
+    do throws(SubscriptionError) {
+      return try hub.parseSubscriptions(Array(body.readableBytesView), mustBeObject: true).subscriptions
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
+  private static func checkMediaTypes(_ request: HTTPRequest) throws(RefusedRequest) {
+    let accepted = request.headers[canonicalForm: "accept"].map { mediaType($0) }
+    guard accepted.isEmpty || accepted.contains(where: ["application/json", "application/*", "*/*"].contains) else {
+      throw RefusedRequest(status: 406, detail: "header accept excludes application/json, which answers are in")
+    }
+    guard let type = request.header("content-type") else {
+      throw RefusedRequest(status: 415, detail: "header content-type is missing, expected application/json")
+    }
+    guard mediaType(type[...]) == "application/json" else {
+      throw RefusedRequest(status: 415, detail: "header content-type is '\(type)', expected application/json")
+    }
+  }
+
+  /// The type without its parameters, in lower case.
+  private static func mediaType(_ text: Substring) -> String {
+    text.prefix { $0 != ";" }.lowercased().filter { $0 != " " && $0 != "\t" }
+  }
+}

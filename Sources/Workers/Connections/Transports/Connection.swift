@@ -1,0 +1,55 @@
+// One open connection of a frontend, as the hub knows it, whatever carries it.
+//
+//   Connection ◄── StreamConnection ◄── SSEConnection         bytes on a socket of this worker
+//             ▲                    ◄── WebSocketConnection
+//             └── LongPollConnection                          a buffer, and now and then a poll
+//
+// What the delivery loop needs is in the ConnectionTable; this object is for everything else.
+
+import Kit
+
+class Connection {
+  let index: ConnectionIndex
+  /// Never used twice; part of the connection's token.
+  let serial: UInt64
+  /// The hub outlives its connections.
+  unowned let hub: Hub
+  /// What the connection still has to get before it takes part in live delivery; nil: it does.
+  var replay: Replay?
+  /// Set when the connection has been told that it ends: it gets nothing more.
+  private(set) var isClosing = false
+
+  init(index: ConnectionIndex, serial: UInt64, hub: Hub) {
+    self.index = index
+    self.serial = serial
+    self.hub = hub
+  }
+
+  /// The name that the client knows the connection by.
+  var token: String? {
+    try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
+  }
+
+  // MARK: What each transport does in its own way
+
+  /// Says one event of the gateway's own.
+  func say(_ event: OwnEvent) {}
+
+  /// Sends one event out of the past; the plan in `replay` is already behind it.
+  func send(replayed event: EventRecord, cursor: Cursor) {}
+
+  /// Whether the client has yet to take what it was sent: no more of the past for now.
+  var isCongested: Bool { false }
+
+  /// Nothing has gone out for the heartbeat time.
+  func beat(second: UInt32) {}
+
+  /// The second in the table's `deadlines` has come.
+  func deadlinePassed(second: UInt32) {}
+
+  /// Tells the client and ends. Call `Hub.close(_:_:)`, which takes the connection out of delivery first.
+  func end(_ reason: ClosingReason) {}
+
+  /// Marks the connection as told.
+  final func markClosing() { isClosing = true }
+}

@@ -1,0 +1,101 @@
+// A long-polling connection (contract §2.3): a session's buffer and, while a client waits, its poll.
+//
+// The poll may have come in at this worker or at another; here it is a closure to call with the answer. The
+// session (pure) decides when; this object calls.
+
+import Kit
+
+final class LongPollConnection: Connection {
+  typealias Completion = (LongPollSession.Answer) -> Void
+
+  /// Buffered events past which no more of the past is added: the bound must hold for what comes live.
+  private static let congestionEvents = 100
+
+  private var session: LongPollSession
+  /// The poll that waits in the session.
+  private var waiting: (id: UInt64, complete: Completion)?
+  private var nextPoll: UInt64 = 1
+  private var isTouched = false
+
+  init(index: ConnectionIndex, serial: UInt64, hub: Hub, limits: LongPollSession.Limits, cursor: Cursor) {
+    session = LongPollSession(limits: limits, cursor: cursor, nowNs: hub.clock.nowNs)
+    super.init(index: index, serial: serial, hub: hub)
+  }
+
+  /// The `last_event_id` of the first answer.
+  var initialEventID: String { session.initialEventID }
+
+  /// Events that the buffer had no room for.
+  var droppedEvents: UInt64 { session.droppedEntries }
+
+  // MARK: Events
+
+  override var isCongested: Bool { session.bufferedEvents >= Self.congestionEvents }
+
+  override func say(_ event: OwnEvent) {
+    append(event.json, cursor: nil)
+  }
+
+  override func send(replayed event: EventRecord, cursor: Cursor) {
+    append(Array(event.jsonBytes), cursor: cursor)
+  }
+
+  /// Buffers an event; a waiting poll is answered at the end of the turn.
+  func append(_ json: [UInt8], cursor: Cursor?) {
+    session.append(json, cursor: cursor)
+    guard !isTouched else { return }
+    isTouched = true
+    hub.touched(self)
+  }
+
+  /// The end of a turn in which something was appended.
+  func flush() {
+    isTouched = false
+    if let answer = session.flush(stamp: .now()) { complete(answer) }
+  }
+
+  // MARK: Polls
+
+  /// A poll has come; `complete` is called once, now or later. Returns its id, for `cancel`.
+  func poll(lastEventID: String?, _ complete: @escaping Completion) -> UInt64 {
+    let id = nextPoll
+    nextPoll += 1
+    let before = waiting
+    waiting = (id, complete)
+    let answers = session.poll(id: id, lastEventID: lastEventID, nowNs: hub.clock.nowNs, stamp: .now())
+    for answer in answers {
+      if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
+    }
+    if replay != nil { hub.scheduleTurn() }
+    return id
+  }
+
+  /// The client of a poll has gone.
+  func cancel(poll id: UInt64) {
+    guard waiting?.id == id else { return }
+    waiting = nil
+    session.cancel(poll: id, nowNs: hub.clock.nowNs)
+  }
+
+  private func complete(_ answer: LongPollSession.Answer) {
+    guard let waiting, waiting.id == answer.poll else { return }
+    self.waiting = nil
+    waiting.complete(answer)
+  }
+
+  // MARK: Time
+
+  override func deadlinePassed(second: UInt32) {
+    switch session.tick(nowNs: hub.clock.nowNs) {
+    case .nothing: break
+    case .answer(let answer): complete(answer)
+    case .expired: hub.closed(self)
+    }
+  }
+
+  override func end(_ reason: ClosingReason) {
+    say(OwnEvents.serverClosing(reason, stamp: .now()))
+    if let answer = session.end(stamp: .now()) { complete(answer) }
+    hub.closed(self)
+  }
+}

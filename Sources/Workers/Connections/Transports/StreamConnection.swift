@@ -1,0 +1,114 @@
+// A connection that is a byte stream on a socket of this worker: the last handler of a channel whose HTTP handlers have
+// gone.
+//
+//   open ──────────► closing: farewell behind what waits ──► output closed ──► inactive
+//                       └───────────── at most `lingerSeconds` ─────────────────┘
+//
+// Ending in this order lets the client read everything, the reason included, before the connection is gone. A client
+// that doesn't go along is cut off.
+
+import Glibc
+import Kit
+import NIOCore
+
+class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
+  typealias InboundIn = ByteBuffer
+
+  /// How long a client has to read the farewell and to go.
+  static let lingerSeconds: UInt32 = 5
+  /// Past what waits here, no more of the past is sent: live events still fit behind.
+  private static let congestionBytes = 256 << 10
+
+  let channel: Channel
+  let outlet: Outlet
+
+  init(index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt) {
+    self.channel = channel
+    outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: hub.settings.maxUnsentBytes)
+    super.init(index: index, serial: serial, hub: hub)
+    outlet.owner = self
+  }
+
+  override var isCongested: Bool { outlet.waitingBytes > Self.congestionBytes }
+
+  // MARK: Sending
+
+  /// Sends a whole piece: an event, a frame.
+  final func send(_ bytes: [UInt8]) {
+    guard isOpen else { return }
+    outlet.send(bytes)
+    hub.table.lastTraffic[Int(index)] = hub.clock.second
+    outletDidChange()
+  }
+
+  /// Something was given to the outlet: lets the delivery loop send directly or not, and ends a connection whose client
+  /// doesn't keep up.
+  final func outletDidChange() {
+    guard isOpen else { return }
+    hub.table.descriptors[Int(index)] = outlet.directDescriptor
+    if outlet.isOverfull { hub.close(self, .slowConsumer) }
+  }
+
+  final func outletDidDrain() {
+    outletDidChange()
+    if replay != nil { hub.scheduleTurn() }
+  }
+
+  func outletDidFinish() {
+    closeOutput()
+  }
+
+  // MARK: Ending
+
+  /// Sends the last bytes and then ends the connection.
+  final func finish(with farewell: [UInt8], dropping: Bool) {
+    hub.table.deadlines[Int(index)] = hub.clock.second + Self.lingerSeconds
+    outlet.finish(with: farewell, dropping: dropping)
+  }
+
+  /// Nothing more will be sent: the client sees the end of the stream.
+  final func closeOutput() {
+    channel.close(mode: .output, promise: nil)
+  }
+
+  override func deadlinePassed(second: UInt32) {
+    channel.close(promise: nil)
+  }
+
+  /// Whether the connection is in the table and hasn't been told that it ends.
+  private var isOpen: Bool { !isClosing && hub.table[index] === self }
+
+  // MARK: Channel
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+
+  func channelInactive(context: ChannelHandlerContext) {
+    outlet.close()
+    hub.closed(self)
+    context.fireChannelInactive()
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    context.close(promise: nil)
+  }
+}
+
+/// Socket options of a stream, set when it is taken over from HTTP.
+enum StreamOptions {
+  /// Unsent bytes that the kernel takes: what waits beyond is counted here, where the slow-consumer bound is.
+  private static let notSentLowWaterBytes: CInt = 128 << 10
+  /// After this long without any acknowledgement the peer is gone: half-open connections end though nobody closes them.
+  private static let userTimeoutMs: CInt = 120_000
+
+  static func apply(to descriptor: CInt) {
+    set(descriptor, TCP_NODELAY, 1)
+    set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
+    set(descriptor, TCP_USER_TIMEOUT, userTimeoutMs)
+  }
+
+  /// Failure is no reason to refuse a connection: sockets of tests aren't TCP.
+  private static func set(_ descriptor: CInt, _ option: CInt, _ value: CInt) {
+    var value = value
+    setsockopt(descriptor, CInt(IPPROTO_TCP), option, &value, socklen_t(MemoryLayout<CInt>.size))
+  }
+}

@@ -1,0 +1,113 @@
+// A WebSocket (RFC 6455, contract §2.2) after its opening handshake.
+//
+//   open ── we close: close frame ─────────► waits for the client's close frame ──► output closed ──► inactive
+//     └──── client closes or breaks a rule: close frame in answer ─────────────────►
+//
+// Frames are taken apart by the assembler (pure); this class sends, and keeps the times. Whatever the client sends,
+// what is kept for it is bounded: one message by the assembler, answers by the outlet.
+
+import Kit
+import NIOCore
+
+/// What a WebSocket's messages are for: the gateway's own, or echo in the conformance test.
+protocol WebSocketApplication: AnyObject {
+  /// A whole message; text is valid UTF-8.
+  func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection)
+}
+
+final class WebSocketConnection: StreamConnection {
+  private let application: any WebSocketApplication
+  private var assembler: WebSocketAssembler
+  /// The client has sent its close frame, or can't be expected to send one that makes sense.
+  private var clientHasClosed = false
+
+  init(
+    index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
+    application: any WebSocketApplication
+  ) {
+    self.application = application
+    assembler = WebSocketAssembler(maximumMessageBytes: hub.settings.maxEventBytes)
+    super.init(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+  }
+
+  // MARK: Out
+
+  override func say(_ event: OwnEvent) {
+    send(WebSocketFrame.encode(.text, event.json))
+  }
+
+  override func send(replayed event: EventRecord, cursor: Cursor) {
+    var buffer = TurnBuffer(encoding: .webSocketWithCursor)
+    _ = buffer.append(event, cursor: cursor)
+    send(buffer.bytes)
+  }
+
+  /// Asks the client for a sign of life.
+  override func beat(second: UInt32) {
+    if hub.table.deadlines[Int(index)] == 0 {
+      let timeout = UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
+      hub.table.deadlines[Int(index)] = second + timeout
+    }
+    send(WebSocketFrame.encode(.ping, EmptyCollection()))
+  }
+
+  override func deadlinePassed(second: UInt32) {
+    if isClosing {
+      super.deadlinePassed(second: second)
+    } else {
+      let timeout = hub.settings.websocketPongTimeoutSeconds
+      close(.policyViolation, reason: "no pong for \(timeout) s", dropping: true)
+    }
+  }
+
+  override func end(_ reason: ClosingReason) {
+    let frame = WebSocketFrame.close(reason.webSocketCode, reason: reason.rawValue)
+    finish(with: frame, dropping: reason == .slowConsumer)
+  }
+
+  /// Says goodbye by a close frame of our own.
+  private func close(_ code: WebSocketCloseCode?, reason: String = "", dropping: Bool = false) {
+    guard hub.retire(self) else { return }
+    finish(with: WebSocketFrame.close(code, reason: reason), dropping: dropping)
+  }
+
+  override func outletDidFinish() {
+    if clientHasClosed { closeOutput() }
+  }
+
+  // MARK: In
+
+  override func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    var actions: [WebSocketAction] = []
+    unwrapInboundIn(data).withUnsafeReadableBytes { assembler.receive($0, into: &actions) }
+    if !isClosing { hub.table.deadlines[Int(index)] = 0 }
+    for action in actions { perform(action) }
+  }
+
+  private func perform(_ action: WebSocketAction) {
+    switch action {
+    case .text(let message):
+      if !isClosing { application.received(message, isText: true, on: self) }
+    case .binary(let message):
+      if !isClosing { application.received(message, isText: false, on: self) }
+    case .ping(let payload):
+      send(WebSocketFrame.encode(.pong, payload))
+    case .pong:
+      break
+    case .close(let code, _):
+      end(answering: code)
+    case .fail(let code, let reason):
+      end(answering: code, reason: reason)
+    }
+  }
+
+  /// The client's side is over: answers with a close frame, or ends if ours has been sent.
+  private func end(answering code: WebSocketCloseCode?, reason: String = "") {
+    clientHasClosed = true
+    if isClosing {
+      if outlet.hasFinished { closeOutput() }
+    } else {
+      close(code, reason: reason)
+    }
+  }
+}
