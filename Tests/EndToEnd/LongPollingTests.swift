@@ -1,0 +1,144 @@
+// Long-polling as frontends see it: contract §2.3.
+
+import Testing
+
+@Suite("Long-polling")
+struct LongPollingTests {
+  @Test("The first call opens a session with two cookies; the first poll brings the greeting")
+  func session() throws {
+    try Gateway.run { gateway in
+      let client = try LongPollClient(gateway, Subscriptions.to("greeting"))
+      #expect(client.cookies.count == 2)
+      for cookie in client.cookies {
+        #expect(cookie.contains("HttpOnly"))
+        #expect(cookie.contains("SameSite=Lax"))
+        #expect(!cookie.contains("Secure"))
+      }
+      let events = try client.poll()
+      #expect(events.map { $0["type"] } == ["rig.connection.create", "rig.subscriptions_set"])
+      #expect(events.first?["data"]?["connection_token"]?.string == client.token)
+    }
+  }
+
+  @Test("A waiting poll is answered as soon as there is an event", arguments: [true, false])
+  func waiting(usesCookies: Bool) throws {
+    try Gateway.run { gateway in
+      let client = try LongPollClient(gateway, Subscriptions.to("greeting"), usesCookies: usesCookies)
+      _ = try client.poll()
+      let request = client.request
+      let http = try HTTPConnection(port: gateway.inboundPort)
+      try http.wire.send(HTTPConnection.request("GET", request.path, headers: request.headers))
+      #expect(try !http.wire.receive(Deadline(after: 0.3)), "answered without an event")
+      try gateway.publish(CloudEvent.json("greeting", id: "x"))
+      let events = try client.events(of: try http.answer())
+      #expect(events.map { $0["id"] } == ["x"])
+    }
+  }
+
+  @Test("A poll without events is answered with an empty list after the waiting time")
+  func empty() throws {
+    try Gateway.run(["LONGPOLLING_WAIT_S": "1"]) { gateway in
+      let client = try LongPollClient(gateway, "[]")
+      _ = try client.poll()
+      #expect(try client.poll() == [])
+    }
+  }
+
+  @Test("Nothing is lost between polls, an unacknowledged answer is given again, and order is kept")
+  func buffering() throws {
+    try Gateway.run { gateway in
+      let client = try LongPollClient(gateway, Subscriptions.to(NumberedEvents.type))
+      let before = client.request
+      for number in 0..<20 { try gateway.publish(NumberedEvents.json(number)) }
+      var seen: [JSON?] = []
+      while seen.count < 20 { seen += try client.poll().filter { $0["source"] != "rig" }.map { $0["id"] } }
+      #expect(seen.compactMap { $0?.string } == (0..<20).map { "n-" + String(repeating: "0", count: $0 < 10 ? 7 : 6) + "\($0)" })
+      _ = before
+      try gateway.publish(NumberedEvents.json(20))
+      let request = client.request
+      let first = try gateway.inbound("GET", request.path, headers: request.headers)
+      let again = try gateway.inbound("GET", request.path, headers: request.headers)
+      #expect(try first.json["events"]?.array?.count == 1)
+      #expect(try first.json["events"] == again.json["events"])
+    }
+  }
+
+  @Test("A session that isn't polled in time to hold everything is told how many events are lost")
+  func overflow() throws {
+    try Gateway.run(["LONGPOLLING_MAX_EVENTS": "10"]) { gateway in
+      let client = try LongPollClient(gateway, Subscriptions.to(NumberedEvents.type))
+      _ = try client.poll()
+      let watcher = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
+      for number in 0..<30 { try gateway.publish(NumberedEvents.json(number)) }
+      for _ in 0..<30 { try watcher.event(named: NumberedEvents.type) }
+      var events: [JSON] = []
+      while events.last?["id"]?.string != "n-00000029" { events += try client.poll() }
+      #expect(events.first?["type"] == "rig.events_lost")
+      let lost = try #require(events.first?["data"]?["count"]?.integer)
+      let delivered = events.filter { $0["type"]?.string == NumberedEvents.type }
+      #expect(lost + delivered.count == 30)
+      #expect(delivered.count >= 9)
+    }
+  }
+
+  @Test("A session without a poll ends, and its client begins anew")
+  func expiry() throws {
+    try Gateway.run(["LONGPOLLING_TIMEOUT_S": "1"]) { gateway in
+      let client = try LongPollClient(gateway, "[]")
+      let token = client.token
+      try eventually("the session is gone") {
+        try gateway.setSubscriptions("[]", of: token, path: "longpolling").status == 410
+      }
+      let request = client.request
+      let answer = try gateway.inbound("GET", request.path, headers: request.headers)
+      #expect(answer.status == 200)
+      #expect(answer.text == #""ok""#)
+    }
+  }
+
+  @Test("A cookie that is no token opens a new session")
+  func badCookie() throws {
+    try Gateway.run { gateway in
+      for cookie in ["connection_token=x; last_event_id=y", "connection_token=", "connection_token=%00; last_event_id=\"1\""] {
+        let answer = try gateway.inbound("GET", LongPollClient.path, headers: [("cookie", cookie)])
+        #expect(answer.status == 200)
+        #expect(answer.text == #""ok""#)
+      }
+    }
+  }
+
+  @Test("Any worker answers any poll")
+  func anyWorker() throws {
+    try Gateway.run { gateway in
+      let client = try LongPollClient(gateway, Subscriptions.to(NumberedEvents.type))
+      _ = try client.poll()
+      let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
+        try HTTPConnection(port: gateway.inboundPort)
+      }
+      #expect(doors.count == 2)
+      for number in 0..<10 {
+        for (_, http) in doors {
+          try gateway.publish(NumberedEvents.json(number))
+          let request = client.request
+          let events = try client.events(of: try http.send("GET", request.path, headers: request.headers))
+          #expect(events.count == 1)
+        }
+      }
+    }
+  }
+
+  @Test("With one origin configured credentials are allowed, with * they can't be")
+  func credentials() throws {
+    try Gateway.run(["CORS": "https://app.example.com"]) { gateway in
+      let answer = try gateway.inbound("GET", LongPollClient.path)
+      #expect(answer["access-control-allow-origin"] == "https://app.example.com")
+      #expect(answer["access-control-allow-credentials"] == "true")
+      #expect(answer["vary"]?.lowercased().contains("origin") == true)
+    }
+    try Gateway.run { gateway in
+      let answer = try gateway.inbound("GET", LongPollClient.path)
+      #expect(answer["access-control-allow-origin"] == "*")
+      #expect(answer["access-control-allow-credentials"] == nil)
+    }
+  }
+}

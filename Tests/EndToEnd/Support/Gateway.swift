@@ -1,0 +1,156 @@
+// The real gateway for one test: `rig-supervisor` with its workers, on free ports, in a directory of its own.
+
+import Foundation
+import Testing
+
+/// The kinds of worker processes, by their executables.
+enum WorkerKind: String, CaseIterable {
+  case connections = "rig-connections"
+  case streams = "rig-streams"
+  case control = "rig-control"
+}
+
+final class Gateway {
+  let inboundPort: Int
+  let managementPort: Int
+  let process: ChildProcess
+  private let directory: String
+
+  /// Two connection workers and ample limits, so that a test that isn't about them doesn't meet them.
+  private static let baseline = [
+    "CONNECTION_WORKERS": "2", "LOG_FMT": "json", "LOG_LEVEL": "debug", "DRAIN_TIMEOUT_S": "5",
+    "BIND_ADDRESS": "127.0.0.1",
+  ]
+
+  fileprivate init(_ settings: [String: String], arguments: [String], directory: String) throws {
+    inboundPort = try FreePorts.next()
+    managementPort = try FreePorts.next()
+    self.directory = directory
+    var environment = Self.baseline.merging(settings) { _, given in given }
+    environment["INBOUND_PORT"] = String(inboundPort)
+    environment["API_HTTP_PORT"] = String(managementPort)
+    process = try ChildProcess(
+      Tools.ours("rig-supervisor"), arguments, environment: environment, directory: directory)
+  }
+
+  /// Runs `body` with a gateway that is ready, then stops it and checks that it ended well and left no process.
+  static func run(
+    _ settings: [String: String] = [:], arguments: [String] = [], _ body: (Gateway) throws -> Void
+  ) throws {
+    let directory = try TestDirectory()
+    let gateway = try Gateway(settings, arguments: arguments, directory: directory.path)
+    do {
+      try gateway.waitUntilReady()
+      try body(gateway)
+      if gateway.process.endingIfEnded() == nil {
+        gateway.process.signal(SIGTERM)
+        let ending = try gateway.process.wait()
+        #expect(ending == .exited(0), "the gateway did not stop well; its log ends:\n\(gateway.logTail)")
+      }
+      let left = gateway.process.tree()
+      #expect(left.isEmpty, "processes are left: \(left)")
+      try gateway.process.killTree()
+    } catch {
+      try? gateway.process.killTree()
+      throw TestFailure("\(error)\nthe gateway's log ends:\n\(gateway.logTail)")
+    }
+  }
+
+  /// Waits until `/readyz` answers 200, and so every worker serves.
+  func waitUntilReady() throws {
+    try eventually("the gateway is ready") {
+      if let ending = process.endingIfEnded() { throw TestFailure("the gateway ended: \(ending)") }
+      return (try? management("GET", "/readyz"))?.status == 200
+    }
+  }
+
+  /// Everything the gateway has logged.
+  var log: String {
+    (try? String(contentsOfFile: "\(directory)/output.log", encoding: .utf8)) ?? ""
+  }
+
+  var logTail: String {
+    log.split(separator: "\n").suffix(25).joined(separator: "\n")
+  }
+
+  // MARK: Workers
+
+  /// The living workers of a kind, oldest first.
+  func workers(_ kind: WorkerKind) -> [RunningProcess] {
+    process.tree().filter { $0.name == kind.rawValue }
+  }
+
+  /// The worker that holds the connection whose client port is `clientPort`.
+  func worker(holding clientPort: Int) throws -> RunningProcess {
+    try eventually("a worker holds the connection from port \(clientPort)") {
+      guard let inode = RunningProcess.socketInode(serverPort: inboundPort, clientPort: clientPort) else {
+        return nil
+      }
+      return workers(.connections).first { $0.socketInodes.contains(inode) }
+    }
+  }
+
+  /// Kills a worker and waits until another one has taken its place and the gateway is ready again.
+  func killAndAwaitReplacement(_ worker: RunningProcess, signal: CInt = SIGKILL) throws {
+    let kind = try #require(WorkerKind(rawValue: worker.name))
+    let count = workers(kind).count
+    kill(worker.pid, signal)
+    try awaitReplacement(of: worker, kind: kind, count: count)
+  }
+
+  func awaitReplacement(of worker: RunningProcess, kind: WorkerKind, count: Int) throws {
+    try eventually("\(worker.name) is replaced") {
+      let now = workers(kind)
+      return now.count == count && !now.contains(worker)
+    }
+    try waitUntilReady()
+  }
+
+  /// Opens clients until every connection worker holds at least one of them. Returns one per worker, the worker first.
+  func onePerWorker<Client>(_ wire: (Client) -> Wire, _ open: () throws -> Client) throws -> [(pid_t, Client)]
+  {
+    let wanted = workers(.connections).count
+    var found: [(pid_t, Client)] = []
+    var spare: [Client] = []
+    try eventually("every connection worker holds a client") {
+      let client = try open()
+      let pid = try worker(holding: wire(client).localPort).pid
+      if found.contains(where: { $0.0 == pid }) { spare.append(client) } else { found.append((pid, client)) }
+      return found.count == wanted
+    }
+    return found
+  }
+
+  // MARK: Requests
+
+  func inbound(
+    _ method: String, _ path: String, headers: [(String, String)] = [], body: String? = nil
+  ) throws -> HTTPAnswer {
+    try HTTP.send(method, path, port: inboundPort, headers: headers, body: body)
+  }
+
+  func management(
+    _ method: String, _ path: String, headers: [(String, String)] = [], body: String? = nil
+  ) throws -> HTTPAnswer {
+    try HTTP.send(method, path, port: managementPort, headers: headers, body: body)
+  }
+
+  /// Publishes a CloudEvent over the management port; throws unless it is accepted.
+  func publish(_ event: String) throws {
+    let answer = try management("POST", "/v3/messages", headers: [CloudEvent.contentType], body: event)
+    guard answer.status == 202 else { throw TestFailure("not accepted: \(answer.status) \(answer.text)") }
+  }
+
+  /// Changes the subscriptions of the connection with `token`.
+  func setSubscriptions(_ subscriptions: String, of token: String, path: String = "sse") throws -> HTTPAnswer
+  {
+    try inbound(
+      "PUT", "/_rig/v1/connection/\(path)/\(token)/subscriptions",
+      headers: [("content-type", "application/json")], body: #"{"subscriptions":\#(subscriptions)}"#)
+  }
+
+  /// The current value of one series of `/metrics`, all label sets added up that contain `labels`.
+  func metric(_ name: String, _ labels: [String: String] = [:]) throws -> Double {
+    try MetricsText(management("GET", "/metrics").text).sum(name, labels)
+  }
+}

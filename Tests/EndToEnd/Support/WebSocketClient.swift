@@ -1,0 +1,81 @@
+// A WebSocket client that does nothing by itself: it answers no ping and no close unless the test says so.
+
+final class WebSocketClient {
+  let http: HTTPConnection
+  let head: HTTPHead
+  private(set) var token = ""
+
+  var wire: Wire { http.wire }
+
+  /// The key of RFC 6455 §1.3 and the accept value that belongs to it.
+  static let key = "dGhlIHNhbXBsZSBub25jZQ=="
+  static let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+  static let upgrade = [
+    ("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"),
+    ("sec-websocket-key", key),
+  ]
+
+  /// Sends the handshake and reads the answer's head, whatever its status.
+  init(_ gateway: Gateway, query: String, headers: [(String, String)] = upgrade) throws {
+    http = try HTTPConnection(port: gateway.inboundPort)
+    let path = "/_rig/v1/connection/ws" + (query.isEmpty ? "" : "?\(query)")
+    try http.wire.send(HTTPConnection.request("GET", path, headers: headers))
+    head = try http.head()
+  }
+
+  /// Opens a connection with `subscriptions` and reads its greeting.
+  static func open(_ gateway: Gateway, _ subscriptions: String, query: String = "") throws -> WebSocketClient
+  {
+    let parameters = "subscriptions=\(HTTP.encoded(subscriptions))" + (query.isEmpty ? "" : "&\(query)")
+    let client = try WebSocketClient(gateway, query: parameters)
+    guard client.head.status == 101 else { throw TestFailure("no upgrade: \(client.head.status)") }
+    client.token = try client.event("rig.connection.create")["data"]?["connection_token"]?.string ?? ""
+    _ = try client.event("rig.subscriptions_set")
+    return client
+  }
+
+  func send(_ frame: WebSocketFrame) throws {
+    try wire.send(frame.encoded())
+  }
+
+  func send(_ text: String) throws {
+    try send(.text(text))
+  }
+
+  /// The next frame, whatever it is.
+  func frame(_ deadline: Deadline = Deadline()) throws -> WebSocketFrame {
+    try wire.receive("a frame", deadline) { try WebSocketFrame.take(from: &$0) }
+  }
+
+  /// The next text frame as JSON; pings are skipped.
+  func json() throws -> JSON {
+    while true {
+      let frame = try frame()
+      switch frame.opcode {
+      case WebSocketFrame.Opcode.text: return try JSON(parsing: frame.payload)
+      case WebSocketFrame.Opcode.ping: continue
+      default: throw TestFailure("expected text, got opcode \(frame.opcode)")
+      }
+    }
+  }
+
+  /// The next event, which must be of `type`.
+  @discardableResult
+  func event(_ type: String) throws -> JSON {
+    let json = try json()
+    guard json["type"]?.string == type else { throw TestFailure("expected \(type), got \(json)") }
+    return json
+  }
+
+  /// Reads frames until a close frame; its code and reason.
+  func awaitClose() throws -> (code: Int, reason: String) {
+    while true {
+      let frame = try frame()
+      guard frame.opcode == WebSocketFrame.Opcode.close else { continue }
+      guard frame.payload.count >= 2 else { return (1005, "") }
+      let code = Int(frame.payload[0]) << 8 | Int(frame.payload[1])
+      return (code, String(decoding: frame.payload.dropFirst(2), as: UTF8.self))
+    }
+  }
+}

@@ -1,0 +1,150 @@
+// A TCP connection to the gateway over plain POSIX calls: every read and write has a deadline, and nothing is done that
+// the test didn't ask for. Descriptors are close-on-exec, so that no child of the test holds a connection open.
+
+import Glibc
+
+/// A client's socket with what has been received but not used.
+final class Wire {
+  let descriptor: CInt
+  /// The client's own port, by which the gateway's side of the connection can be found.
+  let localPort: Int
+  var received = ByteQueue()
+  /// The peer has ended its side.
+  private(set) var isAtEnd = false
+  /// The peer has reset the connection.
+  private(set) var isReset = false
+
+  private static let readSize = 65_536
+
+  /// Connects to `port` of this machine. `receiveBuffer`: bytes that the kernel may hold for a reader that doesn't read.
+  init(port: Int, receiveBuffer: Int? = nil, blockingConnect: Bool = true) throws {
+    let fd = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    guard fd >= 0 else { throw TestFailure("socket: \(String(cString: strerror(errno)))") }
+    descriptor = fd
+    if var size = receiveBuffer.map(CInt.init(clamping:)) {
+      setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<CInt>.size))
+    }
+    var one: CInt = 1
+    setsockopt(fd, CInt(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<CInt>.size))
+    var address = Self.loopback(port)
+    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let result = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(fd, $0, size) }
+    }
+    var own = sockaddr_in()
+    var ownSize = size
+    _ = withUnsafeMutablePointer(to: &own) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &ownSize) }
+    }
+    localPort = Int(UInt16(bigEndian: own.sin_port))
+    guard result != 0 else { return }
+    guard errno == EINPROGRESS else {
+      throw TestFailure("connect to \(port): \(String(cString: strerror(errno)))")
+    }
+    if blockingConnect { try waitUntilConnected(port) }
+  }
+
+  deinit {
+    close(descriptor)
+  }
+
+  private func waitUntilConnected(_ port: Int) throws {
+    guard waitFor(POLLOUT, Deadline()) else { throw TestFailure("connect to \(port): no answer") }
+    var failure: CInt = 0
+    var size = socklen_t(MemoryLayout<CInt>.size)
+    getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &failure, &size)
+    guard failure == 0 else { throw TestFailure("connect to \(port): \(String(cString: strerror(failure)))") }
+  }
+
+  static func loopback(_ port: Int) -> sockaddr_in {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = UInt16(clamping: port).bigEndian
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    return address
+  }
+
+  /// True when one of `events` (or an error) is there before the deadline.
+  private func waitFor(_ events: CInt, _ deadline: Deadline) -> Bool {
+    var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
+    while true {
+      let result = poll(&entry, 1, deadline.remainingMilliseconds)
+      if result > 0 { return true }
+      if result == 0, deadline.hasPassed { return false }
+    }
+  }
+
+  /// Sends everything, or as much as the peer takes before the deadline. Returns the number of bytes sent.
+  @discardableResult
+  func send(_ bytes: [UInt8], _ deadline: Deadline = Deadline()) throws -> Int {
+    var sent = 0
+    while sent < bytes.count {
+      let result = bytes.withUnsafeBytes { all in
+        Glibc.send(
+          descriptor, all.baseAddress.map { $0 + sent }, all.count - sent, CInt(MSG_NOSIGNAL.rawValue))
+      }
+      if result > 0 {
+        sent += result
+      } else if errno == EAGAIN {
+        guard waitFor(POLLOUT, deadline) else { return sent }
+      } else if errno == EPIPE || errno == ECONNRESET {
+        return sent
+      } else if errno != EINTR {
+        throw TestFailure("send: \(String(cString: strerror(errno)))")
+      }
+    }
+    return sent
+  }
+
+  func send(_ text: String) throws {
+    try send(Array(text.utf8))
+  }
+
+  /// Receives what is there, waiting for something until the deadline. False: nothing came.
+  @discardableResult
+  func receive(_ deadline: Deadline) throws -> Bool {
+    guard !isAtEnd else { return false }
+    while true {
+      let count = withUnsafeTemporaryAllocation(byteCount: Self.readSize, alignment: 8) { space -> Int in
+        let count = recv(descriptor, space.baseAddress, space.count, 0)
+        if count > 0 { received.append(UnsafeRawBufferPointer(rebasing: space[..<count])) }
+        return count
+      }
+      if count > 0 { return true }
+      if count == 0 || errno == ECONNRESET {
+        isReset = count != 0
+        isAtEnd = true
+        return false
+      }
+      guard errno == EAGAIN || errno == EINTR else {
+        throw TestFailure("recv: \(String(cString: strerror(errno)))")
+      }
+      guard !deadline.hasPassed, waitFor(POLLIN, deadline) else { return false }
+    }
+  }
+
+  /// Receives until `complete` gives a value.
+  func receive<Value>(
+    _ what: String, _ deadline: Deadline = Deadline(), _ complete: (inout ByteQueue) throws -> Value?
+  ) throws -> Value {
+    while true {
+      if let value = try complete(&received) { return value }
+      guard try receive(deadline) else {
+        let state = isReset ? "connection reset" : isAtEnd ? "connection closed" : "nothing came"
+        throw TestFailure("\(state) while waiting for \(what); so far: \(received.text.prefix(300))")
+      }
+    }
+  }
+
+  /// Receives until the peer closes. Throws if it doesn't in time.
+  func receiveToEnd(_ deadline: Deadline = Deadline()) throws -> ByteQueue {
+    while try receive(deadline) {}
+    guard isAtEnd else { throw TestFailure("the peer did not close; so far: \(received.text.prefix(300))") }
+    return received
+  }
+
+  /// Ends this side; the other may still send.
+  func endSending() {
+    shutdown(descriptor, CInt(SHUT_WR))
+  }
+}
