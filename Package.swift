@@ -24,7 +24,6 @@ let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
-let nioWebSocket: Target.Dependency = .product(name: "NIOWebSocket", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let argumentParser: Target.Dependency = .product(
@@ -46,7 +45,6 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
-    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: [.defaults, "YAML"]),
   ],
   targets: [
     .target(name: "CLinux", path: "Sources/System/CLinux"),
@@ -66,15 +64,19 @@ let package = Package(
       [.product(name: "Yams", package: "Yams")]),
     executable(
       "Supervisor", path: "Sources/Supervisor",
-      ["IPC", "Settings", "CLinux", "CSystemd", argumentParser, logging]),
+      ["IPC", "Settings", "CLinux", "CSystemd"]),
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
     library(
       "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
-      ["Kit", "HTTP", "COpenSSL", deque, nioCore, nioPosix, nioHTTP1, nioWebSocket]),
-    executable("Streams", path: "Sources/Workers/Streams", ["Kit", "CRdKafka"]),
-    executable("Control", path: "Sources/Workers/Control", ["Kit", "HTTP", "IPC", "Settings", nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "HTTP", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),
+    executable(
+      "Streams", path: "Sources/Workers/Streams",
+      ["Kit", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
+    executable(
+      "Control", path: "Sources/Workers/Control",
+      ["Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 
@@ -82,12 +84,12 @@ let package = Package(
 
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
     tests("SettingsTests", ["Settings"]),
-    tests("SupervisorTests", ["Supervisor", "IPC"]),
-    tests("KitTests", ["Kit"]),
-    tests("HTTPTests", ["HTTP", nioEmbedded]),
-    tests("ConnectionsTests", ["Connections", nioEmbedded]),
-    tests("StreamsTests", ["Streams"]),
-    tests("ControlTests", ["Control"]),
+    tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
+    tests("KitTests", ["Kit", "IPC", "Settings"]),
+    tests("HTTPTests", ["HTTP", "Kit", "IPC", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+    tests("ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", nioCore, nioEmbedded]),
+    tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
+    tests("ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", nioCore, nioHTTP1]),
     tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
   ]
 )

@@ -1,5 +1,6 @@
 // Wake-ups and signals on an event loop.
 
+import CLinux
 import Glibc
 import IPC
 import NIOCore
@@ -84,8 +85,9 @@ struct LoopWakeTests {
     let tally = Tally()
     try await loop.submit {
       // Sent to this thread alone: the other threads of the test process don't block it.
-      try LoopSignals.block([SIGUSR2])
-      tally.signals = try LoopSignals([SIGUSR2], on: loop) { number in
+      rig_block_signals([SIGUSR2], 1)
+      let descriptor = Descriptor(owning: rig_signalfd([SIGUSR2], 1))
+      tally.signals = try LoopSignals(descriptor: descriptor.rawValue, on: loop) { number in
         tally.count += 1
         tally.last = number
       }

@@ -8,6 +8,7 @@
 // heartbeat calls `sweep` once a second, and an idle front causes no wake-up.
 
 import IPC
+import Kit
 import NIOCore
 import NIOPosix
 

@@ -6,6 +6,7 @@
 // It checks what the parser doesn't: the bounds on head and body, one Host field per HTTP/1.1 request, and the
 // expectation. It never waits and never answers; the connection does.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 

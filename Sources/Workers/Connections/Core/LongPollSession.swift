@@ -11,6 +11,7 @@
 // Pure: times are values of a monotonic clock, in ns; polls have ids of the caller's choosing.
 
 import DequeModule
+import Kit
 
 struct LongPollSession {
   struct Limits: Equatable, Sendable {

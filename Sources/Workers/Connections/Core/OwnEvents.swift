@@ -5,6 +5,8 @@
 //
 // They are never in a ring and carry no cursor.
 
+import Kit
+
 /// One own event, ready to be encoded for a transport.
 struct OwnEvent: Equatable, Sendable {
   /// Its type; also the name of the SSE event.

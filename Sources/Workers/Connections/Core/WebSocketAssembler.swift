@@ -6,6 +6,8 @@
 //
 // After `.close` or `.fail` everything else that arrives is ignored (§5.5.1, §7.1.7).
 
+import Kit
+
 /// What the connection has to do about what came in, in this order.
 enum WebSocketAction: Equatable, Sendable {
   /// A whole text message, valid UTF-8.

@@ -51,7 +51,7 @@ extension Hub {
   /// Tells the connection why, and ends it.
   func close(_ connection: Connection, _ reason: ClosingReason) {
     guard retire(connection) else { return }
-    if reason == .slowConsumer { metrics.slowConsumers.add() }
+    if reason == .slowConsumer { metrics.slowConsumers?.add() }
     connection.end(reason)
   }
 
@@ -103,8 +103,8 @@ extension Hub {
   }
 
   private func setSubscriptions(serial: UInt64, json: [UInt8]) -> WorkerAnswer {
-    do {
-      let parsed = try json.withUnsafeBytes { try parseSubscriptions($0) }
+    do throws(SubscriptionError) {
+      let parsed = try parseSubscriptions(json)
       return setSubscriptions(serial: serial, parsed.subscriptions) ? WorkerAnswer(status: 204, text: "") : .gone
     } catch {
       return WorkerAnswer(status: UInt16(clamping: error.status), text: error.detail)
@@ -118,7 +118,7 @@ extension Hub {
     for incident in incidents {
       switch incident {
       case .corrupt(let ring, let id, let reason):
-        metrics.corruptRings.add()
+        metrics.corruptRings?.add()
         environment.reportCorrupt(id)
         log.error("ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .reset(let ring):
@@ -131,7 +131,7 @@ extension Hub {
   }
 
   private func lost(_ reason: String) -> OwnEvent {
-    metrics.eventsLost.add()
+    metrics.eventsLost?.add()
     return OwnEvents.eventsLost(count: nil, reason: reason, stamp: .now())
   }
 }

@@ -27,6 +27,7 @@ final class Hub {
 
   let slot: Int
   let settings: Settings
+  let parser: SubscriptionParser
   let tokens: TokenCipher
   let events: EventRings
   let exchange: RequestExchange
@@ -57,6 +58,7 @@ final class Hub {
   init(_ parts: HubParts) {
     slot = parts.slot
     settings = parts.settings
+    parser = SubscriptionParser(settings: parts.settings)
     tokens = parts.tokens
     events = parts.events
     exchange = parts.exchange
@@ -154,7 +156,7 @@ final class Hub {
     delivery.send(&table, second: clock.second, progress: environment.beat)
     delivery.settle { [unowned self] in table[$0] as? StreamConnection }
     guard turnDeliveries > 0 else { return }
-    metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: LoopClock.read(CLOCK_MONOTONIC))
+    metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())
   }
 
   // MARK: Polls

@@ -63,7 +63,12 @@ struct RefusedRequest: Error, Equatable {
   let detail: String
 
   var response: HTTPResponse {
-    let headers: HTTPHeaders = status == 401 ? ["www-authenticate": "Bearer"] : [:]
+    let headers: HTTPHeaders =
+      switch status {
+      case 401: ["www-authenticate": "Bearer"]
+      case 426: ["upgrade": "websocket"]
+      default: [:]
+      }
     return .problem(HTTPResponseStatus(statusCode: status), detail, headers: headers)
   }
 }

@@ -99,7 +99,7 @@ final class StreamRoutes {
 
   /// The value of `sec-websocket-accept`.
   static func handshake(_ request: HTTPRequest) throws(RefusedRequest) -> String {
-    guard request.version >= .http1_1 else {
+    guard request.version.major > 1 || request.version.minor >= 1 else {
       throw RefusedRequest(status: 400, detail: "a WebSocket needs HTTP/1.1, found \(request.version)")
     }
     do throws(WebSocketHandshake.Refusal) {

@@ -42,7 +42,7 @@ final class SubscriptionsRoute {
   private func ask(_ token: ConnectionToken, _ subscriptions: [Subscription], _ loop: EventLoop) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
     let json = Subscription.list(subscriptions)
-    let deadline = LoopClock.read(CLOCK_MONOTONIC) + Self.answerSeconds * LoopClock.nsPerSecond
+    let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
     let asked = hub.exchange.ask(
       token.slot, .setSubscriptions(serial: token.serial, json: json), deadlineNs: deadline
     ) { promise.succeed(Self.response($0 ?? .gone)) }

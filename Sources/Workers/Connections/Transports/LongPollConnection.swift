@@ -28,6 +28,9 @@ final class LongPollConnection: Connection {
   /// Events that the buffer had no room for.
   var droppedEvents: UInt64 { session.droppedEntries }
 
+  /// Where the session stands in the history of all rings: it has been given everything up to there.
+  private var position: Cursor { replay?.plan.seen ?? hub.events.own }
+
   // MARK: Events
 
   override var isCongested: Bool { session.bufferedEvents >= Self.congestionEvents }
@@ -51,7 +54,7 @@ final class LongPollConnection: Connection {
   /// The end of a turn in which something was appended.
   func flush() {
     isTouched = false
-    if let answer = session.flush(stamp: .now()) { complete(answer) }
+    if let answer = session.flush(own: position, stamp: .now()) { complete(answer) }
   }
 
   // MARK: Polls
@@ -62,7 +65,8 @@ final class LongPollConnection: Connection {
     nextPoll += 1
     let before = waiting
     waiting = (id, complete)
-    let answers = session.poll(id: id, lastEventID: lastEventID, nowNs: hub.clock.nowNs, stamp: .now())
+    let answers = session.poll(
+      id: id, lastEventID: lastEventID, nowNs: hub.clock.nowNs, own: position, stamp: .now())
     for answer in answers {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
@@ -86,7 +90,7 @@ final class LongPollConnection: Connection {
   // MARK: Time
 
   override func deadlinePassed(second: UInt32) {
-    switch session.tick(nowNs: hub.clock.nowNs) {
+    switch session.tick(nowNs: hub.clock.nowNs, own: position) {
     case .nothing: break
     case .answer(let answer): complete(answer)
     case .expired: hub.closed(self)
@@ -95,7 +99,7 @@ final class LongPollConnection: Connection {
 
   override func end(_ reason: ClosingReason) {
     say(OwnEvents.serverClosing(reason, stamp: .now()))
-    if let answer = session.end(stamp: .now()) { complete(answer) }
+    if let answer = session.end(own: position, stamp: .now()) { complete(answer) }
     hub.closed(self)
   }
 }

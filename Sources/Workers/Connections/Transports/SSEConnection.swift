@@ -36,20 +36,19 @@ final class SSEConnection: StreamConnection {
 
   /// Status line and headers of the answer.
   static func head(_ cors: CORS, traceparent: String) -> String {
-    var headers = headers(cors)
+    var headers = headers()
+    cors.apply(to: &headers)
     headers.add(name: "connection", value: "close")
     if !traceparent.isEmpty { headers.add(name: "traceparent", value: traceparent) }
     return "HTTP/1.1 200 OK\r\n" + headers.map { "\($0.name): \($0.value)\r\n" }.joined() + "\r\n"
   }
 
   /// What describes the stream, as a HEAD request is answered too.
-  static func headers(_ cors: CORS) -> HTTPHeaders {
-    var headers = HTTPHeaders([
+  static func headers() -> HTTPHeaders {
+    HTTPHeaders([
       ("content-type", "text/event-stream; charset=utf-8"),
       ("cache-control", "no-cache"),
       ("x-accel-buffering", "no"),
     ])
-    cors.apply(to: &headers)
-    return headers
   }
 }

@@ -1,13 +1,20 @@
-// Building the few JSON texts that the worker itself says (own events, answers to polls). Events from outside are
-// never rebuilt: their bytes are copied. Output is one line: every control character is escaped.
+// Building the few JSON texts that the gateway itself says (own events, problems, answers to polls). Events from outside
+// are never rebuilt: their bytes are copied. Output is one line: every control character is escaped.
 
-enum JSONText {
+public enum JSONText {
   private static let hexDigits = Array("0123456789abcdef".utf8)
 
   /// Appends `text` as a JSON string with its quotes (RFC 8259 §7).
-  static func appendString(_ text: some StringProtocol, to bytes: inout [UInt8]) {
+  public static func appendString(_ text: some StringProtocol, to bytes: inout [UInt8]) {
     bytes.append(UInt8(ascii: "\""))
     for byte in text.utf8 { appendEscaped(byte, to: &bytes) }
+    bytes.append(UInt8(ascii: "\""))
+  }
+
+  /// Appends UTF-8 bytes as a JSON string with its quotes.
+  public static func appendString(utf8: some Sequence<UInt8>, to bytes: inout [UInt8]) {
+    bytes.append(UInt8(ascii: "\""))
+    for byte in utf8 { appendEscaped(byte, to: &bytes) }
     bytes.append(UInt8(ascii: "\""))
   }
 
@@ -28,7 +35,7 @@ enum JSONText {
   }
 
   /// Appends a JSON array; each element is written by `write`.
-  static func appendArray<Element>(
+  public static func appendArray<Element>(
     _ elements: some Sequence<Element>, to bytes: inout [UInt8], _ write: (Element, inout [UInt8]) -> Void
   ) {
     bytes.append(UInt8(ascii: "["))

@@ -10,6 +10,17 @@ public struct TraceContext: Equatable, Sendable {
   public var traceparent: String
   public var tracestate: String?
 
+  public init(traceparent: String, tracestate: String? = nil) {
+    self.traceparent = traceparent
+    self.tracestate = tracestate
+  }
+
+  /// With a `tracestate` from outside: one that is too long is left out.
+  public init(traceparent: String, boundedTracestate: String?) {
+    let state = boundedTracestate.flatMap { $0.utf8.count <= Self.maxTracestateBytes ? $0 : nil }
+    self.init(traceparent: traceparent, tracestate: state)
+  }
+
   /// Longest `tracestate` that is passed on, in bytes; the standard asks for at least 512.
   static let maxTracestateBytes = 1024
   private static let version0Length = 55
@@ -40,24 +51,23 @@ public struct TraceContext: Equatable, Sendable {
 }
 
 /// Makes trace contexts; one per server, used on its loop only.
-struct TraceSource {
+public struct TraceSource: Sendable {
   private var random: SplitMix64
 
-  init(seed: UInt64 = .random(in: 1...UInt64.max)) {
+  public init(seed: UInt64 = .random(in: 1...UInt64.max)) {
     random = SplitMix64(state: seed)
   }
 
   /// The context of a request with these header values; `traceparents` counts how often the header came.
-  mutating func context(traceparent: String?, traceparents: Int, tracestate: String?) -> TraceContext {
+  public mutating func context(traceparent: String?, traceparents: Int, tracestate: String?) -> TraceContext {
     if let traceparent, traceparents == 1, TraceContext.isValid(traceparent) {
-      let state = tracestate.flatMap { $0.utf8.count <= TraceContext.maxTracestateBytes ? $0 : nil }
-      return TraceContext(traceparent: traceparent, tracestate: state)
+      return TraceContext(traceparent: traceparent, boundedTracestate: tracestate)
     }
     return TraceContext(traceparent: make(), tracestate: nil)
   }
 
   /// A new traceparent, sampled.
-  mutating func make() -> String {
+  public mutating func make() -> String {
     let words = (random.next() | 1, random.next(), random.next() | 1)
     return String(unsafeUninitializedCapacity: 55) { buffer in
       var position = 0
@@ -87,7 +97,7 @@ struct TraceSource {
 }
 
 /// Steele, Lea and Flood's SplitMix64: a 64-bit counter through a mixing function.
-private struct SplitMix64: RandomNumberGenerator {
+private struct SplitMix64: RandomNumberGenerator, Sendable {
   var state: UInt64
 
   mutating func next() -> UInt64 {

@@ -8,15 +8,21 @@
 #endif
 
 /// The `id` and `time` of an own event.
-struct Stamp: Equatable, Sendable {
+public struct Stamp: Equatable, Sendable {
   /// Milliseconds since 1970-01-01T00:00:00Z.
-  let unixMs: Int64
+  public let unixMs: Int64
   /// 128 random bits; version and variant are set when it is written.
-  let high: UInt64
-  let low: UInt64
+  public let high: UInt64
+  public let low: UInt64
+
+  public init(unixMs: Int64, high: UInt64, low: UInt64) {
+    self.unixMs = unixMs
+    self.high = high
+    self.low = low
+  }
 
   /// A new identity at the present time.
-  static func now() -> Stamp {
+  public static func now() -> Stamp {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     return Stamp(
@@ -25,7 +31,7 @@ struct Stamp: Equatable, Sendable {
   }
 
   /// UUID version 4 (RFC 9562 §5.4), lower case.
-  var uuid: String {
+  public var uuid: String {
     let high = (self.high & ~0xF000) | 0x4000
     let low = (self.low & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000
     let digits = Self.hex(high) + Self.hex(low)
@@ -38,7 +44,7 @@ struct Stamp: Equatable, Sendable {
   }
 
   /// RFC 3339 in UTC with milliseconds: `2026-02-28T23:59:59.042Z`. Years 0000 to 9999; times outside are clamped.
-  var rfc3339: String {
+  public var rfc3339: String {
     let millisecondsPerDay: Int64 = 86_400_000
     let clamped = min(max(unixMs, -62_167_219_200_000), 253_402_300_799_999)
     var days = clamped / millisecondsPerDay

@@ -1,18 +1,20 @@
 // Checks UTF-8 (RFC 3629) as it arrives, byte by byte if need be, and fails at the first byte that can't continue a
 // valid text: no overlong forms, no surrogates, nothing above U+10FFFF.
 
-struct UTF8Validator: Equatable {
+public struct UTF8Validator: Equatable, Sendable {
   /// Continuation bytes still to come of the character begun.
   private var pending: UInt8 = 0
   /// What the next continuation byte may be: narrower than 80…BF only right after some lead bytes.
   private var lowest: UInt8 = 0x80
   private var highest: UInt8 = 0xBF
 
+  public init() {}
+
   /// Whether the text may end here.
-  var isComplete: Bool { pending == 0 }
+  public var isComplete: Bool { pending == 0 }
 
   /// Takes the next bytes; false if they can't be part of valid UTF-8. After that the validator is of no more use.
-  mutating func accept(_ bytes: UnsafeRawBufferPointer) -> Bool {
+  public mutating func accept(_ bytes: UnsafeRawBufferPointer) -> Bool {
     var index = 0
     while index < bytes.count {
       if pending == 0 {

@@ -1,0 +1,119 @@
+// The life of a connection worker: one event loop with the front, the hub and the rings on it.
+//
+//   start ──▶ ready ──SIGTERM──▶ stopping: clients are told ──▶ the last has gone, or DRAIN_TIMEOUT_S ──▶ run returns
+//              ├── eventfd: a ring has something for this worker
+//              └── once a second: beat, time-outs, heartbeats of connections (nothing else wakes an idle worker)
+
+import Glibc
+import HTTP
+import IPC
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+
+/// `@unchecked Sendable`: made on the main thread, then used on its loop only.
+final class ConnectionsWorker: @unchecked Sendable {
+  private static let listenerName = "inbound"
+  private static let beatInterval = TimeAmount.seconds(1)
+  /// How often it is looked, while the worker ends, whether the last client has gone.
+  private static let stopLook = TimeAmount.milliseconds(20)
+
+  private let context: WorkerContext
+  private let loop: EventLoop
+  private let hub: Hub
+  private let server: HTTPServer
+  private let ended: EventLoopPromise<Void>
+  private var signals: LoopSignals?
+  private var wake: LoopWake?
+  private var heartbeat: RepeatedTask?
+  private var isStopping = false
+  private var areClientsGone = false
+
+  /// Serves until SIGTERM or SIGINT.
+  static func run(_ context: WorkerContext) throws {
+    guard let listener = context.manifest.listeners[listenerName] else {
+      throw IPCError.invalid("the manifest has no listener \"\(listenerName)\"")
+    }
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let worker = try ConnectionsWorker(context, listener: listener, loop: group.next())
+    let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
+    try group.syncShutdownGracefully()
+    try result.get()
+  }
+
+  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop) throws {
+    self.context = context
+    self.loop = loop
+    ended = loop.makePromise()
+    let parts = try WorkerParts(context, loop: loop)
+    hub = parts.hub
+    var limits = HTTPLimits()
+    limits.maxHeadBytes = context.settings.maxRequestHeadBytes
+    limits.maxBodyBytes = context.settings.maxEventBytes
+    server = HTTPServer(
+      listening: listener, loop: loop, limits: limits, responder: parts.routes,
+      counters: HTTPCounters(status: context.status, port: Self.listenerName))
+  }
+
+  // MARK: On the loop
+
+  /// The future is fulfilled when the worker has stopped.
+  private func start() -> EventLoopFuture<Void> {
+    do {
+      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number) }
+      wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in hub.scheduleTurn() }
+      server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+      try server.start()
+    } catch {
+      return loop.makeFailedFuture(error)
+    }
+    heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
+      self.context.status.beat()
+      self.server.sweep()
+      self.hub.tick()
+    }
+    hub.scheduleTurn()
+    context.status.beat()
+    context.status.state = .ready
+    context.log.info("serving the inbound port")
+    return ended.futureResult
+  }
+
+  private func stop(_ signal: CInt) {
+    guard !isStopping else { return }
+    isStopping = true
+    context.log.info("stopping", metadata: ["signal": "\(signal)", "connections": "\(hub.table.count)"])
+    context.status.state = .stopping
+    server.drain()
+    hub.drain(.shutdown) { self.areClientsGone = true }
+    let deadline = NIODeadline.now() + .seconds(Int64(context.settings.drainTimeoutSeconds))
+    loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
+      let isLate = NIODeadline.now() >= deadline
+      guard isLate || (self.areClientsGone && self.server.openConnections == 0) else { return }
+      if isLate {
+        self.context.log.warning(
+          "clients didn't go in time", metadata: ["connections": "\(self.server.openConnections)"])
+      }
+      task.cancel()
+      self.finish()
+    }
+  }
+
+  private func finish() {
+    heartbeat?.cancel()
+    signals?.stop()
+    wake?.stop()
+    server.stopAccepting().assumeIsolated().whenComplete { _ in
+      self.server.closeAll()
+      self.ended.succeed(())
+    }
+  }
+
+  /// A connection worker that takes no connections is of no use: the supervisor starts another one.
+  private func fail(_ reason: String) {
+    context.log.error("the inbound port can't be accepted from", metadata: ["reason": "\(reason)"])
+    heartbeat?.cancel()
+    ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))
+  }
+}

@@ -1,0 +1,63 @@
+// What a connection worker counts, in its status page. Names are RIG's where RIG has the same number (contract §9).
+
+import IPC
+import Kit
+
+final class WorkerMetrics {
+  /// Upper bounds of the delivery latency: from a fast machine's best to what a person notices.
+  private static let latencyBoundsNs: [UInt64] = [
+    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000, 1_000_000_000,
+    10_000_000_000,
+  ]
+
+  /// Connections closed because their client didn't keep up.
+  let slowConsumers: Metric?
+  /// Rings found corrupt.
+  let corruptRings: Metric?
+  /// Clients told that events are missing.
+  let eventsLost: Metric?
+  private let deliveries: Metric?
+  private let subscriptions: Metric?
+  private let connections: [(transport: Transport, metric: Metric?)]
+  private let forwardedByType: LabelledCounter
+  private let refusals: LabelledCounter
+  private let latency: Histogram
+
+  /// - Parameter worker: value of the label `worker`.
+  init(_ status: StatusPage, worker: String) {
+    slowConsumers = status.metric(.counter, "rig_slow_consumers_total")
+    corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
+    eventsLost = status.metric(.counter, "rig_events_lost_total")
+    deliveries = status.metric(.counter, "rig_deliveries_total")
+    subscriptions = status.metric(.gauge, "rig_subscriptions_total")
+    connections = [[Transport.sse], [.webSocket], [.longPolling]].map { kinds in
+      let labels = [("transport", kinds[0].label), ("worker", worker)]
+      return (kinds[0], status.metric(.gauge, "rig_connections", labels: labels))
+    }
+    forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
+    refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
+    latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
+  }
+
+  /// A connection was not opened.
+  func refused(reason: String) { refusals.add(1, reason) }
+
+  /// An event went to somebody.
+  func forwarded(type: UnsafeRawBufferPointer) { forwardedByType.add(1, bytes: type) }
+
+  /// One turn's deliveries, and when its events had been accepted.
+  func delivered(_ count: Int, acceptedAtNs: [UInt64], nowNs: UInt64) {
+    deliveries?.add(Int64(count))
+    for accepted in acceptedAtNs { latency.observe(ns: nowNs > accepted ? nowNs - accepted : 0) }
+  }
+
+  /// The state of the moment; once per second.
+  func observe(_ table: borrowing ConnectionTable, subscriptions count: Int) {
+    subscriptions?.set(Int64(count))
+    for (transport, metric) in connections {
+      var open = table.count(of: transport)
+      if transport == .webSocket { open += table.count(of: .webSocketWithCursor) }
+      metric?.set(Int64(open))
+    }
+  }
+}

@@ -1,0 +1,144 @@
+// Everything on the inbound port, by path (contract §1, §2, §4.1). Answers to what browsers call carry the cross-origin
+// headers, refusals too.
+//
+//   /_rig/v1/connection/{sse,ws,longpolling}                        GET
+//   /_rig/v1/connection/{sse,ws,longpolling}/:token/subscriptions   PUT
+//   /_rig/v1/events                                                 POST
+//   /_rig/health, /_rig/demo (with --dev)                           GET
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class FrontRoutes: Responder {
+  private enum Route {
+    case sse
+    case webSocket
+    case longPolling
+    case subscriptions(token: String)
+    case events
+    case health
+    case demo
+
+    var methods: [HTTPMethod] {
+      switch self {
+      case .sse, .longPolling, .health, .demo: [.GET, .HEAD]
+      case .webSocket: [.GET]
+      case .subscriptions: [.PUT]
+      case .events: [.POST]
+      }
+    }
+
+    /// Whether cookies are part of it.
+    var hasCredentials: Bool {
+      if case .longPolling = self { true } else { false }
+    }
+  }
+
+  private static let prefix = "/_rig/"
+  private static let connection = "/_rig/v1/connection/"
+
+  private let streams: StreamRoutes
+  private let longPolling: LongPollRoute
+  private let subscriptions: SubscriptionsRoute
+  private let events: EventsRoute
+  private let cors: CORS
+  /// nil unless in development mode.
+  private let demo: HTTPResponse?
+
+  init(
+    streams: StreamRoutes, longPolling: LongPollRoute, subscriptions: SubscriptionsRoute, events: EventsRoute,
+    cors: CORS, demo: DemoPage?
+  ) {
+    self.streams = streams
+    self.longPolling = longPolling
+    self.subscriptions = subscriptions
+    self.events = events
+    self.cors = cors
+    self.demo = demo?.response
+  }
+
+  func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    guard let route = route(request.path) else { return .response(notFound(request)) }
+    let credentials = route.hasCredentials
+    if request.method == .OPTIONS {
+      return .response(cors.preflight(for: request, methods: route.methods, credentials: credentials))
+    }
+    guard route.methods.contains(request.method) else {
+      return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), credentials))
+    }
+    return crossOrigin(answer(route, request, loop), credentials)
+  }
+
+  func turnWillFlush() {
+    events.publish()
+  }
+
+  private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+    switch route {
+    case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
+    case .sse: streams.sse(request)
+    case .webSocket: streams.webSocket(request)
+    case .longPolling where request.method == .HEAD: .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
+    case .longPolling: longPolling.respond(request, on: loop)
+    case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
+    case .events: .response(events.respond(request))
+    case .health: .response(.text("OK"))
+    case .demo: .response(demo ?? .empty(.notFound))
+    }
+  }
+
+  // MARK: Paths
+
+  private func route(_ path: String) -> Route? {
+    switch path {
+    case Self.connection + "sse": return .sse
+    case Self.connection + "ws": return .webSocket
+    case Self.connection + "longpolling": return .longPolling
+    case "/_rig/v1/events": return .events
+    case "/_rig/health": return .health
+    case "/_rig/demo" where demo != nil: return .demo
+    default: break
+    }
+    guard path.hasPrefix(Self.connection) else { return nil }
+    let parts = path.dropFirst(Self.connection.count).split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 3, ["sse", "ws", "longpolling"].contains(parts[0]), parts[2] == "subscriptions" else {
+      return nil
+    }
+    return .subscriptions(token: String(parts[1]))
+  }
+
+  /// Outside of `/_rig/` RIG's clients look for `message`.
+  private func notFound(_ request: HTTPRequest) -> HTTPResponse {
+    let isOurs = request.path.hasPrefix(Self.prefix)
+    var response = HTTPResponse.problem(.notFound, "path \(request.path.prefix(256)) is not known here")
+    guard !isOurs else { return crossOrigin(response, false) }
+    var body = Array(response.body.readableBytesView.dropLast())
+    body.append(contentsOf: #","message":"Not Found"}"#.utf8)
+    response.body = ByteBuffer(bytes: body)
+    return response
+  }
+
+  // MARK: Cross-origin headers
+
+  private func crossOrigin(_ response: HTTPResponse, _ credentials: Bool) -> HTTPResponse {
+    var response = response
+    cors.apply(to: &response.headers, credentials: credentials)
+    return response
+  }
+
+  private func crossOrigin(_ reply: Reply, _ credentials: Bool) -> Reply {
+    switch reply {
+    case .response(let response): .response(crossOrigin(response, credentials))
+    case .later(let future, let onClientGone):
+      .later(
+        future.map { [cors] response in
+          var response = response
+          cors.apply(to: &response.headers, credentials: credentials)
+          return response
+        }, onClientGone: onClientGone)
+    case .takeOver: reply
+    }
+  }
+}

@@ -1,0 +1,59 @@
+// Puts a connection worker together from its manifest: rings, hub, routes.
+
+import HTTP
+import IPC
+import Kit
+import NIOCore
+
+struct WorkerParts {
+  let hub: Hub
+  let routes: FrontRoutes
+
+  /// - Parameter loop: on which everything will happen.
+  init(_ context: WorkerContext, loop: EventLoop) throws {
+    let peers = try Self.connectionPages(context.manifest)
+    let hub = try Self.hub(context, peers: peers, loop: loop)
+    let events = EventsRoute(
+      hub: hub,
+      intake: EventIntake(settings: context.settings, writer: try context.eventWriter(), status: context.status))
+    let admission = Admission(
+      hub: hub, own: context.status,
+      others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
+    let cors = CORS(origin: context.settings.cors)
+    routes = FrontRoutes(
+      streams: StreamRoutes(
+        hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
+      longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
+      events: events, cors: cors, demo: context.settings.dev ? DemoPage() : nil)
+    self.hub = hub
+  }
+
+  /// Status pages of the connection workers, by slot.
+  private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
+    var pages: [StatusPage] = []
+    for peer in manifest.peers.filter({ $0.worker == "connections" }).sorted(by: { $0.slot < $1.slot }) {
+      pages.append(try StatusPage(attaching: peer.status))
+    }
+    return pages
+  }
+
+  private static func hub(_ context: WorkerContext, peers: [StatusPage], loop: EventLoop) throws -> Hub {
+    let manifest = context.manifest
+    let generation = context.status.generation
+    let status = context.status
+    let wake = manifest.wake
+    return Hub(
+      HubParts(
+        slot: manifest.slot, generation: generation, settings: context.settings,
+        tokens: try TokenCipher(key: manifest.tokenKey),
+        events: EventRings(try RingSet(grants: manifest.events), epoch: manifest.gatewayEpoch),
+        exchange: try RequestExchange(
+          grants: manifest.requests, peers: peers, slot: manifest.slot, generation: generation),
+        metrics: WorkerMetrics(status, worker: context.name), log: context.log,
+        environment: HubEnvironment(
+          schedule: { turn in loop.assumeIsolated().execute(turn) },
+          wakeAgain: { EventFD.signal(wake) },
+          beat: { status.beat() },
+          reportCorrupt: { status.reportCorrupt(ring: $0) })))
+  }
+}

@@ -1,0 +1,119 @@
+// Submission of events by HTTP (contract §4.1), the same on both ports: request in, events in this worker's ring, answer out.
+//
+// The answers of one turn of the loop are written after `publish`, which makes their events visible to all workers at
+// once: 202 is never said of an event that isn't in the log, and many submissions cost one publication.
+
+import IPC
+import Kit
+import NIOCore
+import NIOHTTP1
+import Settings
+
+/// Takes events in. On one event loop.
+public final class EventIntake {
+  /// What a service that finds the log full may wait before it tries again.
+  private static let fullRetrySeconds = 1
+
+  private let parser: EventParser
+  private let writer: EventWriter
+  private let accepted: Metric?
+  private let refused: Metric?
+  private let ringFull: Metric?
+  private let duration: Histogram
+  private var isUnpublished = false
+
+  /// - Parameter source: value of the label `source`.
+  public init(settings: Settings, writer: EventWriter, status: StatusPage, source: String = "http") {
+    self.writer = writer
+    parser = EventParser(settings: settings)
+    let labels = [("source", source), ("topic", "")]
+    accepted = status.metric(.counter, "rig_consumed_events_total", labels: labels)
+    refused = status.metric(.counter, "rig_consumed_events_failed_total", labels: labels)
+    ringFull = status.metric(.counter, "rig_ring_full_total", labels: [("ring", writer.name)])
+    duration = Histogram(
+      status, "rig_consumed_event_processing_duration_milliseconds",
+      boundsNs: [10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 25_000_000])
+  }
+
+  /// The answer to a submission: 202 with what was accepted, 400, 413, 415, or 503 while the log is full.
+  public func respond(to request: HTTPRequest) -> HTTPResponse {
+    let start = MonotonicTime.now()
+    defer { duration.observe(ns: MonotonicTime.now() - start) }
+    do throws(EventError) {
+      let submission = try parse(request, acceptedAtNs: start)
+      try append(submission.events)
+      return .json(Self.body(submission), status: .accepted)
+    } catch {
+      return refuse(error)
+    }
+  }
+
+  /// The same for one event in structured JSON that came another way (WebSocket). Its id.
+  public func submit(_ json: [UInt8], trace: TraceContext) throws(EventError) -> String {
+    let start = MonotonicTime.now()
+    let parsed = json.withUnsafeBytes { bytes in
+      Result { () throws(EventError) in try parser.structured(bytes, trace: trace, acceptedAtNs: start) }
+    }
+    do throws(EventError) {
+      let event = try parsed.get()
+      try append([event])
+      return event.id
+    } catch {
+      if error.status < 500 { refused?.add() }
+      throw error
+    }
+  }
+
+  /// Makes everything appended visible. True if there was something.
+  @discardableResult
+  public func publish() -> Bool {
+    guard isUnpublished else { return false }
+    isUnpublished = false
+    writer.publish()
+    return true
+  }
+
+  private func parse(_ request: HTTPRequest, acceptedAtNs: UInt64) throws(EventError) -> EventSubmission {
+    let parsed = request.body.withUnsafeReadableBytes { body in
+      Result { () throws(EventError) in
+        try parser.submission(
+          contentType: request.header("content-type"), headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
+          body: body, trace: TraceContext(traceparent: request.traceparent, tracestate: request.tracestate),
+          acceptedAtNs: acceptedAtNs)
+      }
+    }
+    return try parsed.get()
+  }
+
+  /// Puts all events into the ring, or none; they are visible after `publish`.
+  private func append(_ events: [PreparedEvent]) throws(EventError) {
+    guard !events.isEmpty else { return }
+    switch writer.appendAll(events) {
+    case .appended:
+      isUnpublished = true
+      accepted?.add(Int64(events.count))
+    case .full:
+      ringFull?.add()
+      // What is in the ring may be what the readers have to come past to make room.
+      throw EventError(status: 503, "the event log is full: a worker is slow")
+    case .tooLarge:
+      throw EventError(status: 413, "the events are too large for the log, expected less")
+    }
+  }
+
+  private func refuse(_ error: EventError) -> HTTPResponse {
+    if error.status == 503 {
+      return .unavailable(retryAfterSeconds: Self.fullRetrySeconds, error.detail)
+    }
+    refused?.add()
+    return .problem(HTTPResponseStatus(statusCode: error.status), error.detail)
+  }
+
+  /// The event as it will go out; of a batch the list.
+  private static func body(_ submission: EventSubmission) -> [UInt8] {
+    guard submission.isBatched else { return submission.events.first?.json ?? [] }
+    var body: [UInt8] = []
+    JSONText.appendArray(submission.events, to: &body) { $1.append(contentsOf: $0.json) }
+    return body
+  }
+}

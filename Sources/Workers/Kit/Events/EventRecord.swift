@@ -1,0 +1,151 @@
+// An event as it lies in a ring, looked at without copying. The layout is in EventLayout.
+//
+// Its writer may have gone mad: every length is loaded once, and added up to exactly the record's before anything is
+// followed. What is inside the users and fields is checked again at each step, so that bytes that change meanwhile
+// lead to a shorter list and never outside of the record.
+
+import IPC
+
+/// A view of a record's bytes; valid as long as they are.
+public struct EventRecord {
+  /// Record type in event rings.
+  public static let recordType: UInt16 = 1
+
+  public let typeBytes: UnsafeRawBufferPointer
+  /// The event as it goes out, one line of JSON.
+  public let jsonBytes: UnsafeRawBufferPointer
+  public let acceptedAtNs: UInt64
+  /// After this moment the event is delivered to nobody; nil: it never expires.
+  public let expiresAtUnixMs: Int64?
+  private let bytes: UnsafeRawBufferPointer
+  private let flags: UInt8
+  private let userCount: Int
+  private let fieldCount: Int
+  private let topicRange: Range<Int>
+  /// Users and fields.
+  private let listsRange: Range<Int>
+  private let fieldsStart: Int
+
+  /// nil for other records, and for one that makes no sense.
+  public init?(ring record: RingRecord) {
+    guard record.type == Self.recordType else { return nil }
+    self.init(record.bytes)
+  }
+
+  /// nil if the bytes aren't exactly what the layout has.
+  public init?(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count >= EventLayout.headerBytes, bytes[EventLayout.formatOffset] == EventLayout.format else {
+      return nil
+    }
+    func load<T: FixedWidthInteger>(_ type: T.Type, _ offset: Int) -> T {
+      T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
+    }
+    flags = bytes[EventLayout.flagsOffset]
+    guard flags & ~EventLayout.Flag.known == 0 else { return nil }
+    let typeEnd = EventLayout.headerBytes + Int(load(UInt32.self, EventLayout.typeLengthOffset))
+    let sourceEnd = typeEnd + Int(load(UInt32.self, EventLayout.sourceLengthOffset))
+    let idEnd = sourceEnd + Int(load(UInt32.self, EventLayout.idLengthOffset))
+    let traceparentEnd = idEnd + Int(load(UInt16.self, EventLayout.traceparentLengthOffset))
+    let tracestateEnd = traceparentEnd + Int(load(UInt16.self, EventLayout.tracestateLengthOffset))
+    let topicEnd = tracestateEnd + Int(load(UInt16.self, EventLayout.topicLengthOffset))
+    let jsonLength = Int(load(UInt32.self, EventLayout.jsonLengthOffset))
+    let jsonStart = bytes.count - jsonLength
+    guard jsonStart >= topicEnd else { return nil }
+    userCount = Int(load(UInt16.self, EventLayout.userCountOffset))
+    fieldCount = Int(load(UInt16.self, EventLayout.fieldCountOffset))
+    topicRange = tracestateEnd..<topicEnd
+    listsRange = topicEnd..<jsonStart
+    typeBytes = UnsafeRawBufferPointer(rebasing: bytes[EventLayout.headerBytes..<typeEnd])
+    jsonBytes = UnsafeRawBufferPointer(rebasing: bytes[jsonStart...])
+    acceptedAtNs = load(UInt64.self, EventLayout.acceptedOffset)
+    let expires = load(Int64.self, EventLayout.expiresOffset)
+    expiresAtUnixMs = flags & EventLayout.Flag.expires != 0 ? expires : nil
+    self.bytes = bytes
+    guard let fieldsStart = Self.endOfUsers(bytes, listsRange, userCount),
+      Self.endOfFields(bytes, fieldsStart..<jsonStart, fieldCount) == jsonStart
+    else { return nil }
+    self.fieldsStart = fieldsStart
+  }
+
+  /// Whether it goes to users, and to nobody by its type.
+  public var isAddressed: Bool { userCount > 0 }
+  /// Whether it is a plain JSON object, no CloudEvent.
+  public var isPlainMessage: Bool { flags & EventLayout.Flag.plainMessage != 0 }
+
+  /// Where in Kafka it came from; nil for events from elsewhere.
+  public var origin: EventOrigin? {
+    guard flags & EventLayout.Flag.hasOrigin != 0 else { return nil }
+    let partition = bytes.loadUnaligned(fromByteOffset: EventLayout.partitionOffset, as: Int32.self)
+    let offset = bytes.loadUnaligned(fromByteOffset: EventLayout.originOffsetOffset, as: Int64.self)
+    return EventOrigin(
+      topic: String(decoding: UnsafeRawBufferPointer(rebasing: bytes[topicRange]), as: UTF8.self),
+      partition: Int32(littleEndian: partition), offset: Int64(littleEndian: offset))
+  }
+
+  /// The users it is addressed to.
+  public func forEachUser(_ body: (UnsafeRawBufferPointer) -> Void) {
+    var position = listsRange.lowerBound
+    for _ in 0..<userCount {
+      guard let (user, next) = Self.user(bytes, at: position, end: listsRange.upperBound) else { return }
+      body(user)
+      position = next
+    }
+  }
+
+  /// The fields that extractors found: name, and value as `ScalarValue.encode` has it.
+  @inline(__always)
+  public func forEachField(_ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void) {
+    var position = fieldsStart
+    for _ in 0..<fieldCount {
+      guard let (name, value, next) = Self.field(bytes, at: position, end: listsRange.upperBound) else { return }
+      body(name, value)
+      position = next
+    }
+  }
+
+  private static func endOfUsers(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, _ count: Int) -> Int? {
+    var position = range.lowerBound
+    for _ in 0..<count {
+      guard let (_, next) = user(bytes, at: position, end: range.upperBound) else { return nil }
+      position = next
+    }
+    return position
+  }
+
+  private static func endOfFields(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, _ count: Int) -> Int? {
+    var position = range.lowerBound
+    for _ in 0..<count {
+      guard let (_, _, next) = field(bytes, at: position, end: range.upperBound) else { return nil }
+      position = next
+    }
+    return position
+  }
+
+  private static func user(
+    _ bytes: UnsafeRawBufferPointer, at position: Int, end: Int
+  ) -> (UnsafeRawBufferPointer, next: Int)? {
+    let start = position + EventLayout.userHeaderBytes
+    guard start <= end else { return nil }
+    let length = Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self)))
+    guard length <= end - start else { return nil }
+    return (UnsafeRawBufferPointer(rebasing: bytes[start..<start + length]), start + length)
+  }
+
+  @inline(__always)
+  private static func field(
+    _ bytes: UnsafeRawBufferPointer, at position: Int, end: Int
+  ) -> (name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, next: Int)? {
+    let start = position + EventLayout.fieldHeaderBytes
+    guard start <= end else { return nil }
+    let nameLength = Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: UInt16.self)))
+    let valueLength = Int(
+      UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: position + 2, as: UInt32.self)))
+    guard nameLength + valueLength <= end - start else { return nil }
+    let valueStart = start + nameLength
+    let next = valueStart + valueLength
+    return (
+      UnsafeRawBufferPointer(rebasing: bytes[start..<valueStart]),
+      UnsafeRawBufferPointer(rebasing: bytes[valueStart..<next]), next
+    )
+  }
+}

@@ -1,0 +1,61 @@
+// Puts prepared events into the event ring of this worker. What is appended becomes visible with `publish`, so that the
+// events of one turn cost one publication.
+
+import IPC
+
+/// The writing end of an event ring. One thread.
+public final class EventWriter {
+  /// The ring itself, for its figures.
+  public let ring: RingWriter
+
+  /// The ring's name, for labels of metrics.
+  public let name: String
+
+  public init(_ ring: RingWriter, name: String = "") {
+    self.ring = ring
+    self.name = name
+  }
+
+  public enum Outcome: Equatable, Sendable {
+    /// In the ring, invisible until `publish`. `end`: the position behind the last of the records.
+    case appended(end: UInt64)
+    /// No room now: hold the source back and try again.
+    case full
+    /// An event is larger than the ring takes, ever; or all of them together are.
+    case tooLarge
+  }
+
+  /// Appends one event.
+  public func append(_ event: PreparedEvent) -> Outcome {
+    let encoded = event.encoded()
+    let length = encoded.prefixBytes + event.json.count
+    switch ring.append(type: EventRecord.recordType, length: length, { event.encode(encoded, into: $0) }) {
+    case .appended(_, let end): return .appended(end: end)
+    case .full: return .full
+    case .tooLarge: return .tooLarge
+    }
+  }
+
+  /// Appends all of the events, or none.
+  public func appendAll(_ events: [PreparedEvent]) -> Outcome {
+    if let only = events.first, events.count == 1 { return append(only) }
+    let mark = ring.mark
+    var end: UInt64 = 0
+    var bytes = 0
+    for event in events {
+      bytes += event.encodedLength
+      let outcome = bytes <= ring.capacity / 2 ? append(event) : .tooLarge
+      guard case .appended(let position) = outcome else {
+        ring.withdraw(to: mark)
+        return outcome
+      }
+      end = position
+    }
+    return .appended(end: end)
+  }
+
+  /// Makes everything appended visible, and wakes those who wait for it.
+  public func publish() {
+    ring.publish()
+  }
+}

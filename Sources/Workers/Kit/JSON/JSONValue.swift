@@ -1,0 +1,75 @@
+// A JSON text as a tree, for the small texts that clients send about themselves (subscriptions, messages over WebSocket).
+// Events are never parsed into a tree: see EventParser.
+
+/// A JSON value. Members keep their order; a name that comes twice is refused when parsing.
+public indirect enum JSONValue: Equatable, Sendable {
+  case object([(name: String, value: JSONValue)])
+  case array([JSONValue])
+  case scalar(ScalarValue)
+
+  /// Parses a whole text.
+  public init(parsing bytes: UnsafeRawBufferPointer) throws(JSONError) {
+    try JSONScanner.requireUTF8(bytes)
+    var scanner = JSONScanner(bytes)
+    self = try Self.value(&scanner, depth: 0)
+    try scanner.requireEnd()
+  }
+
+  /// The member of that name; nil if this is no object or has none.
+  public subscript(name: String) -> JSONValue? {
+    guard case .object(let members) = self else { return nil }
+    return members.first { $0.name == name }?.value
+  }
+
+  /// The text of a string; nil for everything else.
+  public var string: String? {
+    if case .scalar(.string(let text)) = self { return text }
+    return nil
+  }
+
+  /// The kind of value, with its article, for error texts.
+  public var kindName: String {
+    switch self {
+    case .object: "an object"
+    case .array: "a list"
+    case .scalar(.string): "a string"
+    case .scalar(.integer), .scalar(.number): "a number"
+    case .scalar(.bool): "a boolean"
+    case .scalar(.null): "null"
+    }
+  }
+
+  private static func value(_ scanner: inout JSONScanner, depth: Int) throws(JSONError) -> JSONValue {
+    switch try scanner.kind() {
+    case .object:
+      var members: [(name: String, value: JSONValue)] = []
+      var names = Set<String>()
+      try scanner.forEachMember(depth: depth) { (scanner, key) throws(JSONError) in
+        let name = scanner.decoded(key)
+        guard names.insert(name).inserted else {
+          throw JSONError("the name '\(name)' twice in one object", at: key.range.lowerBound)
+        }
+        members.append((name, try value(&scanner, depth: depth + 1)))
+      }
+      return .object(members)
+    case .array:
+      var elements: [JSONValue] = []
+      try scanner.forEachElement(depth: depth) { (scanner, _) throws(JSONError) in
+        elements.append(try value(&scanner, depth: depth + 1))
+      }
+      return .array(elements)
+    case .string, .number, .bool, .null:
+      return .scalar(try ScalarValue(scanning: &scanner))
+    }
+  }
+
+  public static func == (a: JSONValue, b: JSONValue) -> Bool {
+    switch (a, b) {
+    case (.object(let a), .object(let b)):
+      a.elementsEqual(b) { $0.name == $1.name && $0.value == $1.value }
+    case (.array(let a), .array(let b)): a == b
+    case (.scalar(let a), .scalar(let b)): a == b
+    default: false
+    }
+  }
+}

@@ -1,0 +1,111 @@
+// What a worker has from its birth on, and how it is born: WorkerProcess.run is the first and last thing in main.
+//
+//   inherit the manifest ▶ die with the supervisor ▶ block signals ▶ settings ▶ log ▶ status page ▶ body ▶ exit
+
+import CLinux
+import FoundationEssentials
+import Glibc
+import IPC
+import Logging
+import Settings
+
+/// Everything a worker gets at its birth.
+public final class WorkerContext {
+  public let manifest: WorkerManifest
+  public let settings: Settings
+  /// This worker's own page; its life on it has begun.
+  public let status: StatusPage
+  public let log: Logger
+  /// A signalfd (non-blocking) of SIGTERM and SIGINT, which are blocked in every thread.
+  public let signals: CInt
+
+  /// "connections.0", "streams", "control": the value of the label `worker`.
+  public var name: String { Self.name(manifest.worker, manifest.slot) }
+
+  init(manifest: WorkerManifest, settings: Settings, status: StatusPage, log: Logger, signals: CInt) {
+    self.manifest = manifest
+    self.settings = settings
+    self.status = status
+    self.log = log
+    self.signals = signals
+  }
+
+  /// The value of the label `worker`. Only connection workers are several.
+  public static func name(_ worker: String, _ slot: Int) -> String {
+    worker == "connections" ? "\(worker).\(slot)" : worker
+  }
+
+  /// The event ring that this worker writes.
+  public func eventWriter() throws(IPCError) -> EventWriter {
+    for grant in manifest.events {
+      switch grant.role {
+      case .write(let wake), .writeAndRead(_, let wake):
+        return EventWriter(try RingWriter(attaching: grant.fd, wake: wake), name: grant.name)
+      case .read, .inspect: continue
+      }
+    }
+    throw .invalid("the manifest of \(name) grants no event ring to write")
+  }
+}
+
+public enum WorkerProcess {
+  /// Exit status of a worker that could not start or go on (EX_SOFTWARE).
+  private static let failure: CInt = 70
+
+  /// A worker's whole life. `body` returns when the worker has ended in order; what it throws is logged and is a crash.
+  ///
+  /// - Parameter worker: the kind that this executable is.
+  public static func run(_ worker: String, _ body: (WorkerContext) throws -> Void) -> Never {
+    do {
+      let context = try birth(worker)
+      do {
+        try body(context)
+      } catch {
+        context.log.critical("the worker can't go on", metadata: ["reason": "\(error)"])
+        exit(failure)
+      }
+    } catch {
+      var line = "rig-\(worker): \(error)\n"
+      line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+      exit(failure)
+    }
+    exit(0)
+  }
+
+  private static func birth(_ worker: String) throws(IPCError) -> WorkerContext {
+    let manifest = try WorkerManifest.inherited()
+    guard manifest.worker == worker else {
+      throw .invalid("the manifest is for a worker \"\(manifest.worker)\", this executable is \"\(worker)\"")
+    }
+    // The signal is bound to the supervisor's thread; if it has died meanwhile, nobody would send it.
+    guard rig_set_parent_death_signal(SIGKILL) == 0 else { throw .system(call: "prctl", errno: errno) }
+    guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
+    signal(SIGPIPE, SIG_IGN)
+    let stopping = [SIGTERM, SIGINT]
+    let blocked = rig_block_signals(stopping, CInt(stopping.count))
+    guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }
+    let signals = rig_signalfd(stopping, CInt(stopping.count))
+    guard signals >= 0 else { throw .system(call: "signalfd", errno: errno) }
+
+    let settings = try decode(manifest.settings)
+    let status = try StatusPage(attaching: manifest.status)
+    status.beginGeneration(pid: getpid())
+    return WorkerContext(
+      manifest: manifest, settings: settings, status: status, log: logger(manifest, settings), signals: signals)
+  }
+
+  private static func decode(_ json: Data) throws(IPCError) -> Settings {
+    do {
+      return try JSONDecoder().decode(Settings.self, from: json)
+    } catch {
+      // The error's own text could quote a secret.
+      throw .invalid("the settings in the manifest can't be decoded")
+    }
+  }
+
+  private static func logger(_ manifest: WorkerManifest, _ settings: Settings) -> Logger {
+    let output = LogOutput(worker: manifest.worker, slot: manifest.slot, format: settings.logFormat)
+    let level = Logger.Level(rawValue: settings.logLevel) ?? .info
+    return Logger(label: manifest.worker) { _ in WorkerLogHandler(output: output, logLevel: level) }
+  }
+}
