@@ -34,7 +34,8 @@ final class Listeners {
     ] {
       if let descriptor = inherited.removeValue(forKey: name) {
         entries.append(
-          Entry(name: name, socket: ListeningSocket(adopting: Descriptor(owning: descriptor)), isInherited: true))
+          Entry(
+            name: name, socket: ListeningSocket(adopting: Descriptor(owning: descriptor)), isInherited: true))
         continue
       }
       do {

@@ -1,6 +1,7 @@
 // A listening TCP socket, opened here and inherited by the workers that accept from it. It stays open over every restart
 // of a worker, so that connections wait in its queue instead of being refused.
 
+import CLinux
 import Glibc
 import IPC
 
@@ -51,7 +52,7 @@ struct ListeningSocket: ~Copyable {
     }
     var hints = addrinfo()
     hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE
-    hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
+    hints.ai_socktype = CInt(RIG_SOCK_STREAM)
     var found: UnsafeMutablePointer<addrinfo>?
     let lookup = getaddrinfo(host, String(port), &hints, &found)
     guard lookup == 0, let found else {
@@ -59,8 +60,7 @@ struct ListeningSocket: ~Copyable {
     }
     defer { freeaddrinfo(found) }
 
-    let flags = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-    let number = socket(found.pointee.ai_family, flags, 0)
+    let number = rig_stream_socket(found.pointee.ai_family)
     guard number >= 0 else { throw failure(errno) }
     let descriptor = Descriptor(owning: number)
     // A former gateway's connections in TIME_WAIT don't keep a new one from its port.

@@ -20,7 +20,8 @@ public final class EventIntake {
   private let refused: Metric?
   private let ringFull: Metric?
   private let duration: Histogram
-  private var isUnpublished = false
+  /// Whether something has been appended that isn't visible yet.
+  public private(set) var hasUnpublished = false
 
   /// - Parameter source: value of the label `source`.
   public init(settings: Settings, writer: EventWriter, status: StatusPage, source: String = "http") {
@@ -67,8 +68,8 @@ public final class EventIntake {
   /// Makes everything appended visible. True if there was something.
   @discardableResult
   public func publish() -> Bool {
-    guard isUnpublished else { return false }
-    isUnpublished = false
+    guard hasUnpublished else { return false }
+    hasUnpublished = false
     writer.publish()
     return true
   }
@@ -90,7 +91,7 @@ public final class EventIntake {
     guard !events.isEmpty else { return }
     switch writer.appendAll(events) {
     case .appended:
-      isUnpublished = true
+      hasUnpublished = true
       accepted?.add(Int64(events.count))
     case .full:
       ringFull?.add()

@@ -16,6 +16,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+// The whole-module compiler doesn't find the original's name: several modules see the header that defines it.
+enum { RIG_SOCK_STREAM = SOCK_STREAM };
+
+/// A new TCP socket of an address family, non-blocking and close-on-exec.
+static inline int rig_stream_socket(int family) {
+  return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
 /// A new epoll set, close-on-exec.
 static inline int rig_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
 

@@ -8,10 +8,6 @@
 #ifndef RIG_CLINUX_PROCESS_H
 #define RIG_CLINUX_PROCESS_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
-
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -25,8 +25,10 @@ final class EventsRoute {
 
   /// Makes everything appended visible, and lets this worker's own turn come.
   func publish() {
-    // This worker needs no wake-up: its turn is scheduled.
+    guard intake.hasUnpublished else { return }
+    // This worker needs no wake-up: its turn is scheduled. Awake without a turn to come it would miss the next event.
     hub.events.rings.declareAwake()
-    if intake.publish() { hub.scheduleTurn() }
+    intake.publish()
+    hub.scheduleTurn()
   }
 }
