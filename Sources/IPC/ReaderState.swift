@@ -22,7 +22,8 @@ struct ReaderState {
 
   /// The state of a reader that has committed up to `cursor`, which lies within `bounds`. Fills the index.
   init(
-    at cursor: UInt64, _ bounds: RingBounds, _ segment: RingSegment, _ history: RingHistory, resetPending: Bool
+    at cursor: UInt64, _ bounds: RingBounds, _ segment: RingSegment, _ history: RingHistory,
+    resetPending: Bool
   ) throws(IPCError) {
     position = cursor
     offset = RingLayout.offset(of: cursor, capacity: segment.capacity)
@@ -35,8 +36,11 @@ struct ReaderState {
     } else if cursor == RingLayout.base(of: bounds.epoch) {
       sequence = cursor
     } else {
-      // Nothing retained lies before the cursor; what comes next tells what came last.
-      var walk = RingWalk(from: cursor, to: bounds.tail, in: segment)
+      // Nothing retained lies before the cursor; what comes next tells what came last. The bounds of before won't do:
+      // if everything before the cursor was given up during the walk, something has been published since.
+      let now = try segment.bounds()
+      guard now.epoch == bounds.epoch else { throw .reset }
+      var walk = RingWalk(from: cursor, to: now.tail, in: segment)
       guard let record = try walk.next() else {
         throw .corrupt("ring is empty at position \(cursor), which only a new ring can be")
       }

@@ -33,6 +33,9 @@ public struct RingUsage: Sendable, Equatable {
   public let writerGeneration: UInt64
   /// The registered readers, by slot.
   public let readers: [Reader]
+
+  /// Records published since the ring was made or reset.
+  public var records: UInt64 { tailSequence & RingLayout.withinEpoch }
 }
 
 /// Reads the figures of one ring; any number of inspectors, in any process.

@@ -32,6 +32,7 @@ public final class RingReader {
   /// Cost: one pass over the retained records that lie behind the cursor.
   ///
   /// - Parameter fd: the segment; not closed, and not needed any more afterwards.
+  /// - Throws: `.reset` or `.corrupt` if the ring is formatted anew at this very moment: attach again.
   public convenience init(attaching fd: CInt, slot: Int) throws(IPCError) {
     try self.init(segment: RingSegment(mapping: fd, access: .header), slot: slot)
   }
@@ -75,8 +76,8 @@ public final class RingReader {
   /// The next published record, or nil if there is none. No system call, no allocation.
   ///
   /// - Throws: `.corrupt` if a bound, a sequence or a check doesn't hold: the writer can't be trusted, and every
-  ///   further call says the same until the ring is reset. `.reset` once after a reset; reading then goes on at the
-  ///   new start. What was published before and not read is gone.
+  ///   further call says the same until the ring is reset. `.reset` once after a reset, at the latest after the next
+  ///   `commit`; reading then goes on at the new start. What was published before and not read is gone.
   @inlinable @inline(__always)
   public func next() throws(IPCError) -> RingRecord? {
     let state = state
@@ -105,12 +106,13 @@ public final class RingReader {
   }
 
   /// Everything returned so far has had its effect: a successor will not see it again, and the writer may
-  /// overwrite it. One store.
+  /// overwrite it. One store; the next `next` looks at the tail anew, and so learns of a reset.
   @inlinable @inline(__always)
   public func commit() {
     let position = state.pointee.position
     guard position != state.pointee.committed else { return }
     state.pointee.committed = position
+    state.pointee.tail = position
     rig_store_release(line + RingLayout.cursorOffset, position)
   }
 
@@ -152,7 +154,8 @@ public final class RingReader {
     guard RingLayout.epoch(of: tail) == state.pointee.epoch else { throw changedEpoch(tail) }
     guard tail > position, tail - position <= UInt64(segment.capacity), tail % 8 == 0 else {
       throw .corrupt(
-        "ring tail is \(tail), expected a multiple of 8 from \(position) to \(segment.capacity) bytes behind it")
+        "ring tail is \(tail), expected a multiple of 8 from \(position) to \(segment.capacity) bytes behind it"
+      )
     }
     let head = rig_load_acquire(segment.base + RingLayout.headOffset)
     guard head <= position else {

@@ -25,24 +25,23 @@ extension RingReader {
   ///
   /// - Parameter body: sees a private copy of the record, valid during the call; returns false to stop. It must not
   ///   call this reader.
-  public func replay(after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool) throws(IPCError) -> Replay {
+  public func replay(after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool) throws(IPCError) -> Replay
+  {
     let last = min(through, state.pointee.sequence)
     guard after < last else { return .complete }
     let cursor = state.pointee.position
     let head = rig_load_acquire(segment.base + RingLayout.headOffset)
-    guard head <= cursor else { return .lost(firstAvailable: try firstAvailable(from: head)) }
+    guard head <= cursor else { return .lost(firstAvailable: try firstAvailable()) }
 
     var expected = after &+ 1
-    let start = history.entry(atOrBefore: expected, head: head)?.position ?? head
-    guard RingLayout.epoch(of: start) == state.pointee.epoch, start % 8 == 0,
-      cursor - start <= UInt64(segment.capacity)
-    else { throw .corrupt("ring head is \(head), expected at most \(segment.capacity) bytes before \(cursor)") }
-
-    var walk = HistoryWalk(from: start, to: cursor, in: segment)
+    var walk = try walk(from: history.entry(atOrBefore: expected, head: head)?.position ?? head)
     while true {
       switch try walk.next() {
       case .overtaken(let head):
-        return .lost(firstAvailable: try firstAvailable(from: head))
+        let available = try firstAvailable()
+        guard available <= expected else { return .lost(firstAvailable: available) }
+        // Only the way to the record was overwritten. Head only grows, up to the cursor: this comes to an end.
+        walk = try self.walk(from: head)
       case .end:
         throw .corrupt("record sequence \(expected) is missing before position \(cursor)")
       case .record(let header, let position, let offset):
@@ -55,8 +54,8 @@ extension RingReader {
           return .lost(firstAvailable: header.sequence)
         }
         let bytes = scratch.copy(from: segment.data + offset + RecordHeader.bytes, count: Int(header.length))
-        if let head = HistoryWalk.head(ifPast: position, in: segment) {
-          return .lost(firstAvailable: try firstAvailable(from: head))
+        if HistoryWalk.head(ifPast: position, in: segment) != nil {
+          return .lost(firstAvailable: try firstAvailable())
         }
         let record = RingRecord(
           sequence: expected, type: header.type, bytes: bytes, end: position &+ UInt64(header.size))
@@ -67,8 +66,19 @@ extension RingReader {
     }
   }
 
-  /// The sequence of the oldest record that is retained at `head` or behind it, at this moment.
-  private func firstAvailable(from head: UInt64) throws(IPCError) -> UInt64 {
+  /// A walk over what this reader has passed, from `start` on, which is or was head or behind it.
+  private func walk(from start: UInt64) throws(IPCError) -> HistoryWalk {
+    let position = state.pointee.position
+    guard RingLayout.epoch(of: start) == state.pointee.epoch, start % 8 == 0, start <= position,
+      position - start <= UInt64(segment.capacity)
+    else {
+      throw .corrupt("ring head is \(start), expected at most \(segment.capacity) bytes before \(position)")
+    }
+    return HistoryWalk(from: start, to: position, in: segment)
+  }
+
+  /// The sequence of the oldest record that is retained at this moment.
+  private func firstAvailable() throws(IPCError) -> UInt64 {
     var bounds = try segment.bounds()
     // Each turn the writer has moved head on; it can't do that for ever without this reader.
     let attempts = 1000

@@ -129,6 +129,7 @@ struct RingSegment {
     let offset = RingLayout.offset(of: position, capacity: capacity)
     let word = rig_racy_load(data + offset)
     return .corrupt(
-      "record at position \(position) has the header word \(word), expected a record with sequence \(sequence)")
+      "record at position \(position) has the header word \(word), expected a record with sequence \(sequence)"
+    )
   }
 }

@@ -18,9 +18,9 @@ extension RingWriter {
   func makeRoom(for size: Int) -> Bool {
     let toEnd = capacity - state.pointee.offset
     let padding = size > toEnd ? toEnd : 0
-    let end = state.pointee.position + UInt64(padding + size)
+    let end = state.pointee.position &+ UInt64(padding + size)
     if end > state.pointee.writableEnd {
-      guard advanceHead(to: end - UInt64(capacity)) else {
+      guard advanceHead(to: end &- UInt64(capacity)) else {
         wakeSleepers(.all)
         return false
       }
@@ -31,7 +31,7 @@ extension RingWriter {
         length: UInt32(truncatingIfNeeded: padding), type: RecordHeader.paddingType, sequence: 0,
         position: position)
       rig_store_relaxed(segment.data + state.pointee.offset, word)
-      state.pointee.position = position + UInt64(padding)
+      state.pointee.position = position &+ UInt64(padding)
       state.pointee.offset = 0
     }
     return true
@@ -41,7 +41,7 @@ extension RingWriter {
   private func advanceHead(to needed: UInt64) -> Bool {
     // Never past the last published record: it carries the sequence to a successor.
     var limit = min(state.pointee.slowest, state.pointee.lastPublished)
-    let wanted = needed + UInt64(capacity / Self.headAdvanceShare)
+    let wanted = needed &+ UInt64(capacity / Self.headAdvanceShare)
     if limit < wanted {
       state.pointee.slowest = slowestReaderPosition()
       limit = min(state.pointee.slowest, state.pointee.lastPublished)
@@ -65,7 +65,7 @@ extension RingWriter {
       if offset == capacity { offset = 0 }
     }
     state.pointee.head = head
-    state.pointee.writableEnd = head + UInt64(capacity)
+    state.pointee.writableEnd = head &+ UInt64(capacity)
     rig_store_release(segment.base + RingLayout.headOffset, head)
     // Head is visible before any byte that is written from here on.
     rig_fence_release()

@@ -145,7 +145,7 @@ public final class RingWriter {
   func commitTail() {
     let position = state.pointee.position
     rig_store_relaxed(
-      segment.base + RingLayout.publishedSequenceOffset, state.pointee.sequence - 1)
+      segment.base + RingLayout.publishedSequenceOffset, state.pointee.sequence &- 1)
     // Release: the records are there before the tail says so. Sequentially consistent, as is the load of the
     // asleep flag that follows: either this writer sees the flag, or the reader sees this tail.
     _ = rig_exchange_seq_cst(segment.base + RingLayout.tailOffset, position)

@@ -113,6 +113,7 @@ extension StatusPage {
   /// Whether the bytes may be a key: 1 to 200 of them, no control characters (a line feed would end the line of
   /// /metrics).
   private static func isSeries(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    !bytes.isEmpty && bytes.count <= StatusLayout.maximumKeyBytes && bytes.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
+    !bytes.isEmpty && bytes.count <= StatusLayout.maximumKeyBytes
+      && bytes.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
   }
 }

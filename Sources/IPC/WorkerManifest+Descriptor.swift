@@ -53,16 +53,23 @@ extension WorkerManifest {
     var json = [UInt8](repeating: 0, count: size)
     let read = json.withUnsafeMutableBytes { pread(fd, $0.baseAddress, size, 0) }
     guard read == size else { throw .system(call: "pread", errno: errno) }
-    let manifest: WorkerManifest
+    // The format first: a manifest of another one may have nothing else in common with this one.
+    let format = try decode(Format.self, json).format
+    guard format == 1 else { throw .unknownLayout(found: UInt64(clamping: format), known: 1...1) }
+    return try decode(WorkerManifest.self, json)
+  }
+
+  private struct Format: Decodable {
+    var format: Int
+  }
+
+  private static func decode<Value: Decodable>(_ type: Value.Type, _ json: [UInt8]) throws(IPCError) -> Value
+  {
     do {
-      manifest = try JSONDecoder().decode(WorkerManifest.self, from: Data(json))
+      return try JSONDecoder().decode(type, from: Data(json))
     } catch {
       throw .invalid("the manifest can't be decoded: \(error)")
     }
-    guard manifest.format == 1 else {
-      throw .unknownLayout(found: UInt64(clamping: manifest.format), known: 1...1)
-    }
-    return manifest
   }
 
   private static func writeAll(_ data: Data, to fd: CInt) throws(IPCError) {

@@ -39,7 +39,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
 
   public init(
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
-    listeners: [String: CInt], events: [RingGrant], requests: [RingGrant], peers: [Peer], supervisorPid: Int32,
+    listeners: [String: CInt], events: [RingGrant], requests: [RingGrant], peers: [Peer],
+    supervisorPid: Int32,
     release: String
   ) {
     self.worker = worker

@@ -128,7 +128,9 @@ struct RingFullTests {
     var random = SplitMix(seed: seed)
     var seen = [UInt64](repeating: 0, count: readers.count)
     while writer.nextSequence < 20_000 {
-      if case .appended = writer.append(type: 1, length: 8, { $0.storeBytes(of: writer.nextSequence, as: UInt64.self) }) {
+      if case .appended = writer.append(
+        type: 1, length: 8, { $0.storeBytes(of: writer.nextSequence, as: UInt64.self) })
+      {
         if Bool.random(using: &random) { writer.publish() }
         continue
       }

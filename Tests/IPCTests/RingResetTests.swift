@@ -15,6 +15,7 @@ struct RingResetTests {
     _ = try readers[0].all()
     readers[0].commit()
     _ = try readers[1].next()
+    readers[1].commit()
 
     try Ring.reset(ring.fd)
     let successor = try ring.writer()
@@ -28,6 +29,21 @@ struct RingResetTests {
     }
     #expect(try ring.usage().usedBytes == 0)
     #expect(try ring.usage().epoch == 1)
+  }
+
+  @Test("is told to a reader in the middle of a batch after its next commit")
+  func toldAfterCommit() throws {
+    let ring = try TestRing()
+    let writer = try ring.writer()
+    let reader = try ring.reader()
+    for value in 1...5 as ClosedRange<UInt8> { writer.send(value) }
+    #expect(try reader.next()?.sequence == 1)
+    try Ring.reset(ring.fd)
+    #expect(
+      try reader.next()?.sequence == 2, "the batch was seen before the reset, and nobody has written since")
+    reader.commit()
+    #expect(throws: IPCError.reset) { try reader.next() }
+    #expect(try reader.next() == nil)
   }
 
   @Test("raises sequences above everything published before, time and again")

@@ -25,7 +25,9 @@ struct RingRestartTests {
     #expect(try reader.all().map { [UInt8($0.sequence), $0.bytes[0]] } == [[1, 1], [2, 4]])
   }
 
-  @Test("finds head and sequence as they were, at every moment of a writer's life", arguments: [21, 22] as [UInt64])
+  @Test(
+    "finds head and sequence as they were, at every moment of a writer's life",
+    arguments: [21, 22] as [UInt64])
   func everyMoment(seed: UInt64) throws {
     let ring = try TestRing(capacity: 4096)
     var writer = try ring.writer()
@@ -35,7 +37,8 @@ struct RingRestartTests {
     var read: UInt64 = 0
     for step in 0..<30_000 {
       switch Int.random(in: 0..<8, using: &random) {
-      case 0...3: writer.append([UInt8](repeating: UInt8(step % 251), count: Int.random(in: 0...512, using: &random)))
+      case 0...3:
+        writer.append([UInt8](repeating: UInt8(step % 251), count: Int.random(in: 0...512, using: &random)))
       case 4...5:
         writer.publish()
         published = writer.nextSequence - 1
@@ -92,6 +95,24 @@ struct RingRestartTests {
     let successor = try ring.reader()
     #expect(successor.lastSequence == last)
     #expect(try successor.next()?.sequence == last + 1)
+  }
+
+  @Test("knows its last sequence although the writer overtakes it while it attaches")
+  func overtakenWhileAttaching() throws {
+    let ring = try TestRing(capacity: 4096)
+    let writer = try ring.writer()
+    let reader = try ring.reader()
+    while writer.send(1, count: 48) {}
+    _ = try reader.all()
+    reader.commit()
+    let segment = reader.segment
+    let before = try segment.bounds()
+    // Now everything up to the cursor is given up; at `before` it was the tail, too.
+    while writer.send(2, count: 48) {}
+    let cursor = try segment.bounds().head
+    try #require(cursor == before.tail)
+    let state = try ReaderState(at: cursor, before, segment, RingHistory(of: segment), resetPending: false)
+    #expect(state.sequence == reader.lastSequence)
   }
 
   @Test("sees what its predecessor had published and is retained")

@@ -48,7 +48,8 @@ struct RingTests {
     let largest = [UInt8](repeating: 3, count: writer.maximumPayload)
     writer.append(largest)
     #expect(writer.append(largest + [0]) == .tooLarge)
-    #expect(writer.append(type: 1, length: -1) { _ in Issue.record("called for a negative length") } == .tooLarge)
+    #expect(
+      writer.append(type: 1, length: -1) { _ in Issue.record("called for a negative length") } == .tooLarge)
     #expect(writer.append([1], type: 0) == .tooLarge, "type 0 is the ring's own")
     #expect(writer.nextSequence == 2)
     writer.publish()
@@ -63,7 +64,8 @@ struct RingTests {
     var expected: [Seen] = []
     var sent = 0
     while sent < 20_000 {
-      let bytes = (0..<Int.random(in: 0...Int.random(in: 0...1024, using: &random), using: &random)).map { _ in
+      let bytes = (0..<Int.random(in: 0...Int.random(in: 0...1024, using: &random), using: &random)).map {
+        _ in
         UInt8.random(in: 0...255, using: &random)
       }
       let type = UInt16.random(in: 1...9, using: &random)
@@ -141,6 +143,7 @@ struct RingTests {
   func usage() throws {
     let ring = try TestRing(capacity: 4096, readers: 2)
     let empty = try ring.usage()
+    #expect(empty.records == 0)
     #expect(empty.tailSequence == 0 && empty.headSequence == 1 && empty.usedBytes == 0)
 
     let writer = try ring.writer()
@@ -154,6 +157,7 @@ struct RingTests {
 
     let usage = try ring.usage()
     #expect(usage.capacity == 4096 && usage.retainedBytes == 128 && usage.usedBytes == 96)
+    #expect(usage.records == 4)
     #expect(usage.tailSequence == 4 && usage.headSequence == 1)
     #expect(usage.readers.map(\.lagBytes) == [0, 96])
     #expect(usage.readers.map(\.generation) == [1, 1] && usage.writerGeneration == 1)

@@ -11,7 +11,8 @@ struct SealTests {
   @Test("can be neither shrunk nor grown nor unsealed")
   func seals() throws {
     for fd in [
-      try Ring.create(name: "test", capacity: 4096, readers: 1).take(), try StatusPage.create(name: "test").take(),
+      try Ring.create(name: "test", capacity: 4096, readers: 1).take(),
+      try StatusPage.create(name: "test").take(),
     ] {
       defer { close(fd) }
       let seals = rig_get_seals(fd)
@@ -27,7 +28,8 @@ struct SealTests {
   @Test("is closed on exec unless it is passed on by name")
   func closeOnExec() throws {
     for fd in [
-      try Ring.create(name: "test", capacity: 4096, readers: 1).take(), try StatusPage.create(name: "test").take(),
+      try Ring.create(name: "test", capacity: 4096, readers: 1).take(),
+      try StatusPage.create(name: "test").take(),
       try EventFD.create().take(),
     ] {
       defer { close(fd) }
@@ -112,7 +114,8 @@ struct IPCErrorTests {
   @Test("says what was found and what was expected")
   func texts() {
     #expect("\(IPCError.system(call: "mmap", errno: ENOMEM))".contains("Cannot allocate memory"))
-    #expect("\(IPCError.unknownLayout(found: 3, known: 1...2))" == "layout version 3 is unknown, expected 1 to 2")
+    #expect(
+      "\(IPCError.unknownLayout(found: 3, known: 1...2))" == "layout version 3 is unknown, expected 1 to 2")
     #expect("\(IPCError.tooLarge(bytes: 9, limit: 8))".contains("9"))
     #expect("\(IPCError.corrupt("x"))".contains("x") && "\(IPCError.invalid("y"))" == "y")
     #expect(!"\(IPCError.reset)".isEmpty)

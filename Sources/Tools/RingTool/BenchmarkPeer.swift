@@ -10,6 +10,9 @@ struct BenchmarkPeer {
   private static let batch = 64
   /// The wake-up is measured of a reader that has slept this long, not of one that is just going to sleep.
   private static let restNanoseconds: UInt64 = 50_000
+  /// What payloads consist of.
+  static let word: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+  private static let byte = UInt8(truncatingIfNeeded: word)
   private static let fullTurnsBetweenChecks = 1 << 20
 
   private let ring: CInt
@@ -36,7 +39,7 @@ struct BenchmarkPeer {
     while true {
       for _ in 0..<Self.batch {
         let result = writer.append(type: 1, length: bytes) { payload in
-          payload.initializeMemory(as: UInt8.self, repeating: 0x5A)
+          payload.initializeMemory(as: UInt8.self, repeating: Self.byte)
         }
         if result == .full { break }
       }

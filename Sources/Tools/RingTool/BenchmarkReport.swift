@@ -56,12 +56,13 @@ struct BenchmarkReport {
       \(Self.rounded($0.systemCallsPerMillionRecords, 2)) system calls per million records
       """
     }
-    return (rows + [
-      """
-      wake-up: median \(Self.rounded(wakeUp.medianMicroseconds, 1)) µs, \
-      p99 \(Self.rounded(wakeUp.p99Microseconds, 1)) µs (\(wakeUp.samples) samples)
-      """
-    ]).joined(separator: "\n")
+    return
+      (rows + [
+        """
+        wake-up: median \(Self.rounded(wakeUp.medianMicroseconds, 1)) µs, \
+        p99 \(Self.rounded(wakeUp.p99Microseconds, 1)) µs (\(wakeUp.samples) samples)
+        """
+      ]).joined(separator: "\n")
   }
 
   private static func rounded(_ value: Double, _ digits: Int) -> String {

@@ -78,7 +78,9 @@ struct ToolOptions {
 
   func has(_ name: String) -> Bool { values[name] != nil }
 
-  func number<Number: FixedWidthInteger>(_ name: String, _ fallback: Number? = nil) throws(ToolError) -> Number {
+  func number<Number: FixedWidthInteger>(_ name: String, _ fallback: Number? = nil) throws(ToolError)
+    -> Number
+  {
     guard let text = values[name] else {
       guard let fallback else { throw .usage("option \(name) is missing") }
       return fallback

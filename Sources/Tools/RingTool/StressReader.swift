@@ -21,6 +21,8 @@ struct LogEntry: Equatable {
 struct StressReader {
   private static let largestBatch = 60
   private static let replayEvery: UInt64 = 8
+  /// One batch in so many rests between its log entry and its commit, so that a kill hits that gap, too.
+  private static let restEvery: UInt64 = 16
   /// No record for so long means that the test has gone wrong.
   private static let patienceMilliseconds: CInt = 20_000
 
@@ -52,6 +54,7 @@ struct StressReader {
         try append(
           LogEntry(
             process: UInt64(getpid()), first: first, last: reader.lastSequence, replayed: replayed))
+        if UInt64.random(in: 0..<Self.restEvery, using: &random) == 0 { Waiting.moment() }
         reader.commit()
       } else if reader.declareAsleep() {
         let woken = Waiting.readable(wake, milliseconds: Self.patienceMilliseconds)
@@ -113,7 +116,8 @@ struct StressReader {
   }
 
   private func verify(_ record: RingRecord, _ reader: RingReader) throws(ToolError) {
-    guard StressRecord(sequence: record.sequence, maximumPayload: reader.maximumPayload).matches(record) else {
+    guard StressRecord(sequence: record.sequence, maximumPayload: reader.maximumPayload).matches(record)
+    else {
       throw .wrongRecord("record \(record.sequence) in slot \(slot) has other bytes than its writer wrote")
     }
   }
