@@ -89,7 +89,8 @@ let package = Package(
     tests("HTTPTests", ["HTTP", "Kit", "IPC", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests("ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", nioCore, nioEmbedded]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
-    tests("ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", nioCore, nioHTTP1]),
+    tests(
+      "ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
   ]
 )

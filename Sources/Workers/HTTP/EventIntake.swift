@@ -31,9 +31,7 @@ public final class EventIntake {
     accepted = status.metric(.counter, "rig_consumed_events_total", labels: labels)
     refused = status.metric(.counter, "rig_consumed_events_failed_total", labels: labels)
     ringFull = status.metric(.counter, "rig_ring_full_total", labels: [("ring", writer.name)])
-    duration = Histogram(
-      status, "rig_consumed_event_processing_duration_milliseconds",
-      boundsNs: [10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 25_000_000])
+    duration = EventMetrics.processingDuration(status)
   }
 
   /// The answer to a submission: 202 with what was accepted, 400, 413, 415, or 503 while the log is full.

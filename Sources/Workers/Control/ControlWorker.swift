@@ -1,0 +1,144 @@
+// The life of the control worker: one event loop that answers the management port, and a thread that
+// sorts and writes what /metrics shows.
+//
+//   start ──▶ ready ──SIGTERM──▶ stopping ──▶ connections gone, or after a second ──▶ run returns
+//              └── once a second: beat, time-outs of the front (nothing else wakes an idle worker)
+
+import Glibc
+import HTTP
+import IPC
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+import Settings
+
+/// `@unchecked Sendable`: made on the main thread, then used on its loop only.
+final class ControlWorker: @unchecked Sendable {
+  private static let beatInterval = TimeAmount.seconds(1)
+  /// What clients get to finish their requests when the worker is told to stop.
+  private static let stopWithin = TimeAmount.seconds(1)
+  /// How often it is looked meanwhile whether all of them have.
+  private static let stopLook = TimeAmount.milliseconds(20)
+
+  private let context: WorkerContext
+  private let loop: EventLoop
+  private let server: HTTPServer
+  private let ended: EventLoopPromise<Void>
+  private var signals: LoopSignals?
+  private var heartbeat: RepeatedTask?
+  private var isStopping = false
+
+  /// Serves until SIGTERM or SIGINT.
+  static func run(_ context: WorkerContext) throws {
+    guard let listener = context.manifest.listeners[listenerName] else {
+      throw IPCError.invalid("the manifest has no listener \"\(listenerName)\"")
+    }
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let thread = NIOThreadPool(numberOfThreads: 1)
+    thread.start()
+    let worker = try ControlWorker(context, listener: listener, loop: group.next(), thread: thread)
+    let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
+    try thread.syncShutdownGracefully()
+    try group.syncShutdownGracefully()
+    try result.get()
+  }
+
+  private static let listenerName = "management"
+
+  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool) throws {
+    self.context = context
+    self.loop = loop
+    server = HTTPServer(
+      listening: listener, loop: loop, limits: Self.limits(context.settings),
+      responder: try Self.routes(context, loop, thread),
+      counters: HTTPCounters(status: context.status, port: Self.listenerName))
+    // The last: a promise that is never kept is a defect for NIO.
+    ended = loop.makePromise()
+  }
+
+  private static func limits(_ settings: Settings) -> HTTPLimits {
+    var limits = HTTPLimits()
+    limits.maxHeadBytes = settings.maxRequestHeadBytes
+    limits.maxBodyBytes = settings.maxEventBytes
+    return limits
+  }
+
+  private static func routes(_ context: WorkerContext, _ loop: EventLoop, _ thread: NIOThreadPool) throws
+    -> Routes
+  {
+    let manifest = context.manifest
+    let settings = context.settings
+    let pages = manifest.peers.map(WatchedPage.init)
+    let observatory = Observatory(
+      pages: pages, rings: manifest.events + manifest.requests, supervisorPid: manifest.supervisorPid,
+      release: manifest.release, errors: ScrapeErrors(status: context.status, log: context.log))
+    return Routes(
+      intake: EventIntake(
+        settings: settings, writer: try context.eventWriter(), status: context.status,
+        source: "http"),
+      health: HealthWatch(
+        pages: pages, own: context.name, isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
+        watchdogSeconds: settings.watchdogSeconds),
+      scrape: SlicedScrape(
+        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped))
+  }
+}
+
+// MARK: On the loop
+
+extension ControlWorker {
+  /// The future is fulfilled when the worker has stopped.
+  private func start() -> EventLoopFuture<Void> {
+    do {
+      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
+      }
+      server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+      try server.start()
+    } catch {
+      ended.fail(error)
+      return ended.futureResult
+    }
+    heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
+      self.context.status.beat()
+      self.server.sweep()
+    }
+    context.status.beat()
+    context.status.state = .ready
+    context.log.info("serving the management port")
+    return ended.futureResult
+  }
+
+  private func stop(_ signal: CInt) {
+    guard !isStopping else { return }
+    isStopping = true
+    context.log.info("stopping", metadata: ["signal": "\(signal)"])
+    context.status.state = .stopping
+    server.drain()
+    let deadline = NIODeadline.now() + Self.stopWithin
+    loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
+      let isLate = NIODeadline.now() >= deadline
+      guard isLate || self.server.openConnections == 0 else { return }
+      task.cancel()
+      self.finish()
+    }
+  }
+
+  /// The last that happens: what is still open is closed, what was accepted meanwhile too.
+  private func finish() {
+    heartbeat?.cancel()
+    signals?.stop()
+    server.stopAccepting().assumeIsolated().whenComplete { _ in
+      self.server.closeAll()
+      self.ended.succeed(())
+    }
+  }
+
+  /// A control worker that nobody can reach is of no use: the supervisor starts another one.
+  private func fail(_ reason: String) {
+    context.log.error("the management port can't be accepted from", metadata: ["reason": "\(reason)"])
+    heartbeat?.cancel()
+    signals?.stop()
+    ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))
+  }
+}

@@ -1,0 +1,69 @@
+// Writes families as text, for scrapers.
+//
+//   # HELP rig_connections Connections open now.
+//   # TYPE rig_connections gauge
+//   rig_connections{transport="sse",worker="connections.0"} 12
+//   # EOF                                                          OpenMetrics only
+//
+// The formats differ in a counter's name (OpenMetrics: the family is called without `_total`, its samples with it), in
+// what a help text escapes, and in the end. Pure: families in, bytes out.
+
+enum Exposition {
+  private static let counterSuffix = "_total"
+
+  /// The whole answer to a scrape.
+  static func text(_ families: [MetricFamily], _ format: ExpositionFormat) -> [UInt8] {
+    var writer = Writer(format: format)
+    let names = Set(families.map(\.name))
+    for family in families {
+      let header = header(of: family, among: names, format)
+      writer.family(header.name, header.type, HelpTexts.text(for: family.name))
+      for sample in family.samples { writer.sample(family.name, sample) }
+    }
+    if format == .openMetrics { writer.bytes.append(contentsOf: "# EOF\n".utf8) }
+    return writer.bytes
+  }
+
+  /// Name and type of a family in its format.
+  private static func header(
+    of family: MetricFamily, among names: Set<String>, _ format: ExpositionFormat
+  ) -> (name: String, type: String) {
+    guard format == .openMetrics, family.kind == .counter else { return (family.name, family.kind.rawValue) }
+    let base = String(family.name.dropLast(counterSuffix.count))
+    // A counter must end in `_total`, and no other family may have its name without: such numbers keep their name,
+    // which says more to people than the type does to machines.
+    guard family.name.hasSuffix(counterSuffix), !base.isEmpty, !names.contains(base) else {
+      return (family.name, "unknown")
+    }
+    return (base, family.kind.rawValue)
+  }
+
+  private struct Writer {
+    let format: ExpositionFormat
+    var bytes: [UInt8] = []
+
+    mutating func family(_ name: String, _ type: String, _ help: String) {
+      put("# HELP ", name, " ", escaped(help))
+      put("\n# TYPE ", name, " ", type, "\n")
+    }
+
+    mutating func sample(_ name: String, _ sample: MetricFamily.Sample) {
+      put(name, sample.suffix)
+      if !sample.labels.isEmpty { put("{", sample.labels, "}") }
+      put(" ", sample.value.text, "\n")
+    }
+
+    private func escaped(_ help: String) -> String {
+      switch format {
+      case .openMetrics: return SeriesText.escaped(help)
+      // Quotation marks stay as they are in this format.
+      case .prometheus:
+        return SeriesText.escaped(help).replacing("\\\"", with: "\"")
+      }
+    }
+
+    private mutating func put(_ texts: String...) {
+      for text in texts { bytes.append(contentsOf: text.utf8) }
+    }
+  }
+}

@@ -1,0 +1,64 @@
+// What each family means, for those who read /metrics. A family that isn't listed gets a text that says nothing wrong.
+
+enum HelpTexts {
+  /// The help text of a family, not escaped. `name` as on the pages: a counter's with `_total`.
+  static func text(for name: String) -> String { texts[name] ?? unknown }
+
+  static let unknown = "A number of the gateway's workers."
+
+  static let texts: [String: String] = [
+    // Connections and delivery
+    "rig_connections": "Connections of clients open now, by transport.",
+    "rig_connections_refused_total": "Connections that were not opened, by reason.",
+    "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
+    "rig_deliveries_total": "Events written to clients.",
+    "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
+    "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
+    "rig_events_lost_total": "Times that a client was told that events are missing.",
+
+    // Events
+    "rig_consumed_events_total": "Events taken in, by source.",
+    "rig_consumed_events_forwarded_total": "Events that at least one connection got, by type.",
+    "rig_consumed_events_failed_total": "Inputs that are no events, by source.",
+    "rig_consumed_event_processing_duration_milliseconds":
+      "Time that it takes to check events and put them into the log.",
+
+    // Kafka
+    "rig_kafka_connected": "1 while there is a connection to the brokers, else 0.",
+    "rig_kafka_consumer_lag": "Records of a partition that have not been taken in.",
+    "rig_kafka_consumer_paused": "1 while the consumer is held back by a full ring, else 0.",
+    "rig_kafka_client_restarts_total": "Times that a Kafka client was made anew after it failed.",
+    "rig_kafka_offset_commits_total": "Commits of offsets.",
+    "rig_kafka_offset_commits_failed_total": "Commits of offsets that failed.",
+    "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
+
+    // Rings
+    "rig_ring_used_bytes": "Bytes that the slowest reader of a ring has not passed.",
+    "rig_ring_capacity_bytes": "Bytes that a ring has for records.",
+    "rig_ring_retained_bytes": "Bytes of records that a ring still holds, read or not.",
+    "rig_ring_reader_lag_bytes": "Published bytes that a reader of a ring has not passed.",
+    "rig_ring_records_total": "Records published in a ring since it was made or reset.",
+    "rig_ring_full_total": "Times that a ring had no room for a record, and its source was held back.",
+    "rig_corrupt_rings_total": "Times that a ring was found to be corrupt by a reader.",
+
+    // HTTP
+    "rig_http_requests_total": "HTTP requests answered, by port and class of status.",
+    "rig_http_accepted_total": "Connections accepted, by port.",
+    "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
+    "rig_http_timeouts_total": "Requests answered 408, by port.",
+    "rig_http_open_connections": "Connections open now, by port.",
+
+    // Processes and the gateway
+    "rig_process_cpu_seconds_total": "CPU time of a process, user and system.",
+    "rig_process_resident_memory_bytes": "Resident memory of a process, shared memory included.",
+    "rig_process_open_fds": "Descriptors that a process has open.",
+    "rig_process_threads": "Threads of a process.",
+    "rig_process_start_time_seconds": "Start of a process, in seconds since 1970.",
+    "rig_worker_heartbeat_age_seconds": "Time since a worker's event loop last said that it turns.",
+    "rig_worker_restarts_total": "Restarts of a worker, by reason.",
+    "rig_worker_up": "1 while a worker serves, else 0.",
+    "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
+    "rig_build_info": "The release of the gateway; always 1.",
+    "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",
+  ]
+}

@@ -1,0 +1,124 @@
+// Everything that a scrape looks at, as steps of about a tenth of a millisecond:
+//
+//   status pages   the workers' own numbers        │  one step each, and no system call but for
+//   rings          fill and lag of each            │  what a process costs
+//   processes      /proc of workers, supervisor    │
+//
+// It only looks: a crashed or hung worker's numbers come out like all others. What can't be read costs its own lines.
+
+import Glibc
+import IPC
+import Kit
+
+final class Observatory {
+  private let pages: [WatchedPage]
+  private let rings: [WatchedRing]
+  private let supervisorPid: Int32
+  private let release: String
+  private let proc: ProcFS
+  private let errors: ScrapeErrors
+
+  init(
+    pages: [WatchedPage], rings: [WorkerManifest.RingGrant], supervisorPid: Int32, release: String,
+    proc: ProcFS = ProcFS(), errors: ScrapeErrors
+  ) {
+    self.pages = pages
+    self.rings = rings.map(WatchedRing.init)
+    self.supervisorPid = supervisorPid
+    self.release = release
+    self.proc = proc
+    self.errors = errors
+  }
+
+  /// The steps of one scrape, in order.
+  var steps: [SlicedScrape.Step] {
+    var steps: [SlicedScrape.Step] = []
+    for ring in rings { steps.append { self.look(at: ring, &$0) } }
+    steps.append { self.lookAtGateway(&$0) }
+    for page in pages where page.isWorker { steps.append { self.lookAtProcess(of: page, &$0) } }
+    for page in pages { steps.append { self.look(at: page, &$0) } }
+    return steps
+  }
+
+  /// Series that were left out of a scrape.
+  func dropped(_ series: Int) {
+    let part = "series"
+    if series > 0 {
+      errors.failed(part, "\(series) series are malformed, or more than \(FamilyCollector.maximumSeries)")
+    } else {
+      errors.succeeded(part)
+    }
+  }
+
+  private func look(at page: WatchedPage, _ families: inout FamilyCollector) {
+    let part = "status.\(page.name)"
+    do {
+      for metric in try page.page().metrics() { families.add(metric.kind, metric.series, metric.value) }
+      errors.succeeded(part)
+    } catch {
+      errors.failed(part, error.description)
+    }
+  }
+
+  private func look(at ring: WatchedRing, _ families: inout FamilyCollector) {
+    do {
+      try ring.put(into: &families)
+      errors.succeeded(ring.name)
+    } catch {
+      errors.failed(ring.name, error.description)
+    }
+  }
+
+  private func lookAtGateway(_ families: inout FamilyCollector) {
+    families.set(.gauge, "rig_build_info", [("version", release)], .integer(1))
+    proc.figures(of: supervisorPid, childOf: nil)?.put(into: &families, worker: WatchedPage.supervisorName)
+  }
+
+  private func lookAtProcess(of page: WatchedPage, _ families: inout FamilyCollector) {
+    guard let sighting = page.sighting(), sighting.pid > 0 else { return }
+    let now = MonotonicTime.now()
+    let age = now > sighting.heartbeatNs ? now - sighting.heartbeatNs : 0
+    families.set(
+      .gauge, "rig_worker_heartbeat_age_seconds", [("worker", page.name)],
+      .real(Double(age) / Double(Health.nsPerSecond)))
+    // Our own parent is known to be the supervisor, or this process would have ended.
+    let parent = sighting.pid == getpid() ? nil : supervisorPid
+    proc.figures(of: sighting.pid, childOf: parent)?.put(into: &families, worker: page.name)
+  }
+}
+
+/// A ring, attached when it can be.
+private final class WatchedRing {
+  let name: String
+  private let descriptor: CInt
+  private var inspector: RingInspector?
+
+  init(_ grant: WorkerManifest.RingGrant) {
+    name = grant.name
+    descriptor = grant.fd
+    inspector = try? RingInspector(attaching: descriptor)
+  }
+
+  func put(into families: inout FamilyCollector) throws(IPCError) {
+    let usage = try attached().usage()
+    let labels = [(name: "ring", value: name)]
+    families.set(.gauge, "rig_ring_capacity_bytes", labels, .integer(Int64(usage.capacity)))
+    families.set(.gauge, "rig_ring_used_bytes", labels, .integer(Int64(usage.usedBytes)))
+    families.set(.gauge, "rig_ring_retained_bytes", labels, .integer(Int64(usage.retainedBytes)))
+    families.set(.counter, "rig_ring_records_total", labels, .integer(Int64(clamping: usage.records)))
+    for reader in usage.readers {
+      // Reader slots of all rings are numbered by connection worker.
+      let reading = WorkerContext.name("connections", reader.slot)
+      families.set(
+        .gauge, "rig_ring_reader_lag_bytes", labels + [(name: "reader", value: reading)],
+        .integer(Int64(reader.lagBytes)))
+    }
+  }
+
+  private func attached() throws(IPCError) -> RingInspector {
+    if let inspector { return inspector }
+    let inspector = try RingInspector(attaching: descriptor)
+    self.inspector = inspector
+    return inspector
+  }
+}

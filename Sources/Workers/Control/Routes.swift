@@ -1,0 +1,90 @@
+// What the management port answers. Everything here is open to whoever reaches the port: the port is for services and
+// operators, and is not to be exposed.
+//
+//   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
+//   GET HEAD  /health                        "OK" or 503, for RIG's users
+//   GET HEAD  /livez  /readyz                JSON, naming each part
+//   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
+
+import HTTP
+import NIOCore
+import NIOHTTP1
+
+/// How the management port takes events in; the worker's is an EventIntake.
+protocol MessageIntake: AnyObject {
+  func respond(to request: HTTPRequest) -> HTTPResponse
+  /// Makes visible what was answered 202 in this turn.
+  @discardableResult func publish() -> Bool
+}
+
+extension EventIntake: MessageIntake {}
+
+final class Routes: Responder {
+  private enum Resource {
+    case messages, health, livez, readyz, metrics
+
+    var methods: [HTTPMethod] { self == .messages ? [.POST] : [.GET, .HEAD] }
+  }
+
+  private static let table: [String: Resource] = [
+    "/v3/messages": .messages, "/v2/messages": .messages,
+    "/health": .health, "/livez": .livez, "/readyz": .readyz, "/metrics": .metrics,
+  ]
+  /// Bytes of a path that are repeated in an answer.
+  private static let maxPathShown = 200
+
+  private let intake: any MessageIntake
+  private let health: HealthWatch
+  private let scrape: SlicedScrape
+
+  init(intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape) {
+    self.intake = intake
+    self.health = health
+    self.scrape = scrape
+  }
+
+  func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    guard let resource = Self.table[request.path] else {
+      let path = request.path.prefix(Self.maxPathShown)
+      return .response(.problem(.notFound, "there is nothing at \(path) on the management port"))
+    }
+    guard resource.methods.contains(request.method) else {
+      return .response(.methodNotAllowed(request.method, allowed: resource.methods))
+    }
+    switch resource {
+    case .messages: return .response(intake.respond(to: request))
+    case .health: return .response(Self.answer(brief: health.readiness()))
+    case .livez: return .response(Self.answer(health.liveness()))
+    case .readyz: return .response(Self.answer(health.readiness()))
+    case .metrics:
+      let format = ExpositionFormat(accept: request.headers["accept"])
+      return .later(scrape.text(format).map { Self.answer($0, format) })
+    }
+  }
+
+  func turnWillFlush() {
+    intake.publish()
+  }
+
+  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+
+  private static func answer(brief report: HealthReport) -> HTTPResponse {
+    var response =
+      report.isAvailable
+      ? HTTPResponse.text("OK")
+      : .text("unhealthy: \(report.unavailable.joined(separator: ", "))", status: .serviceUnavailable)
+    response.headers.add(contentsOf: fresh)
+    return response
+  }
+
+  private static func answer(_ report: HealthReport) -> HTTPResponse {
+    .json(report.json, status: report.isAvailable ? .ok : .serviceUnavailable, headers: fresh)
+  }
+
+  private static func answer(_ body: ByteBuffer, _ format: ExpositionFormat) -> HTTPResponse {
+    var headers = fresh
+    headers.add(name: "content-type", value: format.contentType)
+    headers.add(name: "vary", value: "accept")
+    return HTTPResponse(status: .ok, headers: headers, body: body)
+  }
+}

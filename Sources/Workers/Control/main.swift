@@ -1,0 +1,7 @@
+// rig-control: the management port. Started by the supervisor, never by hand.
+
+import Kit
+
+WorkerProcess.run("control") { context in
+  try ControlWorker.run(context)
+}

@@ -1,0 +1,223 @@
+// The management port over a real socket, with the pages and rings of a whole gateway.
+
+import Glibc
+import IPC
+import Kit
+import Settings
+import Testing
+
+@testable import Control
+
+@Suite(.serialized) struct RoutesTests {
+  private static let event =
+    #"{"specversion":"1.0","type":"greeting","source":"/test","id":"1","data":{"a":1}}"#
+  private static let structured = "application/cloudevents+json"
+
+  @Test(
+    "A message becomes visible in the ring before its 202 is written",
+    arguments: ["/v3/messages", "/v2/messages"])
+  func message(_ path: String) async throws {
+    let gateway = try TestGateway()
+    let reader = try RingReader(attaching: try gateway.ring("events.control"), slot: 0)
+    try await gateway.served { client in
+      let answer = try client.post(path, Self.event, type: Self.structured)
+      #expect(answer.status == 202)
+      #expect(answer.body.contains("greeting"))
+      let record = try #require(try reader.next())
+      #expect(EventRecord(ring: record)?.isAddressed == false)
+      #expect(EventRecord(ring: record).map { String(decoding: $0.typeBytes, as: UTF8.self) } == "greeting")
+      #expect(try reader.next() == nil)
+    }
+  }
+
+  @Test("What is no event is refused with the reason")
+  func refused() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let answer = try client.post(
+        "/v3/messages", #"{"specversion":"1.0","source":"/x","id":"1"}"#, type: Self.structured)
+      #expect(answer.status == 400)
+      #expect(answer.header("content-type") == "application/problem+json")
+      #expect(answer.body.contains("type"))
+      #expect(try client.get("/metrics").value(#"rig_ring_records_total{ring="events.control"}"#) == "0")
+    }
+  }
+
+  @Test(
+    "Resources name the methods that they have",
+    arguments: [
+      ("GET", "/v3/messages", "POST"), ("DELETE", "/v2/messages", "POST"), ("POST", "/health", "GET, HEAD"),
+      ("PUT", "/metrics", "GET, HEAD"), ("DELETE", "/readyz", "GET, HEAD"),
+      ("OPTIONS", "/livez", "GET, HEAD"),
+    ])
+  func methods(_ method: String, _ path: String, _ allowed: String) async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let answer = try client.ask(method, path)
+      #expect(answer.status == 405)
+      #expect(answer.header("allow") == allowed)
+      #expect(answer.header("content-type") == "application/problem+json")
+    }
+  }
+
+  @Test(
+    "Everything else is 404 and named",
+    arguments: ["/", "/v3/apis", "/health/", "/v3/messages/1", "/Metrics"])
+  func notFound(_ path: String) async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let answer = try client.get(path)
+      #expect(answer.status == 404)
+      #expect(answer.header("content-type") == "application/problem+json")
+      #expect(answer.body.contains(path.replacing("/", with: "\\/")) || answer.body.contains(path))
+    }
+  }
+
+  @Test("A gateway whose workers are all ready is healthy, on every probe, with GET and HEAD")
+  func healthy() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let health = try client.get("/health")
+      #expect(health.status == 200)
+      #expect(health.body == "OK")
+      #expect(health.header("content-type")?.hasPrefix("text/plain") == true)
+      let ready = try client.get("/readyz")
+      #expect(ready.status == 200)
+      #expect(ready.header("content-type") == "application/json")
+      #expect(
+        ready.body.hasPrefix(
+          #"{"status":"ok","parts":[{"name":"connections.0","status":"ok","state":"ready""#))
+      #expect(!ready.body.contains("supervisor"))
+      #expect(!ready.body.contains("kafka"))
+      for path in ["/health", "/livez", "/readyz", "/metrics"] {
+        let head = try client.ask("HEAD", path)
+        #expect(head.status == 200 && head.body.isEmpty)
+        #expect(head.header("content-length").flatMap(Int.init) ?? 0 > 0)
+      }
+    }
+  }
+
+  @Test("A worker that isn't ready makes the gateway unavailable, and is named; this process lives on")
+  func unhealthy() async throws {
+    let gateway = try TestGateway()
+    try gateway.page("connections.1").state = .draining
+    try await gateway.served { client in
+      let health = try client.get("/health")
+      #expect(health.status == 503)
+      #expect(health.body == "unhealthy: connections.1")
+      let ready = try client.get("/readyz")
+      #expect(ready.status == 503)
+      #expect(ready.body.contains(#""name":"connections.1","status":"unavailable","state":"draining""#))
+      try gateway.page("control").state = .stopping
+      let live = try client.get("/livez")
+      #expect(live.status == 200)
+      #expect(
+        live.body.hasPrefix(#"{"status":"ok","parts":[{"name":"control","status":"ok","state":"stopping""#))
+    }
+  }
+
+  @Test("A heartbeat that is too old makes the gateway unavailable")
+  func hung() async throws {
+    let gateway = try TestGateway()
+    var settings = Settings()
+    settings.watchdogSeconds = 0
+    try await gateway.served(settings) { client in
+      let ready = try client.get("/readyz")
+      #expect(ready.status == 503)
+      #expect(ready.body.contains("no heartbeat for 0 s"))
+    }
+  }
+
+  @Test("An outage of the brokers is shown, and takes no node out of service")
+  func kafka() async throws {
+    let gateway = try TestGateway()
+    var settings = Settings()
+    settings.kafkaBrokers = ["localhost:9092"]
+    let gauge = try #require(try gateway.page("streams").metric(.gauge, "rig_kafka_connected"))
+    try await gateway.served(settings) { client in
+      let degraded = try client.get("/readyz")
+      #expect(degraded.status == 200)
+      #expect(degraded.body.contains(#"{"name":"kafka","status":"degraded""#))
+      #expect(try client.get("/health").body == "OK")
+      gauge.set(1)
+      #expect(try client.get("/readyz").body.contains(#"{"name":"kafka","status":"ok"}"#))
+    }
+  }
+}
+
+@Suite(.serialized) struct MetricsRouteTests {
+  @Test("Numbers of all pages are added up, those of rings and processes are read")
+  func scrape() async throws {
+    let gateway = try TestGateway()
+    for worker in ["connections.0", "connections.1"] {
+      try gateway.page(worker).metric(.counter, "rig_slow_consumers_total")?.add(3)
+    }
+    try gateway.page("supervisor").metric(
+      .counter, "rig_worker_restarts_total", labels: [("worker", "streams"), ("reason", "exit")])?.add()
+    let writer = try RingWriter(attaching: try gateway.ring("events.streams"), wake: [-1, -1])
+    guard case .appended = writer.append(type: 1, length: 100, { _ in }) else {
+      Issue.record("the ring is full")
+      return
+    }
+    writer.publish()
+    try await gateway.served { client in
+      let answer = try client.get("/metrics")
+      #expect(answer.status == 200)
+      #expect(answer.header("content-type") == "text/plain; version=0.0.4; charset=utf-8")
+      #expect(answer.value("rig_slow_consumers_total") == "6")
+      #expect(answer.value(#"rig_worker_restarts_total{worker="streams",reason="exit"}"#) == "1")
+      #expect(answer.value(#"rig_ring_records_total{ring="events.streams"}"#) == "1")
+      #expect(answer.value(#"rig_ring_capacity_bytes{ring="events.streams"}"#) == "\(TestGateway.ringBytes)")
+      let used = try #require(answer.value(#"rig_ring_used_bytes{ring="events.streams"}"#))
+      #expect(Int(used) ?? 0 > 100)
+      #expect(
+        answer.value(#"rig_ring_reader_lag_bytes{ring="events.streams",reader="connections.1"}"#) == used)
+      #expect(answer.value(#"rig_build_info{version="3.0.0-test"}"#) == "1")
+      for worker in ["connections.0", "control", "supervisor"] {
+        #expect(answer.value(#"rig_process_threads{worker="\#(worker)"}"#) != nil, "\(worker)")
+      }
+      #expect(answer.value(#"rig_worker_heartbeat_age_seconds{worker="streams"}"#) != nil)
+      #expect(answer.value(#"rig_worker_heartbeat_age_seconds{worker="supervisor"}"#) == nil)
+      #expect(answer.value("rig_scrape_errors_total") == "0")
+      #expect(answer.body.contains("# TYPE rig_consumed_event_processing_duration_milliseconds histogram\n"))
+    }
+  }
+
+  @Test("OpenMetrics for those who ask for it")
+  func openMetrics() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let answer = try client.get("/metrics", "accept: application/openmetrics-text; version=1.0.0\r\n")
+      #expect(answer.header("content-type") == "application/openmetrics-text; version=1.0.0; charset=utf-8")
+      #expect(answer.header("vary") == "accept")
+      #expect(answer.body.hasSuffix("# EOF\n"))
+    }
+  }
+
+  @Test("What can't be read costs its own lines and is counted, never the scrape")
+  func errors() async throws {
+    let gateway = try TestGateway()
+    gateway.addRing("events.broken", fd: try gateway.eventfd())
+    gateway.addPeer("broken", fd: try gateway.eventfd())
+    try await gateway.served { client in
+      #expect(try client.get("/metrics").status == 200)
+      let second = try client.get("/metrics")
+      #expect(second.status == 200)
+      #expect(Int(second.value("rig_scrape_errors_total") ?? "") ?? 0 >= 2)
+      #expect(second.value(#"rig_ring_capacity_bytes{ring="events.control"}"#) != nil)
+      #expect(!second.body.contains("events.broken"))
+      #expect(try client.get("/readyz").body.contains(#""name":"broken","status":"unavailable""#))
+    }
+  }
+
+  @Test("A process id that is nobody's child is not looked at")
+  func stranger() async throws {
+    let gateway = try TestGateway()
+    try gateway.page("streams").beginGeneration(pid: 1)
+    try await gateway.served { client in
+      let answer = try client.get("/metrics")
+      #expect(answer.value(#"rig_process_threads{worker="streams"}"#) == nil)
+      #expect(answer.value(#"rig_worker_heartbeat_age_seconds{worker="streams"}"#) != nil)
+    }
+  }
+}

@@ -1,0 +1,215 @@
+// What the tests of this folder share: a gateway of pages and rings without processes, and its management port.
+
+import Glibc
+import IPC
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+import Settings
+import Testing
+
+@testable import Control
+@testable import HTTP
+
+/// Pages and rings as a supervisor would make them; closed with the object.
+final class TestGateway: @unchecked Sendable {
+  static let ringBytes = 65536
+
+  private(set) var peers: [WorkerManifest.Peer] = []
+  private(set) var rings: [WorkerManifest.RingGrant] = []
+  private(set) var pages: [String: StatusPage] = [:]
+  private var descriptors: [CInt] = []
+
+  /// Workers are "connections" (twice), "streams" and "control", ready and beating, and "supervisor".
+  init() throws {
+    for (worker, slot) in [
+      ("connections", 0), ("connections", 1), ("streams", 0), ("control", 0), ("supervisor", 0),
+    ] {
+      let descriptor = own(try StatusPage.create(name: worker).take())
+      let page = try StatusPage(attaching: descriptor)
+      peers.append(WorkerManifest.Peer(worker: worker, slot: slot, status: descriptor))
+      pages[WorkerContext.name(worker, slot)] = page
+      guard worker != "supervisor" else { continue }
+      page.beginGeneration(pid: getpid())
+      page.state = .ready
+    }
+    for (index, name) in ["events.streams", "events.control"].enumerated() {
+      let descriptor = own(try Ring.create(name: name, capacity: Self.ringBytes, readers: 2).take())
+      rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(index), fd: descriptor, role: .inspect))
+    }
+  }
+
+  deinit { for descriptor in descriptors { close(descriptor) } }
+
+  @discardableResult
+  private func own(_ descriptor: CInt) -> CInt {
+    descriptors.append(descriptor)
+    return descriptor
+  }
+
+  /// An eventfd, closed with the gateway.
+  func eventfd() throws -> CInt { own(try EventFD.create().take()) }
+
+  func page(_ name: String) throws -> StatusPage { try #require(pages[name]) }
+
+  func ring(_ name: String) throws -> CInt { try #require(rings.first { $0.name == name }).fd }
+
+  func addRing(_ name: String, fd: CInt) {
+    rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(rings.count), fd: fd, role: .inspect))
+  }
+
+  func addPeer(_ worker: String, fd: CInt) {
+    peers.append(WorkerManifest.Peer(worker: worker, slot: 0, status: fd))
+  }
+
+  /// The management port of this gateway.
+  func routes(_ settings: Settings, loop: EventLoop, thread: NIOThreadPool) throws -> Routes {
+    let writer = EventWriter(
+      try RingWriter(attaching: try ring("events.control"), wake: [-1, -1]), name: "events.control")
+    let control = try page("control")
+    let watched = peers.map(WatchedPage.init)
+    let observatory = Observatory(
+      pages: watched, rings: rings, supervisorPid: getpid(), release: "3.0.0-test",
+      errors: ScrapeErrors(status: control, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+    return Routes(
+      intake: EventIntake(settings: settings, writer: writer, status: control),
+      health: HealthWatch(
+        pages: watched, own: "control", isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
+        watchdogSeconds: settings.watchdogSeconds),
+      scrape: SlicedScrape(
+        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped))
+  }
+
+  /// Serves the management port on a socket of 127.0.0.1 during `body`.
+  func served(_ settings: Settings = Settings(), _ body: (ManagementClient) throws -> Void) async throws {
+    let listener = try Listener()
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let thread = NIOThreadPool(numberOfThreads: 1)
+    thread.start()
+    let loop = group.next()
+    let descriptor = listener.rawValue
+    let server = try await loop.submit {
+      let server = HTTPServer(
+        listening: descriptor, loop: loop, responder: try self.routes(settings, loop: loop, thread: thread))
+      try server.start()
+      return server
+    }.get()
+    let result = Result { try body(ManagementClient(port: listener.port)) }
+    try await loop.flatSubmit { server.stopAccepting() }.get()
+    try await loop.submit { server.closeAll() }.get()
+    try await thread.shutdownGracefully()
+    try await group.shutdownGracefully()
+    try result.get()
+  }
+}
+
+/// A listening socket of its own port of 127.0.0.1.
+final class Listener {
+  let rawValue: CInt
+  let port: UInt16
+
+  init() throws {
+    rawValue = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2004000, 0)
+    var address = Listener.address(port: 0)
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let socket = rawValue
+    let result = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(socket, $0, size) | listen(socket, 128) | getsockname(socket, $0, &size)
+      }
+    }
+    port = UInt16(bigEndian: address.sin_port)
+    try #require(result == 0)
+  }
+
+  deinit { close(rawValue) }
+
+  static func address(port: UInt16) -> sockaddr_in {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    return address
+  }
+}
+
+/// Asks a management port, one connection per question. Every wait ends after ten seconds.
+struct ManagementClient {
+  let port: UInt16
+
+  struct Answer {
+    var status: Int
+    var head: String
+    var body: String
+
+    func header(_ name: String) -> String? {
+      for line in head.split(separator: "\r\n").dropFirst() where line.lowercased().hasPrefix(name + ": ") {
+        return String(line.dropFirst(name.count + 2))
+      }
+      return nil
+    }
+
+    /// The value of the line of a series; nil: there is none.
+    func value(_ series: String) -> String? {
+      for line in body.split(separator: "\n") where line.hasPrefix(series + " ") {
+        return String(line.dropFirst(series.count + 1))
+      }
+      return nil
+    }
+  }
+
+  func get(_ path: String, _ fields: String = "") throws -> Answer { try ask("GET", path, fields) }
+
+  func post(_ path: String, _ body: String, type: String) throws -> Answer {
+    try ask("POST", path, "content-type: \(type)\r\ncontent-length: \(body.utf8.count)\r\n", body)
+  }
+
+  func ask(_ method: String, _ path: String, _ fields: String = "", _ body: String = "") throws -> Answer {
+    let text = try exchange(
+      "\(method) \(path) HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\(fields)\r\n\(body)")
+    let end = try #require(text.range(of: "\r\n\r\n"), "no answer: \(text)")
+    let head = String(text[..<end.lowerBound])
+    let words = head.prefix { $0 != "\r\n" }.split(separator: " ")
+    return Answer(
+      status: try #require(words.count > 1 ? Int(words[1]) : nil), head: head,
+      body: String(text[end.upperBound...]))
+  }
+
+  /// Opens a connection; the caller closes it.
+  func connect() throws -> CInt {
+    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
+    try #require(socket >= 0)
+    var time = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    var address = Listener.address(port: port)
+    let result = withUnsafePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        Glibc.connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    try #require(result == 0, "connect: errno \(errno)")
+    return socket
+  }
+
+  private func exchange(_ request: String) throws -> String {
+    let socket = try connect()
+    defer { close(socket) }
+    let bytes = Array(request.utf8)
+    try #require(send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count)
+    var answer: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    while true {
+      let count = recv(socket, &buffer, buffer.count, 0)
+      try #require(count >= 0, "receive: errno \(errno)")
+      if count == 0 { break }
+      answer.append(contentsOf: buffer[..<count])
+    }
+    return String(decoding: answer, as: UTF8.self)
+  }
+}
+
+extension String {
+  fileprivate func range(of text: String) -> Range<String.Index>? { ranges(of: text).first }
+}
