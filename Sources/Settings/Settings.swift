@@ -102,6 +102,11 @@ public struct Settings: Codable, Sendable, Equatable {
   /// The defaults.
   public init() {}
 
+  /// Every limit by the name of its key, for metrics; in the unit that the key has.
+  public var limits: [(name: String, value: Int)] {
+    SettingKey.limits.compactMap { key in Int(key.show(self)).map { (key.name, $0) } }
+  }
+
   /// Readers of one ring, and so connection workers, at most.
   static let mostConnectionWorkers = 64
 

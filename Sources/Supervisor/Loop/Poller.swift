@@ -38,7 +38,7 @@ struct Poller: ~Copyable {
   private let ready: UnsafeMutablePointer<UInt64>
 
   init() throws(IPCError) {
-    let number = epoll_create1(CInt(EPOLL_CLOEXEC.rawValue))
+    let number = rig_epoll_create()
     guard number >= 0 else { throw .system(call: "epoll_create1", errno: errno) }
     epoll = Descriptor(owning: number)
     ready = .allocate(capacity: Self.batch)

@@ -13,9 +13,18 @@ enum ProcessSetup {
     signal(SIGPIPE, SIG_IGN)
     // An inherited SIG_IGN would make children vanish without an exit status.
     signal(SIGCHLD, SIG_DFL)
+    openStandardDescriptors()
     // What our own parent left open is nobody's business below.
     _ = rig_close_on_exec_from(3)
     raiseDescriptorLimit()
+  }
+
+  /// A socket or segment that got the number of a missing standard output would be written into by every log line.
+  private static func openStandardDescriptors() {
+    for number in STDIN_FILENO...STDERR_FILENO where fcntl(number, F_GETFD) < 0 {
+      // The lowest free number, which is this one.
+      _ = open("/dev/null", O_RDWR)
+    }
   }
 
   /// Workers inherit the limit; the usual soft limit of 1024 is for programs that use select().

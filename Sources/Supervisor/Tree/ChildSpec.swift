@@ -71,6 +71,9 @@ struct NodeSpec: Equatable, Sendable {
   let intensity: Int
   let period: Nanoseconds
   let children: [ChildSpec]
+  /// Whether children that have to be stopped are told all at once, as those of OTP's `simple_one_for_one`: for a pool
+  /// whose members take their time and don't need each other.
+  var stopsTogether = false
 }
 
 /// A specification that cannot be run.

@@ -55,7 +55,9 @@ extension SupervisionTree {
     note(.started(id))
     let node = self[id].node
     // A child restarted alone isn't the one the node waits for.
-    guard case .bringingUp(let next, let attempt) = nodes[node].phase, next == self[id].position else { return }
+    guard case .bringingUp(let next, let attempt) = nodes[node].phase, next == self[id].position else {
+      return
+    }
     nodes[node].phase = .bringingUp(next: next + 1, attempt)
     proceedUp(node, at: now)
   }

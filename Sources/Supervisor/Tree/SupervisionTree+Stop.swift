@@ -1,6 +1,6 @@
 // Stopping: the children of a node one after the other, last one first, each given its shutdown time and then
 // killed. Used for a stop of everything, for a node that gives up, and for the first half of a group restart.
-// Never goes on to the next child while one that was told to end still lives.
+// Never goes on to the next child while one that was told to end still lives, unless the node stops together.
 
 extension SupervisionTree {
   mutating func stop(at now: Nanoseconds) {
@@ -59,21 +59,24 @@ extension SupervisionTree {
     self[id].state = self[id].spec.restart == .temporary ? .removed : .down
   }
 
-  /// Tells the last living child of the range to end. True when all are down.
+  /// Tells the last living child of the range to end, or all of them in a node that stops together. True when all are
+  /// down.
   private mutating func stopNext(_ node: Int, at now: Nanoseconds) -> Bool {
     guard case .goingDown(let from, _) = nodes[node].phase else { return false }
+    var allDown = true
     for id in nodes[node].children[from...].reversed() {
       switch self[id].state {
       case .down, .removed: continue
-      case .stopping: return false
+      case .stopping: allDown = false
       case .doomed:
         self[id].state = .stopping(killed: true)
-        return false
+        allDown = false
       case .starting, .running:
-        guard terminate(id, at: now) else { return false }
+        if !terminate(id, at: now) { allDown = false }
       }
+      guard allDown || nodes[node].stopsTogether else { return false }
     }
-    return true
+    return allDown
   }
 
   /// Tells a living child to end. True when it is down at once: a supervisor of which nothing lives.

@@ -86,7 +86,7 @@ struct SupervisionTree: Sendable {
     let node = nodes.count
     nodes.append(
       Node(
-        strategy: spec.strategy, owner: owner,
+        strategy: spec.strategy, stopsTogether: spec.stopsTogether, owner: owner,
         window: RestartWindow(intensity: spec.intensity, period: spec.period)))
     var names: Set<String> = []
     for (position, child) in spec.children.enumerated() {

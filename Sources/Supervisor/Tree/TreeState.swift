@@ -71,6 +71,7 @@ struct Node: Sendable {
   }
 
   let strategy: NodeSpec.Strategy
+  let stopsTogether: Bool
   /// The child of another node that this node is; nil for the root.
   let owner: ChildID?
   /// In start order.

@@ -103,6 +103,9 @@ extension ControlWorker {
       self.context.status.beat()
       self.server.sweep()
     }
+    for (name, value) in context.settings.limits {
+      context.status.metric(.gauge, "rig_limit", labels: [("limit", name)])?.set(Int64(value))
+    }
     context.status.beat()
     context.status.state = .ready
     context.log.info("serving the management port")

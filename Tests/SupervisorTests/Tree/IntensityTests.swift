@@ -52,19 +52,24 @@ import Testing
     #expect(bench.tree.outcome == nil)
     bench.exit("a")
     bench.exit("b")
-    bench.expect(["spawn a (exit)", "spawn b (exit)", "spawn a (exit)", "spawn b (exit)", "spawn a (exit)", "spawn a (exit)", "term a"])
+    bench.expect([
+      "spawn a (exit)", "spawn b (exit)", "spawn a (exit)", "spawn b (exit)", "spawn a (exit)",
+      "spawn a (exit)", "term a",
+    ])
   }
 
   @Test func `each node counts for itself`() throws {
     var bench = try TreeBench.running(
-      intensity: 1, [supervisor("x", intensity: 1, [worker("a")]), supervisor("y", intensity: 1, [worker("b")])])
+      intensity: 1,
+      [supervisor("x", intensity: 1, [worker("a")]), supervisor("y", intensity: 1, [worker("b")])])
     bench.exit("a")
     bench.exit("b")
     bench.expect(["spawn a (exit)", "spawn b (exit)"])
   }
 
   @Test func `a group restart counts once`() throws {
-    var bench = try TreeBench.running(strategy: .oneForAll, intensity: 1, [worker("a"), worker("b"), worker("c")])
+    var bench = try TreeBench.running(
+      strategy: .oneForAll, intensity: 1, [worker("a"), worker("b"), worker("c")])
     bench.exit("a")
     bench.exit("c", .status(1))
     bench.exit("b", .status(1))
@@ -75,7 +80,9 @@ import Testing
     #expect(bench.tree.children.allSatisfy { $0.state == .running })
   }
 
-  @Test func `a node that gives up is stopped, counted by its parent and started anew with a clean window`() throws {
+  @Test func `a node that gives up is stopped, counted by its parent and started anew with a clean window`()
+    throws
+  {
     var bench = try TreeBench.running(
       intensity: 1, [worker("z"), supervisor("pool", intensity: 1, [worker("a"), worker("b")])])
     bench.exit("a")
@@ -98,7 +105,8 @@ import Testing
 
   @Test func `a group of supervisors is restarted as a group when one gives up`() throws {
     var bench = try TreeBench.running(
-      strategy: .oneForAll, [supervisor("x", intensity: 0, [worker("a")]), supervisor("y", [worker("b"), worker("c")])])
+      strategy: .oneForAll,
+      [supervisor("x", intensity: 0, [worker("a")]), supervisor("y", [worker("b"), worker("c")])])
     bench.exit("a")
     bench.expect(["term c"])
     bench.exit("c", .status(0))
@@ -113,7 +121,9 @@ import Testing
   func `a supervisor that gave up ended normally, so only a permanent one comes back`(
     _ restart: ChildSpec.Restart
   ) throws {
-    var bench = try TreeBench.running([supervisor("pool", restart: restart, intensity: 0, [worker("a")]), worker("z")])
+    var bench = try TreeBench.running([
+      supervisor("pool", restart: restart, intensity: 0, [worker("a")]), worker("z"),
+    ])
     bench.exit("a")
     bench.expect([])
     #expect(bench.child("pool").state.isDown)
@@ -123,7 +133,8 @@ import Testing
   }
 
   @Test func `a supervisor that fails to start when restarted counts again in its parent`() throws {
-    var bench = try TreeBench.running(intensity: 2, [supervisor("pool", intensity: 0, [worker("a"), worker("b")])])
+    var bench = try TreeBench.running(
+      intensity: 2, [supervisor("pool", intensity: 0, [worker("a"), worker("b")])])
     bench.exit("b")
     bench.exit("a", .status(0))
     bench.ready("a")

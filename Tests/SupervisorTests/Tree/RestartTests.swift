@@ -6,7 +6,8 @@ import Testing
 
 @Suite struct RestartTests {
   @Test(arguments: [
-    (ChildSpec.Restart.permanent, Exit.status(0), true), (.permanent, .status(1), true), (.permanent, .signal(9), true),
+    (ChildSpec.Restart.permanent, Exit.status(0), true), (.permanent, .status(1), true),
+    (.permanent, .signal(9), true),
     (.transient, .status(0), false), (.transient, .status(1), true), (.transient, .signal(15), true),
     (.temporary, .status(0), false), (.temporary, .status(1), false), (.temporary, .signal(11), false),
   ])
@@ -49,7 +50,8 @@ import Testing
   }
 
   @Test func `rest_for_one restarts the failed child and those after it`() throws {
-    var bench = try TreeBench.running(strategy: .restForOne, [worker("a"), worker("b"), worker("c"), worker("d")])
+    var bench = try TreeBench.running(
+      strategy: .restForOne, [worker("a"), worker("b"), worker("c"), worker("d")])
     bench.exit("b")
     bench.expect(["term d"])
     bench.exit("d", .status(0))
@@ -62,7 +64,8 @@ import Testing
   }
 
   @Test func `children that end while their group is being stopped are not counted`() throws {
-    var bench = try TreeBench.running(strategy: .oneForAll, intensity: 1, [worker("a"), worker("b"), worker("c")])
+    var bench = try TreeBench.running(
+      strategy: .oneForAll, intensity: 1, [worker("a"), worker("b"), worker("c")])
     bench.exit("b")
     bench.exit("a", .signal(11))
     bench.exit("c", .signal(11))
@@ -89,7 +92,8 @@ import Testing
   }
 
   @Test func `a child that dies in a group restart begins the round again`() throws {
-    var bench = try TreeBench.running(strategy: .restForOne, intensity: 2, [worker("a"), worker("b"), worker("c")])
+    var bench = try TreeBench.running(
+      strategy: .restForOne, intensity: 2, [worker("a"), worker("b"), worker("c")])
     bench.exit("b")
     bench.exit("c", .status(0))
     bench.ready("b")
@@ -104,7 +108,8 @@ import Testing
   }
 
   @Test func `rest_for_one grows when an earlier child fails while later ones are stopped`() throws {
-    var bench = try TreeBench.running(strategy: .restForOne, [worker("a"), worker("b"), worker("c"), worker("d")])
+    var bench = try TreeBench.running(
+      strategy: .restForOne, [worker("a"), worker("b"), worker("c"), worker("d")])
     bench.exit("c")
     bench.expect(["term d"])
     bench.exit("b")
@@ -116,7 +121,8 @@ import Testing
   }
 
   @Test func `an earlier child that ends normally doesn't make the round grow`() throws {
-    var bench = try TreeBench.running(strategy: .restForOne, [worker("a", .transient), worker("b"), worker("c")])
+    var bench = try TreeBench.running(
+      strategy: .restForOne, [worker("a", .transient), worker("b"), worker("c")])
     bench.exit("b")
     bench.exit("a", .status(0))
     bench.exit("c", .status(0))
@@ -124,7 +130,8 @@ import Testing
   }
 
   @Test func `a temporary child is stopped with its group and not started again`() throws {
-    var bench = try TreeBench.running(strategy: .oneForAll, [worker("a"), worker("t", .temporary), worker("c")])
+    var bench = try TreeBench.running(
+      strategy: .oneForAll, [worker("a"), worker("t", .temporary), worker("c")])
     bench.exit("a")
     bench.exit("c", .status(0))
     bench.exit("t", .status(0))
@@ -165,7 +172,9 @@ import Testing
     bench.expect(["spawn a (exit)", "kill a", "spawn a (start_timeout)"])
   }
 
-  @Test func `a child that fails while later ones are still in their first start is restarted at once`() throws {
+  @Test func `a child that fails while later ones are still in their first start is restarted at once`()
+    throws
+  {
     var bench = try TreeBench(strategy: .oneForOne, [worker("a"), worker("b"), worker("c")])
     bench.start()
     bench.ready("a")
@@ -190,7 +199,9 @@ import Testing
   }
 
   @Test(arguments: [(Condemnation.hung, "hung"), (.corruptRing, "corrupt_ring")])
-  func `a condemned worker is killed and restarted with that reason`(_ why: Condemnation, _ label: String) throws {
+  func `a condemned worker is killed and restarted with that reason`(_ why: Condemnation, _ label: String)
+    throws
+  {
     var bench = try TreeBench.running([worker("a")])
     bench.condemn("a", why)
     bench.condemn("a", why)
@@ -199,7 +210,8 @@ import Testing
     bench.expect(["spawn a (\(label))"])
   }
 
-  @Test func `a worker condemned during its restart is tried again, during its first start it fails`() throws {
+  @Test func `a worker condemned during its restart is tried again, during its first start it fails`() throws
+  {
     var bench = try TreeBench.running([worker("a")])
     bench.exit("a")
     bench.condemn("a", .corruptRing)

@@ -45,9 +45,9 @@ import Testing
         [worker("a"), worker("b", .transient), worker("c", .temporary, shutdown: .brutalKill)]))
   }
 
-  @Test(arguments: [NodeSpec.Strategy.oneForAll, .restForOne])
+  @Test(arguments: [NodeSpec.Strategy.oneForAll, .restForOne], [false, true])
   func `from every state of a tree with a supervisor in it, stop and quit come to an end`(
-    _ strategy: NodeSpec.Strategy
+    _ strategy: NodeSpec.Strategy, _ stopsTogether: Bool
   ) throws {
     try explore(
       TreeBench(
@@ -56,7 +56,7 @@ import Testing
           worker("a"),
           supervisor(
             "pool", strategy: .restForOne, intensity: 1, shutdown: .timeout(.seconds(9)),
-            [worker("b"), worker("c")]),
+            stopsTogether: stopsTogether, [worker("b"), worker("c")]),
         ]))
   }
 

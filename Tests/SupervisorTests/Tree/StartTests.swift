@@ -29,7 +29,9 @@ import Testing
   }
 
   @Test func `a supervisor without children has started at once`() throws {
-    var bench = try TreeBench([supervisor("none", []), worker("a"), supervisor("outer", [supervisor("inner", [])])])
+    var bench = try TreeBench([
+      supervisor("none", []), worker("a"), supervisor("outer", [supervisor("inner", [])]),
+    ])
     bench.start()
     bench.expect(["spawn a"])
     bench.ready("a")
@@ -44,7 +46,8 @@ import Testing
     bench.expect(["finished stopped"])
   }
 
-  @Test func `a child that dies in its first start takes those already started down in reverse order`() throws {
+  @Test func `a child that dies in its first start takes those already started down in reverse order`() throws
+  {
     var bench = try TreeBench([worker("a"), worker("b"), worker("c"), worker("d")])
     bench.start()
     bench.ready("a")
@@ -60,7 +63,8 @@ import Testing
   }
 
   @Test(arguments: [ChildSpec.Restart.permanent, .transient, .temporary])
-  func `the first start of any kind of child fails even by exit status 0`(_ restart: ChildSpec.Restart) throws {
+  func `the first start of any kind of child fails even by exit status 0`(_ restart: ChildSpec.Restart) throws
+  {
     var bench = try TreeBench([worker("a", restart)])
     bench.start()
     bench.exit("a", .status(0))
@@ -68,7 +72,9 @@ import Testing
   }
 
   @Test func `a failed first start deep in the tree fails every supervisor above it`() throws {
-    var bench = try TreeBench([worker("a"), supervisor("outer", [supervisor("inner", [worker("b"), worker("c")])])])
+    var bench = try TreeBench([
+      worker("a"), supervisor("outer", [supervisor("inner", [worker("b"), worker("c")])]),
+    ])
     bench.start()
     bench.ready("a")
     bench.ready("b")

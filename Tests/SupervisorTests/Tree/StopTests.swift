@@ -6,7 +6,9 @@ import Testing
 
 @Suite struct StopTests {
   @Test func `children stop in reverse order, each only once the one after it is gone`() throws {
-    var bench = try TreeBench.running([worker("a"), supervisor("pool", [worker("b"), worker("c")]), worker("d")])
+    var bench = try TreeBench.running([
+      worker("a"), supervisor("pool", [worker("b"), worker("c")]), worker("d"),
+    ])
     bench.stop()
     bench.expect(["term d"])
     bench.exit("d", .status(0))
@@ -80,11 +82,14 @@ import Testing
   }
 
   @Test func `a stop reaches a node in the middle of giving up`() throws {
-    var bench = try TreeBench.running([supervisor("pool", intensity: 0, [worker("a"), worker("b")]), worker("z")])
+    var bench = try TreeBench.running([
+      supervisor("pool", intensity: 0, [worker("a"), worker("b")]), worker("z"),
+    ])
     bench.exit("a")
     bench.stop()
     bench.expect(["term b", "term z"])
-    bench.exit("b", .status(0))  // the node is done giving up while its parent still stops z: nothing restarts
+    // The node is done giving up while its parent still stops z: nothing restarts.
+    bench.exit("b", .status(0))
     bench.exit("z", .status(0))
     bench.expect(["finished stopped"])
   }
@@ -103,6 +108,31 @@ import Testing
     bench.exit("b", .signal(9))
     bench.exit("c", .signal(9))
     bench.expect(["term z"])
+  }
+
+  @Test func `a pool that stops together tells all its workers at once and waits for the last`() throws {
+    var bench = try TreeBench.running([
+      worker("z"), supervisor("pool", stopsTogether: true, [worker("a"), worker("b"), worker("c")]),
+    ])
+    bench.stop()
+    bench.expect(["term c", "term b", "term a"])
+    bench.exit("b", .status(0))
+    bench.exit("a", .status(0))
+    bench.advance(seconds: 5)
+    bench.expect(["kill c"])
+    bench.exit("c", .signal(9))
+    bench.expect(["term z"])
+  }
+
+  @Test func `a pool that stops together does so when it gives up, too`() throws {
+    var bench = try TreeBench.running(
+      intensity: 0,
+      [supervisor("pool", intensity: 0, stopsTogether: true, [worker("a"), worker("b"), worker("c")])])
+    bench.exit("b")
+    bench.expect(["term c", "term a"])
+    bench.exit("a", .status(0))
+    bench.exit("c", .status(0))
+    bench.expect(["finished gave up"])
   }
 
   @Test func `a supervisor with brutal kill loses everything at once`() throws {

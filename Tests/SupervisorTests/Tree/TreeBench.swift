@@ -15,12 +15,15 @@ func worker(
 
 func supervisor(
   _ id: String, restart: ChildSpec.Restart = .permanent, strategy: NodeSpec.Strategy = .oneForOne,
-  intensity: Int = 3, shutdown: ChildSpec.Shutdown = .infinity, _ children: [ChildSpec]
+  intensity: Int = 3, shutdown: ChildSpec.Shutdown = .infinity, stopsTogether: Bool = false,
+  _ children: [ChildSpec]
 ) -> ChildSpec {
   ChildSpec(
     id: id, restart: restart, shutdown: shutdown,
     kind: .supervisor(
-      NodeSpec(strategy: strategy, intensity: intensity, period: .seconds(10), children: children)))
+      NodeSpec(
+        strategy: strategy, intensity: intensity, period: .seconds(10), children: children,
+        stopsTogether: stopsTogether)))
 }
 
 struct TreeBench {

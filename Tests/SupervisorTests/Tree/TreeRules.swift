@@ -1,6 +1,7 @@
 // What must hold whatever happens, judged from the outside by the actions of the tree alone:
 //   - no child runs twice; nothing is signalled that does not run; nobody is told to end twice;
-//   - a node's children are stopped last one first, and a group restart starts nobody before all later ones are gone;
+//   - a node's children are stopped last one first (or told to in this order, if they stop together), and a group restart
+//     starts nobody before all later ones are gone;
 //   - in a one_for_one node no more failed children are started anew within the period than the intensity allows;
 //   - a timer belongs to a living child; when everything has finished, nothing lives and nothing more is asked for.
 
@@ -47,7 +48,8 @@ struct TreeRules {
     case .terminate(let id):
       expect(alive.contains(id), "\(name(id)) terminated and does not run")
       expect(terminated.insert(id).inserted, "\(name(id)) terminated twice")
-      expect(laterSiblingsAlive(id).isEmpty, "\(name(id)) stopped before \(laterSiblingsAlive(id))")
+      let earlier = laterSiblingsAlive(id, butNotTold: tree.nodes[tree[id].node].stopsTogether)
+      expect(earlier.isEmpty, "\(name(id)) stopped before \(earlier)")
     case .kill(let id):
       expect(alive.contains(id), "\(name(id)) killed and does not run")
       expect(killed.insert(id).inserted, "\(name(id)) killed twice")
@@ -103,10 +105,14 @@ struct TreeRules {
     (tree.nodes[node].window.intensity, tree.nodes[node].window.period)
   }
 
-  /// Processes that belong to siblings after this child in its node.
-  private func laterSiblingsAlive(_ id: ChildID) -> [String] {
+  /// Living processes of siblings after this child in its node; `butNotTold`: without those of siblings that have begun
+  /// to end.
+  private func laterSiblingsAlive(_ id: ChildID, butNotTold: Bool = false) -> [String] {
     let siblings = tree.nodes[tree[id].node].children.dropFirst(tree[id].position + 1)
-    return siblings.flatMap(processes).filter(alive.contains).map(name)
+    return siblings.flatMap { sibling in
+      let living = processes(sibling).filter(alive.contains)
+      return butNotTold && living.contains(where: isTold) ? [] : living
+    }.map(name)
   }
 
   private func processes(_ id: ChildID) -> [ChildID] {

@@ -147,7 +147,8 @@ struct TreeSimulation {
       period: .seconds(Int.random(in: 1...10, using: &random)),
       children: (0..<Int.random(in: depth == 0 ? 1...4 : 0...3, using: &random)).map { position in
         randomChild("\(depth).\(random.next() % 1_000_000).\(position)", depth: depth, &random)
-      })
+      },
+      stopsTogether: random.chance(30))
   }
 
   private static func randomChild(_ id: String, depth: Int, _ random: inout SplitMix64) -> ChildSpec {

@@ -1,0 +1,81 @@
+// The shared memory and eventfds of the gateway: made once, before the first worker, and owned for as long as the
+// supervisor lives. Workers come and go on them.
+
+import IPC
+
+/// A descriptor that may lie in an array.
+final class OwnedDescriptor {
+  private let descriptor: Descriptor
+
+  init(_ descriptor: consuming Descriptor) {
+    self.descriptor = descriptor
+  }
+
+  var rawValue: CInt { descriptor.rawValue }
+}
+
+/// A status page and this process's mapping of it.
+final class OwnedPage {
+  let descriptor: OwnedDescriptor
+  let page: StatusPage
+
+  init(name: String) throws(IPCError) {
+    descriptor = OwnedDescriptor(try StatusPage.create(name: "rig-status-\(name)"))
+    page = try StatusPage(attaching: descriptor.rawValue)
+  }
+
+  /// Formats the page anew if what a dead worker left on it can't be read. True if that was necessary.
+  func repair() throws(IPCError) -> Bool {
+    do {
+      _ = try StatusPage(attaching: descriptor.rawValue)
+      return false
+    } catch .corrupt, .unknownLayout {
+      try StatusPage.reset(descriptor.rawValue)
+      return true
+    }
+  }
+}
+
+final class SharedResources {
+  let supervisorPage: OwnedPage
+  /// By the workers' places in `GatewayPlan.workers`.
+  let pages: [OwnedPage]
+  private let wakes: [OwnedDescriptor]
+  /// By ring id.
+  private let rings: [OwnedDescriptor]
+
+  init(plan: GatewayPlan) throws(IPCError) {
+    supervisorPage = try OwnedPage(name: "supervisor")
+    var pages: [OwnedPage] = []
+    var wakes: [OwnedDescriptor] = []
+    for worker in plan.workers {
+      pages.append(try OwnedPage(name: worker.name))
+      wakes.append(OwnedDescriptor(try EventFD.create()))
+    }
+    var rings: [OwnedDescriptor] = []
+    for ring in plan.rings {
+      rings.append(
+        OwnedDescriptor(
+          try Ring.create(name: "rig-\(ring.name)", capacity: ring.bytes, readers: plan.readers)))
+    }
+    self.pages = pages
+    self.wakes = wakes
+    self.rings = rings
+  }
+
+  /// Formats a ring anew; its writer must be gone.
+  func reset(ring: UInt32) throws(IPCError) {
+    try Ring.reset(rings[Int(ring)].rawValue)
+  }
+
+  func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {
+    var table = DescriptorTable(supervisorPage: supervisorPage.descriptor.rawValue)
+    for (index, worker) in plan.workers.enumerated() {
+      table.pages[worker] = pages[index].descriptor.rawValue
+      table.wakes[worker] = wakes[index].rawValue
+    }
+    table.rings = rings.map(\.rawValue)
+    for entry in listeners.entries { table.listeners[entry.name] = entry.socket.descriptor.rawValue }
+    return table
+  }
+}

@@ -1,0 +1,50 @@
+// The supervision tree of the gateway:
+//
+//   root (one_for_one, intensity 0)
+//   ├── connections   one_for_one   connections.0 … connections.n-1
+//   ├── streams       one_for_one   streams            only with Kafka
+//   └── control       one_for_one   control
+//
+// Stopped in reverse order: nothing new comes in from operators and Kafka while the clients are told goodbye. The workers
+// of a pool are stopped together: a gateway needs one drain time to end, not one per worker.
+//
+// The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
+// which a worker that fails again and again may need, and systemd is there to make it.
+
+import Settings
+
+extension GatewayPlan {
+  /// A worker maps its memory and opens its sockets in well under a second; this is for a machine on its knees.
+  static let startTimeout: Nanoseconds = .seconds(30)
+  /// Added to the time that a connection worker may drain: it ends by itself, a little after its own deadline.
+  static let drainMarginSeconds = 2
+  /// Time the other workers have to end: Kafka's last commits and answers in flight.
+  static let shutdownSeconds = 7
+
+  static func tree(workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds) -> NodeSpec {
+    var nodes: [ChildSpec] = []
+    for kind in [WorkerKind.connections, .streams, .control] {
+      let members = workers.filter { $0.kind == kind }
+      guard !members.isEmpty else { continue }
+      let children = members.map { worker in
+        ChildSpec(
+          id: worker.name, restart: .permanent,
+          shutdown: .timeout(.seconds(shutdownSeconds(of: kind, settings))),
+          kind: .worker(startTimeout: startTimeout))
+      }
+      let node = NodeSpec(
+        strategy: .oneForOne, intensity: settings.restartIntensity,
+        period: .seconds(settings.restartPeriodSeconds), children: children,
+        stopsTogether: true)
+      // No time of its own: its workers have theirs.
+      nodes.append(
+        ChildSpec(id: kind.rawValue, restart: .permanent, shutdown: .infinity, kind: .supervisor(node)))
+    }
+    return NodeSpec(
+      strategy: .oneForOne, intensity: 0, period: .seconds(settings.restartPeriodSeconds), children: nodes)
+  }
+
+  private static func shutdownSeconds(of kind: WorkerKind, _ settings: Settings) -> Int {
+    kind == .connections ? settings.drainTimeoutSeconds + drainMarginSeconds : shutdownSeconds
+  }
+}

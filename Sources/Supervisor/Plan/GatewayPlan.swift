@@ -1,0 +1,87 @@
+// What a gateway with certain settings consists of: workers, rings, and who may do what with which ring. A value made
+// from the settings alone; nothing is opened or started here. The tree of the workers: GatewayPlan+Tree.
+//
+//   ring                    writer           read by               inspected by
+//   events.streams          streams          every connections.i   control
+//   events.control          control          every connections.i
+//   events.connections.i    connections.i    every connections.i   control
+//   requests.connections.i  connections.i    every connections.i   control
+//
+// Reader slot i of every ring is connection worker i, its own ring included.
+
+import Settings
+
+/// A ring, and which worker writes it.
+struct RingPlan: Equatable, Sendable {
+  enum Purpose: Equatable, Sendable {
+    case events
+    case requests
+  }
+
+  /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
+  let id: UInt32
+  let name: String
+  let purpose: Purpose
+  let bytes: Int
+  let writer: WorkerIdentity
+}
+
+/// What a worker is to a ring.
+enum RingUse: Equatable, Sendable {
+  case write
+  case read(slot: Int)
+  case writeAndRead(slot: Int)
+  case inspect
+}
+
+struct GatewayPlan: Equatable, Sendable {
+  /// In the order in which they are started.
+  let workers: [WorkerIdentity]
+  /// Event rings in the order of the cursor's positions, then request rings.
+  let rings: [RingPlan]
+  /// Reader slots of every ring: one per connection worker.
+  let readers: Int
+  let tree: NodeSpec
+
+  /// - Parameter startTimeout: time a worker has to report that it serves.
+  init(settings: Settings, startTimeout: Nanoseconds = Self.startTimeout) {
+    let connections = (0..<settings.connectionWorkers).map { WorkerIdentity(kind: .connections, slot: $0) }
+    let streams = WorkerIdentity(kind: .streams, slot: 0)
+    let control = WorkerIdentity(kind: .control, slot: 0)
+    workers = connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
+    readers = connections.count
+
+    var rings: [RingPlan] = []
+    func add(_ purpose: RingPlan.Purpose, _ prefix: String, _ writer: WorkerIdentity, _ bytes: Int) {
+      rings.append(
+        RingPlan(
+          id: UInt32(rings.count), name: "\(prefix).\(writer.name)", purpose: purpose, bytes: bytes,
+          writer: writer))
+    }
+    // Without Kafka the ring of the streams worker stays empty: a cursor has the same form either way.
+    add(.events, "events", streams, settings.streamsRingBytes)
+    for writer in [control] + connections { add(.events, "events", writer, settings.eventRingBytes) }
+    for writer in connections { add(.requests, "requests", writer, settings.requestRingBytes) }
+    self.rings = rings
+    tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
+  }
+
+  /// What `worker` may do with `ring`; nil: it doesn't get it at all.
+  static func use(of ring: RingPlan, by worker: WorkerIdentity) -> RingUse? {
+    let writes = ring.writer == worker
+    switch worker.kind {
+    case .connections: return writes ? .writeAndRead(slot: worker.slot) : .read(slot: worker.slot)
+    case .streams: return writes ? .write : nil
+    case .control: return writes ? .write : .inspect
+    }
+  }
+
+  /// The name of the listening socket that a kind of worker accepts from.
+  static func listener(of kind: WorkerKind) -> String? {
+    switch kind {
+    case .connections: Listeners.inbound
+    case .control: Listeners.management
+    case .streams: nil
+    }
+  }
+}

@@ -1,0 +1,117 @@
+// What a gateway consists of, from its settings.
+
+import Settings
+import Testing
+
+@testable import Supervisor
+
+@Suite struct GatewayPlanTests {
+  private static func settings(workers: Int, kafka: Bool = false) -> Settings {
+    var settings = Settings()
+    settings.connectionWorkers = workers
+    settings.kafkaBrokers = kafka ? ["localhost:9092"] : []
+    return settings
+  }
+
+  private static func nodes(_ plan: GatewayPlan) -> [(id: String, node: NodeSpec)] {
+    plan.tree.children.compactMap { child in
+      if case .supervisor(let node) = child.kind { (child.id, node) } else { nil }
+    }
+  }
+
+  @Test("the tree has a pool of connection workers, streams and control, in this order")
+  func order() {
+    let nodes = Self.nodes(GatewayPlan(settings: Self.settings(workers: 3, kafka: true)))
+    #expect(nodes.map(\.id) == ["connections", "streams", "control"])
+    #expect(
+      nodes.map { $0.node.children.map(\.id) } == [
+        ["connections.0", "connections.1", "connections.2"], ["streams"], ["control"],
+      ])
+  }
+
+  @Test("without Kafka there is no streams worker, but its ring exists at the same place")
+  func withoutKafka() {
+    let with = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
+    let without = GatewayPlan(settings: Self.settings(workers: 2))
+    #expect(Self.nodes(without).map(\.id) == ["connections", "control"])
+    #expect(!without.workers.contains { $0.kind == .streams })
+    #expect(without.rings == with.rings)
+    #expect(without.rings.first?.name == "events.streams")
+  }
+
+  @Test("the root restarts nothing: a node that gave up ends the gateway")
+  func root() {
+    let plan = GatewayPlan(settings: Self.settings(workers: 1))
+    #expect(plan.tree.intensity == 0)
+    #expect(plan.tree.strategy == .oneForOne)
+  }
+
+  @Test("every node takes intensity and period from the settings")
+  func intensity() {
+    var settings = Self.settings(workers: 1, kafka: true)
+    settings.restartIntensity = 7
+    settings.restartPeriodSeconds = 42
+    for (id, node) in Self.nodes(GatewayPlan(settings: settings)) {
+      #expect(node.intensity == 7, "\(id)")
+      #expect(node.period == .seconds(42), "\(id)")
+      #expect(node.strategy == .oneForOne, "\(id)")
+    }
+  }
+
+  @Test("connection workers get their drain time and two seconds, others seven; all are permanent")
+  func times() {
+    var settings = Self.settings(workers: 2, kafka: true)
+    settings.drainTimeoutSeconds = 11
+    for (id, node) in Self.nodes(GatewayPlan(settings: settings)) {
+      for child in node.children {
+        #expect(child.shutdown == .timeout(.seconds(id == "connections" ? 13 : 7)), "\(child.id)")
+        #expect(child.kind == .worker(startTimeout: .seconds(30)), "\(child.id)")
+        #expect(child.restart == .permanent, "\(child.id)")
+      }
+    }
+  }
+
+  @Test("connection workers say goodbye to their clients at the same time")
+  func drain() {
+    for (id, node) in Self.nodes(GatewayPlan(settings: Self.settings(workers: 2, kafka: true))) {
+      #expect(node.stopsTogether, "\(id)")
+    }
+  }
+
+  @Test("the tree starts workers in the plan's order and stops them in reverse, connections last")
+  func startAndStop() throws {
+    let plan = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
+    var tree = try SupervisionTree(plan.tree)
+    #expect(tree.workers.map(\.name) == plan.workers.map(\.name))
+    var actions = tree.handle(.start, at: 0)
+    for (id, _) in tree.workers { actions += tree.handle(.started(id, instance: 1), at: 0) }
+    #expect(actions.contains(.ready))
+    var stopped: [ChildID] = []
+    var pending = tree.handle(.stop, at: 0)
+    while let action = pending.first {
+      pending.removeFirst()
+      guard case .terminate(let id) = action else { continue }
+      stopped.append(id)
+      pending += tree.handle(.exited(id, instance: 1, .status(0)), at: 0)
+    }
+    #expect(stopped == tree.workers.map(\.id).reversed())
+    #expect(tree.outcome == .stopped)
+  }
+
+  @Test("ring ids are places in the list, names and writers unique per purpose, sizes from the settings")
+  func rings() {
+    var settings = Self.settings(workers: 2, kafka: true)
+    settings.eventRingBytes = 1
+    settings.streamsRingBytes = 2
+    settings.requestRingBytes = 3
+    let rings = GatewayPlan(settings: settings).rings
+    #expect(rings.map(\.id) == Array(0..<6))
+    #expect(
+      rings.map(\.name) == [
+        "events.streams", "events.control", "events.connections.0", "events.connections.1",
+        "requests.connections.0", "requests.connections.1",
+      ])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3])
+    #expect(rings.map(\.purpose) == [.events, .events, .events, .events, .requests, .requests])
+  }
+}

@@ -1,0 +1,87 @@
+// A directory and a pipe for tests that start processes.
+
+import Foundation
+
+@testable import Supervisor
+
+/// Why a test can't go on.
+struct TestFailure: Error, CustomStringConvertible {
+  let description: String
+}
+
+/// A directory of its own, removed with the value.
+final class TestDirectory: Sendable {
+  let path: String
+
+  init() throws {
+    path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-\(UUID().uuidString)").path
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+  }
+
+  deinit {
+    try? FileManager.default.removeItem(atPath: path)
+  }
+
+  /// Writes an executable shell script.
+  func script(_ name: String, _ text: String) throws {
+    let file = "\(path)/\(name)"
+    try Data("#!/bin/sh\n\(text)\n".utf8).write(to: URL(fileURLWithPath: file))
+    guard chmod(file, 0o755) == 0 else { throw TestFailure(description: "chmod \(file): errno \(errno)") }
+  }
+}
+
+/// Reads what a process writes into it.
+final class TestPipe {
+  let input: CInt
+  private let output: CInt
+  private var isOpen = true
+
+  init() throws {
+    var ends: [CInt] = [-1, -1]
+    guard pipe(&ends) == 0 else { throw TestFailure(description: "pipe: errno \(errno)") }
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    (output, input) = (ends[0], ends[1])
+  }
+
+  deinit {
+    close(output)
+    if isOpen { close(input) }
+  }
+
+  /// Everything that is written until the last other holder of `input` closes it, which must happen in time. Once.
+  func text() throws -> String {
+    close(input)
+    isOpen = false
+    var all: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    while true {
+      try eventually("the pipe is written to or closed") {
+        var entry = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+        return poll(&entry, 1, 0) == 1
+      }
+      let count = read(output, &chunk, chunk.count)
+      if count < 0 && errno == EINTR { continue }
+      guard count > 0 else { break }
+      all += chunk[..<count]
+    }
+    return String(decoding: all, as: UTF8.self)
+  }
+}
+
+/// Looks until `condition` gives a value; throws, naming `what`, when it doesn't within half a minute.
+@discardableResult
+func eventually<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
+  let patience: Nanoseconds = .seconds(30)
+  let lookEveryMilliseconds: CInt = 5
+  let deadline = MonotonicClock.now() + patience
+  while true {
+    if let value = try condition() { return value }
+    guard MonotonicClock.now() < deadline else { throw TestFailure(description: "not in time: \(what)") }
+    poll(nil, 0, lookEveryMilliseconds)
+  }
+}
+
+/// Looks until `condition` is true.
+func eventually(_ what: String, _ condition: () throws -> Bool) throws {
+  try eventually(what) { try condition() ? () : nil }
+}

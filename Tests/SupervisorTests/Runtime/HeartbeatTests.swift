@@ -1,0 +1,31 @@
+// When a worker counts as hung.
+
+import Testing
+
+@testable import Supervisor
+
+@Suite struct HeartbeatTests {
+  @Test(
+    "a worker is hung when its last beat is older than the limit",
+    arguments: [(100, false), (91, false), (90, false), (89, true), (0, true)] as [(Int, Bool)])
+  func age(_ beat: Int, _ isHung: Bool) {
+    #expect(Heartbeat.isHung(beat: .seconds(beat), now: .seconds(100), limit: .seconds(10)) == isHung)
+  }
+
+  @Test("a beat from the future is no beat, but one that came while we looked is")
+  func future() {
+    let now: Nanoseconds = .seconds(100)
+    #expect(!Heartbeat.isHung(beat: now + 1, now: now, limit: .seconds(10)))
+    #expect(Heartbeat.isHung(beat: now + .seconds(2), now: now, limit: .seconds(10)))
+    #expect(Heartbeat.isHung(beat: .max, now: now, limit: .seconds(10)))
+  }
+
+  @Test("a look that comes more than a second late judges nobody")
+  func blind() {
+    let due: Nanoseconds = .seconds(100)
+    #expect(!Heartbeat.isBlind(due: due, now: due))
+    #expect(!Heartbeat.isBlind(due: due, now: due + .seconds(1)))
+    #expect(Heartbeat.isBlind(due: due, now: due + .seconds(1) + 1))
+    #expect(!Heartbeat.isBlind(due: due, now: due - 1))
+  }
+}
