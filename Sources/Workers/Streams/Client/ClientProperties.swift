@@ -1,0 +1,103 @@
+// Settings as properties of librdkafka. Pure: the mapping is one list, in the order in which it is applied.
+//
+// Values may be secrets: nothing in here, nor in the errors, ever shows one. KAFKA_PROPERTIES come last and
+// win, but for the few on which "nothing lost, nothing repeated" depends.
+
+import Settings
+
+/// One property of librdkafka.
+struct ClientProperty: Equatable, Sendable {
+  let name: String
+  let value: String
+}
+
+/// A property that must not be set; the text names it and says why.
+struct ClientPropertyRefused: Error, Equatable, CustomStringConvertible {
+  let description: String
+}
+
+enum ClientProperties {
+  /// Kilobytes of records that librdkafka fetches ahead, all partitions together. It stops fetching there
+  /// when the ring is full and nobody takes them.
+  static let queuedKilobytes = 16 * 1024
+  /// Bytes of one answer to a fetch, by which `queuedKilobytes` may be exceeded per broker.
+  static let fetchBytes = 4 * 1024 * 1024
+  /// Milliseconds between attempts to connect, at most: an outage is noticed to be over within this time.
+  static let reconnectMilliseconds = 2_000
+  /// Milliseconds that a commit waits for the group's coordinator before it fails (and is tried again with
+  /// newer offsets); closing a client waits as long for one that is under way. Nothing else: this client is
+  /// no member of the group.
+  static let commitPatienceMilliseconds = 6_000
+
+  /// What this worker depends on: name, value, why it is not negotiable.
+  private static let fixed: [(name: String, value: String, why: String)] = [
+    (
+      "enable.auto.commit", "false",
+      "offsets are committed when the connection workers have passed the records"
+    ),
+    (
+      "enable.auto.offset.store", "false",
+      "offsets are committed when the connection workers have passed the records"
+    ),
+    ("auto.offset.reset", "error", "the start of a partition is decided by the gateway"),
+    ("log.queue", "true", "log lines are taken from a queue"),
+  ]
+  /// Other names of these, and what has a setting of its own.
+  private static let refused: [String: String] = [
+    "auto.commit.enable": "offsets are committed when the connection workers have passed the records",
+    "auto.commit.interval.ms": "offsets are committed when the connection workers have passed the records",
+    "group.id": "KAFKATOFILTER_KAFKA_GROUP_ID sets it",
+    "bootstrap.servers": "KAFKA_BROKERS sets it",
+    "metadata.broker.list": "KAFKA_BROKERS sets it",
+  ]
+
+  /// All properties of the consumer, in the order in which they are to be set.
+  static func consumer(_ settings: Settings) throws(ClientPropertyRefused) -> [ClientProperty] {
+    var list: [ClientProperty] = []
+    func add(_ name: String, _ value: String) { list.append(ClientProperty(name: name, value: value)) }
+
+    add("bootstrap.servers", settings.kafkaBrokers.joined(separator: ","))
+    add("group.id", settings.kafkaGroupID)
+    add("client.id", "rig-streams")
+    add("queued.max.messages.kbytes", String(queuedKilobytes))
+    add("fetch.max.bytes", String(fetchBytes))
+    add("reconnect.backoff.max.ms", String(reconnectMilliseconds))
+    add("session.timeout.ms", String(commitPatienceMilliseconds))
+    add("socket.keepalive.enable", "true")
+    addSecurity(settings, add)
+    for property in fixed { add(property.name, property.value) }
+
+    for name in settings.kafkaProperties.keys.sorted() {
+      guard let value = settings.kafkaProperties[name] else { continue }
+      if let why = refused[name] ?? fixed.first(where: { $0.name == name })?.why {
+        throw ClientPropertyRefused(description: "KAFKA_PROPERTIES must not set \(name): \(why)")
+      }
+      add(name, value)
+    }
+    return list
+  }
+
+  private static func addSecurity(_ settings: Settings, _ add: (String, String) -> Void) {
+    let `protocol` =
+      switch (settings.kafkaSASL != nil, settings.kafkaSSLEnabled) {
+      case (false, false): "plaintext"
+      case (false, true): "ssl"
+      case (true, false): "sasl_plaintext"
+      case (true, true): "sasl_ssl"
+      }
+    add("security.protocol", `protocol`)
+    if let sasl = settings.kafkaSASL {
+      add("sasl.mechanism", sasl.mechanism)
+      add("sasl.username", sasl.user)
+      add("sasl.password", sasl.password.revealed)
+    }
+    guard settings.kafkaSSLEnabled else { return }
+    let files = [
+      ("ssl.ca.location", settings.kafkaSSLCACertFile),
+      ("ssl.certificate.location", settings.kafkaSSLCertFile),
+      ("ssl.key.location", settings.kafkaSSLKeyFile),
+    ]
+    for (name, path) in files where !path.isEmpty { add(name, path) }
+    if let password = settings.kafkaSSLKeyFilePass { add("ssl.key.password", password.revealed) }
+  }
+}

@@ -1,0 +1,103 @@
+// Questions to the brokers, for the scout's thread: each of these waits for an answer.
+//
+// A broker answers the requests of one connection in order, and holds a fetch back until there is data or
+// fetch.wait.max.ms has passed: so even a healthy broker may let a question wait that long.
+
+import CRdKafka
+
+/// The source topics as the brokers have them.
+struct TopicListing: Equatable, Sendable {
+  var partitions: [TopicPartition] = []
+  /// Topics that don't exist, or that this client must not see; with the broker's reason.
+  var missing: [String: String] = [:]
+}
+
+/// A partition whose start is to be found.
+struct OffsetQuestion: Sendable {
+  let number: Int
+  let name: TopicPartition
+  let seen: FirstSeen
+}
+
+extension KafkaConsumer {
+  /// Milliseconds that one question may take. Longer than the longest useful fetch.wait.max.ms plus a slow
+  /// network.
+  static let lookupTimeout: CInt = 5_000
+  /// The same after another question of the same kind has failed.
+  static let impatientTimeout: CInt = 600
+
+  /// The partitions of the source topics.
+  func listTopics() throws(KafkaError) -> TopicListing {
+    var metadata: UnsafePointer<rd_kafka_metadata>?
+    let error = rd_kafka_metadata(handle, 0, nil, &metadata, Self.lookupTimeout)
+    guard error == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata else { throw KafkaError(error) }
+    defer { rd_kafka_metadata_destroy(metadata) }
+    var listing = TopicListing()
+    for topic in UnsafeBufferPointer(start: metadata.pointee.topics, count: Int(metadata.pointee.topic_cnt)) {
+      guard let name = topic.topic.map({ String(cString: $0) }) else { continue }
+      guard topic.err == RD_KAFKA_RESP_ERR_NO_ERROR, topic.partition_cnt > 0 else {
+        listing.missing[name] = String(cString: rd_kafka_err2str(topic.err))
+        continue
+      }
+      for partition in UnsafeBufferPointer(start: topic.partitions, count: Int(topic.partition_cnt)) {
+        listing.partitions.append(TopicPartition(topic: name, partition: partition.id))
+      }
+    }
+    listing.partitions.sort()
+    return listing
+  }
+
+  /// Where each of the partitions is to be read from. Those whose broker does not answer are left out, with a
+  /// reason.
+  func findStarts(_ questions: [OffsetQuestion]) -> (found: [Int: StartPosition], failure: KafkaError?) {
+    var found: [Int: StartPosition] = [:]
+    let committed: [TopicPartition: Int64]
+    do throws(KafkaError) {
+      committed = try committedOffsets(questions.filter { $0.seen != .outOfRange }.map(\.name))
+    } catch {
+      return (found, error)
+    }
+    var failure: KafkaError?
+    for question in questions {
+      if let offset = committed[question.name] {
+        found[question.number] = .answered(seen: question.seen, committed: offset, edge: 0)
+        continue
+      }
+      do throws(KafkaError) {
+        // One broker that is away must not hold up the partitions of the others for long.
+        let timeout = failure == nil ? Self.lookupTimeout : Self.impatientTimeout
+        let edge = try offset(at: question.seen.edge, of: question.name, timeout)
+        found[question.number] = .answered(seen: question.seen, committed: nil, edge: edge)
+      } catch {
+        failure = KafkaError("\(question.name): \(error)")
+      }
+    }
+    return (found, failure)
+  }
+
+  /// The offsets committed under the group's name; partitions without one are left out.
+  private func committedOffsets(_ partitions: [TopicPartition]) throws(KafkaError) -> [TopicPartition: Int64]
+  {
+    guard !partitions.isEmpty else { return [:] }
+    let list = PartitionList(partitions)
+    let error = rd_kafka_committed(handle, list.raw, Self.lookupTimeout)
+    guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
+    var offsets: [TopicPartition: Int64] = [:]
+    for element in PartitionList.elements(of: list.raw) {
+      if let error = element.error { throw error }
+      if element.offset >= 0 { offsets[element.name] = element.offset }
+    }
+    return offsets
+  }
+
+  private func offset(
+    at edge: LogEdge, of partition: TopicPartition, _ timeout: CInt
+  ) throws(KafkaError) -> Int64 {
+    var low: Int64 = 0
+    var high: Int64 = 0
+    let error = rd_kafka_query_watermark_offsets(
+      handle, partition.topic, partition.partition, &low, &high, timeout)
+    guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
+    return edge == .end ? high : low
+  }
+}

@@ -1,0 +1,65 @@
+// librdkafka's list of partitions with offsets, owned.
+
+import CRdKafka
+
+/// A list to hand to librdkafka, freed with the value.
+struct PartitionList: ~Copyable {
+  let raw: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>
+
+  /// A list of `partitions`; their offsets are set to "none".
+  init(_ partitions: some Collection<TopicPartition>) {
+    raw = rd_kafka_topic_partition_list_new(CInt(clamping: partitions.count))
+    for partition in partitions { add(partition, offset: Int64(RD_KAFKA_OFFSET_INVALID)) }
+  }
+
+  /// A list of `partitions` with offsets.
+  init(_ partitions: some Collection<(TopicPartition, Int64)>) {
+    raw = rd_kafka_topic_partition_list_new(CInt(clamping: partitions.count))
+    for (partition, offset) in partitions { add(partition, offset: offset) }
+  }
+
+  deinit {
+    rd_kafka_topic_partition_list_destroy(raw)
+  }
+
+  private func add(_ partition: TopicPartition, offset: Int64) {
+    rd_kafka_topic_partition_list_add(raw, partition.topic, partition.partition).pointee.offset = offset
+  }
+
+  /// The elements of a list of librdkafka's.
+  static func elements(of list: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>) -> [Element] {
+    (0..<Int(list.pointee.cnt)).compactMap { index in
+      let element = list.pointee.elems[index]
+      guard let topic = element.topic else { return nil }
+      return Element(
+        name: TopicPartition(topic: String(cString: topic), partition: element.partition),
+        offset: element.offset,
+        error: element.err == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : KafkaError(element.err))
+    }
+  }
+
+  /// What librdkafka has written into one element.
+  struct Element {
+    let name: TopicPartition
+    let offset: Int64
+    let error: KafkaError?
+  }
+}
+
+/// A failure that librdkafka has reported.
+struct KafkaError: Error, Equatable, CustomStringConvertible {
+  let description: String
+
+  init(_ code: rd_kafka_resp_err_t) {
+    description = String(cString: rd_kafka_err2str(code))
+  }
+
+  init(_ description: String) {
+    self.description = description
+  }
+}
+
+/// The text in a zero-terminated buffer.
+func text(ofZeroTerminated buffer: [CChar]) -> String {
+  String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+}

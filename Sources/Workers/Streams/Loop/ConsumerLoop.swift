@@ -1,0 +1,154 @@
+// The life of this worker: one thread that sleeps in poll until a signal, librdkafka, the scout or the clock
+// has something.
+//
+//   signals ─┐                     ┌─ callbacks: log lines, errors, commits
+//   wake ────┼─ poll ─▶ one turn ──┼─ the scout's answer
+//   clock ───┘                     ├─ one batch of records into the ring
+//                                  └─ once per second: heartbeat, commit, lag, look for partitions
+//
+// It must never wait for a broker: who can't reach one still serves, beats and stops. Files beside it:
+// +Client (making the client and making it anew), +Partitions (what is read, and from where), +Commits.
+
+import Glibc
+import IPC
+import Kit
+import Logging
+import Settings
+
+/// Consumes the source topics into the event ring until it is told to stop.
+final class ConsumerLoop {
+  /// Nanoseconds between heartbeats; also of commits and of lag.
+  static let tickInterval: UInt64 = 1_000_000_000
+  /// Nanoseconds until a full ring is tried again: the first time, and at most.
+  static let retryInterval: (first: UInt64, most: UInt64) = (2_000_000, 32_000_000)
+
+  let settings: Settings
+  let status: StatusPage
+  let log: Logger
+  let writer: EventWriter
+  let properties: [ClientProperty]
+  let metrics: StreamMetrics
+  let state = ReadState()
+  let intake: Intake
+  let ringPositions: RingPositions
+  let wake: Descriptor
+  let scout: Scout
+  private let signals: CInt
+
+  var client = Client.waiting(until: 0)
+  /// nil before the first attempt has told.
+  var isConnected: Bool?
+  /// What the log said last.
+  var loggedConnected: Bool?
+  var connectionReason = ""
+  var nextLookAt: UInt64 = 0
+  var missingTopics: [String: String] = [:]
+  var commitSentAt: UInt64?
+  var recommitAt: UInt64
+  var limits = Limits()
+  private var tickAt: UInt64 = 0
+  private var retryAt: UInt64 = 0
+  private var retryAfter = ConsumerLoop.retryInterval.first
+  private var hasMore = false
+
+  /// Lines of one kind come at most once per second.
+  struct Limits {
+    var client = LogLimiter()
+    var connection = LogLimiter()
+    var partitions = LogLimiter()
+    var commits = LogLimiter()
+  }
+
+  /// Attaches to the ring and reads its positions; no broker is needed.
+  init(_ context: WorkerContext, properties: [ClientProperty]) throws(IPCError) {
+    settings = context.settings
+    status = context.status
+    log = context.log
+    signals = context.signals
+    self.properties = properties
+    writer = try context.eventWriter()
+    ringPositions = try RingPositions(in: writer.ring)
+    metrics = StreamMetrics(context.status, ring: "events.streams")
+    intake = Intake(
+      writer: writer, parser: EventParser(settings: context.settings), state: state, metrics: metrics,
+      ringEnd: ringPositions.ringEnd, log: context.log)
+    wake = try EventFD.create()
+    scout = Scout(wake: wake.rawValue)
+    recommitAt = MonotonicTime.now() + Self.recommitInterval
+  }
+
+  /// Runs until SIGTERM or SIGINT.
+  func run() throws(IPCError) {
+    status.state = .ready
+    while try turn() {}
+    stop()
+  }
+
+  /// Waits for something to do and does it; false: it is time to stop.
+  func turn() throws(IPCError) -> Bool {
+    if try sleep() { return false }
+    let now = MonotonicTime.now()
+    takeReports(now)
+    takeAnswer(now)
+    takeRecords(now)
+    if now >= tickAt {
+      tickAt = now + Self.tickInterval
+      tick(now)
+    }
+    return true
+  }
+
+  /// Waits for something to do; true: it is time to stop.
+  private func sleep() throws(IPCError) -> Bool {
+    var entries = [
+      pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0),
+    ]
+    let now = MonotonicTime.now()
+    let until = hasMore ? now : intake.isHeld ? min(tickAt, retryAt) : tickAt
+    guard
+      poll(&entries, nfds_t(entries.count), Self.milliseconds(from: now, to: until)) >= 0 || errno == EINTR
+    else {
+      throw .system(call: "poll", errno: errno)
+    }
+    if entries[1].revents != 0 { EventFD.drain(wake.rawValue) }
+    return entries[0].revents != 0
+  }
+
+  /// Rounded up, so that a wait does not end just before its time.
+  private static func milliseconds(from now: UInt64, to time: UInt64) -> CInt {
+    time <= now ? 0 : CInt(clamping: (time - now + 999_999) / 1_000_000)
+  }
+
+  private func takeRecords(_ now: UInt64) {
+    hasMore = false
+    guard case .open(let consumer) = client, !intake.isHeld || now >= retryAt else { return }
+    switch intake.turn(consumer) {
+    case .idle: break
+    case .more:
+      retryAfter = Self.retryInterval.first
+      hasMore = true
+      if isConnected == false { setConnected(true, reason: "records arrive", now) }
+    case .held:
+      retryAt = now + retryAfter
+      retryAfter = min(2 * retryAfter, Self.retryInterval.most)
+    }
+    for trouble in intake.takeTroubles() { handle(trouble, consumer, now) }
+  }
+
+  private func tick(_ now: UInt64) {
+    status.beat()
+    reportConnection(now)
+    guard case .open(let consumer) = client else {
+      openIfDue(now)
+      return
+    }
+    if let reason = consumer.fatalReason {
+      restartClient(consumer, reason: reason, now)
+      return
+    }
+    commitDue(consumer, now)
+    setLags(consumer)
+    lookIfDue(consumer, now)
+  }
+}

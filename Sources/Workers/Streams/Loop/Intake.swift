@@ -1,0 +1,223 @@
+// From fetched records to the ring: batches in, one publication each.
+//
+//   read a batch ▶ parse ▶ append ▶ ... ▶ publish ▶ note offsets
+//                            |
+//                            +-- full: keep the rest of the batch, read nothing more, try again later
+//
+// Nothing is dropped: while a batch is held here, librdkafka's queue fills to its bound and it stops
+// fetching. (Pausing the partitions would throw the fetched records away and fetch them again.) What is no
+// event is skipped and counted, and never stops a partition. A record that was taken before is not taken
+// again, whatever the client delivers.
+
+import CRdKafka
+import IPC
+import Kit
+import Logging
+
+/// Takes records from a consumer into the event ring. One thread.
+final class Intake {
+  /// Records per publication. Enough to make its cost disappear, few enough for the loop to look at its other
+  /// duties.
+  static let batchSize = 512
+
+  /// What one turn came to.
+  enum Turn: Equatable {
+    /// There was nothing.
+    case idle
+    /// There may be more at once.
+    case more
+    /// The ring is full.
+    case held
+  }
+
+  /// A message that is an error of its partition.
+  enum Trouble {
+    case outOfRange(partition: Int, reason: String)
+    case failing(_ what: String, reason: String)
+  }
+
+  private let writer: EventWriter
+  private let parser: EventParser
+  private let state: ReadState
+  private let metrics: StreamMetrics
+  private let log: Logger
+  private let buffer: UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>
+  private var count = 0
+  private var position = 0
+  private var readAt: UInt64 = 0
+  /// The event at `position`, if it is parsed and did not fit.
+  private var unfinished: PreparedEvent?
+  private var ringEnd: UInt64
+  private var topics = TopicCache()
+  private var poison = LogLimiter()
+  /// Good records of one topic in a row, not yet added to the counter.
+  private var taken = (place: 0, count: Int64(0))
+
+  /// Whether a batch waits for room in the ring.
+  private(set) var isHeld = false
+  /// Errors since they were last taken.
+  private(set) var troubles: [Trouble] = []
+
+  /// - Parameter ringEnd: where the last record in the ring ends.
+  init(
+    writer: EventWriter, parser: EventParser, state: ReadState, metrics: StreamMetrics, ringEnd: UInt64,
+    log: Logger
+  ) {
+    self.writer = writer
+    self.parser = parser
+    self.state = state
+    self.metrics = metrics
+    self.ringEnd = ringEnd
+    self.log = log
+    buffer = .allocate(capacity: Self.batchSize)
+    buffer.initialize(repeating: nil)
+  }
+
+  deinit {
+    discard()
+    buffer.deallocate()
+  }
+
+  /// Takes one batch, or goes on with the one that was held.
+  func turn(_ consumer: KafkaConsumer) -> Turn {
+    if !isHeld {
+      count = consumer.read(into: buffer)
+      position = 0
+      readAt = MonotonicTime.now()
+    }
+    guard count > 0 else { return .idle }
+    let wasHeld = isHeld
+    isHeld = false
+    var startedAt = MonotonicTime.now()
+    while position < count {
+      if let message = buffer[position] {
+        guard place(message) else {
+          isHeld = true
+          break
+        }
+        rd_kafka_message_destroy(message)
+        buffer[position] = nil
+        let now = MonotonicTime.now()
+        metrics.duration.observe(ns: now - startedAt)
+        startedAt = now
+      }
+      position += 1
+    }
+    writer.publish()
+    state.ledger.published(to: ringEnd)
+    countTaken()
+    if isHeld != wasHeld {
+      metrics.paused?.set(isHeld ? 1 : 0)
+      if isHeld { metrics.ringFull?.add() }
+    }
+    return isHeld ? .held : .more
+  }
+
+  /// Gives the rest of a held batch up: its records are fetched again by the next client or the next process.
+  func discard() {
+    for index in position..<max(position, count) {
+      if let message = buffer[index] { rd_kafka_message_destroy(message) }
+      buffer[index] = nil
+    }
+    count = 0
+    position = 0
+    unfinished = nil
+    isHeld = false
+    metrics.paused?.set(0)
+    topics = TopicCache()
+  }
+
+  /// The errors since the last call.
+  func takeTroubles() -> [Trouble] {
+    defer { troubles.removeAll() }
+    return troubles
+  }
+
+  /// Puts one message where it belongs; false: the ring is full.
+  private func place(_ message: UnsafeMutablePointer<rd_kafka_message_t>) -> Bool {
+    guard let topic = message.pointee.rkt else {
+      troubles.append(.failing("the consumer", reason: reason(message)))
+      return true
+    }
+    let place = topics.place(of: topic)
+    let number = topics.number(of: message.pointee.partition, at: place, in: state.table)
+    guard message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+      note(message, place, number)
+      return true
+    }
+    let offset = message.pointee.offset
+    guard let number, state.table.isReading(number), state.ledger.isNew(offset, in: number) else {
+      return true
+    }
+    do throws(EventError) {
+      let event =
+        if let unfinished { unfinished } else { try parse(message, topic: topics.topics[place].name) }
+      switch writer.append(event) {
+      case .appended(let end):
+        ringEnd = end
+        if taken.place != place { countTaken() }
+        taken = (place, taken.count + 1)
+      case .full:
+        unfinished = event
+        return false
+      case .tooLarge:
+        throw EventError(status: 413, "the event has \(event.json.count) bytes, more than the ring takes")
+      }
+    } catch {
+      refuse(message, topic: topics.topics[place].name, reason: error.detail)
+    }
+    unfinished = nil
+    state.ledger.take(offset, in: number)
+    return true
+  }
+
+  private func parse(
+    _ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String
+  ) throws(EventError) -> PreparedEvent {
+    guard let value = message.pointee.payload else {
+      throw EventError(status: 400, "the record has no value (a tombstone), expected an event")
+    }
+    guard let headers = RecordHeaders.of(message) else {
+      throw EventError(status: 400, "the record has more than \(RecordHeaders.maximumCount) headers")
+    }
+    let origin = EventOrigin(
+      topic: topic, partition: message.pointee.partition, offset: message.pointee.offset)
+    return try parser.record(
+      UnsafeRawBufferPointer(start: value, count: message.pointee.len), headers: headers, origin: origin,
+      acceptedAtNs: readAt)
+  }
+
+  private func countTaken() {
+    if taken.count > 0 { metrics.consumed.add(taken.count, topics.topics[taken.place].name) }
+    taken.count = 0
+  }
+
+  private func refuse(_ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String, reason: String) {
+    metrics.failed.add(1, topic)
+    guard let suppressed = poison.permit(at: MonotonicTime.now()) else { return }
+    log.warning(
+      "a record is no event and is skipped",
+      metadata: [
+        "topic": "\(topic)", "partition": "\(message.pointee.partition)",
+        "offset": "\(message.pointee.offset)",
+        "reason": "\(reason)", "suppressed": "\(suppressed)",
+      ])
+  }
+
+  private func note(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ place: Int, _ number: Int?) {
+    let reason = reason(message)
+    switch message.pointee.err {
+    case RD_KAFKA_RESP_ERR__PARTITION_EOF: break
+    case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+      guard let number, state.table.isReading(number) else { return }
+      state.update { $0.isOutOfRange(number) }
+      troubles.append(.outOfRange(partition: number, reason: reason))
+    default:
+      troubles.append(.failing("\(topics.topics[place].name)/\(message.pointee.partition)", reason: reason))
+    }
+  }
+
+  private func reason(_ message: UnsafeMutablePointer<rd_kafka_message_t>) -> String {
+    rd_kafka_message_errstr(message).map { String(cString: $0) } ?? ""
+  }
+}

@@ -1,0 +1,13 @@
+// rig-streams: the worker that consumes the source topics of Kafka into the event ring "events.streams".
+//
+// Nothing is lost and nothing is repeated endlessly: records go on from where the ring, or else the committed
+// offset, says; a full ring holds the source back; offsets are committed when every connection worker has
+// passed the records.
+
+import Kit
+
+WorkerProcess.run("streams") { context in
+  let properties = try ClientProperties.consumer(context.settings)
+  try KafkaConsumer.check(properties)
+  try ConsumerLoop(context, properties: properties).run()
+}

@@ -1,0 +1,98 @@
+// A worker without a process: the loop, turned by the test's own thread, a ring and its one reader.
+
+import Foundation
+import IPC
+import Logging
+import Settings
+import Testing
+
+@testable import Kit
+@testable import Streams
+
+/// The ring and the status page, which outlive a worker.
+final class TestGateway {
+  let ring: Descriptor
+  let page: Descriptor
+  let reader: RingReader
+  private let stopping: Descriptor
+  var settings = Settings()
+  /// What the reader has seen: (partition, offset), in order.
+  private(set) var seen: [(partition: Int32, offset: Int64)] = []
+
+  init(_ broker: MockBroker, ringBytes: Int = 1 << 20) throws {
+    ring = try Ring.create(name: "events.streams", capacity: ringBytes, readers: 1)
+    page = try StatusPage.create(name: "streams")
+    reader = try RingReader(attaching: ring.rawValue, slot: 0)
+    stopping = try EventFD.create()
+    settings.kafkaBrokers = [broker.address]
+    settings.kafkaSourceTopics = [broker.topic]
+    settings.kafkaRestartDelayMs = 10
+    // The mock cluster answers every fetch only after this time.
+    settings.kafkaProperties = ["fetch.wait.max.ms": "20"]
+  }
+
+  /// A new worker, as after a restart.
+  func worker() throws -> ConsumerLoop {
+    let manifest = WorkerManifest(
+      worker: "streams", slot: 0, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page.rawValue,
+      wake: -1,
+      listeners: [:],
+      events: [.init(name: "events.streams", id: 0, fd: ring.rawValue, role: .write(wake: [-1]))],
+      requests: [], peers: [], supervisorPid: 0, release: "test")
+    let status = try StatusPage(attaching: page.rawValue)
+    status.beginGeneration(pid: 1)
+    let context = WorkerContext(
+      manifest: manifest, settings: settings, status: status,
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: stopping.rawValue)
+    return try ConsumerLoop(context, properties: ClientProperties.consumer(settings))
+  }
+
+  /// Turns the loop until `isDone`; fails the test if that takes absurdly long.
+  func turn(_ worker: ConsumerLoop, until isDone: () throws -> Bool) throws {
+    let deadline = MonotonicTime.now() + 60_000_000_000
+    while try !isDone() {
+      try #require(MonotonicTime.now() < deadline, "waited a minute")
+      try #require(try worker.turn())
+    }
+  }
+
+  /// Reads what is in the ring. `committing`: lets the writer have the room.
+  func read(committing: Bool = true) throws {
+    while let record = try reader.next() {
+      let origin = try #require(EventRecord(ring: record)?.origin)
+      seen.append((origin.partition, origin.offset))
+    }
+    if committing { reader.commit() }
+  }
+
+  /// The offsets seen of a partition, in the order seen.
+  func offsets(partition: Int32 = 0) -> [Int64] {
+    seen.filter { $0.partition == partition }.map(\.offset)
+  }
+}
+
+extension ConsumerLoop {
+  /// Whether everything that there is is being read.
+  var isReading: Bool {
+    !state.table.entries.isEmpty && state.table.entries.allSatisfy { $0.phase == .reading }
+  }
+
+  /// The client, if there is one.
+  var consumer: KafkaConsumer? {
+    if case .open(let consumer) = client { consumer } else { nil }
+  }
+
+  /// What the broker holds as committed for a partition; nil: nothing.
+  func committed(_ number: Int = 0) -> Int64? {
+    let question = OffsetQuestion(number: number, name: state.name(number), seen: .later)
+    let found = consumer?.findStarts([question]).found[number]
+    return found?.reason == .committed ? found?.offset : nil
+  }
+
+  /// What a killed process leaves: nothing is committed, nothing ended in order.
+  func vanish() {
+    intake.discard()
+    if let consumer { scout.close(consumer) }
+    _ = scout.isIdle(within: 30_000)
+  }
+}
