@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Does the gateway grow? Starts it, sends 100,000 events through clients of all transports, and looks at the private
-memory of every process on the way. Fails if a process has grown by more than --allowed-kb between the first 20,000
+"""Does the gateway grow? Starts it with rig-devbroker, sends 100,000 events, half of them by HTTP and half through Kafka, to
+clients of all transports, and looks at the private memory of every process on the way. Fails if a process has grown by more than --allowed-kb between the first 20,000
 events (caches and rings are warm then) and the last, if an event is missing, or if a sanitizer has reported something.
 
     growth.py BIN_DIRECTORY [--events N] [--allowed-kb K]
 
-Standard library only. The rings are small, so that their memory is all in use after the warm-up.
+Standard library only, and kcat. The rings are small, so that their memory is all in use after the warm-up.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import urllib.parse
 
 SUBSCRIPTIONS = [{"eventType": "growth"}]
 WARM_UP_SHARE = 0.2
-BATCH = 50
+BATCH = 125
 
 
 def free_port():
@@ -150,18 +150,24 @@ def main():
     parser.add_argument("--allowed-kb", type=int, default=2048)
     options = parser.parse_args()
     inbound, management = free_port(), free_port()
+    broker = subprocess.Popen([f"{options.directory}/rig-devbroker", "--die-with-parent"], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+    brokers = broker.stdout.readline().strip()
     settings = dict(os.environ, INBOUND_PORT=str(inbound), API_HTTP_PORT=str(management), CONNECTION_WORKERS="2",
                     EVENT_RING_BYTES="1048576", STREAMS_RING_BYTES="1048576", MAX_EVENT_BYTES="65536",
-                    LONGPOLLING_MAX_EVENTS="5000", LOG_FMT="json")
+                    LONGPOLLING_MAX_EVENTS="5000", LOG_FMT="json", KAFKA_BROKERS=brokers,
+                    KAFKA_PROPERTIES="fetch.wait.max.ms=20")
     with tempfile.TemporaryFile("w+") as log:
         gateway = subprocess.Popen([f"{options.directory}/rig-supervisor"], env=settings, stdout=log, stderr=log)
         try:
             wait_for("the gateway is ready", lambda: ready(management))
             clients = [kind(inbound) for kind in (SSEClient, WebSocketClient, LongPollClient) for _ in range(3)]
-            grown = run(options, management, gateway.pid, clients)
+            wait_for("Kafka is read", lambda: b"rig_kafka_consumer_lag{" in metrics(management))
+            grown = run(options, management, brokers, gateway.pid, clients)
         finally:
             gateway.send_signal(signal.SIGTERM)
             status = gateway.wait(60)
+            broker.kill()
             log.seek(0)
             text = log.read()
         reports = re.findall(r".*(?:ERROR: \w*Sanitizer|runtime error).*", text)
@@ -173,16 +179,25 @@ def main():
     print(f"no growth over {options.events} events")
 
 
-def run(options, management, supervisor, clients):
+def metrics(management):
+    return HTTPConnection(management).send("GET", "/metrics")[2]
+
+
+def run(options, management, brokers, supervisor, clients):
     children = subprocess.run(["pgrep", "-P", str(supervisor)], capture_output=True, text=True, check=True)
     processes = [supervisor] + [int(pid) for pid in children.stdout.split()]
     publisher = HTTPConnection(management)
     # Connections open in their own time: an event that everybody gets says that they have.
     published = 0
 
-    def publish(count):
-        events = [{"specversion": "1.0", "type": "growth", "source": "/growth", "id": str(number), "data": "x" * 200}
-                  for number in range(count)]
+    events = [{"specversion": "1.0", "type": "growth", "source": "/growth", "id": str(number), "data": "x" * 200}
+              for number in range(BATCH)]
+
+    def publish_to_kafka():
+        records = "".join(json.dumps(event) + "\n" for event in events)
+        subprocess.run(["kcat", "-P", "-b", brokers, "-t", "rig"], input=records, text=True, check=True)
+
+    def publish_by_http():
         kind = [("content-type", "application/cloudevents-batch+json")]
         while (status := publisher.send("POST", "/v3/messages", kind, json.dumps(events).encode())[0]) == 503:
             time.sleep(0.01)
@@ -190,15 +205,16 @@ def run(options, management, supervisor, clients):
             raise SystemExit(f"publishing: {status}")
 
     def connections():
-        text = HTTPConnection(management).send("GET", "/metrics")[2].decode()
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("rig_connections{"))
+        lines = metrics(management).decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("rig_connections{"))
 
     wait_for("all clients are connected", lambda: connections() == len(clients))
     base = [client.seen for client in clients]
     before = {}
     while published < options.events:
-        publish(BATCH)
-        published += BATCH
+        publish_by_http()
+        publish_to_kafka()
+        published += 2 * BATCH
         # No client may fall so far behind that it is closed.
         wait_for("clients keep up", lambda: all(c.seen - b > published - 2000 for c, b in zip(clients, base)))
         if not before and published >= options.events * WARM_UP_SHARE:

@@ -45,16 +45,57 @@ need_build_packages() {
 
 # A virtual environment with the Kafka server and the independent clients of the tests. Prints its bin directory.
 need_python_tools() {
-  local environment="$repository/.build-python" log
+  local environment="$repository/.build-python"
   command -v python3 >/dev/null || need_packages python3 python3-venv
   if ! "$environment/bin/python" -c 'import websockets' >/dev/null 2>&1 || [ ! -x "$environment/bin/noida-db" ]; then
-    log=$(mktemp)
-    if ! { python3 -m venv "$environment" && "$environment/bin/pip" install -q 'noida-db==0.2.3' 'websockets>=12'; } >"$log" 2>&1; then
-      tail -n 20 "$log" >&2
-      rm -f "$log"
-      die "pip could not install noida-db (the Kafka server of the tests) into $environment"
-    fi
-    rm -f "$log"
+    quietly "pip could not install noida-db (the Kafka server of the tests) into $environment" \
+      install_python_tools "$environment"
+  fi
+  if [ ! -x "$environment/bin/wstest" ] && [ ! -x "$environment/bin/kosoku" ]; then
+    quietly "pip could not install a WebSocket conformance suite into $environment" \
+      install_conformance_suite "$environment"
   fi
   printf '%s\n' "$environment/bin"
+}
+
+install_python_tools() {
+  python3 -m venv "$1" && "$1/bin/pip" install -q 'noida-db==0.2.3' 'websockets>=12'
+}
+
+# The Autobahn test suite is written in Python 2, which Debian no longer has: where there is one, the suite gets an
+# environment of its own. Elsewhere kosoku drives the suite's cases, in Python 3.
+install_conformance_suite() {
+  local python2
+  if python2=$(find_python2) && "$1/bin/pip" install -q 'virtualenv==20.21.1' \
+    && "$1/bin/virtualenv" -q -p "$python2" "$1/wstest" \
+    && "$1/wstest/bin/pip" install -q 'autobahntestsuite==25.10.1' && "$1/wstest/bin/wstest" --help >/dev/null; then
+    ln -sf ../wstest/bin/wstest "$1/bin/wstest"
+  else
+    "$1/bin/pip" install -q 'kosoku==0.1.0'
+  fi
+}
+
+# Prints the path of a Python 2.7 that runs; pyenv's need not be the active one.
+find_python2() {
+  local candidate
+  for candidate in "$(command -v python2.7)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+# quietly MESSAGE COMMAND…: runs the command, and shows the end of what it printed only if it fails.
+quietly() {
+  local message=$1 log
+  shift
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    die "$message"
+  fi
+  rm -f "$log"
 }
