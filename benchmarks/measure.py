@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measurements of a running gateway that need more than a load generator. Standard library only.
+"""Measurements of a running gateway that need more than a load generator. Standard library only, but for `latency`,
+which produces with confluent-kafka.
 
     measure.py latency  --inbound PORT --broker HOST:PORT --topic T [--events N] [--rate R]
     measure.py matching --inbound PORT --management PORT --worker PID --subscriptions N [--events N]
     measure.py wakeups  PID [PID ...] [--seconds S]
 
-Each prints one line of JSON. `latency`: from the write into kcat's pipe to the byte at the client. `matching`: CPU
+Each prints one line of JSON. `latency`: from the call that produces a record to the byte at the client. `matching`: CPU
 time of the connection worker per event with 10 matches among N constrained subscriptions. `wakeups`: voluntary context
 switches per second of each process, over all of its threads.
 """
@@ -16,7 +17,6 @@ import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -79,14 +79,16 @@ class HTTPClient:
 
 def latency(options):
     stream = EventStream(options.inbound, [{"eventType": "latency"}])
-    kcat = ["kcat", "-P", "-b", options.broker, "-t", options.topic, "-X", "linger.ms=0"]
-    producer = subprocess.Popen(kcat, stdin=subprocess.PIPE)
+    # kcat reads its input in blocks, so it can't publish single events.
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": options.broker, "linger.ms": 0})
 
     def publish(number):
         event = {"specversion": "1.0", "type": "latency", "source": "/bench", "id": str(number)}
         event["data"] = time.monotonic_ns()
-        producer.stdin.write(json.dumps(event).encode() + b"\n")
-        producer.stdin.flush()
+        producer.produce(options.topic, json.dumps(event).encode())
+        producer.poll(0)
 
     def receive():
         name, data = stream.event()
@@ -103,8 +105,7 @@ def latency(options):
         publish(warm_up + number)
         times.append(receive())
         time.sleep(1 / options.rate)
-    producer.stdin.close()
-    producer.wait(30)
+    producer.flush(30)
     times.sort()
     result = {"events": len(times), "median_ms": round(statistics.median(times), 2)}
     result["p99_ms"] = round(times[int(len(times) * 0.99)], 2)
