@@ -68,6 +68,7 @@ let package = Package(
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
     library(
       "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
+    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL"]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
       ["Kit", "HTTP", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),
@@ -85,9 +86,11 @@ let package = Package(
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
     tests("SettingsTests", ["Settings"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
-    tests("KitTests", ["Kit", "IPC", "Settings"]),
-    tests("HTTPTests", ["HTTP", "Kit", "IPC", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
-    tests("ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", nioCore, nioEmbedded]),
+    tests("KitTests", ["Kit", "IPC", "Settings", logging]),
+    tests("IdentityTests", ["Identity", "Kit", "Settings"]),
+    tests("HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+    tests(
+      "ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),

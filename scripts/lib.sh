@@ -51,9 +51,12 @@ need_python_tools() {
     quietly "pip could not install noida-db (the Kafka server of the tests) into $environment" \
       install_python_tools "$environment"
   fi
-  if [ ! -x "$environment/bin/wstest" ] && [ ! -x "$environment/bin/kosoku" ]; then
-    quietly "pip could not install a WebSocket conformance suite into $environment" \
-      install_conformance_suite "$environment"
+  if [ ! -x "$environment/bin/wstest" ]; then
+    if find_python2 >/dev/null; then
+      quietly "pip could not install autobahntestsuite into $environment" install_conformance_suite "$environment"
+    else
+      say "no Python 2.7 here: the WebSocket conformance suite (Autobahn) is left out of the tests"
+    fi
   fi
   printf '%s\n' "$environment/bin"
 }
@@ -62,17 +65,13 @@ install_python_tools() {
   python3 -m venv "$1" && "$1/bin/pip" install -q 'noida-db==0.2.3' 'websockets>=12'
 }
 
-# The Autobahn test suite is written in Python 2, which Debian no longer has: where there is one, the suite gets an
-# environment of its own. Elsewhere kosoku drives the suite's cases, in Python 3.
+# The Autobahn test suite is written in Python 2, which Debian no longer has: it gets an environment of its own.
 install_conformance_suite() {
-  local python2
-  if python2=$(find_python2) && "$1/bin/pip" install -q 'virtualenv==20.21.1' \
-    && "$1/bin/virtualenv" -q -p "$python2" "$1/wstest" \
-    && "$1/wstest/bin/pip" install -q 'autobahntestsuite==25.10.1' && "$1/wstest/bin/wstest" --help >/dev/null; then
-    ln -sf ../wstest/bin/wstest "$1/bin/wstest"
-  else
-    "$1/bin/pip" install -q 'kosoku==0.1.0'
-  fi
+  "$1/bin/pip" install -q 'virtualenv==20.21.1' \
+    && "$1/bin/virtualenv" -q -p "$(find_python2)" "$1/wstest" \
+    && "$1/wstest/bin/pip" install -q 'autobahntestsuite==25.10.1' \
+    && "$1/wstest/bin/wstest" --help >/dev/null \
+    && ln -sf ../wstest/bin/wstest "$1/bin/wstest"
 }
 
 # Prints the path of a Python 2.7 that runs; pyenv's need not be the active one.

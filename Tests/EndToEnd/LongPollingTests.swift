@@ -35,12 +35,20 @@ struct LongPollingTests {
     }
   }
 
-  @Test("A poll without events is answered with an empty list after the waiting time")
+  @Test(
+    "A poll without events is answered with an empty list after the waiting time, whichever worker got it")
   func empty() throws {
-    try Gateway.run(["LONGPOLLING_WAIT_S": "1"]) { gateway in
-      let client = try LongPollClient(gateway, "[]")
-      _ = try client.poll()
-      #expect(try client.poll() == [])
+    try Gateway.run(["LONGPOLLING_WAIT_S": "2"]) { gateway in
+      // All wait at the same time, from the first second of the workers' lives on, half of them at another worker.
+      let waiting = try (0..<8).map { _ -> (LongPollClient, HTTPConnection) in
+        let client = try LongPollClient(gateway, "[]")
+        #expect(try client.poll().count == 2)
+        let http = try HTTPConnection(port: gateway.inboundPort)
+        let request = client.request
+        try http.wire.send(HTTPConnection.request("GET", request.path, headers: request.headers))
+        return (client, http)
+      }
+      for (client, http) in waiting { #expect(try client.events(of: try http.answer()) == []) }
     }
   }
 
@@ -52,7 +60,9 @@ struct LongPollingTests {
       for number in 0..<20 { try gateway.publish(NumberedEvents.json(number)) }
       var seen: [JSON?] = []
       while seen.count < 20 { seen += try client.poll().filter { $0["source"] != "rig" }.map { $0["id"] } }
-      #expect(seen.compactMap { $0?.string } == (0..<20).map { "n-" + String(repeating: "0", count: $0 < 10 ? 7 : 6) + "\($0)" })
+      #expect(
+        seen.compactMap { $0?.string }
+          == (0..<20).map { "n-" + String(repeating: "0", count: $0 < 10 ? 7 : 6) + "\($0)" })
       _ = before
       try gateway.publish(NumberedEvents.json(20))
       let request = client.request
@@ -99,7 +109,10 @@ struct LongPollingTests {
   @Test("A cookie that is no token opens a new session")
   func badCookie() throws {
     try Gateway.run { gateway in
-      for cookie in ["connection_token=x; last_event_id=y", "connection_token=", "connection_token=%00; last_event_id=\"1\""] {
+      for cookie in [
+        "connection_token=x; last_event_id=y", "connection_token=",
+        "connection_token=%00; last_event_id=\"1\"",
+      ] {
         let answer = try gateway.inbound("GET", LongPollClient.path, headers: [("cookie", cookie)])
         #expect(answer.status == 200)
         #expect(answer.text == #""ok""#)

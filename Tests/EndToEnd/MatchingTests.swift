@@ -16,14 +16,20 @@ struct MatchingTests {
     try Gateway.run(Self.extractors) { gateway in
       let client = try SSEClient.open(
         gateway,
-        #"[{"eventType":"greeting","oneOf":[{"name":"John","lang":"en"},{"name":"Fr\u0061nk"},{"age":1}]},{"eventType":"end"}]"#)
+        #"[{"eventType":"greeting","oneOf":[{"name":"John","lang":"en"},{"name":"Fr\u0061nk"},{"age":1}]},{"eventType":"end"}]"#
+      )
       let table: [(data: String, matches: Bool)] = [
-        (#"{"name":"John","lang":"en"}"#, true), (#"{"name":"John"}"#, false), (#"{"name":"John","lang":"de"}"#, false),
-        (#"{"name":"\u0046rank","lang":7}"#, true), (#"{"name":["Frank"]}"#, false), (#"{"name":null}"#, false),
-        (#"{"a/b":[1.0]}"#, true), (#"{"a/b":[1e0,2]}"#, true), (#"{"a/b":["1"]}"#, false), (#"{"a/b":[true]}"#, false),
+        (#"{"name":"John","lang":"en"}"#, true), (#"{"name":"John"}"#, false),
+        (#"{"name":"John","lang":"de"}"#, false),
+        (#"{"name":"\u0046rank","lang":7}"#, true), (#"{"name":["Frank"]}"#, false),
+        (#"{"name":null}"#, false),
+        (#"{"a/b":[1.0]}"#, true), (#"{"a/b":[1e0,2]}"#, true), (#"{"a/b":["1"]}"#, false),
+        (#"{"a/b":[true]}"#, false),
         (#"{"a/b":{"0":1}}"#, true), (#"3"#, false), (#"{}"#, false),
       ]
-      for (index, row) in table.enumerated() { try gateway.publish(CloudEvent.json("greeting", id: "\(index)", data: row.data)) }
+      for (index, row) in table.enumerated() {
+        try gateway.publish(CloudEvent.json("greeting", id: "\(index)", data: row.data))
+      }
       try gateway.publish(CloudEvent.json("end"))
       let ids = try client.events(until: "end").compactMap { try $0.json["id"]?.string }
       #expect(ids == table.indices.filter { table[$0].matches }.map(String.init))
@@ -35,7 +41,8 @@ struct MatchingTests {
     try Gateway.run(Self.extractors) { gateway in
       let client = try SSEClient.open(
         gateway,
-        #"[{"eventType":"*"},{"eventType":"greeting"},{"eventType":"greeting","oneOf":[{"name":"x"},{"lang":"y"}]}]"#)
+        #"[{"eventType":"*"},{"eventType":"greeting"},{"eventType":"greeting","oneOf":[{"name":"x"},{"lang":"y"}]}]"#
+      )
       try gateway.publish(CloudEvent.json("greeting", data: #"{"name":"x","lang":"y"}"#))
       try gateway.publish(CloudEvent.json("end"))
       #expect(try client.events(until: "end").count == 1)
@@ -83,7 +90,9 @@ struct MatchingTests {
     }
   }
 
-  @Test("Events addressed to users never come by type subscription", arguments: [#""user":"frank""#, #""user":["a","b"]"#])
+  @Test(
+    "Events addressed to users never come by type subscription",
+    arguments: [#""user":"frank""#, #""user":["a","b"]"#])
   func addressed(extra: String) throws {
     try Gateway.run { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("*"))
@@ -132,7 +141,9 @@ struct MatchingTests {
     }
   }
 
-  @Test("Ten thousand constrained subscriptions on one connection are taken, where configured, and match by themselves")
+  @Test(
+    "Ten thousand constrained subscriptions on one connection are taken, where configured, and match by themselves"
+  )
   func tenThousand() throws {
     var settings = Self.extractors
     settings["MAX_SUBSCRIPTIONS_PER_CONNECTION"] = "10000"

@@ -67,7 +67,9 @@ struct ResumeTests {
       try gateway.publish(CloudEvent.json(NumberedEvents.type, id: "n-99999999"))
       var numbers: [Int] = []
       while numbers.last != 99_999_999 {
-        let event = try second.event(named: NumberedEvents.type)
+        let event = try second.event()
+        // The event just published may have taken the place of some that were about to be sent.
+        if event.name == "rig.events_lost" { continue }
         numbers.append(try #require(NumberedEvents.number(in: Array((event.data ?? "").utf8))))
       }
       #expect(numbers == numbers.sorted())
@@ -103,7 +105,8 @@ struct ResumeTests {
         if number.isMultiple(of: 2) {
           try gateway.publish(event)
         } else {
-          let answer = try gateway.inbound("POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: event)
+          let answer = try gateway.inbound(
+            "POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: event)
           #expect(answer.status == 202)
         }
       }
@@ -117,6 +120,31 @@ struct ResumeTests {
         }
         #expect(seen == Set(1..<40))
       }
+    }
+  }
+
+  @Test(
+    "A long-polling session that begins with a cursor far behind is given all of it, however little it holds")
+  func longPolling() throws {
+    try Gateway.run(["LONGPOLLING_MAX_EVENTS": "10", "LONGPOLLING_MAX_BYTES": "65536"]) { gateway in
+      let first = try LongPollClient(gateway, Subscriptions.to(NumberedEvents.type))
+      let count = 300
+      let watcher = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
+      for number in 0..<count {
+        try gateway.publish(
+          NumberedEvents.json(number, padding: number.isMultiple(of: 50) ? 500_000 : 100))
+        try watcher.event(named: NumberedEvents.type)
+      }
+      let cookie = first.lastEventID
+      let second = try LongPollClient(gateway, Subscriptions.to(NumberedEvents.type), lastEventID: cookie)
+      var account = Account()
+      while account.next < count {
+        for event in try second.poll() where event["source"] != "rig" || event["type"] == "rig.events_lost" {
+          account.add(
+            try #require(Int(event["id"]?.string?.dropFirst(2) ?? ""), "\(event["type"] ?? "no type")"))
+        }
+      }
+      #expect(account == Account(next: count))
     }
   }
 }

@@ -34,11 +34,14 @@ struct SSETests {
     }
   }
 
-  @Test("An event comes with its cursor, its type and itself as one line of JSON, and unknown attributes are kept")
+  @Test(
+    "An event comes with its cursor, its type and itself as one line of JSON, and unknown attributes are kept"
+  )
   func delivery() throws {
     try Gateway.run { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("greeting"))
-      let event = CloudEvent.json("greeting", data: #"{"text":"hellö \n\u0041"}"#, extra: #""comexampleextra":[1,{"a":2}]"#)
+      let event = CloudEvent.json(
+        "greeting", data: #"{"text":"hellö \n\u0041"}"#, extra: #""comexampleextra":[1,{"a":2}]"#)
       try gateway.publish(event.replacing(",", with: " ,\n  "))
       let received = try client.event()
       #expect(received.name == "greeting")
@@ -52,7 +55,9 @@ struct SSETests {
     }
   }
 
-  @Test("Without subscriptions a stream opens with none", arguments: ["", "subscriptions=", "subscriptions=%5B%5D"])
+  @Test(
+    "Without subscriptions a stream opens with none",
+    arguments: ["", "subscriptions=", "subscriptions=%5B%5D"])
   func noSubscriptions(query: String) throws {
     try Gateway.run { gateway in
       let client = try SSEClient(gateway, query: query)
@@ -70,7 +75,8 @@ struct SSETests {
     }
   }
 
-  @Test("HTTP/1.0 clients get a plain stream that ends with the connection", arguments: ["close", "keep-alive"])
+  @Test(
+    "HTTP/1.0 clients get a plain stream that ends with the connection", arguments: ["close", "keep-alive"])
   func oldHTTP(connection: String) throws {
     try Gateway.run { gateway in
       let http = try HTTPConnection(port: gateway.inboundPort)

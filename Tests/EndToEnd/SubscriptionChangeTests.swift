@@ -4,7 +4,9 @@ import Testing
 
 @Suite("Changing subscriptions")
 struct SubscriptionChangeTests {
-  @Test("The set is replaced, the connection is told, and only the new one counts", arguments: ["sse", "ws", "longpolling"])
+  @Test(
+    "The set is replaced, the connection is told, and only the new one counts",
+    arguments: ["sse", "ws", "longpolling"])
   func replace(path: String) throws {
     try Gateway.run { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("a"))
@@ -40,7 +42,8 @@ struct SubscriptionChangeTests {
         let body = #"{"subscriptions":\#(Subscriptions.to(type))}"#
         for token in streams.map(\.1.token) + sockets.map(\.1.token) + [poller.token] {
           let answer = try http.send(
-            "PUT", "/_rig/v1/connection/ws/\(token)/subscriptions", headers: [("content-type", "application/json")],
+            "PUT", "/_rig/v1/connection/ws/\(token)/subscriptions",
+            headers: [("content-type", "application/json")],
             body: body)
           #expect(answer.status == 204)
         }
@@ -94,7 +97,8 @@ struct SubscriptionChangeTests {
     try Gateway.run { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("a"))
       let answer = try gateway.inbound(
-        "PUT", "/_rig/v1/connection/sse/\(client.token)/subscriptions", headers: request.headers, body: request.body)
+        "PUT", "/_rig/v1/connection/sse/\(client.token)/subscriptions", headers: request.headers,
+        body: request.body)
       try expectProblem(answer, request.status)
       try gateway.publish(CloudEvent.json("b"))
       try gateway.publish(CloudEvent.json("a"))
@@ -105,7 +109,9 @@ struct SubscriptionChangeTests {
   @Test("The token of a connection that is gone answers 410, whether it was closed or its worker was killed")
   func gone() throws {
     try Gateway.run { gateway in
-      var clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) { try SSEClient.open(gateway, "[]") }
+      var clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
+        try SSEClient.open(gateway, "[]")
+      }
       let tokens = clients.map(\.1.token)
       let victim = try #require(gateway.workers(.connections).first { $0.pid == clients[0].0 })
       try gateway.killAndAwaitReplacement(victim)
@@ -118,7 +124,9 @@ struct SubscriptionChangeTests {
 
   @Test(
     "Something that never was a token of this gateway is refused",
-    arguments: ["x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "%2e%2e", "a%2Fb", String(repeating: "A", count: 4_000)])
+    arguments: [
+      "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "%2e%2e", "a%2Fb", String(repeating: "A", count: 4_000),
+    ])
   func noToken(token: String) throws {
     try Gateway.run { gateway in
       let answer = try gateway.setSubscriptions("[]", of: token)

@@ -64,6 +64,44 @@ struct WebSocketTests {
     }
   }
 
+  @Test("Frames that come together with the handshake are understood, however the bytes are cut")
+  func earlyFrames() throws {
+    try Gateway.run { gateway in
+      let path = "/_rig/v1/connection/ws?subscriptions=%5B%5D"
+      let request = Array(HTTPConnection.request("GET", path, headers: WebSocketClient.upgrade).utf8)
+      let frames = (0..<3).flatMap { WebSocketFrame.text(CloudEvent.json("chat", id: "\($0)")).encoded() }
+      for cut in [
+        request.count + frames.count, request.count - 1, request.count + 1, request.count + frames.count / 2,
+      ] {
+        let http = try HTTPConnection(port: gateway.inboundPort)
+        let bytes = request + frames
+        try http.wire.send(Array(bytes[..<cut]))
+        try http.wire.send(Array(bytes[cut...]))
+        let client = try WebSocketClient(http)
+        #expect(client.head.status == 101)
+        try client.event("rig.connection.create")
+        try client.event("rig.subscriptions_set")
+        for id in 0..<3 { #expect(try client.event("rig.accepted")["data"]?["id"]?.string == "\(id)") }
+      }
+    }
+  }
+
+  @Test("Subprotocols and extensions that are offered aren't accepted, and do no harm")
+  func offers() throws {
+    try Gateway.run { gateway in
+      let offers = [
+        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
+        ("sec-websocket-protocol", "chat, superchat"), ("connection", "keep-alive, Upgrade"),
+      ]
+      let client = try WebSocketClient(
+        gateway, query: "", headers: WebSocketClient.upgrade.filter { $0.0 != "connection" } + offers)
+      #expect(client.head.status == 101)
+      #expect(client.head["sec-websocket-extensions"] == nil)
+      #expect(client.head["sec-websocket-protocol"] == nil)
+      try client.event("rig.connection.create")
+    }
+  }
+
   @Test("The client can replace its subscriptions and is told whether it worked")
   func subscribing() throws {
     try Gateway.run { gateway in
@@ -71,7 +109,8 @@ struct WebSocketTests {
       try client.send(
         #"{"type":"rig.subscriptions.set","id":"1","data":{"subscriptions":\#(Subscriptions.to("b"))}}"#)
       #expect(try client.event("rig.subscriptions_set")["data"] == [["eventType": "b", "oneOf": []]])
-      try client.send(#"{"type":"rig.subscriptions.set","id":"2","data":{"subscriptions":[{"eventType":""}]}}"#)
+      try client.send(
+        #"{"type":"rig.subscriptions.set","id":"2","data":{"subscriptions":[{"eventType":""}]}}"#)
       let refused = try client.event("rig.error")
       #expect(refused["data"]?["id"] == "2")
       #expect(refused["data"]?["status"] == 400)
@@ -90,7 +129,8 @@ struct WebSocketTests {
       try client.send(CloudEvent.json("chat", id: "m1"))
       #expect(try client.event("rig.accepted")["data"]?["id"] == "m1")
       #expect(try listener.event(named: "chat").json["id"] == "m1")
-      for text in ["", "[]", "no json", #"{"specversion":"1.0","type":"chat"}"#, #"{"type":"rig.nonsense"}"#] {
+      for text in ["", "[]", "no json", #"{"specversion":"1.0","type":"chat"}"#, #"{"type":"rig.nonsense"}"#]
+      {
         try client.send(text)
         #expect(try client.event("rig.error")["data"]?["status"]?.integer == 400)
       }
@@ -134,7 +174,8 @@ struct WebSocketTests {
       BadFrames("unknown opcode", 1002, WebSocketFrame(3).encoded()),
       BadFrames("unknown control opcode", 1002, WebSocketFrame(11).encoded()),
       BadFrames("fragmented control frame", 1002, WebSocketFrame(Opcode.ping, [], isFinal: false).encoded()),
-      BadFrames("long control frame", 1002, WebSocketFrame(Opcode.ping, .init(repeating: 0, count: 126)).encoded()),
+      BadFrames(
+        "long control frame", 1002, WebSocketFrame(Opcode.ping, .init(repeating: 0, count: 126)).encoded()),
       BadFrames("continuation of nothing", 1002, WebSocketFrame(Opcode.continuation, [65]).encoded()),
       BadFrames(
         "text within a fragmented message", 1002,
@@ -147,11 +188,14 @@ struct WebSocketTests {
       BadFrames("length beyond all bounds", 1009, WebSocketFrame(Opcode.text).encoded(announcing: Int.max)),
       BadFrames("close with half a code", 1002, WebSocketFrame(Opcode.close, [3]).encoded()),
       BadFrames("close with a reserved code", 1002, WebSocketFrame.close(1005).encoded()),
-      BadFrames("close with a reason of bad UTF-8", 1007, WebSocketFrame(Opcode.close, [3, 232, 0xff]).encoded()),
+      BadFrames(
+        "close with a reason of bad UTF-8", 1007, WebSocketFrame(Opcode.close, [3, 232, 0xff]).encoded()),
     ]
   }
 
-  @Test("A bad frame ends its connection with the code that RFC 6455 gives it, and no other", arguments: BadFrames.all)
+  @Test(
+    "A bad frame ends its connection with the code that RFC 6455 gives it, and no other",
+    arguments: BadFrames.all)
   func badFrames(bad: BadFrames) throws {
     try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in
       let bystander = try WebSocketClient.open(gateway, Subscriptions.to("a"))

@@ -39,10 +39,13 @@ enum Loopback {
     return address
   }
 
+  /// What a server answers: its number, and the request.
+  typealias Script = @Sendable (Int, HTTPRequest) -> Reply
+
   /// Starts servers on one listening socket, each on a loop of its own, and ends them after `body`.
   static func withServers(
     _ count: Int = 1, limits: HTTPLimits = HTTPLimits(),
-    script: @escaping @Sendable (Int, HTTPRequest) -> Reply = { _, request in .response(.text(request.path)) },
+    script: @escaping Script = { _, request in .response(.text(request.path)) },
     _ body: ([LoopbackServer], UInt16) async throws -> Void
   ) async throws {
     let listener = try Listener()

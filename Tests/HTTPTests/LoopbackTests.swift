@@ -27,13 +27,11 @@ import Testing
   @Test("Two servers share a listening socket and each gets its part of the connections")
   func shared() async throws {
     let perServer = Mutex([0, 0])
-    try await Loopback.withServers(
-      2,
-      script: { index, request in
-        perServer.withLock { $0[index] += 1 }
-        return .response(.text(request.path))
-      }
-    ) { servers, port in
+    let script: Loopback.Script = { index, request in
+      perServer.withLock { $0[index] += 1 }
+      return .response(.text(request.path))
+    }
+    try await Loopback.withServers(2, script: script) { servers, port in
       for _ in 0..<200 {
         let client = try Client(port: port)
         client.send(get("/", "connection: close\r\n"))
@@ -47,7 +45,8 @@ import Testing
 
   @Test("A server that stops accepting leaves the listening socket to the others")
   func stopAccepting() async throws {
-    try await Loopback.withServers(2, script: { index, _ in .response(.text("server \(index)")) }) { servers, port in
+    let script: Loopback.Script = { index, _ in .response(.text("server \(index)")) }
+    try await Loopback.withServers(2, script: script) { servers, port in
       try await servers[0].server.loop.flatSubmit { servers[0].server.stopAccepting() }.get()
       for _ in 0..<20 {
         let client = try Client(port: port)
@@ -103,8 +102,8 @@ import Testing
   @Test("A client that half-closes behind its request gets a large answer whole")
   func halfClose() async throws {
     let size = 3_000_000
-    try await Loopback.withServers(script: { _, _ in .response(.text(String(repeating: "a", count: size))) }) {
-      servers, port in
+    let script: Loopback.Script = { _, _ in .response(.text(String(repeating: "a", count: size))) }
+    try await Loopback.withServers(script: script) { servers, port in
       let client = try Client(port: port, receiveBuffer: 4096)
       client.send(get("/"))
       client.endOutput()
@@ -116,8 +115,8 @@ import Testing
   @Test("A client that doesn't read its answers makes the front stop reading, and is cut off in the end")
   func backPressure() async throws {
     let size = 500_000
-    try await Loopback.withServers(script: { _, _ in .response(.text(String(repeating: "a", count: size))) }) {
-      servers, port in
+    let script: Loopback.Script = { _, _ in .response(.text(String(repeating: "a", count: size))) }
+    try await Loopback.withServers(script: script) { servers, port in
       let client = try Client(port: port, receiveBuffer: 4096)
       client.send(String(repeating: get("/"), count: 400))
       let served = servers[0]
@@ -133,11 +132,10 @@ import Testing
 
   @Test("A taken-over channel is closed when its client half-closes")
   func takenOverEnd() async throws {
-    try await Loopback.withServers(
-      script: { _, _ in
-        .takeOver { channel, _ in channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
-      }
-    ) { servers, port in
+    let script: Loopback.Script = { _, _ in
+      .takeOver { channel, _ in channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
+    }
+    try await Loopback.withServers(script: script) { servers, port in
       let client = try Client(port: port)
       client.send(get("/"))
       #expect(client.receive(until: "mine") == "mine")

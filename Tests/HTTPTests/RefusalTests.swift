@@ -55,7 +55,8 @@ struct RefusalTests {
       let client = try front.connect()
       var bytes = Array(seeds[round % seeds.count].utf8)
       for _ in 0..<Int.random(in: 1...6, using: &generator) {
-        bytes[Int.random(in: 0..<bytes.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+        bytes[Int.random(in: 0..<bytes.count, using: &generator)] = UInt8.random(
+          in: 0...255, using: &generator)
       }
       let cut = Int.random(in: 0...bytes.count, using: &generator)
       try client.channel.writeInbound(ByteBuffer(bytes: bytes[..<cut]))
@@ -85,7 +86,9 @@ struct RefusalTests {
     var limits = HTTPLimits()
     limits.maxHeadBytes = 1024
     let drips = ["GET /" + String(repeating: "a", count: 100), "", "\r\n"]
-    let pieces = [String(repeating: "a", count: 100), "x: \(String(repeating: "b", count: 90))\r\n", "\r\n\r\n\r\n"]
+    let pieces = [
+      String(repeating: "a", count: 100), "x: \(String(repeating: "b", count: 90))\r\n", "\r\n\r\n\r\n",
+    ]
     for (start, piece) in zip(drips, pieces) {
       let front = EmbeddedFront(limits: limits)
       let client = try front.connect()
@@ -99,7 +102,8 @@ struct RefusalTests {
   func fieldBound() throws {
     let front = EmbeddedFront()
     let client = try front.connect()
-    let answer = try client.send(get("/", String(repeating: "a: b\r\n", count: HTTPLimits().maxHeaderFields + 1)))
+    let answer = try client.send(
+      get("/", String(repeating: "a: b\r\n", count: HTTPLimits().maxHeaderFields + 1)))
     #expect(statusLines(answer) == ["HTTP/1.1 431 Request Header Fields Too Large"])
   }
 
@@ -110,7 +114,8 @@ struct RefusalTests {
     let chunk = "64\r\n" + String(repeating: "a", count: 100) + "\r\n"
     let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
     for (request, status) in [
-      (post("/", String(repeating: "a", count: 100)), "200"), (post("/", String(repeating: "a", count: 101)), "413"),
+      (post("/", String(repeating: "a", count: 100)), "200"),
+      (post("/", String(repeating: "a", count: 101)), "413"),
       ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 101\r\n\r\n", "413"),
       (chunked + chunk + "0\r\n\r\n", "200"), (chunked + chunk + "1\r\na\r\n", "413"),
     ] {
@@ -131,7 +136,8 @@ struct RefusalTests {
     for byte in get("/a", "x: \(String(repeating: "a", count: 200))\r\n").utf8 where answer.isEmpty {
       second += 1
       front.sweep(at: second)
-      answer = try client.received() + (answer.isEmpty ? client.send(String(decoding: [byte], as: UTF8.self)) : "")
+      answer =
+        try client.received() + (answer.isEmpty ? client.send(String(decoding: [byte], as: UTF8.self)) : "")
     }
     #expect(statusLines(answer) == ["HTTP/1.1 408 Request Timeout"])
     #expect((30...32).contains(second))

@@ -46,9 +46,9 @@ struct WorkerParts {
       HubParts(
         slot: manifest.slot, generation: generation, settings: context.settings,
         tokens: try TokenCipher(key: manifest.tokenKey),
-        events: EventRings(try RingSet(grants: manifest.events), epoch: manifest.gatewayEpoch),
+        events: EventRings(try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
         exchange: try RequestExchange(
-          grants: manifest.requests, peers: peers, slot: manifest.slot, generation: generation),
+          grants: manifest.requests, peers: peers, slot: manifest.slot, status: status),
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },

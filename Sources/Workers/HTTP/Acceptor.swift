@@ -187,7 +187,9 @@ extension Acceptor {
 
   private func readControl() -> UInt64 {
     var value: UInt64 = 0
-    guard read(control.rawValue, &value, MemoryLayout<UInt64>.size) == MemoryLayout<UInt64>.size else { return 0 }
+    guard read(control.rawValue, &value, MemoryLayout<UInt64>.size) == MemoryLayout<UInt64>.size else {
+      return 0
+    }
     return value
   }
 }

@@ -44,7 +44,9 @@ public struct CORS: Sendable {
   ) -> HTTPResponse {
     var headers = self.headers(credentials: credentials)
     headers.add(name: "access-control-allow-methods", value: methods.map(\.rawValue).joined(separator: ", "))
-    let requested = request.header("access-control-request-headers").flatMap { Self.isTokenList($0) ? $0 : nil }
+    let requested = request.header("access-control-request-headers").flatMap {
+      Self.isTokenList($0) ? $0 : nil
+    }
     headers.add(name: "access-control-allow-headers", value: requested ?? Self.defaultAllowedHeaders)
     headers.add(name: "access-control-max-age", value: String(Self.maxAgeSeconds))
     return .empty(.noContent, headers: headers)

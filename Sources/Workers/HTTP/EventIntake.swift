@@ -76,7 +76,8 @@ public final class EventIntake {
     let parsed = request.body.withUnsafeReadableBytes { body in
       Result { () throws(EventError) in
         try parser.submission(
-          contentType: request.header("content-type"), headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
+          contentType: request.header("content-type"),
+          headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
           body: body, trace: TraceContext(traceparent: request.traceparent, tracestate: request.tracestate),
           acceptedAtNs: acceptedAtNs)
       }

@@ -125,7 +125,8 @@ extension HTTPConnection {
 
   private func refuse(_ refusal: Refusal) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
-    let answer = AnswerContext(isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
+    let answer = AnswerContext(
+      isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     write(.problem(refusal.status, refusal.detail), for: answer, linger: true)
   }
 

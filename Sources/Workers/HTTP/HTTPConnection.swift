@@ -80,7 +80,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   /// Whether another request may go to the responder.
   var mayHandle: Bool {
-    isListening && awaited == nil && isWritable && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
+    isListening && awaited == nil && isWritable
+      && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
   }
 
   /// Whether more bytes may be parsed.

@@ -56,7 +56,8 @@ public struct HTTPResponse: Sendable {
   public static func methodNotAllowed(_ method: HTTPMethod, allowed: [HTTPMethod]) -> HTTPResponse {
     let list = allowed.map(\.rawValue).joined(separator: ", ")
     return problem(
-      .methodNotAllowed, "method \(method.rawValue) is not allowed here, expected \(list)", headers: ["allow": list])
+      .methodNotAllowed, "method \(method.rawValue) is not allowed here, expected \(list)",
+      headers: ["allow": list])
   }
 
   private func typed(_ contentType: String) -> HTTPResponse {

@@ -36,7 +36,8 @@ struct HeadFields {
       case 7 where Self.matches(name, "upgrade"): hasUpgrade = true
       case 10 where Self.matches(name, "connection"):
         isUpgradeNamed = isUpgradeNamed || Self.isUpgradeNamed(in: value)
-      case 10 where Self.matches(name, "tracestate"): tracestate = tracestate.map { "\($0),\(value)" } ?? value
+      case 10 where Self.matches(name, "tracestate"):
+        tracestate = tracestate.map { "\($0),\(value)" } ?? value
       case 11 where Self.matches(name, "traceparent"):
         traceparents += 1
         traceparent = value

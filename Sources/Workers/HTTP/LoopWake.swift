@@ -17,7 +17,9 @@ public final class LoopWake {
   /// Watches `eventfd` (borrowed) from now until `stop`. Call on `loop`; `body` is called on it, once per wake-up however many
   /// signals came together.
   public init(eventfd: CInt, on loop: EventLoop, _ body: @escaping () -> Void) throws(IPCError) {
-    source = try ReadableSource(watching: eventfd, readBytes: MemoryLayout<UInt64>.size, on: loop) { _ in body() }
+    source = try ReadableSource(watching: eventfd, readBytes: MemoryLayout<UInt64>.size, on: loop) { _ in
+      body()
+    }
   }
 
   /// Ends the watch. Call on the loop.

@@ -9,7 +9,10 @@ enum ParserFailure {
     return switch error {
     case .invalidVersion, .paused:
       // The parser pauses at the preface of HTTP/2.
-      (.httpVersionNotSupported, "HTTP version of the request line, expected HTTP/1.1 or HTTP/1.0")
+      (
+        .httpVersionNotSupported,
+        "HTTP version of the request line, expected HTTP/1.1 or HTTP/1.0, and then CRLF"
+      )
     case .headerOverflow:
       (
         .requestHeaderFieldsTooLarge,
@@ -22,7 +25,8 @@ enum ParserFailure {
       (.badRequest, "header field, expected name: value with a token as name (RFC 9112 §5)")
     case .invalidContentLength, .unexpectedContentLength:
       (.badRequest, "content-length, expected one decimal number and no transfer-encoding (RFC 9112 §6)")
-    case .invalidChunkSize: (.badRequest, "chunk size of the body, expected hexadecimal digits (RFC 9112 §7.1)")
+    case .invalidChunkSize:
+      (.badRequest, "chunk size of the body, expected hexadecimal digits (RFC 9112 §7.1)")
     case .lfExpected, .strictModeAssertion:
       (.badRequest, "line end, expected carriage return and line feed (RFC 9112 §2.2)")
     case .invalidConstant: (.badRequest, "request line, expected method, target and HTTP version")

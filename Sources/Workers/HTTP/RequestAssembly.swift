@@ -66,7 +66,9 @@ struct RequestAssembly {
   mutating func receive(body piece: ByteBuffer) -> Step {
     guard state == .receiving else { return .wait }
     let total = request.body.readableBytes + piece.readableBytes
-    guard total <= limits.maxBodyBytes else { return refuse(.payloadTooLarge, tooLarge("more than \(total - 1)")) }
+    guard total <= limits.maxBodyBytes else {
+      return refuse(.payloadTooLarge, tooLarge("more than \(total - 1)"))
+    }
     if request.body.readableBytes == 0 {
       request.body = piece
     } else {
@@ -101,14 +103,16 @@ struct RequestAssembly {
     }
     if head.version != .http1_0, fields.hosts != 1 {
       return Refusal(
-        status: .badRequest, detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
+        status: .badRequest,
+        detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
     }
     if let length = fields.contentLength, length > limits.maxBodyBytes {
       return Refusal(status: .payloadTooLarge, detail: tooLarge("\(length)"))
     }
     if let expectation = fields.unknownExpectation {
       return Refusal(
-        status: .expectationFailed, detail: "expect: \(expectation.prefix(64)), expected 100-continue or no such header")
+        status: .expectationFailed,
+        detail: "expect: \(expectation.prefix(64)), expected 100-continue or no such header")
     }
     return nil
   }

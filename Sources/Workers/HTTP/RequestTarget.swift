@@ -31,7 +31,8 @@ struct RequestTarget: Equatable {
   private static func schemeEnd(of target: Substring) -> Substring.Index? {
     for scheme in ["http://", "https://"] {
       let prefix = target.utf8.prefix(scheme.utf8.count)
-      if prefix.count == scheme.utf8.count, prefix.elementsEqual(scheme.utf8, by: { $0 | 0x20 == $1 | 0x20 }) {
+      if prefix.count == scheme.utf8.count, prefix.elementsEqual(scheme.utf8, by: { $0 | 0x20 == $1 | 0x20 })
+      {
         return target.utf8.index(target.startIndex, offsetBy: scheme.utf8.count)
       }
     }

@@ -1,6 +1,7 @@
 // The gateway's own events as clients read them.
 
 import Foundation
+import Kit
 import Testing
 
 @testable import Connections

@@ -258,6 +258,45 @@ struct MatchingCostTests {
     #expect(cost.visited <= cost.matches + 1)
   }
 
+  @Test("ten matches among a hundred thousand cost at most twice as much as among a thousand")
+  func growth() {
+    let event = TestEvent(type: "t", fields: ["name": text(7), "lang": text(1)])
+    func costAmong(_ count: Int) -> (matches: Int, visited: Int) {
+      cost(of: event, among: count) { connection in
+        [
+          Subscription(
+            eventType: .exact("t"),
+            oneOf: [["name": text(connection / 10)], ["name": text(connection / 10), "lang": text(2)]])
+        ]
+      }
+    }
+    let few = costAmong(1000)
+    let many = costAmong(100_000)
+    #expect(few.matches == 10)
+    #expect(many.matches == 10)
+    #expect(few.visited >= 10)
+    #expect(many.visited <= 2 * few.visited)
+  }
+
+  @Test("a conjunction that comes again is shared, also when its rarest field is another by then")
+  func sharedRarest() {
+    var index = SubscriptionIndex(seed: 3)
+    let invented = 4 * SubscriptionIndex.maximumCombinations
+    for connection in 0..<invented {
+      let fields = ["x\(connection)": text(0), "lang": text(0)]
+      index.set(ConnectionIndex(connection), [Subscription(eventType: .exact("t"), oneOf: [fields])])
+    }
+    let before = index.usage.conditions
+    for connection in invented..<invented + 20 {
+      let same = Subscription(eventType: .exact("t"), oneOf: [["lang": text(0), "name": text(0)]])
+      let own = Subscription(eventType: .exact("own.\(connection)"))
+      index.set(ConnectionIndex(connection), [same, own])
+    }
+    #expect(index.usage.conditions == before + 1 + 20)
+    for connection in 0..<invented + 20 { index.remove(ConnectionIndex(connection)) }
+    #expect(index.usage == (0, 0, 0, 0))
+  }
+
   @Test("other types, with the same fields, cost nothing", arguments: [20_000])
   func otherTypes(count: Int) {
     let event = TestEvent(type: "t.0", fields: ["name": text(7)])
@@ -287,7 +326,8 @@ struct MatchingCostTests {
     let cost = cost(of: event, among: 6000) { connection in
       let fields: [String: ScalarValue] =
         connection < 1000
-        ? ["x\(connection)": text(0), "lang": text(0)] : ["lang": text(0), "name": text((connection - 1000) / 10)]
+        ? ["x\(connection)": text(0), "lang": text(0)]
+        : ["lang": text(0), "name": text((connection - 1000) / 10)]
       return [Subscription(eventType: .exact("t"), oneOf: [fields])]
     }
     #expect(cost.matches == 10)
@@ -297,15 +337,17 @@ struct MatchingCostTests {
   @Test("saying the same thing many times costs as much as saying it once")
   func repetition() {
     let event = TestEvent(type: "t", fields: ["a": text(0)])
-    let cost = cost(of: event, among: 10) { connection in
-      var subscriptions: [Subscription] = []
-      for pattern in [EventTypePattern.any, .exact("t")] {
-        for _ in 0..<50 { subscriptions.append(Subscription(eventType: pattern, oneOf: [["a": text(0)]])) }
+    func costWhenSaid(_ times: Int) -> (matches: Int, visited: Int) {
+      cost(of: event, among: 10) { _ in
+        [EventTypePattern.any, .exact("t")].flatMap { pattern in
+          (0..<times).map { _ in Subscription(eventType: pattern, oneOf: [["a": text(0)]]) }
+        }
       }
-      return subscriptions
     }
-    #expect(cost.matches == 10)
-    #expect(cost.visited <= cost.matches + 1)
+    let often = costWhenSaid(50)
+    #expect(often.matches == 10)
+    #expect(often == costWhenSaid(1))
+    #expect(often.visited <= 2 * (often.matches + 1), "once for each of the two patterns")
   }
 
   @Test("a condition beside none on the same type costs nothing")

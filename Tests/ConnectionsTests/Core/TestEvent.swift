@@ -1,3 +1,5 @@
+// An event for tests of matching: only what subscriptions look at.
+
 import Kit
 
 @testable import Connections
@@ -7,23 +9,17 @@ struct TestEvent {
   var fields: [String: ScalarValue] = [:]
   var isAddressed = false
 
+  var prepared: PreparedEvent {
+    PreparedEvent(
+      type: type, source: "test", id: "1", json: Array("{}".utf8), users: isAddressed ? ["somebody"] : [],
+      fields: fields.sorted { $0.key < $1.key }.map { PreparedEvent.Field(name: $0.key, value: $0.value) })
+  }
+
+  /// Hands over the event as it lies in a ring.
   func withRecord<R>(_ body: (EventRecord) -> R) -> R {
-    var all: [UInt8] = Array(type.utf8)
-    let typeCount = all.count
-    var spans: [(Range<Int>, Range<Int>)] = []
-    for (name, value) in fields {
-      let a = all.count
-      all += Array(name.utf8)
-      let b = all.count
-      value.encode(into: &all)
-      spans.append((a..<b, b..<all.count))
-    }
-    return all.withUnsafeBytes { bytes in
-      func s(_ r: Range<Int>) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[r]) }
-      return body(
-        EventRecord(
-          type: s(0..<typeCount), json: s(0..<0), addressed: isAddressed,
-          fields: spans.map { (s($0.0), s($0.1)) }))
+    prepared.encodedRecord().withUnsafeBytes { bytes in
+      guard let record = EventRecord(bytes) else { preconditionFailure("the test event is no record") }
+      return body(record)
     }
   }
 }

@@ -1,5 +1,6 @@
 // Events as the transports carry them.
 
+import Kit
 import Testing
 
 @testable import Connections

@@ -25,13 +25,10 @@ struct ByteQueue {
   /// Distance from the front to the first occurrence of `pattern`.
   func distance(to pattern: StaticString, from offset: Int = 0) -> Int? {
     bytes.withUnsafeBytes { all -> Int? in
-      guard let base = all.baseAddress, start + offset < all.count else { return nil }
-      let from = base + start + offset
-      guard let found = memmem(from, all.count - start - offset, pattern.utf8Start, pattern.utf8CodeUnitCount)
-      else {
-        return nil
+      guard start + offset < all.count else { return nil }
+      return ByteSearch.find(pattern, in: UnsafeRawBufferPointer(rebasing: all[(start + offset)...])).map {
+        $0 + offset
       }
-      return UnsafeRawPointer(found) - from + offset
     }
   }
 
@@ -58,5 +55,25 @@ struct ByteQueue {
     var line = take(length + 1).dropLast()
     if line.last == UInt8(ascii: "\r") { line = line.dropLast() }
     return String(decoding: line, as: UTF8.self)
+  }
+}
+
+/// Searching by the C library; its `memmem` is hidden from Swift.
+enum ByteSearch {
+  /// The first place of `pattern`, which isn't empty.
+  static func find(_ pattern: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
+    guard let base = bytes.baseAddress else { return nil }
+    let length = pattern.utf8CodeUnitCount
+    var from = 0
+    while from + length <= bytes.count {
+      guard let found = memchr(base + from, CInt(pattern.utf8Start[0]), bytes.count - length + 1 - from)
+      else {
+        return nil
+      }
+      let place = UnsafeRawPointer(found) - base
+      if memcmp(found, pattern.utf8Start, length) == 0 { return place }
+      from = place + 1
+    }
+    return nil
   }
 }

@@ -1,6 +1,7 @@
 // A process started by a test, with everything that it starts itself. All of them carry a mark in their environment, by
 // which they are found again even when their parent is gone: at the end of a test none may be left.
 
+import CLinux
 import Foundation
 
 /// How a process ended.
@@ -23,6 +24,8 @@ final class ChildProcess {
   private let standardInput: CInt
   private(set) var ending: Ending?
 
+  /// Changes the directory and then becomes the program.
+  private static let changer = "/usr/bin/env"
   private static let markName = "RIG_TEST_MARK"
 
   /// Starts `executable` in a session of its own.
@@ -37,7 +40,8 @@ final class ChildProcess {
     let mark = UUID().uuidString
     self.mark = mark
     var ends: [CInt] = [-1, -1]
-    if piped { pipe2(&ends, O_CLOEXEC) }
+    // Sockets and not a pipe: these can be made close-on-exec in one step (SOCK_CLOEXEC is O_CLOEXEC).
+    if piped { socketpair(AF_UNIX, CInt(RIG_SOCK_STREAM) | O_CLOEXEC, 0, &ends) }
     standardInput = ends[1]
     defer { if ends[0] >= 0 { close(ends[0]) } }
 
@@ -51,11 +55,17 @@ final class ChildProcess {
     }
     posix_spawn_file_actions_addopen(&actions, 1, "\(directory)/\(log)", O_WRONLY | O_CREAT | O_APPEND, 0o600)
     posix_spawn_file_actions_adddup2(&actions, 1, 2)
-    posix_spawn_file_actions_addchdir_np(&actions, directory)
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSID))
+    // The threads that run tests block every signal, and what they start would be deaf to SIGTERM.
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    posix_spawnattr_setsigmask(&attributes, &signals)
+    sigfillset(&signals)
+    posix_spawnattr_setsigdefault(&attributes, &signals)
+    posix_spawnattr_setflags(
+      &attributes, Int16(RIG_SPAWN_SETSID) | Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
 
     let own = ProcessInfo.processInfo.environment
     var variables = environment.merging(["PATH": own["PATH"] ?? "", "HOME": own["HOME"] ?? ""]) { given, _ in
@@ -65,11 +75,12 @@ final class ChildProcess {
     for name in ["ASAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"] {
       variables[name] = variables[name] ?? own[name]
     }
-    let argv: [UnsafeMutablePointer<CChar>?] = ([executable] + arguments).map { strdup($0) } + [nil]
+    let argv: [UnsafeMutablePointer<CChar>?] =
+      ([Self.changer, "--chdir=\(directory)", executable] + arguments).map { strdup($0) } + [nil]
     let envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
-    defer { (argv + envp).forEach { free($0) } }
+    defer { for text in argv + envp { free(text) } }
     var pid: pid_t = 0
-    let result = posix_spawn(&pid, executable, &actions, &attributes, argv, envp)
+    let result = posix_spawn(&pid, Self.changer, &actions, &attributes, argv, envp)
     guard result == 0 else {
       throw TestFailure("cannot start \(executable): \(String(cString: strerror(result)))")
     }
@@ -88,7 +99,9 @@ final class ChildProcess {
   func write(_ text: String) throws {
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
-      let count = bytes.withUnsafeBytes { Glibc.write(standardInput, $0.baseAddress, $0.count) }
+      let count = bytes.withUnsafeBytes {
+        send(standardInput, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+      }
       guard count > 0 else {
         throw TestFailure("the process doesn't read: \(String(cString: strerror(errno)))")
       }

@@ -1,6 +1,7 @@
 // Many Server-Sent Events clients in one thread. Each keeps the account of the numbered events that it saw and the
 // cursor of the last one; those that lose their connection come back with it.
 
+import CLinux
 import Glibc
 
 final class ClientFleet {
@@ -24,12 +25,12 @@ final class ClientFleet {
   /// Whether members that lose their connection come back at once.
   var reconnects = true
 
-  private static let eventsPerLook = 256
+  private static let eventsPerLook = 16
 
   init(_ gateway: Gateway, count: Int) throws {
     self.gateway = gateway
     path = "/_rig/v1/connection/sse?subscriptions=" + HTTP.encoded(Subscriptions.to(NumberedEvents.type))
-    epoll = epoll_create1(CInt(EPOLL_CLOEXEC.rawValue))
+    epoll = rig_epoll_create()
     for index in 0..<count {
       members.append(Member(wire: try Wire(port: gateway.inboundPort)))
       try begin(index)
@@ -49,13 +50,10 @@ final class ClientFleet {
 
   /// The members whose connection a worker holds.
   func members(heldBy worker: RunningProcess) -> Set<Int> {
-    let inodes = worker.socketInodes
+    let held = worker.socketInodes
+    let inodes = SocketTable.inodes(serverPort: gateway.inboundPort)
     return Set(
-      members.indices.filter { index in
-        let inode = RunningProcess.socketInode(
-          serverPort: gateway.inboundPort, clientPort: members[index].wire.localPort)
-        return inode.map(inodes.contains) ?? false
-      })
+      members.indices.filter { inodes[members[$0].wire.localPort].map(held.contains) ?? false })
   }
 
   /// Reads until `done`; throws when it isn't in time.
@@ -90,17 +88,16 @@ final class ClientFleet {
   private func begin(_ index: Int) throws {
     let id = members[index].lastEventID.map { [("last-event-id", $0)] } ?? []
     try members[index].wire.send(HTTPConnection.request("GET", path, headers: id))
-    var event = epoll_event()
-    event.events = EPOLLIN.rawValue
-    event.data.u64 = UInt64(index)
-    epoll_ctl(epoll, EPOLL_CTL_ADD, members[index].wire.descriptor, &event)
+    rig_poll_add(epoll, members[index].wire.descriptor, UInt64(index))
   }
 
   private func look(_ deadline: Deadline) throws {
-    var events = [epoll_event](repeating: epoll_event(), count: Self.eventsPerLook)
-    let count = epoll_wait(epoll, &events, CInt(Self.eventsPerLook), deadline.remainingMilliseconds)
+    var entry = pollfd(fd: epoll, events: Int16(POLLIN), revents: 0)
+    guard poll(&entry, 1, deadline.remainingMilliseconds) > 0 else { return }
+    var tokens = [UInt64](repeating: 0, count: Self.eventsPerLook)
+    let count = rig_poll_wait(epoll, &tokens, CInt(Self.eventsPerLook))
     guard count > 0 else { return }
-    for event in events[..<Int(count)] { try read(Int(event.data.u64)) }
+    for index in tokens[..<Int(count)] { try read(Int(index)) }
   }
 
   private func read(_ index: Int) throws {
@@ -108,7 +105,7 @@ final class ClientFleet {
     try members[index].wire.receive(Deadline(after: 0))
     try understand(&members[index])
     guard members[index].wire.isAtEnd || isRefused(members[index]) else { return }
-    epoll_ctl(epoll, EPOLL_CTL_DEL, members[index].wire.descriptor, nil)
+    rig_poll_remove(epoll, members[index].wire.descriptor)
     members[index].isLost = true
     if reconnects { try reconnect(index) }
   }

@@ -1,6 +1,7 @@
 // Ports for servers that tests start. They are taken from below the range that the kernel gives to outgoing
 // connections, so that no client of any test sits on one, and no port is given out twice by one test run.
 
+import CLinux
 import Glibc
 import Synchronization
 
@@ -19,7 +20,7 @@ enum FreePorts {
   }
 
   private static func isFree(_ port: Int) -> Bool {
-    let fd = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    let fd = rig_stream_socket(AF_INET)
     guard fd >= 0 else { return false }
     defer { close(fd) }
     var one: CInt = 1

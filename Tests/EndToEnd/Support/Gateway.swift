@@ -22,23 +22,30 @@ final class Gateway {
     "BIND_ADDRESS": "127.0.0.1",
   ]
 
-  fileprivate init(_ settings: [String: String], arguments: [String], directory: String) throws {
+  fileprivate init(
+    _ settings: [String: String], arguments: [String], launcher: [String], directory: String
+  ) throws {
     inboundPort = try FreePorts.next()
     managementPort = try FreePorts.next()
     self.directory = directory
     var environment = Self.baseline.merging(settings) { _, given in given }
     environment["INBOUND_PORT"] = String(inboundPort)
     environment["API_HTTP_PORT"] = String(managementPort)
+    let command = try launcher + [Tools.ours("rig-supervisor")] + arguments
     process = try ChildProcess(
-      Tools.ours("rig-supervisor"), arguments, environment: environment, directory: directory)
+      command[0], Array(command.dropFirst()), environment: environment, directory: directory)
   }
 
   /// Runs `body` with a gateway that is ready, then stops it and checks that it ended well and left no process.
+  ///
+  /// - Parameter launcher: a command line that turns itself into the one appended to it.
   static func run(
-    _ settings: [String: String] = [:], arguments: [String] = [], _ body: (Gateway) throws -> Void
+    _ settings: [String: String] = [:], arguments: [String] = [], launcher: [String] = [],
+    _ body: (Gateway) throws -> Void
   ) throws {
     let directory = try TestDirectory()
-    let gateway = try Gateway(settings, arguments: arguments, directory: directory.path)
+    let gateway = try Gateway(
+      settings, arguments: arguments, launcher: launcher, directory: directory.path)
     do {
       try gateway.waitUntilReady()
       try body(gateway)

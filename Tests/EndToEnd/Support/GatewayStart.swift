@@ -5,11 +5,12 @@ struct GatewayRun {
   let ending: Ending
   let output: String
 
-  /// Runs it to its end.
-  init(_ arguments: [String], environment: [String: String] = [:]) throws {
+  /// Runs it to its end. `supervisor`: path of the executable, if it isn't the one that was built with the tests.
+  init(_ arguments: [String], environment: [String: String] = [:], supervisor: String? = nil) throws {
     let directory = try TestDirectory()
     let process = try ChildProcess(
-      Tools.ours("rig-supervisor"), arguments, environment: environment, directory: directory.path)
+      supervisor ?? Tools.ours("rig-supervisor"), arguments, environment: environment,
+      directory: directory.path)
     do {
       ending = try process.wait()
     } catch {

@@ -76,7 +76,7 @@ final class KafkaBroker {
 
   /// A producer that stays open.
   func producer(topic: String = "rig", headers: [String] = []) throws -> KafkaProducer {
-    try KafkaProducer(broker: self, topic: topic, headers: headers, directory: directory)
+    try KafkaProducer(address, topic: topic, headers: headers, directory: directory)
   }
 }
 
@@ -84,12 +84,16 @@ final class KafkaBroker {
 final class KafkaProducer {
   private let process: ChildProcess
 
-  fileprivate init(broker: KafkaBroker, topic: String, headers: [String], directory: String) throws {
+  /// - Parameter partition: nil: whichever kcat chooses.
+  init(
+    _ brokers: String, topic: String, partition: Int? = nil, headers: [String] = [], directory: String
+  ) throws {
     // One request in flight keeps the order over retries.
     let options = ["linger.ms=0", "max.in.flight=1", "message.timeout.ms=60000", "retry.backoff.ms=50"]
     process = try ChildProcess(
       Tools.system("kcat"),
-      ["-P", "-b", broker.address, "-t", topic] + options.flatMap { ["-X", $0] }
+      ["-P", "-E", "-b", brokers, "-t", topic] + (partition.map { ["-p", String($0)] } ?? [])
+        + options.flatMap { ["-X", $0] }
         + headers.flatMap { ["-H", $0] },
       environment: [:], directory: directory, log: "kcat-\(UUID().uuidString)", piped: true)
   }

@@ -10,13 +10,17 @@ final class LongPollClient {
   /// The whole `set-cookie` fields of the last answer.
   private(set) var cookies: [String] = []
 
-  /// Opens a session.
-  init(_ gateway: Gateway, _ subscriptions: String, usesCookies: Bool = true) throws {
+  /// Opens a session; with the cookie of an earlier one it goes on where that left off.
+  init(
+    _ gateway: Gateway, _ subscriptions: String, usesCookies: Bool = true, lastEventID cookie: String? = nil
+  ) throws {
     self.gateway = gateway
     self.usesCookies = usesCookies
     token = ""
     lastEventID = ""
-    let answer = try gateway.inbound("GET", "\(Self.path)?subscriptions=\(HTTP.encoded(subscriptions))")
+    let answer = try gateway.inbound(
+      "GET", "\(Self.path)?subscriptions=\(HTTP.encoded(subscriptions))",
+      headers: cookie.map { [("cookie", "last_event_id=\($0)")] } ?? [])
     guard answer.status == 200, answer.text == #""ok""# else {
       throw TestFailure("no session: \(answer.status) \(answer.text)")
     }

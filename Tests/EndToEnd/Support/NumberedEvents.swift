@@ -17,10 +17,8 @@ enum NumberedEvents {
   /// The number of the event in `record`; nil if it holds none of ours.
   static func number(in record: [UInt8]) -> Int? {
     record.withUnsafeBytes { bytes -> Int? in
-      guard let base = bytes.baseAddress,
-        let found = memmem(base, bytes.count, marker.utf8Start, marker.utf8CodeUnitCount)
-      else { return nil }
-      let start = UnsafeRawPointer(found) - base + marker.utf8CodeUnitCount
+      guard let place = ByteSearch.find(marker, in: bytes) else { return nil }
+      let start = place + marker.utf8CodeUnitCount
       guard start + digits <= bytes.count else { return nil }
       return bytes[start..<start + digits].reduce(0) { $0 * 10 + Int($1 &- 48) }
     }

@@ -13,7 +13,7 @@ struct RunningProcess: Equatable {
   static func all(carrying entry: String) -> [RunningProcess] {
     let pids = (try? FileManager.default.contentsOfDirectory(atPath: "/proc"))?.compactMap(pid_t.init) ?? []
     return pids.compactMap { pid -> RunningProcess? in
-      guard let environment = contents("/proc/\(pid)/environ"),
+      guard let environment = ProcFile.contents("/proc/\(pid)/environ"),
         environment.split(separator: 0).contains(where: { $0.elementsEqual(entry.utf8) }),
         let name = executableName(pid), let fields = statFields(pid), fields.first != "Z",
         let start = UInt64(fields[19])
@@ -29,7 +29,7 @@ struct RunningProcess: Equatable {
 
   /// The fields of /proc/PID/stat behind the name: state, parent, …
   private static func statFields(_ pid: pid_t) -> [Substring]? {
-    guard let bytes = contents("/proc/\(pid)/stat") else { return nil }
+    guard let bytes = ProcFile.contents("/proc/\(pid)/stat") else { return nil }
     let text = String(decoding: bytes, as: UTF8.self)
     guard let end = text.lastIndex(of: ")") else { return nil }
     let fields = text[text.index(after: end)...].split(separator: " ")
@@ -44,7 +44,7 @@ struct RunningProcess: Equatable {
 
   /// Bytes of memory that belong to this process alone.
   var privateBytes: Int? {
-    guard let bytes = Self.contents("/proc/\(pid)/smaps_rollup") else { return nil }
+    guard let bytes = ProcFile.contents("/proc/\(pid)/smaps_rollup") else { return nil }
     var sum = 0
     for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n")
     where line.hasPrefix("Private_Dirty:") || line.hasPrefix("Private_Clean:") {
@@ -69,7 +69,7 @@ struct RunningProcess: Equatable {
   /// The inode of the gateway's end of the loopback connection between `serverPort` and `clientPort`.
   static func socketInode(serverPort: Int, clientPort: Int) -> String? {
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-      guard let bytes = contents(table) else { continue }
+      guard let bytes = ProcFile.contents(table) else { continue }
       for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n").dropFirst() {
         let fields = line.split(separator: " ")
         guard fields.count > 9, port(fields[1]) == serverPort, port(fields[2]) == clientPort else { continue }
@@ -82,8 +82,23 @@ struct RunningProcess: Equatable {
   private static func port(_ address: Substring) -> Int? {
     address.split(separator: ":").last.flatMap { Int($0, radix: 16) }
   }
+}
 
-  private static func contents(_ path: String) -> [UInt8]? {
-    FileManager.default.contents(atPath: path).map(Array.init)
+enum ProcFile {
+  private static let chunk = 65_536
+
+  /// The whole of a file of /proc. Foundation believes its size, which is 0, and stops after the first page.
+  static func contents(_ path: String) -> [UInt8]? {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: chunk)
+    while true {
+      let count = read(descriptor, &buffer, buffer.count)
+      if count < 0 && errno == EINTR { continue }
+      guard count > 0 else { return count == 0 ? bytes : nil }
+      bytes += buffer[..<count]
+    }
   }
 }

@@ -17,18 +17,27 @@ final class WebSocketClient {
   ]
 
   /// Sends the handshake and reads the answer's head, whatever its status.
-  init(_ gateway: Gateway, query: String, headers: [(String, String)] = upgrade) throws {
-    http = try HTTPConnection(port: gateway.inboundPort)
+  init(
+    _ gateway: Gateway, query: String, headers: [(String, String)] = upgrade, receiveBuffer: Int? = nil
+  ) throws {
+    http = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: receiveBuffer))
     let path = "/_rig/v1/connection/ws" + (query.isEmpty ? "" : "?\(query)")
     try http.wire.send(HTTPConnection.request("GET", path, headers: headers))
     head = try http.head()
   }
 
+  /// Reads the answer's head on a connection that has sent its handshake.
+  init(_ http: HTTPConnection) throws {
+    self.http = http
+    head = try http.head()
+  }
+
   /// Opens a connection with `subscriptions` and reads its greeting.
-  static func open(_ gateway: Gateway, _ subscriptions: String, query: String = "") throws -> WebSocketClient
-  {
+  static func open(
+    _ gateway: Gateway, _ subscriptions: String, query: String = "", receiveBuffer: Int? = nil
+  ) throws -> WebSocketClient {
     let parameters = "subscriptions=\(HTTP.encoded(subscriptions))" + (query.isEmpty ? "" : "&\(query)")
-    let client = try WebSocketClient(gateway, query: parameters)
+    let client = try WebSocketClient(gateway, query: parameters, receiveBuffer: receiveBuffer)
     guard client.head.status == 101 else { throw TestFailure("no upgrade: \(client.head.status)") }
     client.token = try client.event("rig.connection.create")["data"]?["connection_token"]?.string ?? ""
     _ = try client.event("rig.subscriptions_set")

@@ -1,6 +1,7 @@
 // A TCP connection to the gateway over plain POSIX calls: every read and write has a deadline, and nothing is done that
 // the test didn't ask for. Descriptors are close-on-exec, so that no child of the test holds a connection open.
 
+import CLinux
 import Glibc
 
 /// A client's socket with what has been received but not used.
@@ -18,7 +19,7 @@ final class Wire {
 
   /// Connects to `port` of this machine. `receiveBuffer`: bytes that the kernel may hold for a reader that doesn't read.
   init(port: Int, receiveBuffer: Int? = nil, blockingConnect: Bool = true) throws {
-    let fd = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    let fd = rig_stream_socket(AF_INET)
     guard fd >= 0 else { throw TestFailure("socket: \(String(cString: strerror(errno)))") }
     descriptor = fd
     if var size = receiveBuffer.map(CInt.init(clamping:)) {
@@ -81,7 +82,7 @@ final class Wire {
     while sent < bytes.count {
       let result = bytes.withUnsafeBytes { all in
         Glibc.send(
-          descriptor, all.baseAddress.map { $0 + sent }, all.count - sent, CInt(MSG_NOSIGNAL.rawValue))
+          descriptor, all.baseAddress.map { $0 + sent }, all.count - sent, CInt(MSG_NOSIGNAL))
       }
       if result > 0 {
         sent += result
@@ -141,6 +142,13 @@ final class Wire {
     while try receive(deadline) {}
     guard isAtEnd else { throw TestFailure("the peer did not close; so far: \(received.text.prefix(300))") }
     return received
+  }
+
+  /// Breaks the connection off: the peer's next look at it is an error. Nothing may be done with it afterwards.
+  func reset() {
+    var immediately = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &immediately, socklen_t(MemoryLayout<linger>.size))
+    isAtEnd = true
   }
 
   /// Ends this side; the other may still send.

@@ -5,8 +5,10 @@ struct ConditionTable {
   /// Where in its node a condition waits.
   fileprivate enum Path: Equatable {
     case unconstrained
-    /// In the bucket of one of its fields.
+    /// In the bucket of its one field.
     case byField
+    /// In the bucket of the field that was the rarest when it came; `whole` is the hash of all its fields.
+    case byRarestField(whole: UInt64)
     /// In the bucket of all its fields, under this combination of the node.
     case byAllFields(combination: UInt8)
   }
@@ -57,6 +59,9 @@ struct ConditionTable {
     vacant: Condition(node: noElement, conjunction: [], path: .unconstrained, key: 0))
   private var nodesByHash: [UInt64: SlabIndex] = [:]
   private var buckets = BucketTable()
+  /// Conditions in the bucket of their rarest field, by the hash of all their fields: which field is the rarest changes,
+  /// and a condition that comes again must be found where it is.
+  private var byRarestField: [UInt64: SlabIndex] = [:]
   private var prefixNodes = 0
   /// Longest prefix that any node stands for; not lowered before the last prefix has gone.
   private(set) var longestPrefix = 0
@@ -129,10 +134,17 @@ extension ConditionTable {
     _ user: User, to conjunction: SubscriptionContent.Conjunction
   ) -> (condition: SlabIndex, position: Int32) {
     let node = nodeForInsertion(conjunction.kind, conjunction.name)
-    let (path, key) = place(conjunction.fields, in: node)
-    var index = path == .unconstrained ? nodes[node].unconstrained : buckets.head(of: key)
-    while index != noElement, !isSame(conditions[index], node, conjunction) { index = conditions[index].next }
-    if index == noElement { index = insert(conjunction, node, path, key) }
+    let fields = conjunction.fields.sorted { $0.nameHash < $1.nameHash }
+    let whole = key(node, fields.reduce(hasher.initial) { hasher.combine($0, $1.hash) })
+    var index = byRarestField[whole] ?? noElement
+    if index == noElement || !isSame(conditions[index], node, conjunction) {
+      let (path, key) = place(fields, whole, in: node)
+      index = path == .unconstrained ? nodes[node].unconstrained : buckets.head(of: key)
+      while index != noElement, !isSame(conditions[index], node, conjunction) {
+        index = conditions[index].next
+      }
+      if index == noElement { index = insert(conjunction, node, path, key) }
+    }
     return (index, conditions[index].users.append(user))
   }
 
@@ -155,6 +167,10 @@ extension ConditionTable {
       nodes[node].unconstrained = index
       return index
     case .byField: nodes[node].conditionsByField += 1
+    case .byRarestField(let whole):
+      nodes[node].conditionsByField += 1
+      // Of two with the same hash, one isn't found again and isn't shared.
+      if byRarestField[whole] == nil { byRarestField[whole] = index }
     case .byAllFields(let combination): nodes[node].combinations[Int(combination)].conditions += 1
     }
     conditions[index].next = buckets.push(index, key: key)
@@ -181,23 +197,21 @@ extension ConditionTable {
     return index
   }
 
-  /// Where a condition with these fields is found soonest.
-  private mutating func place(_ fields: [EventField], in node: SlabIndex) -> (Path, key: UInt64) {
+  /// Where a condition is found soonest that has these fields, sorted by the hashes of their names.
+  private mutating func place(
+    _ fields: [EventField], _ whole: UInt64, in node: SlabIndex
+  ) -> (Path, key: UInt64) {
     switch fields.count {
     case 0: return (.unconstrained, 0)
     case 1: return (.byField, key(node, fields[0].hash))
     default: break
     }
-    let sorted = fields.sorted { $0.nameHash < $1.nameHash }
-    if let combination = combination(of: sorted.map(\.nameHash), in: node) {
-      return (
-        .byAllFields(combination: combination),
-        key(node, sorted.reduce(hasher.initial) { hasher.combine($0, $1.hash) })
-      )
+    if let combination = combination(of: fields.map(\.nameHash), in: node) {
+      return (.byAllFields(combination: combination), whole)
     }
     let keys = fields.map { key(node, $0.hash) }
     let rarest = keys.min { buckets.length(of: $0) < buckets.length(of: $1) }
-    return (.byField, rarest ?? keys[0])
+    return (.byRarestField(whole: whole), rarest ?? keys[0])
   }
 
   /// The place of a combination in the node, made if there is room for one more.
@@ -232,6 +246,11 @@ extension ConditionTable {
     case .byField:
       nodes[condition.node].conditionsByField -= 1
       removeFromBucket(index, condition)
+    case .byRarestField(let whole):
+      nodes[condition.node].conditionsByField -= 1
+      removeFromBucket(index, condition)
+      if byRarestField[whole] == index { byRarestField[whole] = nil }
+      if byRarestField.isEmpty { byRarestField = [:] }
     case .byAllFields(let combination):
       nodes[condition.node].combinations[Int(combination)].conditions -= 1
       removeFromBucket(index, condition)

@@ -17,7 +17,7 @@ struct LongPollSession {
   struct Limits: Equatable, Sendable {
     /// Buffered entries (design §10).
     var maximumEvents = 200
-    /// Buffered bytes of JSON.
+    /// Buffered bytes of JSON when another event comes: one may always be added, however large.
     var maximumBytes = 1 << 20
     /// Bytes of events in one answer, and yet at least one event: the rest comes with the next poll.
     var maximumAnswerBytes = 256 << 10
@@ -79,6 +79,10 @@ struct LongPollSession {
 
   var bufferedEvents: Int { entries.count }
   var isWaiting: Bool { waiting != nil }
+  /// No more of the past is added: what comes live must find room.
+  var isHalfFull: Bool {
+    entries.count * 2 >= limits.maximumEvents || bufferedBytes * 2 > limits.maximumBytes
+  }
 
   /// The `last_event_id` of the first answer, before any event.
   var initialEventID: String { LongPollPosition(cursor: acknowledgedCursor, entry: acknowledged).text }
@@ -90,7 +94,7 @@ struct LongPollSession {
     let before = entries.last?.cursor ?? acknowledgedCursor
     entries.append(Entry(json: json, cursor: cursor ?? before))
     bufferedBytes += json.count
-    while entries.count > limits.maximumEvents || bufferedBytes > limits.maximumBytes {
+    while entries.count > limits.maximumEvents || bufferedBytes - json.count > limits.maximumBytes {
       guard removeFirst() != nil else { break }
       droppedEntries += 1
     }

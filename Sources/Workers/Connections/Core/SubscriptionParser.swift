@@ -45,7 +45,8 @@ struct SubscriptionParser {
   }
 
   /// - Parameter mustBeObject: only `{"subscriptions":[…]}` will do.
-  func parse(_ bytes: UnsafeRawBufferPointer, mustBeObject: Bool = false) throws(SubscriptionError) -> Parsed {
+  func parse(_ bytes: UnsafeRawBufferPointer, mustBeObject: Bool = false) throws(SubscriptionError) -> Parsed
+  {
     let root: JSONValue
     do {
       root = try JSONValue(parsing: bytes)
@@ -97,11 +98,17 @@ struct SubscriptionParser {
     let type = try eventType(members)
     let oneOf = try conjunctions(members)
     for member in members where !(Self.typeNames + Self.conjunctionNames).contains(member.name) {
-      warn("subscription to '\(type)': unknown member '\(member.name)' has no effect, expected eventType and oneOf", &warnings)
+      // Nothing bounds the length of this name but that of the whole text.
+      let name = member.name.prefix(64)
+      warn(
+        "subscription to '\(type)': unknown member '\(name)' has no effect, expected eventType and oneOf",
+        &warnings)
     }
     let pattern = EventTypePattern(type)
     for name in Set(oneOf.flatMap(\.keys)).sorted() where !isExtracted(name, pattern) {
-      warn("subscription to '\(type)': no extractor defines the field '\(name)', so nothing will match it", &warnings)
+      warn(
+        "subscription to '\(type)': no extractor defines the field '\(name)', so nothing will match it",
+        &warnings)
     }
     return Subscription(eventType: pattern, oneOf: oneOf)
   }
@@ -127,7 +134,9 @@ struct SubscriptionParser {
   private func conjunctions(
     _ members: [(name: String, value: JSONValue)]
   ) throws(SubscriptionError) -> [[String: ScalarValue]] {
-    guard let member = try only(Self.conjunctionNames, of: members), member != .scalar(.null) else { return [] }
+    guard let member = try only(Self.conjunctionNames, of: members), member != .scalar(.null) else {
+      return []
+    }
     guard case .array(let list) = member else {
       throw SubscriptionError("oneOf is \(member.kindName), expected a list of objects")
     }
@@ -148,7 +157,8 @@ struct SubscriptionParser {
     _ members: [(name: String, value: JSONValue)], _ position: Int
   ) throws(SubscriptionError) -> [String: ScalarValue] {
     guard members.count <= Limit.fields else {
-      throw SubscriptionError("oneOf \(position) has \(members.count) fields, expected at most \(Limit.fields)")
+      throw SubscriptionError(
+        "oneOf \(position) has \(members.count) fields, expected at most \(Limit.fields)")
     }
     var fields: [String: ScalarValue] = [:]
     for (name, value) in members {
@@ -157,7 +167,8 @@ struct SubscriptionParser {
       }
       guard case .scalar(let scalar) = value else {
         throw SubscriptionError(
-          "oneOf \(position), field '\(name)' is \(value.kindName), expected a string, number, boolean or null")
+          "oneOf \(position), field '\(name)' is \(value.kindName), expected a string, number, boolean or null"
+        )
       }
       if case .string(let text) = scalar, text.utf8.count > Limit.valueBytes {
         throw SubscriptionError("oneOf \(position), field '\(name)' has more than \(Limit.valueBytes) bytes")

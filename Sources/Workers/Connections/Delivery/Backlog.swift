@@ -22,6 +22,12 @@ struct Backlog {
   /// Number of items that are waiting, a begun one included.
   var count: Int { items.count - first }
 
+  /// What was waiting when the newest item came. The bound is on this: one event may always wait, however large.
+  var costBeforeNewest: Int {
+    guard count > 1, case let newest?? = items.last else { return 0 }
+    return costBytes - newest.count - Self.itemOverheadBytes
+  }
+
   /// Adds an event. `sent`: how many of its bytes have gone out already, 0 unless nothing is waiting.
   mutating func append(_ item: SharedBytes, sent: Int = 0) {
     assert(sent == 0 || isEmpty, "only the first item can have been begun")

@@ -58,8 +58,8 @@ final class Outlet {
   /// What is waiting, counted as `Backlog.costBytes` does.
   var waitingBytes: Int { backlog.costBytes }
 
-  /// More than one event is waiting, and more than the bound: the client doesn't keep up.
-  var isOverfull: Bool { backlog.count > 1 && backlog.costBytes > limitBytes }
+  /// More than the bound was waiting already when the newest event came: the client doesn't keep up.
+  var isOverfull: Bool { backlog.costBeforeNewest > limitBytes }
 
   /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
   func open(with bytes: [UInt8]) {

@@ -61,7 +61,8 @@ final class Replayer {
   ///   - join: the connection is at `own` now.
   /// - Returns: whether there is more to do without waiting for anything.
   func step(
-    _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool, join: (Connection, [Subscription]) -> Void
+    _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
+    join: (Connection, [Subscription]) -> Void
   ) -> Bool {
     guard !waiting.isEmpty else { return false }
     var budget = Self.recordsPerTurn
@@ -75,7 +76,8 @@ final class Replayer {
       }
       advance(connection, replay, events, &budget, isDue)
       guard !connection.isClosing else { continue }
-      if replay.plan.isLive, isDry || replay.plan.isFinished(at: events.own) {
+      // Live events come at their own pace: the client must have room for them first.
+      if replay.plan.isLive, !connection.isCongested, isDry || replay.plan.isFinished(at: events.own) {
         connection.replay = nil
         join(connection, replay.subscriptions)
       } else {

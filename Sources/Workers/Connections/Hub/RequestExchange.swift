@@ -41,18 +41,20 @@ final class RequestExchange {
   /// - Parameters:
   ///   - grants: the manifest's request rings; the one at `slot` is this worker's own.
   ///   - peers: the status pages of the connection workers, in the order of their slots.
-  ///   - generation: of this worker.
+  ///   - status: this worker's own page.
   init(
-    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, generation: UInt64
+    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, status: StatusPage
   ) throws(IPCError) {
     self.slot = slot
     self.peers = peers
     generations = peers.map(\.generation)
     workers = grants.count
-    rings = try RingSet(grants: grants)
-    pending = PendingRequests(generation: generation)
+    rings = try RingSet(grants: grants, status: status)
+    pending = PendingRequests(generation: status.generation)
     if slot < grants.count, case .writeAndRead(_, let wake) = grants[slot].role {
-      writer = try RingWriter(attaching: grants[slot].fd, wake: wake)
+      writer = try status.attaching(grants[slot]) { () throws(IPCError) in
+        try RingWriter(attaching: grants[slot].fd, wake: wake)
+      }
     } else {
       writer = nil
     }
@@ -61,6 +63,8 @@ final class RequestExchange {
   /// Sends a question to `target`.
   func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker) -> Asked {
     guard let writer, Int(target) < workers else { return .noSuchWorker }
+    // Whoever is asked from here on is asked of the worker that lives now.
+    noteRestart(of: Int(target))
     guard let correlation = pending.begin(asker, target: target, deadlineNs: deadlineNs) else { return .busy }
     let request = WorkerRequest(target: target, correlation: correlation, message: message)
     if send(request) { return .waiting(correlation: correlation) }
@@ -113,10 +117,14 @@ final class RequestExchange {
   func tick(nowNs: UInt64) {
     rings.probeSuspended()
     for asker in pending.expire(nowNs: nowNs) { asker(nil) }
-    for (peer, page) in peers.enumerated() where page.generation != generations[peer] {
-      generations[peer] = page.generation
-      for asker in pending.abandon(target: UInt16(peer)) { asker(nil) }
-    }
+    for peer in peers.indices { noteRestart(of: peer) }
+  }
+
+  /// What was asked of the predecessor of a new worker gets no answer.
+  private func noteRestart(of peer: Int) {
+    guard peers.indices.contains(peer), peers[peer].generation != generations[peer] else { return }
+    generations[peer] = peers[peer].generation
+    for asker in pending.abandon(target: UInt16(peer)) { asker(nil) }
   }
 
   var waitingCount: Int { pending.count }

@@ -7,6 +7,7 @@
 // batches, ring by ring, so that a busy ring doesn't keep the others waiting.
 
 import IPC
+import Kit
 
 /// What reading has come upon besides records.
 enum RingIncident: Equatable {
@@ -40,8 +41,10 @@ final class RingSet {
   /// Records taken from one ring before the next has its turn.
   private static let batchRecords = 32
 
-  /// - Parameter grants: rings that the manifest gives for reading, in its order.
-  init(grants: [WorkerManifest.RingGrant]) throws(IPCError) {
+  /// - Parameters:
+  ///   - grants: rings that the manifest gives for reading, in its order.
+  ///   - status: where a ring is reported that is found corrupt at once.
+  init(grants: [WorkerManifest.RingGrant], status: StatusPage) throws(IPCError) {
     for grant in grants {
       let slot: Int
       switch grant.role {
@@ -49,7 +52,9 @@ final class RingSet {
       case .write, .inspect:
         throw .invalid("ring \(grant.name) is granted as \(grant.role), expected one to read")
       }
-      let reader = try RingReader(attaching: grant.fd, slot: slot)
+      let reader = try status.attaching(grant) { () throws(IPCError) in
+        try RingReader(attaching: grant.fd, slot: slot)
+      }
       sources.append(Source(name: grant.name, id: grant.id, reader: reader))
     }
   }

@@ -23,16 +23,18 @@ enum DemoPageText {
     h1 { margin: 0; font-size: 1.5rem; }
     h2 { margin: 0; font-size: 1.1rem; }
     p { margin: .25rem 0; color: var(--quiet); }
+    form p { font-size: .9rem; }
     form, section { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: 1rem; }
-    .columns { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
+    .columns { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
     .columns + .columns { margin-top: 1rem; }
-    .top { display: flex; flex-wrap: wrap; gap: .5rem; align-items: baseline; justify-content: space-between; }
+    .top { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; }
     label { display: block; margin-top: .75rem; font-weight: 600; }
     input, textarea { width: 100%; padding: .45rem .6rem; border: 1px solid var(--line); border-radius: .35rem;
       background: var(--page); color: inherit; font: .95rem/1.4 ui-monospace, monospace; }
+    ::placeholder { color: var(--quiet); opacity: 1; }
     button { margin-top: .75rem; padding: .45rem 1rem; border: 1px solid var(--accent); border-radius: .35rem;
       background: var(--accent); color: var(--card); font: inherit; font-weight: 600; cursor: pointer; }
-    button.plain { margin: 0; padding: .15rem .6rem; background: none; color: var(--accent); font-size: .9rem; }
+    button.plain { margin: 0 0 0 auto; padding: .15rem .6rem; background: none; color: var(--accent); font-size: .9rem; }
     :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
     output { display: block; min-height: 1.5rem; margin-top: .5rem; color: var(--quiet); }
     [data-state="open"], [data-state="done"] { color: var(--good); }
@@ -42,7 +44,7 @@ enum DemoPageText {
     li strong { color: var(--accent); }
     li.own strong { color: var(--quiet); }
     li time { float: right; color: var(--quiet); font-size: .85rem; }
-    pre { margin: .25rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.45 ui-monospace, monospace; }
+    pre { clear: both; margin: .25rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.45 ui-monospace, monospace; }
     """
 
   static let body = """
@@ -56,7 +58,9 @@ enum DemoPageText {
         <form id="subscribe">
           <h2>Subscribe</h2>
           <label for="types">Event types, separated by commas</label>
-          <input id="types" value="greeting" autocomplete="off" spellcheck="false" required>
+          <input id="types" value="greeting" autocomplete="off" spellcheck="false" aria-describedby="types-hint" required>
+          <p id="types-hint">A pattern like com.example.* shows by WebSocket only: an EventSource hears of the types that it
+            knows by name.</p>
           <label for="constraints">Constraints (JSON list, may be empty)</label>
           <input id="constraints" placeholder='[{"name":"John"}]' autocomplete="off" spellcheck="false">
           <button type="submit">Set subscriptions</button>
@@ -98,13 +102,15 @@ enum DemoPageText {
     let token = { sse: null, ws: null };
     let seen = { sse: null, ws: null };
     let events, socket;
+    // The subscriptions in force, which a new connection opens with: what stands in the form may not have been set yet.
+    let inForce;
 
     function say(id, state, text) {
       byId(id).dataset.state = state;
       byId(id).textContent = text;
     }
 
-    function subscriptions() {
+    function subscriptionsOfForm() {
       const text = byId("constraints").value.trim();
       const oneOf = text ? JSON.parse(text) : [];
       const types = byId("types").value.split(",").map((type) => type.trim()).filter(Boolean);
@@ -143,7 +149,7 @@ enum DemoPageText {
     }
 
     function address(path, resume) {
-      const query = new URLSearchParams({ subscriptions: JSON.stringify(subscriptions()) });
+      const query = new URLSearchParams({ subscriptions: JSON.stringify(inForce) });
       if (resume) query.set("lastEventId", resume);
       return path + "?" + query;
     }
@@ -158,7 +164,7 @@ enum DemoPageText {
         say("sse-state", "closed", "reconnecting");
         setTimeout(openEventSource, reconnectDelayMs);
       };
-      listen(["message", ...ownTypes, ...subscriptions().map((subscription) => subscription.eventType)]);
+      listen(["message", ...ownTypes, ...inForce.map((subscription) => subscription.eventType)]);
     }
 
     function openWebSocket() {
@@ -182,12 +188,13 @@ enum DemoPageText {
     byId("subscribe").addEventListener("submit", async (submit) => {
       submit.preventDefault();
       try {
-        const wanted = subscriptions();
+        const wanted = subscriptionsOfForm();
         listen(wanted.map((subscription) => subscription.eventType));
         for (const transport of ["sse", "ws"]) {
           const path = "/_rig/v1/connection/" + transport + "/" + token[transport] + "/subscriptions";
           await send("PUT", path, "application/json", { subscriptions: wanted });
         }
+        inForce = wanted;
         say("subscribed", "done", "set");
       } catch (error) {
         say("subscribed", "failed", error.message);
@@ -209,6 +216,7 @@ enum DemoPageText {
     for (const button of document.querySelectorAll("[data-clear]")) {
       button.addEventListener("click", () => byId(button.dataset.clear + "-events").replaceChildren());
     }
+    inForce = subscriptionsOfForm();
     openEventSource();
     openWebSocket();
     """

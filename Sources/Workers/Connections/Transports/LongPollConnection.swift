@@ -8,9 +8,6 @@ import Kit
 final class LongPollConnection: Connection {
   typealias Completion = (LongPollSession.Answer) -> Void
 
-  /// Buffered events past which no more of the past is added: the bound must hold for what comes live.
-  private static let congestionEvents = 100
-
   private var session: LongPollSession
   /// The poll that waits in the session.
   private var waiting: (id: UInt64, complete: Completion)?
@@ -33,7 +30,7 @@ final class LongPollConnection: Connection {
 
   // MARK: Events
 
-  override var isCongested: Bool { session.bufferedEvents >= Self.congestionEvents }
+  override var isCongested: Bool { session.isHalfFull }
 
   override func say(_ event: OwnEvent) {
     append(event.json, cursor: nil)

@@ -16,20 +16,22 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   /// How long a client has to read the farewell and to go.
   static let lingerSeconds: UInt32 = 5
-  /// Past what waits here, no more of the past is sent: live events still fit behind.
+  /// Past what waits here, or half of the slow-consumer bound, no more of the past is sent: live events still fit behind.
   private static let congestionBytes = 256 << 10
 
   let channel: Channel
   let outlet: Outlet
+  private let congestionBytes: Int
 
   init(index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt) {
     self.channel = channel
     outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: hub.settings.maxUnsentBytes)
+    congestionBytes = min(Self.congestionBytes, hub.settings.maxUnsentBytes / 2)
     super.init(index: index, serial: serial, hub: hub)
     outlet.owner = self
   }
 
-  override var isCongested: Bool { outlet.waitingBytes > Self.congestionBytes }
+  override var isCongested: Bool { outlet.waitingBytes > congestionBytes }
 
   // MARK: Sending
 

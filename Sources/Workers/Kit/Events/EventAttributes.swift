@@ -44,7 +44,8 @@ enum AttributeRule {
 
   static func check(user: String, name: String) throws(EventError) -> String {
     guard !user.isEmpty, user.utf8.count <= EventLimit.userBytes else {
-      throw EventError("\(name) names a user by \(user.utf8.count) bytes, expected 1 to \(EventLimit.userBytes)")
+      throw EventError(
+        "\(name) names a user by \(user.utf8.count) bytes, expected 1 to \(EventLimit.userBytes)")
     }
     return user
   }

@@ -27,19 +27,21 @@ extension EventParser {
     var json = Array("{".utf8)
     for attribute in attributes {
       guard Self.isAttributeName(attribute.name) else {
-        throw EventError("'\(attribute.name.prefix(64))' is no attribute name, expected lower-case letters and digits")
+        throw EventError(
+          "'\(attribute.name.prefix(64))' is no attribute name, expected lower-case letters and digits")
       }
       guard seen.insert(attribute.name).inserted else {
         throw EventError("\(attribute.name) is given twice, expected once")
       }
       guard !["data", "data_base64", "datacontenttype"].contains(attribute.name) else {
-        throw EventError("\(attribute.name) is no header in binary mode: data is the body, its type is content-type")
+        throw EventError(
+          "\(attribute.name) is no header in binary mode: data is the body, its type is content-type")
       }
       if attribute.name == "specversion" || attribute.name == "cloudeventsversion" {
         version = SpecVersion(rawValue: attribute.value) ?? version
       }
       if json.count > 1 { json.append(UInt8(ascii: ",")) }
-      JSONText.appendString(Self.name(ofAttribute: attribute.name), to: &json)
+      JSONText.appendString(name(ofAttribute: attribute.name), to: &json)
       json.append(UInt8(ascii: ":"))
       JSONText.appendString(attribute.value, to: &json)
     }
@@ -95,9 +97,11 @@ extension EventParser {
     }
   }
 
-  /// Headers don't keep upper case, which names of version 0.1 have.
-  private static func name(ofAttribute lowercase: String) -> String {
+  /// Headers don't keep upper case, which names of version 0.1 have, and the configured name of the users may have:
+  /// an event that is addressed in a header must not pass for one that isn't.
+  private func name(ofAttribute lowercase: String) -> String {
     switch lowercase {
+    case userField.lowercased(): userField
     case "cloudeventsversion": "cloudEventsVersion"
     case "eventtype": "eventType"
     case "eventtypeversion": "eventTypeVersion"

@@ -34,7 +34,8 @@ extension EventParser {
       return EventSubmission(
         events: [try structured(body, trace: trace, acceptedAtNs: acceptedAtNs)], isBatched: false)
     case Self.batchType:
-      return EventSubmission(events: try batch(body, trace: trace, acceptedAtNs: acceptedAtNs), isBatched: true)
+      return EventSubmission(
+        events: try batch(body, trace: trace, acceptedAtNs: acceptedAtNs), isBatched: true)
     default:
       break
     }
@@ -66,7 +67,9 @@ extension EventParser {
     var tracestate: String?
     for header in headers {
       let name = header.name.lowercased()
-      guard name.hasPrefix("ce_") || ["content-type", "traceparent", "tracestate"].contains(name) else { continue }
+      guard name.hasPrefix("ce_") || ["content-type", "traceparent", "tracestate"].contains(name) else {
+        continue
+      }
       guard let text = String(validating: header.value, as: UTF8.self) else {
         throw EventError("header \(name.prefix(64)) is not UTF-8")
       }
@@ -81,6 +84,11 @@ extension EventParser {
     }
     let context = trace.context(traceparent: traceparent, traceparents: traceparents, tracestate: tracestate)
     let type = contentType.map { MediaType($0) }
+    if let type, type.text.hasPrefix("application/cloudevents"), type.text != Self.structuredType {
+      throw EventError(
+        status: 415,
+        "header content-type is '\(type.text.prefix(64))', expected \(Self.structuredType) or ce_ headers")
+    }
     var event: PreparedEvent
     if type?.text != Self.structuredType, attributes.contains(where: { $0.name == "specversion" }) {
       event = try binary(
@@ -88,7 +96,9 @@ extension EventParser {
     } else {
       guard type == nil || type?.text == Self.structuredType || type?.text == "application/json" else {
         throw EventError(
-          status: 415, "header content-type is '\(contentType ?? "")', expected \(Self.structuredType) or ce_ headers")
+          status: 415,
+          "header content-type is '\((contentType ?? "").prefix(64))', expected \(Self.structuredType) or ce_ headers"
+        )
       }
       event = try structured(value, trace: context, acceptedAtNs: acceptedAtNs, allowsPlain: true)
     }
@@ -97,10 +107,11 @@ extension EventParser {
   }
 
   private func unsupported(_ type: String?) -> EventError {
-    let found = type.map { "header content-type is '\($0)'" } ?? "header content-type is missing"
+    let found = type.map { "header content-type is '\($0.prefix(64))'" } ?? "header content-type is missing"
     return EventError(
       status: 415,
-      "\(found), expected \(Self.structuredType), \(Self.batchType), application/json, or any type with ce- headers")
+      "\(found), expected \(Self.structuredType), \(Self.batchType), application/json, or any type with ce- headers"
+    )
   }
 
   /// The attributes in headers that begin with `ce-`, percent-decoded (HTTP binding §3.1.3.2).

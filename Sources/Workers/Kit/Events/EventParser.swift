@@ -43,7 +43,9 @@ public final class EventParser {
     do throws(JSONError) {
       try JSONScanner.requireUTF8(bytes)
       var scanner = JSONScanner(bytes)
-      try scanner.forEachElement { (scanner, _) throws(JSONError) in ranges.append(try scanner.skipValue(depth: 1)) }
+      try scanner.forEachElement { (scanner, _) throws(JSONError) in
+        ranges.append(try scanner.skipValue(depth: 1))
+      }
       try scanner.requireEnd()
     } catch {
       throw EventError("body: \(error), expected a JSON list of events")
@@ -81,7 +83,8 @@ public final class EventParser {
         throw EventError("neither a CloudEvent (specversion is missing) nor addressed by \(userField)")
       }
       return PreparedEvent(
-        type: "message", json: Self.line(bytes, members.object), users: users, isPlainMessage: true, trace: trace,
+        type: "message", json: Self.line(bytes, members.object), users: users, isPlainMessage: true,
+        trace: trace,
         acceptedAtNs: acceptedAtNs)
     }
     let type = try required(version.typeName, members)
@@ -128,7 +131,8 @@ public final class EventParser {
   private func expiry(_ members: MemberTable) throws(EventError) -> Int64? {
     guard let text = try members.string("rigexpires") else { return nil }
     guard let moment = Timestamp.unixMilliseconds(text) else {
-      throw EventError("rigexpires is '\(text.prefix(64))', expected a time such as 2026-01-31T12:00:00Z (RFC 3339)")
+      throw EventError(
+        "rigexpires is '\(text.prefix(64))', expected a time such as 2026-01-31T12:00:00Z (RFC 3339)")
     }
     return moment
   }

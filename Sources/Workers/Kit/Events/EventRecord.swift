@@ -94,10 +94,13 @@ public struct EventRecord {
 
   /// The fields that extractors found: name, and value as `ScalarValue.encode` has it.
   @inline(__always)
-  public func forEachField(_ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void) {
+  public func forEachField(_ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void)
+  {
     var position = fieldsStart
     for _ in 0..<fieldCount {
-      guard let (name, value, next) = Self.field(bytes, at: position, end: listsRange.upperBound) else { return }
+      guard let (name, value, next) = Self.field(bytes, at: position, end: listsRange.upperBound) else {
+        return
+      }
       body(name, value)
       position = next
     }
@@ -112,7 +115,8 @@ public struct EventRecord {
     return position
   }
 
-  private static func endOfFields(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, _ count: Int) -> Int? {
+  private static func endOfFields(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, _ count: Int) -> Int?
+  {
     var position = range.lowerBound
     for _ in 0..<count {
       guard let (_, _, next) = field(bytes, at: position, end: range.upperBound) else { return nil }

@@ -18,7 +18,9 @@ public struct MemberTable {
     do throws(JSONError) {
       try JSONScanner.requireUTF8(bytes)
       var scanner = JSONScanner(bytes)
-      guard try scanner.kind() == .object else { throw JSONError("something else than an object", at: scanner.position) }
+      guard try scanner.kind() == .object else {
+        throw JSONError("something else than an object", at: scanner.position)
+      }
       let start = scanner.position
       var members: [Member] = []
       members.reserveCapacity(16)
@@ -38,7 +40,9 @@ public struct MemberTable {
   init(validated bytes: UnsafeRawBufferPointer, in range: Range<Int>) throws(EventError) {
     do throws(JSONError) {
       var scanner = JSONScanner(bytes, in: range)
-      guard try scanner.kind() == .object else { throw JSONError("something else than an object", at: scanner.position) }
+      guard try scanner.kind() == .object else {
+        throw JSONError("something else than an object", at: scanner.position)
+      }
       let start = scanner.position
       var members: [Member] = []
       try scanner.forEachMember { (scanner, key) throws(JSONError) in
@@ -75,7 +79,9 @@ public struct MemberTable {
   /// The text of a string member; nil if there is none or it is null.
   public func string(_ name: String) throws(EventError) -> String? {
     guard let range = try value(name) else { return nil }
-    guard let text = Self.string(bytes, range) else { throw EventError("\(name) is no string, expected a string") }
+    guard let text = Self.string(bytes, range) else {
+      throw EventError("\(name) is no string, expected a string")
+    }
     return text
   }
 

@@ -51,8 +51,10 @@ public struct PreparedEvent: Equatable, Sendable {
   public var acceptedAtNs: UInt64
 
   public init(
-    type: String, source: String = "", id: String = "", json: [UInt8], users: [String] = [], fields: [Field] = [],
-    isPlainMessage: Bool = false, expiresAtUnixMs: Int64? = nil, trace: TraceContext = TraceContext(traceparent: ""),
+    type: String, source: String = "", id: String = "", json: [UInt8], users: [String] = [],
+    fields: [Field] = [],
+    isPlainMessage: Bool = false, expiresAtUnixMs: Int64? = nil,
+    trace: TraceContext = TraceContext(traceparent: ""),
     origin: EventOrigin? = nil, acceptedAtNs: UInt64 = 0
   ) {
     self.type = type

@@ -25,6 +25,29 @@ public enum ScalarValue: Hashable, Sendable {
     static let string: UInt8 = 5
   }
 
+  /// Strings are equal if their bytes are, as in their encoding; Swift's own strings are also equal if they look the
+  /// same.
+  public static func == (a: ScalarValue, b: ScalarValue) -> Bool {
+    switch (a, b) {
+    case (.null, .null): true
+    case (.bool(let a), .bool(let b)): a == b
+    case (.integer(let a), .integer(let b)): a == b
+    case (.number(let a), .number(let b)): a == b
+    case (.string(let a), .string(let b)): a.utf8.elementsEqual(b.utf8)
+    default: false
+    }
+  }
+
+  public func hash(into hasher: inout Hasher) {
+    switch self {
+    case .null: hasher.combine(Tag.null)
+    case .bool(let value): hasher.combine(value ? Tag.yes : Tag.no)
+    case .integer(let value): hasher.combine(value)
+    case .number(let value): hasher.combine(value)
+    case .string(let text): for byte in text.utf8 { hasher.combine(byte) }
+    }
+  }
+
   /// A number in the form that compares right.
   public init(number: Double) {
     if let integer = Int64(exactly: number) { self = .integer(integer) } else { self = .number(number) }
@@ -88,9 +111,13 @@ public enum ScalarValue: Hashable, Sendable {
       self = .integer(Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: 1, as: Int64.self)))
     case (Tag.number, 9):
       let pattern = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 1, as: UInt64.self))
-      self = .number(Double(bitPattern: pattern))
+      let number = Double(bitPattern: pattern)
+      // A number that `integer` holds, an infinity and what is no number have no encoding here.
+      guard number.isFinite, Int64(exactly: number) == nil else { return nil }
+      self = .number(number)
     case (Tag.string, _):
-      self = .string(String(decoding: UnsafeRawBufferPointer(rebasing: bytes.dropFirst()), as: UTF8.self))
+      guard let text = String(validating: bytes.dropFirst(), as: UTF8.self) else { return nil }
+      self = .string(text)
     default: return nil
     }
   }

@@ -10,7 +10,8 @@ enum Timestamp {
       let second = reader.number(2), let fraction = reader.fraction(), let offset = reader.offsetMinutes(),
       reader.isAtEnd
     else { return nil }
-    guard (1...12).contains(month), day >= 1, day <= daysIn(month, year), hour < 24, minute < 60, second <= 60 else {
+    guard (1...12).contains(month), day >= 1, day <= daysIn(month, year), hour < 24, minute < 60, second <= 60
+    else {
       return nil
     }
     let days = daysSinceEpoch(year, month, day)
@@ -82,7 +83,8 @@ enum Timestamp {
     mutating func offsetMinutes() -> Int64? {
       if take("Z") || take("z") { return 0 }
       let sign: Int64 = take("-") ? -1 : 1
-      guard sign < 0 || take("+"), let hours = number(2), take(":"), let minutes = number(2), hours < 24, minutes < 60
+      guard sign < 0 || take("+"), let hours = number(2), take(":"), let minutes = number(2), hours < 24,
+        minutes < 60
       else { return nil }
       return sign * (hours * 60 + minutes)
     }

@@ -23,12 +23,14 @@ public struct TraceContext: Equatable, Sendable {
 
   /// Longest `tracestate` that is passed on, in bytes; the standard asks for at least 512.
   static let maxTracestateBytes = 1024
+  /// Longest `traceparent`, in bytes: versions to come may be longer than ours, and a record's length has 16 bits.
+  static let maxTraceparentBytes = 512
   private static let version0Length = 55
 
   /// Whether `text` is a traceparent that may be forwarded.
   public static func isValid(_ text: String) -> Bool {
-    let bytes = Array(text.utf8.prefix(version0Length + 1))
-    guard bytes.count >= version0Length else { return false }
+    let bytes = Array(text.utf8.prefix(maxTraceparentBytes + 1))
+    guard bytes.count >= version0Length, bytes.count <= maxTraceparentBytes else { return false }
     let dashes = [2, 35, 52]
     for index in 0..<version0Length {
       if dashes.contains(index) {
@@ -40,13 +42,17 @@ public struct TraceContext: Equatable, Sendable {
     let isUnknownVersion = bytes[0] != UInt8(ascii: "0") || bytes[1] != UInt8(ascii: "0")
     if bytes.count > version0Length {
       guard isUnknownVersion, bytes[version0Length] == UInt8(ascii: "-") else { return false }
+      // What later versions put here is unknown, but it goes into headers.
+      guard bytes[version0Length...].allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return false }
     }
     guard !(bytes[0] == UInt8(ascii: "f") && bytes[1] == UInt8(ascii: "f")) else { return false }
-    return bytes[3..<35].contains { $0 != UInt8(ascii: "0") } && bytes[36..<52].contains { $0 != UInt8(ascii: "0") }
+    return bytes[3..<35].contains { $0 != UInt8(ascii: "0") }
+      && bytes[36..<52].contains { $0 != UInt8(ascii: "0") }
   }
 
   private static func isLowerHex(_ byte: UInt8) -> Bool {
-    (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
+    (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+      || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
   }
 }
 

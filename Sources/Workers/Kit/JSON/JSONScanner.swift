@@ -39,7 +39,9 @@ public struct JSONScanner {
   /// The text must be valid UTF-8.
   public static func requireUTF8(_ bytes: UnsafeRawBufferPointer) throws(JSONError) {
     var validator = UTF8Validator()
-    guard validator.accept(bytes), validator.isComplete else { throw JSONError("text that is not UTF-8", at: 0) }
+    guard validator.accept(bytes), validator.isComplete else {
+      throw JSONError("text that is not UTF-8", at: 0)
+    }
   }
 
   /// Only white space may follow.

@@ -16,7 +16,8 @@ extension JSONScanner {
         index = end
       } else {
         flush(&units, to: &decoded)
-        let end = bytes[index..<text.range.upperBound].firstIndex(of: UInt8(ascii: "\\")) ?? text.range.upperBound
+        let end =
+          bytes[index..<text.range.upperBound].firstIndex(of: UInt8(ascii: "\\")) ?? text.range.upperBound
         decoded += String(decoding: UnsafeRawBufferPointer(rebasing: bytes[index..<end]), as: UTF8.self)
         index = end
       }
@@ -27,7 +28,8 @@ extension JSONScanner {
 
   /// Whether a string says `expected`.
   public func says(_ text: Text, _ expected: String) -> Bool {
-    if text.hasEscapes { return decoded(text) == expected }
+    // Byte for byte in both cases: Swift's own comparison finds texts equal that only look the same.
+    if text.hasEscapes { return decoded(text).utf8.elementsEqual(expected.utf8) }
     var expected = expected
     return expected.withUTF8 { utf8 in
       utf8.count == text.range.count

@@ -47,7 +47,7 @@ public indirect enum JSONValue: Equatable, Sendable {
       try scanner.forEachMember(depth: depth) { (scanner, key) throws(JSONError) in
         let name = scanner.decoded(key)
         guard names.insert(name).inserted else {
-          throw JSONError("the name '\(name)' twice in one object", at: key.range.lowerBound)
+          throw JSONError("the name '\(name.prefix(64))' twice in one object", at: key.range.lowerBound)
         }
         members.append((name, try value(&scanner, depth: depth + 1)))
       }

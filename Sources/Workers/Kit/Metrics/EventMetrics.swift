@@ -7,6 +7,8 @@ public enum EventMetrics {
   public static func processingDuration(_ status: StatusPage) -> Histogram {
     Histogram(
       status, "rig_consumed_event_processing_duration_milliseconds",
-      boundsNs: [10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 25_000_000, 100_000_000])
+      boundsNs: [
+        10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 25_000_000, 100_000_000,
+      ])
   }
 }

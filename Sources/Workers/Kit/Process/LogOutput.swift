@@ -47,11 +47,12 @@ final class LogOutput: Sendable {
       ? json(stamp.rfc3339, level, message, fields) : human(stamp.rfc3339, level, message, fields)
   }
 
-  private func json(
+  func json(
     _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, String)]
   ) -> [UInt8] {
     var line = Array(
-      #"{"time":"\#(time)","level":"\#(level.rawValue)","worker":"\#(worker)","slot":\#(slot),"pid":\#(getpid()),"#.utf8)
+      #"{"time":"\#(time)","level":"\#(level.rawValue)","worker":"\#(worker)","slot":\#(slot),"pid":\#(getpid()),"#
+        .utf8)
     line.append(contentsOf: #""message":"#.utf8)
     JSONText.appendString(message, to: &line)
     for (name, value) in fields {
@@ -65,7 +66,7 @@ final class LogOutput: Sendable {
   }
 
   /// Control characters are escaped as in JSON: no value can begin a line of its own.
-  private func human(
+  func human(
     _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, String)]
   ) -> [UInt8] {
     var line = Array("\(time) \(level.rawValue) \(worker).\(slot): ".utf8)
@@ -110,6 +111,7 @@ struct WorkerLogHandler: LogHandler {
 
   func log(event: LogEvent) {
     let all = metadata.merging(event.metadata ?? [:]) { _, own in own }
-    output.write(event.level, event.message.description, all.sorted { $0.key < $1.key }.map { ($0.key, "\($0.value)") })
+    output.write(
+      event.level, event.message.description, all.sorted { $0.key < $1.key }.map { ($0.key, "\($0.value)") })
   }
 }

@@ -40,7 +40,10 @@ public final class WorkerContext {
     for grant in manifest.events {
       switch grant.role {
       case .write(let wake), .writeAndRead(_, let wake):
-        return EventWriter(try RingWriter(attaching: grant.fd, wake: wake), name: grant.name)
+        let ring = try status.attaching(grant) { () throws(IPCError) in
+          try RingWriter(attaching: grant.fd, wake: wake)
+        }
+        return EventWriter(ring, name: grant.name)
       case .read, .inspect: continue
       }
     }
@@ -91,7 +94,8 @@ public enum WorkerProcess {
     let status = try StatusPage(attaching: manifest.status)
     status.beginGeneration(pid: getpid())
     return WorkerContext(
-      manifest: manifest, settings: settings, status: status, log: logger(manifest, settings), signals: signals)
+      manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
+      signals: signals)
   }
 
   private static func decode(_ json: Data) throws(IPCError) -> Settings {

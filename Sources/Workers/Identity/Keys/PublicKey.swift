@@ -1,0 +1,157 @@
+// An RSA, EC or Edwards key under OpenSSL, only ever its public part, and known to be one that tokens may be signed with.
+
+import COpenSSL
+
+/// A public key. Immutable after construction, so that it may be shared.
+final class PublicKey: @unchecked Sendable {
+  /// NIST SP 800-131A and RFC 7518 §3.3: shorter ones are refused.
+  static let minimumRSABits = 2_048
+  /// Longer ones make every check slow: the time grows with the square of the length.
+  static let maximumRSABits = 8_192
+
+  /// An `EVP_PKEY` that this object owns.
+  let pointer: OpaquePointer
+  let kind: KeyKind
+
+  /// Takes over `pointer`, also when it throws.
+  private init(adopting pointer: OpaquePointer) throws(KeyProblem) {
+    do throws(KeyProblem) {
+      kind = try Self.kind(of: pointer)
+    } catch {
+      EVP_PKEY_free(pointer)
+      ERR_clear_error()
+      throw error
+    }
+    self.pointer = pointer
+  }
+
+  deinit { EVP_PKEY_free(pointer) }
+
+  /// A copy of the public part of `key`, which stays the caller's.
+  convenience init(publicPartOf key: OpaquePointer) throws(KeyProblem) {
+    var encoded: UnsafeMutablePointer<UInt8>?
+    let count = i2d_PUBKEY(key, &encoded)
+    defer { CRYPTO_free(encoded, #file, #line) }
+    var next = UnsafePointer(encoded)
+    guard count > 0, let copy = d2i_PUBKEY(nil, &next, CLong(count)) else {
+      ERR_clear_error()
+      throw KeyProblem("a key without a public part that can be used")
+    }
+    try self.init(adopting: copy)
+  }
+
+  // MARK: From numbers
+
+  /// An RSA key from its modulus and exponent, big endian.
+  convenience init(modulus: [UInt8], exponent: [UInt8]) throws(KeyProblem) {
+    let n = BN_bin2bn(modulus, CInt(clamping: modulus.count), nil)
+    let e = BN_bin2bn(exponent, CInt(clamping: exponent.count), nil)
+    defer {
+      BN_free(n)
+      BN_free(e)
+    }
+    guard let n, let e else { throw .library("BN_bin2bn") }
+    let key = try Self.build("RSA") { builder in
+      OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n) == 1
+        && OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, e) == 1
+    }
+    try self.init(adopting: key)
+  }
+
+  /// A point on one of the NIST curves, from its coordinates.
+  convenience init(curve: KeyKind, x: [UInt8], y: [UInt8]) throws(KeyProblem) {
+    let group: String
+    switch curve {
+    case .p256: group = "P-256"
+    case .p384: group = "P-384"
+    case .p521: group = "P-521"
+    case .secret, .rsa, .ed25519, .ed448: throw KeyProblem("\(curve.rawValue) has no coordinates")
+    }
+    let uncompressed: UInt8 = 4
+    let point = [uncompressed] + x + y
+    let key = try Self.build("EC") { builder in
+      OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, group, 0) == 1
+        && OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, point, point.count) == 1
+    }
+    try self.init(adopting: key)
+  }
+
+  /// An Ed25519 or Ed448 key from its bytes.
+  convenience init(edwards bytes: [UInt8], is448: Bool) throws(KeyProblem) {
+    let type = is448 ? EVP_PKEY_ED448 : EVP_PKEY_ED25519
+    guard let key = EVP_PKEY_new_raw_public_key(type, nil, bytes, bytes.count) else {
+      ERR_clear_error()
+      throw KeyProblem("x is no key of \(is448 ? "Ed448" : "Ed25519")")
+    }
+    try self.init(adopting: key)
+  }
+
+  private static func build(
+    _ type: String, _ push: (OpaquePointer) -> Bool
+  ) throws(KeyProblem) -> OpaquePointer {
+    let builder = OSSL_PARAM_BLD_new()
+    let context = EVP_PKEY_CTX_new_from_name(nil, type, nil)
+    defer {
+      OSSL_PARAM_BLD_free(builder)
+      EVP_PKEY_CTX_free(context)
+    }
+    guard let builder, let context, push(builder), let parameters = OSSL_PARAM_BLD_to_param(builder) else {
+      throw .library("OSSL_PARAM_BLD_to_param")
+    }
+    defer { OSSL_PARAM_free(parameters) }
+    var key: OpaquePointer?
+    guard EVP_PKEY_fromdata_init(context) == 1,
+      EVP_PKEY_fromdata(context, &key, rig_evp_pkey_public_key, parameters) == 1, let key
+    else {
+      ERR_clear_error()
+      throw KeyProblem("its numbers make no \(type) key")
+    }
+    return key
+  }
+
+  // MARK: What it is
+
+  private static func kind(of key: OpaquePointer) throws(KeyProblem) -> KeyKind {
+    if EVP_PKEY_is_a(key, "RSA") == 1 {
+      try requireSoundRSA(key)
+      return .rsa
+    }
+    if EVP_PKEY_is_a(key, "EC") == 1 { return try curve(of: key) }
+    if EVP_PKEY_is_a(key, "ED25519") == 1 { return .ed25519 }
+    if EVP_PKEY_is_a(key, "ED448") == 1 { return .ed448 }
+    throw KeyProblem("a key of a type that tokens aren't signed with, expected RSA, EC, Ed25519 or Ed448")
+  }
+
+  private static func requireSoundRSA(_ key: OpaquePointer) throws(KeyProblem) {
+    let bits = Int(EVP_PKEY_get_bits(key))
+    guard bits >= minimumRSABits, bits <= maximumRSABits else {
+      throw KeyProblem("an RSA key of \(bits) bits, expected \(minimumRSABits) to \(maximumRSABits)")
+    }
+    var exponent: OpaquePointer?
+    defer { BN_free(exponent) }
+    // With exponent 1 a signature is its own message: anybody can make one.
+    guard EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) == 1, let exponent,
+      BN_is_odd(exponent) == 1, BN_is_one(exponent) == 0
+    else { throw KeyProblem("an RSA key with an exponent that is even or 1") }
+  }
+
+  private static func curve(of key: OpaquePointer) throws(KeyProblem) -> KeyKind {
+    var name = [CChar](repeating: 0, count: 80)
+    var count = 0
+    let isNamed = EVP_PKEY_get_group_name(key, &name, name.count, &count) == 1
+    let kind: KeyKind
+    switch isNamed ? String(decoding: name.prefix(count).map(UInt8.init(bitPattern:)), as: UTF8.self) : "" {
+    case "prime256v1", "P-256": kind = .p256
+    case "secp384r1", "P-384": kind = .p384
+    case "secp521r1", "P-521": kind = .p521
+    default:
+      throw KeyProblem("an EC key on a curve that tokens aren't signed with, expected P-256, P-384 or P-521")
+    }
+    let check = EVP_PKEY_CTX_new(key, nil)
+    defer { EVP_PKEY_CTX_free(check) }
+    guard let check, EVP_PKEY_public_check(check) == 1 else {
+      throw KeyProblem("an EC key that is no point of its curve")
+    }
+    return kind
+  }
+}

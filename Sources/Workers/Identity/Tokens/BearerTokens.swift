@@ -1,0 +1,75 @@
+// The tokens of a request's `Authorization` fields (RFC 6750 §2.1, and as RIG reads it): several fields, and several
+// credentials in one field.
+//
+//   authorization: Bearer eyJ…, Bearer eyJ…
+//   authorization: Basic dXNlcg==           ignored: meant for somebody behind the gateway
+
+/// Finds bearer tokens. Says nothing about whether they are valid.
+public enum BearerTokens {
+  /// Each token costs a verification: more in one request are refused.
+  public static let maximumTokens = 16
+
+  /// The tokens in `fields`, the values of all `Authorization` fields, in order. Throws if `Bearer` comes without a token:
+  /// whoever sends that means to be somebody, and must not be taken for nobody.
+  public static func parse(_ fields: some Sequence<String>) throws(TokenError) -> [String] {
+    var tokens: [String] = []
+    for field in fields {
+      for credential in split(field) {
+        guard let token = try token(credential) else { continue }
+        guard tokens.count < maximumTokens else {
+          throw .malformed("more than \(maximumTokens) tokens in one request")
+        }
+        tokens.append(token)
+      }
+    }
+    return tokens
+  }
+
+  /// What is between commas; those in quotes separate nothing (`Digest realm="a, b"`).
+  private static func split(_ field: String) -> [Substring] {
+    var parts: [Substring] = []
+    let utf8 = field.utf8
+    var start = utf8.startIndex
+    var index = start
+    var isQuoted = false
+    while index < utf8.endIndex {
+      switch utf8[index] {
+      case UInt8(ascii: "\""): isQuoted.toggle()
+      case UInt8(ascii: "\\") where isQuoted:
+        let next = utf8.index(after: index)
+        if next < utf8.endIndex { index = next }
+      case UInt8(ascii: ",") where !isQuoted:
+        parts.append(field[start..<index])
+        start = utf8.index(after: index)
+      default: break
+      }
+      index = utf8.index(after: index)
+    }
+    parts.append(field[start...])
+    return parts
+  }
+
+  /// The token of one credential; nil for other schemes.
+  private static func token(_ credential: Substring) throws(TokenError) -> String? {
+    let scheme = "bearer"
+    let text = trimmed(credential.utf8)
+    guard text.count >= scheme.utf8.count,
+      zip(text, scheme.utf8).allSatisfy({ $0 | 0x20 == $1 })
+    else { return nil }
+    let rest = text.dropFirst(scheme.utf8.count)
+    if let next = rest.first, !isBlank(next) { return nil }
+    let token = trimmed(rest)
+    guard !token.isEmpty else { throw .malformed("Bearer without a token in Authorization") }
+    return String(Substring(token))
+  }
+
+  private static func isBlank(_ byte: UInt8) -> Bool {
+    byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t")
+  }
+
+  private static func trimmed(_ text: Substring.UTF8View) -> Substring.UTF8View {
+    let start = text.drop(while: isBlank)
+    guard let last = start.lastIndex(where: { !isBlank($0) }) else { return start.prefix(0) }
+    return start[...last]
+  }
+}

@@ -1,0 +1,84 @@
+// Indices are used again, serials never.
+
+import Kit
+import Testing
+
+@testable import Connections
+
+@Suite("Connection table")
+struct ConnectionTableTests {
+  private func insert(_ table: inout ConnectionTable, _ hub: Hub, _ transport: Transport = .sse) -> Connection
+  {
+    table.insert(transport, second: 5) { Connection(index: $0, serial: $1, hub: hub) }
+  }
+
+  @Test("uses indices again and no serial twice, also not after a restart")
+  func serials() throws {
+    let hub = try TestGateway().hub().hub
+    var random = SeededRandom(seed: 3)
+    var serials = Set<UInt64>()
+    for generation in 1...3 as ClosedRange<UInt64> {
+      var table = ConnectionTable(generation: generation)
+      var open: [Connection] = []
+      for _ in 0..<2000 {
+        if open.isEmpty || Bool.random(using: &random) {
+          let connection = insert(&table, hub)
+          #expect(serials.insert(connection.serial).inserted)
+          open.append(connection)
+        } else {
+          let connection = open.remove(at: .random(in: open.indices, using: &random))
+          let isRemoved = table.remove(connection)
+          #expect(isRemoved)
+          #expect(table.find(serial: connection.serial) == nil)
+        }
+        #expect(table.count == open.count)
+      }
+      #expect(table.capacity < 500, "indices are used again")
+      for connection in open {
+        #expect(table.find(serial: connection.serial) === connection)
+        #expect(table[connection.index] === connection)
+      }
+      #expect(Set(open.map(\.index)).count == open.count)
+      #expect(table.all.count == open.count)
+    }
+  }
+
+  @Test("finds nobody by a serial that nobody has", arguments: [0, 1, 1 << 20, .max, 0xFFFFF] as [UInt64])
+  func unknown(serial: UInt64) throws {
+    let hub = try TestGateway().hub().hub
+    var table = ConnectionTable(generation: 2)
+    #expect(table.find(serial: serial) == nil)
+    let connection = insert(&table, hub)
+    #expect(table.find(serial: serial) == nil)
+    #expect(table.find(serial: connection.serial ^ (1 << 48)) == nil, "another life of the worker")
+    #expect(table.find(serial: connection.serial &+ (1 << 20)) == nil, "another use of the index")
+  }
+
+  @Test("counts by transport, and leaves nothing of a connection in its columns")
+  func columns() throws {
+    let hub = try TestGateway().hub().hub
+    var table = ConnectionTable(generation: 1)
+    let first = insert(&table, hub, .sse)
+    let second = insert(&table, hub, .longPolling)
+    #expect(
+      table.count(of: .sse) == 1 && table.count(of: .longPolling) == 1 && table.count(of: .webSocket) == 0)
+    #expect(Array(table.transports) == [.sse, .longPolling])
+    table.descriptors[Int(first.index)] = 9
+    table.deadlines[Int(first.index)] = 8
+    var removals = [table.remove(first), table.remove(first)]
+    #expect(removals == [true, false], "only once")
+    #expect(table.transports[Int(first.index)] == .none)
+    #expect(table.descriptors[Int(first.index)] == -1)
+    #expect(table.deadlines[Int(first.index)] == 0)
+    #expect(table.count(of: .sse) == 0)
+    let third = insert(&table, hub, .webSocket)
+    #expect(third.index == first.index)
+    removals = [table.remove(first)]
+    #expect(removals == [false], "the index is somebody else's now")
+    #expect(table[third.index] === third)
+    #expect(table[7] == nil)
+    removals = [table.remove(second), table.remove(third)]
+    #expect(removals == [true, true])
+    #expect(table.count == 0)
+  }
+}

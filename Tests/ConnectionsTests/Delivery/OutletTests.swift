@@ -1,0 +1,118 @@
+// The way out of one connection: in order whatever way it takes, whole to the end, and never on a descriptor that is
+// somebody else's.
+
+import NIOCore
+import Testing
+
+@testable import Connections
+
+private final class Owner: OutletOwner {
+  var drained = 0
+  var finished = 0
+  func outletDidDrain() { drained += 1 }
+  func outletDidFinish() { finished += 1 }
+}
+
+@Suite("Outlet")
+struct OutletTests {
+  private let owner = Owner()
+
+  private func outlet(_ client: TestClient, limitBytes: Int = 1000) -> Outlet {
+    let outlet = Outlet(channel: client.channel, descriptor: client.near, limitBytes: limitBytes)
+    outlet.owner = owner
+    return outlet
+  }
+
+  private func piece(_ number: Int, _ count: Int = 50_000) -> [UInt8] {
+    Array("\(number):".utf8) + [UInt8](repeating: UInt8(ascii: "."), count: count) + [UInt8(ascii: "\n")]
+  }
+
+  private func pieceNumbers(_ text: String) -> [Int] {
+    text.split(separator: "\n").compactMap { Int($0.prefix { $0 != ":" }) }
+  }
+
+  @Test("sends directly while the socket has room")
+  func direct() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    #expect(outlet.directDescriptor == client.near)
+    outlet.send(Array("a".utf8))
+    outlet.send(Array("b".utf8))
+    #expect(outlet.waitingBytes == 0 && !client.socket.isWaiting)
+    #expect(client.take() == "ab")
+  }
+
+  @Test("lets everything wait behind what waits, and is direct again when all has gone")
+  func full() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    let first = [piece(0)]
+    for piece in first { outlet.open(with: piece) }
+    for number in 1..<20 { outlet.send(piece(number)) }
+    #expect(outlet.directDescriptor == -1)
+    #expect(outlet.isOverfull)
+    #expect(client.socket.isWaiting)
+    #expect(pieceNumbers(client.take()) == Array(0..<20))
+    #expect(outlet.directDescriptor == client.near)
+    #expect(outlet.waitingBytes == 0 && !outlet.isOverfull)
+    #expect(owner.drained > 0)
+  }
+
+  @Test("one event of any size isn't too much")
+  func oneLargeEvent() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    outlet.send(piece(0, 2_000_000))
+    #expect(outlet.waitingBytes > 1000)
+    #expect(!outlet.isOverfull)
+    outlet.send(piece(1, 1))
+    #expect(outlet.isOverfull)
+    #expect(pieceNumbers(client.take()) == [0, 1])
+  }
+
+  @Test("sends the farewell behind what waits, and nothing after it", arguments: [false, true])
+  func farewell(dropping: Bool) throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    for number in 0..<20 { outlet.send(piece(number)) }
+    outlet.finish(with: piece(99), dropping: dropping)
+    outlet.finish(with: piece(100), dropping: dropping)
+    outlet.send(piece(101))
+    #expect(outlet.directDescriptor == -1)
+    #expect(owner.finished == 0 && !outlet.hasFinished)
+    let seen = pieceNumbers(client.take())
+    #expect(owner.finished == 1 && outlet.hasFinished)
+    #expect(seen.last == 99)
+    #expect(Array(seen.dropLast()) == Array(0..<seen.count - 1), "whole and in order")
+    #expect(dropping ? seen.count < 20 : seen.count == 21)
+    #expect(outlet.directDescriptor == -1)
+  }
+
+  @Test("has finished at once when nothing waits")
+  func quickFarewell() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    outlet.finish(with: Array("bye".utf8), dropping: false)
+    #expect(owner.finished == 1)
+    #expect(client.take() == "bye")
+  }
+
+  @Test("doesn't touch the descriptor once the channel has closed")
+  func closed() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    for number in 0..<20 { outlet.send(piece(number)) }
+    outlet.close()
+    client.socket.abandon()
+    client.readAll()
+    let before = client.received.count
+    outlet.send(piece(1))
+    outlet.keep(piece(2).withUnsafeBytes { SharedBytes(copying: $0) }, sent: 0)
+    outlet.resume()
+    outlet.finish(with: piece(3), dropping: false)
+    client.readAll()
+    #expect(client.received.count == before)
+    #expect(outlet.directDescriptor == -1 && outlet.waitingBytes == 0)
+    #expect(owner.finished == 0)
+  }
+}

@@ -1,0 +1,161 @@
+// Several rings of which one is damaged: it is reported once and the others go on.
+
+import Glibc
+import Kit
+import Testing
+
+@testable import Connections
+@testable import IPC
+
+@Suite("Ring set")
+struct RingSetTests {
+  private func read(_ set: RingSet) -> [Int: [UInt64]] {
+    var seen: [Int: [UInt64]] = [:]
+    while set.read({ ring, record in
+      seen[ring, default: []].append(record.sequence)
+      return true
+    }) {}
+    set.commit()
+    return seen
+  }
+
+  @Test("reads every ring in its order, none at the cost of the others")
+  func fairness() throws {
+    let gateway = try TestGateway(workers: 2)
+    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    #expect(set.count == 3)
+    let streams = try gateway.streamsWriter()
+    for number in 0..<500 { try streams.publish(number) }
+    let other = EventWriter(try RingWriter(attaching: gateway.ownEvents[1], wake: gateway.wake))
+    for number in 0..<3 { try other.publish(number) }
+    var order: [Int] = []
+    let hasMore = set.read { ring, _ in
+      order.append(ring)
+      return order.count < 100
+    }
+    #expect(hasMore)
+    #expect(order.firstIndex(of: 2) ?? .max < 50, "a busy ring doesn't keep the others waiting")
+    set.commit()
+    let rest = read(set)
+    #expect(rest[0]?.last == 500)
+    #expect(set.lastSequence(0) == 500 && set.lastSequence(1) == 0 && set.lastSequence(2) == 3)
+  }
+
+  @Test("takes only rings that are granted for reading")
+  func grants() throws {
+    let gateway = try TestGateway()
+    for role in [WorkerManifest.Role.inspect, .write(wake: [])] {
+      #expect(throws: IPCError.self) {
+        try RingSet(
+          grants: [.init(name: "r", id: 1, fd: gateway.streams, role: role)], status: gateway.page(0))
+      }
+    }
+  }
+
+  @Test("reports a damaged ring once, reads the others, and takes it up again after a reset")
+  func corrupt() throws {
+    let gateway = try TestGateway()
+    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    let own = EventWriter(try RingWriter(attaching: gateway.ownEvents[0], wake: gateway.wake))
+    try gateway.streamsWriter().publish(1)
+    try gateway.damage(gateway.streams)
+    try own.publish(1)
+    #expect(read(set) == [1: [1]])
+    let incidents = set.takeIncidents()
+    #expect(incidents.count == 1)
+    if case .corrupt(let ring, let id, _) = try #require(incidents.first) {
+      #expect(ring == "events.streams" && id == 1)
+    } else {
+      Issue.record("\(incidents)")
+    }
+    for number in 2...3 {
+      set.probeSuspended()
+      try own.publish(number)
+      #expect(read(set) == [1: [UInt64(number)]])
+      #expect(set.takeIncidents() == [])
+    }
+    #expect(set.replay(0, after: 0, through: 1) { _ in true } == .lost(firstAvailable: 2))
+
+    try Ring.reset(gateway.streams)
+    let successor = try gateway.streamsWriter()
+    try successor.publish(7)
+    #expect(read(set) == [:], "not before it is looked at again")
+    set.probeSuspended()
+    _ = read(set)
+    #expect(set.takeIncidents() == [.reset(ring: "events.streams")])
+    try successor.publish(8)
+    #expect(read(set)[0]?.isEmpty == false)
+  }
+
+  @Test("doesn't fall asleep while there is something to read, and does without it")
+  func sleep() throws {
+    let gateway = try TestGateway()
+    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    #expect(set.declareAsleep())
+    set.declareAwake()
+    try gateway.streamsWriter().publish(1)
+    #expect(!set.declareAsleep())
+    _ = read(set)
+    #expect(set.declareAsleep())
+  }
+}
+
+@Suite("Hub and damaged rings")
+struct HubDamageTests {
+  @Test("reports the ring, delivers from the others, and tells its clients when it is renewed")
+  func corrupt() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let client = try TestClient()
+    let webSocket = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    let sender = try worker.openWebSocket(webSocket, [])
+    try gateway.streamsWriter().publish(1)
+    try gateway.damage(gateway.streams)
+    worker.run()
+    #expect(worker.loop.corrupt == [1])
+    worker.messages.received(
+      Array(#"{"specversion":"1.0","type":"x","source":"s","id":"7"}"#.utf8), isText: true, on: sender)
+    worker.run()
+    #expect(streamed(client.take()).map(\.name) == ["x"])
+    worker.hub.tick()
+    worker.run()
+    #expect(worker.loop.corrupt == [1], "once")
+
+    try Ring.reset(gateway.streams)
+    let successor = try gateway.streamsWriter()
+    worker.hub.tick()
+    worker.run()
+    #expect(streamed(client.take()).map(\.name) == ["rig.events_lost"])
+    try successor.publish(2)
+    worker.run()
+    #expect(numbers(client.take()) == [2])
+    #expect(worker.metric("rig_corrupt_rings_total") == 1)
+    for client in [client, webSocket] { client.disconnect() }
+  }
+
+  @Test("a record that should be an event and is none counts as damage")
+  func noEvent() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try RingWriter(attaching: gateway.streams, wake: gateway.wake)
+    _ = writer.append(type: EventRecord.recordType, length: 20) {
+      $0.copyBytes(from: [UInt8](repeating: 9, count: 20))
+    }
+    writer.publish()
+    worker.run()
+    #expect(worker.loop.corrupt == [1])
+    _ = writer.append(type: 99, length: 0) { _ in }
+    writer.publish()
+    worker.run()
+    #expect(worker.loop.corrupt == [1], "records of other types are skipped")
+  }
+}
+
+extension TestGateway {
+  /// Overwrites the beginning of a ring's records.
+  func damage(_ ring: CInt) throws {
+    let memory = try SharedMemory(mapping: ring, writable: true, minimumBytes: RingLayout.headerBytes)
+    memset(memory.base + RingLayout.headerBytes, 0xA5, 256)
+  }
+}

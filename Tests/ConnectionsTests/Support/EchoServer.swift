@@ -1,0 +1,167 @@
+// The gateway's WebSocket with echo in place of the gateway's messages: a real front on a port of its own, a real hub over
+// real rings that stay empty, the real frame handling.
+//
+//   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── WebSocketConnection ── Echo
+//
+// One worker on one loop. A timer of the loop is the hub's second, as in the worker.
+
+import Glibc
+import IPC
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+import Settings
+
+@testable import Connections
+@testable import HTTP
+
+/// `@unchecked Sendable`: everything is touched on the loop only.
+final class EchoServer: @unchecked Sendable {
+  private static let ringBytes = 65_536
+  private static let keyBytes = 32
+  private static let second = TimeAmount.seconds(1)
+
+  private let loop: EventLoop
+  private let hub: Hub
+  private let server: HTTPServer
+
+  /// Serves during `body`, which gets the port.
+  ///
+  /// - Parameter maximumMessageBytes: longest message that is taken.
+  static func serve(maximumMessageBytes: Int, _ body: (UInt16) async throws -> Void) async throws {
+    let listener = try LoopbackListener()
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let loop = group.next()
+    let descriptor = listener.descriptor.rawValue
+    let (echo, second) = try await loop.submit {
+      let echo = try EchoServer(listening: descriptor, loop: loop, maximumMessageBytes: maximumMessageBytes)
+      try echo.server.start()
+      let second = loop.scheduleRepeatedTask(initialDelay: Self.second, delay: Self.second) { _ in
+        echo.server.sweep()
+        echo.hub.tick()
+      }
+      return (echo, second)
+    }.get()
+    let result: Result<Void, any Error>
+    do { result = .success(try await body(listener.port)) } catch { result = .failure(error) }
+    second.cancel()
+    try await loop.flatSubmit { echo.server.stopAccepting() }.get()
+    try await loop.submit { echo.server.closeAll() }.get()
+    try await group.shutdownGracefully()
+    try result.get()
+  }
+
+  private init(listening: CInt, loop: EventLoop, maximumMessageBytes: Int) throws {
+    self.loop = loop
+    var settings = Settings()
+    settings.maxEventBytes = maximumMessageBytes
+    // An echo of the longest message waits whole while its client is busy sending.
+    settings.maxUnsentBytes = 2 * maximumMessageBytes
+    let page = try StatusPage.create(name: "echo")
+    let status = try StatusPage(attaching: page.rawValue)
+    status.beginGeneration(pid: getpid())
+    hub = try Self.hub(settings, status: status, loop: loop)
+    server = HTTPServer(
+      listening: listening, loop: loop,
+      responder: EchoResponder(
+        StreamRoutes(
+          hub: hub, admission: Admission(hub: hub, own: status, others: []),
+          cors: CORS(origin: settings.cors), application: Echo())))
+  }
+
+  /// The hub of the only connection worker, with one event ring that nobody writes to.
+  private static func hub(_ settings: Settings, status: StatusPage, loop: EventLoop) throws -> Hub {
+    let generation = status.generation
+    let events = try Ring.create(name: "events.echo", capacity: ringBytes, readers: 1)
+    let requests = try Ring.create(name: "requests.echo", capacity: ringBytes, readers: 1)
+    let eventGrant = WorkerManifest.RingGrant(
+      name: "events.echo", id: 0, fd: events.rawValue, role: .read(slot: 0))
+    let requestGrant = WorkerManifest.RingGrant(
+      name: "requests.echo", id: 1, fd: requests.rawValue, role: .writeAndRead(slot: 0, wake: [-1]))
+    let again = Again(loop)
+    let hub = Hub(
+      HubParts(
+        slot: 0, generation: generation, settings: settings,
+        tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
+        events: EventRings(try RingSet(grants: [eventGrant], status: status), epoch: 1),
+        exchange: try RequestExchange(
+          grants: [requestGrant], peers: [status], slot: 0, status: status),
+        metrics: WorkerMetrics(status, worker: "connections.0"),
+        log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() },
+        environment: HubEnvironment(
+          schedule: { turn in loop.assumeIsolated().execute(turn) }, wakeAgain: { again.call() }, beat: {},
+          reportCorrupt: { _ in })))
+    again.hub = hub
+    return hub
+  }
+}
+
+/// What an eventfd does in the worker: another turn behind everything that the loop has to do now.
+private final class Again {
+  private let loop: EventLoop
+  weak var hub: Hub?
+
+  init(_ loop: EventLoop) {
+    self.loop = loop
+  }
+
+  func call() {
+    loop.assumeIsolated().execute { [weak hub] in hub?.scheduleTurn() }
+  }
+}
+
+/// Sends every message back as what it came: text as text, binary as binary.
+private final class Echo: WebSocketApplication {
+  func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
+    connection.send(WebSocketFrame.encode(isText ? .text : .binary, message))
+  }
+}
+
+/// Opens a WebSocket for every handshake, whatever its path.
+private final class EchoResponder: Responder {
+  private let streams: StreamRoutes
+
+  init(_ streams: StreamRoutes) {
+    self.streams = streams
+  }
+
+  func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    do throws(RefusedRequest) {
+      let accept = try StreamRoutes.handshake(request)
+      let head = StreamRoutes.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      let nothing = try ConnectRequest(request) { _ throws(SubscriptionError) in ([], []) }
+      return .takeOver { [streams] channel, _ in
+        streams.openWebSocket(channel, nothing, head, greets: false)
+      }
+    } catch {
+      return .response(error.response)
+    }
+  }
+}
+
+/// A listening socket on a free port of 127.0.0.1.
+struct LoopbackListener: ~Copyable {
+  private static let backlog: CInt = 128
+
+  let descriptor: Descriptor
+  let port: UInt16
+
+  init() throws {
+    let type = SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
+    let socket = Descriptor(owning: Glibc.socket(AF_INET, CInt(type), 0))
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let result = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(socket.rawValue, $0, size) | listen(socket.rawValue, Self.backlog)
+          | getsockname(socket.rawValue, $0, &size)
+      }
+    }
+    guard result == 0 else { throw IPCError.system(call: "bind, listen or getsockname", errno: errno) }
+    descriptor = socket
+    port = UInt16(bigEndian: address.sin_port)
+  }
+}

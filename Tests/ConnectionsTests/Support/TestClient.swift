@@ -1,0 +1,195 @@
+// A client of a hub: one end of a socket pair. The other end is the worker's: events are sent on it directly, and what
+// goes around through NIO arrives on it as well, in the order in which NIO would write.
+//
+//   Outlet ── direct ──────────────► near ═══ far ──► received
+//      └──── EmbeddedChannel ─► SocketHandler ─┘
+
+import Foundation
+import Glibc
+import Kit
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@testable import Connections
+
+/// Writes to a socket what a channel is given, when the socket has room: NIO's part.
+final class SocketHandler: ChannelOutboundHandler {
+  typealias OutboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  private let descriptor: CInt
+  private var waiting: [(bytes: ByteBuffer, promise: EventLoopPromise<Void>?)] = []
+  private(set) var isOutputClosed = false
+
+  init(_ descriptor: CInt) { self.descriptor = descriptor }
+
+  var isWaiting: Bool { !waiting.isEmpty }
+
+  func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+    waiting.append((unwrapOutboundIn(data), promise))
+  }
+
+  func flush(context: ChannelHandlerContext) { pump() }
+
+  /// As when the socket has become writable.
+  func pump() {
+    while !waiting.isEmpty {
+      let sent = waiting[0].bytes.withUnsafeReadableBytes { bytes in
+        send(descriptor, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL | MSG_DONTWAIT))
+      }
+      if sent > 0 { waiting[0].bytes.moveReaderIndex(forwardBy: sent) }
+      guard waiting[0].bytes.readableBytes == 0 else { return }
+      waiting.removeFirst().promise?.succeed(())
+    }
+  }
+
+  func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+    if mode == .output {
+      isOutputClosed = true
+      promise?.succeed(())
+    } else {
+      context.close(mode: mode, promise: promise)
+    }
+  }
+
+  /// Nobody waits any more: promises must be kept or broken.
+  func abandon() {
+    for (_, promise) in waiting { promise?.fail(ChannelError.ioOnClosedChannel) }
+    waiting = []
+  }
+}
+
+final class TestClient {
+  private static let sendBufferBytes: CInt = 4096
+
+  let channel = EmbeddedChannel()
+  let near: CInt
+  private let far: CInt
+  let socket: SocketHandler
+  /// Everything received so far.
+  private(set) var received: [UInt8] = []
+
+  init() throws {
+    var pair: [CInt] = [-1, -1]
+    try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0, &pair) == 0)
+    (near, far) = (pair[0], pair[1])
+    // Little room, so that it is soon full, and takes parts of what it is given.
+    var room = Self.sendBufferBytes
+    setsockopt(near, SOL_SOCKET, SO_SNDBUF, &room, socklen_t(MemoryLayout<CInt>.size))
+    socket = SocketHandler(near)
+    try channel.pipeline.syncOperations.addHandler(socket)
+    try channel.connect(to: SocketAddress(unixDomainSocketPath: "/test")).wait()
+  }
+
+  deinit {
+    socket.abandon()
+    if channel.isActive { channel.close(promise: nil) }
+    channel.embeddedEventLoop.run()
+    close(near)
+    close(far)
+  }
+
+  /// Takes what is in the socket, at most `limit` bytes; whether there was something.
+  @discardableResult
+  func read(atMost limit: Int = .max) -> Bool {
+    var buffer = [UInt8](repeating: 0, count: min(limit, 1 << 16))
+    var rest = limit
+    while rest > 0 {
+      let count = recv(far, &buffer, min(buffer.count, rest), CInt(MSG_DONTWAIT))
+      guard count > 0 else { break }
+      received.append(contentsOf: buffer[..<count])
+      rest -= count
+    }
+    return rest < limit
+  }
+
+  /// Takes everything that is on its way, letting NIO write the rest.
+  func readAll() {
+    repeat { socket.pump() } while read() || (socket.isWaiting && read())
+  }
+
+  /// What has come since it was last asked for.
+  func takeBytes() -> [UInt8] {
+    readAll()
+    defer { received = [] }
+    return received
+  }
+
+  func take() -> String { String(decoding: takeBytes(), as: UTF8.self) }
+
+  /// The client has gone.
+  func disconnect() {
+    socket.abandon()
+    channel.close(promise: nil)
+    channel.embeddedEventLoop.run()
+  }
+}
+
+extension TestHub {
+  /// Opens an event stream as the route does, with the greeting already read.
+  @discardableResult
+  func openSSE(_ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil) throws
+    -> SSEConnection
+  {
+    try open(client, .sse, subscriptions, lastEventID) { index, serial in
+      SSEConnection(index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near)
+    }
+  }
+
+  @discardableResult
+  func openWebSocket(
+    _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil
+  ) throws -> WebSocketConnection {
+    try open(client, lastEventID == nil ? .webSocket : .webSocketWithCursor, subscriptions, lastEventID) {
+      index, serial in
+      WebSocketConnection(
+        index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near,
+        application: messages)
+    }
+  }
+
+  private func open<Made: StreamConnection>(
+    _ client: TestClient, _ transport: Transport, _ subscriptions: [Subscription], _ lastEventID: String?,
+    _ make: (ConnectionIndex, UInt64) -> Made
+  ) throws -> Made {
+    let connection = hub.table.insert(transport, second: hub.clock.second, make)
+    try client.channel.pipeline.syncOperations.addHandler(connection)
+    connection.outlet.open(with: Array("open\n\n".utf8))
+    connection.outletDidChange()
+    hub.begin(connection, subscriptions, hub.resumption(lastEventID: lastEventID))
+    _ = client.take()
+    return connection
+  }
+}
+
+/// The events of an SSE stream: id, name, data. Fails the test if it isn't cut between events.
+func streamed(_ text: String) -> [(id: String?, name: String?, data: String)] {
+  #expect(text.isEmpty || text.hasSuffix("\n\n"), "cut within an event")
+  return text.split(separator: "\n\n", omittingEmptySubsequences: true).map { block in
+    var event: (id: String?, name: String?, data: String) = (nil, nil, "")
+    for line in block.split(separator: "\n") {
+      if line.hasPrefix("id: ") { event.id = String(line.dropFirst(4)) }
+      if line.hasPrefix("event: ") { event.name = String(line.dropFirst(7)) }
+      if line.hasPrefix("data: ") { event.data += line.dropFirst(6) }
+    }
+    return event
+  }
+}
+
+/// The `n` of every event of a stream, as `EventWriter.publish` numbers them.
+func numbers(_ text: String) -> [Int] {
+  streamed(text).compactMap { event in
+    guard event.data.hasPrefix(#"{"n":"#) else { return nil }
+    // Half an event before its whole would begin like it.
+    let object = try? JSONSerialization.jsonObject(with: Data(event.data.utf8)) as? [String: Any]
+    #expect(object != nil, "damaged: \(event.data.prefix(100))")
+    return object?["n"] as? Int
+  }
+}
+
+extension Subscription {
+  static func to(_ type: String, _ oneOf: [String: ScalarValue]...) -> Subscription {
+    Subscription(eventType: EventTypePattern(type), oneOf: oneOf)
+  }
+}

@@ -1,0 +1,170 @@
+// A gateway without processes: rings and status pages as the supervisor makes them, and hubs on them whose loop is the
+// test's own thread.
+//
+//   events.streams ─┐                      requests.connections.0 ─┐
+//   events.connections.0 ─┼─► hub 0, hub 1 …     requests.connections.1 ─┴─► hub 0, hub 1 …
+//
+// Nothing happens by itself: a test publishes, and then lets a hub `run` until it comes to rest.
+
+import Foundation
+import Glibc
+import IPC
+import Kit
+import Logging
+import Settings
+import Testing
+
+@testable import Connections
+@testable import HTTP
+
+final class TestGateway {
+  static let epoch: UInt64 = 0xABC
+
+  let workers: Int
+  let streams: CInt
+  let ownEvents: [CInt]
+  let requests: [CInt]
+  let pages: [CInt]
+  let wake: [CInt]
+
+  init(workers: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16) throws {
+    self.workers = workers
+    func ring(_ name: String, _ bytes: Int) throws -> CInt {
+      try Ring.create(name: name, capacity: bytes, readers: workers).take()
+    }
+    streams = try ring("events.streams", eventRingBytes)
+    ownEvents = try (0..<workers).map { try ring("events.connections.\($0)", eventRingBytes) }
+    requests = try (0..<workers).map { try ring("requests.connections.\($0)", requestRingBytes) }
+    pages = try (0..<workers).map { try StatusPage.create(name: "connections.\($0)").take() }
+    wake = try (0..<workers).map { _ in try EventFD.create().take() }
+  }
+
+  deinit { for descriptor in [streams] + ownEvents + requests + pages + wake { close(descriptor) } }
+
+  func page(_ slot: Int) throws -> StatusPage { try StatusPage(attaching: pages[slot]) }
+
+  /// What the manifest of worker `slot` grants of the event rings.
+  func eventGrants(_ slot: Int) -> [WorkerManifest.RingGrant] {
+    [.init(name: "events.streams", id: 1, fd: streams, role: .read(slot: slot))]
+      + grants("events.connections", ownEvents, firstID: 10, slot)
+  }
+
+  /// What it grants of the request rings.
+  func requestGrants(_ slot: Int) -> [WorkerManifest.RingGrant] {
+    grants("requests.connections", requests, firstID: 100, slot)
+  }
+
+  private func grants(_ name: String, _ rings: [CInt], firstID: UInt32, _ slot: Int) -> [WorkerManifest
+    .RingGrant]
+  {
+    rings.enumerated().map { owner, fd in
+      WorkerManifest.RingGrant(
+        name: "\(name).\(owner)", id: firstID + UInt32(owner), fd: fd,
+        role: owner == slot ? .writeAndRead(slot: slot, wake: wake) : .read(slot: slot))
+    }
+  }
+
+  /// The streams worker's end of its ring.
+  func streamsWriter() throws -> EventWriter {
+    EventWriter(try RingWriter(attaching: streams, wake: wake), name: "events.streams")
+  }
+
+  func exchange(_ slot: Int) throws -> RequestExchange {
+    try RequestExchange(
+      grants: requestGrants(slot), peers: (0..<workers).map { try page($0) }, slot: slot,
+      status: try page(slot))
+  }
+
+  /// The worker `slot`, born anew.
+  func hub(_ slot: Int = 0, _ change: (inout Settings) -> Void = { _ in }) throws -> TestHub {
+    var settings = Settings()
+    change(&settings)
+    return try TestHub(self, slot, settings)
+  }
+}
+
+/// What stands in for the event loop.
+final class TestLoop {
+  fileprivate var scheduled: [() -> Void] = []
+  fileprivate var isWoken = false
+  /// Rings reported as corrupt, in order.
+  var corrupt: [UInt32] = []
+}
+
+/// A hub, its routes for messages and events, and its loop.
+final class TestHub {
+  /// Turns in which every hub of these tests comes to rest, by far.
+  private static let mostTurns = 10_000
+
+  let gateway: TestGateway
+  let loop: TestLoop
+  let hub: Hub
+  let status: StatusPage
+  let messages: ClientMessages
+
+  fileprivate init(_ gateway: TestGateway, _ slot: Int, _ settings: Settings) throws {
+    let loop = TestLoop()
+    let status = try gateway.page(slot)
+    status.beginGeneration(pid: 1)
+    let hub = Hub(
+      HubParts(
+        slot: slot, generation: status.generation, settings: settings,
+        tokens: try TokenCipher(key: Data(repeating: 7, count: 32)),
+        events: EventRings(
+          try RingSet(grants: gateway.eventGrants(slot), status: status), epoch: TestGateway.epoch),
+        exchange: try gateway.exchange(slot), metrics: WorkerMetrics(status, worker: "connections.\(slot)"),
+        log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+        environment: HubEnvironment(
+          schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},
+          reportCorrupt: { loop.corrupt.append($0) })))
+    let writer = EventWriter(try RingWriter(attaching: gateway.ownEvents[slot], wake: gateway.wake))
+    messages = ClientMessages(
+      hub: hub,
+      events: EventsRoute(hub: hub, intake: EventIntake(settings: settings, writer: writer, status: status)))
+    self.gateway = gateway
+    self.loop = loop
+    self.hub = hub
+    self.status = status
+  }
+
+  /// The loop until it would wait; `isWoken`: as if its eventfd had been signalled.
+  func run(isWoken: Bool = true) {
+    if isWoken { hub.scheduleTurn() }
+    for _ in 0..<Self.mostTurns {
+      if !loop.scheduled.isEmpty {
+        loop.scheduled.removeFirst()()
+      } else if loop.isWoken {
+        loop.isWoken = false
+        hub.scheduleTurn()
+      } else {
+        return
+      }
+    }
+    Issue.record("the hub doesn't come to rest")
+  }
+
+  /// The value of a series on the worker's page.
+  func metric(_ series: String) -> Int64? { status.metrics().first { $0.series == series }?.value }
+}
+
+extension EventWriter {
+  /// Publishes an event of a type whose data is `number`.
+  func publish(
+    _ number: Int, type: String = "greeting", fields: [String: ScalarValue] = [:], users: [String] = [],
+    expiresAtUnixMs: Int64? = nil, padding: Int = 0
+  ) throws {
+    let json =
+      #"{"n":\#(number)\#(padding > 0 ? #","x":"\#(String(repeating: "x", count: padding))""# : "")}"#
+    let event = PreparedEvent(
+      type: type, source: "test", id: "\(number)", json: Array(json.utf8), users: users,
+      fields: fields.map { PreparedEvent.Field(name: $0.key, value: $0.value) },
+      expiresAtUnixMs: expiresAtUnixMs)
+    guard case .appended = append(event) else { throw TestFailure("no room for event \(number)") }
+    publish()
+  }
+}
+
+struct TestFailure: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,205 @@
+// The configuration as an operator meets it: what `rig-supervisor` says, its exit status, and what it never says.
+// Contract §10.
+
+import Foundation
+import Glibc
+import Testing
+
+@Suite("Configuration")
+struct ConfigTests {
+  private static let wrong = Ending.exited(78)
+  private static let noSystem = Ending.exited(71)
+
+  @Test("--check-config accepts a right configuration, says so and starts nothing")
+  func valid() throws {
+    let directory = try TestDirectory()
+    let file = directory.file("rig.yaml")
+    let text = """
+      inbound_port: 0
+      API_HTTP_PORT: 0
+      cors: https://app.example.com
+      extractors:
+        greeting:
+          name:
+            event: {json_pointer: /data/name}
+      kafka-brokers: [kafka-1:9092, "[::1]:9092"]
+      """
+    try text.write(toFile: file, atomically: true, encoding: .utf8)
+    let run = try GatewayRun(
+      ["--config", file, "--check-config", "--set", "WATCHDOG_S=5"], environment: ["LOG_LEVEL": "debug"])
+    #expect(run.ending == .exited(0), "\(run.output)")
+    #expect(run.output.contains("configuration is valid"))
+  }
+
+  @Test(
+    "Every mistake of every layer is named with its place, in one run, and the status is 78",
+    arguments: [true, false])
+  func mistakes(onlyChecks: Bool) throws {
+    let directory = try TestDirectory()
+    let file = directory.file("rig.yaml")
+    let text = """
+      inbound_port: 99999
+      watchdogs: 3
+      log_level: loud
+      extractors:
+        greeting:
+          name:
+            event: {json_pointer: data/name}
+      """
+    try text.write(toFile: file, atomically: true, encoding: .utf8)
+    let run = try GatewayRun(
+      ["--config", file, "--set", "KAFKA_SSL_ENABLED=perhaps", "--set", "NONSENSE=1"]
+        + (onlyChecks ? ["--check-config"] : []),
+      environment: ["CORS": "app.example.com", "MAX_EVENT_BYTES": "lots"])
+    #expect(run.ending == Self.wrong)
+    let lines = run.output.split(separator: "\n")
+    let expected = [
+      ("\(file):1:1", "99999"), ("\(file):2:1", "'watchdogs'"), ("\(file):3:1", "loud"),
+      ("\(file):7:", "json_pointer"),
+      ("environment CORS", "app.example.com"), ("environment MAX_EVENT_BYTES", "lots"),
+      ("--set KAFKA_SSL_ENABLED", "perhaps"), ("--set NONSENSE", "unknown key"),
+    ]
+    for (place, what) in expected {
+      #expect(lines.contains { $0.contains(place) && $0.contains(what) }, "\(place): \(what)\n\(run.output)")
+    }
+    #expect(lines.count == expected.count, "\(run.output)")
+  }
+
+  @Test(
+    "An unknown key is answered with the nearest known one",
+    arguments: [("inbound_prot", "INBOUND_PORT"), ("KAFKA_BROKER", "KAFKA_BROKERS")])
+  func nearest(written: String, meant: String) throws {
+    let directory = try TestDirectory()
+    let file = directory.file("rig.json")
+    try #"{"\#(written)":"1"}"#.write(toFile: file, atomically: true, encoding: .utf8)
+    let run = try GatewayRun(["--config", file, "--check-config"])
+    #expect(run.ending == Self.wrong)
+    #expect(
+      run.output.contains("\(file):1:2") && run.output.contains(written) && run.output.contains(meant),
+      "\(run.output)")
+  }
+
+  @Test("A misspelt option or a missing file is refused with what was expected")
+  func commandLine() throws {
+    let table: [([String], String)] = [
+      (["--chek-config"], "--check-config"), (["--config"], "path"),
+      (["--config", "/nowhere/rig.yaml"], "no such file"),
+      (["--set", "INBOUND_PORT"], "KEY=VALUE"), (["serve"], "--help"),
+      (["--set", "INBOUND_PORT=4010"], "API_HTTP_PORT"),
+    ]
+    for (arguments, expected) in table {
+      let run = try GatewayRun(arguments)
+      #expect(run.ending == Self.wrong, "\(arguments): \(run.ending)")
+      #expect(run.output.contains(expected), "\(arguments): \(run.output)")
+    }
+  }
+
+  @Test("--help shows every key with its default, --version the version; both end well")
+  func help() throws {
+    let help = try GatewayRun(["--help"])
+    #expect(help.ending == .exited(0))
+    for text in [
+      "--check-config", "INBOUND_PORT", "4000", "KAFKA_SOURCE_TOPICS", "EXTRACTORS", "WATCHDOG_S", "JWT_ALG",
+    ] {
+      #expect(help.output.contains(text), "\(text)")
+    }
+    let version = try GatewayRun(["--version"])
+    #expect(version.ending == .exited(0))
+    #expect(version.output.hasPrefix("rig-supervisor "))
+    #expect(version.output.split(separator: "\n").count == 1)
+  }
+
+  @Test(
+    "A port that somebody else has ends the start with 71 and names the setting",
+    arguments: ["INBOUND_PORT", "API_HTTP_PORT"])
+  func portInUse(setting: String) throws {
+    try Gateway.run { other in
+      var ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0", "BIND_ADDRESS": "127.0.0.1"]
+      ports[setting] = String(other.inboundPort)
+      let run = try GatewayRun([], environment: ports)
+      #expect(run.ending == Self.noSystem)
+      #expect(run.output.contains(setting) && run.output.contains(String(other.inboundPort)), "\(run.output)")
+    }
+  }
+
+  @Test("An address that isn't this machine's ends the start with 71")
+  func wrongAddress() throws {
+    let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0"]
+    for address in ["192.0.2.1", "nowhere.example"] {
+      let run = try GatewayRun([], environment: ports.merging(["BIND_ADDRESS": address]) { $1 })
+      #expect(run.ending == Self.noSystem, "\(run.output)")
+      #expect(run.output.contains(address), "\(run.output)")
+    }
+  }
+
+  /// What must be seen nowhere.
+  private static let secret = "s3cr3t-Xyzzy"
+  private static let secrets = [
+    "KAFKA_SASL": "plain:alice:\(secret)", "KAFKA_SSL_KEYFILE_PASS": secret,
+    "KAFKA_PROPERTIES": "ssl.key.password=\(secret)",
+    "JWT_SECRET_KEY": secret, "HTTPS_KEYFILE_PASS": secret,
+  ]
+
+  @Test("A secret is shown by no mistake, no warning and no check")
+  func secretsInMistakes() throws {
+    for (key, value) in [
+      ("KAFKA_SASL", "\(Self.secret):x"), ("KAFKA_SASL", Self.secret), ("MANAGEMENT_TOKEN", Self.secret),
+      ("KAFKA_PROPERTIES", Self.secret),
+    ] {
+      for run in [
+        try GatewayRun(["--check-config"], environment: [key: value]),
+        try GatewayRun(["--check-config", "--set", "\(key)=\(value)"]),
+      ] {
+        #expect(run.ending == Self.wrong, "\(key)")
+        #expect(run.output.contains(key))
+        #expect(!run.output.contains(Self.secret), "\(run.output)")
+      }
+    }
+    let checked = try GatewayRun(["--check-config"], environment: Self.secrets)
+    #expect(checked.ending == .exited(0), "\(checked.output)")
+    #expect(!checked.output.contains(Self.secret))
+  }
+
+  @Test("A gateway that runs shows its secrets in no log line, no command line and no answer")
+  func secretsAtWork() throws {
+    let brokers = ["KAFKA_BROKERS": "127.0.0.1:1", "KAFKA_SSL_ENABLED": "true", "LOG_LEVEL": "trace"]
+    let withoutLies = Self.secrets.filter { $0.key != "KAFKA_PROPERTIES" }
+    try Gateway.run(withoutLies.merging(brokers) { $1 }) { gateway in
+      for path in ["/metrics", "/readyz", "/health"] {
+        let answer = try gateway.management("GET", path)
+        #expect(!answer.text.contains(Self.secret))
+      }
+      for process in gateway.process.tree() {
+        let line = ProcFile.contents("/proc/\(process.pid)/cmdline") ?? []
+        #expect(!String(decoding: line, as: UTF8.self).contains(Self.secret))
+      }
+      #expect(!gateway.log.isEmpty)
+      #expect(!gateway.log.contains(Self.secret))
+    }
+  }
+
+  @Test("A value from a file named by KEY_FILE counts, and later layers win")
+  func layers() throws {
+    let directory = try TestDirectory()
+    let file = directory.file("rig.yaml")
+    let origin = directory.file("origin")
+    try "cors: https://file.example\nlongpolling_wait_s: 1\n".write(
+      toFile: file, atomically: true, encoding: .utf8)
+    try "https://secret-file.example\n".write(toFile: origin, atomically: true, encoding: .utf8)
+    let table: [([String: String], [String], String)] = [
+      ([:], [], "https://file.example"), (["CORS_FILE": origin], [], "https://secret-file.example"),
+      (
+        ["CORS": "https://environment.example"], ["--set", "CORS=https://line.example"],
+        "https://line.example"
+      ),
+    ]
+    for (environment, arguments, expected) in table {
+      try Gateway.run(environment, arguments: ["--config", file] + arguments) { gateway in
+        #expect(try gateway.inbound("GET", "/_rig/health")["access-control-allow-origin"] == expected)
+        let poller = try LongPollClient(gateway, "[]")
+        _ = try poller.poll()
+        #expect(try poller.poll() == [], "the wait of the file is in force")
+      }
+    }
+  }
+}

@@ -1,0 +1,118 @@
+// Shared memory that doesn't say what it should: the writer is replaced, clients are told what they may have missed, and
+// the gateway goes on.
+
+import Testing
+
+@Suite("Corrupt rings", .serialized)
+struct FaultCorruptionTests {
+  private static let restarts = "rig_worker_restarts_total"
+  private static let ringBytes = 65_536
+  /// Nothing here is about large rings, and a small one is soon scribbled over.
+  private static let small = [
+    "EVENT_RING_BYTES": String(ringBytes), "MAX_EVENT_BYTES": "4096", "WATCHDOG_S": "60",
+  ]
+
+  @Test("Unread records that were overwritten: the writer is restarted, clients are told of the loss, delivery goes on")
+  func unread() throws {
+    try Gateway.run(Self.small) { gateway in
+      let fleet = try ClientFleet(gateway, count: 20)
+      let publisher = HTTPPublisher(gateway)
+      for number in 0..<10 { try publisher.publish(NumberedEvents.json(number)) }
+      try fleet.pump(throughNumber: 10)
+
+      let readers = gateway.workers(.connections)
+      for reader in readers { try reader.freeze() }
+      for number in 10..<20 { try publisher.publish(NumberedEvents.json(number)) }
+      let control = try #require(gateway.workers(.control).first)
+      let ring = try TamperedRing("events.control", heldBy: control)
+      try ring.scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      for reader in readers { reader.thaw() }
+
+      try gateway.awaitReplacement(of: control, kind: .control, count: 1)
+      try fleet.pump("every client is told of the loss") { $0.lossesTold >= $0.count }
+      #expect(try gateway.metric(Self.restarts, ["worker": "control", "reason": "corrupt_ring"]) == 1)
+      #expect(try gateway.metric(Self.restarts) == 1)
+      #expect(try gateway.metric("rig_corrupt_rings_total") >= 1)
+      for number in 20..<30 { try publisher.publish(NumberedEvents.json(number)) }
+      try fleet.pump(throughNumber: 30)
+      for account in fleet.accounts {
+        #expect(account.repeated == 0)
+        #expect(account.missing <= 10)
+      }
+      #expect(fleet.reconnected.isEmpty)
+
+      // Cursors count on in the renewed ring.
+      let told = fleet.lossesTold
+      try gateway.killAndAwaitReplacement(readers[0])
+      for number in 30..<40 { try publisher.publish(NumberedEvents.json(number)) }
+      try fleet.pump(throughNumber: 40)
+      #expect(fleet.accounts.allSatisfy { $0.repeated == 0 && $0.missing <= 10 })
+      #expect(fleet.lossesTold == told)
+    }
+  }
+
+  @Test("A client that left before the damage and comes back after it is told of the loss")
+  func cursorFromBefore() throws {
+    try Gateway.run(Self.small) { gateway in
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      try gateway.publish(CloudEvent.json("a"))
+      try client.event(named: "a")
+      let cursor = try #require(client.lastEventID)
+      let control = try #require(gateway.workers(.control).first)
+      let readers = gateway.workers(.connections)
+      for reader in readers { try reader.freeze() }
+      try gateway.publish(CloudEvent.json("a"))
+      try TamperedRing("events.control", heldBy: control)
+        .scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      for reader in readers { reader.thaw() }
+      try gateway.awaitReplacement(of: control, kind: .control, count: 1)
+      try client.event(named: "rig.events_lost")
+
+      let again = try SSEClient.open(gateway, Subscriptions.to("a"), lastEventID: cursor)
+      try again.event(named: "rig.events_lost")
+      try gateway.publish(CloudEvent.json("a", id: "2"))
+      #expect(try again.event(named: "a").json["id"] == "2")
+    }
+  }
+
+  @Test("A damaged history, found by the next writer, doesn't keep the gateway from going on", arguments: ["data", "header"])
+  func history(place: String) throws {
+    try Gateway.run(Self.small) { gateway in
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      try gateway.publish(CloudEvent.json("a"))
+      try client.event(named: "a")
+      let control = try #require(gateway.workers(.control).first)
+      let ring = try TamperedRing("events.control", heldBy: control)
+      if place == "data" {
+        try ring.scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      } else {
+        try ring.scribble(at: TamperedRing.tailOffset, count: 8)
+      }
+      try gateway.killAndAwaitReplacement(control)
+      try gateway.publish(CloudEvent.json("a", id: "2"))
+      #expect(try client.events(until: "a").map(\.name) == ["rig.events_lost"])
+    }
+  }
+
+  @Test("A damaged ring, found by the next reader, doesn't keep the gateway from going on", arguments: ["data", "header"])
+  func nextReader(place: String) throws {
+    try Gateway.run(Self.small) { gateway in
+      try gateway.publish(CloudEvent.json("a"))
+      let control = try #require(gateway.workers(.control).first)
+      let ring = try TamperedRing("events.control", heldBy: control)
+      if place == "data" {
+        try ring.scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      } else {
+        try ring.scribble(at: TamperedRing.tailOffset, count: 8)
+      }
+      try gateway.killAndAwaitReplacement(try #require(gateway.workers(.connections).first))
+      let clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
+        try SSEClient.open(gateway, Subscriptions.to("a"))
+      }
+      try gateway.publish(CloudEvent.json("a", id: "2"))
+      for (_, client) in clients {
+        _ = try client.events(until: "a")
+      }
+    }
+  }
+}

@@ -1,0 +1,153 @@
+// The limits of contract §1, each answered by its own status and by name.
+
+import Glibc
+import Testing
+
+@Suite("Limits")
+struct LimitTests {
+  private static let secondsPerMinute = 60
+  /// Up to this second of a minute there is time for a few requests more.
+  private static let latestSecond = 50
+
+  /// Opens streams until the minute's limit is used up; nil if that took longer than there was time.
+  private static func fill(_ gateway: Gateway, _ limit: Int) throws -> [SSEClient]? {
+    let minute = time(nil) / secondsPerMinute
+    var streams: [SSEClient] = []
+    while streams.count < limit {
+      let stream = try SSEClient(gateway, query: "subscriptions=" + HTTP.encoded(Subscriptions.to("a")))
+      guard stream.head.status == 200 else { return nil }
+      try stream.greet()
+      streams.append(stream)
+    }
+    let now = time(nil)
+    return now / secondsPerMinute == minute && now % secondsPerMinute < latestSecond ? streams : nil
+  }
+
+  @Test(
+    "More new connections in a minute than allowed, over all workers, are answered 429 with the time to wait")
+  func connectionsPerMinute() throws {
+    let limit = 20
+    try Gateway.run(["MAX_CONNECTIONS_PER_MINUTE": String(limit)]) { gateway in
+      let streams = try eventually("a minute that is long enough", within: 180) {
+        try Self.fill(gateway, limit)
+      }
+      let before = try gateway.metric("rig_connections_refused_total", ["reason": "rate"])
+      let refused = [
+        try gateway.inbound("GET", "/_rig/v1/connection/sse"),
+        try gateway.inbound("GET", "/_rig/v1/connection/ws", headers: WebSocketClient.upgrade),
+        try gateway.inbound("GET", "/_rig/v1/connection/longpolling"),
+      ]
+      for answer in refused {
+        try expectProblem(answer, 429, naming: "\(limit)")
+        let wait = answer["retry-after"].flatMap(Int.init) ?? 0
+        #expect((1...Self.secondsPerMinute).contains(wait))
+      }
+      #expect(try gateway.metric("rig_connections_refused_total", ["reason": "rate"]) == before + 3)
+      // What is open goes on, and what opens nothing isn't counted.
+      #expect(try gateway.setSubscriptions(Subscriptions.to("b"), of: streams[0].token).status == 204)
+      try streams[0].event(named: "rig.subscriptions_set")
+      try gateway.publish(CloudEvent.json("b"))
+      try streams[0].event(named: "b")
+      let workers = try Set(streams.map { try gateway.worker(holding: $0.wire.localPort).pid })
+      #expect(workers.count == 2, "the limit was used up by both workers together")
+    }
+  }
+
+  @Test("More open connections than a worker may hold are answered 503 with retry-after, until one goes")
+  func openConnections() throws {
+    let limit = 4
+    try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_CONNECTIONS_PER_WORKER": String(limit)]) { gateway in
+      var streams = try (0..<limit - 1).map { _ in try SSEClient.open(gateway, "[]") }
+      let poller = try LongPollClient(gateway, "[]")
+      for path in ["sse", "ws", "longpolling"] {
+        let answer = try gateway.inbound(
+          "GET", "/_rig/v1/connection/\(path)", headers: WebSocketClient.upgrade)
+        try expectProblem(answer, 503, naming: "\(limit)")
+        #expect((answer["retry-after"].flatMap(Int.init) ?? 0) >= 1)
+      }
+      #expect(try poller.poll().count == 2, "the session that is open can be polled")
+      streams.removeLast()
+      try eventually("there is room again") {
+        let client = try SSEClient(gateway, query: "")
+        return client.head.status == 200
+      }
+    }
+  }
+
+  @Test("More subscriptions than allowed are refused by number, on the way in and later")
+  func subscriptions() throws {
+    try Gateway.run { gateway in
+      func list(_ count: Int) -> String {
+        "[" + (0..<count).map { #"{"eventType":"t\#($0)"}"# }.joined(separator: ",") + "]"
+      }
+      let client = try SSEClient.open(gateway, list(100))
+      for path in ["sse", "ws", "longpolling"] {
+        let answer = try gateway.inbound(
+          "GET", "/_rig/v1/connection/\(path)?subscriptions=\(HTTP.encoded(list(101)))",
+          headers: WebSocketClient.upgrade)
+        try expectProblem(answer, 400, naming: "101", "100")
+      }
+      try expectProblem(try gateway.setSubscriptions(list(101), of: client.token), 400, naming: "101", "100")
+      let socket = try WebSocketClient.open(gateway, "[]")
+      try socket.send(#"{"type":"rig.subscriptions.set","id":"1","data":{"subscriptions":\#(list(101))}}"#)
+      #expect(try socket.event("rig.error")["data"]?["detail"]?.string?.contains("101") == true)
+      try gateway.publish(CloudEvent.json("t99"))
+      try client.event(named: "t99")
+    }
+  }
+
+  @Test(
+    "A request head is taken up to its limit, and refused with 431 by number beyond, on both ports",
+    arguments: [16_384, 2_048])
+  func head(limit: Int) throws {
+    try Gateway.run(limit == 16_384 ? [:] : ["MAX_REQUEST_HEAD_BYTES": String(limit)]) { gateway in
+      for (port, path) in [(gateway.inboundPort, "/_rig/health"), (gateway.managementPort, "/health")] {
+        let empty = HTTPConnection.request("GET", path, headers: [("a", "")])
+        let room = limit - empty.utf8.count
+        let fits = try HTTPConnection(port: port)
+        for _ in 0..<3 {
+          let answer = try fits.send("GET", path, headers: [("a", String(repeating: "b", count: room))])
+          #expect(answer.status == 200)
+        }
+        let tooLong = try HTTPConnection(port: port)
+        try tooLong.wire.send(
+          HTTPConnection.request("GET", path, headers: [("a", String(repeating: "b", count: room + 1))]))
+        try expectProblem(try tooLong.answer(), 431, naming: "\(limit)")
+        _ = try tooLong.wire.receiveToEnd()
+      }
+    }
+  }
+
+  @Test("A JSON bomb is refused wherever JSON is taken in, and the worker goes on")
+  func bombs() throws {
+    try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in
+      let worker = try #require(gateway.workers(.connections).first)
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      let socket = try WebSocketClient.open(gateway, "[]")
+      let depth = 10_000
+      let lists = String(repeating: "[", count: depth)
+      let objects = String(repeating: #"{"a":"#, count: depth)
+      let closed = lists + String(repeating: "]", count: depth)
+      for bomb in [lists, objects, closed, objects + "1" + String(repeating: "}", count: depth)] {
+        for type in [
+          "application/json", "application/cloudevents+json", "application/cloudevents-batch+json",
+        ] {
+          let answer = try gateway.inbound(
+            "POST", "/_rig/v1/events", headers: [("content-type", type)], body: bomb)
+          try expectProblem(answer, 400, naming: "body")
+        }
+        try expectProblem(try gateway.setSubscriptions(bomb, of: client.token), 400)
+        try socket.send(bomb)
+        #expect(try socket.event("rig.error")["data"]?["status"]?.integer == 400)
+        try socket.send(#"{"type":"rig.subscriptions.set","id":"1","data":\#(bomb)}"#)
+        #expect(try socket.event("rig.error")["data"]?["status"]?.integer == 400)
+      }
+      let query = try gateway.inbound(
+        "GET", "/_rig/v1/connection/sse?subscriptions=" + String(repeating: "[", count: depth))
+      try expectProblem(query, 400, naming: "subscriptions")
+      try gateway.publish(CloudEvent.json("a"))
+      try client.event(named: "a")
+      #expect(gateway.workers(.connections) == [worker])
+    }
+  }
+}

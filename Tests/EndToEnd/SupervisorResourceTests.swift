@@ -1,0 +1,89 @@
+// What the processes of the gateway hold, and what a log that nobody reads does to them. (A full disk can do nothing: no
+// process of the gateway writes to one.)
+
+import Foundation
+import Testing
+
+@Suite("Supervisor: descriptors and log", .serialized)
+struct SupervisorResourceTests {
+  /// More than any worker needs: rings, status pages, eventfds and what its event loop has. A leak passes it soon.
+  private static let mostDescriptors = 64
+
+  @Test("A worker holds the descriptors of its task and no others")
+  func descriptors() throws {
+    try Gateway.run(["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"]) { gateway in
+      try expectOwnDescriptorsOnly(gateway)
+      // Those of replacements come from a supervisor that has more open than at the start.
+      for kind in WorkerKind.allCases {
+        try gateway.killAndAwaitReplacement(try #require(gateway.workers(kind).first))
+      }
+      try expectOwnDescriptorsOnly(gateway)
+    }
+  }
+
+  private func expectOwnDescriptorsOnly(_ gateway: Gateway) throws {
+    let pages: Set = ["status-supervisor", "status-control", "status-streams", "status-connections.0", "status-connections.1"]
+    let requests: Set = ["requests.connections.0", "requests.connections.1"]
+    let ofConnections: Set = ["events.connections.0", "events.connections.1"]
+    let allowed: [WorkerKind: Set<String>] = [
+      .connections: pages.union(requests).union(ofConnections).union(["events.streams", "events.control"]),
+      .streams: pages.union(["events.streams"]),
+      .control: pages.union(requests).union(ofConnections).union(["events.streams", "events.control"]),
+    ]
+    for kind in WorkerKind.allCases {
+      for worker in gateway.workers(kind) {
+        let links = worker.descriptors
+        #expect(links.count <= Self.mostDescriptors, "\(worker.name): \(links)")
+        #expect(!links.values.contains { $0.contains("pidfd") }, "\(worker.name): \(links)")
+        #expect(worker.listens(on: gateway.inboundPort) == (kind == .connections), "\(worker.name)")
+        #expect(worker.listens(on: gateway.managementPort) == (kind == .control), "\(worker.name)")
+        let foreign = worker.memories.subtracting(try #require(allowed[kind])).filter { !$0.hasPrefix("manifest") }
+        #expect(foreign.isEmpty, "\(worker.name) holds \(foreign)")
+        // The event loop has one, the acceptor of the shared socket another; the streams worker polls.
+        let loops = links.values.count { $0.contains("[eventpoll]") }
+        #expect(loops <= (kind == .streams ? 0 : 2), "\(worker.name): \(links)")
+      }
+    }
+  }
+
+  @Test("Restarts cost the supervisor no descriptor")
+  func supervisorDescriptors() throws {
+    try Gateway.run(["RESTART_INTENSITY": "100"]) { gateway in
+      let supervisor = try #require(gateway.process.tree().first { $0.pid == gateway.process.pid })
+      let before = supervisor.descriptors.count
+      for _ in 0..<5 {
+        for kind in [WorkerKind.connections, .control] {
+          try gateway.killAndAwaitReplacement(try #require(gateway.workers(kind).first))
+        }
+      }
+      #expect(supervisor.descriptors.count == before, "\(supervisor.descriptors)")
+    }
+  }
+
+  @Test("A log that nobody reads holds nobody up", arguments: ["full", "gone"])
+  func log(reader: String) throws {
+    let directory = try TestDirectory()
+    let path = directory.file("log")
+    guard mkfifo(path, 0o600) == 0 else { throw TestFailure("mkfifo: \(errno)") }
+    // Open for both, so that neither this nor the shell's open waits for the other.
+    let pipe = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)
+    var isOpen = true
+    defer { if isOpen { close(pipe) } }
+    if reader == "full" {
+      let lump = [UInt8](repeating: UInt8(ascii: "\n"), count: 4096)
+      while write(pipe, lump, lump.count) > 0 {}
+    }
+    try Gateway.run(launcher: ["/bin/sh", "-c", "exec 2>\(path); exec \"$0\" \"$@\""]) { gateway in
+      if reader == "gone" {
+        // Every write fails from now on.
+        close(pipe)
+        isOpen = false
+      }
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      try gateway.killAndAwaitReplacement(try #require(gateway.workers(.control).first))
+      try gateway.publish(CloudEvent.json("a"))
+      try client.event(named: "a")
+      gateway.process.signal(SIGHUP)
+    }
+  }
+}

@@ -1,0 +1,89 @@
+// Workers that end when nobody asked them to: each is replaced without harm to the others, is counted, and too many of
+// them end the gateway.
+
+import Foundation
+import Testing
+
+@Suite("Supervisor: restarts", .serialized)
+struct SupervisorRestartTests {
+  private static let restarts = "rig_worker_restarts_total"
+
+  @Test("A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
+  func replaced(kind: WorkerKind) throws {
+    try Gateway.run(["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"]) { gateway in
+      let before = gateway.process.tree()
+      let victim = try #require(gateway.workers(kind).last)
+      try gateway.killAndAwaitReplacement(victim)
+      let after = gateway.process.tree()
+      #expect(after.count == before.count)
+      #expect(before.filter { !after.contains($0) } == [victim])
+
+      let name = kind == .connections ? "connections.1" : String(kind.rawValue.dropFirst(4))
+      #expect(try gateway.metric(Self.restarts, ["worker": name, "reason": "signal"]) == 1)
+      #expect(try gateway.metric(Self.restarts) == 1)
+      #expect(try gateway.metric("rig_worker_up", ["worker": name]) == 1)
+      let line = try #require(gateway.logged("worker ended and is restarted").first)
+      #expect(line["child"]?.string == name)
+      #expect(line["end"] == "signal SIGKILL")
+    }
+  }
+
+  @Test("A worker that hangs is killed and replaced", arguments: WorkerKind.allCases)
+  func hung(kind: WorkerKind) throws {
+    let settings = ["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "WATCHDOG_S": "2"]
+    try Gateway.run(settings) { gateway in
+      let count = gateway.workers(kind).count
+      let victim = try #require(gateway.workers(kind).first)
+      try victim.freeze()
+      try gateway.awaitReplacement(of: victim, kind: kind, count: count)
+      let name = kind == .connections ? "connections.0" : String(kind.rawValue.dropFirst(4))
+      #expect(try gateway.metric(Self.restarts, ["worker": name, "reason": "hung"]) == 1)
+      #expect(try gateway.metric(Self.restarts) == 1)
+    }
+  }
+
+  @Test("More restarts than allowed end the gateway: everything is stopped in order, exit status 75")
+  func givesUp() throws {
+    let settings = [
+      "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "RESTART_INTENSITY": "2", "RESTART_PERIOD_S": "3600",
+    ]
+    try Gateway.run(settings) { gateway in
+      for _ in 0..<2 {
+        try gateway.killAndAwaitReplacement(try #require(gateway.workers(.connections).first))
+      }
+      #expect(gateway.process.endingIfEnded() == nil)
+      try #require(gateway.workers(.connections).first).signal(SIGKILL)
+      #expect(try gateway.process.wait() == .exited(75))
+      #expect(gateway.process.tree().isEmpty)
+      let stopped = gateway.stoppedWorkers
+      #expect(stopped.count == 3, "\(stopped)")
+      #expect(stopped.first?.hasPrefix("connections.") == true, "\(stopped)")
+      #expect(stopped.dropFirst() == ["control", "streams"], "\(stopped)")
+      #expect(gateway.logged("gateway gave up: too many restarts").first?["status"] == "75")
+    }
+  }
+
+  @Test("Restarts of one kind of worker don't use up what another one is allowed")
+  func countedApart() throws {
+    try Gateway.run(["RESTART_INTENSITY": "1", "RESTART_PERIOD_S": "3600"]) { gateway in
+      for kind in [WorkerKind.connections, .control] {
+        try gateway.killAndAwaitReplacement(try #require(gateway.workers(kind).first))
+      }
+      #expect(try gateway.metric(Self.restarts) == 2)
+    }
+  }
+
+  @Test("A worker whose executable has disappeared is tried again until that is too often: exit status 75")
+  func executableGone() throws {
+    let installation = try Installation()
+    let launcher = ["/bin/sh", "-c", "shift; exec \"$0\" \"$@\"", installation.path("rig-supervisor")]
+    try Gateway.run(["RESTART_INTENSITY": "3"], launcher: launcher) { gateway in
+      let victim = try #require(gateway.workers(.control).first)
+      try installation.remove(WorkerKind.control.rawValue)
+      victim.signal(SIGKILL)
+      #expect(try gateway.process.wait() == .exited(75))
+      #expect(gateway.logged("worker can't be started").count == 3)
+      #expect(gateway.process.tree().isEmpty)
+    }
+  }
+}

@@ -1,0 +1,94 @@
+// What tests do to processes from outside: stop them, let them go on, look at what they hold.
+
+import Foundation
+
+extension RunningProcess {
+  func signal(_ signal: CInt) {
+    kill(pid, signal)
+  }
+
+  /// Stops the process and waits until every thread of it stands.
+  func freeze() throws {
+    kill(pid, SIGSTOP)
+    try eventually("\(name) stands still") { !threadStates.isEmpty && threadStates.allSatisfy { $0 == "T" } }
+  }
+
+  func thaw() {
+    kill(pid, SIGCONT)
+  }
+
+  private var threadStates: [Substring] {
+    let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []
+    return threads.compactMap { thread in
+      guard let bytes = ProcFile.contents("/proc/\(pid)/task/\(thread)/stat") else { return nil }
+      let text = String(decoding: bytes, as: UTF8.self)
+      return text.lastIndex(of: ")").flatMap { text[text.index(after: $0)...].split(separator: " ").first }
+    }
+  }
+
+  /// What the process's descriptors are: the links of /proc/PID/fd by number.
+  var descriptors: [Int: String] {
+    let directory = "/proc/\(pid)/fd"
+    var links: [Int: String] = [:]
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] {
+      guard let number = Int(name) else { continue }
+      links[number] = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(directory)/\(name)")
+    }
+    return links
+  }
+
+  /// Names of the shared memory that the process holds open, without "rig-".
+  var memories: Set<String> {
+    let prefix = "/memfd:rig-"
+    return Set(
+      descriptors.values.filter { $0.hasPrefix(prefix) }.map { link in
+        String(link.dropFirst(prefix.count).prefix { $0 != " " })
+      })
+  }
+
+  /// Whether the process holds the socket that listens on `port`.
+  func listens(on port: Int) -> Bool {
+    SocketTable.listening(on: port).map(socketInodes.contains) ?? false
+  }
+}
+
+/// The kernel's table of TCP sockets.
+enum SocketTable {
+  private static let listenState = "0A"
+
+  /// Inodes of the server's ends of loopback connections to `serverPort`, by the clients' ports.
+  static func inodes(serverPort: Int) -> [Int: String] {
+    var inodes: [Int: String] = [:]
+    for entry in entries where entry.local == serverPort && entry.inode != "0" {
+      inodes[entry.remote] = entry.inode
+    }
+    return inodes
+  }
+
+  /// The inode of the socket that listens on `port`.
+  static func listening(on port: Int) -> String? {
+    entries.first { $0.local == port && $0.state == listenState }?.inode
+  }
+
+  private struct Entry {
+    let local: Int
+    let remote: Int
+    let state: String
+    let inode: String
+  }
+
+  private static var entries: [Entry] {
+    ["/proc/net/tcp", "/proc/net/tcp6"].flatMap { table -> [Entry] in
+      let text = String(decoding: ProcFile.contents(table) ?? [], as: UTF8.self)
+      return text.split(separator: "\n").dropFirst().compactMap { line -> Entry? in
+        let fields = line.split(separator: " ", maxSplits: 10)
+        guard fields.count > 9, let local = port(fields[1]), let remote = port(fields[2]) else { return nil }
+        return Entry(local: local, remote: remote, state: String(fields[3]), inode: String(fields[9]))
+      }
+    }
+  }
+
+  private static func port(_ address: Substring) -> Int? {
+    address.split(separator: ":").last.flatMap { Int($0, radix: 16) }
+  }
+}

@@ -1,0 +1,40 @@
+// A copy of the gateway's executables in a directory of its own, from which a test may take something away.
+
+import Foundation
+
+struct Installation: ~Copyable {
+  private let directory: TestDirectory
+
+  init() throws {
+    directory = try Self.linked()
+  }
+
+  private static func linked() throws -> TestDirectory {
+    let directory = try TestDirectory()
+    for name in ["rig-supervisor"] + WorkerKind.allCases.map(\.rawValue) {
+      let (original, copy) = (try Tools.ours(name), directory.file(name))
+      // A hard link costs nothing; a symbolic one would lead back to the original.
+      do {
+        try FileManager.default.linkItem(atPath: original, toPath: copy)
+      } catch {
+        try FileManager.default.copyItem(atPath: original, toPath: copy)
+      }
+    }
+    return directory
+  }
+
+  func path(_ name: String) -> String {
+    directory.file(name)
+  }
+
+  func remove(_ name: String) throws {
+    try FileManager.default.removeItem(atPath: path(name))
+  }
+
+  /// Puts a shell script in the place of an executable.
+  func replace(_ name: String, by script: String, mode: Int = 0o755) throws {
+    try remove(name)
+    try "#!/bin/sh\n\(script)\n".write(toFile: path(name), atomically: false, encoding: .utf8)
+    try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path(name))
+  }
+}

@@ -1,0 +1,120 @@
+// A worker's birth gifts, and the lines of its log.
+
+import Foundation
+import Glibc
+import IPC
+import Logging
+import Settings
+import Testing
+
+@testable import Kit
+
+@Suite("Worker context")
+struct WorkerContextTests {
+  private func context(_ worker: String, slot: Int = 0, page: CInt, _ events: [WorkerManifest.RingGrant])
+    throws
+    -> WorkerContext
+  {
+    let manifest = WorkerManifest(
+      worker: worker, slot: slot, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page, wake: -1,
+      listeners: [:],
+      events: events, requests: [], peers: [], supervisorPid: 0, release: "test")
+    return WorkerContext(
+      manifest: manifest, settings: Settings(), status: try StatusPage(attaching: page),
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
+  }
+
+  @Test("has a name of its own: of connection workers there are several")
+  func names() {
+    #expect(WorkerContext.name("connections", 3) == "connections.3")
+    #expect(WorkerContext.name("streams", 0) == "streams")
+    #expect(WorkerContext.name("control", 0) == "control")
+  }
+
+  @Test("writes the one event ring that it is granted for writing")
+  func writer() throws {
+    let page = try StatusPage.create(name: "test")
+    let other = try TestRing()
+    let own = try TestRing()
+    for role in [WorkerManifest.Role.write(wake: [-1]), .writeAndRead(slot: 0, wake: [-1])] {
+      let context = try context(
+        "connections", slot: 1, page: page.rawValue,
+        [
+          .init(name: "events.streams", id: 1, fd: other.fd, role: .read(slot: 0)),
+          .init(name: "events.control", id: 2, fd: other.fd, role: .inspect),
+          .init(name: "events.connections.1", id: 3, fd: own.fd, role: role),
+        ])
+      #expect(context.name == "connections.1")
+      let writer = try context.eventWriter()
+      #expect(writer.name == "events.connections.1")
+      let reader = try own.reader()
+      #expect(writer.append(PreparedEvent(type: "t", json: Array("{}".utf8))) != .full)
+      writer.publish()
+      #expect(try reader.events() == ["{}"])
+    }
+  }
+
+  @Test("without such a ring says so")
+  func noWriter() throws {
+    let page = try StatusPage.create(name: "test")
+    let ring = try TestRing()
+    let context = try context(
+      "control", page: page.rawValue,
+      [.init(name: "events.streams", id: 1, fd: ring.fd, role: .read(slot: 0))])
+    #expect(throws: IPCError.invalid("the manifest of control grants no event ring to write")) {
+      try context.eventWriter()
+    }
+    #expect(context.status.takeCorruptReport() == nil)
+  }
+
+  @Test("reports the ring that it finds corrupt when it attaches")
+  func corrupt() throws {
+    let page = try StatusPage.create(name: "test")
+    let ring = try TestRing()
+    let garbage = [UInt8](repeating: 0xA5, count: 4096)
+    try #require(pwrite(ring.fd, garbage, garbage.count, 0) == garbage.count)
+    let context = try context(
+      "streams", page: page.rawValue,
+      [.init(name: "events.streams", id: 5, fd: ring.fd, role: .write(wake: [-1]))])
+    #expect(throws: IPCError.self) { try context.eventWriter() }
+    #expect(context.status.takeCorruptReport() == 5)
+  }
+}
+
+@Suite("Log line")
+struct LogLineTests {
+  private let time = "2026-11-24T09:00:00.000Z"
+  private let fields = [("ring", "events.control"), ("text", "a \"b\"\nc\u{1B}")]
+
+  @Test("as JSON is one line of JSON")
+  func json() throws {
+    let line = LogOutput(worker: "connections", slot: 2, format: "json").json(
+      time, .warning, "say \"hi\"\n", fields)
+    #expect(line.last == 0x0A)
+    #expect(line.dropLast().allSatisfy { $0 >= 0x20 })
+    let object = try #require(try JSONSerialization.jsonObject(with: Data(line)) as? [String: Any])
+    #expect(object["time"] as? String == time)
+    #expect(object["level"] as? String == "warning")
+    #expect(object["worker"] as? String == "connections")
+    #expect(object["slot"] as? Int == 2)
+    #expect(object["pid"] as? Int32 == getpid())
+    #expect(object["message"] as? String == "say \"hi\"\n")
+    #expect(object["ring"] as? String == "events.control")
+    #expect(object["text"] as? String == "a \"b\"\nc\u{1B}")
+  }
+
+  @Test("for people is one line, whatever its values contain")
+  func human() {
+    let output = LogOutput(worker: "streams", slot: 0, format: "human")
+    #expect(
+      String(decoding: output.human(time, .info, "ready", []), as: UTF8.self)
+        == "\(time) info streams.0: ready\n")
+    #expect(
+      String(decoding: output.human(time, .error, "say \"hi\"\n", fields), as: UTF8.self)
+        == "\(time) error streams.0: say \\\"hi\\\"\\n ring=\"events.control\" text=\"a \\\"b\\\"\\nc\\u001b\"\n"
+    )
+    #expect(
+      String(decoding: output.human(time, .error, "", [("a", "")]), as: UTF8.self)
+        == "\(time) error streams.0:  a=\"\"\n")
+  }
+}
