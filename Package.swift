@@ -8,16 +8,13 @@ func library(_ name: String, path: String, _ dependencies: [Target.Dependency] =
   .target(name: name, dependencies: dependencies, path: path, swiftSettings: strict)
 }
 
-func executable(
-  _ name: String, path: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []
-) -> Target {
-  .executableTarget(
-    name: name, dependencies: dependencies, path: path, exclude: exclude, swiftSettings: strict)
+func executable(_ name: String, path: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .executableTarget(name: name, dependencies: dependencies, path: path, swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
   .testTarget(
-    name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+    name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
@@ -87,7 +84,7 @@ let package = Package(
     tests("SettingsTests", ["Settings"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
     tests("KitTests", ["Kit", "IPC", "Settings", logging]),
-    tests("IdentityTests", ["Identity", "Kit", "Settings"]),
+    tests("IdentityTests", ["Identity", "Kit", "Settings"], exclude: ["make_fixtures.py"]),
     tests("HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(
       "ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1, nioEmbedded]),
@@ -97,17 +94,3 @@ let package = Package(
     tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
   ]
 )
-
-// DEVELOPMENT ONLY (removed before the first commit): RIG_ONLY=IPCTests,Streams builds only these and what they need.
-if let only = Context.environment["RIG_ONLY"] {
-  var keep = Set<String>()
-  var queue = only.split(separator: ",").map(String.init)
-  while let name = queue.popLast() {
-    guard keep.insert(name).inserted, let target = package.targets.first(where: { $0.name == name }) else { continue }
-    for dependency in target.dependencies {
-      if case .byNameItem(let dependencyName, _) = dependency { queue.append(dependencyName) }
-    }
-  }
-  package.targets = package.targets.filter { keep.contains($0.name) }
-  package.products = package.products.filter { ($0 as? Product.Executable)?.targets.allSatisfy(keep.contains) ?? false }
-}

@@ -12,7 +12,9 @@ struct FaultCorruptionTests {
     "EVENT_RING_BYTES": String(ringBytes), "MAX_EVENT_BYTES": "4096", "WATCHDOG_S": "60",
   ]
 
-  @Test("Unread records that were overwritten: the writer is restarted, clients are told of the loss, delivery goes on")
+  @Test(
+    "Unread records that were overwritten: the writer is restarted, clients are told of the loss, delivery goes on"
+  )
   func unread() throws {
     try Gateway.run(Self.small) { gateway in
       let fleet = try ClientFleet(gateway, count: 20)
@@ -75,7 +77,9 @@ struct FaultCorruptionTests {
     }
   }
 
-  @Test("A damaged history, found by the next writer, doesn't keep the gateway from going on", arguments: ["data", "header"])
+  @Test(
+    "A damaged history, found by the next writer, doesn't keep the gateway from going on",
+    arguments: ["data", "header"])
   func history(place: String) throws {
     try Gateway.run(Self.small) { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("a"))
@@ -94,7 +98,9 @@ struct FaultCorruptionTests {
     }
   }
 
-  @Test("A damaged ring, found by the next reader, doesn't keep the gateway from going on", arguments: ["data", "header"])
+  @Test(
+    "A damaged ring, found by the next reader, doesn't keep the gateway from going on",
+    arguments: ["data", "header"])
   func nextReader(place: String) throws {
     try Gateway.run(Self.small) { gateway in
       try gateway.publish(CloudEvent.json("a"))
@@ -113,6 +119,33 @@ struct FaultCorruptionTests {
       for (_, client) in clients {
         _ = try client.events(until: "a")
       }
+    }
+  }
+
+  @Test("A connection worker whose ring is damaged is replaced; its clients come back and get what follows")
+  func ringOfConnections() throws {
+    try Gateway.run(Self.small) { gateway in
+      let fleet = try ClientFleet(gateway, count: 20)
+      let workers = gateway.workers(.connections)
+      // While one stands still the other takes all submissions.
+      try workers[1].freeze()
+      for number in 0..<10 {
+        let answer = try gateway.inbound(
+          "POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: NumberedEvents.json(number))
+        #expect(answer.status == 202)
+      }
+      try TamperedRing("events.connections.0", heldBy: workers[0])
+        .scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      workers[1].thaw()
+      try fleet.pump("those that stay are told of the loss") { $0.lossesTold > 0 }
+      try gateway.awaitReplacement(of: workers[0], kind: .connections, count: 2)
+      let replaced = ["worker": "connections.0", "reason": "corrupt_ring"]
+      #expect(try gateway.metric(Self.restarts, replaced) == 1)
+      #expect(try gateway.metric(Self.restarts) == 1)
+      try fleet.pump("everybody is back") { $0.lost.isEmpty }
+      for number in 10..<20 { try gateway.publish(NumberedEvents.json(number)) }
+      try fleet.pump(throughNumber: 20)
+      #expect(fleet.accounts.allSatisfy { $0.repeated == 0 && $0.missing <= 10 }, "\(fleet.flaws)")
     }
   }
 }

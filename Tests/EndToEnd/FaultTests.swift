@@ -88,7 +88,8 @@ struct FaultTests {
     }
   }
 
-  @Test("A connection worker that stands still for less than its watchdog time loses nothing and is left alone")
+  @Test(
+    "A connection worker that stands still for less than its watchdog time loses nothing and is left alone")
   func held() throws {
     try Gateway.run(["WATCHDOG_S": "60"]) { gateway in
       let fleet = try ClientFleet(gateway, count: 50)
@@ -108,7 +109,8 @@ struct FaultTests {
     }
   }
 
-  @Test("A full ring is answered 503 with retry-after; what was accepted arrives once when there is room again")
+  @Test(
+    "A full ring is answered 503 with retry-after; what was accepted arrives once when there is room again")
   func ringFull() throws {
     let tiny = ["EVENT_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096", "WATCHDOG_S": "3600"]
     try Gateway.run(tiny) { gateway in

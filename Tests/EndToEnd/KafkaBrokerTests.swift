@@ -8,7 +8,8 @@ struct KafkaBrokerTests {
   private static let rate = 200
   private static let connected = "rig_kafka_connected"
 
-  @Test("A gateway started before its broker serves, says what is missing, and reads when the broker is there")
+  @Test(
+    "A gateway started before its broker serves, says what is missing, and reads when the broker is there")
   func brokerLater() throws {
     try KafkaBroker.run { broker in
       try broker.stop()
@@ -82,7 +83,8 @@ struct KafkaBrokerTests {
     }
   }
 
-  @Test("Brokers that drop all connections under load and come back, fast and slow: every record once, in order")
+  @Test(
+    "Brokers that drop all connections under load and come back, fast and slow: every record once, in order")
   func outages() throws {
     try DevBroker.run(brokers: 2) { broker in
       try Gateway.run(Gateway.kafka(broker.address)) { gateway in

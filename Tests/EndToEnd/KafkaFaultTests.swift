@@ -10,30 +10,47 @@ struct KafkaFaultTests {
   private static let rate = 200
   private static let manyClients = 1_000
 
-  /// A gateway that reads a broker's topic to `count` clients. `body` gets what writes one record.
+  /// What the tests publish with.
+  private struct Source {
+    let broker: KafkaBroker
+    let producer: KafkaProducer
+
+    /// Publishes the first event and waits until the broker has it.
+    func first() throws {
+      try broker.publish([NumberedEvents.json(0)])
+    }
+
+    /// kcat sends what it is given in lumps of some kilobytes, about 25 events.
+    func write(_ number: Int) throws {
+      try producer.write(NumberedEvents.json(number) + "\n")
+    }
+  }
+
+  /// A gateway that reads a broker's topic to `count` clients.
   private static func run(
     clients count: Int, _ settings: [String: String] = [:],
-    _ body: (Gateway, ClientFleet, _ write: (Int) throws -> Void, _ end: () throws -> Void) throws -> Void
+    _ body: (Gateway, ClientFleet, Source) throws -> Void
   ) throws {
     try KafkaBroker.run { broker in
       try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
         try gateway.awaitReading()
         let fleet = try ClientFleet(gateway, count: count)
-        let producer = try broker.producer()
-        try body(gateway, fleet, { try producer.write(NumberedEvents.json($0) + "\n") }, producer.finish)
+        try body(gateway, fleet, Source(broker: broker, producer: try broker.producer()))
       }
     }
   }
 
-  @Test("Kill -9 of the streams worker while 1,000 clients listen: no event is missing at any, none comes twice")
+  @Test(
+    "Kill -9 of the streams worker while 1,000 clients listen: no event is missing at any, none comes twice")
   func streamsKilled() throws {
-    try Self.run(clients: Self.manyClients) { gateway, fleet, write, end in
+    try Self.run(clients: Self.manyClients) { gateway, fleet, source in
       let kill = {
         // It may be on its way back from the last time.
         if let victim = gateway.workers(.streams).first { victim.signal(SIGKILL) }
       }
-      try fleet.pump(publishing: 0..<300, perSecond: Self.rate, faults: [80: kill, 180: kill, 260: kill], write)
-      try end()
+      try fleet.pump(
+        publishing: 0..<300, perSecond: Self.rate, faults: [80: kill, 180: kill, 260: kill], source.write)
+      try source.producer.finish()
       try fleet.pump(throughNumber: 300)
       #expect(fleet.flaws.isEmpty)
       #expect(fleet.reconnected.isEmpty && fleet.lost.isEmpty)
@@ -45,18 +62,20 @@ struct KafkaFaultTests {
     }
   }
 
-  @Test("Kill -9 of one of two connection workers while 1,000 clients listen: its clients resume, the others notice nothing")
+  @Test(
+    "Kill -9 of one of two connection workers while 1,000 clients listen: its clients resume, the others notice nothing"
+  )
   func connectionWorkerKilled() throws {
-    try Self.run(clients: Self.manyClients) { gateway, fleet, write, end in
+    try Self.run(clients: Self.manyClients) { gateway, fleet, source in
       let victim = try #require(gateway.workers(.connections).last)
       let itsClients = fleet.members(heldBy: victim)
       try #require(!itsClients.isEmpty && itsClients.count < fleet.count)
       // Everybody has a cursor to come back with.
-      try write(0)
+      try source.first()
       try fleet.pump(throughNumber: 1)
       let kill = [100: { victim.signal(SIGKILL) }]
-      try fleet.pump(publishing: 1..<300, perSecond: Self.rate, faults: kill, write)
-      try end()
+      try fleet.pump(publishing: 1..<300, perSecond: Self.rate, faults: kill, source.write)
+      try source.producer.finish()
       try fleet.pump(throughNumber: 300)
       #expect(Set(fleet.reconnected) == itsClients)
       #expect(fleet.flaws.isEmpty)
@@ -69,16 +88,18 @@ struct KafkaFaultTests {
 
   @Test("Every worker in turn is killed under load: still every event once")
   func everybodyKilled() throws {
-    try Self.run(clients: 50, ["RESTART_INTENSITY": "100"]) { gateway, fleet, write, end in
-      try write(0)
+    try Self.run(clients: 50, ["RESTART_INTENSITY": "100"]) { gateway, fleet, source in
+      try source.first()
       try fleet.pump(throughNumber: 1)
-      let order: [WorkerKind] = [.streams, .connections, .control, .connections, .streams, .control, .connections]
+      let order: [WorkerKind] = [
+        .streams, .connections, .control, .connections, .streams, .control, .connections,
+      ]
       var faults: [Int: () throws -> Void] = [:]
       for (place, kind) in order.enumerated() {
         faults[40 + 50 * place] = { gateway.workers(kind).first?.signal(SIGKILL) }
       }
-      try fleet.pump(publishing: 1..<450, perSecond: Self.rate, faults: faults, write)
-      try end()
+      try fleet.pump(publishing: 1..<450, perSecond: Self.rate, faults: faults, source.write)
+      try source.producer.finish()
       try fleet.pump(throughNumber: 450)
       #expect(fleet.flaws.isEmpty)
       #expect(fleet.lossesTold == 0)

@@ -35,7 +35,8 @@ struct KafkaRestartTests {
     }
   }
 
-  @Test("Stopped by TERM and started again: what was published meanwhile arrives, what had arrived doesn't again")
+  @Test(
+    "Stopped by TERM and started again: what was published meanwhile arrives, what had arrived doesn't again")
   func stopped() throws {
     try KafkaBroker.run { broker in
       try Gateway.run(Gateway.kafka(broker.address)) { gateway in
@@ -54,7 +55,9 @@ struct KafkaRestartTests {
     }
   }
 
-  @Test("Killed with all its workers and started again: nothing is lost, and what was committed doesn't come again")
+  @Test(
+    "Killed with all its workers and started again: nothing is lost, and what was committed doesn't come again"
+  )
   func killed() throws {
     try KafkaBroker.run { broker in
       var committed = 0
@@ -75,14 +78,17 @@ struct KafkaRestartTests {
         let first = try #require(try Self.number(client))
         // The commit may have come between two of the ten records.
         #expect(first <= 15)
-        #expect(first >= 1, "everything comes again although \(committed) were delivered and a commit was made")
+        #expect(
+          first >= 1, "everything comes again although \(committed) were delivered and a commit was made")
         try Self.expect(first + 1..<20, at: client)
         #expect(try gateway.startOfReading().offset == first)
       }
     }
   }
 
-  @Test("Offsets wait for the slowest connection worker: a gateway killed then reads again what that one had not passed")
+  @Test(
+    "Offsets wait for the slowest connection worker: a gateway killed then reads again what that one had not passed"
+  )
   func slowWorker() throws {
     try KafkaBroker.run { broker in
       try Gateway.run(Gateway.kafka(broker.address, ["WATCHDOG_S": "3600"])) { gateway in
@@ -122,7 +128,8 @@ struct KafkaRestartTests {
     var seen = 0
     try eventually("the streams worker has ticked") {
       let parts = try gateway.management("GET", "/readyz").json["parts"]?.array
-      guard case .number(let age)? = parts?.first(where: { $0["name"] == "streams" })?["heartbeatAgeSeconds"] else {
+      guard case .number(let age)? = parts?.first(where: { $0["name"] == "streams" })?["heartbeatAgeSeconds"]
+      else {
         return false
       }
       if age < last { seen += 1 }

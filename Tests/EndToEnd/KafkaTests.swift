@@ -67,12 +67,15 @@ struct KafkaTests {
     }
   }
 
-  @Test("A plain addressed object is taken, and is delivered to nobody by type; an addressed CloudEvent neither")
+  @Test(
+    "A plain addressed object is taken, and is delivered to nobody by type; an addressed CloudEvent neither")
   func addressed() throws {
     try KafkaBroker.run { broker in
       try Gateway.run(Gateway.kafka(broker.address)) { gateway in
         try gateway.awaitReading()
-        let clients = try ["*", "message", "greeting"].map { try SSEClient.open(gateway, Subscriptions.to($0, "end")) }
+        let clients = try ["*", "message", "greeting"].map {
+          try SSEClient.open(gateway, Subscriptions.to($0, "end"))
+        }
         try broker.publish([
           #"{"user":"alice","text":"hello"}"#, #"{"user":["alice","bob"],"text":"hello"}"#,
           CloudEvent.json("greeting", extra: #""user":"alice""#), CloudEvent.json("end"),
@@ -92,7 +95,8 @@ struct KafkaTests {
       let poison = [
         "no JSON", "{", "[]", "7", #"{"neither":"addressed","nor":"an event"}"#,
         #"{"specversion":"1.0","type":"","source":"/","id":"1"}"#, #"{"specversion":"1.0","type":"a"}"#,
-        String(repeating: "[", count: 10_000), #"{"specversion":"1.0","type":"a\u0000b","source":"/","id":7}"#,
+        String(repeating: "[", count: 10_000),
+        #"{"specversion":"1.0","type":"a\u0000b","source":"/","id":7}"#,
       ]
       try Gateway.run(Gateway.kafka(broker.address)) { gateway in
         try gateway.awaitReading()
@@ -111,7 +115,9 @@ struct KafkaTests {
         #expect(line["offset"] == "1")
         #expect(line["reason"]?.string?.isEmpty == false)
         // Skipped records hold no commit back.
-        try eventually("the lag is gone") { try gateway.metric("rig_kafka_consumer_lag", ["topic": "rig"]) == 0 }
+        try eventually("the lag is gone") {
+          try gateway.metric("rig_kafka_consumer_lag", ["topic": "rig"]) == 0
+        }
         try gateway.awaitCommitted()
         #expect(try gateway.metric("rig_worker_restarts_total") == 0)
       }
@@ -126,7 +132,9 @@ struct KafkaTests {
         try gateway.awaitReading()
         let began = Deadline.now
         try broker.publish((0..<count).map { "poison \($0)" })
-        try eventually("all of it is counted") { try gateway.metric(Self.failed, Self.labels) == Double(count) }
+        try eventually("all of it is counted") {
+          try gateway.metric(Self.failed, Self.labels) == Double(count)
+        }
         let seconds = Int((Deadline.now - began) / 1_000_000_000)
         #expect(gateway.logged("a record is no event and is skipped").count <= seconds + 2)
       }

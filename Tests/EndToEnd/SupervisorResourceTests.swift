@@ -22,7 +22,9 @@ struct SupervisorResourceTests {
   }
 
   private func expectOwnDescriptorsOnly(_ gateway: Gateway) throws {
-    let pages: Set = ["status-supervisor", "status-control", "status-streams", "status-connections.0", "status-connections.1"]
+    let pages: Set = [
+      "status-supervisor", "status-control", "status-streams", "status-connections.0", "status-connections.1",
+    ]
     let requests: Set = ["requests.connections.0", "requests.connections.1"]
     let ofConnections: Set = ["events.connections.0", "events.connections.1"]
     let allowed: [WorkerKind: Set<String>] = [
@@ -37,7 +39,9 @@ struct SupervisorResourceTests {
         #expect(!links.values.contains { $0.contains("pidfd") }, "\(worker.name): \(links)")
         #expect(worker.listens(on: gateway.inboundPort) == (kind == .connections), "\(worker.name)")
         #expect(worker.listens(on: gateway.managementPort) == (kind == .control), "\(worker.name)")
-        let foreign = worker.memories.subtracting(try #require(allowed[kind])).filter { !$0.hasPrefix("manifest") }
+        let foreign = worker.memories.subtracting(try #require(allowed[kind])).filter {
+          !$0.hasPrefix("manifest")
+        }
         #expect(foreign.isEmpty, "\(worker.name) holds \(foreign)")
         // The event loop has one, the acceptor of the shared socket another; the streams worker polls.
         let loops = links.values.count { $0.contains("[eventpoll]") }

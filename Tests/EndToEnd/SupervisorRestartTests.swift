@@ -8,7 +8,8 @@ import Testing
 struct SupervisorRestartTests {
   private static let restarts = "rig_worker_restarts_total"
 
-  @Test("A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
+  @Test(
+    "A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
   func replaced(kind: WorkerKind) throws {
     try Gateway.run(["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"]) { gateway in
       let before = gateway.process.tree()
@@ -45,7 +46,8 @@ struct SupervisorRestartTests {
   @Test("More restarts than allowed end the gateway: everything is stopped in order, exit status 75")
   func givesUp() throws {
     let settings = [
-      "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "RESTART_INTENSITY": "2", "RESTART_PERIOD_S": "3600",
+      "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "RESTART_INTENSITY": "2",
+      "RESTART_PERIOD_S": "3600",
     ]
     try Gateway.run(settings) { gateway in
       for _ in 0..<2 {

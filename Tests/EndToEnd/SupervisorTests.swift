@@ -114,7 +114,9 @@ struct SupervisorTests {
     }
   }
 
-  @Test("A missing worker executable is named before anything is opened: exit status 72", arguments: WorkerKind.allCases)
+  @Test(
+    "A missing worker executable is named before anything is opened: exit status 72",
+    arguments: WorkerKind.allCases)
   func missingExecutable(kind: WorkerKind) throws {
     let installation = try Installation()
     try installation.remove(kind.rawValue)

@@ -115,11 +115,10 @@ struct StandardVectorTests {
   }
 
   @Test(
-    "a signature with its last bits changed is wrong",
+    "a signature with its first character changed is wrong",
     arguments: [rfc7519, rfc7515RSA, rfc7515P256, rfc7515P521, rfc7520P521, rfc7520HMAC, rfc8037])
   func changed(vector: Vector) throws {
-    let swapped = vector.signature.replacing("A", with: "B", maxReplacements: 1)
-    let other = swapped == vector.signature ? vector.signature.replacing("s0", with: "t0") : swapped
+    let other = (vector.signature.hasPrefix("B") ? "C" : "B") + vector.signature.dropFirst()
     #expect(refusal("\(vector.signed).\(other)", try Self.verifier(vector)) == .wrongSignature)
   }
 }

@@ -325,9 +325,9 @@ struct ClaimTests {
 
   @Test("thousands of claims cost no square of time and are found")
   func manyClaims() throws {
-    let claims = "{\((0..<4_000).map { #""k\#($0)":\#($0)"# }.joined(separator: ","))}"
+    let claims = "{\((0..<3_500).map { #""k\#($0)":\#($0)"# }.joined(separator: ","))}"
     #expect(claims.utf8.count < 49_000)
-    #expect(try verify(String(claims)).value(at: ["k3999"]) == .integer(3_999))
+    #expect(try verify(String(claims)).value(at: ["k3499"]) == .integer(3_499))
   }
 
   @Test("values at pointers are what extractors need")

@@ -63,12 +63,19 @@ final class Gateway {
     }
   }
 
-  /// Waits until `/readyz` answers 200, and so every worker serves.
+  /// Waits until `/readyz` answers 200, and so every worker serves, and the supervisor has taken note of it.
   func waitUntilReady() throws {
     try eventually("the gateway is ready") {
       if let ending = process.endingIfEnded() { throw TestFailure("the gateway ended: \(ending)") }
-      return (try? management("GET", "/readyz"))?.status == 200
+      return (try? management("GET", "/readyz"))?.status == 200 && supervisorKnowsAllWorkers
     }
+  }
+
+  /// A worker serves a moment before the supervisor has seen that: if it ended then, its start would have failed.
+  private var supervisorKnowsAllWorkers: Bool {
+    guard let text = try? management("GET", "/metrics").text else { return false }
+    let lines = text.split(separator: "\n").filter { $0.hasPrefix("rig_worker_up{") }
+    return !lines.isEmpty && lines.allSatisfy { $0.hasSuffix(" 1") }
   }
 
   /// Everything the gateway has logged.

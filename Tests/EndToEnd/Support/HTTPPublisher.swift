@@ -16,7 +16,8 @@ final class HTTPPublisher {
   /// One attempt. nil: no answer.
   func attempt(_ event: String) -> HTTPAnswer? {
     do {
-      let answer = try connected().send("POST", "/v3/messages", headers: [CloudEvent.contentType], body: event)
+      let answer = try connected().send(
+        "POST", "/v3/messages", headers: [CloudEvent.contentType], body: event)
       if answer.status != 202 { refusals.append(answer) }
       return answer
     } catch {

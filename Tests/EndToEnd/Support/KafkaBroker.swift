@@ -57,7 +57,8 @@ final class KafkaBroker {
   /// Ends the broker in order, its data written.
   func stop() throws {
     for member in process.tree() { Glibc.kill(member.pid, SIGTERM) }
-    _ = try process.wait()
+    // The first of them is a wrapper, which ends before the server has written everything.
+    try eventually("the broker has ended") { process.tree().isEmpty }
     try process.killTree()
   }
 

@@ -16,7 +16,8 @@ struct TamperedRing: ~Copyable {
   }
 
   private static func open(_ name: String, _ worker: RunningProcess) throws -> CInt {
-    guard let number = worker.descriptors.first(where: { $0.value.hasPrefix("/memfd:rig-\(name) ") })?.key else {
+    guard let number = worker.descriptors.first(where: { $0.value.hasPrefix("/memfd:rig-\(name) ") })?.key
+    else {
       throw TestFailure("\(worker.name) holds no ring \(name): \(worker.descriptors)")
     }
     let descriptor = Glibc.open("/proc/\(worker.pid)/fd/\(number)", O_RDWR | O_CLOEXEC)

@@ -52,8 +52,8 @@ final class PublicKey: @unchecked Sendable {
     }
     guard let n, let e else { throw .library("BN_bin2bn") }
     let key = try Self.build("RSA") { builder in
-      OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n) == 1
-        && OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, e) == 1
+      OSSL_PARAM_BLD_push_BN(builder, rig_param_rsa_n(), n) == 1
+        && OSSL_PARAM_BLD_push_BN(builder, rig_param_rsa_e(), e) == 1
     }
     try self.init(adopting: key)
   }
@@ -69,9 +69,15 @@ final class PublicKey: @unchecked Sendable {
     }
     let uncompressed: UInt8 = 4
     let point = [uncompressed] + x + y
-    let key = try Self.build("EC") { builder in
-      OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, group, 0) == 1
-        && OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, point, point.count) == 1
+    // The builder keeps pointers: both have to stay where they are until the key is made.
+    let key = try Array(group.utf8CString).withUnsafeBufferPointer { (group) throws(KeyProblem) in
+      try point.withUnsafeBufferPointer { (point) throws(KeyProblem) in
+        try Self.build("EC") { builder in
+          OSSL_PARAM_BLD_push_utf8_string(builder, rig_param_ec_group(), group.baseAddress, 0) == 1
+            && OSSL_PARAM_BLD_push_octet_string(builder, rig_param_ec_point(), point.baseAddress, point.count)
+              == 1
+        }
+      }
     }
     try self.init(adopting: key)
   }

@@ -31,7 +31,7 @@ final class HMACCheck: SignatureCheck {
     var name = Array(digest.rawValue.utf8CString)
     let isReady = name.withUnsafeMutableBufferPointer { name in
       let parameters = [
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.baseAddress, 0),
+        OSSL_PARAM_construct_utf8_string(rig_param_mac_digest(), name.baseAddress, 0),
         OSSL_PARAM_construct_end(),
       ]
       return EVP_MAC_init(context, secret, secret.count, parameters) == 1

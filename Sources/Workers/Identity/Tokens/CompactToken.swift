@@ -5,6 +5,7 @@
 //
 // Keys and addresses of keys that a header brings along (jwk, jku, x5c, x5u) are never looked at.
 
+import Glibc
 import Kit
 
 /// The parts of a token, over the caller's bytes.
@@ -22,9 +23,8 @@ struct CompactToken {
   /// Takes `token` apart. Valid as long as its bytes.
   init(_ token: UnsafeRawBufferPointer, allowed: [SignatureAlgorithm]) throws(TokenError) {
     guard token.count <= Self.maximumBytes else { throw .tooLong(bytes: token.count) }
-    let dot = UInt8(ascii: ".")
-    guard let first = token.firstIndex(of: dot), let second = token[(first + 1)...].firstIndex(of: dot),
-      !token[(second + 1)...].contains(dot)
+    guard let first = Self.dot(in: token, from: 0), let second = Self.dot(in: token, from: first + 1),
+      Self.dot(in: token, from: second + 1) == nil
     else { throw .malformed("expected three parts with dots between them") }
     guard let header = StrictBase64URL.decode(UnsafeRawBufferPointer(rebasing: token[..<first])) else {
       throw .malformed("its header is no base64url")
@@ -51,6 +51,13 @@ struct CompactToken {
     } catch {
       throw .malformed("its claims: \(error)")
     }
+  }
+
+  private static func dot(in token: UnsafeRawBufferPointer, from start: Int) -> Int? {
+    guard let base = token.baseAddress, start < token.count,
+      let found = memchr(base + start, CInt(UInt8(ascii: ".")), token.count - start)
+    else { return nil }
+    return UnsafeRawPointer(found) - base
   }
 
   private static func header(

@@ -3,6 +3,7 @@
 //
 // One pass over the text; no tree is built.
 
+import Glibc
 import Kit
 
 /// Where the members of an object are. Holds no bytes: whoever asks brings the text along.
@@ -39,9 +40,8 @@ struct ObjectIndex: Sendable {
     return name.withUTF8 { wanted in
       members.first { member in
         guard !member.hasEscapes else { return Self.decodedName(bytes, member.name).elementsEqual(wanted) }
-        return member.name.count == wanted.count
-          && UnsafeRawBufferPointer(rebasing: bytes[member.name]).elementsEqual(
-            UnsafeRawBufferPointer(wanted))
+        return Self.areEqual(
+          UnsafeRawBufferPointer(rebasing: bytes[member.name]), UnsafeRawBufferPointer(wanted))
       }?.value
     }
   }
@@ -52,6 +52,13 @@ struct ObjectIndex: Sendable {
     var scanner = JSONScanner(bytes, in: range)
     guard let text = try? scanner.string() else { return nil }
     return scanner.decoded(text)
+  }
+
+  fileprivate static func areEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
+    guard a.count == b.count, let start = a.baseAddress, let other = b.baseAddress else {
+      return a.isEmpty && b.isEmpty
+    }
+    return memcmp(start, other, a.count) == 0
   }
 
   private static func decodedName(_ bytes: UnsafeRawBufferPointer, _ name: Range<Int>) -> [UInt8] {
@@ -112,9 +119,9 @@ private struct NameCheck {
 
   private static func areEqual(_ a: JSONScanner.Text, _ b: JSONScanner.Text, _ scanner: JSONScanner) -> Bool {
     guard !a.hasEscapes, !b.hasEscapes else { return decoded(a, scanner) == decoded(b, scanner) }
-    return a.range.count == b.range.count
-      && UnsafeRawBufferPointer(rebasing: scanner.bytes[a.range])
-        .elementsEqual(UnsafeRawBufferPointer(rebasing: scanner.bytes[b.range]))
+    return ObjectIndex.areEqual(
+      UnsafeRawBufferPointer(rebasing: scanner.bytes[a.range]),
+      UnsafeRawBufferPointer(rebasing: scanner.bytes[b.range]))
   }
 
   private static func decoded(_ name: JSONScanner.Text, _ scanner: JSONScanner) -> [UInt8] {
