@@ -85,9 +85,11 @@ let package = Package(
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
     tests("KitTests", ["Kit", "IPC", "Settings", logging]),
     tests("IdentityTests", ["Identity", "Kit", "Settings"], exclude: ["make_fixtures.py"]),
-    tests("HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(
-      "ConnectionsTests", ["Connections", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+    tests(
+      "ConnectionsTests",
+      ["Connections", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),

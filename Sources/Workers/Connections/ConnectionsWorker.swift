@@ -61,7 +61,8 @@ final class ConnectionsWorker: @unchecked Sendable {
   /// The future is fulfilled when the worker has stopped.
   private func start() -> EventLoopFuture<Void> {
     do {
-      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number) }
+      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
+      }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in hub.scheduleTurn() }
       server.onAcceptFailure = { [unowned self] reason in fail(reason) }
       try server.start()

@@ -15,7 +15,8 @@ struct WorkerParts {
     let hub = try Self.hub(context, peers: peers, loop: loop)
     let events = EventsRoute(
       hub: hub,
-      intake: EventIntake(settings: context.settings, writer: try context.eventWriter(), status: context.status))
+      intake: EventIntake(
+        settings: context.settings, writer: try context.eventWriter(), status: context.status))
     let admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
@@ -46,7 +47,8 @@ struct WorkerParts {
       HubParts(
         slot: manifest.slot, generation: generation, settings: context.settings,
         tokens: try TokenCipher(key: manifest.tokenKey),
-        events: EventRings(try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
+        events: EventRings(
+          try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
         exchange: try RequestExchange(
           grants: manifest.requests, peers: peers, slot: manifest.slot, status: status),
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,

@@ -36,7 +36,7 @@ struct SmallList<Element> {
   }
 
   /// Visits all elements.
-  func forEach(_ body: (Element) -> Void) {
+  func visitAll(_ body: (Element) -> Void) {
     guard let first else { return }
     body(first)
     for element in others { body(element) }

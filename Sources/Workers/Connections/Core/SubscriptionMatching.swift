@@ -88,7 +88,7 @@ struct SubscriptionMatcher {
   private mutating func take(
     _ users: borrowing SmallList<ConditionTable.User>, _ connections: inout [ConnectionIndex]
   ) {
-    users.forEach { user in
+    users.visitAll { user in
       visited &+= 1
       audiences.take(user.set, into: &connections)
     }

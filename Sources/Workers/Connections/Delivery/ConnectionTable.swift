@@ -67,7 +67,9 @@ struct ConnectionTable {
   /// The connection with this serial, if it is still open.
   func find(serial: UInt64) -> Connection? {
     let index = Int(serial & (1 << Self.indexBits - 1))
-    guard index < connections.count, let found = connections[index], found.serial == serial else { return nil }
+    guard index < connections.count, let found = connections[index], found.serial == serial else {
+      return nil
+    }
     return found
   }
 

@@ -143,7 +143,9 @@ final class Delivery {
   }
 
   private func withBuffers(
-    _ body: (_ sse: UnsafeRawBufferPointer, _ webSocket: UnsafeRawBufferPointer, _ withCursor: UnsafeRawBufferPointer)
+    _ body: (
+      _ sse: UnsafeRawBufferPointer, _ webSocket: UnsafeRawBufferPointer, _ withCursor: UnsafeRawBufferPointer
+    )
       -> Void
   ) {
     encodings.buffer(.serverSentEvents).bytes.withUnsafeBytes { sse in

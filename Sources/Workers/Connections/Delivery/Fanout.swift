@@ -58,7 +58,8 @@ struct Fanout {
     } else {
       let slot = slots[index]
       spill.append(Spill(start: slot.start, end: slot.end, previous: slot.chain))
-      slots[index] = Slot(turn: turn, start: start, end: end, chain: Int32(truncatingIfNeeded: spill.count - 1))
+      slots[index] = Slot(
+        turn: turn, start: start, end: end, chain: Int32(truncatingIfNeeded: spill.count - 1))
     }
   }
 

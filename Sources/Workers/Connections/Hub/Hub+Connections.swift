@@ -105,7 +105,8 @@ extension Hub {
   private func setSubscriptions(serial: UInt64, json: [UInt8]) -> WorkerAnswer {
     do throws(SubscriptionError) {
       let parsed = try parseSubscriptions(json)
-      return setSubscriptions(serial: serial, parsed.subscriptions) ? WorkerAnswer(status: 204, text: "") : .gone
+      return setSubscriptions(serial: serial, parsed.subscriptions)
+        ? WorkerAnswer(status: 204, text: "") : .gone
     } catch {
       return WorkerAnswer(status: UInt16(clamping: error.status), text: error.detail)
     }
@@ -120,7 +121,8 @@ extension Hub {
       case .corrupt(let ring, let id, let reason):
         metrics.corruptRings?.add()
         environment.reportCorrupt(id)
-        log.error("ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
+        log.error(
+          "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .reset(let ring):
         log.warning("ring \(ring) was reset: what was in it and not read is lost")
         for connection in table.all where !connection.isClosing {

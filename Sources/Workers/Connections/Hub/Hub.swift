@@ -121,7 +121,8 @@ final class Hub {
           events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
         }
       }
-      return records < TurnLimit.records && bytes < TurnLimit.bytes && delivery.pendingBytes < TurnLimit.sentBytes
+      return records < TurnLimit.records && bytes < TurnLimit.bytes
+        && delivery.pendingBytes < TurnLimit.sentBytes
     }
   }
 

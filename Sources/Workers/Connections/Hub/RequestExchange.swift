@@ -61,7 +61,9 @@ final class RequestExchange {
   }
 
   /// Sends a question to `target`.
-  func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker) -> Asked {
+  func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker)
+    -> Asked
+  {
     guard let writer, Int(target) < workers else { return .noSuchWorker }
     // Whoever is asked from here on is asked of the worker that lives now.
     noteRestart(of: Int(target))
@@ -69,7 +71,8 @@ final class RequestExchange {
     let request = WorkerRequest(target: target, correlation: correlation, message: message)
     if send(request) { return .waiting(correlation: correlation) }
     pending.cancel(correlation)
-    return request.encodedLength > writer.maximumPayload ? .tooLarge(limitBytes: writer.maximumPayload) : .busy
+    return request.encodedLength > writer.maximumPayload
+      ? .tooLarge(limitBytes: writer.maximumPayload) : .busy
   }
 
   /// The asker's client has gone: the poll it asked for needs no answer.
@@ -94,7 +97,8 @@ final class RequestExchange {
   func serve(_ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void) {
     while let request = unsent.first, send(request) { unsent.removeFirst() }
     _ = rings.read { ring, record in
-      guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot) else {
+      guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot)
+      else {
         return true
       }
       guard let request = WorkerRequest(record.bytes) else {
@@ -102,7 +106,8 @@ final class RequestExchange {
         return true
       }
       if case .answer(let answer) = request.message {
-        if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring)) {
+        if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring))
+        {
           asker(whole)
         }
       } else {

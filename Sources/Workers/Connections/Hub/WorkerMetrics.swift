@@ -6,7 +6,8 @@ import Kit
 final class WorkerMetrics {
   /// Upper bounds of the delivery latency: from a fast machine's best to what a person notices.
   private static let latencyBoundsNs: [UInt64] = [
-    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000, 1_000_000_000,
+    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000,
+    1_000_000_000,
     10_000_000_000,
   ]
 

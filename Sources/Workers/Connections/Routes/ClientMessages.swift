@@ -21,7 +21,8 @@ final class ClientMessages: WebSocketApplication {
   func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
     hub.clock.refresh()
     guard isText else {
-      return refuse(connection, nil, EventError("binary message, expected a CloudEvent as JSON in a text message"))
+      return refuse(
+        connection, nil, EventError("binary message, expected a CloudEvent as JSON in a text message"))
     }
     let read = message.withUnsafeBytes { bytes in
       Result { () throws(EventError) in try Envelope(bytes) }

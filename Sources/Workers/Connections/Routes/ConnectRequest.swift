@@ -17,7 +17,9 @@ struct ConnectRequest {
   /// - Throws: the answer for a request that can't be granted.
   init(
     _ request: HTTPRequest,
-    parse: (UnsafeRawBufferPointer) throws(SubscriptionError) -> (subscriptions: [Subscription], warnings: [String])
+    parse: (UnsafeRawBufferPointer) throws(SubscriptionError) -> (
+      subscriptions: [Subscription], warnings: [String]
+    )
   ) throws(RefusedRequest) {
     let query = request.query
     try Self.checkIdentity(request, query)
@@ -46,9 +48,11 @@ struct ConnectRequest {
     _ request: HTTPRequest, _ query: [(name: String, value: String)]
   ) throws(RefusedRequest) {
     let given =
-      value("jwt", query) != nil ? "query parameter jwt" : request.header("authorization").map { _ in "header authorization" }
+      value("jwt", query) != nil
+      ? "query parameter jwt" : request.header("authorization").map { _ in "header authorization" }
     if let given {
-      throw RefusedRequest(status: 401, detail: "\(given): the token can't be verified, no key for tokens is configured")
+      throw RefusedRequest(
+        status: 401, detail: "\(given): the token can't be verified, no key for tokens is configured")
     }
     for name in ["users[]", "roles[]"] where query.contains(where: { $0.name == name }) {
       throw RefusedRequest(

@@ -80,7 +80,8 @@ final class FrontRoutes: Responder {
     case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
     case .sse: streams.sse(request)
     case .webSocket: streams.webSocket(request)
-    case .longPolling where request.method == .HEAD: .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
+    case .longPolling where request.method == .HEAD:
+      .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
     case .longPolling: longPolling.respond(request, on: loop)
     case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
     case .events: .response(events.respond(request))
@@ -103,7 +104,8 @@ final class FrontRoutes: Responder {
     }
     guard path.hasPrefix(Self.connection) else { return nil }
     let parts = path.dropFirst(Self.connection.count).split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count == 3, ["sse", "ws", "longpolling"].contains(parts[0]), parts[2] == "subscriptions" else {
+    guard parts.count == 3, ["sse", "ws", "longpolling"].contains(parts[0]), parts[2] == "subscriptions"
+    else {
       return nil
     }
     return .subscriptions(token: String(parts[1]))

@@ -37,10 +37,12 @@ final class LongPollRoute {
     let query = request.query
     let lastEventID =
       ConnectRequest.value("last_event_id", query) ?? Cookies.value("last_event_id", request.headers)
-    let text = ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
+    let text =
+      ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
     guard let token = text.flatMap(hub.tokens.open) else { return .response(open(request, lastEventID)) }
     guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, loop) }
-    guard let connection = hub.table.find(serial: token.serial) as? LongPollConnection, !connection.isClosing else {
+    guard let connection = hub.table.find(serial: token.serial) as? LongPollConnection, !connection.isClosing
+    else {
       return .response(open(request, lastEventID))
     }
     return poll(connection, lastEventID, loop)
@@ -84,7 +86,8 @@ final class LongPollRoute {
     case .busy:
       promise.succeed(
         .unavailable(
-          retryAfterSeconds: Self.busyRetrySeconds, "worker \(token.slot), which holds the session, is too busy"))
+          retryAfterSeconds: Self.busyRetrySeconds,
+          "worker \(token.slot), which holds the session, is too busy"))
     }
     return .later(promise.futureResult)
   }
@@ -97,13 +100,16 @@ final class LongPollRoute {
       let resumption = hub.resumption(lastEventID: lastEventID ?? wanted.lastEventID)
       var start = hub.events.own
       if case .plan(let plan) = resumption { start = plan.seen }
-      let connection = hub.table.insert(.longPolling, second: hub.clock.second) { [hub, limits] index, serial in
+      let connection = hub.table.insert(.longPolling, second: hub.clock.second) {
+        [hub, limits] index, serial in
         LongPollConnection(index: index, serial: serial, hub: hub, limits: limits, cursor: start)
       }
       // Always due: the session itself knows what time has brought.
       hub.table.deadlines[Int(connection.index)] = 1
       let initialEventID = connection.initialEventID
-      for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) { connection.say(event) }
+      for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
+        connection.say(event)
+      }
       hub.begin(connection, wanted.subscriptions, resumption)
       return Self.response(Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token)
     } catch {

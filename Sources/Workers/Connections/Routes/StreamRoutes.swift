@@ -63,9 +63,11 @@ final class StreamRoutes {
   func openWebSocket(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, greets: Bool = true) {
     guard let descriptor = Self.descriptor(channel) else { return channel.close(promise: nil) }
     let transport: Transport = wanted.lastEventID == nil ? .webSocket : .webSocketWithCursor
-    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub, application] index, serial in
+    let connection = hub.table.insert(transport, second: hub.clock.second) {
+      [hub, application] index, serial in
       WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor, application: application)
+        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
+        application: application)
     }
     var bytes = Array(head.utf8)
     if greets {
@@ -91,7 +93,8 @@ final class StreamRoutes {
   /// The channel's socket, with the options of a stream; nil if the channel has closed meanwhile.
   private static func descriptor(_ channel: Channel) -> CInt? {
     guard channel.isActive,
-      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self, { $0 })
+      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
+        of: CInt.self, { $0 })
     else { return nil }
     StreamOptions.apply(to: descriptor)
     return descriptor
@@ -112,6 +115,7 @@ final class StreamRoutes {
   /// Head of the answer that opens a WebSocket.
   static func switchingProtocols(accept: String, traceparent: String) -> String {
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n") + "\r\n"
+      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
+      + "\r\n"
   }
 }

@@ -26,7 +26,8 @@ final class SubscriptionsRoute {
       let parsed = try parse(request.body)
       try ConnectRequest.checkIdentity(request, request.query)
       guard let token = hub.tokens.open(text) else {
-        throw RefusedRequest(status: 400, detail: "the connection token in the path is none of this gateway's")
+        throw RefusedRequest(
+          status: 400, detail: "the connection token in the path is none of this gateway's")
       }
       if Int(token.slot) == hub.slot {
         hub.clock.refresh()
@@ -54,7 +55,8 @@ final class SubscriptionsRoute {
     case .busy:
       promise.succeed(
         .unavailable(
-          retryAfterSeconds: Self.busyRetrySeconds, "worker \(token.slot), which holds the connection, is too busy"))
+          retryAfterSeconds: Self.busyRetrySeconds,
+          "worker \(token.slot), which holds the connection, is too busy"))
     case .tooLarge(let limit):
       promise.succeed(.problem(.payloadTooLarge, "the subscriptions have more than \(limit) bytes"))
     }
@@ -76,8 +78,10 @@ final class SubscriptionsRoute {
 
   private static func checkMediaTypes(_ request: HTTPRequest) throws(RefusedRequest) {
     let accepted = request.headers[canonicalForm: "accept"].map { mediaType($0) }
-    guard accepted.isEmpty || accepted.contains(where: ["application/json", "application/*", "*/*"].contains) else {
-      throw RefusedRequest(status: 406, detail: "header accept excludes application/json, which answers are in")
+    guard accepted.isEmpty || accepted.contains(where: ["application/json", "application/*", "*/*"].contains)
+    else {
+      throw RefusedRequest(
+        status: 406, detail: "header accept excludes application/json, which answers are in")
     }
     guard let type = request.header("content-type") else {
       throw RefusedRequest(status: 415, detail: "header content-type is missing, expected application/json")
