@@ -2,7 +2,8 @@
 //
 // Throughput: the reader sleeps when it finds nothing, as a worker does; the writer turns in a loop when the ring is
 // full, because something must always be ready. Wake-up latency: the writer waits until the reader has declared itself
-// asleep, and puts the time into one record.
+// asleep, rests, and puts the time into one record; once with a writer that sleeps between records, as workers do, and
+// once with one that doesn't.
 
 import CLinux
 import Glibc
@@ -27,7 +28,9 @@ struct Benchmark {
   func run() throws {
     var throughput: [Throughput] = []
     for size in Self.sizes { throughput.append(try measureThroughput(size)) }
-    let report = BenchmarkReport(throughput: throughput, wakeUp: try measureWakeUp())
+    let report = BenchmarkReport(
+      throughput: throughput, wakeUp: try measureWakeUp(writerSleeps: true),
+      wakeUpByBusyWriter: try measureWakeUp(writerSleeps: false))
     print(json ? report.json : report.table)
   }
 
@@ -95,9 +98,9 @@ struct Benchmark {
     return sum
   }
 
-  private func measureWakeUp() throws -> WakeUp {
+  private func measureWakeUp(writerSleeps: Bool) throws -> WakeUp {
     let link = try BenchmarkLink()
-    let child = try link.spawn(["--samples", "\(samples)"])
+    let child = try link.spawn(["--samples", "\(samples)"] + (writerSleeps ? ["--sleeps"] : []))
     let reader = try RingReader(attaching: link.ring, slot: 0)
     var latencies: [UInt64] = []
     latencies.reserveCapacity(samples)

@@ -19,12 +19,14 @@ struct BenchmarkPeer {
   private let wake: [CInt]
   private let bytes: Int
   private let samples: Int
+  private let sleeps: Bool
 
   init(_ options: ToolOptions) throws(ToolError) {
     ring = try options.number("--ring")
     wake = try options.numbers("--wake")
     bytes = try options.number("--bytes", 64)
     samples = try options.number("--samples", 0)
+    sleeps = options.has("--sleeps")
   }
 
   func run() throws {
@@ -54,12 +56,22 @@ struct BenchmarkPeer {
     let inspector = try RingInspector(attaching: ring)
     for _ in 0..<samples {
       while try inspector.usage().readers.first?.isAsleep != true { try parent.require() }
-      let rested = Waiting.nanoseconds() + Self.restNanoseconds
-      while Waiting.nanoseconds() < rested {}
+      rest()
       _ = writer.append(type: 1, length: MemoryLayout<UInt64>.size) { payload in
         payload.storeBytes(of: Waiting.nanoseconds(), as: UInt64.self)
       }
       writer.publish()
+    }
+  }
+  /// A worker sleeps until its next event, which leaves its core to the reader that it wakes then; a writer that never
+  /// sleeps wakes its reader on another core, which on a virtual machine takes an interrupt by the hypervisor.
+  private func rest() {
+    if sleeps {
+      var time = timespec(tv_sec: 0, tv_nsec: Int(Self.restNanoseconds))
+      nanosleep(&time, nil)
+    } else {
+      let rested = Waiting.nanoseconds() + Self.restNanoseconds
+      while Waiting.nanoseconds() < rested {}
     }
   }
 }

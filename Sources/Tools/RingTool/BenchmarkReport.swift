@@ -32,7 +32,9 @@ struct WakeUp {
 
 struct BenchmarkReport {
   let throughput: [Throughput]
+  /// The writer sleeps between two records.
   let wakeUp: WakeUp
+  let wakeUpByBusyWriter: WakeUp
 
   var json: String {
     let entries = throughput.map {
@@ -42,10 +44,17 @@ struct BenchmarkReport {
       """
     }
     return """
-      {"throughput":[\(entries.joined(separator: ","))],"wakeUp":{"samples":\(wakeUp.samples),\
-      "medianMicroseconds":\(Self.rounded(wakeUp.medianMicroseconds, 1)),\
-      "p99Microseconds":\(Self.rounded(wakeUp.p99Microseconds, 1))}}
+      {"throughput":[\(entries.joined(separator: ","))],"wakeUp":\(Self.json(wakeUp)),\
+      "wakeUpByBusyWriter":\(Self.json(wakeUpByBusyWriter))}
       """
+  }
+
+  private static func json(_ wakeUp: WakeUp) -> String {
+    """
+    {"samples":\(wakeUp.samples),\
+    "medianMicroseconds":\(rounded(wakeUp.medianMicroseconds, 1)),\
+    "p99Microseconds":\(rounded(wakeUp.p99Microseconds, 1))}
+    """
   }
 
   var table: String {
@@ -58,11 +67,16 @@ struct BenchmarkReport {
     }
     return
       (rows + [
-        """
-        wake-up: median \(Self.rounded(wakeUp.medianMicroseconds, 1)) µs, \
-        p99 \(Self.rounded(wakeUp.p99Microseconds, 1)) µs (\(wakeUp.samples) samples)
-        """
+        "wake-up: " + Self.text(wakeUp),
+        "wake-up by a writer that never sleeps: " + Self.text(wakeUpByBusyWriter),
       ]).joined(separator: "\n")
+  }
+
+  private static func text(_ wakeUp: WakeUp) -> String {
+    """
+    median \(rounded(wakeUp.medianMicroseconds, 1)) µs, p99 \(rounded(wakeUp.p99Microseconds, 1)) µs \
+    (\(wakeUp.samples) samples)
+    """
   }
 
   private static func rounded(_ value: Double, _ digits: Int) -> String {

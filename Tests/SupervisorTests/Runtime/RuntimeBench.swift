@@ -6,7 +6,6 @@
 import CLinux
 import Foundation
 import Settings
-import Synchronization
 import Testing
 
 @testable import IPC
@@ -32,7 +31,7 @@ final class RuntimeBench: Sendable {
   let plan: GatewayPlan
   let directory: TestDirectory
   private let logFile: String
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// Starts a gateway and waits until its loop exists.
   init(
