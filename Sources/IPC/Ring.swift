@@ -28,26 +28,35 @@ public enum Ring {
         up to \(RingLayout.maximumCapacity)
         """)
     }
-    guard readers >= 1, readers <= maximumReaders else {
-      throw .invalid("ring \(name) has \(readers) readers, expected 1 to \(maximumReaders)")
-    }
+    try requireSlots(readers, "ring \(name)")
     let descriptor = try SharedMemory.create(name: name, bytes: RingLayout.headerBytes + capacity)
     let memory = try SharedMemory(
       mapping: descriptor.rawValue, writable: true, minimumBytes: RingLayout.headerBytes)
-    for slot in 0..<readers {
-      rig_store_relaxed(memory.base + RingLayout.reader(slot) + RingLayout.registeredOffset, 1)
-    }
+    register(memory, readers: readers)
     format(memory, epoch: 0, readers: readers)
     return descriptor
   }
 
+  private static func requireSlots(_ readers: Int, _ what: String) throws(IPCError) {
+    guard readers >= 1, readers <= maximumReaders else {
+      throw .invalid("\(what) has \(readers) readers, expected 1 to \(maximumReaders)")
+    }
+  }
+
+  private static func register(_ memory: SharedMemory, readers: Int) {
+    for slot in 0..<readers {
+      rig_store_relaxed(memory.base + RingLayout.reader(slot) + RingLayout.registeredOffset, 1)
+    }
+  }
+
   /// Formats `fd` in place under the next epoch, after its writer was killed for corruption. Sequences go on above
-  /// everything published before. Registrations stay. The next writer to attach wakes the readers; each is told
-  /// `.reset` once.
+  /// everything published before. The next writer to attach wakes the readers; each is told `.reset` once.
   ///
+  /// - Parameter readers: as at creation: the slots 0 ..< readers exist and are registered, whatever was written over
+  ///   these words. nil: slots and registrations stay as the segment states them.
   /// - Throws: `.corrupt` if not even the epoch can be read any more, or the epochs (1,023) are used up: then only
   ///   a new gateway helps.
-  public static func reset(_ fd: CInt) throws(IPCError) {
+  public static func reset(_ fd: CInt, readers: Int? = nil) throws(IPCError) {
     let memory = try SharedMemory(
       mapping: fd, writable: true, minimumBytes: RingLayout.headerBytes + RingLayout.minimumCapacity)
     let epoch = rig_load_acquire(memory.base + RingLayout.epochOffset)
@@ -55,8 +64,13 @@ public enum Ring {
     guard epoch == ~check, epoch < RingLayout.maximumEpoch else {
       throw .corrupt("ring epoch is \(epoch), its complement \(check): there is no next epoch")
     }
-    let stated = rig_load_relaxed(memory.base + RingLayout.readersOffset)
-    let readers = stated >= 1 && stated <= UInt64(maximumReaders) ? Int(stated) : maximumReaders
+    guard let readers else {
+      let stated = rig_load_relaxed(memory.base + RingLayout.readersOffset)
+      let slots = stated >= 1 && stated <= UInt64(maximumReaders) ? Int(stated) : maximumReaders
+      return format(memory, epoch: epoch + 1, readers: slots)
+    }
+    try requireSlots(readers, "ring to be reset")
+    register(memory, readers: readers)
     format(memory, epoch: epoch + 1, readers: readers)
   }
 

@@ -63,6 +63,8 @@ public final class RingWriter {
     state = .allocate(capacity: 1)
     state.initialize(to: initial)
     generation = rig_add_relaxed(segment.base + RingLayout.generationOffset, 1) &+ 1
+    // A predecessor killed just before it moved the tail has counted records that don't exist.
+    rig_store_relaxed(segment.base + RingLayout.publishedSequenceOffset, initial.sequence &- 1)
     self.wake.signalAll()
   }
 

@@ -78,6 +78,8 @@ public final class StatusPage: Sendable {
     state = .starting
     rig_store_relaxed(base + StatusLayout.pidOffset, UInt64(UInt32(bitPattern: pid)))
     beat()
+    // Whoever sees the new generation sees its heartbeat and state, and not its predecessor's.
+    rig_fence_release()
     _ = rig_add_relaxed(base + StatusLayout.generationOffset, 1)
   }
 

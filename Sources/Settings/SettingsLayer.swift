@@ -33,6 +33,7 @@ struct SettingsLayer {
     for entry in entries {
       guard let (position, isPath) = Self.lookUp(entry.name) else { continue }
       let key = SettingKey.all[position]
+      guard !saysNothing(entry.value, key, isPath: isPath) else { continue }
       if let earlier = given[position] {
         let message = "sets \(key.name) again, after \(earlier.place); expected one of them"
         mistakes.append(SettingsMistake(place: entry.place, message: message))
@@ -40,8 +41,7 @@ struct SettingsLayer {
       }
       given[position] = entry
       do throws(ValueProblems) {
-        guard let value = try value(of: entry, for: key, isPath: isPath) else { continue }
-        try key.assign(value, &settings)
+        try key.assign(isPath ? try content(ofFile: entry.value) : entry.value, &settings)
         if !key.isUsed {
           warnings.append("\(entry.place): \(key.name) is accepted, but has no effect in this release")
         }
@@ -58,20 +58,18 @@ struct SettingsLayer {
     return SettingKey.byName[String(name.dropLast(SettingKey.fileSuffix.count))].map { ($0, true) }
   }
 
-  /// The value to assign; nil if the entry says nothing.
-  private func value(
-    of entry: LayerEntry, for key: SettingKey, isPath: Bool
-  ) throws(ValueProblems) -> SourceNode? {
-    if entry.value.isNull { return nil }
-    guard isPath else {
-      return entry.value.text?.isEmpty == true && !key.takesEmpty ? nil : entry.value
-    }
-    guard let path = entry.value.text, !path.isEmpty else {
-      throw ValueProblems("expected the path of a file")
-    }
+  /// Whether an entry counts as not there: null, or empty where that is no value.
+  private func saysNothing(_ value: SourceNode, _ key: SettingKey, isPath: Bool) -> Bool {
+    value.isNull || value.text?.isEmpty == true && (isPath || !key.takesEmpty)
+  }
+
+  /// What the file holds whose path is given.
+  private func content(ofFile value: SourceNode) throws(ValueProblems) -> SourceNode {
+    guard let path = value.text else { throw ValueProblems("expected the path of a file") }
     do throws(ValueProblem) {
       let text = try TextFile.read(path)
-      let content = text.hasSuffix("\n") ? String(text.dropLast()) : text
+      // The line break at the end isn't part of the value. CR LF is one character.
+      let content = text.last == "\n" || text.last == "\r\n" ? String(text.dropLast()) : text
       guard !content.isEmpty else { throw ValueProblem("'\(path)' is empty") }
       return SourceNode(content: .scalar(content, quoted: true), line: 1, column: 1)
     } catch {

@@ -91,7 +91,8 @@ enum SourceTree {
     case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
       .composer(_, let problem, let mark, _):
       // The parser places the end of the text on a line of its own.
-      let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+      // By scalars: to a String, CR LF is one character, and no line feed.
+      let lines = text.unicodeScalars.split(separator: "\n", omittingEmptySubsequences: false)
       guard mark.line > lines.count, let last = lines.last else {
         return ValueProblem(problem, line: mark.line, column: mark.column)
       }

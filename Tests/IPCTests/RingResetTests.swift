@@ -129,9 +129,9 @@ struct RingResetTests {
       vandal.bytes[offset] = 0xA5
     }
     #expect(throws: IPCError.self) { try ring.writer() }
-    try Ring.reset(ring.fd)
-    try Ring.setRegistered(ring.fd, reader: 0, true)
-    try Ring.setRegistered(ring.fd, reader: 1, true)
+    #expect(throws: IPCError.self) { try Ring.reset(ring.fd, readers: 0) }
+    try Ring.reset(ring.fd, readers: 2)
+    #expect(try ring.usage().readers.map(\.slot) == [0, 1])
     let (writer, reader) = (try ring.writer(), try ring.reader(1))
     writer.send(3)
     #expect(try reader.all().map { $0.bytes[0] } == [3])

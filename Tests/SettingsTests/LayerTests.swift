@@ -130,6 +130,28 @@ struct LayerTests {
     }
   }
 
+  @Test("An empty variable doesn't contradict another name of the same key")
+  func emptyAlias() throws {
+    #expect(try load(["INBOUND_PORT": "4444", "PORT": ""]).settings.inboundPort == 4444)
+    try withFile("plain:me:x", named: "sasl") { path in
+      let settings = try load(["KAFKA_SASL": "", "KAFKA_SASL_FILE": path]).settings
+      #expect(settings.kafkaSASL?.user == "me")
+    }
+    #expect(try load(["KAFKA_SASL_FILE": ""]).settings.kafkaSASL == nil)
+  }
+
+  @Test("The place of a mistake is right in a file with the line breaks of Windows")
+  func windowsLines() throws {
+    try withFile("INBOUND_PORT: 4001\r\nHOST: \"a\r\n") { windows in
+      try withFile("INBOUND_PORT: 4001\nHOST: \"a\n") { unix in
+        let found = [windows, unix].map { path in
+          mistakes([:], ["--config", path]).map { $0.replacing(path, with: "") }
+        }
+        #expect(found[0] == found[1] && found[0].count == 1)
+      }
+    }
+  }
+
   @Test("RIG 1's names are accepted")
   func oldNames() throws {
     let settings = try load(["PORT": "4444", "KAFKA_HOSTS": "k:9092"]).settings

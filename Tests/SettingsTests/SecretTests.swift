@@ -45,6 +45,14 @@ struct SecretTests {
     }
   }
 
+  @Test("A line break of Windows at the end of a value's file isn't part of the value either")
+  func carriageReturn() throws {
+    try withFile("plain:me:hunter2\r\n", named: "sasl") { path in
+      let settings = try load(["KAFKA_SASL_FILE": path]).settings
+      #expect(settings.kafkaSASL?.password.revealed == "hunter2")
+    }
+  }
+
   @Test("A value given both directly and by file is a mistake")
   func both() throws {
     try withFile("plain:me:x\n") { path in

@@ -22,6 +22,9 @@ final class LogWriter {
   /// How long a line may wait for room; after a dropped line, none waits until one has gone through.
   private static let patienceMilliseconds: CInt = 100
 
+  /// Bytes written at once: a pipe that says it has room has it for this many (PIPE_BUF). More would wait.
+  private static let mostBytesAtOnce = 4096
+
   private let descriptor: CInt
   private let format: Format
   private let level: LogLevel
@@ -57,7 +60,7 @@ final class LogWriter {
       var written = 0
       while written < bytes.count {
         guard hasRoom(patience), let base = bytes.baseAddress else { return false }
-        let count = Glibc.write(descriptor, base + written, bytes.count - written)
+        let count = Glibc.write(descriptor, base + written, min(bytes.count - written, Self.mostBytesAtOnce))
         if count < 0 && errno == EINTR { continue }
         guard count > 0 else { return false }
         written += count

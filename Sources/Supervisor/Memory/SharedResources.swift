@@ -43,6 +43,7 @@ final class SharedResources {
   private let wakes: [OwnedDescriptor]
   /// By ring id.
   private let rings: [OwnedDescriptor]
+  private let readers: Int
 
   init(plan: GatewayPlan) throws(IPCError) {
     supervisorPage = try OwnedPage(name: "supervisor")
@@ -61,11 +62,12 @@ final class SharedResources {
     self.pages = pages
     self.wakes = wakes
     self.rings = rings
+    readers = plan.readers
   }
 
   /// Formats a ring anew; its writer must be gone.
   func reset(ring: UInt32) throws(IPCError) {
-    try Ring.reset(rings[Int(ring)].rawValue)
+    try Ring.reset(rings[Int(ring)].rawValue, readers: readers)
   }
 
   func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {

@@ -20,8 +20,12 @@ struct Benchmark {
   private let json: Bool
 
   init(_ options: ToolOptions) throws(ToolError) {
-    seconds = Double(try options.number("--seconds", 2) as Int)
+    let wanted: Int = try options.number("--seconds", 2)
     samples = try options.number("--samples", 20_000)
+    guard (1...3600).contains(wanted), (1...10_000_000).contains(samples) else {
+      throw .usage("--seconds is \(wanted) and --samples \(samples), expected 1 to 3600 and 1 to 10000000")
+    }
+    seconds = Double(wanted)
     json = options.has("--json")
   }
 
@@ -80,9 +84,10 @@ struct Benchmark {
       total += batch
       if batch < Self.readerBatch {
         guard reader.declareAsleep() else { continue }
-        _ = Waiting.readable(wake, milliseconds: 1000)
+        let woken = Waiting.readable(wake, milliseconds: 10_000)
         reader.declareAwake()
         EventFD.drain(wake)
+        guard woken else { throw ToolError.wrongRecord("the reader was not woken") }
         return 1
       }
     }

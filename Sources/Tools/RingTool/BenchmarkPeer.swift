@@ -63,6 +63,7 @@ struct BenchmarkPeer {
       writer.publish()
     }
   }
+
   /// A worker sleeps until its next event, which leaves its core to the reader that it wakes then; a writer that never
   /// sleeps wakes its reader on another core, which on a virtual machine takes an interrupt by the hypervisor.
   private func rest() {
