@@ -68,13 +68,13 @@ let package = Package(
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL"]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
-      ["Kit", "HTTP", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
       ["Kit", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
     executable(
       "Control", path: "Sources/Workers/Control",
-      ["Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 
@@ -89,10 +89,14 @@ let package = Package(
       "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(
       "ConnectionsTests",
-      ["Connections", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      [
+        "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1,
+        nioEmbedded,
+      ]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
-      "ControlTests", ["Control", "Kit", "HTTP", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      "ControlTests",
+      ["Control", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
   ]
 )

@@ -30,6 +30,10 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var events: [RingGrant]
   /// Request rings, by connection worker.
   public var requests: [RingGrant]
+  /// The ring in which the control worker keeps and spreads blacklist and presence.
+  public var state: RingGrant?
+  /// Presence rings: a connection worker's own, or for the control worker those of all, by connection worker.
+  public var presence: [RingGrant]
   /// The status pages of all workers, its own included, and of "supervisor".
   public var peers: [Peer]
   /// The process that the worker must not outlive.
@@ -39,8 +43,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
 
   public init(
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
-    listeners: [String: CInt], events: [RingGrant], requests: [RingGrant], peers: [Peer],
-    supervisorPid: Int32,
+    listeners: [String: CInt], events: [RingGrant], requests: [RingGrant],
+    state: RingGrant? = nil, presence: [RingGrant] = [], peers: [Peer], supervisorPid: Int32,
     release: String
   ) {
     self.worker = worker
@@ -53,6 +57,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     self.listeners = listeners
     self.events = events
     self.requests = requests
+    self.state = state
+    self.presence = presence
     self.peers = peers
     self.supervisorPid = supervisorPid
     self.release = release
@@ -109,7 +115,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var descriptors: [CInt] {
     var all: Set<CInt> = [status, wake]
     all.formUnion(listeners.values)
-    for grant in events + requests {
+    for grant in events + requests + presence + (state.map { [$0] } ?? []) {
       all.insert(grant.fd)
       all.formUnion(grant.role.wake.filter { $0 >= 0 })
     }

@@ -43,15 +43,16 @@ private struct ExtractorReader {
     let known = ["stable_field_index", "event", "jwt"]
     var event: [String]?
     var jwt: [String]?
+    var isEnforced = false
     var index: Int?
     var hasEvent = false
     for (name, value) in members(node, of: path, holding: "\(known.joined(separator: ", "))") {
       switch name {
       case "event":
         hasEvent = true
-        event = pointer(value, path: "\(path), event")
+        event = pointer(value, path: "\(path), event").tokens
       case "jwt":
-        if !value.isNull { jwt = pointer(value, path: "\(path), jwt") }
+        if !value.isNull { (jwt, isEnforced) = pointer(value, path: "\(path), jwt", mayEnforce: true) }
       case "stable_field_index":
         index = self.index(value, path: path)
       default:
@@ -62,15 +63,23 @@ private struct ExtractorReader {
       add(node, "\(path): 'event' is missing; expected {\"json_pointer\":\"/…\"}")
     }
     guard let event else { return nil }
-    return Extractor(eventPointer: event, jwtPointer: jwt, stableFieldIndex: index)
+    return Extractor(eventPointer: event, jwtPointer: jwt, isEnforced: isEnforced, stableFieldIndex: index)
   }
 
-  private mutating func pointer(_ node: SourceNode, path: String) -> [String]? {
+  private mutating func pointer(
+    _ node: SourceNode, path: String, mayEnforce: Bool = false
+  ) -> (tokens: [String]?, isEnforced: Bool) {
+    let known = mayEnforce ? ["json_pointer", "enforce"] : ["json_pointer"]
     var tokens: [String]?
+    var isEnforced = false
     var found = false
-    for (name, value) in members(node, of: path, holding: "json_pointer") {
+    for (name, value) in members(node, of: path, holding: known.joined(separator: ", ")) {
+      if name == "enforce", mayEnforce {
+        isEnforced = flag(value, path: "\(path), enforce")
+        continue
+      }
       guard name == "json_pointer" else {
-        add(value, "\(path): unknown member '\(name)'" + expected(name, ["json_pointer"]))
+        add(value, "\(path): unknown member '\(name)'" + expected(name, known))
         continue
       }
       found = true
@@ -85,7 +94,17 @@ private struct ExtractorReader {
       }
     }
     if node.members != nil, !found { add(node, "\(path): 'json_pointer' is missing") }
-    return tokens
+    return (tokens, isEnforced)
+  }
+
+  private mutating func flag(_ node: SourceNode, path: String) -> Bool {
+    switch node.content {
+    case .scalar("true", quoted: false): return true
+    case .scalar("false", quoted: false): return false
+    default:
+      add(node, "\(path): expected true or false")
+      return false
+    }
   }
 
   private mutating func index(_ node: SourceNode, path: String) -> Int? {

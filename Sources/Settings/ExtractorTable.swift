@@ -9,13 +9,19 @@ public struct Extractor: Codable, Sendable, Equatable {
   public var eventPointer: [String]
   /// RFC 6901 tokens into a token's claims; nil: the field makes no automatic subscription.
   public var jwtPointer: [String]?
+  /// Whether subscriptions to the event type may only be had with the token's value of this field.
+  public var isEnforced: Bool
   /// Accepted for compatibility with RIG 3, without effect.
   public var stableFieldIndex: Int?
 
   /// An extractor from tokens already parsed.
-  public init(eventPointer: [String], jwtPointer: [String]? = nil, stableFieldIndex: Int? = nil) {
+  public init(
+    eventPointer: [String], jwtPointer: [String]? = nil, isEnforced: Bool = false,
+    stableFieldIndex: Int? = nil
+  ) {
     self.eventPointer = eventPointer
     self.jwtPointer = jwtPointer
+    self.isEnforced = isEnforced
     self.stableFieldIndex = stableFieldIndex
   }
 }

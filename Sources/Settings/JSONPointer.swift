@@ -2,6 +2,11 @@
 // follows a pointer works with the tokens.
 
 enum JSONPointer {
+  /// The pointer with these tokens, escaped.
+  static func text(_ tokens: [String]) -> String {
+    tokens.map { "/" + $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined()
+  }
+
   /// Parses `text`. The empty text points to the whole document and gives no tokens.
   static func parse(_ text: String) throws(ValueProblem) -> [String] {
     guard !text.isEmpty else { return [] }

@@ -25,7 +25,7 @@ struct SettingKey: Sendable {
 
   /// Every key, in the order of the help.
   static let all: [SettingKey] =
-    network + events + kafka + tokens + proxy + operation + limits
+    network + events + kafka + identity + proxy + operation + limits
 
   /// Every name that is accepted, mapped to its key's index in `all`.
   static let byName: [String: Int] = {

@@ -44,12 +44,8 @@ extension SettingKey {
     .text(
       "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name", "attribute that addresses an event to users",
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
-    .text(
-      "SUBSCRIPTION_CHECK", \.subscriptionCheck, form: "no_check", "how subscriptions are authorized",
-      parse: { (text) throws(ValueProblem) in try onlyNoCheck(text) }),
-    .text(
-      "SUBMISSION_CHECK", \.submissionCheck, form: "no_check", "how submitted events are authorized",
-      parse: { (text) throws(ValueProblem) in try onlyNoCheck(text) }),
+    check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
+    check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
   ]
 
   static let kafka: [SettingKey] = [
@@ -91,13 +87,22 @@ extension SettingKey {
     },
   ]
 
-  /// A check that was asked for and isn't made would let everybody through: refused instead of accepted without effect.
-  private static func onlyNoCheck(_ text: String) throws(ValueProblem) -> String {
-    guard text == "no_check" else {
-      throw ValueProblem(
-        "'\(text)' is not available in this release, which verifies no tokens; expected no_check")
-    }
-    return text
+  private static func check(_ name: String, _ field: SettingField<AccessCheck>, _ help: String) -> SettingKey
+  {
+    let form = "no_check or jwt_validation"
+    return .scalar(
+      name, field, form: form, help: help,
+      parse: { (text) throws(ValueProblem) in
+        guard let check = AccessCheck(rawValue: text) else {
+          // A check that was asked for and isn't made would let everybody through.
+          let isAddress = text.contains("://")
+          throw ValueProblem(
+            isAddress
+              ? "'\(text)': asking a service is not available in this release; expected \(form)"
+              : "'\(text)' is unknown; expected \(form)")
+        }
+        return check
+      }, show: { $0.rawValue })
   }
 
   /// Kafka's own rule for topic names.

@@ -1,25 +1,6 @@
-// Keys about tokens, the API gateway, operation and limits.
+// Keys about the API gateway, operation and limits.
 
 extension SettingKey {
-  static let tokens: [SettingKey] = [
-    .notUsed("JWT_SECRET_KEY", form: "a secret, or a key in PEM", "key of token signatures").secret,
-    .notUsed(
-      "JWT_ALG", form: "names, separated by commas", initially: "HS256", "allowed signature algorithms"
-    ) {
-      (text) throws(ValueProblem) in try algorithms(text)
-    },
-    .notUsed("JWT_JWKS", form: "a path or URL", "keys of token signatures as a JWK set"),
-    pointer("JWT_SESSION_FIELD", "/jti", "claim that names the session"),
-    pointer("JWT_USER_FIELD", "/user", "claim that names the user"),
-    pointer("JWT_ROLES_FIELD", "/roles", "claim that lists the roles"),
-    wholeNumber("JWT_LEEWAY_S", "0", 0...3_600, "clock difference allowed for exp and nbf, in seconds"),
-    boolean("JWT_CLOSE_ON_EXPIRY", "true", "close a connection when its token expires"),
-    .notUsed(
-      "PRIVILEGED_ROLES", form: "names, separated by commas", "roles that may read other users' events"),
-    .notUsed("SESSION_ROLE", form: "a name", "role of users that presence lists"),
-    wholeNumber("PRESENCE_GRACE_S", "5", 0...3_600, "seconds before a user counts as gone"),
-  ]
-
   static let proxy: [SettingKey] = [
     .notUsed("PROXY_CONFIG_FILE", form: "JSON, or a path", "API definitions"),
     wholeNumber("PROXY_WORKERS", "1", 1...64, "number of API gateway workers"),
@@ -46,8 +27,6 @@ extension SettingKey {
     ) {
       (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["loopback", "off"])
     },
-    .notUsed(
-      "TRUSTED_PROXIES", form: "addresses, separated by commas", "proxies whose forwarding headers count"),
   ]
 
   static let operation: [SettingKey] = [
@@ -124,6 +103,10 @@ extension SettingKey {
       "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),
     ring("REQUEST_RING_BYTES", \.requestRingBytes, "request ring of a connection worker"),
+    ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
+    ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
+    .integer(
+      "MAX_BLACKLIST_ENTRIES", \.maxBlacklistEntries, 1...10_000_000, "sessions on the blacklist; more: 503"),
   ]
 
   /// Names of swift-log's levels, from most to least talkative.
@@ -149,20 +132,6 @@ extension SettingKey {
   private static func boolean(_ name: String, _ value: String, _ help: String) -> SettingKey {
     .notUsed(name, form: ValueForm.boolean, initially: value, help) { (text) throws(ValueProblem) in
       _ = try ValueForm.boolean(text)
-    }
-  }
-
-  private static func pointer(_ name: String, _ value: String, _ help: String) -> SettingKey {
-    .notUsed(name, form: "a JSON Pointer", initially: value, help) { (text) throws(ValueProblem) in
-      _ = try JSONPointer.parse(text)
-    }
-  }
-
-  private static func algorithms(_ text: String) throws(ValueProblem) {
-    let known =
-      ["HS", "RS", "PS", "ES"].flatMap { family in ["256", "384", "512"].map { family + $0 } } + ["EdDSA"]
-    for part in text.split(separator: ",").map(ValueForm.trimmed) where !known.contains(part) {
-      throw ValueProblem("'\(part)' is unknown; expected some of \(known.joined(separator: ", "))")
     }
   }
 }

@@ -23,10 +23,40 @@ public struct Settings: Codable, Sendable, Equatable {
   public var extractors = ExtractorTable()
   /// Name of the top-level attribute that addresses an event to users.
   public var kafkaUserField = "user"
-  /// How subscriptions are authorized. `no_check` is the only value that `load` accepts now.
-  public var subscriptionCheck = "no_check"
-  /// How submissions are authorized. `no_check` is the only value that `load` accepts now.
-  public var submissionCheck = "no_check"
+  /// How subscriptions are authorized.
+  public var subscriptionCheck = AccessCheck.none
+  /// How submissions are authorized.
+  public var submissionCheck = AccessCheck.none
+
+  /// Key of token signatures: PEM, or else a secret; nil: none.
+  public var jwtSecretKey: Secret?
+  /// Names of the signature algorithms that tokens may use; empty: HS256, or with nothing but a JWK set all that
+  /// aren't symmetric.
+  public var jwtAlgorithms: [String] = []
+  /// File of a JWK set; empty: none.
+  public var jwtJWKS = ""
+  /// Seconds after which the file of the JWK set is looked at again.
+  public var jwtJWKSRefreshSeconds = 60
+  /// Where in a token the session is: RFC 6901 tokens.
+  public var jwtSessionPointer = ["jti"]
+  /// Where in a token the user is: RFC 6901 tokens; nil: `/user`, or else `/sub`.
+  public var jwtUserPointer: [String]?
+  /// Where in a token the roles are: RFC 6901 tokens.
+  public var jwtRolesPointer = ["roles"]
+  /// Clock difference allowed for `exp` and `nbf`, in seconds.
+  public var jwtLeewaySeconds = 0
+  /// Whether a connection is closed when its token expires.
+  public var jwtCloseOnExpiry = true
+  /// Roles that may follow other users' events and presence.
+  public var privilegedRoles: [String] = []
+  /// Only users with this role are listed by presence; empty: all.
+  public var sessionRole = ""
+  /// Seconds without a connection after which a user counts as gone.
+  public var presenceGraceSeconds = 5
+  /// Addresses of the proxies whose forwarding headers count, as `address` or `address/bits`.
+  public var trustedProxies: [String] = []
+  /// Sessions on the blacklist at once; more: 503.
+  public var maxBlacklistEntries = 1_000_000
 
   /// `host:port` of the brokers to start from; empty: the gateway runs without Kafka.
   public var kafkaBrokers: [String] = []
@@ -98,6 +128,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var streamsRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring for requests from one connection worker to the others.
   public var requestRingBytes = 4 * 1024 * 1024
+  /// Bytes of the ring in which the control worker keeps and spreads blacklist and presence.
+  public var stateRingBytes = 64 * 1024 * 1024
+  /// Bytes of the ring in which a connection worker reports its connections to the control worker.
+  public var presenceRingBytes = 4 * 1024 * 1024
 
   /// The defaults.
   public init() {}
@@ -113,6 +147,14 @@ public struct Settings: Codable, Sendable, Equatable {
   private static var processorCount: Int {
     min(max(ProcessInfo.processInfo.activeProcessorCount, 1), mostConnectionWorkers)
   }
+}
+
+/// Who may subscribe or submit.
+public enum AccessCheck: String, Codable, Sendable, Equatable {
+  /// Everybody.
+  case none = "no_check"
+  /// Whoever shows a valid token.
+  case token = "jwt_validation"
 }
 
 /// Credentials for Kafka brokers.

@@ -27,10 +27,12 @@ struct SupervisorResourceTests {
     ]
     let requests: Set = ["requests.connections.0", "requests.connections.1"]
     let ofConnections: Set = ["events.connections.0", "events.connections.1"]
+    let shared: Set = ["events.streams", "events.control", "state.control"]
+    let presence: Set = ["presence.connections.0", "presence.connections.1"]
     let allowed: [WorkerKind: Set<String>] = [
-      .connections: pages.union(requests).union(ofConnections).union(["events.streams", "events.control"]),
+      .connections: pages.union(requests).union(ofConnections).union(shared),
       .streams: pages.union(["events.streams"]),
-      .control: pages.union(requests).union(ofConnections).union(["events.streams", "events.control"]),
+      .control: pages.union(requests).union(ofConnections).union(shared).union(presence),
     ]
     for kind in WorkerKind.allCases {
       for worker in gateway.workers(kind) {
@@ -39,8 +41,9 @@ struct SupervisorResourceTests {
         #expect(!links.values.contains { $0.contains("pidfd") }, "\(worker.name): \(links)")
         #expect(worker.listens(on: gateway.inboundPort) == (kind == .connections), "\(worker.name)")
         #expect(worker.listens(on: gateway.managementPort) == (kind == .control), "\(worker.name)")
+        // Of presence a connection worker has its own ring.
         let foreign = worker.memories.subtracting(try #require(allowed[kind])).filter {
-          !$0.hasPrefix("manifest")
+          !$0.hasPrefix("manifest") && $0 != "presence.\(worker.name)"
         }
         #expect(foreign.isEmpty, "\(worker.name) holds \(foreign)")
         // The event loop has one, the acceptor of the shared socket another; the streams worker polls.

@@ -109,4 +109,69 @@ struct TakeOverTests {
     front.loop.run()
     #expect(front.responder.requests.map(\.path) == ["/late"])
   }
+
+  /// A front that gives `futures` one after the other, and a client of it.
+  private func eventualFront(
+    _ futures: [EventLoopFuture<Reply>], onClientGone: (() -> Void)? = nil
+  ) throws -> (EmbeddedFront, EmbeddedClient) {
+    var rest = futures[...]
+    let front = EmbeddedFront(
+      ScriptedResponder { request in
+        guard let next = rest.popFirst() else { return .response(.text(request.path)) }
+        return .eventually(next, onClientGone: onClientGone)
+      })
+    return (front, try front.connect())
+  }
+
+  private let taking = Reply.takeOver { channel, request in
+    channel.writeAndFlush(ByteBuffer(string: "taken \(request.path);"), promise: nil)
+  }
+
+  @Test("A channel can be taken over later, and keeps the bytes behind the upgrade")
+  func eventually() throws {
+    let promise = EmbeddedEventLoop().makePromise(of: Reply.self)
+    let (front, client) = try eventualFront([promise.futureResult])
+    #expect(try client.send(Self.upgrade + "fra").isEmpty)
+    #expect(try client.send("me").isEmpty)
+    front.sweep(at: 10_000)
+    #expect(client.isOpen && handlers(client).count == 2)
+    promise.assumeIsolated().succeed(taking)
+    front.loop.run()
+    #expect(try client.received() == "taken /ws;")
+    #expect(try client.firedThrough() == "frame")
+    #expect(handlers(client).isEmpty)
+    #expect(front.server.openConnections == 1)
+  }
+
+  @Test("An eventual reply, even one that is there already, is as good as one at once")
+  func eventualReplies() throws {
+    let loop = EmbeddedEventLoop()
+    let inner = loop.makePromise(of: HTTPResponse.self)
+    let isolated = loop.assumeIsolated()
+    let (front, client) = try eventualFront([
+      isolated.makeSucceededFuture(.response(.text("now;"))), loop.makeFailedFuture(ChannelError.eof),
+      isolated.makeSucceededFuture(.eventually(isolated.makeSucceededFuture(.later(inner.futureResult)))),
+      isolated.makeSucceededFuture(taking),
+    ])
+    let first = try client.send(get("/1") + get("/2") + get("/3") + Self.upgrade + "frame")
+    #expect(statusLines(first) == ["HTTP/1.1 200 OK", "HTTP/1.1 500 Internal Server Error"])
+    #expect(front.responder.requests.count == 3, "the third is still awaited")
+    inner.succeed(.text("inner;"))
+    front.loop.run()
+    #expect(try body(client.received()) == "inner;taken /ws;")
+    #expect(try client.firedThrough() == "frame")
+  }
+
+  @Test("A client that goes before its eventual reply is told of once, and isn't taken over")
+  func eventuallyGone() throws {
+    let promise = EmbeddedEventLoop().makePromise(of: Reply.self)
+    var gone = 0
+    let (front, client) = try eventualFront([promise.futureResult], onClientGone: { gone += 1 })
+    _ = try client.send(Self.upgrade)
+    client.endInput()
+    #expect(!client.isOpen && gone == 1)
+    promise.assumeIsolated().succeed(.takeOver { _, _ in Issue.record("nobody is there") })
+    front.loop.run()
+    #expect(gone == 1 && front.server.openConnections == 0)
+  }
 }

@@ -178,9 +178,13 @@ struct LayerTests {
 
   @Test("A check or token that this release can't enforce is refused, not ignored")
   func failClosed() {
-    #expect(mistakes(["SUBSCRIPTION_CHECK": "jwt_validation"]).count == 1)
+    #expect(mistakes(["SUBSCRIPTION_CHECK": "jwt-validation"]).count == 1)
     #expect(mistakes(["SUBMISSION_CHECK": "http://auth/check"]).count == 1)
+    #expect(mistakes(["JWT_JWKS": "https://issuer/jwks.json"]).count == 1)
+    #expect(mistakes(["JWT_ALG": "HS256,none"]).count == 1)
+    #expect(mistakes(["JWT_SESSION_FIELD": "jti"]).count == 1)
     #expect(mistakes(["MANAGEMENT_TOKEN": "secret"]).count == 1)
-    #expect(mistakes(["SUBSCRIPTION_CHECK": "no_check"]).isEmpty)
+    #expect(mistakes(["SUBSCRIPTION_CHECK": "no_check", "SUBMISSION_CHECK": "jwt_validation"]).isEmpty)
+    #expect(mistakes(["JWT_ALG": "RS256, ES256", "JWT_JWKS": "/etc/rig/jwks.json"]).isEmpty)
   }
 }

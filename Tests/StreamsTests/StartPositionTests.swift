@@ -49,6 +49,7 @@ struct StartPositionTests {
     positions.note(EventOrigin(topic: "a", partition: 1, offset: 3), end: 300)
     positions.note(EventOrigin(topic: "a", partition: 0, offset: 2), end: 400)
     positions.note(EventOrigin(topic: "b", partition: 0, offset: -5), end: 500)
+    positions.note(EventOrigin(topic: "c", partition: 0, offset: .max), end: 500)
     #expect(
       positions.last == [
         TopicPartition(topic: "a", partition: 0): RingPositions.Last(next: 3, ringEnd: 400),
@@ -63,16 +64,27 @@ struct PartitionTableTests {
   private let a0 = TopicPartition(topic: "a", partition: 0)
   private let a1 = TopicPartition(topic: "a", partition: 1)
 
-  @Test("the first list is what was there at the start, an empty one too; the rest came later")
+  @Test("what the first answer about a topic lists was there at the start, the rest came later")
   func firstLook() {
     var table = PartitionTable()
     #expect(table.learn([a0]) == [0])
     #expect(table.learn([a0, a1]) == [1])
     #expect(table.waiting.map(\.seen) == [.atStart, .later])
     var empty = PartitionTable()
-    #expect(empty.learn([]).isEmpty)
+    #expect(empty.learn([], absent: ["a"]).isEmpty)
     #expect(empty.learn([a0]) == [0])
     #expect(empty.waiting.map(\.seen) == [.later])
+  }
+
+  @Test("a topic without a leader at the first look is no new one at the next")
+  func noAnswer() {
+    var table = PartitionTable()
+    let other = TopicPartition(topic: "b", partition: 0)
+    #expect(table.learn([other]) == [0])
+    #expect(table.learn([a0, other]) == [1])
+    #expect(table.waiting.map(\.seen) == [.atStart, .atStart])
+    #expect(table.learn([a0, a1, other]) == [2])
+    #expect(table.waiting.map(\.seen) == [.atStart, .atStart, .later])
   }
 
   @Test("a partition waits until it is assigned, and again when its question stays open")
@@ -115,5 +127,7 @@ struct LogLimiterTests {
     #expect(limiter.permit(at: 4 + LogLimiter.interval) == nil)
     #expect(limiter.permit(at: 5 + LogLimiter.interval) == 2)
     #expect(limiter.permit(at: 5 + 2 * LogLimiter.interval) == 0)
+    limiter.leftOut(3)
+    #expect(limiter.permit(at: 5 + 3 * LogLimiter.interval) == 3)
   }
 }

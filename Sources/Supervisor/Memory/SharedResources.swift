@@ -43,7 +43,7 @@ final class SharedResources {
   private let wakes: [OwnedDescriptor]
   /// By ring id.
   private let rings: [OwnedDescriptor]
-  private let readers: Int
+  private let plans: [RingPlan]
 
   init(plan: GatewayPlan) throws(IPCError) {
     supervisorPage = try OwnedPage(name: "supervisor")
@@ -57,17 +57,17 @@ final class SharedResources {
     for ring in plan.rings {
       rings.append(
         OwnedDescriptor(
-          try Ring.create(name: "rig-\(ring.name)", capacity: ring.bytes, readers: plan.readers)))
+          try Ring.create(name: "rig-\(ring.name)", capacity: ring.bytes, readers: ring.readers.count)))
     }
     self.pages = pages
     self.wakes = wakes
     self.rings = rings
-    readers = plan.readers
+    plans = plan.rings
   }
 
   /// Formats a ring anew; its writer must be gone.
   func reset(ring: UInt32) throws(IPCError) {
-    try Ring.reset(rings[Int(ring)].rawValue, readers: readers)
+    try Ring.reset(rings[Int(ring)].rawValue, readers: plans[Int(ring)].readers.count)
   }
 
   func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {

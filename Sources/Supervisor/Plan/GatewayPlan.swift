@@ -6,8 +6,10 @@
 //   events.control          control          every connections.i
 //   events.connections.i    connections.i    every connections.i   control
 //   requests.connections.i  connections.i    every connections.i   control
+//   state.control           control          every connections.i
+//   presence.connections.i  connections.i    control
 //
-// Reader slot i of every ring is connection worker i, its own ring included.
+// Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
 import Settings
 
@@ -16,6 +18,10 @@ struct RingPlan: Equatable, Sendable {
   enum Purpose: Equatable, Sendable {
     case events
     case requests
+    /// Blacklist and presence, kept and spread.
+    case state
+    /// What a connection worker reports of its connections.
+    case presence
   }
 
   /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
@@ -24,6 +30,8 @@ struct RingPlan: Equatable, Sendable {
   let purpose: Purpose
   let bytes: Int
   let writer: WorkerIdentity
+  /// By reader slot.
+  let readers: [WorkerIdentity]
 }
 
 /// What a worker is to a ring.
@@ -39,8 +47,6 @@ struct GatewayPlan: Equatable, Sendable {
   let workers: [WorkerIdentity]
   /// Event rings in the order of the cursor's positions, then request rings.
   let rings: [RingPlan]
-  /// Reader slots of every ring: one per connection worker.
-  let readers: Int
   let tree: NodeSpec
 
   /// - Parameter startTimeout: time a worker has to report that it serves.
@@ -49,31 +55,35 @@ struct GatewayPlan: Equatable, Sendable {
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
     workers = connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
-    readers = connections.count
 
     var rings: [RingPlan] = []
-    func add(_ purpose: RingPlan.Purpose, _ prefix: String, _ writer: WorkerIdentity, _ bytes: Int) {
+    func add(
+      _ purpose: RingPlan.Purpose, _ prefix: String, _ writer: WorkerIdentity, _ bytes: Int,
+      readers: [WorkerIdentity] = connections
+    ) {
       rings.append(
         RingPlan(
           id: UInt32(rings.count), name: "\(prefix).\(writer.name)", purpose: purpose, bytes: bytes,
-          writer: writer))
+          writer: writer, readers: readers))
     }
     // Without Kafka the ring of the streams worker stays empty: a cursor has the same form either way.
     add(.events, "events", streams, settings.streamsRingBytes)
     for writer in [control] + connections { add(.events, "events", writer, settings.eventRingBytes) }
     for writer in connections { add(.requests, "requests", writer, settings.requestRingBytes) }
+    add(.state, "state", control, settings.stateRingBytes)
+    for writer in connections {
+      add(.presence, "presence", writer, settings.presenceRingBytes, readers: [control])
+    }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }
 
   /// What `worker` may do with `ring`; nil: it doesn't get it at all.
   static func use(of ring: RingPlan, by worker: WorkerIdentity) -> RingUse? {
-    let writes = ring.writer == worker
-    switch worker.kind {
-    case .connections: return writes ? .writeAndRead(slot: worker.slot) : .read(slot: worker.slot)
-    case .streams: return writes ? .write : nil
-    case .control: return writes ? .write : .inspect
-    }
+    let slot = ring.readers.firstIndex(of: worker)
+    if ring.writer == worker { return slot.map { .writeAndRead(slot: $0) } ?? .write }
+    if let slot { return .read(slot: slot) }
+    return worker.kind == .control ? .inspect : nil
   }
 
   /// The name of the listening socket that a kind of worker accepts from.

@@ -62,12 +62,13 @@ struct WorkerBirth {
 
     var events: [WorkerManifest.RingGrant] = []
     var requests: [WorkerManifest.RingGrant] = []
-    let readers = plan.workers.filter { $0.kind == .connections }
+    var state: WorkerManifest.RingGrant?
+    var presence: [WorkerManifest.RingGrant] = []
     for ring in plan.rings {
       guard let use = GatewayPlan.use(of: ring, by: worker) else { continue }
       func wakes() throws(IPCError) -> [CInt] {
         var numbers: [CInt] = []
-        for reader in readers {
+        for reader in ring.readers {
           numbers.append(try grant(table.wakes[reader], "the eventfd of \(reader.name)"))
         }
         return numbers
@@ -86,6 +87,8 @@ struct WorkerBirth {
       switch ring.purpose {
       case .events: events.append(entry)
       case .requests: requests.append(entry)
+      case .state: state = entry
+      case .presence: presence.append(entry)
       }
     }
 
@@ -101,7 +104,8 @@ struct WorkerBirth {
       worker: worker.kind.rawValue, slot: worker.slot, gatewayEpoch: identity.epoch,
       tokenKey: identity.tokenKey,
       settings: identity.settings, status: status, wake: wake, listeners: listeners, events: events,
-      requests: requests, peers: peers, supervisorPid: identity.supervisorPid, release: Release.version)
+      requests: requests, state: state, presence: presence, peers: peers,
+      supervisorPid: identity.supervisorPid, release: Release.version)
     self.descriptors = descriptors
   }
 }

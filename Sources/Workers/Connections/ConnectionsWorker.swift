@@ -64,6 +64,7 @@ final class ConnectionsWorker: @unchecked Sendable {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in hub.scheduleTurn() }
+      hub.catchUpState()
       server.onAcceptFailure = { [unowned self] reason in fail(reason) }
       try server.start()
     } catch {
@@ -78,6 +79,9 @@ final class ConnectionsWorker: @unchecked Sendable {
     context.status.beat()
     context.status.state = .ready
     context.log.info("serving the inbound port")
+    if context.manifest.slot == 0, !hub.authorizer.authority.isConfigured {
+      context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")
+    }
     return ended.futureResult
   }
 

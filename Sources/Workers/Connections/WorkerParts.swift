@@ -16,7 +16,8 @@ struct WorkerParts {
     let events = EventsRoute(
       hub: hub,
       intake: EventIntake(
-        settings: context.settings, writer: try context.eventWriter(), status: context.status))
+        settings: context.settings, writer: try context.eventWriter(), status: context.status,
+        reservedPrefix: Authorizer.presencePrefix))
     let admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
@@ -51,11 +52,30 @@ struct WorkerParts {
           try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
         exchange: try RequestExchange(
           grants: manifest.requests, peers: peers, slot: manifest.slot, status: status),
+        authority: try TokenAuthority(settings: context.settings, log: context.log),
+        state: try stateFeed(context), presence: try presenceReporter(context),
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },
           wakeAgain: { EventFD.signal(wake) },
           beat: { status.beat() },
           reportCorrupt: { status.reportCorrupt(ring: $0) })))
+  }
+
+  private static func stateFeed(_ context: WorkerContext) throws(IPCError) -> StateFeed {
+    guard let grant = context.manifest.state else { throw .invalid("the manifest grants no state ring") }
+    return StateFeed(try RingSet(grants: [grant], status: context.status))
+  }
+
+  private static func presenceReporter(_ context: WorkerContext) throws(IPCError) -> PresenceReporter {
+    for grant in context.manifest.presence {
+      if case .write(let wake) = grant.role {
+        let writer = try context.status.attaching(grant) { () throws(IPCError) in
+          try RingWriter(attaching: grant.fd, wake: wake)
+        }
+        return PresenceReporter(writer: writer, generation: context.status.generation)
+      }
+    }
+    throw .invalid("the manifest grants no presence ring to write")
   }
 }

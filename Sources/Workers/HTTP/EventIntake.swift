@@ -15,6 +15,7 @@ public final class EventIntake {
   private static let fullRetrySeconds = 1
 
   private let parser: EventParser
+  private let reservedPrefix: String?
   private let writer: EventWriter
   private let accepted: Metric?
   private let refused: Metric?
@@ -23,9 +24,15 @@ public final class EventIntake {
   /// Whether something has been appended that isn't visible yet.
   public private(set) var hasUnpublished = false
 
-  /// - Parameter source: value of the label `source`.
-  public init(settings: Settings, writer: EventWriter, status: StatusPage, source: String = "http") {
+  /// - Parameters:
+  ///   - source: value of the label `source`.
+  ///   - reservedPrefix: events whose type begins with it are refused (403); nil: all are taken.
+  public init(
+    settings: Settings, writer: EventWriter, status: StatusPage, source: String = "http",
+    reservedPrefix: String? = nil
+  ) {
     self.writer = writer
+    self.reservedPrefix = reservedPrefix
     parser = EventParser(settings: settings)
     let labels = [("source", source), ("topic", "")]
     accepted = status.metric(.counter, "rig_consumed_events_total", labels: labels)
@@ -88,6 +95,11 @@ public final class EventIntake {
   /// Puts all events into the ring, or none; they are visible after `publish`.
   private func append(_ events: [PreparedEvent]) throws(EventError) {
     guard !events.isEmpty else { return }
+    if let reservedPrefix, let event = events.first(where: { $0.type.utf8.starts(with: reservedPrefix.utf8) })
+    {
+      throw EventError(
+        status: 403, "type '\(event.type.prefix(64))' is the gateway's own, expected another one")
+    }
     switch writer.appendAll(events) {
     case .appended:
       hasUnpublished = true

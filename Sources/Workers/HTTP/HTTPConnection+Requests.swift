@@ -98,27 +98,38 @@ extension HTTPConnection {
     let answer = AnswerContext(
       isHead: request.method == .HEAD, isHTTP10: request.version == .http1_0, keepAlive: request.keepAlive,
       traceparent: request.traceparent)
-    switch server.responder.respond(to: request, on: server.loop) {
+    carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
+  }
+
+  /// Does what the responder has decided. Only while nothing is awaited.
+  private func carryOut(_ reply: Reply, of request: HTTPRequest, _ answer: AnswerContext) {
+    switch reply {
     case .response(let response):
       write(response, for: answer, linger: false)
     case .later(let future, let onClientGone):
-      awaited = Awaited(context: answer, onClientGone: onClientGone)
-      future.hop(to: server.loop).assumeIsolated().whenComplete { self.completed($0) }
+      awaited = Awaited(onClientGone: onClientGone)
+      future.hop(to: server.loop).assumeIsolated().whenComplete { result in
+        self.settled(result.map { .response($0) }, of: request, answer)
+      }
+    case .eventually(let future, let onClientGone):
+      awaited = Awaited(onClientGone: onClientGone)
+      future.assumeIsolated().whenComplete { self.settled($0, of: request, answer) }
     case .takeOver(let body):
       takeOver = TakeOver(body: body, request: request)
       pump()
     }
   }
 
-  private func completed(_ result: Result<HTTPResponse, any Error>) {
-    guard let awaited else { return }
-    self.awaited = nil
+  /// What was awaited has come, unless the client has gone.
+  private func settled(_ result: Result<Reply, any Error>, of request: HTTPRequest, _ answer: AnswerContext) {
+    guard awaited != nil else { return }
+    awaited = nil
     switch result {
-    case .success(let response):
-      write(response, for: awaited.context, linger: false)
+    case .success(let reply):
+      carryOut(reply, of: request, answer)
     case .failure:
       let problem = HTTPResponse.problem(.internalServerError, "the request could not be answered")
-      write(problem, for: awaited.context, linger: false)
+      write(problem, for: answer, linger: false)
     }
     pump()
   }

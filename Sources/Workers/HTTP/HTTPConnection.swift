@@ -36,7 +36,6 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   /// The request whose answer comes later.
   struct Awaited {
-    let context: AnswerContext
     let onClientGone: (() -> Void)?
   }
 

@@ -11,8 +11,13 @@ public enum Reply {
   /// At once.
   case response(HTTPResponse)
   /// Later, on any loop. A failed future is answered 500. If the client goes first, `onClientGone` is called once, on the
-  /// loop, and the future's result is dropped.
+  /// loop, and the future's result is dropped; its promise must be settled all the same (NIO traps in debug builds when
+  /// one is let go unsettled).
   case later(EventLoopFuture<HTTPResponse>, onClientGone: (() -> Void)? = nil)
+  /// When the future, which must be of the server's loop, has a reply: that is then done as if it had been returned at once. A
+  /// failed future is answered 500. If the client goes first, the same holds as for `later`: `onClientGone` is called
+  /// once, the reply is dropped, and the promise must be settled all the same.
+  case eventually(EventLoopFuture<Reply>, onClientGone: (() -> Void)? = nil)
   /// The closure gets the channel without any HTTP handler (answers to earlier requests have been written), adds its own
   /// handlers and writes its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8) and are not
   /// parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other

@@ -1,5 +1,6 @@
 // Connection tokens: unguessable, unforgeable, telling nothing.
 
+import Kit
 import Testing
 
 @testable import Connections
@@ -93,30 +94,5 @@ struct ConnectionTokenTests {
     #expect(throws: TokenCipherError.keyLength(found: count)) {
       try TokenCipher(key: [UInt8](repeating: 1, count: count))
     }
-  }
-}
-
-@Suite("Base64url")
-struct Base64URLTests {
-  @Test(
-    "is RFC 4648's, without padding",
-    arguments: [
-      ("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("fooba", "Zm9vYmE"),
-      ("foobar", "Zm9vYmFy"),
-    ])
-  func vectors(plain: String, text: String) {
-    #expect(Base64URL.encode(plain.utf8) == text)
-    #expect(Base64URL.decode(text) == Array(plain.utf8))
-  }
-
-  @Test("uses the URL-safe letters for 62 and 63")
-  func urlSafe() {
-    #expect(Base64URL.encode([0xFB, 0xFF]) == "-_8")
-    #expect(Base64URL.decode("-_8") == [0xFB, 0xFF])
-  }
-
-  @Test("has one text per value", arguments: ["Zh", "Zm9", "Z", "Zg==", "Z g", "+/8"])
-  func refuses(text: String) {
-    #expect(Base64URL.decode(text) == nil)
   }
 }

@@ -7,8 +7,8 @@ import Testing
 @Suite("Worker request")
 struct WorkerRequestTests {
   private static let messages: [WorkerRequest.Message] = [
-    .setSubscriptions(serial: 1, json: Array("[]".utf8)),
-    .setSubscriptions(serial: .max, json: []),
+    .setSubscriptions(serial: 1, change: Array("[]".utf8)),
+    .setSubscriptions(serial: .max, change: []),
     .poll(serial: 7, lastEventID: nil),
     .poll(serial: 7, lastEventID: ""),
     .poll(serial: 7, lastEventID: "7-1.1"),

@@ -116,7 +116,7 @@ struct ResumeTests {
     }
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outletDidChange()
-    worker.hub.begin(connection, [.to("*")], worker.hub.resumption(lastEventID: lastEventID))
+    worker.hub.begin(connection, ConnectRequest([.to("*")]), worker.hub.resumption(lastEventID: lastEventID))
     try writer.publish(2)
     let events = streamed(settle(worker, client))
     #expect(events.map(\.name) == ["rig.events_lost", "greeting"])
@@ -180,7 +180,8 @@ struct ResumeTests {
     let connection = try worker.openSSE(client, [.to("even")], lastEventID: cursor(0))
     worker.run()
     #expect(connection.replay != nil)
-    #expect(worker.hub.setSubscriptions(serial: connection.serial, [.to("odd")]))
+    #expect(
+      worker.hub.setSubscriptions(serial: connection.serial, SubscriptionChange([.to("odd")])).status == 204)
     let text = settle(worker, client)
     let blocks = text.split(separator: "event: rig.subscriptions_set", maxSplits: 1)
     try #require(blocks.count == 2)
@@ -237,7 +238,7 @@ struct ResumeTests {
         }
         try client.channel.pipeline.syncOperations.addHandler(connection)
         connection.outletDidChange()
-        hub.begin(connection, [.to("*")], hub.resumption(lastEventID: lastID))
+        hub.begin(connection, ConnectRequest([.to("*")]), hub.resumption(lastEventID: lastID))
       }
     }
     repeat {

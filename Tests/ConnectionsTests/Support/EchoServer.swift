@@ -87,6 +87,8 @@ final class EchoServer: @unchecked Sendable {
         events: EventRings(try RingSet(grants: [eventGrant], status: status), epoch: 1),
         exchange: try RequestExchange(
           grants: [requestGrant], peers: [status], slot: 0, status: status),
+        authority: try TokenAuthority(
+          settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
         metrics: WorkerMetrics(status, worker: "connections.0"),
         log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
@@ -130,7 +132,7 @@ private final class EchoResponder: Responder {
     do throws(RefusedRequest) {
       let accept = try StreamRoutes.handshake(request)
       let head = StreamRoutes.switchingProtocols(accept: accept, traceparent: request.traceparent)
-      let nothing = try ConnectRequest(request) { _ throws(SubscriptionError) in ([], []) }
+      let nothing = ConnectRequest()
       return .takeOver { [streams] channel, _ in
         streams.openWebSocket(channel, nothing, head, greets: false)
       }

@@ -129,19 +129,23 @@ final class TestClient {
 extension TestHub {
   /// Opens an event stream as the route does, with the greeting already read.
   @discardableResult
-  func openSSE(_ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil) throws
-    -> SSEConnection
-  {
-    try open(client, .sse, subscriptions, lastEventID) { index, serial in
+  func openSSE(
+    _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
+    identity: ConnectionIdentity? = nil, isPrivileged: Bool = false
+  ) throws -> SSEConnection {
+    let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
+    return try open(client, .sse, wanted, lastEventID) { index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near)
     }
   }
 
   @discardableResult
   func openWebSocket(
-    _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil
+    _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
+    identity: ConnectionIdentity? = nil
   ) throws -> WebSocketConnection {
-    try open(client, lastEventID == nil ? .webSocket : .webSocketWithCursor, subscriptions, lastEventID) {
+    let wanted = ConnectRequest(subscriptions, identity: identity)
+    return try open(client, lastEventID == nil ? .webSocket : .webSocketWithCursor, wanted, lastEventID) {
       index, serial in
       WebSocketConnection(
         index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near,
@@ -150,14 +154,14 @@ extension TestHub {
   }
 
   private func open<Made: StreamConnection>(
-    _ client: TestClient, _ transport: Transport, _ subscriptions: [Subscription], _ lastEventID: String?,
+    _ client: TestClient, _ transport: Transport, _ wanted: ConnectRequest, _ lastEventID: String?,
     _ make: (ConnectionIndex, UInt64) -> Made
   ) throws -> Made {
     let connection = hub.table.insert(transport, second: hub.clock.second, make)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outlet.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
-    hub.begin(connection, subscriptions, hub.resumption(lastEventID: lastEventID))
+    hub.begin(connection, wanted, hub.resumption(lastEventID: lastEventID))
     _ = client.take()
     return connection
   }

@@ -26,6 +26,9 @@ final class TestGateway {
   let requests: [CInt]
   let pages: [CInt]
   let wake: [CInt]
+  let state: CInt
+  /// Presence rings, by worker; slot 0 is the control worker's.
+  let presence: [CInt]
 
   init(workers: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16) throws {
     self.workers = workers
@@ -37,9 +40,15 @@ final class TestGateway {
     requests = try (0..<workers).map { try ring("requests.connections.\($0)", requestRingBytes) }
     pages = try (0..<workers).map { try StatusPage.create(name: "connections.\($0)").take() }
     wake = try (0..<workers).map { _ in try EventFD.create().take() }
+    state = try ring("state.control", 1 << 16)
+    presence = try (0..<workers).map {
+      try Ring.create(name: "presence.connections.\($0)", capacity: 1 << 16, readers: 1).take()
+    }
   }
 
-  deinit { for descriptor in [streams] + ownEvents + requests + pages + wake { close(descriptor) } }
+  deinit {
+    for descriptor in [streams, state] + ownEvents + requests + pages + wake + presence { close(descriptor) }
+  }
 
   func page(_ slot: Int) throws -> StatusPage { try StatusPage(attaching: pages[slot]) }
 
@@ -62,6 +71,19 @@ final class TestGateway {
         name: "\(name).\(owner)", id: firstID + UInt32(owner), fd: fd,
         role: owner == slot ? .writeAndRead(slot: slot, wake: wake) : .read(slot: slot))
     }
+  }
+
+  /// The control worker's end of the state ring.
+  func stateWriter() throws -> RingWriter { try RingWriter(attaching: state, wake: wake) }
+
+  func stateFeed(_ slot: Int) throws -> StateFeed {
+    let grant = WorkerManifest.RingGrant(name: "state.control", id: 200, fd: state, role: .read(slot: slot))
+    return StateFeed(try RingSet(grants: [grant], status: try page(slot)))
+  }
+
+  /// The control worker's end of a worker's presence ring.
+  func presenceReader(_ slot: Int = 0) throws -> RingReader {
+    try RingReader(attaching: presence[slot], slot: 0)
   }
 
   /// The streams worker's end of its ring.
@@ -112,7 +134,14 @@ final class TestHub {
         tokens: try TokenCipher(key: Data(repeating: 7, count: 32)),
         events: EventRings(
           try RingSet(grants: gateway.eventGrants(slot), status: status), epoch: TestGateway.epoch),
-        exchange: try gateway.exchange(slot), metrics: WorkerMetrics(status, worker: "connections.\(slot)"),
+        exchange: try gateway.exchange(slot),
+        authority: try TokenAuthority(
+          settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
+        state: try gateway.stateFeed(slot),
+        presence: PresenceReporter(
+          writer: try RingWriter(attaching: gateway.presence[slot], wake: [-1]), generation: status.generation
+        ),
+        metrics: WorkerMetrics(status, worker: "connections.\(slot)"),
         log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
           schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},

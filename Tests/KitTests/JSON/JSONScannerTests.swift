@@ -5,23 +5,6 @@ import Testing
 
 @testable import Kit
 
-/// Why `text` is no JSON; nil if it is.
-private func refusal(_ text: some Collection<UInt8>) -> JSONError? {
-  withGuarded(text) { bytes in
-    do throws(JSONError) {
-      try JSONScanner.requireUTF8(bytes)
-      var scanner = JSONScanner(bytes)
-      try scanner.skipValue()
-      try scanner.requireEnd()
-      return nil
-    } catch {
-      return error
-    }
-  }
-}
-
-private func refusal(_ text: String) -> JSONError? { refusal(Array(text.utf8)) }
-
 /// `inner` inside of as many brackets.
 private func nested(_ levels: Int, _ inner: String = "1", array: Bool = true) -> String {
   array

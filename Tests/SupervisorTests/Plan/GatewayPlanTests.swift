@@ -104,14 +104,21 @@ import Testing
     settings.eventRingBytes = 1
     settings.streamsRingBytes = 2
     settings.requestRingBytes = 3
+    settings.stateRingBytes = 4
+    settings.presenceRingBytes = 5
     let rings = GatewayPlan(settings: settings).rings
-    #expect(rings.map(\.id) == Array(0..<6))
+    #expect(rings.map(\.id) == Array(0..<9))
     #expect(
       rings.map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
-        "requests.connections.0", "requests.connections.1",
+        "requests.connections.0", "requests.connections.1", "state.control", "presence.connections.0",
+        "presence.connections.1",
       ])
-    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3])
-    #expect(rings.map(\.purpose) == [.events, .events, .events, .events, .requests, .requests])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5])
+    let events = Array(repeating: RingPlan.Purpose.events, count: 4)
+    #expect(rings.map(\.purpose) == events + [.requests, .requests, .state, .presence, .presence])
+    let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
+    let control = WorkerIdentity(kind: .control, slot: 0)
+    for ring in rings { #expect(ring.readers == (ring.purpose == .presence ? [control] : connections)) }
   }
 }

@@ -9,6 +9,7 @@
 // must never repeat within a slot (the worker's generation is part of it).
 
 import COpenSSL
+import Kit
 
 /// Which connection of which connection worker.
 struct ConnectionToken: Hashable, Sendable {

@@ -15,12 +15,16 @@ struct OwnEvent: Equatable, Sendable {
   let json: [UInt8]
 }
 
-/// Why the gateway closes a connection, as the client reads it in `rig.server_closing`.
+/// Why the gateway closes a connection, as the client reads it in `rig.server_closing`; of an ended session it reads
+/// `rig.session_killed` instead.
 enum ClosingReason: String, Sendable, CaseIterable {
   case drain
   case shutdown
   case slowConsumer = "slow consumer"
   case tokenExpired = "token expired"
+  case sessionKilled = "session killed"
+  /// An operator has closed the connection.
+  case closedByOperator = "closed by operator"
 
   /// The WebSocket close code that says the same (contract §2.2).
   var webSocketCode: WebSocketCloseCode {
@@ -28,7 +32,7 @@ enum ClosingReason: String, Sendable, CaseIterable {
     case .drain: .serviceRestart
     case .shutdown: .goingAway
     case .slowConsumer: .tryAgainLater
-    case .tokenExpired: .policyViolation
+    case .tokenExpired, .sessionKilled, .closedByOperator: .policyViolation
     }
   }
 }
@@ -53,11 +57,17 @@ enum OwnEvents {
 
   /// Last event of a connection that the gateway closes.
   static func serverClosing(_ reason: ClosingReason, stamp: Stamp) -> OwnEvent {
-    event("rig.server_closing", stamp) { json in
+    guard reason != .sessionKilled else { return sessionKilled(stamp: stamp) }
+    return event("rig.server_closing", stamp) { json in
       json.append(contentsOf: #"{"reason":"#.utf8)
       JSONText.appendString(reason.rawValue, to: &json)
       json.append(UInt8(ascii: "}"))
     }
+  }
+
+  /// Last event of a connection whose session is on the blacklist.
+  private static func sessionKilled(stamp: Stamp) -> OwnEvent {
+    OwnEvent(type: "rig.session_killed", json: opening(of: "rig.session_killed", stamp) + [UInt8(ascii: "}")])
   }
 
   /// Events are missing at this place. `count` is nil when it can't be known (the log no longer holds them).
@@ -96,12 +106,16 @@ enum OwnEvents {
   }
 
   private static func event(_ type: String, _ stamp: Stamp, data: (inout [UInt8]) -> Void) -> OwnEvent {
-    var json = Array(
-      #"{"specversion":"1.0","type":"\#(type)","source":"rig","id":"\#(stamp.uuid)","time":"\#(stamp.rfc3339)""#
-        .utf8)
+    var json = opening(of: type, stamp)
     json.append(contentsOf: #","data":"#.utf8)
     data(&json)
     json.append(UInt8(ascii: "}"))
     return OwnEvent(type: type, json: json)
+  }
+
+  private static func opening(of type: String, _ stamp: Stamp) -> [UInt8] {
+    Array(
+      #"{"specversion":"1.0","type":"\#(type)","source":"rig","id":"\#(stamp.uuid)","time":"\#(stamp.rfc3339)""#
+        .utf8)
   }
 }

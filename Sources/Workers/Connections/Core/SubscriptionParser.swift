@@ -44,16 +44,23 @@ struct SubscriptionParser {
     extractors = settings.extractors
   }
 
-  /// - Parameter mustBeObject: only `{"subscriptions":[…]}` will do.
-  func parse(_ bytes: UnsafeRawBufferPointer, mustBeObject: Bool = false) throws(SubscriptionError) -> Parsed
-  {
+  /// - Parameters:
+  ///   - mustBeObject: only `{"subscriptions":[…]}` will do.
+  ///   - isOurOwn: a list that a worker has made, those of tokens included: not counted.
+  func parse(
+    _ bytes: UnsafeRawBufferPointer, mustBeObject: Bool = false, isOurOwn: Bool = false
+  ) throws(SubscriptionError) -> Parsed {
     let root: JSONValue
     do {
       root = try JSONValue(parsing: bytes)
     } catch {
       throw SubscriptionError("not JSON: \(error)")
     }
-    return try parse(try list(in: root, mustBeObject))
+    let list = try list(in: root, mustBeObject)
+    guard isOurOwn || list.count <= maximumCount else {
+      throw SubscriptionError("\(list.count) subscriptions, expected at most \(maximumCount) per connection")
+    }
+    return try parse(list)
   }
 
   private func list(in root: JSONValue, _ mustBeObject: Bool) throws(SubscriptionError) -> [JSONValue] {
@@ -74,9 +81,6 @@ struct SubscriptionParser {
   }
 
   private func parse(_ list: [JSONValue]) throws(SubscriptionError) -> Parsed {
-    guard list.count <= maximumCount else {
-      throw SubscriptionError("\(list.count) subscriptions, expected at most \(maximumCount) per connection")
-    }
     var parsed: Parsed = ([], [])
     parsed.subscriptions.reserveCapacity(list.count)
     for (position, item) in list.enumerated() {

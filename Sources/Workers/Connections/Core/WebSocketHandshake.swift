@@ -1,6 +1,7 @@
 // The opening handshake of RFC 6455 §4.2 as a server: what the request must carry, and the key's answer.
 
 import COpenSSL
+import Kit
 
 enum WebSocketHandshake {
   /// RFC 6455 §1.3.

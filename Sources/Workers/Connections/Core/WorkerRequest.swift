@@ -16,8 +16,8 @@ struct WorkerRequest: Equatable, Sendable {
   static let recordType: UInt16 = 2
 
   enum Message: Equatable, Sendable {
-    /// Replace the subscriptions of connection `serial`. `json`: a list, already accepted by the asking worker.
-    case setSubscriptions(serial: UInt64, json: [UInt8])
+    /// Change connection `serial`. `change`: as `SubscriptionChange` encodes it, already accepted by the asking worker.
+    case setSubscriptions(serial: UInt64, change: [UInt8])
     /// A poll of long-polling connection `serial`.
     case poll(serial: UInt64, lastEventID: String?)
     /// The client of the poll with this correlation has gone.
@@ -80,7 +80,7 @@ extension WorkerRequest {
   private var fields: (kind: Kind, serial: UInt64, status: UInt16, flags: Flags, text: String, body: [UInt8])
   {
     switch message {
-    case .setSubscriptions(let serial, let json): (.setSubscriptions, serial, 0, [], "", json)
+    case .setSubscriptions(let serial, let change): (.setSubscriptions, serial, 0, [], "", change)
     case .poll(let serial, let id): (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", [])
     case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
     case .answer(let answer):
@@ -143,7 +143,7 @@ extension WorkerRequest {
     switch kind {
     case .setSubscriptions:
       guard textLength == 0, status == 0, flags.isEmpty else { return nil }
-      message = .setSubscriptions(serial: serial, json: body)
+      message = .setSubscriptions(serial: serial, change: body)
     case .poll:
       let hasText = flags.contains(.hasText)
       guard bodyLength == 0, status == 0, hasText || textLength == 0, !flags.contains(.hasMore) else {

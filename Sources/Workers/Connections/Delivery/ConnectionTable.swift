@@ -2,9 +2,11 @@
 //
 //   index            0      1      2      3
 //   transports     sse    sse    none   webSocket
-//   descriptors     17     21     -1    -1            -1: not directly sendable (free, stalled, closing, replaying)
+//   descriptors     17     21     -1    -1            -1: not directly sendable (free, stalled, closing)
 //   lastTraffic    …      second of the last byte out, for the heartbeat sweep
 //   deadlines       0     second at which the connection wants to be asked, 0: never
+//   expiries        0     second since 1970 at which a token of the connection ends, 0: never
+//   privileges      …     whether it gets presence events
 //   connections   object, for everything that isn't "send these bytes"
 //
 // The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
@@ -35,6 +37,8 @@ struct ConnectionTable {
   var descriptors: ContiguousArray<CInt> = []
   var lastTraffic: ContiguousArray<UInt32> = []
   var deadlines: ContiguousArray<UInt32> = []
+  var expiries: ContiguousArray<UInt32> = []
+  var privileges: ContiguousArray<Bool> = []
   private var connections: ContiguousArray<Connection?> = []
   private var free: ContiguousArray<ConnectionIndex> = []
   private var uses: ContiguousArray<UInt32> = []
@@ -98,6 +102,8 @@ struct ConnectionTable {
     transports[index] = .none
     descriptors[index] = -1
     deadlines[index] = 0
+    expiries[index] = 0
+    privileges[index] = false
     free.append(connection.index)
     return true
   }
@@ -111,6 +117,8 @@ struct ConnectionTable {
     descriptors.append(-1)
     lastTraffic.append(0)
     deadlines.append(0)
+    expiries.append(0)
+    privileges.append(false)
     uses.append(0)
     return ConnectionIndex(connections.count - 1)
   }

@@ -9,19 +9,30 @@ extension Hub {
     Resumption.decide(lastEventID: lastEventID, own: events.own, rings: events.rings.count)
   }
 
-  /// The connection gets its events from here on: from now, or from where it left off.
-  func begin(_ connection: Connection, _ subscriptions: [Subscription], _ resumption: Resumption) {
+  /// The connection gets its events from here on: from now, or from where it left off. Nothing if it is gone already:
+  /// writing its greeting may have shown that.
+  func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
+    guard !connection.isClosing, table[connection.index] === connection else { return }
+    let subscriptions = wanted.subscriptions
+    if let identity = wanted.identity { identify(connection, identity, isPrivileged: wanted.isPrivileged) }
+    defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:
-      index.set(connection.index, subscriptions)
+      join(connection, subscriptions)
     case .lost:
       connection.say(lost("the last event id isn't of this gateway's present life"))
-      index.set(connection.index, subscriptions)
+      join(connection, subscriptions)
     case .plan(let plan):
       connection.replay = Replay(plan: plan, subscriptions: subscriptions)
       replayer.add(connection)
       scheduleTurn()
     }
+  }
+
+  /// The connection takes part in live delivery.
+  func join(_ connection: Connection, _ subscriptions: [Subscription]) {
+    index.set(connection.index, subscriptions)
+    follow(connection)
   }
 
   /// The two events that every connection begins with.
@@ -32,20 +43,23 @@ extension Hub {
     ]
   }
 
-  /// Replaces the subscriptions of connection `serial`, and tells it. False: there is no such connection (any more).
-  func setSubscriptions(serial: UInt64, _ subscriptions: [Subscription]) -> Bool {
-    guard let connection = table.find(serial: serial), !connection.isClosing else { return false }
-    setSubscriptions(of: connection, subscriptions)
-    return true
+  /// Replaces the subscriptions of connection `serial`, and tells it; what the tokens of the request say is added to what
+  /// is known of it.
+  func setSubscriptions(serial: UInt64, _ change: SubscriptionChange) -> WorkerAnswer {
+    guard let connection = table.find(serial: serial), !connection.isClosing else { return .gone }
+    return setSubscriptions(of: connection, change)
   }
 
-  func setSubscriptions(of connection: Connection, _ subscriptions: [Subscription]) {
+  func setSubscriptions(of connection: Connection, _ change: SubscriptionChange) -> WorkerAnswer {
+    if let refusal = adopt(change, by: connection) { return refusal }
     if let replay = connection.replay {
-      replay.set(subscriptions)
+      replay.set(change.subscriptions)
     } else {
-      index.set(connection.index, subscriptions)
+      index.set(connection.index, change.subscriptions)
     }
-    connection.say(OwnEvents.subscriptionsSet(subscriptions, stamp: .now()))
+    connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
+    reportChange(of: connection)
+    return WorkerAnswer(status: 204, text: "")
   }
 
   /// Tells the connection why, and ends it.
@@ -59,9 +73,14 @@ extension Hub {
   @discardableResult
   func retire(_ connection: Connection) -> Bool {
     guard !connection.isClosing, table[connection.index] === connection else { return false }
+    if connection.identity != nil {
+      presence?.closed(serial: connection.serial)
+      scheduleTurn()
+    }
     connection.markClosing()
     connection.replay = nil
     index.remove(connection.index)
+    forget(connection)
     table.descriptors[Int(connection.index)] = -1
     return true
   }
@@ -77,8 +96,10 @@ extension Hub {
   /// A question of another worker.
   func answer(from worker: UInt16, correlation: UInt64, _ message: WorkerRequest.Message) {
     switch message {
-    case .setSubscriptions(let serial, let json):
-      let answer = setSubscriptions(serial: serial, json: json)
+    case .setSubscriptions(let serial, let change):
+      let answer =
+        SubscriptionChange(change, parser).map { setSubscriptions(serial: serial, $0) }
+        ?? WorkerAnswer(status: 502, text: "the worker that received the request asked for nonsense")
       exchange.answer(worker, correlation: correlation, answer)
     case .poll(let serial, let lastEventID):
       guard let connection = table.find(serial: serial) as? LongPollConnection, !connection.isClosing else {
@@ -102,20 +123,10 @@ extension Hub {
     }
   }
 
-  private func setSubscriptions(serial: UInt64, json: [UInt8]) -> WorkerAnswer {
-    do throws(SubscriptionError) {
-      let parsed = try parseSubscriptions(json)
-      return setSubscriptions(serial: serial, parsed.subscriptions)
-        ? WorkerAnswer(status: 204, text: "") : .gone
-    } catch {
-      return WorkerAnswer(status: UInt16(clamping: error.status), text: error.detail)
-    }
-  }
-
   // MARK: Rings
 
   /// Reports corrupt rings, and tells every connection where events are lost for good.
-  func report(_ incidents: [RingIncident]) {
+  func report(_ incidents: [RingIncident], areEvents: Bool = true) {
     for incident in incidents {
       switch incident {
       case .corrupt(let ring, let id, let reason):
@@ -125,6 +136,7 @@ extension Hub {
           "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .reset(let ring):
         log.warning("ring \(ring) was reset: what was in it and not read is lost")
+        guard areEvents else { continue }
         for connection in table.all where !connection.isClosing {
           connection.say(lost("the log \(ring) was damaged and has been renewed"))
         }

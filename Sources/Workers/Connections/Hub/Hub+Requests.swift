@@ -6,7 +6,8 @@ import Kit
 extension Hub {
   /// What a request for a connection asks for.
   func connectRequest(_ request: HTTPRequest) throws(RefusedRequest) -> ConnectRequest {
-    try ConnectRequest(request) { bytes throws(SubscriptionError) in try parser.parse(bytes) }
+    try ConnectRequest(
+      request, parser: parser, authorizer: authorizer, proxies: proxies, unixMs: clock.unixMs)
   }
 
   /// Subscriptions as a client or another worker wrote them.

@@ -10,6 +10,8 @@ extension Hub {
     sweep()
     exchange.tick(nowNs: clock.nowNs)
     events.rings.probeSuspended()
+    state?.tick()
+    authorizer.authority.tick(unixMs: clock.unixMs)
     metrics.observe(table, subscriptions: index.subscriptionCount)
     scheduleTurn()
   }
@@ -20,12 +22,21 @@ extension Hub {
     let idleSeconds = UInt32(clamping: settings.heartbeatSeconds)
     var due: [ConnectionIndex] = []
     var idle: [ConnectionIndex] = []
+    var expired: [ConnectionIndex] = []
+    let unixSecond = UInt32(clamping: clock.unixMs / LoopClock.msPerSecond)
     for position in 0..<table.capacity {
+      if table.expiries[position] != 0, table.expiries[position] <= unixSecond {
+        expired.append(ConnectionIndex(position))
+      }
       if table.deadlines[position] != 0, table.deadlines[position] <= now {
         due.append(ConnectionIndex(position))
       } else if table.descriptors[position] >= 0, now &- table.lastTraffic[position] >= idleSeconds {
         idle.append(ConnectionIndex(position))
       }
+    }
+    for index in expired {
+      table.expiries[Int(index)] = 0
+      if let connection = table[index] { close(connection, .tokenExpired) }
     }
     for connection in due { table[connection]?.deadlinePassed(second: now) }
     for connection in idle { table[connection]?.beat(second: now) }

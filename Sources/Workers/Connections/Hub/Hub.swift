@@ -1,14 +1,16 @@
 // The heart of the worker: all connections, what they subscribe to, and the turns in which events go from the rings to
 // them. Everything happens on one event loop.
 //
-//   wake-up ─► turn:  read ≤ 256 records or 1 MiB ─► match ─► encode once ─► one send per connection ─► commit
-//                     questions of other workers ─► history of connections that come back ─► polls
+//   wake-up ─► turn:  ended sessions, before anything else is done for them
+//                     read ≤ 256 records or 1 MiB ─► match ─► encode once ─► one send per connection ─► commit
+//                     questions of other workers ─► history of connections that come back ─► polls ─► presence
 //                     nothing left: declare asleep, look again ─► wait      else: next turn, after the sockets' turn
 //
 // Records are committed after their effect: what a crash repeats is one turn. A turn must never block, and is
 // bounded in records, in bytes read and in bytes sent.
 //
-// This file: state and turns. Hub+Connections: opening and closing. Hub+Time: what happens once per second.
+// This file: state and turns. Hub+Connections: opening and closing. Hub+Identity: whose they are. Hub+Time: what happens
+// once per second.
 
 import IPC
 import Kit
@@ -31,11 +33,17 @@ final class Hub {
   let tokens: TokenCipher
   let events: EventRings
   let exchange: RequestExchange
+  let authorizer: Authorizer
+  let proxies: TrustedProxies
+  let state: StateFeed?
+  let presence: PresenceReporter?
   let metrics: WorkerMetrics
   let log: Logger
   let replayer = Replayer()
   var table: ConnectionTable
   var index = SubscriptionIndex()
+  var followers = Followers()
+  var sessions = SessionIndex()
   var clock = LoopClock()
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
   var isDraining = false
@@ -62,6 +70,10 @@ final class Hub {
     tokens = parts.tokens
     events = parts.events
     exchange = parts.exchange
+    authorizer = Authorizer(authority: parts.authority, settings: parts.settings)
+    proxies = TrustedProxies(parts.settings.trustedProxies)
+    state = parts.state
+    presence = parts.presence
     metrics = parts.metrics
     log = parts.log
     environment = parts.environment
@@ -83,23 +95,32 @@ final class Hub {
     isInTurn = true
     events.rings.declareAwake()
     exchange.declareAwake()
+    state?.declareAwake()
     clock.refresh()
+    let hasState = state?.read { [unowned self] in apply($0) } ?? false
+    state?.commit()
     let isDry = !collect()
     deliver()
     events.rings.commit()
-    report(events.takeIncidents() + exchange.takeIncidents())
+    report(events.takeIncidents())
+    report(exchange.takeIncidents() + (state?.takeIncidents() ?? []), areEvents: false)
     exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
-    let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue) { [unowned self] in
-      index.set($0.index, $1)
+    let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
+      join($0, $1)
     }
     flushPolls()
+    let hasPresence = reportPresence()
     isInTurn = false
-    if !isTurnScheduled, !isDry || hasHistory || !declareAsleep() { environment.wakeAgain() }
+    let hasMore = hasState || !isDry || hasHistory || hasPresence
+    if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 
   private func declareAsleep() -> Bool {
     guard events.rings.declareAsleep() else { return false }
-    if exchange.declareAsleep() { return true }
+    if exchange.declareAsleep() {
+      if state?.declareAsleep() ?? true { return true }
+      exchange.declareAwake()
+    }
     events.rings.declareAwake()
     return false
   }
@@ -129,7 +150,12 @@ final class Hub {
   private func forward(_ event: EventRecord) {
     guard isDue(event) else { return }
     matches.removeAll(keepingCapacity: true)
-    index.match(event, into: &matches)
+    if event.isAddressed {
+      followers.match(event, into: &matches)
+    } else {
+      index.match(event, into: &matches)
+      if isPresence(event) { matches.removeAll { !table.privileges[Int($0)] } }
+    }
     guard !matches.isEmpty else { return }
     polled.removeAll(keepingCapacity: true)
     delivery.add(event, cursor: events.own, to: matches, table) { polled.append($0) }
@@ -139,9 +165,8 @@ final class Hub {
     metrics.forwarded(type: event.typeBytes)
   }
 
-  /// Events that are addressed to users are nobody's by type; an event past its time is nobody's.
+  /// An event past its time is nobody's.
   private func isDue(_ event: EventRecord) -> Bool {
-    guard !event.isAddressed else { return false }
     guard let expiresAt = event.expiresAtUnixMs else { return true }
     return expiresAt > clock.unixMs
   }

@@ -14,6 +14,11 @@ struct HubParts {
   var tokens: TokenCipher
   var events: EventRings
   var exchange: RequestExchange
+  var authority: TokenAuthority
+  /// What the control worker says; nil only in tests that have none.
+  var state: StateFeed?
+  /// Where connections are reported to; nil only in tests that have none.
+  var presence: PresenceReporter?
   var metrics: WorkerMetrics
   var log: Logger
   var environment: HubEnvironment

@@ -34,7 +34,8 @@ final class Replay {
     filter.set(Self.only, subscriptions)
   }
 
-  fileprivate func wants(_ event: EventRecord) -> Bool {
+  /// Whether a subscription matches; an addressed event matches none.
+  func matches(_ event: EventRecord) -> Bool {
     matches.removeAll(keepingCapacity: true)
     filter.match(event, into: &matches)
     return !matches.isEmpty
@@ -58,10 +59,12 @@ final class Replayer {
   /// - Parameters:
   ///   - isDry: the turn has read everything published: a client that claims to be ahead of that isn't.
   ///   - isDue: whether an event may still be delivered.
+  ///   - wants: whether an event is for the connection.
   ///   - join: the connection is at `own` now.
   /// - Returns: whether there is more to do without waiting for anything.
   func step(
     _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
+    wants: (Connection, Replay, EventRecord) -> Bool,
     join: (Connection, [Subscription]) -> Void
   ) -> Bool {
     guard !waiting.isEmpty else { return false }
@@ -74,7 +77,7 @@ final class Replayer {
         postponed.append(connection)
         continue
       }
-      advance(connection, replay, events, &budget, isDue)
+      advance(connection, replay, events, &budget) { isDue($0) && wants(connection, replay, $0) }
       guard !connection.isClosing else { continue }
       // Live events come at their own pace: the client must have room for them first.
       if replay.plan.isLive, !connection.isCongested, isDry || replay.plan.isFinished(at: events.own) {
@@ -94,7 +97,7 @@ final class Replayer {
 
   private func advance(
     _ connection: Connection, _ replay: Replay, _ events: EventRings, _ budget: inout Int,
-    _ isDue: (EventRecord) -> Bool
+    _ wants: (EventRecord) -> Bool
   ) {
     while budget > 0, !connection.isCongested, !connection.isClosing,
       let stretch = replay.plan.nextReplay(upTo: events.own)
@@ -102,7 +105,7 @@ final class Replayer {
       let outcome = events.replay(stretch) { record in
         budget -= 1
         replay.plan.advance(ring: stretch.ring, to: record.sequence)
-        if let event = EventRecord(ring: record), isDue(event), replay.wants(event) {
+        if let event = EventRecord(ring: record), wants(event) {
           connection.send(replayed: event, cursor: replay.plan.seen)
         }
         return budget > 0 && !connection.isCongested && !connection.isClosing

@@ -1,6 +1,7 @@
 // What WebSocket clients say (contract §2.2): new subscriptions, or events.
 //
 //   {"type":"rig.subscriptions.set","id":"1","data":{"subscriptions":[…]}}  ──► rig.subscriptions_set | rig.error
+//                                   "data":{"subscriptions":[…],"jwt":"…"}      with a fresh token
 //   any other CloudEvent                                                    ──► rig.accepted          | rig.error
 //   anything else                                                           ──► rig.error, the connection stays
 
@@ -32,6 +33,7 @@ final class ClientMessages: WebSocketApplication {
       if envelope.type == Self.setSubscriptions {
         set(envelope, message, connection)
       } else {
+        try requireSubmission(connection)
         let id = try events.submit(message, trace: TraceContext(traceparent: trace.make()))
         connection.say(OwnEvents.accepted(id: id, stamp: .now()))
       }
@@ -44,11 +46,48 @@ final class ClientMessages: WebSocketApplication {
     guard let data = envelope.data else {
       return refuse(connection, envelope.id, EventError("data is missing, expected {\"subscriptions\":[…]}"))
     }
-    do throws(SubscriptionError) {
-      let parsed = try hub.parseSubscriptions(Array(message[data]), mustBeObject: true)
-      hub.setSubscriptions(of: connection, parsed.subscriptions)
+    let json = Array(message[data])
+    do throws(RefusedRequest) {
+      let authorization = try hub.authorizer.authorize(
+        try Self.tokens(json).map { ("data.jwt", $0) }, unixMs: hub.clock.unixMs)
+      let answer = hub.setSubscriptions(
+        of: connection, SubscriptionChange(try permitted(json, authorization), authorization.credentials))
+      if answer.status >= 400 { throw RefusedRequest(status: Int(answer.status), detail: answer.text) }
     } catch {
       refuse(connection, envelope.id, EventError(status: error.status, error.detail))
+    }
+  }
+
+  private func permitted(
+    _ json: [UInt8], _ authorization: Authorization
+  ) throws(RefusedRequest) -> [Subscription] {
+    do throws(SubscriptionError) {
+      let parsed = try hub.parseSubscriptions(json, mustBeObject: true)
+      return try hub.authorizer.subscriptions(asked: parsed.subscriptions, authorization)
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
+  /// The member `jwt`, a token or a list of them.
+  private static func tokens(_ json: [UInt8]) throws(RefusedRequest) -> [String] {
+    let tokens = json.withUnsafeBytes { try? JSONValue(parsing: $0) }?["jwt"]
+    switch tokens {
+    case nil: return []
+    case .scalar(.string(let token))?: return [token]
+    case .array(let list)? where list.count <= ConnectionIdentity.maximumCredentials:
+      let tokens = list.compactMap(\.string)
+      if tokens.count == list.count { return tokens }
+    default: break
+    }
+    throw RefusedRequest(status: 400, detail: "data.jwt is no token, expected a string or a list of strings")
+  }
+
+  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) {
+    do throws(RefusedRequest) {
+      try hub.authorizer.requireSubmission(hasToken: !(connection.identity?.credentials ?? []).isEmpty)
+    } catch {
+      throw EventError(status: error.status, error.detail)
     }
   }
 

@@ -7,35 +7,69 @@ import NIOCore
 import NIOHTTP1
 
 struct ConnectRequest {
+  /// Of a user agent's text that is kept.
+  private static let mostUserAgentBytes = 256
+
+  /// Those in force: of the tokens, and those asked for.
   var subscriptions: [Subscription] = []
   /// What was accepted and will not do what the client may think; goes into the greeting.
   var warnings: [String] = []
   /// Where the client left off.
   var lastEventID: String?
+  /// nil: nobody in particular.
+  var identity: ConnectionIdentity?
+  var isPrivileged = false
 
-  /// - Parameter parse: parses the text of `subscriptions`.
+  /// What somebody asks for who is known already, or nobody.
+  init(_ subscriptions: [Subscription] = [], identity: ConnectionIdentity? = nil, isPrivileged: Bool = false)
+  {
+    self.subscriptions = subscriptions
+    self.identity = identity
+    self.isPrivileged = isPrivileged
+  }
+
   /// - Throws: the answer for a request that can't be granted.
   init(
-    _ request: HTTPRequest,
-    parse: (UnsafeRawBufferPointer) throws(SubscriptionError) -> (
-      subscriptions: [Subscription], warnings: [String]
-    )
+    _ request: HTTPRequest, parser: SubscriptionParser, authorizer: Authorizer, proxies: TrustedProxies,
+    unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
-    try Self.checkIdentity(request, query)
+    let authorization = try authorizer.authorize(
+      request, jwt: Self.value("jwt", query), unixMs: unixMs)
+    isPrivileged = authorization.isPrivileged
     lastEventID = Self.value("lastEventId", query) ?? request.header("last-event-id")
-    guard let text = Self.value("subscriptions", query) else { return }
+    let users = try Self.followed("users[]", query, authorization)
+    let roles = try Self.followed("roles[]", query, authorization)
+    if !authorization.credentials.isEmpty {
+      var identity = ConnectionIdentity(authorization.credentials)
+      identity.followedUsers = users
+      identity.followedRoles = roles
+      identity.sinceUnixMs = unixMs
+      identity.userAgent = String(
+        decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
+      identity.remote = proxies.client(
+        peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
+        xForwardedFor: request.headers["x-forwarded-for"])
+      self.identity = identity
+    }
     do throws(SubscriptionError) {
-      var text = text
-      var outcome: Result<(subscriptions: [Subscription], warnings: [String]), SubscriptionError>?
-      text.withUTF8 { bytes in
-        outcome = Result { () throws(SubscriptionError) in try parse(UnsafeRawBufferPointer(bytes)) }
-      }
-      guard let parsed = try outcome?.get() else { return }
-      (subscriptions, warnings) = parsed
+      let text = Self.value("subscriptions", query)
+      var asked: [Subscription] = []
+      if let text { (asked, warnings) = try Self.parse(text, parser) }
+      subscriptions = try authorizer.subscriptions(
+        asked: asked, authorization, isRequested: text != nil)
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
     }
+  }
+
+  private static func parse(
+    _ text: String, _ parser: SubscriptionParser
+  ) throws(SubscriptionError) -> SubscriptionParser.Parsed {
+    var text = text
+    return try text.withUTF8 { bytes in
+      Result { () throws(SubscriptionError) in try parser.parse(UnsafeRawBufferPointer(bytes)) }
+    }.get()
   }
 
   /// The first value of a query parameter; an empty one counts as absent.
@@ -43,21 +77,27 @@ struct ConnectRequest {
     query.first { $0.name == name && !$0.value.isEmpty }?.value
   }
 
-  /// Tokens can't be verified as long as no key is configured (contract §6.1), and privileges need a token.
-  static func checkIdentity(
-    _ request: HTTPRequest, _ query: [(name: String, value: String)]
-  ) throws(RefusedRequest) {
-    let given =
-      value("jwt", query) != nil
-      ? "query parameter jwt" : request.header("authorization").map { _ in "header authorization" }
-    if let given {
-      throw RefusedRequest(
-        status: 401, detail: "\(given): the token can't be verified, no key for tokens is configured")
-    }
-    for name in ["users[]", "roles[]"] where query.contains(where: { $0.name == name }) {
+  /// Most users, and most roles, that one connection follows.
+  private static let mostFollowed = 100
+
+  /// Other users or roles whose events are asked for, which takes a privileged role.
+  private static func followed(
+    _ name: String, _ query: [(name: String, value: String)], _ authorization: Authorization
+  ) throws(RefusedRequest) -> [String] {
+    guard query.contains(where: { $0.name == name }) else { return [] }
+    guard authorization.isPrivileged else {
       throw RefusedRequest(
         status: 403, detail: "query parameter \(name) needs a token with a role of PRIVILEGED_ROLES")
     }
+    let names = NameSet.union([query.filter { $0.name == name }.map(\.value)])
+    guard !names.contains("") else {
+      throw RefusedRequest(status: 400, detail: "query parameter \(name) is empty, expected a name")
+    }
+    guard names.count <= mostFollowed else {
+      throw RefusedRequest(
+        status: 400, detail: "\(names.count) query parameters \(name), expected at most \(mostFollowed)")
+    }
+    return names
   }
 }
 

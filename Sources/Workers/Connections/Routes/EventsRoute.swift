@@ -13,7 +13,13 @@ final class EventsRoute {
   }
 
   func respond(_ request: HTTPRequest) -> HTTPResponse {
-    intake.respond(to: request)
+    hub.clock.refresh()
+    do throws(RefusedRequest) {
+      try hub.authorizer.requireSubmission(request, unixMs: hub.clock.unixMs)
+    } catch {
+      return error.response
+    }
+    return intake.respond(to: request)
   }
 
   /// One event in structured JSON; it is in the log when this returns. Its id.

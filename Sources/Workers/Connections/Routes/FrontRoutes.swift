@@ -140,6 +140,10 @@ final class FrontRoutes: Responder {
           cors.apply(to: &response.headers, credentials: credentials)
           return response
         }, onClientGone: onClientGone)
+    case .eventually(let future, let onClientGone):
+      .eventually(
+        future.assumeIsolated().map { [self] in crossOrigin($0, credentials) }.nonisolated(),
+        onClientGone: onClientGone)
     case .takeOver: reply
     }
   }

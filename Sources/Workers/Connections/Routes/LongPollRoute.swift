@@ -60,7 +60,12 @@ final class LongPollRoute {
     if let answered { return .response(answered) }
     let later = loop.makePromise(of: HTTPResponse.self)
     promise = later
-    return .later(later.futureResult, onClientGone: { connection.cancel(poll: id) })
+    return .later(
+      later.futureResult,
+      onClientGone: {
+        connection.cancel(poll: id)
+        later.fail(ClientGone())
+      })
   }
 
   /// A poll of a session of another worker.
@@ -79,7 +84,10 @@ final class LongPollRoute {
     }
     switch asked {
     case .waiting(let correlation):
-      let gone = { [hub] in hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial) }
+      let gone = { [hub] in
+        hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
+        promise.fail(ClientGone())
+      }
       return .later(promise.futureResult, onClientGone: gone)
     case .noSuchWorker, .tooLarge:
       promise.succeed(open(request, lastEventID))
@@ -110,7 +118,7 @@ final class LongPollRoute {
       for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
         connection.say(event)
       }
-      hub.begin(connection, wanted.subscriptions, resumption)
+      hub.begin(connection, wanted, resumption)
       return Self.response(Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token)
     } catch {
       return error.response
@@ -127,3 +135,6 @@ final class LongPollRoute {
 
   private static func ns(_ seconds: Int) -> UInt64 { UInt64(max(0, seconds)) * LoopClock.nsPerSecond }
 }
+
+/// The client didn't wait for its answer; nobody sees this.
+private struct ClientGone: Error {}

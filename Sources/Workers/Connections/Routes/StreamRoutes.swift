@@ -24,6 +24,7 @@ final class StreamRoutes {
 
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest) -> Reply {
+    hub.clock.refresh()
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       if let refusal = admission.refuse() { return .response(refusal) }
@@ -48,6 +49,7 @@ final class StreamRoutes {
 
   /// WebSocket.
   func webSocket(_ request: HTTPRequest) -> Reply {
+    hub.clock.refresh()
     do throws(RefusedRequest) {
       let accept = try Self.handshake(request)
       let wanted = try hub.connectRequest(request)
@@ -87,7 +89,7 @@ final class StreamRoutes {
     }
     connection.outlet.open(with: bytes)
     connection.outletDidChange()
-    hub.begin(connection, wanted.subscriptions, hub.resumption(lastEventID: wanted.lastEventID))
+    hub.begin(connection, wanted, hub.resumption(lastEventID: wanted.lastEventID))
   }
 
   /// The channel's socket, with the options of a stream; nil if the channel has closed meanwhile.

@@ -23,29 +23,40 @@ final class SubscriptionsRoute {
   func respond(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       try Self.checkMediaTypes(request)
-      let parsed = try parse(request.body)
-      try ConnectRequest.checkIdentity(request, request.query)
+      hub.clock.refresh()
+      let asked = try parse(request.body)
+      let authorization = try hub.authorizer.authorize(
+        request, unixMs: hub.clock.unixMs, malformedStatus: 400)
+      let change = SubscriptionChange(
+        try permitted(asked, authorization), authorization.credentials)
       guard let token = hub.tokens.open(text) else {
         throw RefusedRequest(
           status: 400, detail: "the connection token in the path is none of this gateway's")
       }
       if Int(token.slot) == hub.slot {
-        hub.clock.refresh()
-        let isDone = hub.setSubscriptions(serial: token.serial, parsed)
-        return .response(Self.response(isDone ? WorkerAnswer(status: 204, text: "") : .gone))
+        return .response(Self.response(hub.setSubscriptions(serial: token.serial, change)))
       }
-      return ask(token, parsed, loop)
+      return ask(token, change, loop)
     } catch {
       return .response(error.response)
     }
   }
 
-  private func ask(_ token: ConnectionToken, _ subscriptions: [Subscription], _ loop: EventLoop) -> Reply {
+  private func permitted(
+    _ asked: [Subscription], _ authorization: Authorization
+  ) throws(RefusedRequest) -> [Subscription] {
+    do throws(SubscriptionError) {
+      return try hub.authorizer.subscriptions(asked: asked, authorization)
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
+  private func ask(_ token: ConnectionToken, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
-    let json = Subscription.list(subscriptions)
     let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
     let asked = hub.exchange.ask(
-      token.slot, .setSubscriptions(serial: token.serial, json: json), deadlineNs: deadline
+      token.slot, .setSubscriptions(serial: token.serial, change: change.encoded), deadlineNs: deadline
     ) { promise.succeed(Self.response($0 ?? .gone)) }
     switch asked {
     case .waiting:
@@ -65,7 +76,8 @@ final class SubscriptionsRoute {
 
   private static func response(_ answer: WorkerAnswer) -> HTTPResponse {
     let status = HTTPResponseStatus(statusCode: Int(answer.status))
-    return status == .noContent ? .empty(.noContent) : .problem(status, answer.text)
+    if status == .noContent { return .empty(.noContent) }
+    return RefusedRequest(status: Int(status.code), detail: answer.text).response
   }
 
   private func parse(_ body: ByteBuffer) throws(RefusedRequest) -> [Subscription] {

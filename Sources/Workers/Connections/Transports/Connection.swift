@@ -16,6 +16,12 @@ class Connection {
   unowned let hub: Hub
   /// What the connection still has to get before it takes part in live delivery; nil: it does.
   var replay: Replay?
+  /// Who it belongs to; nil: nobody has said.
+  var identity: ConnectionIdentity?
+  /// Those of the identity, as the hub has entered them.
+  var sessions: [SessionDigest] = []
+  /// Whether the hub has entered the connection among the followers of users: addressed events come live.
+  var isFollowing = false
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
 

@@ -61,7 +61,11 @@ final class WebSocketConnection: StreamConnection {
   }
 
   override func end(_ reason: ClosingReason) {
-    let frame = WebSocketFrame.close(reason.webSocketCode, reason: reason.rawValue)
+    var frame: [UInt8] = []
+    if reason == .sessionKilled {
+      frame += WebSocketFrame.encode(.text, OwnEvents.serverClosing(reason, stamp: .now()).json)
+    }
+    frame += WebSocketFrame.close(reason.webSocketCode, reason: reason.rawValue)
     finish(with: frame, dropping: reason == .slowConsumer)
   }
 

@@ -119,7 +119,7 @@ extension KeySet {
 
   private static func bytes(_ name: String, of jwk: JSONValue) throws(KeyProblem) -> [UInt8] {
     guard let text = try text(name, of: jwk) else { throw KeyProblem("\(name) is missing") }
-    let decoded = Array(text.utf8).withUnsafeBytes { StrictBase64URL.decode($0) }
+    let decoded = Base64URL.decode(text)
     guard let decoded, !decoded.isEmpty else { throw KeyProblem("\(name) is no base64url") }
     return decoded
   }

@@ -38,7 +38,7 @@ public struct Claims: Sendable {
   public func strings(at pointer: [String]) -> [String]? {
     text.withUnsafeBytes { bytes in
       guard let range = place(of: pointer, bytes) else { return nil }
-      if let text = ObjectIndex.string(bytes, range) { return [text] }
+      if let text = JSONScanner.string(bytes, in: range) { return [text] }
       var scanner = JSONScanner(bytes, in: range)
       var strings: [String] = []
       do throws(JSONError) {
@@ -68,40 +68,7 @@ public struct Claims: Sendable {
   }
 
   private func place(of pointer: [String], _ bytes: UnsafeRawBufferPointer) -> Range<Int>? {
-    guard let first = pointer.first, var range = index.value(first, in: bytes) else { return nil }
-    for token in pointer.dropFirst() {
-      guard let next = Self.step(bytes, range, token) else { return nil }
-      range = next
-    }
-    return range
-  }
-
-  /// The member or element `token` of the value in `range`.
-  private static func step(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, _ token: String) -> Range<
-    Int
-  >? {
-    var scanner = JSONScanner(bytes, in: range)
-    var found: Range<Int>?
-    do throws(JSONError) {
-      switch try scanner.kind() {
-      case .object:
-        try scanner.forEachMember { (scanner, key) throws(JSONError) in
-          let isWanted = scanner.says(key, token)
-          let value = try scanner.skipValue()
-          if isWanted { found = value }
-        }
-      case .array:
-        // Only the canonical spelling counts: RFC 6901 §4 has no leading zeros and no signs.
-        guard let wanted = Int(token), wanted >= 0, String(wanted) == token else { return nil }
-        try scanner.forEachElement { (scanner, index) throws(JSONError) in
-          let value = try scanner.skipValue()
-          if index == wanted { found = value }
-        }
-      case .string, .number, .bool, .null: return nil
-      }
-    } catch {
-      return nil
-    }
-    return found
+    guard let first = pointer.first, let member = index.value(first, in: bytes) else { return nil }
+    return JSONScanner.place(of: pointer.dropFirst(), in: bytes, from: member)
   }
 }

@@ -26,10 +26,10 @@ struct CompactToken {
     guard let first = Self.dot(in: token, from: 0), let second = Self.dot(in: token, from: first + 1),
       Self.dot(in: token, from: second + 1) == nil
     else { throw .malformed("expected three parts with dots between them") }
-    guard let header = StrictBase64URL.decode(UnsafeRawBufferPointer(rebasing: token[..<first])) else {
+    guard let header = Base64URL.decode(UnsafeRawBufferPointer(rebasing: token[..<first])) else {
       throw .malformed("its header is no base64url")
     }
-    guard let signature = StrictBase64URL.decode(UnsafeRawBufferPointer(rebasing: token[(second + 1)...]))
+    guard let signature = Base64URL.decode(UnsafeRawBufferPointer(rebasing: token[(second + 1)...]))
     else {
       throw .malformed("its signature is no base64url")
     }
@@ -43,7 +43,7 @@ struct CompactToken {
 
   /// The claims, to be called when the signature has been found right.
   func claims() throws(TokenError) -> Claims {
-    guard let bytes = StrictBase64URL.decode(encodedClaims) else {
+    guard let bytes = Base64URL.decode(encodedClaims) else {
       throw .malformed("its claims are no base64url")
     }
     do throws(JSONError) {
@@ -74,7 +74,7 @@ struct CompactToken {
       throw .malformed("its header has crit, which is not supported")
     }
     guard let algorithm = index.value("alg", in: bytes) else { throw .malformed("its header has no alg") }
-    guard let name = ObjectIndex.string(bytes, algorithm) else {
+    guard let name = JSONScanner.string(bytes, in: algorithm) else {
       throw .malformed("alg in its header is no string")
     }
     guard let known = SignatureAlgorithm(rawValue: name), allowed.contains(known) else {
@@ -82,7 +82,7 @@ struct CompactToken {
     }
     var keyID: String?
     if let range = index.value("kid", in: bytes) {
-      keyID = ObjectIndex.string(bytes, range)
+      keyID = JSONScanner.string(bytes, in: range)
       guard let keyID, keyID.utf8.count <= maximumKeyIDBytes else {
         throw .malformed("kid in its header is no string of at most \(maximumKeyIDBytes) bytes")
       }

@@ -46,14 +46,6 @@ struct ObjectIndex: Sendable {
     }
   }
 
-  /// The text of a string value; nil if it is something else.
-  static func string(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> String? {
-    guard bytes[range.lowerBound] == UInt8(ascii: "\"") else { return nil }
-    var scanner = JSONScanner(bytes, in: range)
-    guard let text = try? scanner.string() else { return nil }
-    return scanner.decoded(text)
-  }
-
   fileprivate static func areEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
     guard a.count == b.count, let start = a.baseAddress, let other = b.baseAddress else {
       return a.isEmpty && b.isEmpty
@@ -63,7 +55,7 @@ struct ObjectIndex: Sendable {
 
   private static func decodedName(_ bytes: UnsafeRawBufferPointer, _ name: Range<Int>) -> [UInt8] {
     let quoted = name.lowerBound - 1..<name.upperBound + 1
-    return Array((string(bytes, quoted) ?? "").utf8)
+    return Array((JSONScanner.string(bytes, in: quoted) ?? "").utf8)
   }
 }
 

@@ -1,6 +1,7 @@
 // What a token is remembered by. A cache of tokens would be a list of credentials; this is a list of numbers.
 
 import COpenSSL
+import Kit
 
 /// SHA-256 of a token: two tokens of the same digest can't be made.
 struct TokenDigest: Hashable, Sendable {
@@ -14,6 +15,9 @@ struct TokenDigest: Hashable, Sendable {
       bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
     )
   }
+
+  /// The first half, for a session's name.
+  var session: SessionDigest { SessionDigest(low: words.0, high: words.1) }
 
   static func == (a: TokenDigest, b: TokenDigest) -> Bool { a.words == b.words }
 

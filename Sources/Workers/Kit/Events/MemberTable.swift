@@ -17,7 +17,16 @@ public struct MemberTable {
   public init(_ bytes: UnsafeRawBufferPointer) throws(EventError) {
     do throws(JSONError) {
       try JSONScanner.requireUTF8(bytes)
-      var scanner = JSONScanner(bytes)
+    } catch {
+      throw Self.noObject(error)
+    }
+    try self.init(validated: bytes, in: 0..<bytes.count)
+  }
+
+  /// One object, and nothing else, in a range of a text that is known to be UTF-8.
+  init(validated bytes: UnsafeRawBufferPointer, in range: Range<Int>) throws(EventError) {
+    do throws(JSONError) {
+      var scanner = JSONScanner(bytes, in: range)
       guard try scanner.kind() == .object else {
         throw JSONError("something else than an object", at: scanner.position)
       }
@@ -32,28 +41,12 @@ public struct MemberTable {
       self.members = members
       self.bytes = bytes
     } catch {
-      throw EventError("body: \(error), expected a JSON object")
+      throw Self.noObject(error)
     }
   }
 
-  /// One object of a text that has been validated.
-  init(validated bytes: UnsafeRawBufferPointer, in range: Range<Int>) throws(EventError) {
-    do throws(JSONError) {
-      var scanner = JSONScanner(bytes, in: range)
-      guard try scanner.kind() == .object else {
-        throw JSONError("something else than an object", at: scanner.position)
-      }
-      let start = scanner.position
-      var members: [Member] = []
-      try scanner.forEachMember { (scanner, key) throws(JSONError) in
-        members.append(Member(key: key, value: try scanner.skipValue(depth: 1)))
-      }
-      object = start..<scanner.position
-      self.members = members
-      self.bytes = bytes
-    } catch {
-      throw EventError("body: \(error), expected a JSON object")
-    }
+  private static func noObject(_ error: JSONError) -> EventError {
+    EventError("body: \(error), expected a JSON object")
   }
 
   var isEmpty: Bool { members.isEmpty }
@@ -79,7 +72,7 @@ public struct MemberTable {
   /// The text of a string member; nil if there is none or it is null.
   public func string(_ name: String) throws(EventError) -> String? {
     guard let range = try value(name) else { return nil }
-    guard let text = Self.string(bytes, range) else {
+    guard let text = JSONScanner.string(bytes, in: range) else {
       throw EventError("\(name) is no string, expected a string")
     }
     return text
@@ -88,7 +81,7 @@ public struct MemberTable {
   /// A string, or a list of strings; empty if there is none or it is null.
   func stringOrList(_ name: String) throws(EventError) -> [String] {
     guard let range = try value(name) else { return [] }
-    if let text = Self.string(bytes, range) { return [text] }
+    if let text = JSONScanner.string(bytes, in: range) { return [text] }
     var texts: [String] = []
     var scanner = JSONScanner(bytes, in: range)
     do throws(JSONError) {
@@ -107,46 +100,12 @@ public struct MemberTable {
   /// The scalar that an RFC 6901 pointer leads to; nil if it leads nowhere, or to an object or list.
   func scalar(at pointer: [String]) -> ScalarValue? {
     guard let first = pointer.first else { return nil }
-    var scanner = JSONScanner(bytes)
-    guard let member = members.last(where: { scanner.says($0.key, first) }) else { return nil }
-    var range = member.value
-    for token in pointer.dropFirst() {
-      scanner = JSONScanner(bytes, in: range)
-      guard let next = Self.step(&scanner, token) else { return nil }
-      range = next
-    }
-    scanner = JSONScanner(bytes, in: range)
-    return try? ScalarValue(scanning: &scanner)
-  }
-
-  private static func step(_ scanner: inout JSONScanner, _ token: String) -> Range<Int>? {
-    var found: Range<Int>?
-    do throws(JSONError) {
-      switch try scanner.kind() {
-      case .object:
-        try scanner.forEachMember { (scanner, key) throws(JSONError) in
-          let isWanted = scanner.says(key, token)
-          let range = try scanner.skipValue()
-          if isWanted { found = range }
-        }
-      case .array:
-        guard let wanted = Int(token), String(wanted) == token else { return nil }
-        try scanner.forEachElement { (scanner, index) throws(JSONError) in
-          let range = try scanner.skipValue()
-          if index == wanted { found = range }
-        }
-      default: return nil
-      }
-    } catch {
+    let keys = JSONScanner(bytes)
+    guard let member = members.last(where: { keys.says($0.key, first) }) else { return nil }
+    guard let range = JSONScanner.place(of: pointer.dropFirst(), in: bytes, from: member.value) else {
       return nil
     }
-    return found
-  }
-
-  private static func string(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> String? {
-    guard bytes[range.lowerBound] == UInt8(ascii: "\"") else { return nil }
     var scanner = JSONScanner(bytes, in: range)
-    guard let text = try? scanner.string() else { return nil }
-    return scanner.decoded(text)
+    return try? ScalarValue(scanning: &scanner)
   }
 }

@@ -12,6 +12,8 @@ import Synchronization
 final class LogOutput: Sendable {
   /// How long a line may wait for room; after a dropped line none waits until one has gone through.
   private static let patienceMilliseconds: CInt = 100
+  /// Bytes written at once: a pipe that says it has room has it for this many (PIPE_BUF). More would wait.
+  private static let mostBytesAtOnce = 4096
 
   private let worker: String
   private let slot: Int
@@ -88,7 +90,9 @@ final class LogOutput: Sendable {
       var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
       guard poll(&entry, 1, patience) == 1, entry.revents & Int16(POLLOUT) != 0 else { return false }
       let count = line.withUnsafeBytes { bytes in
-        Glibc.write(STDERR_FILENO, bytes.baseAddress.map { $0 + written }, bytes.count - written)
+        Glibc.write(
+          STDERR_FILENO, bytes.baseAddress.map { $0 + written },
+          min(bytes.count - written, Self.mostBytesAtOnce))
       }
       if count < 0 && errno == EINTR { continue }
       guard count > 0 else { return false }

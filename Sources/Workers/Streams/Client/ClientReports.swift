@@ -28,6 +28,7 @@ final class ClientReports: Sendable {
   /// Everything that has come since the last look.
   struct Contents: Sendable {
     var lines: [Line] = []
+    /// Lines beyond `maximumLines`.
     var droppedLines = 0
     var allBrokersDown = false
     var commits: [CommitResult] = []

@@ -10,6 +10,8 @@ struct TopicListing: Equatable, Sendable {
   var partitions: [TopicPartition] = []
   /// Topics that don't exist, or that this client must not see; with the broker's reason.
   var missing: [String: String] = [:]
+  /// Those of `missing` that are known not to exist.
+  var absent: Set<String> = []
 }
 
 /// A partition whose start is to be found.
@@ -37,6 +39,7 @@ extension KafkaConsumer {
       guard let name = topic.topic.map({ String(cString: $0) }) else { continue }
       guard topic.err == RD_KAFKA_RESP_ERR_NO_ERROR, topic.partition_cnt > 0 else {
         listing.missing[name] = String(cString: rd_kafka_err2str(topic.err))
+        if Self.isAbsent(topic.err) { listing.absent.insert(name) }
         continue
       }
       for partition in UnsafeBufferPointer(start: topic.partitions, count: Int(topic.partition_cnt)) {
@@ -47,11 +50,15 @@ extension KafkaConsumer {
     return listing
   }
 
+  private static func isAbsent(_ error: rd_kafka_resp_err_t) -> Bool {
+    error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+  }
+
   /// Where each of the partitions is to be read from. Those whose broker does not answer are left out, with a
   /// reason.
   func findStarts(_ questions: [OffsetQuestion]) -> (found: [Int: StartPosition], failure: KafkaError?) {
     var found: [Int: StartPosition] = [:]
-    let committed: [TopicPartition: Int64]
+    let committed: [TopicPartition: Result<Int64, KafkaError>]
     do throws(KafkaError) {
       committed = try committedOffsets(questions.filter { $0.seen != .outOfRange }.map(\.name))
     } catch {
@@ -59,9 +66,15 @@ extension KafkaConsumer {
     }
     var failure: KafkaError?
     for question in questions {
-      if let offset = committed[question.name] {
+      switch committed[question.name] {
+      case .success(let offset)?:
         found[question.number] = .answered(seen: question.seen, committed: offset, edge: 0)
         continue
+      // Not "nothing committed": the partition waits, and holds up no other.
+      case .failure(let error)?:
+        failure = KafkaError("\(question.name): \(error)")
+        continue
+      case nil: break
       }
       do throws(KafkaError) {
         // One broker that is away must not hold up the partitions of the others for long.
@@ -76,16 +89,20 @@ extension KafkaConsumer {
   }
 
   /// The offsets committed under the group's name; partitions without one are left out.
-  private func committedOffsets(_ partitions: [TopicPartition]) throws(KafkaError) -> [TopicPartition: Int64]
-  {
+  private func committedOffsets(
+    _ partitions: [TopicPartition]
+  ) throws(KafkaError) -> [TopicPartition: Result<Int64, KafkaError>] {
     guard !partitions.isEmpty else { return [:] }
     let list = PartitionList(partitions)
     let error = rd_kafka_committed(handle, list.raw, Self.lookupTimeout)
     guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
-    var offsets: [TopicPartition: Int64] = [:]
+    var offsets: [TopicPartition: Result<Int64, KafkaError>] = [:]
     for element in PartitionList.elements(of: list.raw) {
-      if let error = element.error { throw error }
-      if element.offset >= 0 { offsets[element.name] = element.offset }
+      if let error = element.error {
+        offsets[element.name] = .failure(error)
+      } else if element.offset >= 0 {
+        offsets[element.name] = .success(element.offset)
+      }
     }
     return offsets
   }

@@ -47,6 +47,7 @@ extension ConsumerLoop {
     guard case .open(let consumer) = client else { return }
     consumer.serve()
     let reports = consumer.reports.take()
+    limits.client.leftOut(reports.droppedLines)
     for line in reports.lines { write(line, now) }
     for result in reports.commits { take(result, now) }
     if reports.allBrokersDown {

@@ -40,7 +40,7 @@ extension ConsumerLoop {
         log.warning("a source topic is missing", metadata: ["topic": "\(topic)", "reason": "\(reason)"])
       }
     }
-    state.learn(listing.partitions)
+    state.learn(listing)
     nextLookAt = now + (missingTopics.isEmpty ? Self.lookInterval.usual : Self.lookInterval.soon)
 
     var known: [(Int, StartPosition)] = []

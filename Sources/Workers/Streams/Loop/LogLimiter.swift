@@ -8,6 +8,9 @@ struct LogLimiter {
   private var nextAt: UInt64 = 0
   private var suppressed = 0
 
+  /// Counts `lines` that were left out elsewhere.
+  mutating func leftOut(_ lines: Int) { suppressed += lines }
+
   /// - Returns: how many lines were left out since the last one that was not; nil: leave this one out as
   ///   well.
   mutating func permit(at now: UInt64) -> Int? {

@@ -5,9 +5,9 @@ final class ReadState {
   private(set) var table = PartitionTable()
   var ledger = OffsetLedger()
 
-  /// Takes note of listed partitions in both.
-  func learn(_ listed: [TopicPartition]) {
-    for _ in table.learn(listed) { _ = ledger.addPartition() }
+  /// Takes note of what was listed in both.
+  func learn(_ listing: TopicListing) {
+    for _ in table.learn(listing.partitions, absent: listing.absent) { _ = ledger.addPartition() }
   }
 
   /// Changes the table; partitions are added by `learn` only.

@@ -23,16 +23,19 @@ struct PartitionTable {
 
   private(set) var entries: [Entry] = []
   private var numbers: [TopicPartition: Int] = [:]
-  private var hasLooked = false
+  /// Topics of which the broker has said what partitions they have, or that they don't exist.
+  private var knownTopics: Set<String> = []
 
-  /// Takes note of what the broker has listed.
+  /// Takes note of what the broker has listed. A topic that it could say nothing about (no leader, no right to see it)
+  /// may have been there all along: its partitions count as there at the start when they are listed at last.
   ///
+  /// - Parameter absent: topics that don't exist.
   /// - Returns: the partitions that were not known, with numbers that rise by one.
-  mutating func learn(_ listed: [TopicPartition]) -> [Int] {
-    let seen: FirstSeen = hasLooked ? .later : .atStart
-    hasLooked = true
+  mutating func learn(_ listed: [TopicPartition], absent: Set<String> = []) -> [Int] {
+    defer { knownTopics.formUnion(absent.union(listed.lazy.map(\.topic))) }
     var new: [Int] = []
     for name in listed where numbers[name] == nil {
+      let seen: FirstSeen = knownTopics.contains(name.topic) ? .later : .atStart
       numbers[name] = entries.count
       new.append(entries.count)
       entries.append(Entry(name: name, phase: .waiting(seen)))

@@ -31,7 +31,8 @@ struct RingPositions {
   /// on.
   mutating func note(_ origin: EventOrigin?, end: UInt64) {
     ringEnd = end
-    guard let origin, origin.offset >= 0 else { return }
+    // Nothing in a ring may stop every successor: the largest number has no next one.
+    guard let origin, origin.offset >= 0, origin.offset < .max else { return }
     last[TopicPartition(topic: origin.topic, partition: origin.partition)] =
       Last(next: origin.offset + 1, ringEnd: end)
   }

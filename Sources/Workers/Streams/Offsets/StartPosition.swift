@@ -11,7 +11,8 @@
 
 /// When a partition that nobody has read came into view.
 enum FirstSeen: Equatable, Sendable {
-  /// In the first answer after the worker's start: what happened before is not for this gateway's clients.
+  /// In the first answer about its topic after the worker's start: what happened before is not for this gateway's
+  /// clients.
   case atStart
   /// Afterwards: its records are all new.
   case later

@@ -1,0 +1,71 @@
+// Keys about tokens, roles, presence and who a request comes from.
+
+extension SettingKey {
+  static let identity: [SettingKey] = [
+    .scalar(
+      "JWT_SECRET_KEY", \.jwtSecretKey, form: "a secret, or a key in PEM", help: "key of token signatures",
+      parse: { (text) throws(ValueProblem) in Secret(text) }, show: { $0.map(\.description) ?? "" }
+    ).secret,
+    .list(
+      "JWT_ALG", \.jwtAlgorithms, form: "names, separated by commas",
+      "allowed signature algorithms; empty: HS256, or with a JWK set alone all asymmetric ones",
+      parse: { (text) throws(ValueProblem) in try algorithm(text) }),
+    .text(
+      "JWT_JWKS", \.jwtJWKS, form: "a path", "file of a JWK set with keys of token signatures",
+      parse: { (text) throws(ValueProblem) in try path(text) }),
+    .integer(
+      "JWT_JWKS_REFRESH_S", \.jwtJWKSRefreshSeconds, 1...86_400, unit: "seconds",
+      "time after which the JWK set is looked at again"),
+    pointer("JWT_SESSION_FIELD", \.jwtSessionPointer, "claim that names the session"),
+    .scalar(
+      "JWT_USER_FIELD", \.jwtUserPointer, form: "a JSON Pointer",
+      help: "claim that names the user; unset: /user, or else /sub",
+      parse: { (text) throws(ValueProblem) in try claim(text) }, show: { $0.map(JSONPointer.text) ?? "" }),
+    pointer("JWT_ROLES_FIELD", \.jwtRolesPointer, "claim that lists the roles"),
+    .integer(
+      "JWT_LEEWAY_S", \.jwtLeewaySeconds, 0...3_600, unit: "seconds",
+      "clock difference allowed for exp and nbf"
+    ),
+    .flag("JWT_CLOSE_ON_EXPIRY", \.jwtCloseOnExpiry, "close a connection when its token expires"),
+    .list(
+      "PRIVILEGED_ROLES", \.privilegedRoles, form: "names, separated by commas",
+      "roles that may follow other users' events and presence",
+      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+    .text("SESSION_ROLE", \.sessionRole, form: "a name", "role of users that presence lists; empty: all"),
+    .integer(
+      "PRESENCE_GRACE_S", \.presenceGraceSeconds, 0...3_600, unit: "seconds",
+      "time without a connection after which a user counts as gone"),
+    .list(
+      "TRUSTED_PROXIES", \.trustedProxies, form: "IP addresses or networks, separated by commas",
+      "proxies whose forwarding headers count",
+      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+  ]
+
+  private static func pointer(_ name: String, _ field: SettingField<[String]>, _ help: String) -> SettingKey {
+    .scalar(
+      name, field, form: "a JSON Pointer", help: help,
+      parse: { (text) throws(ValueProblem) in try claim(text) }, show: { JSONPointer.text($0) })
+  }
+
+  private static func claim(_ text: String) throws(ValueProblem) -> [String] {
+    let tokens = try JSONPointer.parse(text)
+    guard !tokens.isEmpty else { throw ValueProblem("the empty pointer names no claim") }
+    return tokens
+  }
+
+  private static func path(_ text: String) throws(ValueProblem) -> String {
+    guard !text.contains("://") else {
+      throw ValueProblem("'\(text)': fetching a JWK set is not available in this release; expected a path")
+    }
+    return text
+  }
+
+  private static func algorithm(_ text: String) throws(ValueProblem) -> String {
+    let known =
+      ["HS", "RS", "PS", "ES"].flatMap { family in ["256", "384", "512"].map { family + $0 } } + ["EdDSA"]
+    guard known.contains(text) else {
+      throw ValueProblem("'\(text)' is unknown; expected some of \(known.joined(separator: ", "))")
+    }
+    return text
+  }
+}

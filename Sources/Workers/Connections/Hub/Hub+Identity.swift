@@ -1,0 +1,144 @@
+// Whose a connection is: tokens taken on, sessions ended, users closed, presence reported.
+
+import Kit
+
+extension Hub {
+  // MARK: Of one connection
+
+  /// The connection belongs to whom its tokens name.
+  func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) {
+    let place = Int(connection.index)
+    forget(connection)
+    connection.identity = identity
+    // Asked a moment ago, in the same turn: none is on the blacklist.
+    connection.sessions = authorizer.authority.digests(of: identity.sessions, unixMs: clock.unixMs) ?? []
+    sessions.add(connection.index, connection.sessions)
+    table.privileges[place] = isPrivileged
+    table.expiries[place] = settings.jwtCloseOnExpiry ? identity.validUntil : 0
+  }
+
+  /// Addressed events come live from here on.
+  func follow(_ connection: Connection) {
+    guard let identity = connection.identity, !connection.isFollowing else { return }
+    followers.add(connection.index, identity)
+    connection.isFollowing = true
+  }
+
+  /// Takes back `identify` and `follow`; the identity itself stays known to the connection.
+  func forget(_ connection: Connection) {
+    sessions.remove(connection.index, connection.sessions)
+    connection.sessions = []
+    if connection.isFollowing, let identity = connection.identity {
+      followers.remove(connection.index, identity)
+    }
+    connection.isFollowing = false
+  }
+
+  /// Fresh tokens were shown for the connection. The answer if it can't be: then nothing has changed.
+  func adopt(_ change: SubscriptionChange, by connection: Connection) -> WorkerAnswer? {
+    guard !change.credentials.isEmpty else { return nil }
+    let sessions = change.credentials.compactMap(\.session)
+    // The worker that verified them may have asked the blacklist before the session was ended.
+    guard authorizer.authority.digests(of: sessions, unixMs: clock.unixMs) != nil else {
+      return WorkerAnswer(status: 401, text: "header authorization: the token's session has been ended")
+    }
+    var identity = connection.identity ?? ConnectionIdentity(since: connection, clock)
+    guard identity.adopt(change.credentials) else {
+      let most = ConnectionIdentity.maximumCredentials
+      return WorkerAnswer(
+        status: 400, text: "header authorization: more than \(most) users for one connection")
+    }
+    let isFollowing = connection.isFollowing
+    identify(connection, identity, isPrivileged: identity.isPrivileged(by: settings.privilegedRoles))
+    if isFollowing || connection.replay == nil { follow(connection) }
+    return nil
+  }
+
+  // MARK: Events
+
+  func isPresence(_ event: EventRecord) -> Bool {
+    let prefix = Authorizer.presencePrefix.utf8
+    return event.typeBytes.count > prefix.count && event.typeBytes.starts(with: prefix)
+  }
+
+  /// Whether an event of the past is for the connection.
+  func wants(_ connection: Connection, _ replay: Replay, _ event: EventRecord) -> Bool {
+    if event.isAddressed {
+      return connection.identity.map { followers.isRecipient($0, of: event) } ?? false
+    }
+    guard replay.matches(event) else { return false }
+    return !isPresence(event) || table.privileges[Int(connection.index)]
+  }
+
+  // MARK: What the control worker says
+
+  /// Reads everything that is known of sessions and users. To be called once, before anything is served.
+  func catchUpState() {
+    clock.refresh()
+    state?.catchUp { [unowned self] in apply($0) }
+  }
+
+  func apply(_ record: StateRecord) {
+    switch record {
+    case .blacklisted(let session, let until):
+      authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
+      guard Int64(until) * LoopClock.msPerSecond > clock.unixMs else { return }
+      for index in sessions[session] { end(index, .sessionKilled) }
+    case .online(let user, let roles):
+      if !settings.privilegedRoles.isEmpty { followers.note(user: user, holds: roles) }
+    case .offline(let user):
+      if !settings.privilegedRoles.isEmpty { followers.note(user: user, holds: []) }
+    case .closeUser(let user):
+      for connection in table.all where NameSet.contains(connection.identity?.users ?? [], user) {
+        close(connection, .closedByOperator)
+      }
+    case .closeConnection(let id):
+      guard Int(id.slot) == slot, let connection = table.find(serial: id.serial) else { return }
+      close(connection, .closedByOperator)
+    case .reportConnections:
+      presence?.restart()
+    }
+  }
+
+  private func end(_ index: ConnectionIndex, _ reason: ClosingReason) {
+    if let connection = table[index] { close(connection, reason) }
+  }
+
+  // MARK: Presence
+
+  /// Subscriptions longer than this aren't reported.
+  private static let mostSubscriptionBytes = 16 << 10
+
+  /// Something about an identified connection has changed, or it is new.
+  func reportChange(of connection: Connection) {
+    guard let present = present(connection) else { return }
+    presence?.opened(present)
+    scheduleTurn()
+  }
+
+  /// Goes on with reports. Whether there is more to do at once.
+  func reportPresence() -> Bool {
+    presence?.step(capacity: table.capacity) { [unowned self] index in
+      table[ConnectionIndex(index)].flatMap { present($0) }
+    } ?? false
+  }
+
+  private func present(_ connection: Connection) -> PresentConnection? {
+    guard let identity = connection.identity, !connection.isClosing else { return nil }
+    let list = connection.replay?.subscriptions ?? index.subscriptions(of: connection.index)
+    let subscriptions = Subscription.list(list)
+    return PresentConnection(
+      serial: connection.serial, transport: table.transports[Int(connection.index)].label,
+      sinceUnixMs: identity.sinceUnixMs, users: identity.users, sessions: identity.sessions,
+      roles: identity.roles, remote: identity.remote, userAgent: identity.userAgent,
+      subscriptions: subscriptions.count <= Self.mostSubscriptionBytes ? subscriptions : [])
+  }
+}
+
+extension ConnectionIdentity {
+  /// Of a connection that nobody had claimed.
+  fileprivate init(since connection: Connection, _ clock: LoopClock) {
+    self.init()
+    sinceUnixMs = clock.unixMs
+  }
+}

@@ -1,0 +1,118 @@
+// Who asks, and whether they may: the same questions for every way in (contract §3, §6).
+
+import HTTP
+import Identity
+import Kit
+import Settings
+
+/// What the tokens of a request say.
+struct Authorization {
+  var tokens: [VerifiedToken] = []
+  var credentials: [Credential] = []
+  var isPrivileged = false
+}
+
+struct Authorizer {
+  /// Types of events that only privileged connections get.
+  static let presencePrefix = "rig.presence."
+
+  let authority: TokenAuthority
+  private let settings: Settings
+  private let subscriptions: TokenSubscriptions
+
+  init(authority: TokenAuthority, settings: Settings) {
+    self.authority = authority
+    self.settings = settings
+    subscriptions = TokenSubscriptions(settings.extractors)
+  }
+
+  /// Verifies everything that a request shows: the `Authorization` fields and the `jwt` parameter.
+  ///
+  /// - Parameter malformedStatus: of the answer to what is no token at all.
+  /// - Throws: 401 for a token that isn't valid, or whose session is on the blacklist.
+  func authorize(
+    _ request: HTTPRequest, jwt: String? = nil, unixMs: Int64, malformedStatus: Int = 401
+  ) throws(RefusedRequest) -> Authorization {
+    var named: [(place: String, token: String)] = []
+    if let jwt { named.append(("query parameter jwt", jwt)) }
+    do throws(TokenError) {
+      for token in try BearerTokens.parse(request.headers["authorization"]) {
+        named.append(("header authorization", token))
+      }
+    } catch {
+      throw RefusedRequest(status: malformedStatus, detail: "header authorization: \(error)")
+    }
+    return try authorize(named, unixMs: unixMs, malformedStatus: malformedStatus)
+  }
+
+  func authorize(
+    _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
+  ) throws(RefusedRequest) -> Authorization {
+    var result = Authorization()
+    for (place, token) in named {
+      let verified: VerifiedToken
+      do throws(TokenError) {
+        verified = try authority.verify(token, unixMs: unixMs)
+      } catch {
+        var status = 401
+        if case .unavailable = error { status = 503 }
+        if case .malformed = error { status = malformedStatus }
+        if case .tooLong = error { status = malformedStatus }
+        throw RefusedRequest(status: status, detail: "\(place): \(error)")
+      }
+      let sessions = verified.session.map { [$0] } ?? []
+      guard authority.digests(of: sessions, unixMs: unixMs) != nil else {
+        throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
+      }
+      result.tokens.append(verified)
+      result.credentials.append(
+        Credential(
+          user: verified.user, session: verified.session, roles: verified.roles,
+          validUntil: verified.validUntil))
+    }
+    result.isPrivileged = ConnectionIdentity(result.credentials).isPrivileged(by: settings.privilegedRoles)
+    return result
+  }
+
+  /// The subscriptions that come of those asked for: with those of the tokens before them, and restricted by them.
+  ///
+  /// - Throws: 403 if one of them, or all of them, may not be had.
+  func subscriptions(
+    asked: [Subscription], _ authorization: Authorization, isRequested: Bool = true
+  ) throws(SubscriptionError) -> [Subscription] {
+    if isRequested, settings.subscriptionCheck == .token, authorization.tokens.isEmpty {
+      throw SubscriptionError(status: 403, "subscriptions need a valid token (SUBSCRIPTION_CHECK)")
+    }
+    if !authorization.isPrivileged, let presence = asked.first(where: { Self.isPresence($0.eventType) }) {
+      throw SubscriptionError(
+        status: 403,
+        "subscription to '\(presence.eventType.text)' needs a token with a role of PRIVILEGED_ROLES")
+    }
+    return subscriptions.automatic(authorization.tokens)
+      + (try subscriptions.enforce(asked, authorization.tokens))
+  }
+
+  /// Whether an event may be submitted.
+  ///
+  /// - Throws: 403 without a valid token where one is needed, 401 for an invalid one.
+  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) {
+    // Without keys a token says nothing, and may be meant for somebody else.
+    guard authority.isConfigured || settings.submissionCheck == .token else { return }
+    let authorization = try authorize(request, unixMs: unixMs)
+    try requireSubmission(hasToken: !authorization.tokens.isEmpty)
+  }
+
+  func requireSubmission(hasToken: Bool) throws(RefusedRequest) {
+    guard settings.submissionCheck == .none || hasToken else {
+      throw RefusedRequest(status: 403, detail: "submitting events needs a valid token (SUBMISSION_CHECK)")
+    }
+  }
+
+  private static func isPresence(_ pattern: EventTypePattern) -> Bool {
+    switch pattern {
+    case .exact(let type): type.utf8.starts(with: presencePrefix.utf8)
+    case .prefix(let prefix): prefix.utf8.starts(with: presencePrefix.utf8)
+    case .any: false
+    }
+  }
+}

@@ -1,0 +1,122 @@
+// Who a connection belongs to, as far as its tokens say. Values; what is done with them is the hub's.
+
+import Identity
+import Kit
+
+/// What one verified token means for a connection.
+struct Credential: Equatable, Sendable {
+  /// Never empty; compare by UTF-8.
+  var user: String?
+  var session: String?
+  var roles: [String] = []
+  /// Seconds since 1970 at which the token is dead; nil: never.
+  var validUntil: Double?
+
+  /// Whether both speak for the same user: Swift finds texts equal that only look the same.
+  func hasUser(of other: Credential) -> Bool {
+    guard let user, let other = other.user else { return user == nil && other.user == nil }
+    return user.utf8.elementsEqual(other.utf8)
+  }
+}
+
+/// Everything that identifies a connection.
+struct ConnectionIdentity: Equatable, Sendable {
+  /// Bounds of one connection; the oldest session is forgotten first.
+  static let maximumCredentials = BearerTokens.maximumTokens
+  static let maximumSessions = 16
+
+  private(set) var credentials: [Credential] = []
+  /// Every session that has been shown for this connection: whoever ends one of them ends the connection.
+  private(set) var sessions: [String] = []
+  /// Users and roles whose addressed events the connection has asked for.
+  var followedUsers: [String] = []
+  var followedRoles: [String] = []
+  /// Who is there, for presence.
+  var remote = ""
+  var userAgent = ""
+  var sinceUnixMs: Int64 = 0
+
+  init(_ credentials: [Credential] = []) { adopt(credentials) }
+
+  /// A token was shown: it takes the place of an earlier one of the same user. False: there are too many users.
+  @discardableResult
+  mutating func adopt(_ more: [Credential]) -> Bool {
+    var credentials = credentials
+    for credential in more {
+      if let place = credentials.firstIndex(where: { $0.hasUser(of: credential) }) {
+        credentials[place] = credential
+      } else {
+        credentials.append(credential)
+      }
+    }
+    guard credentials.count <= Self.maximumCredentials else { return false }
+    self.credentials = credentials
+    for session in more.compactMap(\.session) {
+      sessions.removeAll { $0.utf8.elementsEqual(session.utf8) }
+      sessions.append(session)
+    }
+    if sessions.count > Self.maximumSessions { sessions.removeFirst(sessions.count - Self.maximumSessions) }
+    return true
+  }
+
+  var users: [String] { credentials.compactMap(\.user) }
+
+  /// Of all credentials, each once.
+  var roles: [String] { NameSet.union(credentials.map(\.roles)) }
+
+  /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
+  var validUntil: UInt32 {
+    credentials.compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
+  }
+
+  func isPrivileged(by privileged: [String]) -> Bool {
+    credentials.contains { $0.roles.contains { role in NameSet.contains(privileged, role) } }
+  }
+}
+
+/// Names are their UTF-8.
+enum NameSet {
+  static func contains(_ names: [String], _ name: String) -> Bool {
+    names.contains { $0.utf8.elementsEqual(name.utf8) }
+  }
+
+  static func union(_ lists: [[String]]) -> [String] {
+    var union: [String] = []
+    for name in lists.joined() where !contains(union, name) { union.append(name) }
+    return union
+  }
+}
+
+// MARK: Between workers
+
+extension Credential {
+  /// A list as part of a record.
+  static func encode(_ credentials: [Credential], into fields: inout FieldWriter) {
+    fields.append(UInt32(clamping: credentials.count))
+    for credential in credentials {
+      fields.append(credential.user.map { [$0] } ?? [])
+      fields.append(credential.session.map { [$0] } ?? [])
+      fields.append(credential.roles)
+      fields.append((credential.validUntil ?? -1).bitPattern)
+    }
+  }
+
+  /// nil if it isn't one.
+  static func decodeList(_ fields: inout FieldReader) -> [Credential]? {
+    guard let count = fields.number(UInt32.self), count <= UInt32(ConnectionIdentity.maximumCredentials)
+    else {
+      return nil
+    }
+    var credentials: [Credential] = []
+    for _ in 0..<count {
+      guard let user = fields.list(), let session = fields.list(), user.count <= 1, session.count <= 1,
+        let roles = fields.list(), let time = fields.number(UInt64.self).map({ Double(bitPattern: $0) }),
+        time.isFinite
+      else { return nil }
+      credentials.append(
+        Credential(
+          user: user.first, session: session.first, roles: roles, validUntil: time < 0 ? nil : time))
+    }
+    return credentials
+  }
+}

@@ -1,0 +1,81 @@
+// Fields one behind the other, little endian: how records between workers are laid out that aren't on the event path.
+//
+//   number   8, 4 or 1 bytes          text   length, 4 bytes | UTF-8          list   count, 4 bytes | texts
+
+/// Puts fields together.
+public struct FieldWriter {
+  public private(set) var bytes: [UInt8] = []
+
+  public init() {}
+
+  public mutating func append(_ number: some FixedWidthInteger) {
+    withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) }
+  }
+
+  public mutating func append(_ text: String) {
+    append(UInt32(clamping: text.utf8.count))
+    bytes.append(contentsOf: text.utf8)
+  }
+
+  public mutating func append(_ data: [UInt8]) {
+    append(UInt32(clamping: data.count))
+    bytes.append(contentsOf: data)
+  }
+
+  public mutating func append(_ list: [String]) {
+    append(UInt32(clamping: list.count))
+    for text in list { append(text) }
+  }
+}
+
+/// Takes fields apart. Their writer may have gone mad: whatever doesn't fit is nil, and so is everything after it.
+public struct FieldReader {
+  private let bytes: UnsafeRawBufferPointer
+  private var position = 0
+  private var isBroken = false
+
+  public init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+  /// Everything has been read, and it was all there.
+  public var isComplete: Bool { !isBroken && position == bytes.count }
+
+  public mutating func number<T: FixedWidthInteger>(_ type: T.Type) -> T? {
+    guard let range = take(MemoryLayout<T>.size) else { return nil }
+    return T(littleEndian: bytes.loadUnaligned(fromByteOffset: range.lowerBound, as: T.self))
+  }
+
+  public mutating func text() -> String? {
+    guard let range = block() else { return nil }
+    let text = String(validating: bytes[range], as: UTF8.self)
+    if text == nil { isBroken = true }
+    return text
+  }
+
+  public mutating func data() -> [UInt8]? {
+    block().map { Array(bytes[$0]) }
+  }
+
+  public mutating func list() -> [String]? {
+    guard let count = number(UInt32.self) else { return nil }
+    var list: [String] = []
+    for _ in 0..<count {
+      guard let text = text() else { return nil }
+      list.append(text)
+    }
+    return list
+  }
+
+  private mutating func block() -> Range<Int>? {
+    guard let length = number(UInt32.self) else { return nil }
+    return take(Int(length))
+  }
+
+  private mutating func take(_ count: Int) -> Range<Int>? {
+    guard !isBroken, count <= bytes.count - position else {
+      isBroken = true
+      return nil
+    }
+    defer { position += count }
+    return position..<position + count
+  }
+}

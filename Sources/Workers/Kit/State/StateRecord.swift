@@ -1,0 +1,130 @@
+// What the control worker says to all connection workers, over the ring `state.control`; and, because the ring keeps it,
+// what a restarted worker of either kind learns from it.
+//
+//   kept (the newest record about a session or user counts)      said once
+//   blacklisted, online, offline                                  close a user or a connection, ask for all connections
+//
+// The writer repeats what is still true before the ring would overwrite it; records are idempotent.
+
+/// 128 bits of a session's SHA-256: two sessions of the same digest can't be made.
+public struct SessionDigest: Hashable, Sendable {
+  public let low: UInt64
+  public let high: UInt64
+
+  public init(low: UInt64, high: UInt64) {
+    self.low = low
+    self.high = high
+  }
+}
+
+/// One connection in the life of the gateway.
+public struct ConnectionID: Hashable, Sendable {
+  /// Number of its connection worker.
+  public let slot: UInt16
+  /// Never used twice within the slot.
+  public let serial: UInt64
+
+  public init(slot: UInt16, serial: UInt64) {
+    self.slot = slot
+    self.serial = serial
+  }
+
+  /// As operators write it: "0-1a2b". It opens nothing, unlike the connection's token.
+  public var text: String { "\(slot)-" + String(serial, radix: 16) }
+
+  /// nil if `text` isn't of that form.
+  public init?(_ text: String) {
+    let parts = text.split(separator: "-", omittingEmptySubsequences: false)
+    guard parts.count == 2, let slot = UInt16(parts[0]), let serial = UInt64(parts[1], radix: 16),
+      ConnectionID(slot: slot, serial: serial).text == text
+    else { return nil }
+    self.init(slot: slot, serial: serial)
+  }
+}
+
+/// A record of the state ring.
+public enum StateRecord: Equatable, Sendable {
+  /// The session's tokens are dead until `until`, seconds since 1970.
+  case blacklisted(SessionDigest, until: UInt32)
+  /// The user has connections and holds these roles.
+  case online(user: String, roles: [String])
+  /// The user has had no connection for the grace time.
+  case offline(user: String)
+  /// Close every connection of the user.
+  case closeUser(String)
+  case closeConnection(ConnectionID)
+  /// Report all connections: this control worker, of that generation, knows none.
+  case reportConnections(generation: UInt64)
+
+  private enum Kind: UInt16 {
+    case blacklisted = 16
+    case online = 17
+    case offline = 18
+    case closeUser = 19
+    case closeConnection = 20
+    case reportConnections = 21
+  }
+
+  /// Type of the record in the ring.
+  public var type: UInt16 {
+    switch self {
+    case .blacklisted: Kind.blacklisted.rawValue
+    case .online: Kind.online.rawValue
+    case .offline: Kind.offline.rawValue
+    case .closeUser: Kind.closeUser.rawValue
+    case .closeConnection: Kind.closeConnection.rawValue
+    case .reportConnections: Kind.reportConnections.rawValue
+    }
+  }
+
+  /// Payload of the record.
+  public var encoded: [UInt8] {
+    var fields = FieldWriter()
+    switch self {
+    case .blacklisted(let digest, let until):
+      fields.append(digest.low)
+      fields.append(digest.high)
+      fields.append(until)
+    case .online(let user, let roles):
+      fields.append(user)
+      fields.append(roles)
+    case .offline(let user), .closeUser(let user):
+      fields.append(user)
+    case .closeConnection(let id):
+      fields.append(id.slot)
+      fields.append(id.serial)
+    case .reportConnections(let generation):
+      fields.append(generation)
+    }
+    return fields.bytes
+  }
+
+  /// nil if the record isn't exactly as this format has it.
+  public init?(type: UInt16, _ bytes: UnsafeRawBufferPointer) {
+    guard let kind = Kind(rawValue: type) else { return nil }
+    var fields = FieldReader(bytes)
+    switch kind {
+    case .blacklisted:
+      guard let low = fields.number(UInt64.self), let high = fields.number(UInt64.self),
+        let until = fields.number(UInt32.self)
+      else { return nil }
+      self = .blacklisted(SessionDigest(low: low, high: high), until: until)
+    case .online:
+      guard let user = fields.text(), let roles = fields.list() else { return nil }
+      self = .online(user: user, roles: roles)
+    case .offline:
+      guard let user = fields.text() else { return nil }
+      self = .offline(user: user)
+    case .closeUser:
+      guard let user = fields.text() else { return nil }
+      self = .closeUser(user)
+    case .closeConnection:
+      guard let slot = fields.number(UInt16.self), let serial = fields.number(UInt64.self) else { return nil }
+      self = .closeConnection(ConnectionID(slot: slot, serial: serial))
+    case .reportConnections:
+      guard let generation = fields.number(UInt64.self) else { return nil }
+      self = .reportConnections(generation: generation)
+    }
+    guard fields.isComplete else { return nil }
+  }
+}
