@@ -41,9 +41,13 @@ struct SupervisorResourceTests {
         #expect(!links.values.contains { $0.contains("pidfd") }, "\(worker.name): \(links)")
         #expect(worker.listens(on: gateway.inboundPort) == (kind == .connections), "\(worker.name)")
         #expect(worker.listens(on: gateway.managementPort) == (kind == .control), "\(worker.name)")
-        // Of presence a connection worker has its own ring.
-        let foreign = worker.memories.subtracting(try #require(allowed[kind])).filter {
-          !$0.hasPrefix("manifest") && $0 != "presence.\(worker.name)"
+        var foreign = worker.memories.subtracting(try #require(allowed[kind])).filter {
+          !$0.hasPrefix("manifest")
+        }
+        if kind == .connections {
+          let own = foreign.intersection(presence)
+          #expect(own.count == 1, "of presence its own ring alone: \(own)")
+          foreign.subtract(own)
         }
         #expect(foreign.isEmpty, "\(worker.name) holds \(foreign)")
         // The event loop has one, the acceptor of the shared socket another; the streams worker polls.
