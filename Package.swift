@@ -65,7 +65,7 @@ let package = Package(
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
     library(
       "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
-    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL"]),
+    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
       ["Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),

@@ -1,6 +1,7 @@
 // The event rings as this worker reads them, and how far it has come in each: its own cursor.
 
 import IPC
+import Kit
 
 final class EventRings {
   let rings: RingSet

@@ -116,6 +116,7 @@ final class Replayer {
       case .stopped:
         break
       case .lost(let firstAvailable):
+        connection.hub.metrics.eventsLost?.add()
         connection.say(Self.lost)
         replay.plan.advance(ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }

@@ -7,17 +7,16 @@
 // batches, ring by ring, so that a busy ring doesn't keep the others waiting.
 
 import IPC
-import Kit
 
 /// What reading has come upon besides records.
-enum RingIncident: Equatable {
+public enum RingIncident: Equatable, Sendable {
   /// The ring can't be read any more until it is reset.
   case corrupt(ring: String, id: UInt32, reason: String)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
 }
 
-final class RingSet {
+public final class RingSet {
   private enum State {
     case reading
     /// Found corrupt: not read.
@@ -44,7 +43,7 @@ final class RingSet {
   /// - Parameters:
   ///   - grants: rings that the manifest gives for reading, in its order.
   ///   - status: where a ring is reported that is found corrupt at once.
-  init(grants: [WorkerManifest.RingGrant], status: StatusPage) throws(IPCError) {
+  public init(grants: [WorkerManifest.RingGrant], status: StatusPage) throws(IPCError) {
     for grant in grants {
       let slot: Int
       switch grant.role {
@@ -60,13 +59,13 @@ final class RingSet {
   }
 
   /// Number of rings.
-  var count: Int { sources.count }
+  public var count: Int { sources.count }
 
   /// Sequence of the last record read of a ring.
-  func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
+  public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.
-  func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+  public func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     var dry = 0
     while dry < sources.count {
       let ring = turnOf
@@ -103,7 +102,7 @@ final class RingSet {
   }
 
   /// A record of the ring wasn't what its writer should have written.
-  func suspend(_ ring: Int, reason: String) {
+  public func suspend(_ ring: Int, reason: String) {
     if sources[ring].state == .reading {
       incidents.append(.corrupt(ring: sources[ring].name, id: sources[ring].id, reason: reason))
     }
@@ -111,24 +110,24 @@ final class RingSet {
   }
 
   /// What has happened since it was last asked for.
-  func takeIncidents() -> [RingIncident] {
+  public func takeIncidents() -> [RingIncident] {
     guard !incidents.isEmpty else { return [] }
     defer { incidents.removeAll() }
     return incidents
   }
 
   /// Lets the next `read` look whether suspended rings have been reset meanwhile. Call it once per second.
-  func probeSuspended() {
+  public func probeSuspended() {
     for ring in sources.indices where sources[ring].state == .suspended { sources[ring].state = .probing }
   }
 
   /// Everything read has had its effect.
-  func commit() {
+  public func commit() {
     for source in sources where source.state == .reading { source.reader.commit() }
   }
 
   /// Says in every ring that this worker is about to wait; false if there is something to read: it doesn't wait.
-  func declareAsleep() -> Bool {
+  public func declareAsleep() -> Bool {
     for source in sources where source.state == .reading {
       guard source.reader.declareAsleep() else {
         declareAwake()
@@ -138,12 +137,12 @@ final class RingSet {
     return true
   }
 
-  func declareAwake() {
+  public func declareAwake() {
     for source in sources { source.reader.declareAwake() }
   }
 
   /// See `RingReader.replay`. A ring that can't be read is one that has lost it all.
-  func replay(
+  public func replay(
     _ ring: Int, after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool
   ) -> RingReader.Replay {
     let lost = RingReader.Replay.lost(firstAvailable: through + 1)
