@@ -97,6 +97,6 @@ let package = Package(
     tests(
       "ControlTests",
       ["Control", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux"]),
+    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"]),
   ]
 )

@@ -69,7 +69,8 @@ private final class ControlProcess {
     let manifest = WorkerManifest(
       worker: "control", slot: 0, gatewayEpoch: 1, tokenKey: Data(count: 32),
       settings: try JSONEncoder().encode(Settings()), status: page, wake: try gateway.eventfd(),
-      listeners: ["management": listener.rawValue], events: events, requests: [], peers: gateway.peers,
+      listeners: ["management": listener.rawValue], events: events, requests: [], state: gateway.state,
+      presence: gateway.presence, peers: gateway.peers,
       supervisorPid: getpid(), release: "3.0.0-test")
     let descriptor = try WorkerManifest.write(manifest)
 

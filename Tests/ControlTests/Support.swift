@@ -2,6 +2,7 @@
 
 import Glibc
 import IPC
+import Identity
 import Kit
 import Logging
 import NIOCore
@@ -18,11 +19,24 @@ final class TestGateway: @unchecked Sendable {
 
   private(set) var peers: [WorkerManifest.Peer] = []
   private(set) var rings: [WorkerManifest.RingGrant] = []
+  /// What the control worker is granted besides: one presence ring for each connection worker.
+  private(set) var state: WorkerManifest.RingGrant
+  private(set) var presence: [WorkerManifest.RingGrant] = []
   private(set) var pages: [String: StatusPage] = [:]
   private var descriptors: [CInt] = []
 
   /// Workers are "connections" (twice), "streams" and "control", ready and beating, and "supervisor".
   init() throws {
+    let stateRing = try Ring.create(name: "state", capacity: Self.ringBytes, readers: 2).take()
+    state = WorkerManifest.RingGrant(
+      name: "state.control", id: 10, fd: stateRing, role: .write(wake: [-1, -1]))
+    own(stateRing)
+    for slot in 0..<2 {
+      let ring = own(try Ring.create(name: "presence", capacity: Self.ringBytes, readers: 1).take())
+      presence.append(
+        WorkerManifest.RingGrant(
+          name: "presence.connections.\(slot)", id: UInt32(11 + slot), fd: ring, role: .read(slot: 0)))
+    }
     for (worker, slot) in [
       ("connections", 0), ("connections", 1), ("streams", 0), ("control", 0), ("supervisor", 0),
     ] {
@@ -63,6 +77,41 @@ final class TestGateway: @unchecked Sendable {
     peers.append(WorkerManifest.Peer(worker: worker, slot: 0, status: fd))
   }
 
+  /// Says that nobody reads the state ring: everything in it counts as confirmed.
+  func withoutStateReaders() throws {
+    for slot in 0..<2 { try Ring.setRegistered(state.fd, reader: slot, false) }
+  }
+
+  /// The writing end of a connection worker's presence ring.
+  func reporter(_ slot: Int) throws -> RingWriter {
+    try RingWriter(attaching: presence[slot].fd, wake: [-1])
+  }
+
+  private func desk(_ settings: Settings, _ writer: EventWriter, loop: EventLoop) throws -> SessionDesk {
+    let control = try page("control")
+    let ring = try RingWriter(attaching: state.fd, wake: [-1, -1])
+    let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    let desk = SessionDesk(
+      rings: try RingSet(grants: presence, status: control),
+      state: try StateLog(
+        ring, maxBlacklistEntries: settings.maxBlacklistEntries,
+        now: UInt32(clamping: Stamp.now().unixMs / 1000)),
+      events: PresenceEvents(writer: writer, settings: settings, node: "node", status: control),
+      confirmations: Confirmations(
+        Confirmations.Environment(
+          nowNs: MonotonicTime.now,
+          schedule: { ns, body in
+            loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(ns)), body)
+          }, passed: ring.slowestReaderPosition)),
+      settings: settings, status: control, log: log,
+      environment: SessionDesk.Environment(
+        nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
+        enqueue: { body in loop.assumeIsolated().execute(body) }, wakeAgain: {},
+        reportCorrupt: control.reportCorrupt, workers: { ([0, 1], []) }))
+    desk.turn()
+    return desk
+  }
+
   /// The management port of this gateway.
   func routes(_ settings: Settings, loop: EventLoop, thread: NIOThreadPool) throws -> Routes {
     let writer = EventWriter(
@@ -78,7 +127,12 @@ final class TestGateway: @unchecked Sendable {
         pages: watched, own: "control", isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
         watchdogSeconds: settings.watchdogSeconds),
       scrape: SlicedScrape(
-        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped))
+        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
+      sessions: SessionRoutes(
+        desk: try desk(settings, writer, loop: loop), hasher: try #require(SessionHasher()),
+        legacy: try LegacyAuthority(
+          settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
+        node: "node", sessionRole: settings.sessionRole))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.
@@ -212,4 +266,28 @@ struct ManagementClient {
 
 extension String {
   fileprivate func range(of text: String) -> Range<String.Index>? { ranges(of: text).first }
+}
+
+extension RingWriter {
+  /// Appends presence records and publishes them.
+  func report(_ records: [PresenceRecord]) {
+    for record in records {
+      let payload = record.encoded
+      _ = append(type: record.type, length: payload.count) { $0.copyBytes(from: payload) }
+    }
+    publish()
+  }
+}
+
+extension PresentConnection {
+  /// A connection with some of everything.
+  static func of(
+    _ serial: UInt64, _ users: [String], sessions: [String] = [], roles: [String] = [],
+    transport: String = "sse"
+  ) -> PresentConnection {
+    PresentConnection(
+      serial: serial, transport: transport, sinceUnixMs: Int64(serial) * 1000, users: users,
+      sessions: sessions,
+      roles: roles, remote: "192.0.2.1", userAgent: "curl/8.5.0", subscriptions: Array("[]".utf8))
+  }
 }

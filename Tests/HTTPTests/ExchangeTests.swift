@@ -247,6 +247,32 @@ struct ExchangeTests {
   }
 }
 
+/// What `drain` may end.
+struct DrainTests {
+  @Test("A connection that has answered one request and awaits the answer to the next isn't idle")
+  func drainingBehindAnswer() throws {
+    let loop = EmbeddedEventLoop()
+    let promises = (0..<2).map { _ in loop.makePromise(of: HTTPResponse.self) }
+    var rest = promises[...]
+    let front = EmbeddedFront(
+      ScriptedResponder { _ in .later(rest.removeFirst().futureResult) })
+    let client = try front.connect()
+    _ = try client.send(get("/1") + get("/2"))
+    promises[0].succeed(.text("first"))
+    front.loop.run()
+    #expect(try body(client.received()) == "first")
+    front.server.drain()
+    front.loop.run()
+    #expect(client.isOpen)
+    promises[1].succeed(.text("second"))
+    front.loop.run()
+    let answer = try client.received()
+    #expect(body(answer) == "second")
+    #expect(header("connection", in: answer) == "close")
+    #expect(!client.isOpen)
+  }
+}
+
 /// Position of a text in another, in characters.
 extension String {
   func range(of text: String) -> Int {

@@ -44,7 +44,7 @@ enum Loopback {
 
   /// Starts servers on one listening socket, each on a loop of its own, and ends them after `body`.
   static func withServers(
-    _ count: Int = 1, limits: HTTPLimits = HTTPLimits(),
+    _ count: Int = 1, limits: HTTPLimits = HTTPLimits(), page: StatusPage? = nil,
     script: @escaping Script = { _, request in .response(.text(request.path)) },
     _ body: ([LoopbackServer], UInt16) async throws -> Void
   ) async throws {
@@ -57,7 +57,10 @@ enum Loopback {
       let server = try await loop.submit {
         let responder = ScriptedResponder { script(index, $0) }
         let server = LoopbackServer(
-          HTTPServer(listening: descriptor, loop: loop, limits: limits, responder: responder), responder)
+          HTTPServer(
+            listening: descriptor, loop: loop, limits: limits, responder: responder,
+            counters: page.map { HTTPCounters(status: $0, port: "inbound") }),
+          responder)
         try server.server.start()
         return server
       }.get()

@@ -68,6 +68,30 @@ import Testing
     }
   }
 
+  @Test("A connection above the bound is accepted, counted and closed at once")
+  func openBound() async throws {
+    var limits = HTTPLimits()
+    limits.maxOpenConnections = 3
+    let memory = try StatusPage.create(name: "http")
+    let page = try StatusPage(attaching: memory.rawValue)
+    try await Loopback.withServers(limits: limits, page: page) { servers, port in
+      let clients = try (0..<3).map { _ in try Client(port: port) }
+      try await servers[0].wait { $0.openConnections == 3 }
+      for _ in 0..<20 { #expect(try Client(port: port).receive()?.isEmpty ?? true) }
+      for client in clients {
+        client.send(get("/a"))
+        #expect(client.receive(until: "\r\n\r\n/a").hasSuffix("/a"))
+      }
+      let refused = page.metrics().first { $0.series.hasPrefix("rig_http_refused_connections_total") }
+      #expect(refused?.value == 20)
+      clients[0].close()
+      try await servers[0].wait { $0.openConnections == 2 }
+      let next = try Client(port: port)
+      next.send(get("/b"))
+      #expect(next.receive(until: "\r\n\r\n/b").hasSuffix("/b"))
+    }
+  }
+
   @Test("A client that sends a body that is too large can read the 413")
   func readableRefusal() async throws {
     var limits = HTTPLimits()

@@ -2,7 +2,8 @@
 // sorts and writes what /metrics shows.
 //
 //   start ──▶ ready ──SIGTERM──▶ stopping ──▶ connections gone, or after a second ──▶ run returns
-//              └── once a second: beat, time-outs of the front (nothing else wakes an idle worker)
+//              ├── eventfd: a presence ring has something for this worker
+//              └── once a second: beat, time-outs of the front, users that leave (nothing else wakes an idle worker)
 
 import Glibc
 import HTTP
@@ -23,9 +24,11 @@ final class ControlWorker: @unchecked Sendable {
 
   private let context: WorkerContext
   private let loop: EventLoop
+  private let desk: SessionDesk
   private let server: HTTPServer
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
+  private var wake: LoopWake?
   private var heartbeat: RepeatedTask?
   private var isStopping = false
 
@@ -49,9 +52,11 @@ final class ControlWorker: @unchecked Sendable {
   private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool) throws {
     self.context = context
     self.loop = loop
+    let parts = try ControlParts(context, loop: loop, thread: thread)
+    desk = parts.desk
     server = HTTPServer(
       listening: listener, loop: loop, limits: Self.limits(context.settings),
-      responder: try Self.routes(context, loop, thread),
+      responder: parts.routes,
       counters: HTTPCounters(status: context.status, port: Self.listenerName))
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
@@ -63,26 +68,6 @@ final class ControlWorker: @unchecked Sendable {
     limits.maxBodyBytes = settings.maxEventBytes
     return limits
   }
-
-  private static func routes(_ context: WorkerContext, _ loop: EventLoop, _ thread: NIOThreadPool) throws
-    -> Routes
-  {
-    let manifest = context.manifest
-    let settings = context.settings
-    let pages = manifest.peers.map(WatchedPage.init)
-    let observatory = Observatory(
-      pages: pages, rings: manifest.events + manifest.requests, supervisorPid: manifest.supervisorPid,
-      release: manifest.release, errors: ScrapeErrors(status: context.status, log: context.log))
-    return Routes(
-      intake: EventIntake(
-        settings: settings, writer: try context.eventWriter(), status: context.status,
-        source: "http"),
-      health: HealthWatch(
-        pages: pages, own: context.name, isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
-        watchdogSeconds: settings.watchdogSeconds),
-      scrape: SlicedScrape(
-        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped))
-  }
 }
 
 // MARK: On the loop
@@ -93,6 +78,7 @@ extension ControlWorker {
     do {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
+      wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
       server.onAcceptFailure = { [unowned self] reason in fail(reason) }
       try server.start()
     } catch {
@@ -102,7 +88,11 @@ extension ControlWorker {
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
       self.server.sweep()
+      self.desk.tick()
+      self.endIfStateIsLost()
     }
+    desk.askForReports()
+    desk.scheduleTurn()
     for (name, value) in context.settings.limits {
       context.status.metric(.gauge, "rig_limit", labels: [("limit", name)])?.set(Int64(value))
     }
@@ -110,6 +100,18 @@ extension ControlWorker {
     context.status.state = .ready
     context.log.info("serving the management port")
     return ended.futureResult
+  }
+
+  /// The state ring was scribbled over: the supervisor formats it anew and starts another control worker.
+  private func endIfStateIsLost() {
+    guard !isStopping, let failure = desk.state.failure else { return }
+    isStopping = true
+    if let grant = context.manifest.state { context.status.reportCorrupt(ring: grant.id) }
+    heartbeat?.cancel()
+    signals?.stop()
+    wake?.stop()
+    desk.stop()
+    ended.fail(failure)
   }
 
   private func stop(_ signal: CInt) {
@@ -131,6 +133,8 @@ extension ControlWorker {
   private func finish() {
     heartbeat?.cancel()
     signals?.stop()
+    wake?.stop()
+    desk.stop()
     server.stopAccepting().assumeIsolated().whenComplete { _ in
       self.server.closeAll()
       self.ended.succeed(())
@@ -142,6 +146,8 @@ extension ControlWorker {
     context.log.error("the management port can't be accepted from", metadata: ["reason": "\(reason)"])
     heartbeat?.cancel()
     signals?.stop()
+    wake?.stop()
+    desk.stop()
     ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))
   }
 }

@@ -5,6 +5,7 @@
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
+//   …         sessions, users, connections   see SessionResource
 
 import HTTP
 import NIOCore
@@ -36,14 +37,22 @@ final class Routes: Responder {
   private let intake: any MessageIntake
   private let health: HealthWatch
   private let scrape: SlicedScrape
+  private let sessions: SessionRoutes
 
-  init(intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape) {
+  init(intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes) {
     self.intake = intake
     self.health = health
     self.scrape = scrape
+    self.sessions = sessions
   }
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    if let resource = SessionResource(path: request.path) {
+      guard resource.methods.contains(request.method) else {
+        return .response(.methodNotAllowed(request.method, allowed: resource.methods))
+      }
+      return sessions.respond(to: request, resource, on: loop)
+    }
     guard let resource = Self.table[request.path] else {
       let path = request.path.prefix(Self.maxPathShown)
       return .response(.problem(.notFound, "there is nothing at \(path) on the management port"))

@@ -45,7 +45,9 @@ extension HTTPConnection {
 
   /// The server drains: a connection on which nothing is going on ends now.
   func endIfIdle() {
-    if phase == .open, clock.waiting == .idle || clock.waiting == .firstByte { finish(linger: false) }
+    let isBusy = awaited != nil || !queue.isEmpty || takeOver != nil
+    let isResting = clock.waiting == .idle || clock.waiting == .firstByte
+    if phase == .open, isResting, !isBusy { finish(linger: false) }
   }
 
   func perform(_ step: RequestAssembly.Step) {

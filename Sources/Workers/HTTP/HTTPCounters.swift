@@ -3,6 +3,7 @@
 //   rig_http_requests_total{port,status="2xx"}     answers by class
 //   rig_http_accepted_total{port}                  connections accepted
 //   rig_http_accept_exhausted_total{port}          accepts refused by the kernel for want of descriptors or memory
+//   rig_http_refused_connections_total{port}       accepted, and closed at once: as many are open as may be
 //   rig_http_timeouts_total{port}                  requests answered 408
 //   rig_http_open_connections{port}                open now, taken-over ones included
 
@@ -13,6 +14,7 @@ public struct HTTPCounters {
   private let classes: [Metric?]
   let accepted: Metric?
   let exhausted: Metric?
+  let refused: Metric?
   let timeouts: Metric?
   let open: Metric?
 
@@ -24,6 +26,7 @@ public struct HTTPCounters {
     }
     accepted = status.metric(.counter, "rig_http_accepted_total", labels: label)
     exhausted = status.metric(.counter, "rig_http_accept_exhausted_total", labels: label)
+    refused = status.metric(.counter, "rig_http_refused_connections_total", labels: label)
     timeouts = status.metric(.counter, "rig_http_timeouts_total", labels: label)
     open = status.metric(.gauge, "rig_http_open_connections", labels: label)
   }

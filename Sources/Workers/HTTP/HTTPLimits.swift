@@ -23,6 +23,8 @@ public struct HTTPLimits: Sendable {
   public var writeStallSeconds = 75
   /// After an error answer, for the client to read it while its unread input is thrown away (RFC 9112 §9.6).
   public var lingerSeconds = 5
+  /// Connections open at once, those that were taken over included; one more is closed as soon as it is accepted.
+  public var maxOpenConnections = 20_000
   /// Answers that wait in user space on one connection; then no further pipelined request is handled.
   public var maxUnflushedBytes = 64 * 1024
   /// Bytes kept from a client that sends the next request before it has its answer and then half-closes.

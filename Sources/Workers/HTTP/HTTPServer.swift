@@ -22,7 +22,10 @@ public final class HTTPServer: @unchecked Sendable {
 
   public let loop: EventLoop
   public let limits: HTTPLimits
-  /// Connections that are open now, those that were taken over included. A responder that has too many answers 503.
+  /// Why a connection isn't taken in: as many are open as may be.
+  struct Full: Error {}
+
+  /// Connections that are open now, those that were taken over included; never more than `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
@@ -100,8 +103,13 @@ public final class HTTPServer: @unchecked Sendable {
     acceptor?.lookAgainIfWaiting()
   }
 
-  /// Puts the HTTP handlers into a connected channel of this loop.
+  /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
+  /// channel closes it then.
   func install(on channel: Channel) throws {
+    guard openConnections < limits.maxOpenConnections else {
+      counters?.refused?.add(1)
+      throw Full()
+    }
     let connection = HTTPConnection(server: self)
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input

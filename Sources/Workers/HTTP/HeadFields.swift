@@ -16,11 +16,17 @@ struct HeadFields {
   private(set) var unknownExpectation: String?
   private(set) var traceparent: String?
   private(set) var traceparents = 0
-  /// Whether the parser (llhttp) stops behind this request: CONNECT, or `upgrade` that `connection` names.
+  /// Whether the parser (llhttp) stops behind this request: CONNECT, or `upgrade` that `connection` names. Holds unless
+  /// `isUpgradeUncertain`.
   var isUpgrade: Bool { isConnect || (hasUpgrade && isUpgradeNamed) }
+  /// Whether the parser may see an upgrade where we see none, or the reverse: it reads lists less strictly than we do, minds
+  /// tabs, and takes `proxy-connection` for `connection`. It doesn't tell what it has seen, so such a request is refused.
+  var isUpgradeUncertain: Bool { hasUpgrade && (isNamingUnclear || (isUpgradeNamed && hasEmptyUpgrade)) }
   private let isConnect: Bool
   private var hasUpgrade = false
+  private var hasEmptyUpgrade = false
   private var isUpgradeNamed = false
+  private var isNamingUnclear = false
   /// All `tracestate` fields, in order, joined by commas (RFC 9110 §5.3).
   private(set) var tracestate: String?
 
@@ -33,9 +39,12 @@ struct HeadFields {
       switch name.utf8.count {
       case 4 where Self.matches(name, "host"): hosts += 1
       case 6 where Self.matches(name, "expect"): add(expectation: value)
-      case 7 where Self.matches(name, "upgrade"): hasUpgrade = true
-      case 10 where Self.matches(name, "connection"):
-        isUpgradeNamed = isUpgradeNamed || Self.isUpgradeNamed(in: value)
+      case 7 where Self.matches(name, "upgrade"):
+        hasUpgrade = true
+        if Substring(value).trimmingBlanks().isEmpty { hasEmptyUpgrade = true }
+      case 10 where Self.matches(name, "connection"): add(connection: value)
+      case 16 where Self.matches(name, "proxy-connection"):
+        if Self.mentionsUpgrade(value) { isNamingUnclear = true }
       case 10 where Self.matches(name, "tracestate"):
         tracestate = tracestate.map { "\($0),\(value)" } ?? value
       case 11 where Self.matches(name, "traceparent"):
@@ -56,10 +65,26 @@ struct HeadFields {
     }
   }
 
-  private static func isUpgradeNamed(in connection: String) -> Bool {
-    connection.utf8.count >= "upgrade".utf8.count
-      && connection.split(separator: ",").contains { token in
-        matches(String(token.trimmingBlanks()), "upgrade")
+  private mutating func add(connection value: String) {
+    guard Self.mentionsUpgrade(value) else { return }
+    isUpgradeNamed = true
+    // Clear: no tab anywhere, and every option that has the word in it is the word.
+    let isClear =
+      !value.utf8.contains(UInt8(ascii: "\t"))
+      && value.split(separator: ",").allSatisfy { option in
+        !Self.mentionsUpgrade(option) || Self.matches(String(option.trimmingBlanks()), "upgrade")
+      }
+    if !isClear { isNamingUnclear = true }
+  }
+
+  /// Whether the word is anywhere in `text`, in any case.
+  private static func mentionsUpgrade(_ text: some StringProtocol) -> Bool {
+    let word = "upgrade".utf8
+    let bytes = text.utf8
+    return bytes.count >= word.count
+      && bytes.indices.contains { start in
+        bytes[start] | 0x20 == UInt8(ascii: "u")
+          && bytes[start...].prefix(word.count).elementsEqual(word) { $0 | 0x20 == $1 }
       }
   }
 

@@ -3,8 +3,9 @@
 //   between ──head──▶ receiving ──body…──▶ receiving ──end──▶ between      (one request each round)
 //      └──────────────────┴── anything that must not be ──▶ refused        (final: the connection ends)
 //
-// It checks what the parser doesn't: the bounds on head and body, one Host field per HTTP/1.1 request, and the
-// expectation. It never waits and never answers; the connection does.
+// It checks what the parser doesn't: the version, the bounds on head and body, one Host field per HTTP/1.1 request, the
+// expectation, and what the parser and others might read differently. It never waits and never answers; the
+// connection does.
 
 import Kit
 import NIOCore
@@ -100,6 +101,24 @@ struct RequestAssembly {
       return Refusal(
         status: .requestHeaderFieldsTooLarge,
         detail: "request head of \(fields.bytes) bytes, expected at most \(limits.maxHeadBytes)")
+    }
+    guard head.version == .http1_1 || head.version == .http1_0 else {
+      return Refusal(
+        status: .httpVersionNotSupported,
+        detail: "version \(head.version.major).\(head.version.minor) of the request line, expected 1.1 or 1.0"
+      )
+    }
+    // Whoever stands between a client of HTTP/1.0 and us doesn't know where such a body ends.
+    if head.version == .http1_0, fields.isChunked {
+      return Refusal(
+        status: .badRequest,
+        detail: "transfer-encoding in a request of HTTP/1.0, expected content-length (RFC 9112 §6.1)")
+    }
+    if fields.isUpgradeUncertain {
+      return Refusal(
+        status: .badRequest,
+        detail: "connection and upgrade header fields, expected the option upgrade without tabs in connection"
+          + " and a protocol in upgrade (RFC 9110 §7.8)")
     }
     if head.version != .http1_0, fields.hosts != 1 {
       return Refusal(

@@ -16,6 +16,7 @@ struct WorkerRequestTests {
     .answer(WorkerAnswer(status: 204, text: "")),
     .answer(WorkerAnswer(status: 410, text: "the connection is gone — sorry")),
     .answer(WorkerAnswer(status: 200, text: "7-1.2", body: [0, 255, 1], hasMore: true)),
+    .answer(WorkerAnswer(status: 200, text: "7-1.2", body: [0, 255, 1], offset: .max)),
   ]
 
   private func encoded(_ request: WorkerRequest) -> [UInt8] {
@@ -60,6 +61,14 @@ struct WorkerRequestTests {
     #expect(decoded(bytes) == nil)
   }
 
+  @Test("with an offset that no answer can have is nothing")
+  func hugeOffset() {
+    var bytes = encoded(
+      WorkerRequest(target: 1, correlation: 2, message: .answer(WorkerAnswer(status: 200, text: ""))))
+    bytes[23] = 0x80
+    #expect(decoded(bytes) == nil)
+  }
+
   @Test("with text that isn't UTF-8 is nothing")
   func invalidText() {
     var bytes = encoded(WorkerRequest(target: 1, correlation: 2, message: .poll(serial: 1, lastEventID: "x")))
@@ -94,6 +103,7 @@ struct WorkerAnswerTests {
     }
     #expect(parts.map(\.hasMore) == Array(repeating: true, count: parts.count - 1) + [false])
     #expect(parts.flatMap(\.body) == body)
+    #expect(parts.map(\.offset) == parts.indices.map { $0 * 468 })
     #expect(parts.count == max(1, (count + 467) / 468))
 
     var pending = PendingRequests<String>(generation: 3)
@@ -148,12 +158,54 @@ struct PendingRequestsTests {
   func endlessAnswer() {
     var pending = PendingRequests<Int>(generation: 1)
     let correlation = pending.begin(1, target: 0, deadlineNs: 10) ?? 0
-    let part = WorkerAnswer(status: 200, text: "", body: Array(repeating: 0, count: 1 << 20), hasMore: true)
-    #expect(pending.receive(part, correlation: correlation, from: 0)?.asker == nil)
-    #expect(pending.receive(part, correlation: correlation, from: 0)?.asker == nil)
+    let size = PendingRequests<Int>.defaultMaximumAnswerBytes / 2
+    var part = WorkerAnswer(status: 200, text: "", body: Array(repeating: 0, count: size), hasMore: true)
+    for offset in [0, size] {
+      part.offset = offset
+      #expect(pending.receive(part, correlation: correlation, from: 0)?.asker == nil)
+    }
+    part.offset = 2 * size
     let end = pending.receive(part, correlation: correlation, from: 0)
     #expect(end?.answer.status == 502)
+    #expect(end?.answer.text == "worker 0 answered with more than \(2 * size) bytes")
     #expect(pending.count == 0)
+  }
+
+  @Test("take an answer up to the bound that they are given, and none above it", arguments: [10, 11])
+  func answerBound(count: Int) {
+    var pending = PendingRequests<Int>(generation: 1, maximumAnswerBytes: 10)
+    let correlation = pending.begin(1, target: 0, deadlineNs: 10) ?? 0
+    let whole = WorkerAnswer(status: 200, text: "", body: Array(repeating: 0, count: count))
+    #expect(
+      pending.receive(whole, correlation: correlation, from: 0)?.answer.status == (count == 10 ? 200 : 502))
+  }
+
+  @Test("end with an error when a part of the answer is lost, doubled or out of order")
+  func gap() {
+    let answer = WorkerAnswer(status: 200, text: "7-1.2", body: Array(0..<100))
+    let parts = answer.parts(maximumRecordBytes: WorkerRequest.headerBytes + answer.text.utf8.count + 30)
+    #expect(parts.count == 4)
+    for order in [[1], [0, 2], [0, 3], [0, 0], [0, 1, 0], [0, 1, 3], [3]] {
+      var pending = PendingRequests<Int>(generation: 1)
+      let correlation = pending.begin(1, target: 0, deadlineNs: 10) ?? 0
+      var received: [WorkerAnswer] = []
+      for part in order {
+        if let end = pending.receive(parts[part], correlation: correlation, from: 0) {
+          received.append(end.answer)
+        }
+      }
+      #expect(received.map(\.status) == [502], "\(order)")
+      #expect(pending.count == 0)
+    }
+  }
+
+  @Test("all end at once, oldest first")
+  func all() {
+    var pending = PendingRequests<Int>(generation: 1)
+    for number in 0..<100 { _ = pending.begin(number, target: UInt16(number % 3), deadlineNs: .max) }
+    #expect(pending.endAll() == Array(0..<100))
+    #expect(pending.count == 0)
+    #expect(pending.endAll() == [])
   }
 
   @Test("expire in time, oldest first, and are abandoned with the worker that was asked")

@@ -65,6 +65,88 @@ struct RequestExchangeTests {
     #expect(answers.all == [large])
   }
 
+  @Test("never drops a part of an answer: one that has no room is answered 503 as a whole")
+  func overflow() throws {
+    let gateway = try TestGateway(workers: 2, requestRingBytes: 4096)
+    let exchanges = try (0..<2).map { try gateway.exchange($0) }
+    let large = WorkerAnswer(
+      status: 200, text: "id", body: (0..<30_000).map { UInt8(truncatingIfNeeded: $0 / 7) })
+    let count = 30
+    let partsOfAll = count * large.parts(maximumRecordBytes: 512).count
+    try #require(partsOfAll > RequestExchange.maximumUnsent, "not all of them fit")
+    for _ in 0..<count {
+      _ = try correlation(exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker))
+      exchanges[1].serve {
+        exchanges[1].answer($0, correlation: $1, large)
+        _ = $2
+      }
+    }
+    for _ in 0..<10_000 where answers.all.count < count {
+      exchanges[0].serve { _, _, _ in }
+      exchanges[1].serve { _, _, _ in }
+    }
+    let statuses = answers.all.map { $0?.status }
+    #expect(statuses.filter { $0 == 200 }.count > 10 && statuses.contains(503))
+    #expect(statuses.allSatisfy { $0 == 200 || $0 == 503 })
+    for answer in answers.all where answer?.status == 200 { #expect(answer == large) }
+    #expect(answers.all.count == count)
+  }
+
+  @Test("reads a bounded number of records per turn, and says whether there may be more")
+  func boundedTurn() throws {
+    let gateway = try TestGateway(workers: 2)
+    let exchanges = try (0..<2).map { try gateway.exchange($0) }
+    let bound = RequestExchange.maximumRecordsPerTurn
+    for _ in 0..<2 * bound + 1 {
+      _ = try correlation(exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker))
+    }
+    var counts: [Int] = []
+    var hasMore: [Bool] = []
+    for _ in 0..<3 {
+      var count = 0
+      hasMore.append(exchanges[1].serve { _, _, _ in count += 1 })
+      counts.append(count)
+    }
+    #expect(counts == [bound, bound, 1])
+    #expect(hasMore == [true, true, false])
+  }
+
+  @Test("gives up an answer above the bound that it was given")
+  func answerBound() throws {
+    let gateway = try TestGateway(workers: 2)
+    let answering = try gateway.exchange(1)
+    let asking = try RequestExchange(
+      grants: gateway.requestGrants(0), peers: (0..<2).map { try gateway.page($0) }, slot: 0,
+      status: try gateway.page(0), maximumAnswerBytes: 10)
+    for count in [10, 11] {
+      _ = asking.ask(1, Self.question, deadlineNs: .max, answers.asker)
+      answering.serve { from, correlation, _ in
+        let body = [UInt8](repeating: 0, count: count)
+        answering.answer(from, correlation: correlation, WorkerAnswer(status: 200, text: "", body: body))
+      }
+      asking.serve { _, _, _ in }
+    }
+    #expect(answers.all.map { $0?.status } == [200, 502])
+  }
+
+  @Test("ends every wait when it is told to, and drops the answers that come later")
+  func ended() throws {
+    let gateway = try TestGateway(workers: 3)
+    let exchanges = try (0..<3).map { try gateway.exchange($0) }
+    for target: UInt16 in [1, 2, 1] {
+      _ = exchanges[0].ask(target, Self.question, deadlineNs: .max, answers.asker)
+    }
+    exchanges[0].endAll()
+    #expect(answers.all == [nil, nil, nil])
+    #expect(exchanges[0].waitingCount == 0)
+    for other in [1, 2] {
+      exchanges[other].serve { from, asking, _ in exchanges[other].answer(from, correlation: asking, ok) }
+    }
+    exchanges[0].serve { _, _, _ in }
+    exchanges[0].endAll()
+    #expect(answers.all.count == 3)
+  }
+
   @Test("says at once what can't be asked")
   func refused() throws {
     let gateway = try TestGateway(workers: 2, requestRingBytes: 4096)

@@ -12,7 +12,8 @@ final class LongPollClient {
 
   /// Opens a session; with the cookie of an earlier one it goes on where that left off.
   init(
-    _ gateway: Gateway, _ subscriptions: String, usesCookies: Bool = true, lastEventID cookie: String? = nil
+    _ gateway: Gateway, _ subscriptions: String, usesCookies: Bool = true, lastEventID cookie: String? = nil,
+    headers: [(String, String)] = []
   ) throws {
     self.gateway = gateway
     self.usesCookies = usesCookies
@@ -20,7 +21,7 @@ final class LongPollClient {
     lastEventID = ""
     let answer = try gateway.inbound(
       "GET", "\(Self.path)?subscriptions=\(HTTP.encoded(subscriptions))",
-      headers: cookie.map { [("cookie", "last_event_id=\($0)")] } ?? [])
+      headers: headers + (cookie.map { [("cookie", "last_event_id=\($0)")] } ?? []))
     guard answer.status == 200, answer.text == #""ok""# else {
       throw TestFailure("no session: \(answer.status) \(answer.text)")
     }

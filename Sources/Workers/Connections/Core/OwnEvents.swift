@@ -26,6 +26,9 @@ enum ClosingReason: String, Sendable, CaseIterable {
   /// An operator has closed the connection.
   case closedByOperator = "closed by operator"
 
+  /// Whether it is the worker that ends, and not the connection alone.
+  var isOfWorker: Bool { self == .drain || self == .shutdown }
+
   /// The WebSocket close code that says the same (contract §2.2).
   var webSocketCode: WebSocketCloseCode {
     switch self {

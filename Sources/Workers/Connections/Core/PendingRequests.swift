@@ -5,8 +5,8 @@
 struct PendingRequests<Asker> {
   /// Most questions waiting at once (design §10: waiting correlated requests).
   static var maximumWaiting: Int { 10_000 }
-  /// Most bytes of one answer over all its parts: twice a long-polling session's buffer.
-  static var maximumAnswerBytes: Int { 2 << 20 }
+  /// Most bytes of one answer, unless the owner says otherwise: twice a long-polling session's usual buffer.
+  static var defaultMaximumAnswerBytes: Int { 2 << 20 }
 
   private struct Pending {
     let asker: Asker
@@ -17,10 +17,14 @@ struct PendingRequests<Asker> {
 
   private var waiting: [UInt64: Pending] = [:]
   private var nextCorrelation: UInt64
+  private let maximumAnswerBytes: Int
 
-  /// - Parameter generation: the worker's, so that answers to a predecessor's questions match none of ours.
-  init(generation: UInt64) {
+  /// - Parameters:
+  ///   - generation: the worker's, so that answers to a predecessor's questions match none of ours.
+  ///   - maximumAnswerBytes: bytes of one answer over all its parts; a larger one is given up.
+  init(generation: UInt64, maximumAnswerBytes: Int = Self.defaultMaximumAnswerBytes) {
     nextCorrelation = (generation << 40) | 1
+    self.maximumAnswerBytes = maximumAnswerBytes
   }
 
   var count: Int { waiting.count }
@@ -34,20 +38,27 @@ struct PendingRequests<Asker> {
     return correlation
   }
 
-  /// An answer, or a part of one, from worker `slot`: the asker and the whole answer once that is complete.
+  /// An answer, or a part of one, from worker `slot`: the asker and the whole answer once that is complete. One that has
+  /// lost a part, or is too large, ends as a 502.
   mutating func receive(
     _ answer: WorkerAnswer, correlation: UInt64, from slot: UInt16
   ) -> (asker: Asker, answer: WorkerAnswer)? {
     guard var pending = waiting[correlation], pending.target == slot else { return nil }
-    guard pending.body.count + answer.body.count <= Self.maximumAnswerBytes else {
+    func giveUp(_ reason: String) -> (asker: Asker, answer: WorkerAnswer) {
       waiting[correlation] = nil
-      let problem = WorkerAnswer(status: 502, text: "worker \(slot) answered with more than 2 MiB")
-      return (pending.asker, problem)
+      return (pending.asker, WorkerAnswer(status: 502, text: "worker \(slot) \(reason)"))
+    }
+    guard answer.offset == pending.body.count else {
+      return giveUp("answered with bytes from \(answer.offset) on, expected \(pending.body.count)")
+    }
+    guard answer.body.count <= maximumAnswerBytes - pending.body.count else {
+      return giveUp("answered with more than \(maximumAnswerBytes) bytes")
     }
     guard answer.hasMore else {
       waiting[correlation] = nil
       var whole = answer
       if !pending.body.isEmpty { whole.body = pending.body + answer.body }
+      whole.offset = 0
       return (pending.asker, whole)
     }
     waiting[correlation] = nil  // so that the body is appended in place
@@ -67,6 +78,13 @@ struct PendingRequests<Asker> {
     let late = waiting.filter { $0.value.deadlineNs <= nowNs }.sorted { $0.key < $1.key }
     for (correlation, _) in late { waiting[correlation] = nil }
     return late.map(\.value.asker)
+  }
+
+  /// Everyone, oldest question first: no answer is waited for any more.
+  mutating func endAll() -> [Asker] {
+    let all = waiting.sorted { $0.key < $1.key }
+    waiting.removeAll()
+    return all.map(\.value.asker)
   }
 
   /// Everyone who waits for worker `slot`, which has died: what they asked for is gone with it.

@@ -3,7 +3,7 @@
 //
 //    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   status, 2 bytes   flags, 2 bytes
 //    8  correlation, 8 bytes
-//   16  serial of the connection, 8 bytes
+//   16  serial of the connection; of an answer the offset of its part, 8 bytes
 //   24  length of text, 4 bytes   length of body, 4 bytes
 //   32  text (UTF-8) | body
 //
@@ -41,6 +41,8 @@ struct WorkerAnswer: Equatable, Sendable {
   var text: String
   /// For 200 the poll's body.
   var body: [UInt8] = []
+  /// Where the body of this part begins in the whole: a part whose predecessor was lost is known by it.
+  var offset = 0
   /// Whether more parts follow; their bodies belong one behind the other.
   var hasMore = false
 
@@ -51,7 +53,7 @@ struct WorkerAnswer: Equatable, Sendable {
     return stride(from: 0, to: body.count, by: room).map { start in
       let end = min(start + room, body.count)
       return WorkerAnswer(
-        status: status, text: text, body: Array(body[start..<end]), hasMore: end < body.count)
+        status: status, text: text, body: Array(body[start..<end]), offset: start, hasMore: end < body.count)
     }
   }
 }
@@ -84,7 +86,10 @@ extension WorkerRequest {
     case .poll(let serial, let id): (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", [])
     case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
     case .answer(let answer):
-      (.answer, 0, answer.status, answer.hasMore ? .hasMore : [], answer.text, answer.body)
+      (
+        .answer, UInt64(clamping: answer.offset), answer.status, answer.hasMore ? .hasMore : [], answer.text,
+        answer.body
+      )
     }
   }
 
@@ -154,9 +159,12 @@ extension WorkerRequest {
       guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
       message = .cancelPoll(serial: serial)
     case .answer:
-      guard serial == 0, (100...599).contains(status), !flags.contains(.hasText) else { return nil }
+      guard let offset = Int(exactly: serial), (100...599).contains(status), !flags.contains(.hasText) else {
+        return nil
+      }
       let hasMore = flags.contains(.hasMore)
-      message = .answer(WorkerAnswer(status: status, text: text, body: body, hasMore: hasMore))
+      message = .answer(
+        WorkerAnswer(status: status, text: text, body: body, offset: offset, hasMore: hasMore))
     }
     target = load(UInt16.self, at: 2)
     correlation = load(UInt64.self, at: 8)

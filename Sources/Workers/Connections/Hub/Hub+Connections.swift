@@ -91,6 +91,14 @@ extension Hub {
     if table.remove(connection) { noteDrained() }
   }
 
+  /// The long-polling connection that a poll is for: open, or with a last word to say.
+  func longPolling(serial: UInt64) -> LongPollConnection? {
+    guard let connection = table.find(serial: serial) as? LongPollConnection,
+      !connection.isClosing || connection.owesFarewell
+    else { return nil }
+    return connection
+  }
+
   // MARK: Other workers
 
   /// A question of another worker.
@@ -102,7 +110,7 @@ extension Hub {
         ?? WorkerAnswer(status: 502, text: "the worker that received the request asked for nonsense")
       exchange.answer(worker, correlation: correlation, answer)
     case .poll(let serial, let lastEventID):
-      guard let connection = table.find(serial: serial) as? LongPollConnection, !connection.isClosing else {
+      guard let connection = longPolling(serial: serial) else {
         return exchange.answer(worker, correlation: correlation, .gone)
       }
       let asker = RemotePoll(from: worker, correlation: correlation)

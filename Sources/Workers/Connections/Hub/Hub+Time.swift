@@ -48,7 +48,11 @@ extension Hub {
     isDraining = true
     clock.refresh()
     self.drained = drained
-    for connection in table.all { close(connection, reason) }
+    for connection in table.all {
+      // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
+      if connection.isClosing, connection is LongPollConnection { closed(connection) }
+      close(connection, reason)
+    }
     noteDrained()
   }
 

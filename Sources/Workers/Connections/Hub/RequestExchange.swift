@@ -4,7 +4,8 @@
 //   worker 0: serve ◄── requests.connections.2 ◄── answer(to 0) ────────────┘
 //
 // A question has a deadline, so that a worker that is dead or busy costs its asker a moment and no more. An answer that
-// finds no room waits here, bounded; its asker's deadline bounds how long.
+// finds no room waits here, bounded; its asker's deadline bounds how long. Large ones go in parts, of which none is ever
+// dropped alone: whoever joined the rest would lose events without knowing.
 
 import DequeModule
 import IPC
@@ -25,8 +26,10 @@ final class RequestExchange {
     case tooLarge(limitBytes: Int)
   }
 
-  /// Answers that wait for room in the ring.
-  private static let maximumUnsent = 1000
+  /// Answers, or parts of them, that wait for room in the ring.
+  static let maximumUnsent = 1000
+  /// Records read per turn.
+  static let maximumRecordsPerTurn = 256
 
   private let slot: Int
   private let workers: Int
@@ -42,15 +45,17 @@ final class RequestExchange {
   ///   - grants: the manifest's request rings; the one at `slot` is this worker's own.
   ///   - peers: the status pages of the connection workers, in the order of their slots.
   ///   - status: this worker's own page.
+  ///   - maximumAnswerBytes: the largest answer that is waited for to its end.
   init(
-    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, status: StatusPage
+    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, status: StatusPage,
+    maximumAnswerBytes: Int = PendingRequests<Asker>.defaultMaximumAnswerBytes
   ) throws(IPCError) {
     self.slot = slot
     self.peers = peers
     generations = peers.map(\.generation)
     workers = grants.count
     rings = try RingSet(grants: grants, status: status)
-    pending = PendingRequests(generation: status.generation)
+    pending = PendingRequests(generation: status.generation, maximumAnswerBytes: maximumAnswerBytes)
     if slot < grants.count, case .writeAndRead(_, let wake) = grants[slot].role {
       writer = try status.attaching(grants[slot]) { () throws(IPCError) in
         try RingWriter(attaching: grants[slot].fd, wake: wake)
@@ -81,41 +86,58 @@ final class RequestExchange {
     _ = send(WorkerRequest(target: target, correlation: correlation, message: .cancelPoll(serial: serial)))
   }
 
-  /// Answers the question `correlation` of worker `target`.
+  /// Answers the question `correlation` of worker `target`: with all of the answer, or, when it might have no room to wait
+  /// in, with 503 instead, or, when not even that has, not at all.
   func answer(_ target: UInt16, correlation: UInt64, _ answer: WorkerAnswer) {
     guard let writer else { return }
-    for part in answer.parts(maximumRecordBytes: writer.maximumPayload) {
+    var parts = answer.parts(maximumRecordBytes: writer.maximumPayload)
+    if parts.count > Self.maximumUnsent - unsent.count {
+      parts = [WorkerAnswer(status: 503, text: "worker \(slot) has no room for its answer")]
+      guard unsent.count < Self.maximumUnsent else { return }
+    }
+    for part in parts {
       let request = WorkerRequest(target: target, correlation: correlation, message: .answer(part))
-      if !unsent.isEmpty || !send(request) {
-        if unsent.count == Self.maximumUnsent { unsent.removeFirst() }
-        unsent.append(request)
-      }
+      if !unsent.isEmpty || !send(request) { unsent.append(request) }
     }
   }
 
-  /// Reads what the others say. Questions go to `handle`, answers to their askers.
-  func serve(_ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void) {
+  /// Reads what the others say, up to the bound of a turn. Questions go to `handle`, answers to their askers. Returns
+  /// whether there may be more.
+  @discardableResult
+  func serve(
+    _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
+  ) -> Bool {
     while let request = unsent.first, send(request) { unsent.removeFirst() }
-    _ = rings.read { ring, record in
-      guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot)
-      else {
-        return true
-      }
-      guard let request = WorkerRequest(record.bytes) else {
-        rings.suspend(ring, reason: "record \(record.sequence) is no worker request")
-        return true
-      }
-      if case .answer(let answer) = request.message {
-        if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring))
-        {
-          asker(whole)
-        }
-      } else {
-        handle(UInt16(ring), request.correlation, request.message)
-      }
-      return true
+    var records = 0
+    let hasMore = rings.read { ring, record in
+      records += 1
+      take(record, of: ring, handle)
+      return records < Self.maximumRecordsPerTurn
     }
     rings.commit()
+    return hasMore
+  }
+
+  private func take(
+    _ record: RingRecord, of ring: Int,
+    _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
+  ) {
+    guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot)
+    else { return }
+    guard let request = WorkerRequest(record.bytes) else {
+      return rings.suspend(ring, reason: "record \(record.sequence) is no worker request")
+    }
+    guard case .answer(let answer) = request.message else {
+      return handle(UInt16(ring), request.correlation, request.message)
+    }
+    if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring)) {
+      asker(whole)
+    }
+  }
+
+  /// Tells everyone who waits that no answer will come: the worker drains.
+  func endAll() {
+    for asker in pending.endAll() { asker(nil) }
   }
 
   /// Once per second.

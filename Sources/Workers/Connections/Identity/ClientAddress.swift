@@ -25,6 +25,9 @@ struct TrustedProxies: Sendable {
 
   /// The client's address; `peer` unless that is a trusted proxy.
   func client(peer: String, forwarded: [String], xForwardedFor: [String]) -> String {
+    // A socket for both families shows IPv4 as ::ffff:192.0.2.1.
+    let mapped = "::ffff:"
+    let peer = peer.hasPrefix(mapped) && peer.contains(".") ? String(peer.dropFirst(mapped.count)) : peer
     guard !networks.isEmpty, isTrusted(peer) else { return peer }
     let chain = forwarded.isEmpty ? Self.addresses(xForwardedFor) : Self.forAddresses(forwarded)
     var client = peer

@@ -41,8 +41,7 @@ final class LongPollRoute {
       ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
     guard let token = text.flatMap(hub.tokens.open) else { return .response(open(request, lastEventID)) }
     guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, loop) }
-    guard let connection = hub.table.find(serial: token.serial) as? LongPollConnection, !connection.isClosing
-    else {
+    guard let connection = hub.longPolling(serial: token.serial) else {
       return .response(open(request, lastEventID))
     }
     return poll(connection, lastEventID, loop)

@@ -13,6 +13,8 @@ final class LongPollConnection: Connection {
   private var waiting: (id: UInt64, complete: Completion)?
   private var nextPoll: UInt64 = 1
   private var isTouched = false
+  /// The connection has ended while no poll was waiting: the next one is told why.
+  private(set) var owesFarewell = false
 
   init(index: ConnectionIndex, serial: UInt64, hub: Hub, limits: LongPollSession.Limits, cursor: Cursor) {
     session = LongPollSession(limits: limits, cursor: cursor, nowNs: hub.clock.nowNs)
@@ -68,6 +70,11 @@ final class LongPollConnection: Connection {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
     if replay != nil { hub.scheduleTurn() }
+    if owesFarewell, waiting?.id == id {
+      // The client has acknowledged the farewell: nothing will come any more.
+      if let answer = session.end(own: position, stamp: .now()) { self.complete(answer) }
+      hub.closed(self)
+    }
     return id
   }
 
@@ -96,7 +103,12 @@ final class LongPollConnection: Connection {
 
   override func end(_ reason: ClosingReason) {
     say(OwnEvents.serverClosing(reason, stamp: .now()))
-    if let answer = session.end(own: position, stamp: .now()) { complete(answer) }
+    if let answer = session.end(own: position, stamp: .now()) {
+      complete(answer)
+    } else if !reason.isOfWorker {
+      owesFarewell = true
+      return
+    }
     hub.closed(self)
   }
 }

@@ -17,6 +17,12 @@ enum HelpTexts {
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
+    // Sessions
+    "rig_users_online": "Users that are online, or were a moment ago.",
+    "rig_blacklist_entries": "Sessions on the blacklist.",
+    "rig_presence_events_dropped_total":
+      "Joins and leaves that were not said, because the event ring was full.",
+
     // Events
     "rig_consumed_events_total": "Events taken in, by source.",
     "rig_consumed_events_forwarded_total": "Events that at least one connection got, by type.",

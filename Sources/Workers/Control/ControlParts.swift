@@ -1,0 +1,89 @@
+// Puts the control worker together from its manifest: rings, state, routes.
+
+import Glibc
+import HTTP
+import IPC
+import Identity
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+import Settings
+
+struct ControlParts {
+  let desk: SessionDesk
+  let routes: Routes
+
+  /// - Parameters:
+  ///   - loop: on which everything will happen.
+  ///   - thread: sorts and writes what /metrics shows.
+  init(_ context: WorkerContext, loop: EventLoop, thread: NIOThreadPool) throws {
+    let manifest = context.manifest
+    let settings = context.settings
+    guard let stateGrant = manifest.state else {
+      throw IPCError.invalid("the manifest of \(context.name) grants no state ring to write")
+    }
+    let pages = manifest.peers.map(WatchedPage.init)
+    let writer = try context.eventWriter()
+    let node = Self.node(settings)
+    desk = try Self.desk(context, stateGrant, pages: pages, writer: writer, node: node, loop: loop)
+    guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
+    let observatory = Observatory(
+      pages: pages, rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence,
+      supervisorPid: manifest.supervisorPid, release: manifest.release,
+      errors: ScrapeErrors(status: context.status, log: context.log))
+    routes = Routes(
+      intake: EventIntake(settings: settings, writer: writer, status: context.status, source: "http"),
+      health: HealthWatch(
+        pages: pages, own: context.name, isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
+        watchdogSeconds: settings.watchdogSeconds),
+      scrape: SlicedScrape(
+        loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
+      sessions: SessionRoutes(
+        desk: desk, hasher: hasher, legacy: try LegacyAuthority(settings: settings, log: context.log),
+        node: node, sessionRole: settings.sessionRole))
+  }
+
+  private static func desk(
+    _ context: WorkerContext, _ grant: WorkerManifest.RingGrant, pages: [WatchedPage], writer: EventWriter,
+    node: String, loop: EventLoop
+  ) throws -> SessionDesk {
+    let status = context.status
+    let log = context.log
+    let wake = context.manifest.wake
+    let ring = try status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
+    }
+    let now = UInt32(clamping: Stamp.now().unixMs / 1000)
+    let state = try status.attaching(grant) { () throws(IPCError) in
+      try StateLog(ring, maxBlacklistEntries: context.settings.maxBlacklistEntries, now: now)
+    }
+    let rings = try RingSet(grants: context.manifest.presence, status: status)
+    let watch = WorkerWatch(pages: pages, watchdogSeconds: context.settings.watchdogSeconds)
+    let confirmations = Confirmations(
+      Confirmations.Environment(
+        nowNs: MonotonicTime.now,
+        schedule: { ns, body in
+          loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(clamping: ns)), body)
+        },
+        passed: ring.slowestReaderPosition))
+    return SessionDesk(
+      rings: rings, state: state,
+      events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
+      confirmations: confirmations, settings: context.settings, status: status, log: log,
+      environment: SessionDesk.Environment(
+        nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
+        enqueue: { body in loop.assumeIsolated().execute(body) },
+        wakeAgain: { EventFD.signal(wake) },
+        reportCorrupt: { status.reportCorrupt(ring: $0) }, workers: { watch.look() }))
+  }
+
+  /// The name of this node: as configured, or else the machine's.
+  private static func node(_ settings: Settings) -> String {
+    guard settings.host.isEmpty else { return settings.host }
+    let maximumBytes = 256
+    var bytes = [CChar](repeating: 0, count: maximumBytes)
+    guard gethostname(&bytes, maximumBytes - 1) == 0 else { return "localhost" }
+    return String(decoding: bytes.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+  }
+}

@@ -1,0 +1,53 @@
+// Who may use RIG 1's paths: the bearer of a valid token, not blacklisted, whose claim scopes.rg.actions names the action.
+
+import Identity
+import Kit
+import Logging
+import Settings
+
+final class LegacyAuthority {
+  enum Action: String { case getSessions, getSessionConnections, deleteConnection }
+
+  enum Verdict: Equatable {
+    case allowed
+    case unauthorized(String)
+    case forbidden(String)
+  }
+
+  private static let claim = ["scopes", "rg", "actions"]
+
+  private let verifier: ConfiguredVerifier
+  private let unixMs: () -> Int64
+
+  /// - Parameter unixMs: the present time, in milliseconds since 1970.
+  init(
+    settings: Settings, log: Logger, unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
+  ) throws(UnusableKeys) {
+    verifier = try ConfiguredVerifier(settings: settings, log: log)
+    self.unixMs = unixMs
+  }
+
+  /// Judges the values of a request's `Authorization` fields. One token that allows the action is enough.
+  func verdict(on fields: [String], _ action: Action, isBlacklisted: (String) -> Bool) -> Verdict {
+    do throws(TokenError) {
+      let tokens = try BearerTokens.parse(fields)
+      guard !tokens.isEmpty else { return .unauthorized("header authorization has no bearer token") }
+      let now = unixMs()
+      verifier.tick(unixMs: now)
+      var isAllowed = false
+      // Every token must be right: a request with a dead one is refused, as on the inbound port.
+      for token in tokens {
+        let verified = try verifier.verify(token, unixMs: now)
+        if let session = verified.session, isBlacklisted(session) {
+          return .unauthorized("header authorization: the session is on the blacklist")
+        }
+        let actions = verified.claims.strings(at: Self.claim) ?? []
+        if actions.contains(where: { $0.utf8.elementsEqual(action.rawValue.utf8) }) { isAllowed = true }
+      }
+      if isAllowed { return .allowed }
+      return .forbidden("the token's claim scopes.rg.actions doesn't contain \(action.rawValue)")
+    } catch {
+      return .unauthorized("header authorization: \(error)")
+    }
+  }
+}

@@ -1,0 +1,48 @@
+// What the management port has about sessions, users and connections, by path.
+//
+//   POST         /v3/session-blacklist        /v2/…   GET HEAD  /v3/session-blacklist/:id   /v2/…
+//   GET HEAD     /v3/sessions                         GET HEAD DELETE  /v3/sessions/:user
+//   DELETE       /v3/connections/:id
+//   GET HEAD     /rg/sessions   /rg/sessions/:id      DELETE  /rg/connections/:jti
+
+import NIOHTTP1
+
+enum SessionResource: Equatable {
+  case blacklist
+  case blacklistEntry(Substring)
+  case sessions
+  case userSessions(Substring)
+  case connection(Substring)
+  case legacySessions
+  case legacyUserSessions(Substring)
+  case legacyConnection(Substring)
+
+  /// nil: the path is none of these. Names are still percent-encoded.
+  init?(path: String) {
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 3 || parts.count == 4, parts[0].isEmpty else { return nil }
+    let name = parts.count == 4 ? parts[3] : nil
+    if let name, name.isEmpty { return nil }
+    switch (parts[1], parts[2], name) {
+    case ("v3", "session-blacklist", nil), ("v2", "session-blacklist", nil): self = .blacklist
+    case ("v3", "session-blacklist", let name?), ("v2", "session-blacklist", let name?):
+      self = .blacklistEntry(name)
+    case ("v3", "sessions", nil): self = .sessions
+    case ("v3", "sessions", let name?): self = .userSessions(name)
+    case ("v3", "connections", let name?): self = .connection(name)
+    case ("rg", "sessions", nil): self = .legacySessions
+    case ("rg", "sessions", let name?): self = .legacyUserSessions(name)
+    case ("rg", "connections", let name?): self = .legacyConnection(name)
+    default: return nil
+    }
+  }
+
+  var methods: [HTTPMethod] {
+    switch self {
+    case .blacklist: [.POST]
+    case .blacklistEntry, .sessions, .legacySessions, .legacyUserSessions: [.GET, .HEAD]
+    case .userSessions: [.GET, .HEAD, .DELETE]
+    case .connection, .legacyConnection: [.DELETE]
+    }
+  }
+}

@@ -1,0 +1,164 @@
+// Answers about sessions, users and connections. Orders are answered when every connection worker has carried them out.
+
+import HTTP
+import Identity
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class SessionRoutes {
+  /// What a client may wait before it tries again.
+  private static let retrySeconds = 1
+
+  private let desk: SessionDesk
+  private let hasher: SessionHasher
+  private let legacy: LegacyAuthority
+  private let node: String
+  private let sessionRole: String
+
+  init(
+    desk: SessionDesk, hasher: SessionHasher, legacy: LegacyAuthority, node: String, sessionRole: String
+  ) {
+    self.desk = desk
+    self.hasher = hasher
+    self.legacy = legacy
+    self.node = node
+    self.sessionRole = sessionRole
+  }
+
+  func respond(to request: HTTPRequest, _ resource: SessionResource, on loop: EventLoop) -> Reply {
+    switch resource {
+    case .blacklist: blacklist(request, loop)
+    case .blacklistEntry(let segment): named(segment) { .response(entry($0)) }
+    case .sessions: .response(sessions())
+    case .userSessions(let segment):
+      named(segment) { request.method == .DELETE ? closeUser($0, loop) : .response(connections(of: $0)) }
+    case .connection(let segment): named(segment) { closeConnection($0, loop) }
+    case .legacySessions: permitted(request, .getSessions) { .response(sessions()) }
+    case .legacyUserSessions(let segment):
+      permitted(request, .getSessionConnections) { named(segment) { .response(connections(of: $0)) } }
+    case .legacyConnection(let segment):
+      permitted(request, .deleteConnection) { named(segment) { closeSession($0, loop) } }
+    }
+  }
+
+  private func named(_ segment: Substring, _ body: (String) -> Reply) -> Reply {
+    guard let name = PathSegment.decode(segment) else {
+      return .response(.problem(.badRequest, "the path's last segment is no percent-encoded UTF-8"))
+    }
+    return body(name)
+  }
+
+  private func permitted(_ request: HTTPRequest, _ action: LegacyAuthority.Action, _ body: () -> Reply)
+    -> Reply
+  {
+    switch legacy.verdict(on: request.headers["authorization"], action, isBlacklisted: isBlacklisted) {
+    case .allowed: return body()
+    case .unauthorized(let detail):
+      return .response(.problem(.unauthorized, detail, headers: ["www-authenticate": "Bearer"]))
+    case .forbidden(let detail): return .response(.problem(.forbidden, detail))
+    }
+  }
+
+  /// A session that can't be looked up counts as one that is.
+  private func isBlacklisted(_ session: String) -> Bool {
+    hasher.digest(session).map(desk.isBlacklisted) ?? true
+  }
+
+  // MARK: Blacklist
+
+  private func blacklist(_ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+    let order: BlacklistOrder
+    do throws(BlacklistOrder.Refusal) {
+      order = try BlacklistOrder(contentType: request.header("content-type"), body: request.body)
+    } catch {
+      return .response(.problem(HTTPResponseStatus(statusCode: error.status), error.detail))
+    }
+    guard let digest = hasher.digest(order.session) else {
+      return .response(.problem(.internalServerError, "the session's digest can't be computed"))
+    }
+    let headers: HTTPHeaders = [
+      "location": "/v3/session-blacklist/\(PathSegment.encode(order.session))",
+      "access-control-allow-origin": "*",
+    ]
+    return later(loop, .json(Array("{}".utf8), status: .created, headers: headers)) {
+      self.desk.blacklist(digest, seconds: order.seconds, $0)
+    }
+  }
+
+  private func entry(_ session: String) -> HTTPResponse {
+    let headers: HTTPHeaders = ["access-control-allow-origin": "*", "cache-control": "no-store"]
+    guard isBlacklisted(session) else {
+      return .problem(.notFound, "the session is not on the blacklist", headers: headers)
+    }
+    return .json(Array("{}".utf8), headers: headers)
+  }
+
+  // MARK: Presence
+
+  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+
+  /// nil: presence is known.
+  private var incomplete: HTTPResponse? {
+    guard !desk.registry.isComplete else { return nil }
+    return .unavailable(
+      retryAfterSeconds: Self.retrySeconds, "not every connection worker has reported its connections yet")
+  }
+
+  private func sessions() -> HTTPResponse {
+    if let incomplete { return incomplete }
+    return .json(SessionListing.users(desk.registry.online(role: sessionRole)), headers: Self.fresh)
+  }
+
+  private func connections(of user: String) -> HTTPResponse {
+    if let incomplete { return incomplete }
+    let connections = desk.registry.connections(of: Name(user))
+    guard !connections.isEmpty else { return .problem(.notFound, "the user is not online") }
+    return .json(SessionListing.connections(connections, node: node), headers: Self.fresh)
+  }
+
+  private func closeUser(_ user: String, _ loop: EventLoop) -> Reply {
+    if let incomplete { return .response(incomplete) }
+    guard !desk.registry.connections(of: Name(user)).isEmpty else {
+      return .response(.problem(.notFound, "the user is not online"))
+    }
+    return later(loop, .empty(.noContent)) { self.desk.closeAll(of: Name(user), $0) }
+  }
+
+  private func closeConnection(_ text: String, _ loop: EventLoop) -> Reply {
+    if let incomplete { return .response(incomplete) }
+    guard let id = ConnectionID(text), desk.registry.connection(id) != nil else {
+      return .response(.problem(.notFound, "there is no such connection"))
+    }
+    return later(loop, .empty(.noContent)) { self.desk.close([id], $0) }
+  }
+
+  private func closeSession(_ session: String, _ loop: EventLoop) -> Reply {
+    if let incomplete { return .response(incomplete) }
+    let connections = desk.registry.connections(ofSession: session)
+    guard !connections.isEmpty else {
+      return .response(.problem(.notFound, "the session has no connection"))
+    }
+    return later(loop, .empty(.noContent)) { self.desk.close(connections, $0) }
+  }
+
+  // MARK: Answers to orders
+
+  private func later(
+    _ loop: EventLoop, _ done: HTTPResponse, _ order: (@escaping (SessionDesk.Result) -> Void) -> Void
+  ) -> Reply {
+    let promise = loop.makePromise(of: HTTPResponse.self)
+    order { promise.succeed(Self.answer($0, done)) }
+    return .later(promise.futureResult)
+  }
+
+  private static func answer(_ result: SessionDesk.Result, _ done: HTTPResponse) -> HTTPResponse {
+    switch result {
+    case .done: done
+    case .busy: .unavailable(retryAfterSeconds: retrySeconds, "the state log is full: a worker is slow")
+    case .tooMany: .unavailable(retryAfterSeconds: retrySeconds, "there is no place for one more entry")
+    case .unconfirmed:
+      .unavailable(retryAfterSeconds: retrySeconds, "not every worker has confirmed; the entry stands")
+    }
+  }
+}

@@ -1,0 +1,208 @@
+// Everything about sessions and users in the control worker: reads presence, keeps the state log, says joins and leaves, and
+// takes the orders of the management port. On the worker's loop.
+//
+//   presence rings ─► registry ─► transitions ─► state log (for restarts and roles)
+//                                           └──► event ring (rig.presence.join, .leave)
+//   management port ─► state log ─► every connection worker ─► confirmed
+//
+// Presence records are committed after their effect: a successor sees those of an unfinished turn again.
+
+import IPC
+import Kit
+import Logging
+import Settings
+
+final class SessionDesk {
+  /// Clock and loop, so that a test can have others.
+  struct Environment {
+    var nowNs: () -> UInt64
+    /// Milliseconds since 1970.
+    var unixMs: () -> Int64
+    /// Calls the closure on the loop, behind what it is doing now.
+    var enqueue: (@escaping () -> Void) -> Void
+    /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
+    var wakeAgain: () -> Void
+    /// A ring is corrupt: its id in the manifest.
+    var reportCorrupt: (UInt32) -> Void
+    /// Connection workers that serve, and those that are dead.
+    var workers: () -> (live: [Int], dead: [Int])
+  }
+
+  /// Records of one turn.
+  private static let turnRecords = 256
+
+  private let rings: RingSet
+  let state: StateLog
+  private let events: PresenceEvents
+  private let confirmations: Confirmations
+  private let environment: Environment
+  private let log: Logger
+  private let usersOnline: Metric?
+  private let blacklistEntries: Metric?
+  /// This control worker's page generation.
+  private let generation: UInt64
+  private var hasAskedForReports = false
+  private var isTurnScheduled = false
+  /// Users whose last change the state log couldn't take yet: their roles, nil: they have left.
+  private var untold: [Name: [String]?] = [:]
+  private(set) var registry: PresenceRegistry
+
+  init(
+    rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
+    settings: Settings, status: StatusPage, log: Logger, environment: Environment
+  ) {
+    self.rings = rings
+    self.state = state
+    self.events = events
+    self.confirmations = confirmations
+    self.environment = environment
+    self.log = log
+    generation = status.generation
+    usersOnline = status.metric(.gauge, "rig_users_online")
+    blacklistEntries = status.metric(.gauge, "rig_blacklist_entries")
+    registry = PresenceRegistry(
+      slots: rings.count, graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
+      online: state.online)
+  }
+
+  private var nowSeconds: UInt32 { UInt32(clamping: environment.unixMs() / 1000) }
+
+  // MARK: Turns
+
+  func scheduleTurn() {
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    environment.enqueue { [unowned self] in turn() }
+  }
+
+  func turn() {
+    isTurnScheduled = false
+    rings.declareAwake()
+    let now = environment.nowNs()
+    var records = 0
+    let hasMore = rings.read { slot, record in
+      records += 1
+      if let said = PresenceRecord(type: record.type, record.bytes) {
+        registry.apply(said, slot: slot, nowNs: now)
+      } else {
+        rings.suspend(slot, reason: "record \(record.sequence) is none of presence")
+      }
+      return records < Self.turnRecords
+    }
+    settle(now)
+    rings.commit()
+    report()
+    if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
+  }
+
+  /// A worker whose ring was reset begins with a report of its own: nothing else is to be done.
+  private func report() {
+    for case .corrupt(let ring, let id, let reason) in rings.takeIncidents() {
+      environment.reportCorrupt(id)
+      log.error("a presence ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+    }
+  }
+
+  /// One second has passed.
+  func tick() {
+    let now = environment.nowNs()
+    rings.probeSuspended()
+    let workers = environment.workers()
+    for slot in workers.dead { registry.workerGone(slot, nowNs: now) }
+    registry.expire(nowNs: now)
+    state.dropExpired(now: nowSeconds)
+    askForReports()
+    settle(now, live: workers.live)
+    scheduleTurn()
+  }
+
+  /// Asks all connection workers for all their connections, once in this worker's life.
+  func askForReports() {
+    guard !hasAskedForReports else { return }
+    if case .kept = state.say(.reportConnections(generation: generation), now: nowSeconds) {
+      hasAskedForReports = true
+    }
+  }
+
+  private func settle(_ nowNs: UInt64, live: [Int]? = nil) {
+    if !registry.isComplete {
+      registry.completeIfReported(live: live ?? environment.workers().live, nowNs: nowNs)
+    }
+    for transition in registry.takeTransitions() {
+      switch transition {
+      case .joined(let user, let roles):
+        untold[user] = .some(roles)
+        events.add(.join, user: user, stamp: .now(), nowNs: nowNs)
+      case .rolesChanged(let user, let roles):
+        untold[user] = .some(roles)
+      case .left(let user):
+        untold[user] = .some(nil)
+        events.add(.leave, user: user, stamp: .now(), nowNs: nowNs)
+      }
+    }
+    tell()
+    events.flush()
+    usersOnline?.set(Int64(registry.onlineCount))
+    blacklistEntries?.set(Int64(state.sessions.count))
+  }
+
+  /// Tells the state log what it doesn't know; what it can't take now is tried again in a second.
+  private func tell() {
+    for (user, roles) in untold {
+      let outcome =
+        roles.map { state.setOnline(user, roles: $0, now: nowSeconds) }
+        ?? state.setOffline(user, now: nowSeconds)
+      guard case .kept = outcome else { continue }
+      untold[user] = nil
+    }
+  }
+
+  // MARK: Orders
+
+  /// How an order ended.
+  enum Result: Equatable {
+    /// Every connection worker has carried it out.
+    case done
+    /// There is no place in the ring now, because a worker lags.
+    case busy
+    /// There are too many entries.
+    case tooMany
+    /// It stands, but not every worker has confirmed it.
+    case unconfirmed
+  }
+
+  func blacklist(_ session: SessionDigest, seconds: UInt32, _ body: @escaping (Result) -> Void) {
+    let now = nowSeconds
+    let (until, overflow) = now.addingReportingOverflow(seconds)
+    carryOut(state.blacklist(session, until: overflow ? .max : until, now: now), body)
+    blacklistEntries?.set(Int64(state.sessions.count))
+  }
+
+  func isBlacklisted(_ session: SessionDigest) -> Bool {
+    state.blacklisted(session, now: nowSeconds) != nil
+  }
+
+  func closeAll(of user: Name, _ body: @escaping (Result) -> Void) {
+    carryOut(state.say(.closeUser(user.text), now: nowSeconds), body)
+  }
+
+  func close(_ connections: [ConnectionID], _ body: @escaping (Result) -> Void) {
+    var last = StateLog.Outcome.kept(end: 0)
+    for id in connections {
+      last = state.say(.closeConnection(id), now: nowSeconds)
+      guard case .kept = last else { break }
+    }
+    carryOut(last, body)
+  }
+
+  private func carryOut(_ outcome: StateLog.Outcome, _ body: @escaping (Result) -> Void) {
+    switch outcome {
+    case .kept(let end): confirmations.confirm(end: end) { body($0 ? .done : .unconfirmed) }
+    case .full: body(.busy)
+    case .tooMany: body(.tooMany)
+    }
+  }
+
+  /// The worker ends: whoever waits is answered.
+  func stop() { confirmations.giveUp() }
+}

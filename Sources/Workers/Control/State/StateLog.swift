@@ -1,0 +1,191 @@
+// The state ring as a log that holds what is true: which sessions are dead and until when, which users are online with which
+// roles. Whoever reads the retained records from their beginning knows it, also after this process was killed at any place.
+//
+//        head            clean                                   position
+//   ------+----------------+----------------------------------------+-------->  positions
+//         | dead, or       | the newest record of everything that   |
+//         | repeated later | is true, between records that aren't   |
+//                          |<------------ ≤ 7/8 capacity ---------->|
+//
+// Head follows the position at a distance of at least 15/16 of the capacity, because a record has at most a 64th of it. So
+// head never passes clean, and nothing that is true is lost. A record is repeated only if it is the newest about its
+// key: the copies of one thing don't multiply. StateLog+Compaction moves clean.
+
+import IPC
+import Kit
+
+final class StateLog {
+  /// What became of something that was to be kept or said.
+  enum Outcome: Equatable {
+    /// It is published, or was before; readers that have passed `end` know it.
+    case kept(end: UInt64)
+    /// A reader leaves no room now.
+    case full
+    /// There is no place for one more.
+    case tooMany
+  }
+
+  struct BlacklistEntry {
+    /// Seconds since 1970.
+    var until: UInt32
+    /// End of its newest record: readers that have passed it know it.
+    var end: UInt64
+  }
+
+  struct OnlineUser {
+    var roles: [String]
+    var end: UInt64
+    /// Of its record in the ring.
+    var bytes: Int
+  }
+
+  let ring: RingWriter
+  let limits: StateLimits
+  var sessions: [SessionDigest: BlacklistEntry] = [:]
+  var users: [Name: OnlineUser] = [:]
+  /// Bytes of the newest records of all that is kept; of them those of users.
+  var liveBytes: Int { sessions.count * StateLimits.blacklistBytes + userBytes }
+  var userBytes = 0
+  /// Records before it are dead or repeated.
+  var clean: UInt64
+  /// The ring can't be walked: somebody has scribbled over it. Nothing more is written.
+  var failure: IPCError?
+  /// End of the last record.
+  private var lastEnd: UInt64
+  /// No entry expires before.
+  private var nextExpiry = UInt32.max
+
+  /// Continues the log of whoever wrote before.
+  ///
+  /// - Parameter now: seconds since 1970.
+  init(_ ring: RingWriter, maxBlacklistEntries: Int, now: UInt32) throws(IPCError) {
+    self.ring = ring
+    limits = StateLimits(capacity: ring.capacity, maxBlacklistEntries: maxBlacklistEntries)
+    clean = ring.oldestRetained
+    lastEnd = ring.oldestRetained
+    var last = lastEnd
+    try ring.forEachRetained { record in
+      last = record.end
+      if let said = StateRecord(type: record.type, record.bytes) {
+        learn(said, end: record.end, bytes: StateLimits.bytes(payload: record.bytes.count), now: now)
+      }
+    }
+    lastEnd = last
+  }
+
+  private func learn(_ record: StateRecord, end: UInt64, bytes: Int, now: UInt32) {
+    switch record {
+    case .blacklisted(let session, let until):
+      if until > now, until >= sessions[session]?.until ?? 0 { keep(session, until: until, end: end) }
+    case .online(let user, let roles):
+      keep(Name(user), OnlineUser(roles: roles, end: end, bytes: bytes))
+    case .offline(let user):
+      forget(Name(user))
+    case .closeUser, .closeConnection, .reportConnections: break
+    }
+  }
+
+  private func keep(_ session: SessionDigest, until: UInt32, end: UInt64) {
+    sessions[session] = BlacklistEntry(until: until, end: end)
+    nextExpiry = min(nextExpiry, until)
+  }
+
+  private func keep(_ user: Name, _ online: OnlineUser) {
+    userBytes += online.bytes - (users.updateValue(online, forKey: user)?.bytes ?? 0)
+  }
+
+  private func forget(_ user: Name) {
+    userBytes -= users.removeValue(forKey: user)?.bytes ?? 0
+  }
+
+  // MARK: What is kept
+
+  /// Until when the session's tokens are dead; nil: they aren't at `now`.
+  func blacklisted(_ session: SessionDigest, now: UInt32) -> UInt32? {
+    sessions[session].flatMap { $0.until > now ? $0.until : nil }
+  }
+
+  /// Users that are online and their roles.
+  var online: [(user: Name, roles: [String])] { users.map { ($0.key, $0.value.roles) } }
+
+  func isOnline(_ user: Name) -> Bool { users[user] != nil }
+
+  // MARK: Changes
+
+  /// The session's tokens are dead until `until`; an earlier time than the one known changes nothing.
+  func blacklist(_ session: SessionDigest, until: UInt32, now: UInt32) -> Outcome {
+    if let known = sessions[session] {
+      if known.until >= until { return .kept(end: known.end) }
+    } else if !hasRoom(forEntryAt: now) {
+      return .tooMany
+    }
+    guard let end = append(.blacklisted(session, until: until), now: now) else { return .full }
+    keep(session, until: until, end: end)
+    return .kept(end: end)
+  }
+
+  private func hasRoom(forEntryAt now: UInt32) -> Bool {
+    if isFull { dropExpired(now: now) }
+    return !isFull
+  }
+
+  private var isFull: Bool {
+    sessions.count >= limits.maxBlacklistEntries
+      || liveBytes + StateLimits.blacklistBytes > limits.liveBytes
+  }
+
+  /// The user has connections. Roles that don't fit a record are left out, the last first.
+  func setOnline(_ user: Name, roles: [String], now: UInt32) -> Outcome {
+    var roles = roles
+    var record = StateRecord.online(user: user.text, roles: roles)
+    while !roles.isEmpty, StateLimits.bytes(payload: record.encoded.count) > limits.recordBytes {
+      roles.removeLast((roles.count + 1) / 2)
+      record = .online(user: user.text, roles: roles)
+    }
+    let known = users[user]
+    if let known, Self.areSame(known.roles, roles) { return .kept(end: known.end) }
+    let bytes = StateLimits.bytes(payload: record.encoded.count)
+    let growth = bytes - (known?.bytes ?? 0)
+    guard bytes <= limits.recordBytes, userBytes + growth <= limits.userBytes,
+      liveBytes + growth <= limits.liveBytes
+    else { return .tooMany }
+    guard let end = append(record, now: now) else { return .full }
+    keep(user, OnlineUser(roles: roles, end: end, bytes: bytes))
+    return .kept(end: end)
+  }
+
+  private static func areSame(_ a: [String], _ b: [String]) -> Bool {
+    a.elementsEqual(b) { $0.utf8.elementsEqual($1.utf8) }
+  }
+
+  /// The user has gone.
+  func setOffline(_ user: Name, now: UInt32) -> Outcome {
+    guard users[user] != nil else { return .kept(end: lastEnd) }
+    guard let end = append(.offline(user: user.text), now: now) else { return .full }
+    forget(user)
+    return .kept(end: end)
+  }
+
+  /// Says something that isn't kept.
+  func say(_ record: StateRecord, now: UInt32) -> Outcome {
+    guard StateLimits.bytes(payload: record.encoded.count) <= limits.recordBytes else { return .tooMany }
+    return append(record, now: now).map { .kept(end: $0) } ?? .full
+  }
+
+  /// Forgets entries that have expired, if there can be some. Takes some 20 ns for each entry.
+  func dropExpired(now: UInt32) {
+    guard nextExpiry <= now else { return }
+    sessions = sessions.filter { $0.value.until > now }
+    nextExpiry = sessions.values.lazy.map(\.until).min() ?? .max
+  }
+
+  private func append(_ record: StateRecord, now: UInt32) -> UInt64? {
+    let payload = record.encoded
+    guard compact(for: StateLimits.bytes(payload: payload.count), now: now) else { return nil }
+    let appended = ring.append(type: record.type, length: payload.count) { $0.copyBytes(from: payload) }
+    guard case .appended(_, let end) = appended else { return nil }
+    ring.publish()
+    lastEnd = end
+    return end
+  }
+}

@@ -1,0 +1,149 @@
+// Who is online, through openings, closings, reports and crashes, on a clock of the test.
+
+import IPC
+import Kit
+import Testing
+
+@testable import Control
+
+@Suite struct PresenceRegistryTests {
+  private static let grace: UInt64 = 5_000
+  private static let alice = Name("alice")
+
+  /// Two workers that have reported nothing yet to report.
+  private static func complete(
+    online: [(user: Name, roles: [String])] = []
+  ) -> PresenceRegistry {
+    var registry = PresenceRegistry(slots: 2, graceNs: grace, online: online)
+    for slot in 0..<2 {
+      registry.apply(.begin(generation: 1), slot: slot, nowNs: 0)
+      registry.apply(.end, slot: slot, nowNs: 0)
+    }
+    registry.completeIfReported(live: [0, 1], nowNs: 0)
+    return registry
+  }
+
+  @Test("Joined with the first connection, left when the last has been closed for the grace time")
+  func joinAndLeave() {
+    var registry = Self.complete()
+    registry.apply(.opened(.of(1, ["alice"], roles: ["b", "a"])), slot: 0, nowNs: 10)
+    registry.apply(.opened(.of(1, ["alice"], roles: ["a"])), slot: 1, nowNs: 20)
+    #expect(registry.takeTransitions() == [.joined(Self.alice, roles: ["a", "b"])])
+    registry.apply(.closed(serial: 1), slot: 0, nowNs: 30)
+    #expect(registry.takeTransitions() == [.rolesChanged(Self.alice, roles: ["a"])])
+    registry.apply(.closed(serial: 1), slot: 1, nowNs: 40)
+    registry.expire(nowNs: 39 + Self.grace)
+    #expect(registry.takeTransitions() == [])
+    registry.expire(nowNs: 40 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Self.alice)])
+    #expect(registry.onlineCount == 0)
+  }
+
+  @Test("Who comes back within the grace time has neither left nor joined")
+  func flapping() {
+    var registry = Self.complete()
+    for round in 0..<3 as Range<UInt64> {
+      registry.apply(.opened(.of(round, ["alice"])), slot: 0, nowNs: round * 4_000)
+      registry.apply(.closed(serial: round), slot: 0, nowNs: round * 4_000 + 1)
+      registry.expire(nowNs: round * 4_000 + 2)
+    }
+    #expect(registry.takeTransitions() == [.joined(Self.alice, roles: [])])
+    registry.expire(nowNs: 8_000 + Self.grace)
+    #expect(registry.takeTransitions() == [])
+    registry.expire(nowNs: 8_001 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Self.alice)])
+  }
+
+  @Test(
+    "A killed worker's users leave after the grace time, unless they have come back elsewhere or are named again"
+  )
+  func crash() {
+    var registry = Self.complete()
+    for (serial, user) in ["alice", "bob", "carol"].enumerated() {
+      registry.apply(.opened(.of(UInt64(serial), [user])), slot: 0, nowNs: 0)
+    }
+    _ = registry.takeTransitions()
+    registry.apply(.opened(.of(1, ["bob"])), slot: 1, nowNs: 50)
+    registry.apply(.begin(generation: 2), slot: 0, nowNs: 100)
+    registry.apply(.opened(.of(2, ["carol"])), slot: 0, nowNs: 100)
+    registry.apply(.end, slot: 0, nowNs: 100)
+    registry.expire(nowNs: 100 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Self.alice)])
+    #expect(registry.online(role: "").map(\.user) == ["bob", "carol"])
+  }
+
+  @Test("A worker that is dead and doesn't come back takes its connections with it")
+  func gone() {
+    var registry = Self.complete()
+    registry.apply(.opened(.of(1, ["alice"])), slot: 1, nowNs: 0)
+    registry.workerGone(1, nowNs: 10)
+    registry.workerGone(1, nowNs: 20)
+    registry.expire(nowNs: 10 + Self.grace)
+    #expect(registry.takeTransitions() == [.joined(Self.alice, roles: []), .left(Self.alice)])
+  }
+
+  @Test(
+    "A restarted control worker repeats no joins; who is missing leaves after the grace time that then begins"
+  )
+  func restart() {
+    var registry = PresenceRegistry(
+      slots: 2, graceNs: Self.grace, online: [(Self.alice, ["a", "b"]), (Name("bob"), [])])
+    // The end of a report that the former control worker had the beginning of.
+    registry.apply(.end, slot: 1, nowNs: 0)
+    registry.apply(.begin(generation: 7), slot: 0, nowNs: 10)
+    registry.apply(.opened(.of(1, ["alice"], roles: ["a"])), slot: 0, nowNs: 10)
+    registry.apply(.end, slot: 0, nowNs: 10)
+    registry.completeIfReported(live: [0, 1], nowNs: 20)
+    registry.expire(nowNs: 10 * Self.grace)
+    #expect(!registry.isComplete)
+    #expect(registry.takeTransitions() == [])
+    registry.apply(.begin(generation: 3), slot: 1, nowNs: 60_000)
+    registry.apply(.opened(.of(9, ["alice"], roles: ["b"])), slot: 1, nowNs: 60_000)
+    registry.apply(.end, slot: 1, nowNs: 60_000)
+    registry.completeIfReported(live: [0, 1], nowNs: 60_000)
+    #expect(registry.isComplete)
+    registry.expire(nowNs: 60_000 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Name("bob"))])
+  }
+
+  @Test("A connection that is opened again has changed: its former users are without it")
+  func changed() {
+    var registry = Self.complete()
+    registry.apply(.opened(.of(1, ["alice"])), slot: 0, nowNs: 0)
+    registry.apply(.opened(.of(1, ["bob", "bob"])), slot: 0, nowNs: 0)
+    #expect(registry.online(role: "").map(\.user) == ["bob"])
+    #expect(registry.connections(of: Self.alice).isEmpty)
+    registry.apply(.closed(serial: 1), slot: 0, nowNs: 0)
+    #expect(registry.online(role: "").isEmpty)
+  }
+
+  @Test("Names that only look the same are two users")
+  func bytes() {
+    var registry = Self.complete()
+    registry.apply(.opened(.of(1, ["\u{e9}"])), slot: 0, nowNs: 0)
+    registry.apply(.opened(.of(2, ["e\u{301}"])), slot: 0, nowNs: 0)
+    #expect(registry.online(role: "").map(\.connections) == [1, 1])
+  }
+
+  @Test("A role selects users, and a session finds its connections")
+  func selection() {
+    var registry = Self.complete()
+    registry.apply(.opened(.of(1, ["alice"], sessions: ["s"], roles: ["agent"])), slot: 0, nowNs: 0)
+    registry.apply(.opened(.of(2, ["bob"], sessions: ["t"])), slot: 1, nowNs: 0)
+    #expect(registry.online(role: "agent").map(\.user) == ["alice"])
+    #expect(registry.connections(ofSession: "t") == [ConnectionID(slot: 1, serial: 2)])
+  }
+
+  @Test(
+    "A worker whose process is gone, or whose heart has stopped, is dead",
+    arguments: [
+      (WorkerSighting(state: .ready, pid: 7, heartbeatNs: 90), true, true),
+      (WorkerSighting(state: .ready, pid: 7, heartbeatNs: 90), false, false),
+      (WorkerSighting(state: .ready, pid: 7, heartbeatNs: 50), true, false),
+      (WorkerSighting(state: .ready, pid: 0, heartbeatNs: 90), true, false), (nil, true, false),
+    ] as [(WorkerSighting?, Bool, Bool)])
+  func alive(_ sighting: WorkerSighting?, _ exists: Bool, _ isAlive: Bool) {
+    #expect(
+      WorkerWatch.isAlive(sighting, nowNs: 100, watchdogNs: 50, exists: { _ in exists }) == isAlive)
+  }
+}

@@ -1,0 +1,265 @@
+// Blacklist and presence over a real socket; the test plays the connection workers.
+
+import Foundation
+import IPC
+import Kit
+import Settings
+import Testing
+
+@testable import Control
+
+@Suite(.serialized) struct SessionRoutesTests {
+  private static let json = "application/json"
+  private static let path = "/v3/session-blacklist"
+
+  @Test(
+    "A session is on the blacklist when it is added, under its percent-encoded name", arguments: ["v3", "v2"])
+  func add(_ version: String) async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    try await gateway.served { client in
+      #expect(try client.get("/\(version)/session-blacklist/a%20%2F%C3%A9").status == 404)
+      let answer = try client.post(
+        "/\(version)/session-blacklist", #"{"sessionId":"a /é","validityInSeconds":"60"}"#, type: Self.json)
+      #expect(answer.status == 201)
+      #expect(answer.body == "{}")
+      #expect(answer.header("content-type") == Self.json)
+      #expect(answer.header("location") == "/v3/session-blacklist/a%20%2F%C3%A9")
+      #expect(answer.header("access-control-allow-origin") == "*")
+      let found = try client.get("/\(version)/session-blacklist/a%20%2F%C3%A9")
+      #expect(found.status == 200 && found.body == "{}")
+      #expect(try client.get("/v3/session-blacklist/a").status == 404)
+      #expect(try client.get("/v3/session-blacklist/%zz").status == 400)
+      #expect(try client.get("/v3/session-blacklist/%ff").status == 400)
+    }
+  }
+
+  @Test(
+    "What is wrong with an order is named",
+    arguments: [
+      (#"{"validityInSeconds":60}"#, "sessionId"), (#"{"sessionId":"","validityInSeconds":60}"#, "sessionId"),
+      (#"{"sessionId":7,"validityInSeconds":60}"#, "sessionId"),
+      (#"{"sessionId":"s"}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":0}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":-1}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":1.5}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":1e99}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":315360001}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":"soon"}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":"-5"}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":"1.5"}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":""}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":null}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":[60]}"#, "validityInSeconds"),
+      (#"{"sessionId":"s","validityInSeconds":99999999999999999999}"#, "validityInSeconds"),
+      ("[]", "body"), ("{", "body"), ("", "body"),
+    ])
+  func refused(_ body: String, _ field: String) async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let answer = try client.post(Self.path, body, type: Self.json)
+      #expect(answer.status == 400)
+      #expect(answer.header("content-type") == "application/problem+json")
+      #expect(answer.body.contains(field))
+    }
+    let ring = try RingWriter(attaching: gateway.state.fd, wake: [-1, -1])
+    #expect(ring.appendedEnd == ring.oldestRetained)
+  }
+
+  @Test("Names that are too long, other content types and other methods are refused")
+  func others() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      let long = String(repeating: "s", count: 1025)
+      let body = #"{"sessionId":"\#(long)","validityInSeconds":60}"#
+      #expect(try client.post(Self.path, body, type: Self.json).status == 400)
+      #expect(try client.post(Self.path, "{}", type: "text/plain").status == 415)
+      #expect(try client.ask("POST", Self.path).status == 415)
+      for (method, path) in [
+        ("GET", Self.path), ("DELETE", Self.path + "/s"), ("POST", "/v3/sessions"),
+        ("PUT", "/v3/sessions/alice"),
+        ("GET", "/v3/connections/0-1"), ("POST", "/rg/sessions"), ("GET", "/rg/connections/x"),
+      ] {
+        let answer = try client.ask(method, path)
+        #expect(answer.status == 405 && answer.header("allow") != nil, "\(method) \(path)")
+      }
+      #expect(try client.get("/v3/sessions/").status == 404)
+      #expect(try client.get("/v3/session-blacklist/a/b").status == 404)
+    }
+  }
+
+  @Test("The answer comes when every connection worker has carried the order out, and not before")
+  func confirmed() async throws {
+    let gateway = try TestGateway()
+    let readers = try (0..<2).map { try RingReader(attaching: gateway.state.fd, slot: $0) }
+    try await gateway.served { client in
+      let status = Answered()
+      let thread = Thread {
+        let answer = try? client.post(
+          Self.path, #"{"sessionId":"s","validityInSeconds":60}"#, type: Self.json)
+        status.set(answer?.status ?? -1)
+      }
+      thread.start()
+      for reader in readers {
+        let isThere = { try reader.next() != nil }
+        try until("the record is there", isThere)
+        // The other one hasn't committed yet: whatever time passes, there is no answer.
+        #expect(status.value == nil)
+        reader.commit()
+      }
+      try until("it is answered") { status.value != nil }
+      #expect(status.value == 201)
+    }
+  }
+
+  @Test("No place on the blacklist is 503 with a time to try again")
+  func full() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    var settings = Settings()
+    settings.maxBlacklistEntries = 1
+    try await gateway.served(settings) { client in
+      func add(_ name: String, _ seconds: Int) throws -> ManagementClient.Answer {
+        try client.post(
+          Self.path, #"{"sessionId":"\#(name)","validityInSeconds":\#(seconds)}"#, type: Self.json)
+      }
+      #expect(try add("a", 60).status == 201)
+      let refused = try add("b", 60)
+      #expect(refused.status == 503)
+      #expect(refused.header("retry-after") == "1")
+      #expect(try add("a", 90).status == 201)
+      #expect(try add("a", 1).status == 201)
+    }
+  }
+
+  @Test("Presence is unknown until every connection worker has reported")
+  func incomplete() async throws {
+    let gateway = try TestGateway()
+    try gateway.reporter(0).report([.begin(generation: 1), .opened(.of(1, ["alice"])), .end])
+    try await gateway.served { client in
+      for path in ["/v3/sessions", "/v3/sessions/alice"] {
+        let answer = try client.get(path)
+        #expect(answer.status == 503)
+        #expect(answer.header("retry-after") == "1")
+      }
+    }
+  }
+
+  @Test("Users and their connections are listed, and closed")
+  func presence() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    let events = try RingReader(attaching: try gateway.ring("events.control"), slot: 0)
+    try gateway.reporter(0).report([
+      .begin(generation: 1), .opened(.of(26, ["alice"], sessions: ["s\"1"], transport: "ws")),
+      .opened(.of(27, ["bob"])), .end,
+    ])
+    try gateway.reporter(1).report([.begin(generation: 1), .opened(.of(26, ["alice"])), .end])
+    try await gateway.served { client in
+      let users = try client.get("/v3/sessions")
+      #expect(users.status == 200)
+      #expect(users.body == #"[{"user":"alice","connections":2},{"user":"bob","connections":1}]"#)
+      let alice = try client.get("/v3/sessions/%61lice").body
+      let first =
+        #"[{"connection":"0-1a","transport":"ws","session":"s\"1","since":"1970-01-01T00:00:26.000Z","#
+        + #""remote":"192.0.2.1","userAgent":"curl/8.5.0","device":{"type":"unknown","os":"unknown","#
+        + #""browser":"curl","browserVersion":"8.5.0"},"subscriptions":[],"node":"node"},{"connection":"1-1a""#
+      #expect(alice.hasPrefix(first), "\(alice)")
+      #expect(try client.get("/v3/sessions/carol").status == 404)
+      #expect(try client.ask("DELETE", "/v3/sessions/carol").status == 404)
+      #expect(try client.ask("DELETE", "/v3/sessions/alice").status == 204)
+      for id in ["1-1b", "7-1a", "0-01a", "x", "0-1A", "70000-1"] {
+        #expect(try client.ask("DELETE", "/v3/connections/\(id)").status == 404, "\(id)")
+      }
+      #expect(try client.ask("DELETE", "/v3/connections/0-1b").status == 204)
+      #expect(try client.get("/metrics").value("rig_users_online") == "2")
+    }
+    var said: [StateRecord] = []
+    try RingWriter(attaching: gateway.state.fd, wake: []).forEachRetained { record in
+      StateRecord(type: record.type, record.bytes).map { said.append($0) }
+    }
+    #expect(said.suffix(2) == [.closeUser("alice"), .closeConnection(ConnectionID(slot: 0, serial: 27))])
+    #expect(
+      Set(said.prefix(2).map { "\($0)" })
+        == Set(["alice", "bob"].map { "\(StateRecord.online(user: $0, roles: []))" }))
+    for user in ["alice", "bob"] {
+      let record = try #require(try events.next())
+      let event = try #require(EventRecord(ring: record))
+      #expect(!event.isAddressed)
+      #expect(String(decoding: event.typeBytes, as: UTF8.self) == "rig.presence.join")
+      #expect(
+        String(decoding: event.jsonBytes, as: UTF8.self).hasSuffix(
+          #""data":{"user":"\#(user)","node":"node"}}"#))
+    }
+  }
+
+  @Test("With SESSION_ROLE only users of that role are listed")
+  func role() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    try gateway.reporter(0).report([
+      .begin(generation: 1), .opened(.of(1, ["alice"], roles: ["customer"])), .opened(.of(2, ["bob"])), .end,
+    ])
+    try gateway.reporter(1).report([.begin(generation: 1), .end])
+    var settings = Settings()
+    settings.sessionRole = "customer"
+    try await gateway.served(settings) { client in
+      let users = try client.get("/v3/sessions")
+      #expect(users.body == #"[{"user":"alice","connections":1}]"#)
+    }
+  }
+
+  // Made with an independent implementation of HMAC, key "secret".
+  private static func token(_ claims: String) throws -> String {
+    let text = Base64URL.encode(Array(#"{"alg":"HS256"}"#.utf8)) + "." + Base64URL.encode(Array(claims.utf8))
+    return text + "." + Base64URL.encode(TestHMAC.sha256(key: Array("secret".utf8), Array(text.utf8)))
+  }
+
+  @Test("RIG 1's paths are open to the scopes that a token has, and to nobody else")
+  func legacy() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    try gateway.reporter(0).report([
+      .begin(generation: 1), .opened(.of(1, ["alice"], sessions: ["j1"])), .end,
+    ])
+    try gateway.reporter(1).report([.begin(generation: 1), .end])
+    var settings = Settings()
+    settings.jwtSecretKey = Secret("secret")
+    func bearer(_ actions: String, jti: String = "operator") throws -> String {
+      let token = try Self.token(#"{"jti":"\#(jti)","scopes":{"rg":{"actions":\#(actions)}}}"#)
+      return "authorization: Bearer \(token)\r\n"
+    }
+    try await gateway.served(settings) { client in
+      #expect(try client.get("/rg/sessions").status == 401)
+      #expect(try client.get("/rg/sessions", "authorization: Bearer nonsense\r\n").status == 401)
+      #expect(try client.get("/rg/sessions", try bearer("[]")).status == 403)
+      #expect(try client.get("/rg/sessions", try bearer(#"["getSessionConnections"]"#)).status == 403)
+      let users = try client.get("/rg/sessions", try bearer(#"["getSessions"]"#))
+      #expect(users.status == 200 && users.body.contains("alice"))
+      let all = try bearer(#"["getSessionConnections","deleteConnection"]"#)
+      #expect(try client.get("/rg/sessions/alice", all).status == 200)
+      #expect(try client.get("/rg/sessions/bob", all).status == 404)
+      #expect(try client.ask("DELETE", "/rg/connections/j2", all).status == 404)
+      #expect(try client.ask("DELETE", "/rg/connections/j1", all).status == 204)
+      #expect(try client.get("/v3/session-blacklist/j1").status == 404)
+      let order = #"{"sessionId":"operator","validityInSeconds":60}"#
+      #expect(try client.post(Self.path, order, type: Self.json).status == 201)
+      #expect(try client.get("/rg/sessions/alice", all).status == 401)
+    }
+  }
+
+  private func until(_ what: String, _ condition: () throws -> Bool) throws {
+    let deadline = ContinuousClock.now + .seconds(10)
+    while !(try condition()) { try #require(ContinuousClock.now < deadline, "not within 10 s: \(what)") }
+  }
+}
+
+/// The status of an answer that another thread waits for.
+private final class Answered: @unchecked Sendable {
+  private let lock = NSLock()
+  private var status: Int?
+
+  var value: Int? { lock.withLock { status } }
+
+  func set(_ status: Int) { lock.withLock { self.status = status } }
+}
