@@ -51,6 +51,8 @@ final class ConnectionsWorker: @unchecked Sendable {
     var limits = HTTPLimits()
     limits.maxHeadBytes = context.settings.maxRequestHeadBytes
     limits.maxBodyBytes = context.settings.maxEventBytes
+    // As many again for requests that open nothing: streams above their limit must still be told so.
+    limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
     server = HTTPServer(
       listening: listener, loop: loop, limits: limits, responder: parts.routes,
       counters: HTTPCounters(status: context.status, port: Self.listenerName))

@@ -186,9 +186,9 @@ struct RequestExchangeTests {
     #expect(answers.all.isEmpty)
     try gateway.page(1).beginGeneration(pid: 2)
     exchanges[0].tick(nowNs: 0)
-    #expect(answers.all == [nil])
+    #expect(answers.all == [.gone])
     exchanges[0].tick(nowNs: 0)
-    #expect(answers.all == [nil])
+    #expect(answers.all == [.gone])
   }
 
   @Test("takes a poll back, and its answer finds nobody")

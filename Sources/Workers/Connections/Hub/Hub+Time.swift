@@ -53,6 +53,8 @@ extension Hub {
       if connection.isClosing, connection is LongPollConnection { closed(connection) }
       close(connection, reason)
     }
+    // Whoever asked here for a connection of another worker asks again elsewhere.
+    exchange.endAll()
     noteDrained()
   }
 

@@ -104,14 +104,14 @@ final class Hub {
     events.rings.commit()
     report(events.takeIncidents())
     report(exchange.takeIncidents() + (state?.takeIncidents() ?? []), areEvents: false)
-    exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
+    let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
     let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
       join($0, $1)
     }
     flushPolls()
     let hasPresence = reportPresence()
     isInTurn = false
-    let hasMore = hasState || !isDry || hasHistory || hasPresence
+    let hasMore = hasState || !isDry || hasRequests || hasHistory || hasPresence
     if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 

@@ -12,7 +12,7 @@ import IPC
 import Kit
 
 final class RequestExchange {
-  /// Called once: with the answer, or with nil if none came in time.
+  /// Called once: with the answer, which is `gone` if the worker asked has died; or with nil if none came in time.
   typealias Asker = (WorkerAnswer?) -> Void
 
   enum Asked: Equatable {
@@ -151,7 +151,7 @@ final class RequestExchange {
   private func noteRestart(of peer: Int) {
     guard peers.indices.contains(peer), peers[peer].generation != generations[peer] else { return }
     generations[peer] = peers[peer].generation
-    for asker in pending.abandon(target: UInt16(peer)) { asker(nil) }
+    for asker in pending.abandon(target: UInt16(peer)) { asker(.gone) }
   }
 
   var waitingCount: Int { pending.count }

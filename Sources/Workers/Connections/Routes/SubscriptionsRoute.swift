@@ -57,7 +57,13 @@ final class SubscriptionsRoute {
     let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
     let asked = hub.exchange.ask(
       token.slot, .setSubscriptions(serial: token.serial, change: change.encoded), deadlineNs: deadline
-    ) { promise.succeed(Self.response($0 ?? .gone)) }
+    ) { answer in
+      // It may yet be done: the client asks again, which does no harm.
+      let late = HTTPResponse.unavailable(
+        retryAfterSeconds: Self.busyRetrySeconds,
+        "worker \(token.slot), which holds the connection, didn't answer in time")
+      promise.succeed(answer.map { Self.response($0) } ?? late)
+    }
     switch asked {
     case .waiting:
       break
