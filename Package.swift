@@ -35,6 +35,7 @@ let package = Package(
     .executable(name: "rig-control", targets: ["Control"]),
     .executable(name: "rig-devbroker", targets: ["DevBroker"]),
     .executable(name: "rig-ringtool", targets: ["RingTool"]),
+    .executable(name: "rig-identitybench", targets: ["IdentityBench"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -79,12 +80,14 @@ let package = Package(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 
     executable("RingTool", path: "Sources/Tools/RingTool", ["IPC", "CLinux"]),
+    executable("IdentityBench", path: "Sources/Tools/IdentityBench", ["Identity", "Kit", "COpenSSL"]),
 
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
     tests("SettingsTests", ["Settings"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
     tests("KitTests", ["Kit", "IPC", "Settings", logging]),
-    tests("IdentityTests", ["Identity", "Kit", "Settings"], exclude: ["make_fixtures.py"]),
+    tests(
+      "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
     tests(
       "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Does the gateway grow? Starts it with rig-devbroker, sends 100,000 events, half of them by HTTP and half through Kafka, to
 clients of all transports, and looks at the private memory of every process on the way. Fails if a process has grown by more than --allowed-kb between the first 20,000
-events (caches and rings are warm then) and the last, if an event is missing, or if a sanitizer has reported something.
+events (caches and rings are warm then) and the last, if an event is missing
+(a long-polling client that is told how many it has lost counts as told), or if a sanitizer has reported something.
 
     growth.py BIN_DIRECTORY [--events N] [--allowed-kb K]
 

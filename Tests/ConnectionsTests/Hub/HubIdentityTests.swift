@@ -133,6 +133,25 @@ struct HubIdentityTests {
     #expect(second.hub.authorizer.authority.digests(of: ["c"], unixMs: 0) != nil)
   }
 
+  @Test(
+    "who opens a connection while its session is being ended is told so, and a PUT with such a token is refused"
+  )
+  func endedMeanwhile() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    try end("a", in: gateway)
+    worker.run()
+    let clients = try (0..<2).map { _ in try TestClient() }
+    try worker.openSSE(clients[0], [], identity: identity("alice", session: "a"))
+    #expect(worker.hub.table[0]?.isClosing ?? true)
+    let other = try worker.openSSE(clients[1], [.to("x")], identity: identity("bob"))
+    let change = SubscriptionChange([], [Credential(user: "alice", session: "a")])
+    #expect(worker.hub.setSubscriptions(of: other, change).status == 401)
+    #expect(worker.hub.index.subscriptions(of: other.index) == [.to("x")], "as they were")
+    #expect(other.identity?.users == ["bob"])
+    for client in clients { client.disconnect() }
+  }
+
   @Test("a connection ends with its token; a fresh one of the same user keeps it")
   func expiry() throws {
     let gateway = try TestGateway()

@@ -14,7 +14,11 @@ extension Hub {
   func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
     guard !connection.isClosing, table[connection.index] === connection else { return }
     let subscriptions = wanted.subscriptions
-    if let identity = wanted.identity { identify(connection, identity, isPrivileged: wanted.isPrivileged) }
+    if let identity = wanted.identity,
+      !identify(connection, identity, isPrivileged: wanted.isPrivileged)
+    {
+      return close(connection, .sessionKilled)
+    }
     defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:

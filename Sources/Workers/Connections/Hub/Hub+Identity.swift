@@ -5,16 +5,19 @@ import Kit
 extension Hub {
   // MARK: Of one connection
 
-  /// The connection belongs to whom its tokens name.
-  func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) {
+  /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile.
+  func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) -> Bool {
+    guard let digests = authorizer.authority.digests(of: identity.sessions, unixMs: clock.unixMs) else {
+      return false
+    }
     let place = Int(connection.index)
     forget(connection)
     connection.identity = identity
-    // Asked a moment ago, in the same turn: none is on the blacklist.
-    connection.sessions = authorizer.authority.digests(of: identity.sessions, unixMs: clock.unixMs) ?? []
-    sessions.add(connection.index, connection.sessions)
+    connection.sessions = digests
+    sessions.add(connection.index, digests)
     table.privileges[place] = isPrivileged
     table.expiries[place] = settings.jwtCloseOnExpiry ? identity.validUntil : 0
+    return true
   }
 
   /// Addressed events come live from here on.
@@ -37,11 +40,6 @@ extension Hub {
   /// Fresh tokens were shown for the connection. The answer if it can't be: then nothing has changed.
   func adopt(_ change: SubscriptionChange, by connection: Connection) -> WorkerAnswer? {
     guard !change.credentials.isEmpty else { return nil }
-    let sessions = change.credentials.compactMap(\.session)
-    // The worker that verified them may have asked the blacklist before the session was ended.
-    guard authorizer.authority.digests(of: sessions, unixMs: clock.unixMs) != nil else {
-      return WorkerAnswer(status: 401, text: "header authorization: the token's session has been ended")
-    }
     var identity = connection.identity ?? ConnectionIdentity(since: connection, clock)
     guard identity.adopt(change.credentials) else {
       let most = ConnectionIdentity.maximumCredentials
@@ -49,7 +47,11 @@ extension Hub {
         status: 400, text: "header authorization: more than \(most) users for one connection")
     }
     let isFollowing = connection.isFollowing
-    identify(connection, identity, isPrivileged: identity.isPrivileged(by: settings.privilegedRoles))
+    let isPrivileged = identity.isPrivileged(by: settings.privilegedRoles)
+    // The worker that verified the tokens may have asked the blacklist before the session was ended.
+    guard identify(connection, identity, isPrivileged: isPrivileged) else {
+      return WorkerAnswer(status: 401, text: "header authorization: the token's session has been ended")
+    }
     if isFollowing || connection.replay == nil { follow(connection) }
     return nil
   }
