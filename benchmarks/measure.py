@@ -4,15 +4,20 @@ which produces with confluent-kafka.
 
     measure.py latency  --inbound PORT --broker HOST:PORT --topic T [--events N] [--rate R]
     measure.py matching --inbound PORT --management PORT --worker PID --subscriptions N [--events N]
+    measure.py addressed --inbound PORT --management PORT --worker PID --secret S --users N [--events N]
     measure.py wakeups  PID [PID ...] [--seconds S]
 
 Each prints one line of JSON. `latency`: from the call that produces a record to the byte at the client. `matching`: CPU
-time of the connection worker per event with 10 matches among N constrained subscriptions. `wakeups`: voluntary context
+time of the connection worker per event with 10 matches among N constrained subscriptions. `addressed`: the same per event
+addressed to one of N users, each followed by one of 1,000 connections. `wakeups`: voluntary context
 switches per second of each process, over all of its threads.
 """
 
 import argparse
+import base64
 import glob
+import hashlib
+import hmac
 import json
 import os
 import socket
@@ -25,10 +30,10 @@ import urllib.parse
 class EventStream:
     """One Server-Sent Events client over a plain socket."""
 
-    def __init__(self, port, subscriptions):
+    def __init__(self, port, subscriptions, more=""):
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.settimeout(30)
-        query = urllib.parse.urlencode({"subscriptions": json.dumps(subscriptions)})
+        query = urllib.parse.urlencode({"subscriptions": json.dumps(subscriptions)}) + (more and "&" + more)
         self.socket.sendall(f"GET /_rig/v1/connection/sse?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         self.buffer = b""
         self.token = None
@@ -162,6 +167,44 @@ def matching(options):
 idle = []
 
 
+def token(secret, claims):
+    """A JSON Web Token by HS256."""
+    def encoded(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    text = encoded(b'{"alg":"HS256"}') + b"." + encoded(json.dumps(claims).encode())
+    return (text + b"." + encoded(hmac.new(secret.encode(), text, hashlib.sha256).digest())).decode()
+
+
+def addressed(options):
+    """A thousand connections, of which each follows 100 users until there are enough; one user's events go to one of them."""
+    connections, per_connection = 1000, 100
+    jwt = token(options.secret, {"user": "bench", "roles": ["bench"]})
+    followed = 0
+    for _ in range(connections):
+        count = min(per_connection, options.users - followed)
+        names = [f"u{followed + number}" for number in range(count)]
+        followed += count
+        query = "&".join(["jwt=" + jwt] + ["users[]=" + name for name in names])
+        stream = EventStream(options.inbound, [], query)
+        stream.socket.settimeout(None)
+        idle.append(stream)
+    stream = idle[0]
+    publisher = HTTPClient(options.management)
+    event = json.dumps({"specversion": "1.0", "type": "addressed", "source": "/bench", "id": "1", "user": "u0"})
+
+    def publish(count):
+        for _ in range(count):
+            publisher.send("POST", "/v3/messages", event, "application/cloudevents+json")
+            stream.event()
+
+    publish(200)
+    before = cpu_seconds(options.worker)
+    publish(options.events)
+    used = cpu_seconds(options.worker) - before
+    print(json.dumps({"users": followed, "us_per_event": round(used / options.events * 1e6, 2)}))
+
+
 def wakeups(options):
     def switches(pid):
         total = 0
@@ -199,6 +242,14 @@ def main():
     command.add_argument("--subscriptions", type=int, required=True)
     command.add_argument("--events", type=int, default=5000)
     command.set_defaults(run=matching)
+    command = commands.add_parser("addressed")
+    command.add_argument("--inbound", type=int, required=True)
+    command.add_argument("--management", type=int, required=True)
+    command.add_argument("--worker", type=int, required=True)
+    command.add_argument("--secret", required=True)
+    command.add_argument("--users", type=int, required=True)
+    command.add_argument("--events", type=int, default=5000)
+    command.set_defaults(run=addressed)
     command = commands.add_parser("wakeups")
     command.add_argument("pids", type=int, nargs="+")
     command.add_argument("--seconds", type=float, default=10)
