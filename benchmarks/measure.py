@@ -9,8 +9,8 @@ which produces with confluent-kafka.
 
 Each prints one line of JSON. `latency`: from the call that produces a record to the byte at the client. `matching`: CPU
 time of the connection worker per event with 10 matches among N constrained subscriptions. `addressed`: the same per event
-addressed to one of N users, each followed by one of 1,000 connections. `wakeups`: voluntary context
-switches per second of each process, over all of its threads.
+addressed to one of N users, each followed by one of 1,000 connections. `wakeups`: voluntary context switches per second
+of each process, over all of its threads.
 """
 
 import argparse
@@ -177,32 +177,34 @@ def token(secret, claims):
 
 
 def addressed(options):
-    """A thousand connections, of which each follows 100 users until there are enough; one user's events go to one of them."""
-    connections, per_connection = 1000, 100
+    """A thousand connections share the users, who have one follower each. Events go to users of the same 50 connections
+    in turn, however many users there are: what differs between two runs is the number of users alone."""
+    connections, receivers = 1000, 50
     jwt = token(options.secret, {"user": "bench", "roles": ["bench"]})
-    followed = 0
-    for _ in range(connections):
-        count = min(per_connection, options.users - followed)
-        names = [f"u{followed + number}" for number in range(count)]
-        followed += count
-        query = "&".join(["jwt=" + jwt] + ["users[]=" + name for name in names])
-        stream = EventStream(options.inbound, [], query)
-        stream.socket.settimeout(None)
-        idle.append(stream)
-    stream = idle[0]
+    streams = []
+    for index in range(connections):
+        names = [f"u{number}" for number in range(index, options.users, connections)]
+        stream = EventStream(options.inbound, [], "&".join(["jwt=" + jwt] + ["users[]=" + name for name in names]))
+        streams.append(stream)
+    targets = [number for number in range(options.users) if number % connections < receivers]
     publisher = HTTPClient(options.management)
-    event = json.dumps({"specversion": "1.0", "type": "addressed", "source": "/bench", "id": "1", "user": "u0"})
+    event = {"specversion": "1.0", "type": "addressed", "source": "/bench"}
 
-    def publish(count):
-        for _ in range(count):
-            publisher.send("POST", "/v3/messages", event, "application/cloudevents+json")
-            stream.event()
+    def publish(numbers):
+        for number in numbers:
+            target = targets[number % len(targets)]
+            text = json.dumps({**event, "id": str(number), "user": f"u{target}"})
+            publisher.send("POST", "/v3/messages", text, "application/cloudevents+json")
+            _, data = streams[target % connections].event()
+            if json.loads(data).get("id") != str(number):
+                raise SystemExit(f"event {number} expected, found {data}")
 
-    publish(200)
+    warm_up = 500
+    publish(range(warm_up))
     before = cpu_seconds(options.worker)
-    publish(options.events)
+    publish(range(warm_up, warm_up + options.events))
     used = cpu_seconds(options.worker) - before
-    print(json.dumps({"users": followed, "us_per_event": round(used / options.events * 1e6, 2)}))
+    print(json.dumps({"users": options.users, "us_per_event": round(used / options.events * 1e6, 2)}))
 
 
 def wakeups(options):
