@@ -48,6 +48,11 @@ extension Hub {
     }
     let isFollowing = connection.isFollowing
     let isPrivileged = identity.isPrivileged(by: settings.privilegedRoles)
+    if !isPrivileged {
+      // The fresh token no longer has the role that this took.
+      identity.followedUsers = []
+      identity.followedRoles = []
+    }
     // The worker that verified the tokens may have asked the blacklist before the session was ended.
     guard identify(connection, identity, isPrivileged: isPrivileged) else {
       return WorkerAnswer(status: 401, text: "header authorization: the token's session has been ended")
