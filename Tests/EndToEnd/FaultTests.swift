@@ -13,6 +13,7 @@ struct FaultTests {
   func connectionWorkerKilled() throws {
     try Gateway.run { gateway in
       let fleet = try ClientFleet(gateway, count: 200)
+      try fleet.spread()
       let publisher = HTTPPublisher(gateway)
       let victim = try #require(gateway.workers(.connections).last)
       let itsClients = fleet.members(heldBy: victim)
@@ -93,6 +94,7 @@ struct FaultTests {
   func held() throws {
     try Gateway.run(["WATCHDOG_S": "60"]) { gateway in
       let fleet = try ClientFleet(gateway, count: 50)
+      try fleet.spread()
       let publisher = HTTPPublisher(gateway)
       let held = try #require(gateway.workers(.connections).first)
       let itsClients = fleet.members(heldBy: held)
@@ -115,6 +117,7 @@ struct FaultTests {
     let tiny = ["EVENT_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096", "WATCHDOG_S": "3600"]
     try Gateway.run(tiny) { gateway in
       let fleet = try ClientFleet(gateway, count: 20)
+      try fleet.spread()
       let publisher = HTTPPublisher(gateway)
       let held = try #require(gateway.workers(.connections).first)
       let itsClients = fleet.members(heldBy: held)

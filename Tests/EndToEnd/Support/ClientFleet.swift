@@ -31,11 +31,23 @@ final class ClientFleet {
     self.gateway = gateway
     path = "/_rig/v1/connection/sse?subscriptions=" + HTTP.encoded(Subscriptions.to(NumberedEvents.type))
     epoll = rig_epoll_create()
-    for index in 0..<count {
-      members.append(Member(wire: try Wire(port: gateway.inboundPort)))
-      try begin(index)
+    for _ in 0..<count { try add() }
+    try pump("every client is greeted") { $0.members.allSatisfy(\.isGreeted) }
+  }
+
+  /// Adds clients until each connection worker holds at least one: who accepts a connection is the kernel's choice.
+  func spread() throws {
+    try eventually("every connection worker holds a client") {
+      if gateway.workers(.connections).allSatisfy({ !members(heldBy: $0).isEmpty }) { return true }
+      try add()
+      return false
     }
     try pump("every client is greeted") { $0.members.allSatisfy(\.isGreeted) }
+  }
+
+  private func add() throws {
+    members.append(Member(wire: try Wire(port: gateway.inboundPort)))
+    try begin(members.count - 1)
   }
 
   deinit {
