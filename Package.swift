@@ -99,7 +99,10 @@ let package = Package(
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests",
-      ["Control", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      [
+        "Control", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore, nioPosix,
+        nioHTTP1,
+      ]),
     tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"]),
   ]
 )

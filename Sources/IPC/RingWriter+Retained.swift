@@ -10,10 +10,11 @@ extension RingWriter {
 
   /// The first published record at `position` or behind it; nil: there is none. Valid until something is appended.
   ///
-  /// - Parameter position: `oldestRetained`, or the end of a record that is retained still.
+  /// - Parameter position: `oldestRetained`, or the end of a record that is retained still. Throws for any other.
   public func retained(from position: UInt64) throws(IPCError) -> RingRecord? {
-    precondition(
-      position >= state.pointee.head && position <= state.pointee.position, "the position isn't retained")
+    guard position >= state.pointee.head, position <= state.pointee.position else {
+      throw .corrupt("position \(position) of the ring is no longer retained")
+    }
     var walk = RingWalk(from: position, to: state.pointee.published, in: segment)
     return try walk.next()
   }

@@ -38,7 +38,7 @@ extension SettingKey {
     .list(
       "TRUSTED_PROXIES", \.trustedProxies, form: "IP addresses or networks, separated by commas",
       "proxies whose forwarding headers count",
-      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+      parse: { (text) throws(ValueProblem) in try ValueForm.network(text) }),
   ]
 
   private static func pointer(_ name: String, _ field: SettingField<[String]>, _ help: String) -> SettingKey {

@@ -29,10 +29,12 @@ public struct SettingsErrors: Error, Sendable, Equatable, CustomStringConvertibl
 
 /// Why a value was refused. The place is added by the layer that the value came from; `line` and `column` only where
 /// the value has an inside of its own, counted from 1.
-struct ValueProblem: Error, Equatable {
-  var message: String
+public struct ValueProblem: Error, Equatable, CustomStringConvertible {
+  public internal(set) var message: String
   var line: Int?
   var column: Int?
+
+  public var description: String { message }
 
   init(_ message: String, line: Int? = nil, column: Int? = nil) {
     self.message = message

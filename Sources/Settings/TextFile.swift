@@ -2,12 +2,13 @@
 
 import Foundation
 
-enum TextFile {
+/// Reads files of bounded size.
+public enum TextFile {
   /// A larger file is no configuration.
   private static let mostBytes = 4 * 1024 * 1024
 
-  /// The content of the file at `path` as UTF-8.
-  static func read(_ path: String) throws(ValueProblem) -> String {
+  /// The content of the file at `path` as UTF-8. Throws what is wrong with it, naming the path.
+  public static func read(_ path: String) throws(ValueProblem) -> String {
     guard let handle = FileHandle(forReadingAtPath: path) else {
       throw ValueProblem("'\(path)' can't be read: \(reason(path))")
     }

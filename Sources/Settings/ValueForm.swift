@@ -47,6 +47,21 @@ enum ValueForm {
     return value
   }
 
+  /// An IP address, or a network as `address/bits`.
+  static func network(_ text: String) throws(ValueProblem) -> String {
+    let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    var bits: Int?
+    var four = in_addr()
+    var six = in6_addr()
+    if inet_pton(AF_INET, String(parts[0]), &four) == 1 { bits = 32 }
+    if inet_pton(AF_INET6, String(parts[0]), &six) == 1 { bits = 128 }
+    guard let bits, parts.count == 1 || Int(parts[1]).map({ (0...bits).contains($0) }) ?? false else {
+      throw ValueProblem(
+        "'\(text)' is no address; expected one such as 10.0.0.1, 10.0.0.0/8 or 2001:db8::/32")
+    }
+    return text
+  }
+
   static func nonEmpty(_ text: String) throws(ValueProblem) -> String {
     let value = trimmed(text[...])
     guard !value.isEmpty else { throw ValueProblem("must not be empty") }

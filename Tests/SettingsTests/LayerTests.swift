@@ -185,6 +185,10 @@ struct LayerTests {
     #expect(mistakes(["JWT_SESSION_FIELD": "jti"]).count == 1)
     #expect(mistakes(["MANAGEMENT_TOKEN": "secret"]).count == 1)
     #expect(mistakes(["SUBSCRIPTION_CHECK": "no_check", "SUBMISSION_CHECK": "jwt_validation"]).isEmpty)
+    #expect(mistakes(["TRUSTED_PROXIES": "10.0.0.1, 10.0.0.0/8, ::1, 2001:db8::/32"]).isEmpty)
+    for network in ["10.0.0/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x", "::1/129", "localhost", "/8"] {
+      #expect(mistakes(["TRUSTED_PROXIES": "10.0.0.1,\(network)"]).count == 1, "\(network)")
+    }
     #expect(mistakes(["JWT_ALG": "RS256, ES256", "JWT_JWKS": "/etc/rig/jwks.json"]).isEmpty)
   }
 }

@@ -51,7 +51,9 @@ struct WorkerParts {
         events: EventRings(
           try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
         exchange: try RequestExchange(
-          grants: manifest.requests, peers: peers, slot: manifest.slot, status: status),
+          grants: manifest.requests, peers: peers, slot: manifest.slot, status: status,
+          // An answer to a poll has at least one event, however large.
+          maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
         authority: try TokenAuthority(settings: context.settings, log: context.log),
         state: try stateFeed(context), presence: try presenceReporter(context),
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,

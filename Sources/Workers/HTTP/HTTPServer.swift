@@ -20,11 +20,11 @@ public final class HTTPServer: @unchecked Sendable {
   /// Size of one read from a connection, and of the receive buffer that an idle one keeps.
   static let receiveBufferBytes = 2048
 
-  public let loop: EventLoop
-  public let limits: HTTPLimits
   /// Why a connection isn't taken in: as many are open as may be.
   struct Full: Error {}
 
+  public let loop: EventLoop
+  public let limits: HTTPLimits
   /// Connections that are open now, those that were taken over included; never more than `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.

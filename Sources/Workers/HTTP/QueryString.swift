@@ -19,11 +19,6 @@ public enum QueryString {
     return result
   }
 
-  /// One segment of a path (RFC 3986 §2.1), in which a plus sign is one.
-  public static func decode(segment: Substring) -> String {
-    percentDecoded(Substring(segment.replacing("+", with: "%2B")).utf8)
-  }
-
   private static func percentDecoded(_ bytes: Substring.UTF8View) -> String {
     guard bytes.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
       return String(Substring(bytes))

@@ -52,17 +52,18 @@ struct ClientAddressTests {
 @Suite("Connection identity")
 struct ConnectionIdentityTests {
   @Test("a fresh token of a user takes the place of the old one; its sessions add up, within bounds")
-  func adopting() {
-    var identity = ConnectionIdentity([Credential(user: "alice", session: "1", validUntil: 100)])
+  func adopting() throws {
+    var identity = try #require(
+      ConnectionIdentity([Credential(user: "alice", session: "1", validUntil: 100)]))
     let adopted = identity.adopt([Credential(user: "alice", session: "2", roles: ["a"], validUntil: 200)])
     #expect(adopted)
     #expect(identity.users == ["alice"])
     #expect(identity.validUntil == 200)
     #expect(identity.sessions == ["1", "2"])
-    identity.adopt([Credential(user: "bob", validUntil: 150.5)])
+    _ = identity.adopt([Credential(user: "bob", validUntil: 150.5)])
     #expect(identity.validUntil == 151, "the earliest, and not before it")
     #expect(identity.roles == ["a"])
-    for number in 0..<100 { identity.adopt([Credential(user: "alice", session: "s\(number)")]) }
+    for number in 0..<100 { _ = identity.adopt([Credential(user: "alice", session: "s\(number)")]) }
     #expect(identity.sessions.count == ConnectionIdentity.maximumSessions)
     #expect(identity.sessions.last == "s99")
     let before = identity
@@ -72,11 +73,26 @@ struct ConnectionIdentityTests {
   }
 
   @Test("users are told apart by their bytes")
-  func bytes() {
-    var identity = ConnectionIdentity([Credential(user: "\u{e9}", session: "1")])
-    identity.adopt([Credential(user: "e\u{301}", session: "2")])
+  func bytes() throws {
+    var identity = try #require(ConnectionIdentity([Credential(user: "\u{e9}", session: "1")]))
+    _ = identity.adopt([Credential(user: "e\u{301}", session: "2")])
     #expect(identity.credentials.count == 2)
-    #expect(ConnectionIdentity([Credential(roles: ["\u{e9}"])]).isPrivileged(by: ["e\u{301}"]) == false)
+    #expect(![Credential(roles: ["\u{e9}"])].isPrivileged(by: ["e\u{301}"]))
+  }
+
+  @Test("more users than one connection may have are no identity, instead of an empty one")
+  func tooMany() {
+    let most = ConnectionIdentity.maximumCredentials
+    #expect(ConnectionIdentity((0..<most).map { Credential(user: "user\($0)") })?.users.count == most)
+    #expect(ConnectionIdentity((0...most).map { Credential(user: "user\($0)") }) == nil)
+  }
+
+  @Test(
+    "a time out of a mad worker's record that no token can have is nothing",
+    arguments: [1e300, .infinity, .nan])
+  func madTime(_ time: Double) throws {
+    let bytes = SubscriptionChange([], [Credential(user: "alice", validUntil: time)]).encoded
+    #expect(SubscriptionChange(bytes, SubscriptionParser(settings: .init())) == nil)
   }
 
   @Test("a change survives the way to another worker, and nonsense is nothing")

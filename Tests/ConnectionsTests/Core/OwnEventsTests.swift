@@ -39,7 +39,7 @@ struct OwnEventsTests {
       (OwnEvents.subscriptionsSet([], stamp: Self.stamp), "rig.subscriptions_set", "[]"),
       (OwnEvents.subscriptionsSet(subscriptions, stamp: Self.stamp), "rig.subscriptions_set", list),
       (
-        OwnEvents.serverClosing(.slowConsumer, stamp: Self.stamp), "rig.server_closing",
+        OwnEvents.farewell(.slowConsumer, stamp: Self.stamp), "rig.server_closing",
         #"{"reason":"slow consumer"}"#
       ),
       (

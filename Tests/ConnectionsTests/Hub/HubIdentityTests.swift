@@ -13,8 +13,8 @@ struct HubIdentityTests {
     _ user: String?, session: String? = nil, roles: [String] = [], until: Double? = nil,
     follows: [String] = [], followsRoles: [String] = []
   ) -> ConnectionIdentity {
-    var identity = ConnectionIdentity(
-      [Credential(user: user, session: session, roles: roles, validUntil: until)])
+    var identity = ConnectionIdentity()
+    _ = identity.adopt([Credential(user: user, session: session, roles: roles, validUntil: until)])
     identity.followedUsers = follows
     identity.followedRoles = followsRoles
     return identity
@@ -142,8 +142,9 @@ struct HubIdentityTests {
     try end("a", in: gateway)
     worker.run()
     let clients = try (0..<2).map { _ in try TestClient() }
-    try worker.openSSE(clients[0], [], identity: identity("alice", session: "a"))
-    #expect(worker.hub.table[0]?.isClosing ?? true)
+    let refused = try worker.openSSE(clients[0], [], identity: identity("alice", session: "a"))
+    #expect(refused.isClosing)
+    #expect(clients[0].opening.contains("event: rig.session_killed"))
     let other = try worker.openSSE(clients[1], [.to("x")], identity: identity("bob"))
     let change = SubscriptionChange([], [Credential(user: "alice", session: "a")])
     #expect(worker.hub.setSubscriptions(of: other, change).status == 401)

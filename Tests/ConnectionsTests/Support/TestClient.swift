@@ -69,6 +69,8 @@ final class TestClient {
   let socket: SocketHandler
   /// Everything received so far.
   private(set) var received: [UInt8] = []
+  /// What came before `openSSE` or `openWebSocket` returned.
+  var opening = ""
 
   init() throws {
     var pair: [CInt] = [-1, -1]
@@ -162,7 +164,7 @@ extension TestHub {
     connection.outlet.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
     hub.begin(connection, wanted, hub.resumption(lastEventID: lastEventID))
-    _ = client.take()
+    client.opening = client.take()
     return connection
   }
 }

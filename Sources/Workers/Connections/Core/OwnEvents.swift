@@ -58,8 +58,8 @@ enum OwnEvents {
     event("rig.subscriptions_set", stamp) { json in Subscription.appendList(subscriptions, to: &json) }
   }
 
-  /// Last event of a connection that the gateway closes.
-  static func serverClosing(_ reason: ClosingReason, stamp: Stamp) -> OwnEvent {
+  /// Last event of a connection that the gateway closes: `rig.server_closing`, or `rig.session_killed`.
+  static func farewell(_ reason: ClosingReason, stamp: Stamp) -> OwnEvent {
     guard reason != .sessionKilled else { return sessionKilled(stamp: stamp) }
     return event("rig.server_closing", stamp) { json in
       json.append(contentsOf: #"{"reason":"#.utf8)

@@ -5,7 +5,7 @@
 struct PendingRequests<Asker> {
   /// Most questions waiting at once (design §10: waiting correlated requests).
   static var maximumWaiting: Int { 10_000 }
-  /// Most bytes of one answer, unless the owner says otherwise: twice a long-polling session's usual buffer.
+  /// Most bytes of one answer, unless the owner says otherwise: many times those of a poll with events of usual size.
   static var defaultMaximumAnswerBytes: Int { 2 << 20 }
 
   private struct Pending {

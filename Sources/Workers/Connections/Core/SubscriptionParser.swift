@@ -63,6 +63,18 @@ struct SubscriptionParser {
     return try parse(list)
   }
 
+  /// The same for bytes in an array.
+  func parse(
+    _ bytes: [UInt8], mustBeObject: Bool = false, isOurOwn: Bool = false
+  ) throws(SubscriptionError) -> Parsed {
+    // Array's closures don't keep the type of what they throw.
+    try bytes.withUnsafeBytes { bytes in
+      Result { () throws(SubscriptionError) in
+        try parse(bytes, mustBeObject: mustBeObject, isOurOwn: isOurOwn)
+      }
+    }.get()
+  }
+
   private func list(in root: JSONValue, _ mustBeObject: Bool) throws(SubscriptionError) -> [JSONValue] {
     switch root {
     case .array(let list) where !mustBeObject: return list

@@ -14,6 +14,7 @@ extension Hub {
   func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
     guard !connection.isClosing, table[connection.index] === connection else { return }
     let subscriptions = wanted.subscriptions
+    connection.origin = wanted.origin
     if let identity = wanted.identity,
       !identify(connection, identity, isPrivileged: wanted.isPrivileged)
     {

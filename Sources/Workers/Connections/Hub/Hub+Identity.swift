@@ -40,14 +40,14 @@ extension Hub {
   /// Fresh tokens were shown for the connection. The answer if it can't be: then nothing has changed.
   func adopt(_ change: SubscriptionChange, by connection: Connection) -> WorkerAnswer? {
     guard !change.credentials.isEmpty else { return nil }
-    var identity = connection.identity ?? ConnectionIdentity(since: connection, clock)
+    var identity = connection.identity ?? ConnectionIdentity()
     guard identity.adopt(change.credentials) else {
       let most = ConnectionIdentity.maximumCredentials
       return WorkerAnswer(
         status: 400, text: "header authorization: more than \(most) users for one connection")
     }
     let isFollowing = connection.isFollowing
-    let isPrivileged = identity.isPrivileged(by: settings.privilegedRoles)
+    let isPrivileged = authorizer.isPrivileged(identity.credentials)
     if !isPrivileged {
       // The fresh token no longer has the role that this took.
       identity.followedUsers = []
@@ -89,7 +89,7 @@ extension Hub {
     switch record {
     case .blacklisted(let session, let until):
       authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
-      guard Int64(until) * LoopClock.msPerSecond > clock.unixMs else { return }
+      guard until > clock.unixSecond else { return }
       for index in sessions[session] { end(index, .sessionKilled) }
     case .online(let user, let roles):
       if !settings.privilegedRoles.isEmpty { followers.note(user: user, holds: roles) }
@@ -136,16 +136,8 @@ extension Hub {
     let subscriptions = Subscription.list(list)
     return PresentConnection(
       serial: connection.serial, transport: table.transports[Int(connection.index)].label,
-      sinceUnixMs: identity.sinceUnixMs, users: identity.users, sessions: identity.sessions,
-      roles: identity.roles, remote: identity.remote, userAgent: identity.userAgent,
+      sinceUnixMs: connection.origin.sinceUnixMs, users: identity.users, sessions: identity.sessions,
+      roles: identity.roles, remote: connection.origin.remote, userAgent: connection.origin.userAgent,
       subscriptions: subscriptions.count <= Self.mostSubscriptionBytes ? subscriptions : [])
-  }
-}
-
-extension ConnectionIdentity {
-  /// Of a connection that nobody had claimed.
-  fileprivate init(since connection: Connection, _ clock: LoopClock) {
-    self.init()
-    sinceUnixMs = clock.unixMs
   }
 }

@@ -23,7 +23,7 @@ extension Hub {
     var due: [ConnectionIndex] = []
     var idle: [ConnectionIndex] = []
     var expired: [ConnectionIndex] = []
-    let unixSecond = UInt32(clamping: clock.unixMs / LoopClock.msPerSecond)
+    let unixSecond = clock.unixSecond
     for position in 0..<table.capacity {
       if table.expiries[position] != 0, table.expiries[position] <= unixSecond {
         expired.append(ConnectionIndex(position))

@@ -9,6 +9,8 @@ struct LoopClock {
   private(set) var second: UInt32 = 1
   /// Milliseconds since 1970.
   private(set) var unixMs: Int64 = 0
+  /// Seconds since 1970, as tokens and the blacklist count.
+  var unixSecond: UInt32 { UInt32(clamping: unixMs / Self.msPerSecond) }
   private let originNs: UInt64
 
   static let nsPerSecond: UInt64 = 1_000_000_000

@@ -65,6 +65,11 @@ final class RequestExchange {
     }
   }
 
+  /// Room for an answer with one event of so many bytes, which may be written longer than it came.
+  static func answerBytes(forEventsOf bytes: Int) -> Int {
+    max(PendingRequests<Asker>.defaultMaximumAnswerBytes, 2 * bytes)
+  }
+
   /// Sends a question to `target`.
   func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker)
     -> Asked

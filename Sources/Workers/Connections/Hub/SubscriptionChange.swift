@@ -31,7 +31,7 @@ struct SubscriptionChange: Equatable {
       if !fields.isComplete { credentials = nil }
     }
     guard let json, let credentials,
-      let parsed = try? json.withUnsafeBytes({ try parser.parse($0, isOurOwn: true) })
+      let parsed = try? parser.parse(json, isOurOwn: true)
     else { return nil }
     self.init(parsed.subscriptions, credentials)
   }

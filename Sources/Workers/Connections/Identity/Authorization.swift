@@ -9,7 +9,6 @@ import Settings
 struct Authorization {
   var tokens: [VerifiedToken] = []
   var credentials: [Credential] = []
-  var isPrivileged = false
 }
 
 struct Authorizer {
@@ -48,6 +47,13 @@ struct Authorizer {
   func authorize(
     _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
+    // Before anything is verified: what a connection can't keep is of no use, and each costs a signature.
+    guard named.count <= ConnectionIdentity.maximumCredentials else {
+      throw RefusedRequest(
+        status: malformedStatus,
+        detail:
+          "\(named.count) tokens in one request, expected at most \(ConnectionIdentity.maximumCredentials)")
+    }
     var result = Authorization()
     for (place, token) in named {
       let verified: VerifiedToken
@@ -70,8 +76,11 @@ struct Authorizer {
           user: verified.user, session: verified.session, roles: verified.roles,
           validUntil: verified.validUntil))
     }
-    result.isPrivileged = ConnectionIdentity(result.credentials).isPrivileged(by: settings.privilegedRoles)
     return result
+  }
+
+  func isPrivileged(_ credentials: [Credential]) -> Bool {
+    credentials.isPrivileged(by: settings.privilegedRoles)
   }
 
   /// The subscriptions that come of those asked for: with those of the tokens before them, and restricted by them.
@@ -83,13 +92,26 @@ struct Authorizer {
     if isRequested, settings.subscriptionCheck == .token, authorization.tokens.isEmpty {
       throw SubscriptionError(status: 403, "subscriptions need a valid token (SUBSCRIPTION_CHECK)")
     }
-    if !authorization.isPrivileged, let presence = asked.first(where: { Self.isPresence($0.eventType) }) {
+    if !isPrivileged(authorization.credentials),
+      let presence = asked.first(where: { Self.isPresence($0.eventType) })
+    {
       throw SubscriptionError(
         status: 403,
         "subscription to '\(presence.eventType.text)' needs a token with a role of PRIVILEGED_ROLES")
     }
     return subscriptions.automatic(authorization.tokens)
       + (try subscriptions.enforce(asked, authorization.tokens))
+  }
+
+  /// The same for a change of subscriptions.
+  func permitted(_ asked: [Subscription], _ authorization: Authorization) throws(RefusedRequest)
+    -> [Subscription]
+  {
+    do throws(SubscriptionError) {
+      return try subscriptions(asked: asked, authorization)
+    } catch {
+      throw RefusedRequest(error)
+    }
   }
 
   /// Whether an event may be submitted.

@@ -31,15 +31,16 @@ struct ConnectionIdentity: Equatable, Sendable {
   /// Users and roles whose addressed events the connection has asked for.
   var followedUsers: [String] = []
   var followedRoles: [String] = []
-  /// Who is there, for presence.
-  var remote = ""
-  var userAgent = ""
-  var sinceUnixMs: Int64 = 0
 
-  init(_ credentials: [Credential] = []) { adopt(credentials) }
+  init() {}
 
-  /// A token was shown: it takes the place of an earlier one of the same user. False: there are too many users.
-  @discardableResult
+  /// nil: there are too many users.
+  init?(_ credentials: [Credential]) {
+    guard adopt(credentials) else { return nil }
+  }
+
+  /// A token was shown: it takes the place of an earlier one of the same user. False: there are too many users, and nothing
+  /// has changed.
   mutating func adopt(_ more: [Credential]) -> Bool {
     var credentials = credentials
     for credential in more {
@@ -69,9 +70,27 @@ struct ConnectionIdentity: Equatable, Sendable {
     credentials.compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
   }
 
-  func isPrivileged(by privileged: [String]) -> Bool {
-    credentials.contains { $0.roles.contains { role in NameSet.contains(privileged, role) } }
+  /// Whether the user is one of them, or is followed.
+  func concerns(_ user: UnsafeRawBufferPointer) -> Bool {
+    credentials.contains { $0.user?.utf8.elementsEqual(user) ?? false }
+      || followedUsers.contains { $0.utf8.elementsEqual(user) }
   }
+}
+
+extension [Credential] {
+  /// Whether one of them has a role that may follow others.
+  func isPrivileged(by privileged: [String]) -> Bool {
+    contains { $0.roles.contains { role in NameSet.contains(privileged, role) } }
+  }
+}
+
+/// Where a connection comes from, for presence.
+struct ConnectionOrigin: Equatable, Sendable {
+  /// The client's address; empty: unknown.
+  var remote = ""
+  /// Empty: none.
+  var userAgent = ""
+  var sinceUnixMs: Int64 = 0
 }
 
 /// Names are their UTF-8.
@@ -101,6 +120,9 @@ extension Credential {
     }
   }
 
+  /// No token is valid longer, whatever the leeway.
+  private static let latestValidUntil = 2 * VerifiedToken.latestTime
+
   /// nil if it isn't one.
   static func decodeList(_ fields: inout FieldReader) -> [Credential]? {
     guard let count = fields.number(UInt32.self), count <= UInt32(ConnectionIdentity.maximumCredentials)
@@ -111,7 +133,8 @@ extension Credential {
     for _ in 0..<count {
       guard let user = fields.list(), let session = fields.list(), user.count <= 1, session.count <= 1,
         let roles = fields.list(), let time = fields.number(UInt64.self).map({ Double(bitPattern: $0) }),
-        time.isFinite
+        // Also false for what is no number.
+        time <= latestValidUntil
       else { return nil }
       credentials.append(
         Credential(

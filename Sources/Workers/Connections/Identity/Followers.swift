@@ -24,10 +24,8 @@ struct Followers {
     if stamps.count <= Int(connection) {
       stamps.append(contentsOf: repeatElement(0, count: Int(connection) + 1 - stamps.count))
     }
-    for user in Self.names(of: identity) {
-      users.update(user) { $0 = ($0 ?? []) + [connection] }
-    }
-    for role in identity.followedRoles { roles.update(role) { $0 = ($0 ?? []) + [connection] } }
+    for user in Self.names(of: identity) { users.update(user) { $0.add(connection) } }
+    for role in identity.followedRoles { roles.update(role) { $0.add(connection) } }
   }
 
   /// Takes back `add` with the same arguments.
@@ -58,20 +56,16 @@ struct Followers {
 
   /// Whether the event goes to a connection of this identity; for replays to one connection.
   func isRecipient(_ identity: ConnectionIdentity, of event: EventRecord) -> Bool {
-    let names = Self.names(of: identity)
     var isRecipient = false
     event.forEachUser { user in
       guard !isRecipient else { return }
-      isRecipient = names.contains { $0.utf8.elementsEqual(user) }
+      isRecipient = identity.concerns(user)
       if !isRecipient, !identity.followedRoles.isEmpty, let held = holders[user] {
         isRecipient = held.contains { NameSet.contains(identity.followedRoles, $0) }
       }
     }
     return isRecipient
   }
-
-  /// Connections that are the user's, or follow it.
-  func connections(following user: String) -> [ConnectionIndex] { users[user] ?? [] }
 
   private static func names(of identity: ConnectionIdentity) -> [String] {
     NameSet.union([identity.users, identity.followedUsers])
@@ -94,9 +88,15 @@ struct Followers {
 }
 
 extension Optional where Wrapped == [ConnectionIndex] {
+  /// Puts a connection into the list, which is taken out meanwhile, so that it is changed in place.
+  fileprivate mutating func add(_ connection: ConnectionIndex) {
+    var list = take() ?? []
+    list.append(connection)
+    self = list
+  }
+
   /// Takes a connection out of the list; of an empty list nothing is left.
   fileprivate mutating func drop(_ connection: ConnectionIndex) {
-    // Taken out, so that it is changed in place.
     guard var list = take() else { return }
     if let place = list.firstIndex(of: connection) {
       list[place] = list[list.count - 1]

@@ -44,7 +44,7 @@ final class TokenAuthority {
     blacklist.add(session, until: until, now: Self.second(unixMs))
   }
 
-  private static func second(_ unixMs: Int64) -> UInt32 { UInt32(clamping: unixMs / 1000) }
+  private static func second(_ unixMs: Int64) -> UInt32 { UInt32(clamping: unixMs / LoopClock.msPerSecond) }
 
   /// Once per second.
   func tick(unixMs: Int64) { verifier.tick(unixMs: unixMs) }

@@ -51,21 +51,20 @@ final class ClientMessages: WebSocketApplication {
       let authorization = try hub.authorizer.authorize(
         try Self.tokens(json).map { ("data.jwt", $0) }, unixMs: hub.clock.unixMs)
       let answer = hub.setSubscriptions(
-        of: connection, SubscriptionChange(try permitted(json, authorization), authorization.credentials))
+        of: connection,
+        SubscriptionChange(
+          try hub.authorizer.permitted(try asked(json), authorization), authorization.credentials))
       if answer.status >= 400 { throw RefusedRequest(status: Int(answer.status), detail: answer.text) }
     } catch {
       refuse(connection, envelope.id, EventError(status: error.status, error.detail))
     }
   }
 
-  private func permitted(
-    _ json: [UInt8], _ authorization: Authorization
-  ) throws(RefusedRequest) -> [Subscription] {
+  private func asked(_ json: [UInt8]) throws(RefusedRequest) -> [Subscription] {
     do throws(SubscriptionError) {
-      let parsed = try hub.parseSubscriptions(json, mustBeObject: true)
-      return try hub.authorizer.subscriptions(asked: parsed.subscriptions, authorization)
+      return try hub.parser.parse(json, mustBeObject: true).subscriptions
     } catch {
-      throw RefusedRequest(status: error.status, detail: error.detail)
+      throw RefusedRequest(error)
     }
   }
 

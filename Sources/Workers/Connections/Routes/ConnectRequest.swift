@@ -19,6 +19,7 @@ struct ConnectRequest {
   /// nil: nobody in particular.
   var identity: ConnectionIdentity?
   var isPrivileged = false
+  var origin = ConnectionOrigin()
 
   /// What somebody asks for who is known already, or nobody.
   init(_ subscriptions: [Subscription] = [], identity: ConnectionIdentity? = nil, isPrivileged: Bool = false)
@@ -36,40 +37,31 @@ struct ConnectRequest {
     let query = request.query
     let authorization = try authorizer.authorize(
       request, jwt: Self.value("jwt", query), unixMs: unixMs)
-    isPrivileged = authorization.isPrivileged
+    isPrivileged = authorizer.isPrivileged(authorization.credentials)
     lastEventID = Self.value("lastEventId", query) ?? request.header("last-event-id")
-    let users = try Self.followed("users[]", query, authorization)
-    let roles = try Self.followed("roles[]", query, authorization)
+    let users = try Self.followed("users[]", query, isPrivileged)
+    let roles = try Self.followed("roles[]", query, isPrivileged)
     if !authorization.credentials.isEmpty {
-      var identity = ConnectionIdentity(authorization.credentials)
-      identity.followedUsers = users
-      identity.followedRoles = roles
-      identity.sinceUnixMs = unixMs
-      identity.userAgent = String(
-        decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
-      identity.remote = proxies.client(
-        peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
-        xForwardedFor: request.headers["x-forwarded-for"])
-      self.identity = identity
+      // As many as the authorizer lets through fit.
+      identity = ConnectionIdentity(authorization.credentials)
+      identity?.followedUsers = users
+      identity?.followedRoles = roles
     }
+    origin.sinceUnixMs = unixMs
+    origin.userAgent = String(
+      decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
+    origin.remote = proxies.client(
+      peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
+      xForwardedFor: request.headers["x-forwarded-for"])
     do throws(SubscriptionError) {
       let text = Self.value("subscriptions", query)
       var asked: [Subscription] = []
-      if let text { (asked, warnings) = try Self.parse(text, parser) }
+      if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
       subscriptions = try authorizer.subscriptions(
         asked: asked, authorization, isRequested: text != nil)
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
     }
-  }
-
-  private static func parse(
-    _ text: String, _ parser: SubscriptionParser
-  ) throws(SubscriptionError) -> SubscriptionParser.Parsed {
-    var text = text
-    return try text.withUTF8 { bytes in
-      Result { () throws(SubscriptionError) in try parser.parse(UnsafeRawBufferPointer(bytes)) }
-    }.get()
   }
 
   /// The first value of a query parameter; an empty one counts as absent.
@@ -82,10 +74,10 @@ struct ConnectRequest {
 
   /// Other users or roles whose events are asked for, which takes a privileged role.
   private static func followed(
-    _ name: String, _ query: [(name: String, value: String)], _ authorization: Authorization
+    _ name: String, _ query: [(name: String, value: String)], _ isPrivileged: Bool
   ) throws(RefusedRequest) -> [String] {
     guard query.contains(where: { $0.name == name }) else { return [] }
-    guard authorization.isPrivileged else {
+    guard isPrivileged else {
       throw RefusedRequest(
         status: 403, detail: "query parameter \(name) needs a token with a role of PRIVILEGED_ROLES")
     }
@@ -105,6 +97,15 @@ struct ConnectRequest {
 struct RefusedRequest: Error, Equatable {
   let status: Int
   let detail: String
+
+  init(status: Int, detail: String) {
+    self.status = status
+    self.detail = detail
+  }
+
+  init(_ error: SubscriptionError) {
+    self.init(status: error.status, detail: error.detail)
+  }
 
   var response: HTTPResponse {
     let headers: HTTPHeaders =

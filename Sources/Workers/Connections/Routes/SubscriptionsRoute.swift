@@ -28,7 +28,7 @@ final class SubscriptionsRoute {
       let authorization = try hub.authorizer.authorize(
         request, unixMs: hub.clock.unixMs, malformedStatus: 400)
       let change = SubscriptionChange(
-        try permitted(asked, authorization), authorization.credentials)
+        try hub.authorizer.permitted(asked, authorization), authorization.credentials)
       guard let token = hub.tokens.open(text) else {
         throw RefusedRequest(
           status: 400, detail: "the connection token in the path is none of this gateway's")
@@ -39,16 +39,6 @@ final class SubscriptionsRoute {
       return ask(token, change, loop)
     } catch {
       return .response(error.response)
-    }
-  }
-
-  private func permitted(
-    _ asked: [Subscription], _ authorization: Authorization
-  ) throws(RefusedRequest) -> [Subscription] {
-    do throws(SubscriptionError) {
-      return try hub.authorizer.subscriptions(asked: asked, authorization)
-    } catch {
-      throw RefusedRequest(status: error.status, detail: error.detail)
     }
   }
 
@@ -88,9 +78,9 @@ final class SubscriptionsRoute {
 
   private func parse(_ body: ByteBuffer) throws(RefusedRequest) -> [Subscription] {
     do throws(SubscriptionError) {
-      return try hub.parseSubscriptions(Array(body.readableBytesView), mustBeObject: true).subscriptions
+      return try hub.parser.parse(Array(body.readableBytesView), mustBeObject: true).subscriptions
     } catch {
-      throw RefusedRequest(status: error.status, detail: error.detail)
+      throw RefusedRequest(error)
     }
   }
 

@@ -18,6 +18,8 @@ class Connection {
   var replay: Replay?
   /// Who it belongs to; nil: nobody has said.
   var identity: ConnectionIdentity?
+  /// Whoever it belongs to.
+  var origin = ConnectionOrigin()
   /// Those of the identity, as the hub has entered them.
   var sessions: [SessionDigest] = []
   /// Whether the hub has entered the connection among the followers of users: addressed events come live.

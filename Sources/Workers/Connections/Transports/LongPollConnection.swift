@@ -102,7 +102,7 @@ final class LongPollConnection: Connection {
   }
 
   override func end(_ reason: ClosingReason) {
-    say(OwnEvents.serverClosing(reason, stamp: .now()))
+    say(OwnEvents.farewell(reason, stamp: .now()))
     if let answer = session.end(own: position, stamp: .now()) {
       complete(answer)
     } else if !reason.isOfWorker {

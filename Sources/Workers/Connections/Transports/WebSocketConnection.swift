@@ -63,7 +63,7 @@ final class WebSocketConnection: StreamConnection {
   override func end(_ reason: ClosingReason) {
     var frame: [UInt8] = []
     if reason == .sessionKilled {
-      frame += WebSocketFrame.encode(.text, OwnEvents.serverClosing(reason, stamp: .now()).json)
+      frame += WebSocketFrame.encode(.text, OwnEvents.farewell(reason, stamp: .now()).json)
     }
     frame += WebSocketFrame.close(reason.webSocketCode, reason: reason.rawValue)
     finish(with: frame, dropping: reason == .slowConsumer)

@@ -1,3 +1,5 @@
+// Sessions are remembered by digests, so that a list of ended sessions isn't a list of names, and has entries of one size.
+
 import Kit
 
 /// Makes the digests by which sessions are remembered. Belongs to one thread.

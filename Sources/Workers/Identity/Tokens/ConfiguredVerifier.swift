@@ -1,7 +1,6 @@
 // Verifies tokens as the configuration wants it: which keys, which algorithms, where the claims are; and reads the file of
 // the JWK set again when it is due, or when a token names a key that nobody knows.
 
-import Foundation
 import Kit
 import Logging
 import Settings
@@ -22,7 +21,7 @@ public final class ConfiguredVerifier {
   private let verifier: TokenVerifier
   private let configured: KeySet
   private let log: Logger
-  private var fileRead: (contents: Data, second: Int64)?
+  private var fileRead: (contents: [UInt8], second: Int64)?
 
   /// - Throws: what is wrong with the configured key.
   public init(settings: Settings, log: Logger) throws(UnusableKeys) {
@@ -62,7 +61,7 @@ public final class ConfiguredVerifier {
       }
     }
     guard settings.jwtSecretKey == nil, !settings.jwtJWKS.isEmpty else { return [.hs256] }
-    return SignatureAlgorithm.allCases.filter { !$0.rawValue.hasPrefix("HS") }
+    return SignatureAlgorithm.allCases.filter { if case .hmac = $0.scheme { false } else { true } }
   }
 
   /// Verifies a token at `unixMs`.
@@ -94,7 +93,7 @@ public final class ConfiguredVerifier {
     if let fileRead, second - fileRead.second < restSeconds { return false }
     let before = fileRead?.contents
     do {
-      let contents = try Data(contentsOf: URL(fileURLWithPath: settings.jwtJWKS))
+      let contents = Array(try TextFile.read(settings.jwtJWKS).utf8)
       fileRead = (contents, second)
       guard contents != before else { return false }
       let set = try contents.withUnsafeBytes { try KeySet(jwks: $0, algorithms: verifier.policy.algorithms) }
@@ -103,10 +102,9 @@ public final class ConfiguredVerifier {
       log.info("the JWK set is read", metadata: ["keys": "\(set.keys.count)"])
       return true
     } catch {
-      fileRead = (before ?? Data(), second)
-      let reason = error is KeyProblem ? "\(error)" : "it can't be read"
+      fileRead = (before ?? [], second)
       // The keys known so far stay in use.
-      log.error("JWT_JWKS: the JWK set can't be used", metadata: ["reason": "\(reason)"])
+      log.error("JWT_JWKS: the JWK set can't be used", metadata: ["reason": "\(error)"])
       return false
     }
   }

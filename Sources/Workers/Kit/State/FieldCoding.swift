@@ -1,6 +1,6 @@
 // Fields one behind the other, little endian: how records between workers are laid out that aren't on the event path.
 //
-//   number   8, 4 or 1 bytes          text   length, 4 bytes | UTF-8          list   count, 4 bytes | texts
+//   number   its own width            text   length, 4 bytes | UTF-8          list   count, 4 bytes | texts
 
 /// Puts fields together.
 public struct FieldWriter {
