@@ -34,6 +34,8 @@ struct SupervisorResourceTests {
       .streams: pages.union(["events.streams"]),
       .control: pages.union(requests).union(ofConnections).union(shared).union(presence),
     ]
+    var reported: Set<String> = []
+    defer { #expect(reported == presence, "each has its own") }
     for kind in WorkerKind.allCases {
       for worker in gateway.workers(kind) {
         let links = worker.descriptors
@@ -46,7 +48,8 @@ struct SupervisorResourceTests {
         }
         if kind == .connections {
           let own = foreign.intersection(presence)
-          #expect(own.count == 1, "of presence its own ring alone: \(own)")
+          #expect(own.count == 1, "of presence one ring: \(own)")
+          reported.formUnion(own)
           foreign.subtract(own)
         }
         #expect(foreign.isEmpty, "\(worker.name) holds \(foreign)")

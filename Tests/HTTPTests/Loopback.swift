@@ -146,6 +146,13 @@ final class Client {
     return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
   }
 
+  /// Waits for the peer's end of the stream; false: something else came, or nothing in time.
+  func isEndedByPeer() -> Bool {
+    var byte: UInt8 = 0
+    let count = recv(socket, &byte, 1, 0)
+    return count == 0 || (count < 0 && errno == ECONNRESET)
+  }
+
   /// Reads until `text` has come or the stream ends.
   func receive(until text: String) -> String {
     var all = ""

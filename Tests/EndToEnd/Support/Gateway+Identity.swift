@@ -7,14 +7,12 @@ extension Gateway {
       body: #"{"sessionId":"\#(session)","validityInSeconds":\#(seconds)}"#)
   }
 
-  /// How the token is answered, asked so often that every connection worker has very probably been asked.
+  /// How the token is answered by each connection worker.
   func statuses(of token: String) throws -> Set<Int> {
-    var statuses: Set<Int> = []
-    for _ in 0..<Self.manyTimes { statuses.insert(try SSEClient(self, query: "jwt=\(token)").head.status) }
-    return statuses
+    func wire(_ client: SSEClient) -> Wire { client.wire }
+    let answered = try onePerWorker(wire) { try SSEClient(self, query: "jwt=\(token)") }
+    return Set(answered.map(\.1.head.status))
   }
-
-  private static let manyTimes = 12
 
   /// What `GET /v3/sessions…` lists, once it is `count` long: presence follows what happens with a small delay.
   func listed(_ path: String, count: Int) throws -> [JSON] {
