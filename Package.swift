@@ -23,6 +23,7 @@ let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swi
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let asyncHTTPClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let argumentParser: Target.Dependency = .product(
   name: "ArgumentParser", package: "swift-argument-parser")
 
@@ -33,6 +34,7 @@ let package = Package(
     .executable(name: "rig-connections", targets: ["Connections"]),
     .executable(name: "rig-streams", targets: ["Streams"]),
     .executable(name: "rig-control", targets: ["Control"]),
+    .executable(name: "rig-proxies", targets: ["Proxies"]),
     .executable(name: "rig-devbroker", targets: ["DevBroker"]),
     .executable(name: "rig-ringtool", targets: ["RingTool"]),
     .executable(name: "rig-identitybench", targets: ["IdentityBench"]),
@@ -43,6 +45,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
   ],
   targets: [
     .target(name: "CLinux", path: "Sources/System/CLinux"),
@@ -63,7 +66,7 @@ let package = Package(
     executable(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
-    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
+    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
     library(
       "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
@@ -76,6 +79,9 @@ let package = Package(
     executable(
       "Control", path: "Sources/Workers/Control",
       ["Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+    executable(
+      "Proxies", path: "Sources/Workers/Proxies",
+      ["Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, asyncHTTPClient]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 

@@ -10,7 +10,7 @@ import FoundationEssentials
 public struct WorkerManifest: Codable, Sendable, Equatable {
   /// Version of this message.
   public var format = 1
-  /// "connections", "streams" or "control".
+  /// "connections", "streams", "proxies" or "control".
   public var worker: String
   /// Place within the pool, from 0.
   public var slot: Int
@@ -34,6 +34,10 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var state: RingGrant?
   /// Presence rings: a connection worker's own, or for the control worker those of all, by connection worker.
   public var presence: [RingGrant]
+  /// Rings for calls of services: the worker's own, or for a proxy worker those of all that call, connection workers first.
+  public var calls: [RingGrant]
+  /// Rings for what came of the calls, by proxy worker.
+  public var answers: [RingGrant]
   /// The status pages of all workers, its own included, and of "supervisor".
   public var peers: [Peer]
   /// The process that the worker must not outlive.
@@ -44,8 +48,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public init(
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
     listeners: [String: CInt], events: [RingGrant], requests: [RingGrant],
-    state: RingGrant? = nil, presence: [RingGrant] = [], peers: [Peer], supervisorPid: Int32,
-    release: String
+    state: RingGrant? = nil, presence: [RingGrant] = [], calls: [RingGrant] = [],
+    answers: [RingGrant] = [], peers: [Peer], supervisorPid: Int32, release: String
   ) {
     self.worker = worker
     self.slot = slot
@@ -59,6 +63,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     self.requests = requests
     self.state = state
     self.presence = presence
+    self.calls = calls
+    self.answers = answers
     self.peers = peers
     self.supervisorPid = supervisorPid
     self.release = release
@@ -115,7 +121,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var descriptors: [CInt] {
     var all: Set<CInt> = [status, wake]
     all.formUnion(listeners.values)
-    for grant in events + requests + presence + (state.map { [$0] } ?? []) {
+    for grant in events + requests + presence + calls + answers + (state.map { [$0] } ?? []) {
       all.insert(grant.fd)
       all.formUnion(grant.role.wake.filter { $0 >= 0 })
     }

@@ -89,20 +89,17 @@ extension SettingKey {
 
   private static func check(_ name: String, _ field: SettingField<AccessCheck>, _ help: String) -> SettingKey
   {
-    let form = "no_check or jwt_validation"
+    let form = "no_check, jwt_validation or the URL of a service"
     return .scalar(
       name, field, form: form, help: help,
       parse: { (text) throws(ValueProblem) in
-        guard let check = AccessCheck(rawValue: text) else {
-          // A check that was asked for and isn't made would let everybody through.
-          let isAddress = text.contains("://")
-          throw ValueProblem(
-            isAddress
-              ? "'\(text)': asking a service is not available in this release; expected \(form)"
-              : "'\(text)' is unknown; expected \(form)")
+        switch text {
+        case AccessCheck.none.text: return .none
+        case AccessCheck.token.text: return .token
+        case _ where text.contains("://"): return .service(url: try ValueForm.url(text))
+        default: throw ValueProblem("'\(text)' is unknown; expected \(form)")
         }
-        return check
-      }, show: { $0.rawValue })
+      }, show: { $0.text })
   }
 
   /// Kafka's own rule for topic names.

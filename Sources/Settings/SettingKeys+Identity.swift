@@ -11,8 +11,8 @@ extension SettingKey {
       "allowed signature algorithms; empty: HS256, or with a JWK set alone all asymmetric ones",
       parse: { (text) throws(ValueProblem) in try algorithm(text) }),
     .text(
-      "JWT_JWKS", \.jwtJWKS, form: "a path", "file of a JWK set with keys of token signatures",
-      parse: { (text) throws(ValueProblem) in try path(text) }),
+      "JWT_JWKS", \.jwtJWKS, form: "a path or URL", "JWK set with keys of token signatures",
+      parse: { (text) throws(ValueProblem) in text.contains("://") ? try ValueForm.url(text) : text }),
     .integer(
       "JWT_JWKS_REFRESH_S", \.jwtJWKSRefreshSeconds, 1...86_400, unit: "seconds",
       "time after which the JWK set is looked at again"),
@@ -51,13 +51,6 @@ extension SettingKey {
     let tokens = try JSONPointer.parse(text)
     guard !tokens.isEmpty else { throw ValueProblem("the empty pointer names no claim") }
     return tokens
-  }
-
-  private static func path(_ text: String) throws(ValueProblem) -> String {
-    guard !text.contains("://") else {
-      throw ValueProblem("'\(text)': fetching a JWK set is not available in this release; expected a path")
-    }
-    return text
   }
 
   private static func algorithm(_ text: String) throws(ValueProblem) -> String {

@@ -3,7 +3,9 @@
 extension SettingKey {
   static let proxy: [SettingKey] = [
     .notUsed("PROXY_CONFIG_FILE", form: "JSON, or a path", "API definitions"),
-    wholeNumber("PROXY_WORKERS", "1", 1...64, "number of API gateway workers"),
+    .integer(
+      "PROXY_WORKERS", \.proxyWorkers, 1...Settings.mostProxyWorkers,
+      "number of workers that call services"),
     wholeNumber("PROXY_RECV_TIMEOUT", "5000", 1...3_600_000, "wait for a service, in milliseconds"),
     .notUsed("PROXY_KAFKA_RESPONSE_TOPICS", form: "names, separated by commas", "topics of responses"),
     wholeNumber(
@@ -103,8 +105,23 @@ extension SettingKey {
       "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),
     ring("REQUEST_RING_BYTES", \.requestRingBytes, "request ring of a connection worker"),
+    ring("CALL_RING_BYTES", \.callRingBytes, "ring between a worker and those that call services for it"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
+    .integer(
+      "CHECK_TIMEOUT_MS", \.checkTimeoutMs, 1...600_000, unit: "milliseconds",
+      "time that a check service has to answer"),
+    .integer(
+      "CHECK_MAX_CONCURRENT", \.checkMaxConcurrent, 1...100_000,
+      "calls of a check service in progress at once; more wait"),
+    .integer(
+      "CHECK_MAX_WAITING", \.checkMaxWaiting, 0...1_000_000, "calls of a check service that wait; more: 503"),
+    .integer(
+      "CIRCUIT_FAILURES", \.circuitFailures, 1...1_000_000,
+      "failures in a row after which a service is left alone"),
+    .integer(
+      "CIRCUIT_OPEN_S", \.circuitOpenSeconds, 1...3_600, unit: "seconds",
+      "time for which such a service is left alone"),
     .integer(
       "MAX_BLACKLIST_ENTRIES", \.maxBlacklistEntries, 1...10_000_000, "sessions on the blacklist; more: 503"),
   ]

@@ -33,9 +33,9 @@ public struct Settings: Codable, Sendable, Equatable {
   /// Names of the signature algorithms that tokens may use; empty: HS256, or with nothing but a JWK set all that
   /// aren't symmetric.
   public var jwtAlgorithms: [String] = []
-  /// File of a JWK set; empty: none.
+  /// File, or `http` or `https` URL, of a JWK set; empty: none.
   public var jwtJWKS = ""
-  /// Seconds after which the file of the JWK set is looked at again.
+  /// Seconds after which the JWK set is looked at again.
   public var jwtJWKSRefreshSeconds = 60
   /// Where in a token the session is: RFC 6901 tokens.
   public var jwtSessionPointer = ["jti"]
@@ -55,6 +55,18 @@ public struct Settings: Codable, Sendable, Equatable {
   public var presenceGraceSeconds = 5
   /// Addresses of the proxies whose forwarding headers count, as `address` or `address/bits`.
   public var trustedProxies: [String] = []
+  /// Milliseconds that a check service, or whoever serves the JWK set, has to answer.
+  public var checkTimeoutMs = 5_000
+  /// Calls in progress at once for each purpose of a proxy worker; more wait.
+  public var checkMaxConcurrent = 100
+  /// Calls that wait for their turn for each purpose of a proxy worker; more: 503.
+  public var checkMaxWaiting = 1_000
+  /// Failures in a row after which a service is left alone for `circuitOpenSeconds`.
+  public var circuitFailures = 5
+  /// Seconds for which a service that failed again and again is left alone.
+  public var circuitOpenSeconds = 10
+  /// Number of proxy workers.
+  public var proxyWorkers = 1
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
 
@@ -128,6 +140,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var streamsRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring for requests from one connection worker to the others.
   public var requestRingBytes = 4 * 1024 * 1024
+  /// Bytes of a ring between a worker and those that call services for it.
+  public var callRingBytes = 4 * 1024 * 1024
   /// Bytes of the ring in which the control worker keeps and spreads blacklist and presence.
   public var stateRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring in which a connection worker reports its connections to the control worker.
@@ -141,8 +155,18 @@ public struct Settings: Codable, Sendable, Equatable {
     SettingKey.limits.compactMap { key in Int(key.show(self)).map { (key.name, $0) } }
   }
 
-  /// Readers of one ring, and so connection workers, at most.
-  static let mostConnectionWorkers = 64
+  /// A ring has at most 64 readers: all connection workers, and the control worker.
+  static let mostConnectionWorkers = 63
+  /// Readers of one ring at most.
+  static let mostProxyWorkers = 64
+
+  /// Whether something is configured that the proxy workers do.
+  public var needsProxies: Bool {
+    subscriptionCheck.url != nil || submissionCheck.url != nil || jwtJWKSURL != nil
+  }
+
+  /// The URL of the JWK set; nil if it is a file, or there is none.
+  public var jwtJWKSURL: String? { jwtJWKS.contains("://") ? jwtJWKS : nil }
 
   private static var processorCount: Int {
     min(max(ProcessInfo.processInfo.activeProcessorCount, 1), mostConnectionWorkers)
@@ -150,11 +174,27 @@ public struct Settings: Codable, Sendable, Equatable {
 }
 
 /// Who may subscribe or submit.
-public enum AccessCheck: String, Codable, Sendable, Equatable {
+public enum AccessCheck: Codable, Sendable, Equatable {
   /// Everybody.
-  case none = "no_check"
+  case none
   /// Whoever shows a valid token.
-  case token = "jwt_validation"
+  case token
+  /// Whoever the service at this address allows: an absolute `http` or `https` URL.
+  case service(url: String)
+
+  /// As it is configured.
+  public var text: String {
+    switch self {
+    case .none: "no_check"
+    case .token: "jwt_validation"
+    case .service(let url): url
+    }
+  }
+
+  /// The service to ask; nil: none.
+  public var url: String? {
+    if case .service(let url) = self { url } else { nil }
+  }
 }
 
 /// Credentials for Kafka brokers.

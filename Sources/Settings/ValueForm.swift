@@ -100,6 +100,23 @@ enum ValueForm {
     return value
   }
 
+  /// An absolute `http` or `https` URL without credentials and fragment (RFC 9110 §4.2).
+  static func url(_ text: String) throws(ValueProblem) -> String {
+    let value = trimmed(text[...])
+    guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }), let url = URLComponents(string: value),
+      let scheme = url.scheme?.lowercased(), ["http", "https"].contains(scheme),
+      let host = url.host, !host.isEmpty, url.fragment == nil,
+      url.port.map({ (1...largestPort).contains($0) }) ?? true
+    else {
+      throw ValueProblem("'\(text)' is no URL; expected one such as https://auth.example.com/check")
+    }
+    // Not quoted: it may hold a password.
+    guard url.user == nil, url.password == nil else {
+      throw ValueProblem("the URL holds credentials, which would show in logs; expected one without")
+    }
+    return value
+  }
+
   /// `plain:user:password`; the password may hold colons. The text is never quoted: it holds the password.
   static func sasl(_ text: String) throws(ValueProblem) -> KafkaSASL {
     let parts = text.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)

@@ -162,3 +162,12 @@ struct EventIntakeTests {
     #expect(accepted == 1 && refused == 1)
   }
 }
+
+extension EventIntake {
+  /// Reads and takes one event. Its id.
+  fileprivate func submit(_ json: [UInt8], trace: TraceContext) throws(EventError) -> String {
+    let event = try read(json, trace: trace)
+    try take(event)
+    return event.id
+  }
+}

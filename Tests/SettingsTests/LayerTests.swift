@@ -171,16 +171,36 @@ struct LayerTests {
   @Test("A key without effect yet is accepted with a warning, and its value is still checked")
   func notUsedYet() throws {
     #expect(
-      try load(["PROXY_WORKERS": "2"]).warnings
-        == ["environment PROXY_WORKERS: PROXY_WORKERS is accepted, but has no effect in this release"])
-    #expect(mistakes(["PROXY_WORKERS": "many"]).count == 1)
+      try load(["PROXY_RECV_TIMEOUT": "2"]).warnings
+        == ["environment PROXY_RECV_TIMEOUT: PROXY_RECV_TIMEOUT is accepted, but has no effect in this release"])
+    #expect(mistakes(["PROXY_RECV_TIMEOUT": "many"]).count == 1)
+  }
+
+  @Test("A service is named by its URL, and takes proxy workers")
+  func services() throws {
+    #expect(try !load([:]).settings.needsProxies)
+    let check = try load(["SUBMISSION_CHECK": "https://auth.example.com:8443/a?b=c"]).settings
+    #expect(check.submissionCheck == .service(url: "https://auth.example.com:8443/a?b=c"))
+    #expect(check.needsProxies)
+    #expect(try load(["SUBSCRIPTION_CHECK": "http://[::1]/"]).settings.needsProxies)
+    #expect(try load(["JWT_JWKS": "http://issuer/keys"]).settings.jwtJWKSURL == "http://issuer/keys")
+    let file = try load(["JWT_JWKS": "/etc/keys.json", "SUBSCRIPTION_CHECK": "jwt_validation"]).settings
+    #expect(file.jwtJWKSURL == nil && !file.needsProxies)
   }
 
   @Test("A check or token that this release can't enforce is refused, not ignored")
   func failClosed() {
     #expect(mistakes(["SUBSCRIPTION_CHECK": "jwt-validation"]).count == 1)
-    #expect(mistakes(["SUBMISSION_CHECK": "http://auth/check"]).count == 1)
-    #expect(mistakes(["JWT_JWKS": "https://issuer/jwks.json"]).count == 1)
+    for url in [
+      "ftp://auth/check", "http://", "http:///check", "http://auth:0/", "http://auth:65536/", "http://auth/a b",
+      "https://auth/#part", "https://user:secret@auth/", "http://auth/\r\nx: y",
+    ] {
+      for key in ["SUBMISSION_CHECK", "SUBSCRIPTION_CHECK", "JWT_JWKS"] {
+        let found = mistakes([key: url])
+        #expect(found.count == 1, "\(key) \(url)")
+        #expect(!found.joined().contains("secret"))
+      }
+    }
     #expect(mistakes(["JWT_ALG": "HS256,none"]).count == 1)
     #expect(mistakes(["JWT_SESSION_FIELD": "jti"]).count == 1)
     #expect(mistakes(["MANAGEMENT_TOKEN": "secret"]).count == 1)

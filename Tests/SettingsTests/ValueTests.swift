@@ -11,7 +11,7 @@ struct ValueTests {
     "A value out of its form is refused with what was expected",
     arguments: [
       ("INBOUND_PORT", "65536"), ("INBOUND_PORT", "-1"), ("INBOUND_PORT", "4000.5"), ("INBOUND_PORT", "http"),
-      ("API_HTTP_PORT", "0x10"), ("CONNECTION_WORKERS", "0"), ("CONNECTION_WORKERS", "65"),
+      ("API_HTTP_PORT", "0x10"), ("CONNECTION_WORKERS", "0"), ("CONNECTION_WORKERS", "64"),
       ("CORS", "example.com"), ("CORS", "https://a.example/"), ("CORS", "https://a.example/path"),
       ("CORS", "https://a, https://b"), ("CORS", "https://a.example\r\nx: y"),
       ("KAFKA_BROKERS", "kafka"), ("KAFKA_BROKERS", "kafka:"), ("KAFKA_BROKERS", "kafka:0"),
@@ -34,13 +34,13 @@ struct ValueTests {
   func edges() throws {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
-      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "64",
+      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
     ]).settings
     #expect(settings.inboundPort == 0)
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
     #expect(settings.cors == "https://app.example.com:8443")
-    #expect(settings.connectionWorkers == 64)
+    #expect(settings.connectionWorkers == 63)
   }
 
   @Test(

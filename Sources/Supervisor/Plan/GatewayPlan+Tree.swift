@@ -1,11 +1,13 @@
 // The supervision tree of the gateway:
 //
 //   root (one_for_one, intensity 0)
+//   ├── proxies       one_for_one   proxies.0 … proxies.n-1           only with something to call
 //   ├── connections   one_for_one   connections.0 … connections.n-1
 //   ├── streams       one_for_one   streams            only with Kafka
 //   └── control       one_for_one   control
 //
-// Stopped in reverse order: nothing new comes in from operators and Kafka while the clients are told goodbye. The workers
+// Stopped in reverse order: nothing new comes in from operators and Kafka while the clients are told goodbye, and
+// whoever calls services begins after and ends before those that make the calls. The workers
 // of a pool are stopped together: a gateway needs one drain time to end, not one per worker.
 //
 // The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
@@ -23,7 +25,7 @@ extension GatewayPlan {
 
   static func tree(workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds) -> NodeSpec {
     var nodes: [ChildSpec] = []
-    for kind in [WorkerKind.connections, .streams, .control] {
+    for kind in [WorkerKind.proxies, .connections, .streams, .control] {
       let members = workers.filter { $0.kind == kind }
       guard !members.isEmpty else { continue }
       let children = members.map { worker in

@@ -8,8 +8,11 @@
 //   requests.connections.i  connections.i    every connections.i   control
 //   state.control           control          every connections.i
 //   presence.connections.i  connections.i    control
+//   calls.connections.i     connections.i    every proxies.j       control
+//   calls.control           control          every proxies.j
+//   answers.proxies.j       proxies.j        every connections.i, control
 //
-// Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
+// The last three only with proxy workers. Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
 import Settings
 
@@ -22,6 +25,10 @@ struct RingPlan: Equatable, Sendable {
     case state
     /// What a connection worker reports of its connections.
     case presence
+    /// What a worker has called services for.
+    case calls
+    /// What came of the calls.
+    case answers
   }
 
   /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
@@ -45,7 +52,7 @@ enum RingUse: Equatable, Sendable {
 struct GatewayPlan: Equatable, Sendable {
   /// In the order in which they are started.
   let workers: [WorkerIdentity]
-  /// Event rings in the order of the cursor's positions, then request rings.
+  /// Event rings in the order of the cursor's positions, then request rings, then the others.
   let rings: [RingPlan]
   let tree: NodeSpec
 
@@ -54,7 +61,10 @@ struct GatewayPlan: Equatable, Sendable {
     let connections = (0..<settings.connectionWorkers).map { WorkerIdentity(kind: .connections, slot: $0) }
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
-    workers = connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
+    let proxies =
+      settings.needsProxies
+      ? (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) } : []
+    workers = proxies + connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
 
     var rings: [RingPlan] = []
     func add(
@@ -74,6 +84,11 @@ struct GatewayPlan: Equatable, Sendable {
     for writer in connections {
       add(.presence, "presence", writer, settings.presenceRingBytes, readers: [control])
     }
+    if !proxies.isEmpty {
+      let callers = connections + [control]
+      for writer in callers { add(.calls, "calls", writer, settings.callRingBytes, readers: proxies) }
+      for writer in proxies { add(.answers, "answers", writer, settings.callRingBytes, readers: callers) }
+    }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }
@@ -91,7 +106,7 @@ struct GatewayPlan: Equatable, Sendable {
     switch kind {
     case .connections: Listeners.inbound
     case .control: Listeners.management
-    case .streams: nil
+    case .streams, .proxies: nil
     }
   }
 }

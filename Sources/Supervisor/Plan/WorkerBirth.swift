@@ -64,6 +64,8 @@ struct WorkerBirth {
     var requests: [WorkerManifest.RingGrant] = []
     var state: WorkerManifest.RingGrant?
     var presence: [WorkerManifest.RingGrant] = []
+    var calls: [WorkerManifest.RingGrant] = []
+    var answers: [WorkerManifest.RingGrant] = []
     for ring in plan.rings {
       guard let use = GatewayPlan.use(of: ring, by: worker) else { continue }
       func wakes() throws(IPCError) -> [CInt] {
@@ -89,6 +91,8 @@ struct WorkerBirth {
       case .requests: requests.append(entry)
       case .state: state = entry
       case .presence: presence.append(entry)
+      case .calls: calls.append(entry)
+      case .answers: answers.append(entry)
       }
     }
 
@@ -104,7 +108,7 @@ struct WorkerBirth {
       worker: worker.kind.rawValue, slot: worker.slot, gatewayEpoch: identity.epoch,
       tokenKey: identity.tokenKey,
       settings: identity.settings, status: status, wake: wake, listeners: listeners, events: events,
-      requests: requests, state: state, presence: presence, peers: peers,
+      requests: requests, state: state, presence: presence, calls: calls, answers: answers, peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
     self.descriptors = descriptors
   }

@@ -4,7 +4,11 @@
 enum WorkerKind: String, Sendable, CaseIterable {
   case connections
   case streams
+  case proxies
   case control
+
+  /// Whether there can be several workers of this kind.
+  var isPool: Bool { self == .connections || self == .proxies }
 
   /// The executable's file name.
   var executable: String { "rig-\(rawValue)" }
@@ -17,5 +21,5 @@ struct WorkerIdentity: Hashable, Sendable {
   let slot: Int
 
   /// Its name in the tree, in logs, and as value of the metric label `worker`: "connections.0", "streams", "control".
-  var name: String { kind == .connections ? "\(kind.rawValue).\(slot)" : kind.rawValue }
+  var name: String { kind.isPool ? "\(kind.rawValue).\(slot)" : kind.rawValue }
 }

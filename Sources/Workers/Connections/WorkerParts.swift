@@ -44,6 +44,8 @@ struct WorkerParts {
     let generation = context.status.generation
     let status = context.status
     let wake = manifest.wake
+    let calls = try CallClient(context, timeoutMs: context.settings.checkTimeoutMs) { loop.soon($0) }
+    let authority = try TokenAuthority(settings: context.settings, log: context.log, calls: calls)
     return Hub(
       HubParts(
         slot: manifest.slot, generation: generation, settings: context.settings,
@@ -54,8 +56,8 @@ struct WorkerParts {
           grants: manifest.requests, peers: peers, slot: manifest.slot, status: status,
           // An answer to a poll has at least one event, however large.
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
-        authority: try TokenAuthority(settings: context.settings, log: context.log),
-        state: try stateFeed(context), presence: try presenceReporter(context),
+        authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
+        calls: calls,
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },

@@ -13,6 +13,9 @@ import Settings
 struct ControlParts {
   let desk: SessionDesk
   let routes: Routes
+  /// Has services called; nil: none is configured.
+  let calls: CallClient?
+  let legacy: LegacyAuthority
 
   /// - Parameters:
   ///   - loop: on which everything will happen.
@@ -26,10 +29,14 @@ struct ControlParts {
     let pages = manifest.peers.map(WatchedPage.init)
     let writer = try context.eventWriter()
     let node = Self.node(settings)
-    desk = try Self.desk(context, stateGrant, pages: pages, writer: writer, node: node, loop: loop)
+    calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs) { loop.soon($0) }
+    legacy = try LegacyAuthority(settings: settings, log: context.log, calls: calls)
+    desk = try Self.desk(context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, loop: loop)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let observatory = Observatory(
-      pages: pages, rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence,
+      pages: pages,
+      rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence + manifest.calls
+        + manifest.answers,
       supervisorPid: manifest.supervisorPid, release: manifest.release,
       errors: ScrapeErrors(status: context.status, log: context.log))
     routes = Routes(
@@ -40,13 +47,12 @@ struct ControlParts {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: desk, hasher: hasher, legacy: try LegacyAuthority(settings: settings, log: context.log),
-        node: node, sessionRole: settings.sessionRole))
+        desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole))
   }
 
   private static func desk(
     _ context: WorkerContext, _ grant: WorkerManifest.RingGrant, pages: [WatchedPage], writer: EventWriter,
-    node: String, loop: EventLoop
+    node: String, calls: CallClient?, loop: EventLoop
   ) throws -> SessionDesk {
     let status = context.status
     let log = context.log
@@ -70,7 +76,7 @@ struct ControlParts {
     return SessionDesk(
       rings: rings, state: state,
       events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
-      confirmations: confirmations, settings: context.settings, status: status, log: log,
+      confirmations: confirmations, calls: calls, settings: context.settings, status: status, log: log,
       environment: SessionDesk.Environment(
         nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
         enqueue: { body in loop.assumeIsolated().execute(body) },

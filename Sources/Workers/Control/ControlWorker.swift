@@ -25,6 +25,7 @@ final class ControlWorker: @unchecked Sendable {
   private let context: WorkerContext
   private let loop: EventLoop
   private let desk: SessionDesk
+  private let legacy: LegacyAuthority
   private let server: HTTPServer
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
@@ -54,6 +55,7 @@ final class ControlWorker: @unchecked Sendable {
     self.loop = loop
     let parts = try ControlParts(context, loop: loop, thread: thread)
     desk = parts.desk
+    legacy = parts.legacy
     server = HTTPServer(
       listening: listener, loop: loop, limits: Self.limits(context.settings),
       responder: parts.routes,
@@ -89,6 +91,7 @@ extension ControlWorker {
       self.context.status.beat()
       self.server.sweep()
       self.desk.tick()
+      self.legacy.tick()
       self.endIfStateIsLost()
     }
     desk.askForReports()

@@ -43,10 +43,33 @@ public final class EventIntake {
 
   /// The answer to a submission: 202 with what was accepted, 400, 413, 415, or 503 while the log is full.
   public func respond(to request: HTTPRequest) -> HTTPResponse {
+    switch read(request) {
+    case .success(let submission): take(submission)
+    case .failure(let refusal): refusal.response
+    }
+  }
+
+  /// The answer to what can't be taken.
+  public struct Refusal: Error {
+    public let response: HTTPResponse
+  }
+
+  /// Reads a submission without taking it.
+  public func read(_ request: HTTPRequest) -> Result<EventSubmission, Refusal> {
     let start = MonotonicTime.now()
     defer { duration.observe(ns: MonotonicTime.now() - start) }
     do throws(EventError) {
       let submission = try parse(request, acceptedAtNs: start)
+      try requireOpenTypes(submission.events)
+      return .success(submission)
+    } catch {
+      return .failure(Refusal(response: refuse(error)))
+    }
+  }
+
+  /// Takes a submission that has been read. The answer may be written when `publish` has been called.
+  public func take(_ submission: EventSubmission) -> HTTPResponse {
+    do throws(EventError) {
       try append(submission.events)
       return .json(Self.body(submission), status: .accepted)
     } catch {
@@ -54,16 +77,26 @@ public final class EventIntake {
     }
   }
 
-  /// The same for one event in structured JSON that came another way (WebSocket). Its id.
-  public func submit(_ json: [UInt8], trace: TraceContext) throws(EventError) -> String {
+  /// Reads one event in structured JSON that came another way (WebSocket), without taking it.
+  public func read(_ json: [UInt8], trace: TraceContext) throws(EventError) -> PreparedEvent {
     let start = MonotonicTime.now()
     let parsed = json.withUnsafeBytes { bytes in
       Result { () throws(EventError) in try parser.structured(bytes, trace: trace, acceptedAtNs: start) }
     }
     do throws(EventError) {
       let event = try parsed.get()
+      try requireOpenTypes([event])
+      return event
+    } catch {
+      refused?.add()
+      throw error
+    }
+  }
+
+  /// Takes an event that has been read; it is visible after `publish`.
+  public func take(_ event: PreparedEvent) throws(EventError) {
+    do throws(EventError) {
       try append([event])
-      return event.id
     } catch {
       if error.status < 500 { refused?.add() }
       throw error
@@ -92,14 +125,17 @@ public final class EventIntake {
     return try parsed.get()
   }
 
+  private func requireOpenTypes(_ events: [PreparedEvent]) throws(EventError) {
+    guard let reservedPrefix,
+      let event = events.first(where: { $0.type.utf8.starts(with: reservedPrefix.utf8) })
+    else { return }
+    throw EventError(
+      status: 403, "type '\(event.type.prefix(64))' is the gateway's own, expected another one")
+  }
+
   /// Puts all events into the ring, or none; they are visible after `publish`.
   private func append(_ events: [PreparedEvent]) throws(EventError) {
     guard !events.isEmpty else { return }
-    if let reservedPrefix, let event = events.first(where: { $0.type.utf8.starts(with: reservedPrefix.utf8) })
-    {
-      throw EventError(
-        status: 403, "type '\(event.type.prefix(64))' is the gateway's own, expected another one")
-    }
     switch writer.appendAll(events) {
     case .appended:
       hasUnpublished = true
@@ -122,7 +158,7 @@ public final class EventIntake {
   }
 
   /// The event as it will go out; of a batch the list.
-  private static func body(_ submission: EventSubmission) -> [UInt8] {
+  public static func body(_ submission: EventSubmission) -> [UInt8] {
     guard submission.isBatched else { return submission.events.first?.json ?? [] }
     var body: [UInt8] = []
     JSONText.appendArray(submission.events, to: &body) { $1.append(contentsOf: $0.json) }

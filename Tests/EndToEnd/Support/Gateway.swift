@@ -7,6 +7,7 @@ import Testing
 enum WorkerKind: String, CaseIterable {
   case connections = "rig-connections"
   case streams = "rig-streams"
+  case proxies = "rig-proxies"
   case control = "rig-control"
 }
 

@@ -7,6 +7,7 @@ extension Hub {
   /// What a request for a connection asks for.
   func connectRequest(_ request: HTTPRequest) throws(RefusedRequest) -> ConnectRequest {
     try ConnectRequest(
-      request, parser: parser, authorizer: authorizer, proxies: proxies, unixMs: clock.unixMs)
+      request, parser: parser, authorizer: authorizer, proxies: proxies, checks: checks,
+      unixMs: clock.unixMs)
   }
 }

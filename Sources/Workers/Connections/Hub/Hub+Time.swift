@@ -9,6 +9,7 @@ extension Hub {
     clock.refresh()
     sweep()
     exchange.tick(nowNs: clock.nowNs)
+    calls?.tick(nowNs: clock.nowNs)
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)
@@ -55,6 +56,7 @@ extension Hub {
     }
     // Whoever asked here for a connection of another worker asks again elsewhere.
     exchange.endAll()
+    calls?.endAll()
     noteDrained()
   }
 

@@ -37,6 +37,8 @@ final class Hub {
   let proxies: TrustedProxies
   let state: StateFeed?
   let presence: PresenceReporter?
+  let calls: CallClient?
+  let checks: AccessChecks
   let metrics: WorkerMetrics
   let log: Logger
   let replayer = Replayer()
@@ -74,6 +76,8 @@ final class Hub {
     proxies = TrustedProxies(parts.settings.trustedProxies)
     state = parts.state
     presence = parts.presence
+    calls = parts.calls
+    checks = AccessChecks(calls: parts.calls, settings: parts.settings)
     metrics = parts.metrics
     log = parts.log
     environment = parts.environment
@@ -96,6 +100,7 @@ final class Hub {
     events.rings.declareAwake()
     exchange.declareAwake()
     state?.declareAwake()
+    calls?.declareAwake()
     clock.refresh()
     let hasState = state?.read { [unowned self] in apply($0) } ?? false
     state?.commit()
@@ -105,23 +110,26 @@ final class Hub {
     report(events.takeIncidents())
     report(exchange.takeIncidents() + (state?.takeIncidents() ?? []), areEvents: false)
     let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
+    let hasAnswers = calls?.serve() ?? false
+    report(calls?.takeIncidents() ?? [], areEvents: false)
     let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
       join($0, $1)
     }
     flushPolls()
     let hasPresence = reportPresence()
     isInTurn = false
-    let hasMore = hasState || !isDry || hasRequests || hasHistory || hasPresence
+    let hasMore = hasState || !isDry || hasRequests || hasAnswers || hasHistory || hasPresence
     if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 
   private func declareAsleep() -> Bool {
     guard events.rings.declareAsleep() else { return false }
-    if exchange.declareAsleep() {
-      if state?.declareAsleep() ?? true { return true }
-      exchange.declareAwake()
+    if exchange.declareAsleep(), state?.declareAsleep() ?? true, calls?.declareAsleep() ?? true {
+      return true
     }
     events.rings.declareAwake()
+    exchange.declareAwake()
+    state?.declareAwake()
     return false
   }
 

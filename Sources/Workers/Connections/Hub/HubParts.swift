@@ -19,6 +19,8 @@ struct HubParts {
   var state: StateFeed?
   /// Where connections are reported to; nil only in tests that have none.
   var presence: PresenceReporter?
+  /// Has services called; nil: none is configured.
+  var calls: CallClient?
   var metrics: WorkerMetrics
   var log: Logger
   var environment: HubEnvironment

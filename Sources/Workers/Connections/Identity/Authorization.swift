@@ -25,6 +25,9 @@ struct Authorizer {
     subscriptions = TokenSubscriptions(settings.extractors)
   }
 
+  /// Without keys of its own the gateway leaves tokens to the service that it asks: they may be of any kind.
+  private var isLeftToService: Bool { !authority.isConfigured && settings.subscriptionCheck.url != nil }
+
   /// Verifies everything that a request shows: the `Authorization` fields and the `jwt` parameter.
   ///
   /// - Parameter malformedStatus: of the answer to what is no token at all.
@@ -32,6 +35,7 @@ struct Authorizer {
   func authorize(
     _ request: HTTPRequest, jwt: String? = nil, unixMs: Int64, malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
+    guard !isLeftToService else { return Authorization() }
     var named: [(place: String, token: String)] = []
     if let jwt { named.append(("query parameter jwt", jwt)) }
     do throws(TokenError) {
@@ -47,6 +51,7 @@ struct Authorizer {
   func authorize(
     _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
+    guard !isLeftToService else { return Authorization() }
     // Before anything is verified: what a connection can't keep is of no use, and each costs a signature.
     guard named.count <= ConnectionIdentity.maximumCredentials else {
       throw RefusedRequest(
@@ -61,10 +66,14 @@ struct Authorizer {
         verified = try authority.verify(token, unixMs: unixMs)
       } catch {
         var status = 401
-        if case .unavailable = error { status = 503 }
+        var mayNeedKeys = error.isUnknownKey
+        if case .unavailable = error {
+          status = 503
+          mayNeedKeys = true
+        }
         if case .malformed = error { status = malformedStatus }
         if case .tooLong = error { status = malformedStatus }
-        throw RefusedRequest(status: status, detail: "\(place): \(error)")
+        throw RefusedRequest(status: status, detail: "\(place): \(error)", mayNeedKeys: mayNeedKeys)
       }
       let sessions = verified.session.map { [$0] } ?? []
       guard authority.digests(of: sessions, unixMs: unixMs) != nil else {
@@ -125,7 +134,7 @@ struct Authorizer {
   }
 
   func requireSubmission(hasToken: Bool) throws(RefusedRequest) {
-    guard settings.submissionCheck == .none || hasToken else {
+    guard settings.submissionCheck != .token || hasToken else {
       throw RefusedRequest(status: 403, detail: "submitting events needs a valid token (SUBMISSION_CHECK)")
     }
   }

@@ -13,11 +13,18 @@ final class TokenAuthority {
   private var blacklist = SessionBlacklist()
 
   /// - Throws: what is wrong with the configured key, or with OpenSSL.
-  init(settings: Settings, log: Logger) throws {
+  init(settings: Settings, log: Logger, calls: CallClient? = nil) throws {
     guard let hasher = SessionHasher() else { throw TokenError.unavailable("OpenSSL has no SHA-256") }
     self.hasher = hasher
     verifier = try ConfiguredVerifier(settings: settings, log: log)
+    if let calls { verifier.fetch = { calls.fetchKeySet($0) } }
   }
+
+  /// Whether a set of keys is on its way.
+  var isFetchingKeys: Bool { verifier.isFetching }
+
+  /// Calls `body` once, when the keys have come or can't be had.
+  func whenKeysAreThere(_ body: @escaping () -> Void) { verifier.whenFetched(body) }
 
   /// Whether any token can be valid.
   var isConfigured: Bool { verifier.isConfigured }

@@ -6,6 +6,7 @@
 import HTTP
 import IPC
 import Kit
+import NIOCore
 import NIOHTTP1
 
 final class Admission {
@@ -25,8 +26,23 @@ final class Admission {
     metrics = hub.metrics
   }
 
+  /// Counts a new connection, has it checked, and then lets it be opened; or the answer for one that may not be.
+  ///
+  /// It is counted first: whoever comes too often doesn't get the check service asked either.
+  func admit(_ check: ServiceCall?, on loop: EventLoop, _ open: @escaping () -> Reply) -> Reply {
+    if let refusal = refuse() { return .response(refusal) }
+    guard let check else { return open() }
+    return hub.whenAllowed(check, on: loop) { [self] in
+      // Others may have come while this one waited.
+      if let refusal = refuseForRoom() { return .response(refusal) }
+      return open()
+    }
+  }
+
   /// Counts a new connection; the answer for one that may not be opened.
-  func refuse() -> HTTPResponse? {
+  private func refuse() -> HTTPResponse? { refuseForRoom() ?? refuseForRate() }
+
+  private func refuseForRoom() -> HTTPResponse? {
     let limit = min(hub.settings.maxOpenConnectionsPerWorker, ConnectionTable.maximumConnections)
     if hub.isDraining {
       metrics.refused(reason: "draining")
@@ -37,6 +53,10 @@ final class Admission {
       return .unavailable(
         retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(limit) open connections, its limit")
     }
+    return nil
+  }
+
+  private func refuseForRate() -> HTTPResponse? {
     let decision = RateWindow.admit(
       own: own.connectionWindow, others: others.lazy.map(\.connectionWindow),
       limit: hub.settings.maxConnectionsPerMinute, unixSeconds: hub.clock.unixMs / LoopClock.msPerSecond)

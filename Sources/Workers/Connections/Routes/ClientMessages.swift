@@ -20,6 +20,9 @@ final class ClientMessages: WebSocketApplication {
   }
 
   func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
+    guard connection.heldMessages == nil else {
+      return hold(message, isText: isText, connection)
+    }
     hub.clock.refresh()
     guard isText else {
       return refuse(
@@ -33,14 +36,41 @@ final class ClientMessages: WebSocketApplication {
       if envelope.type == Self.setSubscriptions {
         set(envelope, message, connection)
       } else {
-        try requireSubmission(connection)
-        let id = try events.submit(message, trace: TraceContext(traceparent: trace.make()))
-        connection.say(OwnEvents.accepted(id: id, stamp: .now()))
+        try submit(message, envelope, connection)
       }
     } catch {
       refuse(connection, (try? read.get())?.id, error)
     }
   }
+
+  // MARK: Events
+
+  private func submit(_ message: [UInt8], _ envelope: Envelope, _ connection: WebSocketConnection)
+    throws(EventError)
+  {
+    try requireSubmission(connection)
+    let traceparent = trace.make()
+    let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
+    let credentials = credentials(connection.authorization, traceparent)
+    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, connection) { [self] in
+      do throws(EventError) {
+        try events.take(event)
+        connection.say(OwnEvents.accepted(id: event.id, stamp: .now()))
+      } catch {
+        refuse(connection, envelope.id, error)
+      }
+    }
+  }
+
+  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) {
+    do throws(RefusedRequest) {
+      try hub.authorizer.requireSubmission(hasToken: !(connection.identity?.credentials ?? []).isEmpty)
+    } catch {
+      throw EventError(status: error.status, error.detail)
+    }
+  }
+
+  // MARK: Subscriptions
 
   private func set(_ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection) {
     guard let data = envelope.data else {
@@ -48,13 +78,24 @@ final class ClientMessages: WebSocketApplication {
     }
     let json = Array(message[data])
     do throws(RefusedRequest) {
-      let authorization = try hub.authorizer.authorize(
-        try Self.tokens(json).map { ("data.jwt", $0) }, unixMs: hub.clock.unixMs)
-      let answer = hub.setSubscriptions(
-        of: connection,
-        SubscriptionChange(
-          try hub.authorizer.permitted(try asked(json), authorization), authorization.credentials))
-      if answer.status >= 400 { throw RefusedRequest(status: Int(answer.status), detail: answer.text) }
+      let tokens = try Self.tokens(json).map { (place: "data.jwt", token: $0) }
+      let authorization = try hub.authorizer.authorize(tokens, unixMs: hub.clock.unixMs)
+      let asked = try asked(json)
+      let change = SubscriptionChange(
+        try hub.authorizer.permitted(asked, authorization), authorization.credentials)
+      // A fresh token speaks for the connection from here on; without one it is still the client that connected.
+      var shown = connection.authorization
+      if hub.checks.areAsked, !tokens.isEmpty {
+        shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
+      }
+      let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
+      whenAllowed(check, envelope.id, connection) { [self] in
+        let answer = hub.setSubscriptions(of: connection, change)
+        guard answer.status < 400 else {
+          return refuse(connection, envelope.id, EventError(status: Int(answer.status), answer.text))
+        }
+        connection.authorization = shown
+      }
     } catch {
       refuse(connection, envelope.id, EventError(status: error.status, error.detail))
     }
@@ -82,12 +123,45 @@ final class ClientMessages: WebSocketApplication {
     throw RefusedRequest(status: 400, detail: "data.jwt is no token, expected a string or a list of strings")
   }
 
-  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) {
-    do throws(RefusedRequest) {
-      try hub.authorizer.requireSubmission(hasToken: !(connection.identity?.credentials ?? []).isEmpty)
-    } catch {
-      throw EventError(status: error.status, error.detail)
+  // MARK: Checks by a service
+
+  private func credentials(_ authorization: [String], _ traceparent: String) -> ServiceCredentials {
+    var credentials = ServiceCredentials()
+    credentials.authorization = authorization
+    credentials.traceparent = traceparent
+    return credentials
+  }
+
+  /// `granted` once the service has allowed it; at once if there is nothing to ask. Meanwhile what the client says is
+  /// held: its messages take effect in their order.
+  private func whenAllowed(
+    _ call: ServiceCall?, _ id: String?, _ connection: WebSocketConnection, _ granted: @escaping () -> Void
+  ) {
+    guard let call else { return granted() }
+    connection.heldMessages = HeldMessages()
+    _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
+      guard let self, let connection else { return }
+      let held = connection.heldMessages
+      connection.heldMessages = nil
+      guard !connection.isClosing else { return }
+      hub.clock.refresh()
+      if let refusal {
+        refuse(connection, id, EventError(status: refusal.status, refusal.detail))
+      } else {
+        granted()
+      }
+      for (message, isText) in held?.messages ?? [] {
+        guard !connection.isClosing else { return }
+        received(message, isText: isText, on: connection)
+      }
     }
+  }
+
+  private func hold(_ message: [UInt8], isText: Bool, _ connection: WebSocketConnection) {
+    guard connection.heldMessages?.add(message, isText: isText) == false else { return }
+    refuse(
+      connection, nil,
+      EventError(status: 503, "too many messages while an earlier one is being checked; expected fewer"))
   }
 
   private func refuse(_ connection: WebSocketConnection, _ id: String?, _ error: EventError) {

@@ -20,6 +20,10 @@ struct ConnectRequest {
   var identity: ConnectionIdentity?
   var isPrivileged = false
   var origin = ConnectionOrigin()
+  /// What check services may want to see of the client.
+  var credentials = ServiceCredentials()
+  /// What is to be asked before the connection may be opened.
+  var check: ServiceCall?
 
   /// What somebody asks for who is known already, or nobody.
   init(_ subscriptions: [Subscription] = [], identity: ConnectionIdentity? = nil, isPrivileged: Bool = false)
@@ -32,11 +36,17 @@ struct ConnectRequest {
   /// - Throws: the answer for a request that can't be granted.
   init(
     _ request: HTTPRequest, parser: SubscriptionParser, authorizer: Authorizer, proxies: TrustedProxies,
-    unixMs: Int64
+    checks: AccessChecks, unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
-    let authorization = try authorizer.authorize(
-      request, jwt: Self.value("jwt", query), unixMs: unixMs)
+    let jwt = Self.value("jwt", query)
+    let authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
+    if checks.areAsked {
+      credentials = try ServiceCredentials(
+        authorization: request.headers["authorization"],
+        tokens: jwt.map { [("query parameter jwt", $0)] } ?? [], traceparent: request.traceparent,
+        tracestate: request.tracestate)
+    }
     isPrivileged = authorizer.isPrivileged(authorization.credentials)
     lastEventID = Self.value("lastEventId", query) ?? request.header("last-event-id")
     let users = try Self.followed("users[]", query, isPrivileged)
@@ -59,6 +69,7 @@ struct ConnectRequest {
       if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
       subscriptions = try authorizer.subscriptions(
         asked: asked, authorization, isRequested: text != nil)
+      if text != nil { check = checks.subscription(asked, credentials) }
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
     }
@@ -95,12 +106,18 @@ struct ConnectRequest {
 
 /// A request that is answered with a problem.
 struct RefusedRequest: Error, Equatable {
+  /// What a client that is told to come back may wait.
+  private static let retrySeconds = 1
+
   let status: Int
   let detail: String
+  /// A token names a key that isn't known, or no keys are known yet.
+  let mayNeedKeys: Bool
 
-  init(status: Int, detail: String) {
+  init(status: Int, detail: String, mayNeedKeys: Bool = false) {
     self.status = status
     self.detail = detail
+    self.mayNeedKeys = mayNeedKeys
   }
 
   init(_ error: SubscriptionError) {
@@ -112,6 +129,7 @@ struct RefusedRequest: Error, Equatable {
       switch status {
       case 401: ["www-authenticate": "Bearer"]
       case 426: ["upgrade": "websocket"]
+      case 503: ["retry-after": String(Self.retrySeconds)]
       default: [:]
       }
     return .problem(HTTPResponseStatus(statusCode: status), detail, headers: headers)

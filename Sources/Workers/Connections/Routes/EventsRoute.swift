@@ -2,6 +2,7 @@
 
 import HTTP
 import Kit
+import NIOCore
 
 final class EventsRoute {
   private let hub: Hub
@@ -12,21 +13,42 @@ final class EventsRoute {
     self.intake = intake
   }
 
-  func respond(_ request: HTTPRequest) -> HTTPResponse {
+  func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     hub.clock.refresh()
     do throws(RefusedRequest) {
       try hub.authorizer.requireSubmission(request, unixMs: hub.clock.unixMs)
+      let submission: EventSubmission
+      switch intake.read(request) {
+      case .success(let read): submission = read
+      case .failure(let refusal): return .response(refusal.response)
+      }
+      let credentials =
+        hub.checks.areAsked
+        ? try ServiceCredentials(
+          authorization: request.headers["authorization"], traceparent: request.traceparent,
+          tracestate: request.tracestate) : ServiceCredentials()
+      guard let check = hub.checks.submission(EventIntake.body(submission), credentials) else {
+        return .response(intake.take(submission))
+      }
+      return hub.whenAllowed(check, on: loop) { [self] in
+        let answer = intake.take(submission)
+        publish()
+        return .response(answer)
+      }
     } catch {
-      return error.response
+      return hub.refusal(error, on: loop) { [self] in respond(request, on: loop) }
     }
-    return intake.respond(to: request)
   }
 
-  /// One event in structured JSON; it is in the log when this returns. Its id.
-  func submit(_ json: [UInt8], trace: TraceContext) throws(EventError) -> String {
-    let id = try intake.submit(json, trace: trace)
+  /// Reads one event in structured JSON.
+  func read(_ json: [UInt8], trace: TraceContext) throws(EventError) -> PreparedEvent {
+    try intake.read(json, trace: trace)
+  }
+
+  /// Takes an event; it is in the log when this returns.
+  func take(_ event: PreparedEvent) throws(EventError) {
+    try intake.take(event)
     publish()
-    return id
   }
 
   /// Makes everything appended visible, and lets this worker's own turn come.

@@ -78,13 +78,13 @@ final class FrontRoutes: Responder {
   private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     switch route {
     case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
-    case .sse: streams.sse(request)
-    case .webSocket: streams.webSocket(request)
+    case .sse: streams.sse(request, on: loop)
+    case .webSocket: streams.webSocket(request, on: loop)
     case .longPolling where request.method == .HEAD:
       .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
     case .longPolling: longPolling.respond(request, on: loop)
     case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
-    case .events: .response(events.respond(request))
+    case .events: events.respond(request, on: loop)
     case .health: .response(.text("OK"))
     case .demo: .response(demo ?? .empty(.notFound))
     }

@@ -39,10 +39,10 @@ final class LongPollRoute {
       ConnectRequest.value("last_event_id", query) ?? Cookies.value("last_event_id", request.headers)
     let text =
       ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
-    guard let token = text.flatMap(hub.tokens.open) else { return .response(open(request, lastEventID)) }
+    guard let token = text.flatMap(hub.tokens.open) else { return open(request, lastEventID, loop) }
     guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, loop) }
     guard let connection = hub.longPolling(serial: token.serial) else {
-      return .response(open(request, lastEventID))
+      return open(request, lastEventID, loop)
     }
     return poll(connection, lastEventID, loop)
   }
@@ -71,57 +71,62 @@ final class LongPollRoute {
   private func ask(
     _ token: ConnectionToken, _ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop
   ) -> Reply {
-    let promise = loop.makePromise(of: HTTPResponse.self)
     let waitSeconds = hub.settings.longpollingWaitSeconds + Self.answerGraceSeconds
     let sealed = try? hub.tokens.seal(token)
-    let asked = hub.exchange.ask(
-      token.slot, .poll(serial: token.serial, lastEventID: lastEventID),
-      deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
-    ) { [self] answer in
-      guard let answer, answer.status == 200 else { return promise.succeed(open(request, lastEventID)) }
-      promise.succeed(Self.response(answer.body, lastEventID: answer.text, token: sealed))
-    }
-    switch asked {
-    case .waiting(let correlation):
-      let gone = { [hub] in
-        hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
-        promise.fail(ClientGone())
+    return Deferred.reply(on: loop) { complete in
+      let asked = hub.exchange.ask(
+        token.slot, .poll(serial: token.serial, lastEventID: lastEventID),
+        deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
+      ) { [self] answer in
+        guard let answer, answer.status == 200 else { return complete(open(request, lastEventID, loop)) }
+        complete(.response(Self.response(answer.body, lastEventID: answer.text, token: sealed)))
       }
-      return .later(promise.futureResult, onClientGone: gone)
-    case .noSuchWorker, .tooLarge:
-      promise.succeed(open(request, lastEventID))
-    case .busy:
-      promise.succeed(
-        .unavailable(
-          retryAfterSeconds: Self.busyRetrySeconds,
-          "worker \(token.slot), which holds the session, is too busy"))
+      switch asked {
+      case .waiting(let correlation):
+        return { [hub] in
+          hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
+        }
+      case .noSuchWorker, .tooLarge:
+        complete(open(request, lastEventID, loop))
+      case .busy:
+        complete(
+          .response(
+            .unavailable(
+              retryAfterSeconds: Self.busyRetrySeconds,
+              "worker \(token.slot), which holds the session, is too busy")))
+      }
+      return nil
     }
-    return .later(promise.futureResult)
   }
 
   /// A new session, from now or from where the client left off.
-  private func open(_ request: HTTPRequest, _ lastEventID: String?) -> HTTPResponse {
+  private func open(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
-      if let refusal = admission.refuse() { return refusal }
-      let resumption = hub.resumption(lastEventID: lastEventID ?? wanted.lastEventID)
-      var start = hub.events.own
-      if case .plan(let plan) = resumption { start = plan.seen }
-      let connection = hub.table.insert(.longPolling, second: hub.clock.second) {
-        [hub, limits] index, serial in
-        LongPollConnection(index: index, serial: serial, hub: hub, limits: limits, cursor: start)
+      return admission.admit(wanted.check, on: loop) { [self] in
+        .response(open(wanted, lastEventID ?? wanted.lastEventID))
       }
-      // Always due: the session itself knows what time has brought.
-      hub.table.deadlines[Int(connection.index)] = 1
-      let initialEventID = connection.initialEventID
-      for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
-        connection.say(event)
-      }
-      hub.begin(connection, wanted, resumption)
-      return Self.response(Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token)
     } catch {
-      return error.response
+      return hub.refusal(error, on: loop) { [self] in open(request, lastEventID, loop) }
     }
+  }
+
+  private func open(_ wanted: ConnectRequest, _ lastEventID: String?) -> HTTPResponse {
+    let resumption = hub.resumption(lastEventID: lastEventID)
+    var start = hub.events.own
+    if case .plan(let plan) = resumption { start = plan.seen }
+    let connection = hub.table.insert(.longPolling, second: hub.clock.second) {
+      [hub, limits] index, serial in
+      LongPollConnection(index: index, serial: serial, hub: hub, limits: limits, cursor: start)
+    }
+    // Always due: the session itself knows what time has brought.
+    hub.table.deadlines[Int(connection.index)] = 1
+    let initialEventID = connection.initialEventID
+    for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
+      connection.say(event)
+    }
+    hub.begin(connection, wanted, resumption)
+    return Self.response(Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token)
   }
 
   private static func response(_ body: [UInt8], lastEventID: String, token: String?) -> HTTPResponse {
@@ -134,6 +139,3 @@ final class LongPollRoute {
 
   private static func ns(_ seconds: Int) -> UInt64 { UInt64(max(0, seconds)) * LoopClock.nsPerSecond }
 }
-
-/// The client didn't wait for its answer; nobody sees this.
-private struct ClientGone: Error {}

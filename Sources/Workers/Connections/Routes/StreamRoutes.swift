@@ -23,15 +23,16 @@ final class StreamRoutes {
   }
 
   /// Server-Sent Events.
-  func sse(_ request: HTTPRequest) -> Reply {
+  func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     hub.clock.refresh()
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
-      if let refusal = admission.refuse() { return .response(refusal) }
       let head = SSEConnection.head(cors, traceparent: request.traceparent)
-      return .takeOver { [self] channel, _ in openSSE(channel, wanted, head) }
+      return admission.admit(wanted.check, on: loop) { [self] in
+        .takeOver { [self] channel, _ in openSSE(channel, wanted, head) }
+      }
     } catch {
-      return .response(error.response)
+      return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
@@ -48,16 +49,17 @@ final class StreamRoutes {
   }
 
   /// WebSocket.
-  func webSocket(_ request: HTTPRequest) -> Reply {
+  func webSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     hub.clock.refresh()
     do throws(RefusedRequest) {
       let accept = try Self.handshake(request)
       let wanted = try hub.connectRequest(request)
-      if let refusal = admission.refuse() { return .response(refusal) }
       let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
-      return .takeOver { [self] channel, _ in openWebSocket(channel, wanted, head) }
+      return admission.admit(wanted.check, on: loop) { [self] in
+        .takeOver { [self] channel, _ in openWebSocket(channel, wanted, head) }
+      }
     } catch {
-      return .response(error.response)
+      return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
     }
   }
 
@@ -69,7 +71,7 @@ final class StreamRoutes {
       [hub, application] index, serial in
       WebSocketConnection(
         index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
-        application: application)
+        application: application, authorization: wanted.credentials.authorization)
     }
     var bytes = Array(head.utf8)
     if greets {

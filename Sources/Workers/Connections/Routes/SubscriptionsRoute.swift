@@ -33,12 +33,17 @@ final class SubscriptionsRoute {
         throw RefusedRequest(
           status: 400, detail: "the connection token in the path is none of this gateway's")
       }
-      if Int(token.slot) == hub.slot {
+      let credentials =
+        hub.checks.areAsked
+        ? try ServiceCredentials(
+          authorization: request.headers["authorization"], traceparent: request.traceparent,
+          tracestate: request.tracestate) : ServiceCredentials()
+      return hub.whenAllowed(hub.checks.subscription(asked, credentials), on: loop) { [self] in
+        guard Int(token.slot) == hub.slot else { return ask(token, change, loop) }
         return .response(Self.response(hub.setSubscriptions(serial: token.serial, change)))
       }
-      return ask(token, change, loop)
     } catch {
-      return .response(error.response)
+      return hub.refusal(error, on: loop) { [self] in respond(request, token: text, on: loop) }
     }
   }
 

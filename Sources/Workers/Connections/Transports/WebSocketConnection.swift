@@ -20,12 +20,17 @@ final class WebSocketConnection: StreamConnection {
   private var assembler: WebSocketAssembler
   /// The client has sent its close frame, or can't be expected to send one that makes sense.
   private var clientHasClosed = false
+  /// `Authorization` values for check services; empty unless one is configured.
+  var authorization: [String]
+  /// Messages that wait for the check of an earlier one; nil: none is being checked.
+  var heldMessages: HeldMessages?
 
   init(
     index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
-    application: any WebSocketApplication
+    application: any WebSocketApplication, authorization: [String] = []
   ) {
     self.application = application
+    self.authorization = authorization
     assembler = WebSocketAssembler(maximumMessageBytes: hub.settings.maxEventBytes)
     super.init(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
   }

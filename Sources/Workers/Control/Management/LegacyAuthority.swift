@@ -12,6 +12,8 @@ final class LegacyAuthority {
     case allowed
     case unauthorized(String)
     case forbidden(String)
+    /// It can't be judged now.
+    case unavailable(String)
   }
 
   private static let claim = ["scopes", "rg", "actions"]
@@ -21,11 +23,15 @@ final class LegacyAuthority {
 
   /// - Parameter unixMs: the present time, in milliseconds since 1970.
   init(
-    settings: Settings, log: Logger, unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
+    settings: Settings, log: Logger, calls: CallClient? = nil, unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
   ) throws(UnusableKeys) {
     verifier = try ConfiguredVerifier(settings: settings, log: log)
+    if let calls { verifier.fetch = { calls.fetchKeySet($0) } }
     self.unixMs = unixMs
   }
+
+  /// Once per second: looks at the JWK set if that is due.
+  func tick() { verifier.tick(unixMs: unixMs()) }
 
   /// Judges the values of a request's `Authorization` fields. One token that allows the action is enough.
   func verdict(on fields: [String], _ action: Action, isBlacklisted: (String) -> Bool) -> Verdict {
@@ -33,7 +39,6 @@ final class LegacyAuthority {
       let tokens = try BearerTokens.parse(fields)
       guard !tokens.isEmpty else { return .unauthorized("header authorization has no bearer token") }
       let now = unixMs()
-      verifier.tick(unixMs: now)
       var isAllowed = false
       // Every token must be right: a request with a dead one is refused, as on the inbound port.
       for token in tokens {
@@ -47,6 +52,7 @@ final class LegacyAuthority {
       if isAllowed { return .allowed }
       return .forbidden("the token's claim scopes.rg.actions doesn't contain \(action.rawValue)")
     } catch {
+      if case .unavailable = error { return .unavailable("header authorization: \(error)") }
       return .unauthorized("header authorization: \(error)")
     }
   }

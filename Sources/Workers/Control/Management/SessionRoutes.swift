@@ -7,6 +7,9 @@ import NIOCore
 import NIOHTTP1
 
 final class SessionRoutes {
+  /// After which the keys of tokens may be there.
+  private static let keysRetrySeconds = 1
+
   /// What a client may wait before it tries again.
   private static let retrySeconds = 1
 
@@ -57,6 +60,8 @@ final class SessionRoutes {
     case .unauthorized(let detail):
       return .response(.problem(.unauthorized, detail, headers: ["www-authenticate": "Bearer"]))
     case .forbidden(let detail): return .response(.problem(.forbidden, detail))
+    case .unavailable(let detail):
+      return .response(.unavailable(retryAfterSeconds: Self.keysRetrySeconds, detail))
     }
   }
 

@@ -39,6 +39,12 @@ enum HelpTexts {
     "rig_kafka_offset_commits_failed_total": "Commits of offsets that failed.",
     "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
 
+    // Calls of services
+    "rig_calls_total": "Calls of check services and of the key set, by purpose and outcome.",
+    "rig_calls_in_progress": "Calls that wait for a service now.",
+    "rig_calls_waiting": "Calls that wait for their turn now.",
+    "rig_circuit_open": "1 while a service that failed again and again is left alone, else 0.",
+
     // Rings
     "rig_ring_used_bytes": "Bytes that the slowest reader of a ring has not passed.",
     "rig_ring_capacity_bytes": "Bytes that a ring has for records.",

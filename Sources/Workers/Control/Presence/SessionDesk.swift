@@ -35,6 +35,7 @@ final class SessionDesk {
   let state: StateLog
   private let events: PresenceEvents
   private let confirmations: Confirmations
+  private let calls: CallClient?
   private let environment: Environment
   private let log: Logger
   private let usersOnline: Metric?
@@ -49,12 +50,13 @@ final class SessionDesk {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    settings: Settings, status: StatusPage, log: Logger, environment: Environment
+    calls: CallClient? = nil, settings: Settings, status: StatusPage, log: Logger, environment: Environment
   ) {
     self.rings = rings
     self.state = state
     self.events = events
     self.confirmations = confirmations
+    self.calls = calls
     self.environment = environment
     self.log = log
     generation = status.generation
@@ -78,6 +80,7 @@ final class SessionDesk {
   func turn() {
     isTurnScheduled = false
     rings.declareAwake()
+    calls?.declareAwake()
     let now = environment.nowNs()
     var records = 0
     let hasMore = rings.read { slot, record in
@@ -91,15 +94,23 @@ final class SessionDesk {
     }
     settle(now)
     rings.commit()
-    report()
-    if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
+    let hasAnswers = calls?.serve() ?? false
+    report(rings.takeIncidents() + (calls?.takeIncidents() ?? []))
+    if hasMore || hasAnswers || !declareAsleep() { environment.wakeAgain() }
+  }
+
+  private func declareAsleep() -> Bool {
+    guard rings.declareAsleep() else { return false }
+    if calls?.declareAsleep() ?? true { return true }
+    rings.declareAwake()
+    return false
   }
 
   /// A worker whose ring was reset begins with a report of its own: nothing else is to be done.
-  private func report() {
-    for case .corrupt(let ring, let id, let reason) in rings.takeIncidents() {
+  private func report(_ incidents: [RingIncident]) {
+    for case .corrupt(let ring, let id, let reason) in incidents {
       environment.reportCorrupt(id)
-      log.error("a presence ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+      log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
     }
   }
 
@@ -107,6 +118,7 @@ final class SessionDesk {
   func tick() {
     let now = environment.nowNs()
     rings.probeSuspended()
+    calls?.tick(nowNs: now)
     let workers = environment.workers()
     for slot in workers.dead { registry.workerGone(slot, nowNs: now) }
     registry.expire(nowNs: now)
@@ -204,5 +216,8 @@ final class SessionDesk {
   }
 
   /// The worker ends: whoever waits is answered.
-  func stop() { confirmations.giveUp() }
+  func stop() {
+    confirmations.giveUp()
+    calls?.endAll()
+  }
 }

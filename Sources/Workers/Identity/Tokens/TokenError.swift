@@ -30,6 +30,14 @@ public enum TokenError: Error, Equatable, Sendable {
     return false
   }
 
+  /// Whether other keys could make it right.
+  var concernsKeys: Bool {
+    switch self {
+    case .noKeyFits, .noKeys, .unknownKey, .wrongSignature: true
+    default: false
+    }
+  }
+
   /// Whether reading the JWK set again may help.
   public var isUnknownKey: Bool {
     if case .unknownKey = self { return true }

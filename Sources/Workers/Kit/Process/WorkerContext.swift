@@ -30,9 +30,9 @@ public final class WorkerContext {
     self.signals = signals
   }
 
-  /// The value of the label `worker`. Only connection workers are several.
+  /// The value of the label `worker`. Connection and proxy workers may be several.
   public static func name(_ worker: String, _ slot: Int) -> String {
-    worker == "connections" ? "\(worker).\(slot)" : worker
+    worker == "connections" || worker == "proxies" ? "\(worker).\(slot)" : worker
   }
 
   /// The event ring that this worker writes.

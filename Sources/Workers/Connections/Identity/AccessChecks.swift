@@ -1,0 +1,96 @@
+// Asks the services that SUBSCRIPTION_CHECK and SUBMISSION_CHECK name (contract §3), through the proxy workers.
+//
+//   2xx ──► allowed      any other status, or no answer in time ──► 403      not reachable, or too busy ──► 503
+
+import Kit
+import Settings
+
+final class AccessChecks {
+  private let calls: CallClient?
+  private let settings: Settings
+
+  /// - Parameter calls: nil if no service is configured.
+  init(calls: CallClient?, settings: Settings) {
+    self.calls = calls
+    self.settings = settings
+  }
+
+  /// Whether a service is configured.
+  var areAsked: Bool { settings.subscriptionCheck.url != nil || settings.submissionCheck.url != nil }
+
+  /// What is to be asked before these subscriptions are granted; nil: nothing.
+  func subscription(_ asked: [Subscription], _ credentials: ServiceCredentials) -> ServiceCall? {
+    guard settings.subscriptionCheck.url != nil else { return nil }
+    return call(.subscriptionCheck, Subscription.list(asked), credentials)
+  }
+
+  /// What is to be asked before this event, or list of events, is taken; nil: nothing.
+  func submission(_ json: @autoclosure () -> [UInt8], _ credentials: ServiceCredentials) -> ServiceCall? {
+    guard settings.submissionCheck.url != nil else { return nil }
+    return call(.submissionCheck, json(), credentials)
+  }
+
+  private func call(_ purpose: CallPurpose, _ body: [UInt8], _ credentials: ServiceCredentials) -> ServiceCall
+  {
+    ServiceCall(
+      purpose, authorization: credentials.authorization, traceparent: credentials.traceparent,
+      tracestate: credentials.tracestate, body: body)
+  }
+
+  /// Asks. `body` is called once, with nil if it is allowed; what is returned gives the question up.
+  func ask(_ call: ServiceCall, nowNs: UInt64, _ body: @escaping (RefusedRequest?) -> Void) -> (() -> Void)? {
+    guard let calls else {
+      body(RefusedRequest(status: 503, detail: "\(Self.name(call.purpose)): no proxy worker is there"))
+      return nil
+    }
+    let correlation = calls.call(call, nowNs: nowNs) { body(Self.refusal(call.purpose, $0)) }
+    return correlation.map { correlation in { calls.cancel(correlation) } }
+  }
+
+  private static func refusal(_ purpose: CallPurpose, _ outcome: CallOutcome) -> RefusedRequest? {
+    let name = name(purpose)
+    switch outcome {
+    case .answered(200...299, _): return nil
+    case .answered(let status, _):
+      return RefusedRequest(status: 403, detail: "\(name): the service has denied it with status \(status)")
+    case .timedOut:
+      return RefusedRequest(status: 403, detail: "\(name): the service didn't answer in time")
+    case .unreachable(let reason):
+      return RefusedRequest(status: 503, detail: "\(name): the service can't be reached: \(reason)")
+    case .busy(let reason):
+      return RefusedRequest(status: 503, detail: "\(name): the service can't be asked now: \(reason)")
+    }
+  }
+
+  private static func name(_ purpose: CallPurpose) -> String {
+    purpose == .submissionCheck ? "SUBMISSION_CHECK" : "SUBSCRIPTION_CHECK"
+  }
+}
+
+/// What a request shows that a service may want to see.
+struct ServiceCredentials: Equatable {
+  /// Values of `Authorization` fields.
+  var authorization: [String] = []
+  var traceparent = ""
+  var tracestate: String?
+
+  init() {}
+
+  /// - Parameters:
+  ///   - tokens: given elsewhere than in the fields; sent as bearer tokens.
+  /// - Throws: 400 for a token that can't be part of a field.
+  init(
+    authorization: [String], tokens: [(place: String, token: String)] = [], traceparent: String = "",
+    tracestate: String? = nil
+  ) throws(RefusedRequest) {
+    self.authorization = authorization
+    self.traceparent = traceparent
+    self.tracestate = tracestate
+    for (place, token) in tokens {
+      guard token.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
+        throw RefusedRequest(status: 400, detail: "\(place) is no token: it has characters besides visible ASCII")
+      }
+      self.authorization.append("Bearer \(token)")
+    }
+  }
+}

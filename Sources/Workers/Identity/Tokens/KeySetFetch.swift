@@ -1,0 +1,17 @@
+// A JWK set from its URL, by the proxy workers.
+
+import Kit
+
+extension CallClient {
+  /// Fetches the set of JWT_JWKS. `body` is called once: with the set's contents, or why it can't be had.
+  public func fetchKeySet(_ body: @escaping (Result<[UInt8], UnusableKeys>) -> Void) {
+    call(ServiceCall(.keySet), nowNs: MonotonicTime.now()) { outcome in
+      switch outcome {
+      case .answered(200...299, let contents): body(.success(contents))
+      case .answered(let status, _): body(.failure(UnusableKeys("its URL answers with status \(status)")))
+      case .timedOut: body(.failure(UnusableKeys("its URL doesn't answer in time")))
+      case .unreachable(let reason), .busy(let reason): body(.failure(UnusableKeys(reason)))
+      }
+    }
+  }
+}

@@ -1,0 +1,193 @@
+// Lets proxy workers call services, and waits for what comes of it.
+//
+//   call ──► calls.<this worker> ──► proxies.j ──► service
+//   asker ◄── answers.proxies.j ◄────────┘
+//
+// Every call ends: by its answer, by its deadline, or because its proxy worker has died, in which case the asker is told that
+// the service can't be reached. Calls go to the proxy workers in turn, and to none that doesn't serve.
+
+import IPC
+
+/// Belongs to one event loop.
+public final class CallClient {
+  /// Called once.
+  public typealias Asker = (CallOutcome) -> Void
+
+  /// Calls that wait for their answer at once.
+  public static let maximumWaiting = 10_000
+  /// How much longer than the service itself its answer may take.
+  private static let graceNs: UInt64 = 1_000_000_000
+  /// Of calls that wait for room in the ring.
+  private static let maximumUnsentBytes = 16 << 20
+  /// Of an answer over all its parts.
+  static let maximumAnswerBytes = 1 << 20
+  /// Records read per turn.
+  private static let recordsPerTurn = 256
+
+  private struct Pending {
+    let asker: Asker
+    let target: UInt16
+    let deadlineNs: UInt64
+    var body: [UInt8] = []
+  }
+
+  private let outbox: RecordOutbox
+  private let rings: RingSet
+  private let peers: [StatusPage]
+  private var generations: [UInt64]
+  private let slot: UInt16
+  private let timeoutNs: UInt64
+  private var waiting: [UInt64: Pending] = [:]
+  private var nextCorrelation: UInt64
+  private var nextPeer = 0
+
+  /// nil if the manifest grants no call ring: nothing is configured that calls services.
+  ///
+  /// - Parameters:
+  ///   - timeoutMs: that a service has to answer.
+  ///   - later: calls a closure after about a millisecond, on the loop.
+  public init?(
+    _ context: WorkerContext, timeoutMs: Int, later: @escaping (@escaping () -> Void) -> Void
+  ) throws(IPCError) {
+    let manifest = context.manifest
+    let pages = manifest.peers.filter { $0.worker == "proxies" }.sorted { $0.slot < $1.slot }
+    guard
+      let grant = manifest.calls.first(where: { if case .write = $0.role { true } else { false } }),
+      let answers = manifest.answers.first, !pages.isEmpty
+    else { return nil }
+    guard case .read(let slot) = answers.role else {
+      throw .invalid("ring \(answers.name) is granted as \(answers.role), expected one to read")
+    }
+    let writer = try context.status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
+    }
+    var peers: [StatusPage] = []
+    for page in pages { peers.append(try StatusPage(attaching: page.status)) }
+    self.peers = peers
+    generations = peers.map(\.generation)
+    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
+    rings = try RingSet(grants: manifest.answers, status: context.status)
+    self.slot = UInt16(clamping: slot)
+    timeoutNs = UInt64(max(0, timeoutMs)) * 1_000_000
+    nextCorrelation = (context.status.generation << 40) | 1
+  }
+
+  /// Has the service for `call.purpose` called. The asker may be called at once.
+  ///
+  /// - Returns: the correlation, for `cancel`.
+  @discardableResult
+  public func call(_ call: ServiceCall, nowNs: UInt64, _ asker: @escaping Asker) -> UInt64? {
+    guard waiting.count < Self.maximumWaiting else {
+      asker(.busy("\(Self.maximumWaiting) calls of services are in progress"))
+      return nil
+    }
+    guard let target = servingPeer() else {
+      asker(.unreachable("no proxy worker serves now"))
+      return nil
+    }
+    let correlation = nextCorrelation
+    nextCorrelation &+= 1
+    let deadlineNs = nowNs + timeoutNs
+    guard
+      let records = CallRecord.records(
+        call, target: target, correlation: correlation, deadlineNs: deadlineNs,
+        maximumBytes: outbox.maximumPayload)
+    else {
+      asker(.busy("its credentials don't fit into a record of \(outbox.maximumPayload) bytes"))
+      return nil
+    }
+    guard outbox.send(records) else {
+      asker(.busy("the ring to the proxy workers is full"))
+      return nil
+    }
+    waiting[correlation] = Pending(asker: asker, target: target, deadlineNs: deadlineNs + Self.graceNs)
+    return correlation
+  }
+
+  /// Nobody waits for the answer any more; the asker isn't called.
+  public func cancel(_ correlation: UInt64) {
+    guard let pending = waiting.removeValue(forKey: correlation) else { return }
+    // Without room for it the service is called for nothing, which does no harm.
+    _ = outbox.send([CallRecord(target: pending.target, correlation: correlation, message: .cancel)])
+  }
+
+  /// The next proxy worker that serves.
+  private func servingPeer() -> UInt16? {
+    for offset in peers.indices {
+      let peer = (nextPeer + offset) % peers.count
+      guard peers[peer].state == .ready else { continue }
+      // Whoever is asked from here on is asked of the worker that lives now.
+      noteRestart(of: peer)
+      nextPeer = (peer + 1) % peers.count
+      return UInt16(peer)
+    }
+    return nil
+  }
+
+  /// Reads answers, up to the bound of a turn. Returns whether there may be more.
+  @discardableResult
+  public func serve() -> Bool {
+    outbox.flush()
+    var records = 0
+    let hasMore = rings.read { ring, record in
+      records += 1
+      take(record, of: ring)
+      return records < Self.recordsPerTurn
+    }
+    rings.commit()
+    return hasMore
+  }
+
+  private func take(_ record: RingRecord, of ring: Int) {
+    guard CallRecord.target(of: record.bytes) == slot else { return }
+    guard let said = CallRecord(type: record.type, record.bytes),
+      case .answer(let outcome, let offset, let hasMore) = said.message
+    else { return rings.suspend(ring, reason: "record \(record.sequence) is no answer to a call") }
+    receive(outcome, offset: offset, hasMore: hasMore, said.correlation, from: ring)
+  }
+
+  private func receive(
+    _ outcome: CallOutcome, offset: UInt64, hasMore: Bool, _ correlation: UInt64, from ring: Int
+  ) {
+    guard var pending = waiting[correlation], Int(pending.target) == ring else { return }
+    guard case .answered(let status, let part) = outcome else { return end(correlation, outcome) }
+    guard offset == UInt64(pending.body.count), part.count <= Self.maximumAnswerBytes - pending.body.count
+    else { return end(correlation, .unreachable("the proxy worker's answer has a hole or is too large")) }
+    waiting[correlation] = nil  // so that the body is appended in place
+    pending.body.append(contentsOf: part)
+    guard hasMore else { return pending.asker(.answered(status: status, body: pending.body)) }
+    waiting[correlation] = pending
+  }
+
+  private func end(_ correlation: UInt64, _ outcome: CallOutcome) {
+    waiting.removeValue(forKey: correlation)?.asker(outcome)
+  }
+
+  /// Once per second.
+  public func tick(nowNs: UInt64) {
+    rings.probeSuspended()
+    outbox.flush()
+    for (correlation, pending) in waiting where pending.deadlineNs <= nowNs { end(correlation, .timedOut) }
+    for peer in peers.indices { noteRestart(of: peer) }
+  }
+
+  /// What was asked of the predecessor of a new proxy worker gets no answer.
+  private func noteRestart(of peer: Int) {
+    guard peers[peer].generation != generations[peer] else { return }
+    generations[peer] = peers[peer].generation
+    for (correlation, pending) in waiting where Int(pending.target) == peer {
+      end(correlation, .unreachable("the proxy worker has ended"))
+    }
+  }
+
+  public var waitingCount: Int { waiting.count }
+
+  /// The worker ends: everyone who waits is told.
+  public func endAll() {
+    for correlation in Array(waiting.keys) { end(correlation, .unreachable("this worker is ending")) }
+  }
+
+  public func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
+  public func declareAsleep() -> Bool { rings.declareAsleep() }
+  public func declareAwake() { rings.declareAwake() }
+}

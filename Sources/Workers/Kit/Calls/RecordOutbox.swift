@@ -1,0 +1,63 @@
+// Records on their way into a ring that may be full: they wait here in order, bounded in bytes, and nothing overtakes them.
+
+import DequeModule
+import IPC
+
+public final class RecordOutbox {
+  private let writer: RingWriter
+  private let maximumBytes: Int
+  private var waiting = Deque<(type: UInt16, target: Int, bytes: [UInt8])>()
+  private var waitingBytes = 0
+  /// Calls a closure after a moment, about a millisecond: a ring says nothing when it gets room.
+  private let later: (@escaping () -> Void) -> Void
+  private var isRetryComing = false
+
+  /// - Parameters:
+  ///   - maximumBytes: of the records that wait.
+  ///   - later: calls a closure after a moment, on the same thread.
+  public init(
+    _ writer: RingWriter, maximumBytes: Int, later: @escaping (@escaping () -> Void) -> Void
+  ) {
+    self.writer = writer
+    self.maximumBytes = maximumBytes
+    self.later = later
+  }
+
+  /// The largest record.
+  public var maximumPayload: Int { writer.maximumPayload }
+
+  /// Sends all records, now or when there is room; false: there is no room for them to wait in, and none is sent.
+  public func send(_ records: [CallRecord]) -> Bool {
+    let encoded = records.map { (type: $0.type, target: Int($0.target), bytes: $0.encoded) }
+    let bytes = encoded.reduce(0) { $0 + $1.bytes.count }
+    flush()
+    // What would fit into the ring at once is never refused: it is either empty here, or nothing fits.
+    guard bytes <= maximumBytes - waitingBytes else { return false }
+    waiting.append(contentsOf: encoded)
+    waitingBytes += bytes
+    flush()
+    return true
+  }
+
+  /// Sends what there is room for by now.
+  public func flush() {
+    var targets: ReaderSet = []
+    var hasAppended = false
+    while let record = waiting.first {
+      let appended = writer.append(type: record.type, length: record.bytes.count) { $0.copyBytes(from: record.bytes) }
+      if case .full = appended { break }
+      waiting.removeFirst()
+      waitingBytes -= record.bytes.count
+      guard case .appended = appended else { continue }
+      targets.formUnion(.only(record.target))
+      hasAppended = true
+    }
+    if hasAppended { writer.publish(waking: targets) }
+    guard !waiting.isEmpty, !isRetryComing else { return }
+    isRetryComing = true
+    later { [weak self] in
+      self?.isRetryComing = false
+      self?.flush()
+    }
+  }
+}

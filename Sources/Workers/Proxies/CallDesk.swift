@@ -1,0 +1,252 @@
+// Takes calls from the other workers, has them made, and answers.
+//
+//   calls.* ring ─► assembly of parts ─► gate of the service ─► client ─► outcome ─► answers.<this worker> ring
+//
+// Calls are read and committed at once: a call of a proxy worker that dies is given up by its caller, who sees the death, and
+// isn't made again by the next one.
+
+import IPC
+import Kit
+import Logging
+import NIOCore
+import Settings
+
+/// Belongs to the worker's loop.
+final class CallDesk {
+  /// Clock and loop, so that a test can have others.
+  struct Environment {
+    var nowNs: () -> UInt64
+    /// Calls the closure on the loop, behind what it is doing now.
+    var enqueue: (@escaping () -> Void) -> Void
+    /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
+    var wakeAgain: () -> Void
+    /// Calls the closure on the loop after about a millisecond.
+    var later: (@escaping () -> Void) -> Void
+    /// A ring is corrupt: its id in the manifest.
+    var reportCorrupt: (UInt32) -> Void
+    /// Makes a call of a URL until a deadline; what comes back cancels it.
+    var begin: (ServiceCall, String, UInt64, @escaping (CallOutcome) -> Void) -> (() -> Void)?
+  }
+
+  private struct Caller: Hashable {
+    let ring: Int
+    let correlation: UInt64
+  }
+
+  private struct Call {
+    let caller: Caller
+    let call: ServiceCall
+    let deadlineNs: UInt64
+  }
+
+  private static let turnRecords = 256
+  private static let maximumUnsentBytes = 16 << 20
+  /// Of calls whose parts haven't all come, for each ring: a caller sends the parts of one call behind each other.
+  private let maximumBodyBytes: Int
+
+  private let timeoutNs: UInt64
+  private let slot: UInt16
+  private let rings: RingSet
+  private let outbox: RecordOutbox
+  private let environment: Environment
+  private let urls: [CallPurpose: String]
+  private let metrics: CallMetrics
+  private let log: Logger
+  private var gates: [CallPurpose: ServiceGate<Call>] = [:]
+  private var partial: [Int: Call] = [:]
+  /// Calls that have begun, and what cancels them.
+  private var begun: [Caller: (purpose: CallPurpose, cancel: () -> Void)] = [:]
+  private var isTurnScheduled = false
+
+  init(
+    slot: Int, rings: RingSet, writer: RingWriter, settings: Settings, metrics: CallMetrics, log: Logger,
+    environment: Environment
+  ) {
+    self.slot = UInt16(clamping: slot)
+    timeoutNs = UInt64(settings.checkTimeoutMs) * 1_000_000
+    self.rings = rings
+    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: environment.later)
+    self.environment = environment
+    self.metrics = metrics
+    self.log = log
+    // An event may be written longer than it came (base64 and escapes).
+    maximumBodyBytes = 8 * settings.maxEventBytes
+    urls = [
+      .subscriptionCheck: settings.subscriptionCheck.url, .submissionCheck: settings.submissionCheck.url,
+      .keySet: settings.jwtJWKSURL,
+    ].compactMapValues { $0 }
+    let limits = ServiceGate<Call>.Limits(
+      concurrent: settings.checkMaxConcurrent, waiting: settings.checkMaxWaiting,
+      failures: settings.circuitFailures, openNs: UInt64(settings.circuitOpenSeconds) * 1_000_000_000)
+    for purpose in urls.keys { gates[purpose] = ServiceGate(limits) }
+  }
+
+  // MARK: Turns
+
+  func scheduleTurn() {
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    environment.enqueue { [unowned self] in turn() }
+  }
+
+  func turn() {
+    isTurnScheduled = false
+    rings.declareAwake()
+    var records = 0
+    let hasMore = rings.read { ring, record in
+      records += 1
+      take(record, of: ring)
+      return records < Self.turnRecords
+    }
+    rings.commit()
+    outbox.flush()
+    report()
+    if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
+  }
+
+  private func report() {
+    for case .corrupt(let ring, let id, let reason) in rings.takeIncidents() {
+      environment.reportCorrupt(id)
+      log.error("a call ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+    }
+  }
+
+  /// One second has passed.
+  func tick() {
+    rings.probeSuspended()
+    let now = environment.nowNs()
+    for purpose in urls.keys {
+      for call in gates[purpose]?.remove(where: { $0.deadlineNs <= now }) ?? [] {
+        finish(call, .busy("it has waited for its turn until its time was over"))
+      }
+      observe(purpose)
+    }
+    scheduleTurn()
+  }
+
+  private func take(_ record: RingRecord, of ring: Int) {
+    guard CallRecord.target(of: record.bytes) == slot else { return }
+    guard let said = CallRecord(type: record.type, record.bytes), apply(said, of: ring) else {
+      return rings.suspend(ring, reason: "record \(record.sequence) is no call")
+    }
+  }
+
+  /// False: it isn't what a caller would say.
+  private func apply(_ said: CallRecord, of ring: Int) -> Bool {
+    let caller = Caller(ring: ring, correlation: said.correlation)
+    switch said.message {
+    case .call(let call, let deadlineNs, let hasMore):
+      guard call.body.count <= maximumBodyBytes else { return false }
+      complete(Call(caller: caller, call: call, deadlineNs: deadlineNs), hasMore)
+    case .part(let body, let offset, let hasMore):
+      // The first part may have gone with a predecessor of this worker.
+      guard let begun = partial.removeValue(forKey: ring), begun.caller == caller else { return true }
+      guard offset == UInt64(begun.call.body.count), body.count <= maximumBodyBytes - begun.call.body.count
+      else { return false }
+      var call = begun.call
+      call.body.append(contentsOf: body)
+      complete(Call(caller: caller, call: call, deadlineNs: begun.deadlineNs), hasMore)
+    case .cancel: cancel(caller)
+    case .answer: return false
+    }
+    return true
+  }
+
+  private func complete(_ call: Call, _ hasMore: Bool) {
+    if hasMore { partial[call.caller.ring] = call } else { admit(call) }
+  }
+
+  // MARK: Calls
+
+  private func admit(_ call: Call) {
+    let purpose = call.call.purpose
+    let now = environment.nowNs()
+    guard let admission = gates[purpose]?.admit(call, nowNs: now) else {
+      return finish(call, .unreachable("no address is configured"))
+    }
+    switch admission {
+    case .begin: begin(call)
+    case .waits: break
+    case .full: finish(call, .busy("too many calls wait for the service"))
+    case .open: finish(call, .unreachable(Self.isLeftAlone))
+    }
+  }
+
+  private func begin(_ call: Call) {
+    let purpose = call.call.purpose
+    guard let url = urls[purpose] else { return }
+    let latest = environment.nowNs() + timeoutNs
+    begun[call.caller] = (purpose, {})
+    let cancel = environment.begin(call.call, url, min(call.deadlineNs, latest)) {
+      [unowned self] outcome in
+      // Nobody wants to know any more how a cancelled call ended.
+      guard begun.removeValue(forKey: call.caller) != nil else { return }
+      settle(call, outcome)
+    }
+    if let cancel, begun[call.caller] != nil { begun[call.caller] = (purpose, cancel) }
+  }
+
+  private func settle(_ call: Call, _ outcome: CallOutcome) {
+    let purpose = call.call.purpose
+    let wasOpen = gates[purpose]?.isOpen ?? false
+    gates[purpose]?.ended(isFailure: outcome.isFailure, nowNs: environment.nowNs())
+    let isOpen = gates[purpose]?.isOpen ?? false
+    if isOpen != wasOpen {
+      log.log(
+        level: isOpen ? .error : .notice,
+        isOpen ? "a service fails again and again and is left alone" : "a service answers again",
+        metadata: ["purpose": "\(purpose.label)", "outcome": "\(outcome)"])
+    }
+    finish(call, outcome)
+    guard isOpen else { return beginWaiting(purpose) }
+    for call in gates[purpose]?.remove(where: { _ in true }) ?? [] { finish(call, .unreachable(Self.isLeftAlone)) }
+  }
+
+  private static let isLeftAlone = "it has failed again and again and is left alone for a moment"
+
+  private func beginWaiting(_ purpose: CallPurpose) {
+    let now = environment.nowNs()
+    while let call = gates[purpose]?.next() {
+      guard call.deadlineNs > now else {
+        gates[purpose]?.abandoned(nowNs: now)
+        finish(call, .busy("it has waited for its turn until its time was over"))
+        continue
+      }
+      begin(call)
+    }
+  }
+
+  private func cancel(_ caller: Caller) {
+    if let stop = begun.removeValue(forKey: caller) {
+      gates[stop.purpose]?.abandoned(nowNs: environment.nowNs())
+      stop.cancel()
+      return beginWaiting(stop.purpose)
+    }
+    if partial[caller.ring]?.caller == caller { partial[caller.ring] = nil }
+    for purpose in urls.keys { _ = gates[purpose]?.remove(where: { $0.caller == caller }) }
+  }
+
+  private func finish(_ call: Call, _ outcome: CallOutcome) {
+    metrics.ended(call.call.purpose, outcome)
+    observe(call.call.purpose)
+    _ = outbox.send(
+      CallRecord.records(
+        outcome, target: UInt16(clamping: call.caller.ring), correlation: call.caller.correlation,
+        maximumBytes: outbox.maximumPayload))
+  }
+
+  private func observe(_ purpose: CallPurpose) {
+    guard let gate = gates[purpose] else { return }
+    metrics.observe(purpose, inProgress: gate.inProgress, waiting: gate.waiting, isOpen: gate.isOpen)
+  }
+}
+
+extension CallOutcome {
+  /// The service isn't there, or doesn't answer.
+  var isFailure: Bool {
+    switch self {
+    case .answered, .busy: false
+    case .timedOut, .unreachable: true
+    }
+  }
+}

@@ -1,0 +1,106 @@
+// The life of a proxy worker: one event loop with the rings to the other workers and the connections to services on it.
+//
+//   start ──▶ ready ──SIGTERM──▶ stopping: calls in progress are given up ──▶ run returns
+//              ├── eventfd: a ring has something for this worker
+//              └── once a second: beat, calls that have waited too long (nothing else wakes an idle worker)
+
+import Glibc
+import HTTP
+import IPC
+import Kit
+import Logging
+import NIOCore
+import NIOPosix
+
+/// `@unchecked Sendable`: made on the main thread, then used on its loop only.
+final class ProxiesWorker: @unchecked Sendable {
+  private static let beatInterval = TimeAmount.seconds(1)
+
+  private let context: WorkerContext
+  private let loop: EventLoop
+  private let client: ServiceClient
+  private let desk: CallDesk
+  private let ended: EventLoopPromise<Void>
+  private var signals: LoopSignals?
+  private var wake: LoopWake?
+  private var heartbeat: RepeatedTask?
+  private var isStopping = false
+
+  /// Serves until SIGTERM or SIGINT.
+  static func run(_ context: WorkerContext) throws {
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let worker = try ProxiesWorker(context, loop: group.next())
+    let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
+    try group.syncShutdownGracefully()
+    try result.get()
+  }
+
+  private init(_ context: WorkerContext, loop: EventLoop) throws {
+    self.context = context
+    self.loop = loop
+    let client = ServiceClient(loop: loop, maximumConnections: context.settings.checkMaxConcurrent)
+    self.client = client
+    desk = try Self.desk(context, loop: loop) { client.begin($0, url: $1, deadline: $2, $3) }
+    // The last: a promise that is never kept is a defect for NIO.
+    ended = loop.makePromise()
+  }
+
+  private static func desk(
+    _ context: WorkerContext, loop: EventLoop,
+    begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
+  ) throws -> CallDesk {
+    let status = context.status
+    let wake = context.manifest.wake
+    guard
+      let grant = context.manifest.answers.first(where: { if case .write = $0.role { true } else { false } })
+    else { throw IPCError.invalid("the manifest of \(context.name) grants no answer ring to write") }
+    let writer = try status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
+    }
+    return CallDesk(
+      slot: context.manifest.slot, rings: try RingSet(grants: context.manifest.calls, status: status),
+      writer: writer, settings: context.settings, metrics: CallMetrics(status, worker: context.name),
+      log: context.log,
+      environment: CallDesk.Environment(
+        nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
+        wakeAgain: { EventFD.signal(wake) }, later: { loop.soon($0) }, reportCorrupt: { status.reportCorrupt(ring: $0) },
+        begin: { call, url, deadlineNs, body in
+          begin(call, url, .now() + .nanoseconds(Int64(deadlineNs &- MonotonicTime.now())), body)
+        }))
+  }
+
+  // MARK: On the loop
+
+  /// The future is fulfilled when the worker has stopped.
+  private func start() -> EventLoopFuture<Void> {
+    do {
+      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
+      }
+      wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
+    } catch {
+      ended.fail(error)
+      return ended.futureResult
+    }
+    heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
+      self.context.status.beat()
+      self.desk.tick()
+    }
+    desk.scheduleTurn()
+    context.status.beat()
+    context.status.state = .ready
+    context.log.info("calling services for the other workers")
+    return ended.futureResult
+  }
+
+  private func stop(_ signal: CInt) {
+    guard !isStopping else { return }
+    isStopping = true
+    context.log.info("stopping", metadata: ["signal": "\(signal)"])
+    context.status.state = .stopping
+    heartbeat?.cancel()
+    signals?.stop()
+    wake?.stop()
+    // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
+    client.close().assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
+  }
+}

@@ -1,0 +1,180 @@
+// An HTTP service of the tests: answers as it is told, or misbehaves. One thread per connection, all ended by `stop`.
+
+import CLinux
+import Foundation
+import Glibc
+import Synchronization
+
+final class TestService: Sendable {
+  struct Request: Sendable {
+    let method: String
+    let path: String
+    /// Names in lower case.
+    let fields: [(name: String, value: String)]
+    let body: String
+
+    func all(_ name: String) -> [String] { fields.filter { $0.name == name }.map(\.value) }
+  }
+
+  enum Behaviour: Sendable {
+    case answer(Int, body: String = "", fields: [(String, String)] = [])
+    /// Answers nothing, and holds the connection.
+    case silence
+    /// Closes the connection.
+    case hangUp
+    /// What isn't HTTP.
+    case garbage
+    /// The head of an answer, and then nothing.
+    case half
+  }
+
+  private struct State {
+    var behaviour: Behaviour
+    var requests: [Request] = []
+    var open: Set<CInt> = []
+    var isStopped = false
+  }
+
+  let port: Int
+  private let listener: CInt
+  private let state: Mutex<State>
+
+  init(_ behaviour: Behaviour = .answer(200), port wanted: Int? = nil) throws {
+    state = Mutex(State(behaviour: behaviour))
+    port = try wanted ?? FreePorts.next()
+    listener = rig_stream_socket(AF_INET)
+    var one: CInt = 1
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<CInt>.size))
+    var address = Wire.loopback(port)
+    let bound = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(listener, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    guard bound == 0, listen(listener, 128) == 0 else {
+      throw TestFailure("service on \(port): \(String(cString: strerror(errno)))")
+    }
+    Thread.detachNewThread { [self] in acceptAll() }
+  }
+
+  func url(_ path: String = "/check") -> String { "http://127.0.0.1:\(port)\(path)" }
+
+  /// What it does from the next request on.
+  func behave(_ behaviour: Behaviour) { state.withLock { $0.behaviour = behaviour } }
+
+  var requests: [Request] { state.withLock { $0.requests } }
+
+  /// Nobody listens any more, and every connection is ended.
+  func stop() {
+    let open = state.withLock { state -> Set<CInt>? in
+      guard !state.isStopped else { return nil }
+      state.isStopped = true
+      return state.open
+    }
+    guard let open else { return }
+    for descriptor in open { shutdown(descriptor, CInt(SHUT_RDWR)) }
+    shutdown(listener, CInt(SHUT_RDWR))
+  }
+
+  private func acceptAll() {
+    while wait(listener, Int16(POLLIN)) {
+      let descriptor = rig_accept(listener)
+      guard descriptor >= 0 else {
+        if state.withLock({ $0.isStopped }) { break }
+        continue
+      }
+      let isWelcome = state.withLock { state in
+        guard !state.isStopped else { return false }
+        state.open.insert(descriptor)
+        return true
+      }
+      guard isWelcome else {
+        close(descriptor)
+        break
+      }
+      Thread.detachNewThread { [self] in
+        serve(descriptor)
+        state.withLock { _ = $0.open.remove(descriptor) }
+        close(descriptor)
+      }
+    }
+    close(listener)
+  }
+
+  /// False when nothing will come any more.
+  private func wait(_ descriptor: CInt, _ events: Int16) -> Bool {
+    var entry = pollfd(fd: descriptor, events: events, revents: 0)
+    while poll(&entry, 1, -1) < 0 { guard errno == EINTR else { return false } }
+    return entry.revents & events != 0
+  }
+
+  private func serve(_ descriptor: CInt) {
+    var received: [UInt8] = []
+    while true {
+      while let request = Self.take(&received) {
+        let behaviour = state.withLock { state in
+          state.requests.append(request)
+          return state.behaviour
+        }
+        guard answer(behaviour, descriptor) else { return }
+      }
+      guard wait(descriptor, Int16(POLLIN)) else { return }
+      var buffer = [UInt8](repeating: 0, count: 65_536)
+      let count = read(descriptor, &buffer, buffer.count)
+      guard count > 0 || (count < 0 && errno == EAGAIN) else { return }
+      if count > 0 { received += buffer[..<count] }
+    }
+  }
+
+  /// False: the connection is over.
+  private func answer(_ behaviour: Behaviour, _ descriptor: CInt) -> Bool {
+    switch behaviour {
+    case .answer(let status, let body, let fields):
+      let more = fields.map { "\($0.0): \($0.1)\r\n" }.joined()
+      send("HTTP/1.1 \(status) X\r\ncontent-length: \(body.utf8.count)\r\n\(more)\r\n\(body)", descriptor)
+      return true
+    case .silence: return true
+    case .hangUp: return false
+    case .garbage:
+      send("\u{1}\u{2} this is no HTTP\r\n\r\n", descriptor)
+      return false
+    case .half:
+      send("HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\nhal", descriptor)
+      return true
+    }
+  }
+
+  private func send(_ text: String, _ descriptor: CInt) {
+    var bytes = Array(text.utf8)[...]
+    while !bytes.isEmpty {
+      let count = bytes.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) }
+      if count < 0, errno == EAGAIN {
+        guard wait(descriptor, Int16(POLLOUT)) else { return }
+        continue
+      }
+      guard count > 0 else { return }
+      bytes = bytes.dropFirst(count)
+    }
+  }
+
+  /// The next whole request; bodies are counted.
+  private static func take(_ received: inout [UInt8]) -> Request? {
+    let text = String(decoding: received, as: UTF8.self)
+    guard let end = text.range(of: "\r\n\r\n") else { return nil }
+    let lines = text[..<end.lowerBound].components(separatedBy: "\r\n")
+    let parts = lines[0].split(separator: " ")
+    guard parts.count == 3 else { return nil }
+    let fields = lines.dropFirst().map { line in
+      let colon = line.firstIndex(of: ":") ?? line.endIndex
+      return (
+        name: line[..<colon].lowercased(), value: line[colon...].dropFirst().trimmingCharacters(in: .whitespaces)
+      )
+    }
+    let headBytes = text[..<end.upperBound].utf8.count
+    let length = fields.first { $0.name == "content-length" }.flatMap { Int($0.value) } ?? 0
+    guard received.count >= headBytes + length else { return nil }
+    let body = String(decoding: received[headBytes..<headBytes + length], as: UTF8.self)
+    received.removeFirst(headBytes + length)
+    return Request(method: String(parts[0]), path: String(parts[1]), fields: Array(fields), body: body)
+  }
+}
