@@ -102,6 +102,7 @@ let package = Package(
         "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1,
         nioEmbedded,
       ]),
+    tests("ProxiesTests", ["Proxies", "Kit", "IPC", "Settings", "CLinux", logging]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests",

@@ -255,6 +255,71 @@ struct CheckTests {
     }
   }
 
+  @Test("A session that is ended while the service is asked opens nothing and changes nothing")
+  func blacklistedMeanwhile() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(TestToken.settings(["SUBSCRIPTION_CHECK": service.url()])) { gateway in
+      let bystander = try SSEClient.open(gateway, Subscriptions.to("greeting"))
+      let token = TestToken.of("alice", session: "s1")
+      let wanted = HTTP.encoded(Subscriptions.to("greeting"))
+      let before = service.requests.count
+      service.behave(.held)
+      let sse = try HTTPConnection(port: gateway.inboundPort)
+      try sse.wire.send(
+        HTTPConnection.request("GET", "/_rig/v1/connection/sse?jwt=\(token)&subscriptions=\(wanted)"))
+      let put = try HTTPConnection(port: gateway.inboundPort)
+      try put.wire.send(
+        HTTPConnection.request(
+          "PUT", "/_rig/v1/connection/sse/\(bystander.token)/subscriptions",
+          headers: [("content-type", "application/json"), TestToken.bearer(token)],
+          body: #"{"subscriptions":[]}"#))
+      try eventually("the service is asked twice") { service.requests.count == before + 2 }
+      #expect(try gateway.blacklist("s1").status == 201)
+      service.behave(.answer(200))
+      #expect(try put.answer(to: "PUT").status == 401)
+      // The stream may be opened, to say that it is over.
+      let rest = try sse.wire.receiveToEnd().text
+      #expect(rest.contains("rig.session_killed"))
+      try gateway.publish(CloudEvent.json("greeting"))
+      #expect(try bystander.event().name == "greeting", "its subscriptions are as they were")
+      #expect(try SSEClient(gateway, query: "jwt=\(token)").head.status == 401)
+    }
+  }
+
+  @Test("With keys of its own the gateway refuses a bad token itself, and a good one is shown to the service")
+  func tokens() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    let settings = ["SUBMISSION_CHECK": service.url(), "SUBSCRIPTION_CHECK": service.url()]
+    try Gateway.run(TestToken.settings(settings)) { gateway in
+      let refused = try submit(gateway, headers: [("authorization", "Bearer x.y.z")])
+      #expect(refused.status == 401)
+      #expect(try connect(gateway, query: "&jwt=x.y.z") == [401, 401, 401])
+      #expect(service.requests.isEmpty)
+      let token = TestToken.of("alice")
+      #expect(try submit(gateway, headers: [TestToken.bearer(token)]).status == 202)
+      #expect(try connect(gateway, query: "&jwt=\(token)") == [200, 101, 200])
+      #expect(service.requests.allSatisfy { $0.all("authorization") == ["Bearer \(token)"] })
+      // Whether a token is needed at all is the service's business.
+      #expect(try submit(gateway).status == 202)
+      #expect(service.requests.last?.all("authorization") == [])
+      service.behave(.answer(401))
+      #expect(try submit(gateway, headers: [TestToken.bearer(token)]).status == 403)
+    }
+  }
+
+  @Test("What can't be part of a header isn't shown to the service")
+  func injection() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(["SUBSCRIPTION_CHECK": service.url()]) { gateway in
+      let statuses = try connect(gateway, query: "&jwt=a%0d%0ax-evil:%201")
+      #expect(statuses == [400, 400, 400])
+      #expect(service.requests.isEmpty)
+    }
+  }
+
   @Test("A large event is shown whole")
   func large() throws {
     let service = try TestService()

@@ -24,6 +24,8 @@ final class TestService: Sendable {
     case hangUp
     /// What isn't HTTP.
     case garbage
+    /// Holds the request until it is told to behave otherwise.
+    case held
     /// The head of an answer, and then nothing.
     case half
   }
@@ -134,6 +136,7 @@ final class TestService: Sendable {
       send("HTTP/1.1 \(status) X\r\ncontent-length: \(body.utf8.count)\r\n\(more)\r\n\(body)", descriptor)
       return true
     case .silence: return true
+    case .held: return answer(behaviourAfterHold(), descriptor)
     case .hangUp: return false
     case .garbage:
       send("\u{1}\u{2} this is no HTTP\r\n\r\n", descriptor)
@@ -141,6 +144,14 @@ final class TestService: Sendable {
     case .half:
       send("HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\nhal", descriptor)
       return true
+    }
+  }
+
+  private func behaviourAfterHold() -> Behaviour {
+    while true {
+      let behaviour = state.withLock { $0.isStopped ? .hangUp : $0.behaviour }
+      guard case .held = behaviour else { return behaviour }
+      poll(nil, 0, 5)
     }
   }
 

@@ -39,6 +39,38 @@ import Testing
     #expect(without.rings.first?.name == "events.streams")
   }
 
+  @Test("what calls services is there if a service is configured, and begins before those for whom it calls")
+  func proxies() {
+    var settings = Self.settings(workers: 2)
+    settings.proxyWorkers = 2
+    settings.jwtJWKS = "/a/file"
+    #expect(!GatewayPlan(settings: settings).workers.contains { $0.kind == .proxies })
+    settings.submissionCheck = .service(url: "http://auth/")
+    let plan = GatewayPlan(settings: settings)
+    #expect(Self.nodes(plan).map(\.id) == ["proxies", "connections", "control"])
+    #expect(Self.nodes(plan).first?.node.children.map(\.id) == ["proxies.0", "proxies.1"])
+    let rings = plan.rings.filter { [.calls, .answers].contains($0.purpose) }
+    #expect(
+      rings.map { "\($0.name) > \($0.readers.map(\.name).joined(separator: " "))" } == [
+        "calls.connections.0 > proxies.0 proxies.1", "calls.connections.1 > proxies.0 proxies.1",
+        "calls.control > proxies.0 proxies.1",
+        "answers.proxies.0 > connections.0 connections.1 control",
+        "answers.proxies.1 > connections.0 connections.1 control",
+      ])
+    // The others are at the places where they are without.
+    let without = GatewayPlan(settings: Self.settings(workers: 2))
+    #expect(plan.rings.prefix(without.rings.count) == without.rings[...])
+    let proxy = WorkerIdentity(kind: .proxies, slot: 1)
+    #expect(GatewayPlan.use(of: rings[0], by: proxy) == .read(slot: 1))
+    #expect(GatewayPlan.use(of: rings[3], by: proxy) == nil)
+    #expect(GatewayPlan.use(of: rings[4], by: proxy) == .write)
+    #expect(without.rings.allSatisfy { GatewayPlan.use(of: $0, by: proxy) == nil })
+    let control = WorkerIdentity(kind: .control, slot: 0)
+    #expect(rings.map { GatewayPlan.use(of: $0, by: control) } == [
+      .inspect, .inspect, .write, .read(slot: 2), .read(slot: 2),
+    ])
+  }
+
   @Test("the root restarts nothing: a node that gave up ends the gateway")
   func root() {
     let plan = GatewayPlan(settings: Self.settings(workers: 1))
