@@ -148,4 +148,44 @@ struct FaultCorruptionTests {
       #expect(fleet.accounts.allSatisfy { $0.repeated == 0 && $0.missing <= 10 }, "\(fleet.flaws)")
     }
   }
+
+  @Test("A damaged state ring: those that run keep what they know, and new orders reach everybody")
+  func state() throws {
+    let settings = TestToken.settings(["STATE_RING_BYTES": String(Self.ringBytes), "WATCHDOG_S": "60"])
+    try Gateway.run(settings) { gateway in
+      let client = try SSEClient(gateway, query: "jwt=\(TestToken.of("bob", session: "second"))")
+      try client.greet()
+      #expect(try gateway.blacklist("first").status == 201)
+      let control = try #require(gateway.workers(.control).first)
+      try TamperedRing("state.control", heldBy: control)
+        .scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      try gateway.killAndAwaitReplacement(control)
+      #expect(try gateway.statuses(of: TestToken.of("alice", session: "first")) == [401])
+      try eventually("the blacklist is served again") { try gateway.blacklist("second").status == 201 }
+      _ = try client.events(until: "rig.session_killed")
+      #expect(try gateway.statuses(of: TestToken.of("bob", session: "second")) == [401])
+      #expect(try gateway.statuses(of: TestToken.of("carol", session: "third")) == [200])
+    }
+  }
+
+  @Test("A damaged presence ring: its worker is replaced, and presence is right again")
+  func presence() throws {
+    let settings = TestToken.settings(["PRESENCE_RING_BYTES": String(Self.ringBytes), "WATCHDOG_S": "60"])
+    try Gateway.run(settings) { gateway in
+      let worker = try #require(gateway.workers(.connections).first)
+      // A record that nobody has read yet, or the next one, is nonsense.
+      let control = try #require(gateway.workers(.control).first)
+      try control.freeze()
+      let clients = try (0..<8).map { _ in try SSEClient(gateway, query: "jwt=\(TestToken.of("alice"))") }
+      for client in clients { try client.greet() }
+      let slot = gateway.workers(.connections).firstIndex(of: worker) ?? 0
+      try TamperedRing("presence.connections.\(slot)", heldBy: worker)
+        .scribble(at: TamperedRing.dataOffset, count: Self.ringBytes)
+      control.thaw()
+      try gateway.awaitReplacement(of: worker, kind: .connections, count: 2)
+      let bob = try SSEClient(gateway, query: "jwt=\(TestToken.of("bob"))")
+      try bob.greet()
+      _ = try gateway.listed("/v3/sessions/bob", count: 1)
+    }
+  }
 }

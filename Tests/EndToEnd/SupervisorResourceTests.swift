@@ -11,7 +11,7 @@ struct SupervisorResourceTests {
 
   @Test("A worker holds the descriptors of its task and no others")
   func descriptors() throws {
-    try Gateway.run(["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"]) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers()) { gateway in
       try expectOwnDescriptorsOnly(gateway)
       // Those of replacements come from a supervisor that has more open than at the start.
       for kind in WorkerKind.allCases {
@@ -23,16 +23,21 @@ struct SupervisorResourceTests {
 
   private func expectOwnDescriptorsOnly(_ gateway: Gateway) throws {
     let pages: Set = [
-      "status-supervisor", "status-control", "status-streams", "status-connections.0", "status-connections.1",
+      "status-supervisor", "status-control", "status-streams", "status-proxies.0", "status-connections.0",
+      "status-connections.1",
     ]
     let requests: Set = ["requests.connections.0", "requests.connections.1"]
     let ofConnections: Set = ["events.connections.0", "events.connections.1"]
     let shared: Set = ["events.streams", "events.control", "state.control"]
     let presence: Set = ["presence.connections.0", "presence.connections.1"]
+    let calls: Set = ["calls.connections.0", "calls.connections.1", "calls.control"]
+    let answers: Set = ["answers.proxies.0"]
     let allowed: [WorkerKind: Set<String>] = [
-      .connections: pages.union(requests).union(ofConnections).union(shared),
+      .connections: pages.union(requests).union(ofConnections).union(shared).union(calls).union(answers),
       .streams: pages.union(["events.streams"]),
-      .control: pages.union(requests).union(ofConnections).union(shared).union(presence),
+      .proxies: pages.union(calls).union(answers),
+      .control: pages.union(requests).union(ofConnections).union(shared).union(presence).union(calls)
+        .union(answers),
     ]
     var reported: Set<String> = []
     defer { #expect(reported == presence, "each has its own") }

@@ -11,7 +11,7 @@ struct SupervisorRestartTests {
   @Test(
     "A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
   func replaced(kind: WorkerKind) throws {
-    try Gateway.run(["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"]) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers()) { gateway in
       let before = gateway.process.tree()
       let victim = try #require(gateway.workers(kind).last)
       try gateway.killAndAwaitReplacement(victim)
@@ -19,7 +19,7 @@ struct SupervisorRestartTests {
       #expect(after.count == before.count)
       #expect(before.filter { !after.contains($0) } == [victim])
 
-      let name = kind == .connections ? "connections.1" : String(kind.rawValue.dropFirst(4))
+      let name = kind.place(kind == .connections ? 1 : 0)
       #expect(try gateway.metric(Self.restarts, ["worker": name, "reason": "signal"]) == 1)
       #expect(try gateway.metric(Self.restarts) == 1)
       #expect(try gateway.metric("rig_worker_up", ["worker": name]) == 1)
@@ -31,13 +31,12 @@ struct SupervisorRestartTests {
 
   @Test("A worker that hangs is killed and replaced", arguments: WorkerKind.allCases)
   func hung(kind: WorkerKind) throws {
-    let settings = ["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "WATCHDOG_S": "2"]
-    try Gateway.run(settings) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "2"])) { gateway in
       let count = gateway.workers(kind).count
       let victim = try #require(gateway.workers(kind).first)
       try victim.freeze()
       try gateway.awaitReplacement(of: victim, kind: kind, count: count)
-      let name = kind == .connections ? "connections.0" : String(kind.rawValue.dropFirst(4))
+      let name = kind.place(0)
       #expect(try gateway.metric(Self.restarts, ["worker": name, "reason": "hung"]) == 1)
       #expect(try gateway.metric(Self.restarts) == 1)
     }

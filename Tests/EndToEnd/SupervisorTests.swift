@@ -121,7 +121,7 @@ struct SupervisorTests {
     let installation = try Installation()
     try installation.remove(kind.rawValue)
     let port = try FreePorts.next()
-    let environment = try Self.withKafka(["LOG_FMT": "json", "INBOUND_PORT": String(port)])
+    let environment = try Gateway.settingsForAllWorkers(["LOG_FMT": "json", "INBOUND_PORT": String(port)])
     // A port that is taken would be complained about first if the order were another.
     let run = try GatewayRun([], environment: environment, supervisor: installation.path("rig-supervisor"))
     #expect(run.ending == .exited(72))

@@ -9,6 +9,23 @@ enum WorkerKind: String, CaseIterable {
   case streams = "rig-streams"
   case proxies = "rig-proxies"
   case control = "rig-control"
+
+  /// The place that a worker of this kind has in the tree, and in metrics.
+  func place(_ slot: Int) -> String {
+    let name = String(rawValue.dropFirst("rig-".count))
+    return self == .connections || self == .proxies ? "\(name).\(slot)" : name
+  }
+}
+
+extension Gateway {
+  /// With these a gateway has workers of every kind. Nobody listens on the ports.
+  static func settingsForAllWorkers(_ more: [String: String] = [:]) throws -> [String: String] {
+    let settings = [
+      "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())",
+      "SUBMISSION_CHECK": "http://127.0.0.1:\(try FreePorts.next())/",
+    ]
+    return settings.merging(more) { $1 }
+  }
 }
 
 final class Gateway {

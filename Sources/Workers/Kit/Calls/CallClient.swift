@@ -31,7 +31,13 @@ public final class CallClient {
     var body: [UInt8] = []
   }
 
-  private let outbox: RecordOutbox
+  /// Into this worker's call ring.
+  public let outbox: RecordOutbox
+  /// Gets every frame of an exchange: from which proxy worker, its header, and its bytes, which are valid during the call.
+  /// False: it is none that a proxy worker would send.
+  public var onFrame: ((Int, ExchangeFrame.Header, UnsafeRawBufferPointer) -> Bool)?
+  /// A proxy worker has ended: what it had begun is gone.
+  public var onPeerGone: ((Int) -> Void)?
   private let rings: RingSet
   private let peers: [StatusPage]
   private var generations: [UInt64]
@@ -111,8 +117,8 @@ public final class CallClient {
     _ = outbox.send([CallRecord(target: pending.target, correlation: correlation, message: .cancel)])
   }
 
-  /// The next proxy worker that serves.
-  private func servingPeer() -> UInt16? {
+  /// The next proxy worker that serves; nil: none does now.
+  public func servingPeer() -> UInt16? {
     for offset in peers.indices {
       let peer = (nextPeer + offset) % peers.count
       guard peers[peer].state == .ready else { continue }
@@ -140,6 +146,11 @@ public final class CallClient {
 
   private func take(_ record: RingRecord, of ring: Int) {
     guard CallRecord.target(of: record.bytes) == slot else { return }
+    if record.type == ExchangeFrame.answerType {
+      guard let header = ExchangeFrame.Header(record.bytes), onFrame?(ring, header, record.bytes) ?? true
+      else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
+      return
+    }
     guard let said = CallRecord(type: record.type, record.bytes),
       case .answer(let outcome, let offset, let hasMore) = said.message
     else { return rings.suspend(ring, reason: "record \(record.sequence) is no answer to a call") }
@@ -178,6 +189,7 @@ public final class CallClient {
     for (correlation, pending) in waiting where Int(pending.target) == peer {
       end(correlation, .unreachable("the proxy worker has ended"))
     }
+    onPeerGone?(peer)
   }
 
   public var waitingCount: Int { waiting.count }

@@ -11,6 +11,8 @@ public final class RecordOutbox {
   /// Calls a closure after a moment, about a millisecond: a ring says nothing when it gets room.
   private let later: (@escaping () -> Void) -> Void
   private var isRetryComing = false
+  /// Called when nothing waits any more.
+  public var onDrained: (() -> Void)?
 
   /// - Parameters:
   ///   - maximumBytes: of the records that wait.
@@ -26,12 +28,13 @@ public final class RecordOutbox {
   /// The largest record.
   public var maximumPayload: Int { writer.maximumPayload }
 
+  /// Whether records wait for room: whoever can should send no more until `onDrained`.
+  public var isBlocked: Bool { !waiting.isEmpty }
+
   /// Sends all records, now or when there is room; false: there is no room for them to wait in, and none is sent.
   public func send(_ records: [CallRecord]) -> Bool {
     let encoded = records.map { (type: $0.type, target: Int($0.target), bytes: $0.encoded) }
     let bytes = encoded.reduce(0) { $0 + $1.bytes.count }
-    flush()
-    // What would fit into the ring at once is never refused: it is either empty here, or nothing fits.
     guard bytes <= maximumBytes - waitingBytes else { return false }
     waiting.append(contentsOf: encoded)
     waitingBytes += bytes
@@ -39,12 +42,37 @@ public final class RecordOutbox {
     return true
   }
 
+  /// Sends one record, now or when there is room; false: there is no room for it to wait in, or it is too large for the ring.
+  ///
+  /// - Parameter fill: writes all `length` bytes.
+  public func send(
+    type: UInt16, target: UInt16, length: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void
+  ) -> Bool {
+    guard length <= maximumPayload else { return false }
+    if waiting.isEmpty, case .appended = writer.append(type: type, length: length, fill) {
+      writer.publish(waking: .only(Int(target)))
+      return true
+    }
+    guard length <= maximumBytes - waitingBytes else { return false }
+    let bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
+      fill(UnsafeMutableRawBufferPointer(buffer))
+      count = length
+    }
+    waiting.append((type, Int(target), bytes))
+    waitingBytes += length
+    flush()
+    return true
+  }
+
   /// Sends what there is room for by now.
   public func flush() {
+    guard !waiting.isEmpty else { return }
     var targets: ReaderSet = []
     var hasAppended = false
     while let record = waiting.first {
-      let appended = writer.append(type: record.type, length: record.bytes.count) { $0.copyBytes(from: record.bytes) }
+      let appended = writer.append(type: record.type, length: record.bytes.count) {
+        $0.copyBytes(from: record.bytes)
+      }
       if case .full = appended { break }
       waiting.removeFirst()
       waitingBytes -= record.bytes.count
@@ -53,7 +81,11 @@ public final class RecordOutbox {
       hasAppended = true
     }
     if hasAppended { writer.publish(waking: targets) }
-    guard !waiting.isEmpty, !isRetryComing else { return }
+    guard !waiting.isEmpty else {
+      onDrained?()
+      return
+    }
+    guard !isRetryComing else { return }
     isRetryComing = true
     later { [weak self] in
       self?.isRetryComing = false

@@ -1,0 +1,256 @@
+// Proxied requests and their answers on their way between a connection worker and a proxy worker, in the same rings as calls.
+// One record of a call ring (type 7) or an answer ring (type 8) is one frame, little endian:
+//
+//    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   value, 4 bytes
+//    8  correlation, 8 bytes
+//   16  payload
+//
+//   kind        value      payload                                         direction
+//   open        –          origin, method, target, headers, body's form    request
+//   body        –          bytes                                           both
+//   end         –          trailers                                        both
+//   cancel      –          –                                               request
+//   credit      bytes      –                                               both
+//   informed    status     headers                                         answer
+//   answered    status     headers                                         answer
+//   failed      reason     text                                            answer
+//
+// Neither side sends more of a body than the other has given it credit for: what waits anywhere is bounded for each exchange,
+// and who is slow stalls nobody else's. Records are from another process: what isn't exactly as above is nil.
+
+/// Where a request is sent.
+public struct ServiceOrigin: Hashable, Sendable {
+  public var isTLS: Bool
+  /// A name, or an address; IPv6 without brackets.
+  public var host: String
+  public var port: UInt16
+
+  public init(isTLS: Bool, host: String, port: UInt16) {
+    self.isTLS = isTLS
+    self.host = host
+    self.port = port
+  }
+}
+
+/// What is known of a request's body before it comes.
+public enum BodyForm: Equatable, Sendable {
+  case none
+  case counted(UInt64)
+  case chunked
+}
+
+/// A request's head, as the service gets it.
+public struct ProxiedRequest: Equatable, Sendable {
+  public var origin: ServiceOrigin
+  public var method: String
+  /// Path and query, sent byte for byte.
+  public var target: String
+  /// Names and values, alternately; complete but for the framing of the body.
+  public var headers: [String]
+  public var body: BodyForm
+  /// Milliseconds that the service has to begin its answer.
+  public var timeoutMs: UInt32
+
+  public init(
+    origin: ServiceOrigin, method: String, target: String, headers: [String], body: BodyForm,
+    timeoutMs: UInt32
+  ) {
+    self.origin = origin
+    self.method = method
+    self.target = target
+    self.headers = headers
+    self.body = body
+    self.timeoutMs = timeoutMs
+  }
+}
+
+/// Why there is no answer, or no whole one.
+public enum ExchangeFailure: UInt32, Sendable, CaseIterable {
+  /// The service can't be reached, or closed too early, or answered what isn't HTTP.
+  case badGateway = 1
+  /// It didn't answer in time.
+  case timeout = 2
+  /// There are too many requests already.
+  case busy = 3
+  /// It can't be sent as it is.
+  case badRequest = 4
+}
+
+public struct ExchangeFrame: Equatable, Sendable {
+  public static let requestType: UInt16 = 7
+  public static let answerType: UInt16 = 8
+  public static let headerBytes = 16
+
+  public enum Message: Equatable, Sendable {
+    case open(ProxiedRequest)
+    case cancel
+    case credit(UInt32)
+    case end(trailers: [String])
+    case informed(status: UInt16, headers: [String])
+    case answered(status: UInt16, headers: [String])
+    case failed(ExchangeFailure, reason: String)
+  }
+
+  private static let version: UInt8 = 1
+
+  enum Kind: UInt8 {
+    case open = 1
+    case body, end, cancel, credit, informed, answered, failed
+  }
+
+  /// The first sixteen bytes of a frame.
+  public struct Header: Equatable, Sendable {
+    public var isBody: Bool { kind == .body }
+    public var target: UInt16
+    public var correlation: UInt64
+    var kind: Kind
+    var value: UInt32
+
+    /// nil if it isn't one.
+    public init?(_ bytes: UnsafeRawBufferPointer) {
+      guard bytes.count >= ExchangeFrame.headerBytes, bytes[0] == ExchangeFrame.version,
+        let kind = Kind(rawValue: bytes[1])
+      else { return nil }
+      self.kind = kind
+      target = UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+      value = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
+      correlation = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    }
+
+    init(kind: Kind, target: UInt16, value: UInt32, correlation: UInt64) {
+      self.kind = kind
+      self.target = target
+      self.value = value
+      self.correlation = correlation
+    }
+
+    /// Of a frame that carries some of a body.
+    public static func body(target: UInt16, correlation: UInt64) -> Header {
+      Header(kind: .body, target: target, value: 0, correlation: correlation)
+    }
+
+    /// Writes it to the beginning of `buffer`, which has room for it.
+    public func encode(into buffer: UnsafeMutableRawBufferPointer) {
+      buffer[0] = ExchangeFrame.version
+      buffer[1] = kind.rawValue
+      buffer.storeBytes(of: target.littleEndian, toByteOffset: 2, as: UInt16.self)
+      buffer.storeBytes(of: value.littleEndian, toByteOffset: 4, as: UInt32.self)
+      buffer.storeBytes(of: correlation.littleEndian, toByteOffset: 8, as: UInt64.self)
+    }
+  }
+
+  /// The frame's bytes.
+  public static func encode(_ message: Message, target: UInt16, correlation: UInt64) -> [UInt8] {
+    var fields = FieldWriter()
+    var value: UInt32 = 0
+    let kind: Kind
+    switch message {
+    case .open(let request):
+      kind = .open
+      append(request, to: &fields)
+    case .cancel: kind = .cancel
+    case .credit(let bytes): (kind, value) = (.credit, bytes)
+    case .end(let trailers):
+      kind = .end
+      fields.append(trailers)
+    case .informed(let status, let headers):
+      (kind, value) = (.informed, UInt32(status))
+      fields.append(headers)
+    case .answered(let status, let headers):
+      (kind, value) = (.answered, UInt32(status))
+      fields.append(headers)
+    case .failed(let failure, let reason):
+      (kind, value) = (.failed, failure.rawValue)
+      fields.append(reason)
+    }
+    let payload = fields.bytes
+    return [UInt8](unsafeUninitializedCapacity: headerBytes + payload.count) { buffer, count in
+      let bytes = UnsafeMutableRawBufferPointer(buffer)
+      Header(kind: kind, target: target, value: value, correlation: correlation).encode(into: bytes)
+      UnsafeMutableRawBufferPointer(rebasing: bytes[headerBytes...]).copyBytes(from: payload)
+      count = headerBytes + payload.count
+    }
+  }
+
+  private static func append(_ request: ProxiedRequest, to fields: inout FieldWriter) {
+    fields.append(UInt8(request.origin.isTLS ? 1 : 0))
+    fields.append(request.origin.host)
+    fields.append(request.origin.port)
+    fields.append(request.method)
+    fields.append(request.target)
+    fields.append(request.headers)
+    switch request.body {
+    case .none: fields.append(UInt8(0))
+    case .counted(let bytes):
+      fields.append(UInt8(1))
+      fields.append(bytes)
+    case .chunked: fields.append(UInt8(2))
+    }
+    fields.append(request.timeoutMs)
+  }
+
+  /// What a frame says that carries no body; nil if it isn't exactly as this format has it.
+  public static func message(_ header: Header, _ bytes: UnsafeRawBufferPointer) -> Message? {
+    guard bytes.count >= headerBytes else { return nil }
+    var fields = FieldReader(UnsafeRawBufferPointer(rebasing: bytes[headerBytes...]))
+    let message: Message?
+    switch header.kind {
+    case .body: message = nil
+    case .open: message = request(&fields).map { .open($0) }
+    case .cancel: message = .cancel
+    case .credit: message = .credit(header.value)
+    case .end: message = pairs(&fields).map { .end(trailers: $0) }
+    case .informed:
+      message = status(header, 100...199).flatMap { status in
+        pairs(&fields).map { .informed(status: status, headers: $0) }
+      }
+    case .answered:
+      message = status(header, 101...999).flatMap { status in
+        pairs(&fields).map { .answered(status: status, headers: $0) }
+      }
+    case .failed:
+      message = ExchangeFailure(rawValue: header.value).flatMap { failure in
+        fields.text().map { .failed(failure, reason: $0) }
+      }
+    }
+    return fields.isComplete ? message : nil
+  }
+
+  private static func status(_ header: Header, _ range: ClosedRange<UInt32>) -> UInt16? {
+    range.contains(header.value) ? UInt16(header.value) : nil
+  }
+
+  private static func pairs(_ fields: inout FieldReader) -> [String]? {
+    fields.list().flatMap { $0.count.isMultiple(of: 2) ? $0 : nil }
+  }
+
+  private static func request(_ fields: inout FieldReader) -> ProxiedRequest? {
+    guard let scheme = fields.number(UInt8.self), scheme <= 1, let host = fields.text(),
+      let port = fields.number(UInt16.self), let method = fields.text(), let target = fields.text(),
+      let headers = pairs(&fields), let form = fields.number(UInt8.self)
+    else { return nil }
+    let body: BodyForm
+    switch form {
+    case 0: body = .none
+    case 1:
+      guard let bytes = fields.number(UInt64.self) else { return nil }
+      body = .counted(bytes)
+    case 2: body = .chunked
+    default: return nil
+    }
+    guard let timeoutMs = fields.number(UInt32.self) else { return nil }
+    return ProxiedRequest(
+      origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
+      headers: headers, body: body, timeoutMs: timeoutMs)
+  }
+}
+
+/// How much of a body may be under way between two workers.
+public enum ExchangeWindow {
+  /// Bytes that one side may send before it is given credit.
+  public static let bytes: UInt32 = 256 << 10
+  /// Credit is given in lumps of at least this size.
+  public static let lumpBytes: UInt32 = 64 << 10
+  /// Bytes of one frame at most.
+  public static let frameBytes = 64 << 10
+}
