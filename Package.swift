@@ -21,6 +21,7 @@ let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let asyncHTTPClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
@@ -41,6 +42,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.29.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -70,18 +72,23 @@ let package = Package(
     library(
       "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
+    library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
-      ["Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1]),
+      [
+        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1,
+      ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
       ["Kit", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
     executable(
       "Control", path: "Sources/Workers/Control",
-      ["Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
-      ["Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, asyncHTTPClient]),
+      [
+        "Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioSSL, asyncHTTPClient,
+      ]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 
@@ -94,6 +101,7 @@ let package = Package(
     tests("KitTests", ["Kit", "IPC", "Settings", logging]),
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
+    tests("APIsTests", ["APIs", "Kit"]),
     tests(
       "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(

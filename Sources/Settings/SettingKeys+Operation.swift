@@ -2,11 +2,13 @@
 
 extension SettingKey {
   static let proxy: [SettingKey] = [
-    .notUsed("PROXY_CONFIG_FILE", form: "JSON, or a path", "API definitions"),
+    .text("PROXY_CONFIG_FILE", \.proxyConfig, form: "JSON, or a path", "API definitions to start with"),
     .integer(
       "PROXY_WORKERS", \.proxyWorkers, 1...Settings.mostProxyWorkers,
       "number of workers that call services"),
-    wholeNumber("PROXY_RECV_TIMEOUT", "5000", 1...3_600_000, "wait for a service, in milliseconds"),
+    .integer(
+      "PROXY_RECV_TIMEOUT", \.proxyRecvTimeoutMs, 1...3_600_000, unit: "milliseconds",
+      "time that a service has to begin its answer"),
     .notUsed("PROXY_KAFKA_RESPONSE_TOPICS", form: "names, separated by commas", "topics of responses"),
     wholeNumber(
       "PROXY_KAFKA_RESPONSE_TIMEOUT", "5000", 1...3_600_000, "wait for a response from Kafka, in milliseconds"
@@ -24,11 +26,11 @@ extension SettingKey {
     boolean("RATE_LIMIT_PER_IP", "true", "count proxied requests per client address"),
     wholeNumber("RATE_LIMIT_AVG_RATE_PER_SEC", "50", 1...1_000_000, "proxied requests per second"),
     wholeNumber("RATE_LIMIT_BURST_SIZE", "100", 1...1_000_000, "proxied requests at once"),
-    .notUsed(
-      "INBOUND_APIS", form: "loopback or off", initially: "loopback", "API definitions on the inbound port"
-    ) {
-      (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["loopback", "off"])
-    },
+    .scalar(
+      "INBOUND_APIS", \.inboundAPIs, form: "loopback or off", help: "API definitions on the inbound port",
+      parse: { (text) throws(ValueProblem) in
+        try ValueForm.choice(text, of: ["loopback", "off"]) == "loopback"
+      }, show: { $0 ? "loopback" : "off" }),
   ]
 
   static let operation: [SettingKey] = [
@@ -108,6 +110,9 @@ extension SettingKey {
     ring("CALL_RING_BYTES", \.callRingBytes, "ring between a worker and those that call services for it"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
+    .integer(
+      "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
+      "requests of a connection worker that are proxied at once; more: 503"),
     .integer(
       "CHECK_TIMEOUT_MS", \.checkTimeoutMs, 1...600_000, unit: "milliseconds",
       "time that a check service has to answer"),

@@ -67,6 +67,14 @@ public struct Settings: Codable, Sendable, Equatable {
   public var circuitOpenSeconds = 10
   /// Number of proxy workers.
   public var proxyWorkers = 1
+  /// API definitions that the gateway starts with: a JSON list, or the path of a file that holds one; empty: none.
+  public var proxyConfig = ""
+  /// Milliseconds that a service has to begin its answer.
+  public var proxyRecvTimeoutMs = 5_000
+  /// Requests of one connection worker that are proxied at once; more: 503.
+  public var maxProxiedRequests = 1_000
+  /// Whether loopback peers may read the API definitions on the inbound port.
+  public var inboundAPIs = true
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
 
@@ -159,11 +167,6 @@ public struct Settings: Codable, Sendable, Equatable {
   static let mostConnectionWorkers = 63
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
-
-  /// Whether something is configured that the proxy workers do.
-  public var needsProxies: Bool {
-    subscriptionCheck.url != nil || submissionCheck.url != nil || jwtJWKSURL != nil
-  }
 
   /// The URL of the JWK set; nil if it is a file, or there is none.
   public var jwtJWKSURL: String? { jwtJWKS.contains("://") ? jwtJWKS : nil }

@@ -121,6 +121,7 @@ final class TestGateway: @unchecked Sendable {
     let observatory = Observatory(
       pages: watched, rings: rings, supervisorPid: getpid(), release: "3.0.0-test",
       errors: ScrapeErrors(status: control, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+    let desk = try desk(settings, writer, loop: loop)
     return Routes(
       intake: EventIntake(settings: settings, writer: writer, status: control),
       health: HealthWatch(
@@ -129,10 +130,11 @@ final class TestGateway: @unchecked Sendable {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: try desk(settings, writer, loop: loop), hasher: try #require(SessionHasher()),
+        desk: desk, hasher: try #require(SessionHasher()),
         legacy: try LegacyAuthority(
           settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
-        node: "node", sessionRole: settings.sessionRole))
+        node: "node", sessionRole: settings.sessionRole),
+      apis: APIRoutes(desk: try APIDesk(desk: desk, settings: settings, node: "node")))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.

@@ -173,3 +173,34 @@ final class Client {
     }
   }
 }
+
+extension Client {
+  /// Sends until the sockets take no more, at most `limit` bytes; returns how many they took.
+  func sendUntilFull(_ limit: Int) -> Int {
+    let piece = [UInt8](repeating: UInt8(ascii: "a"), count: 100_000)
+    var sent = 0
+    while sent < limit {
+      var ready = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
+      // The peer's kernel takes what it can within this time; nobody reads there, so more time brings nothing.
+      guard poll(&ready, 1, 200) == 1 else { break }
+      let count = Glibc.send(
+        socket, piece, min(piece.count, limit - sent), Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+      guard count > 0 else { break }
+      sent += count
+    }
+    return sent
+  }
+
+  /// Sends so many bytes, waiting as long as it takes.
+  @discardableResult
+  func sendAll(_ count: Int) -> Bool {
+    let piece = [UInt8](repeating: UInt8(ascii: "a"), count: 100_000)
+    var left = count
+    while left > 0 {
+      let sent = Glibc.send(socket, piece, min(piece.count, left), Int32(MSG_NOSIGNAL))
+      guard sent > 0 else { return false }
+      left -= sent
+    }
+    return true
+  }
+}

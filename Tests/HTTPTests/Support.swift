@@ -11,6 +11,10 @@ final class ScriptedResponder: Responder {
   private(set) var requests: [HTTPRequest] = []
   private(set) var turns = 0
   var willFlush: () -> Void = {}
+  /// Which requests are streamed.
+  var exchanges: (HTTPRequest) -> (any StreamedExchange)? = { _ in nil }
+  /// The requests for which was asked whether they are streamed.
+  private(set) var offered: [HTTPRequest] = []
   private let script: (HTTPRequest) -> Reply
 
   init(_ script: @escaping (HTTPRequest) -> Reply = { .response(.text("answer to \($0.path)")) }) {
@@ -20,6 +24,11 @@ final class ScriptedResponder: Responder {
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
     requests.append(request)
     return script(request)
+  }
+
+  func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
+    offered.append(request)
+    return exchanges(request)
   }
 
   func turnWillFlush() {

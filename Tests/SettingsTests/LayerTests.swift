@@ -171,21 +171,19 @@ struct LayerTests {
   @Test("A key without effect yet is accepted with a warning, and its value is still checked")
   func notUsedYet() throws {
     #expect(
-      try load(["PROXY_RECV_TIMEOUT": "2"]).warnings
-        == ["environment PROXY_RECV_TIMEOUT: PROXY_RECV_TIMEOUT is accepted, but has no effect in this release"])
-    #expect(mistakes(["PROXY_RECV_TIMEOUT": "many"]).count == 1)
+      try load(["PROXY_KAFKA_RESPONSE_TIMEOUT": "2"]).warnings
+        == ["environment PROXY_KAFKA_RESPONSE_TIMEOUT: PROXY_KAFKA_RESPONSE_TIMEOUT is accepted, but has no effect in this release"])
+    #expect(mistakes(["PROXY_KAFKA_RESPONSE_TIMEOUT": "many"]).count == 1)
   }
 
-  @Test("A service is named by its URL, and takes proxy workers")
+  @Test("A service is named by its URL")
   func services() throws {
-    #expect(try !load([:]).settings.needsProxies)
     let check = try load(["SUBMISSION_CHECK": "https://auth.example.com:8443/a?b=c"]).settings
     #expect(check.submissionCheck == .service(url: "https://auth.example.com:8443/a?b=c"))
-    #expect(check.needsProxies)
-    #expect(try load(["SUBSCRIPTION_CHECK": "http://[::1]/"]).settings.needsProxies)
+    #expect(try load(["SUBSCRIPTION_CHECK": "http://[::1]/"]).settings.subscriptionCheck.url != nil)
     #expect(try load(["JWT_JWKS": "http://issuer/keys"]).settings.jwtJWKSURL == "http://issuer/keys")
     let file = try load(["JWT_JWKS": "/etc/keys.json", "SUBSCRIPTION_CHECK": "jwt_validation"]).settings
-    #expect(file.jwtJWKSURL == nil && !file.needsProxies)
+    #expect(file.jwtJWKSURL == nil && file.subscriptionCheck.url == nil)
   }
 
   @Test("A check or token that this release can't enforce is refused, not ignored")

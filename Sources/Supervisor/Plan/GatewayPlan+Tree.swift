@@ -1,7 +1,7 @@
 // The supervision tree of the gateway:
 //
 //   root (one_for_one, intensity 0)
-//   ├── proxies       one_for_one   proxies.0 … proxies.n-1           only with something to call
+//   ├── proxies       one_for_one   proxies.0 … proxies.n-1
 //   ├── connections   one_for_one   connections.0 … connections.n-1
 //   ├── streams       one_for_one   streams            only with Kafka
 //   └── control       one_for_one   control

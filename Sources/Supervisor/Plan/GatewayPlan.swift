@@ -12,7 +12,7 @@
 //   calls.control           control          every proxies.j
 //   answers.proxies.j       proxies.j        every connections.i, control
 //
-// The last three only with proxy workers. Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
+// Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
 import Settings
 
@@ -61,9 +61,7 @@ struct GatewayPlan: Equatable, Sendable {
     let connections = (0..<settings.connectionWorkers).map { WorkerIdentity(kind: .connections, slot: $0) }
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
-    let proxies =
-      settings.needsProxies
-      ? (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) } : []
+    let proxies = (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) }
     workers = proxies + connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
 
     var rings: [RingPlan] = []
@@ -84,11 +82,9 @@ struct GatewayPlan: Equatable, Sendable {
     for writer in connections {
       add(.presence, "presence", writer, settings.presenceRingBytes, readers: [control])
     }
-    if !proxies.isEmpty {
-      let callers = connections + [control]
-      for writer in callers { add(.calls, "calls", writer, settings.callRingBytes, readers: proxies) }
-      for writer in proxies { add(.answers, "answers", writer, settings.callRingBytes, readers: callers) }
-    }
+    let callers = connections + [control]
+    for writer in callers { add(.calls, "calls", writer, settings.callRingBytes, readers: proxies) }
+    for writer in proxies { add(.answers, "answers", writer, settings.callRingBytes, readers: callers) }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }

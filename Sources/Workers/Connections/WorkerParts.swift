@@ -1,5 +1,6 @@
 // Puts a connection worker together from its manifest: rings, hub, routes.
 
+import Glibc
 import HTTP
 import IPC
 import Kit
@@ -26,8 +27,19 @@ struct WorkerParts {
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, cors: cors, demo: context.settings.dev ? DemoPage() : nil)
+      events: events, gateway: Self.gateway(context, hub), definitions: DefinitionsRoute(hub: hub), cors: cors,
+      demo: context.settings.dev ? DemoPage() : nil)
     self.hub = hub
+  }
+
+  private static func gateway(_ context: WorkerContext, _ hub: Hub) -> APIGateway? {
+    guard let link = hub.calls else { return nil }
+    let exchanges = ProxyExchanges(
+      link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
+      status: context.status, worker: context.name)
+    return APIGateway(
+      hub: hub, exchanges: exchanges, metrics: ProxyMetrics(context.status),
+      environment: { name in getenv(name).map { String(cString: $0) } })
   }
 
   /// Status pages of the connection workers, by slot.

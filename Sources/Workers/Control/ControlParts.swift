@@ -47,7 +47,8 @@ struct ControlParts {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole))
+        desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole),
+      apis: APIRoutes(desk: try APIDesk(desk: desk, settings: settings, node: node)))
   }
 
   private static func desk(

@@ -5,6 +5,7 @@
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
+//   …         API definitions                see APIResource
 //   …         sessions, users, connections   see SessionResource
 
 import HTTP
@@ -38,8 +39,12 @@ final class Routes: Responder {
   private let health: HealthWatch
   private let scrape: SlicedScrape
   private let sessions: SessionRoutes
+  private let apis: APIRoutes
 
-  init(intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes) {
+  init(
+    intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes, apis: APIRoutes
+  ) {
+    self.apis = apis
     self.intake = intake
     self.health = health
     self.scrape = scrape
@@ -52,6 +57,12 @@ final class Routes: Responder {
         return .response(.methodNotAllowed(request.method, allowed: resource.methods))
       }
       return sessions.respond(to: request, resource, on: loop)
+    }
+    if let resource = APIResource(path: request.path) {
+      guard resource.methods.contains(request.method) else {
+        return .response(.methodNotAllowed(request.method, allowed: resource.methods))
+      }
+      return apis.respond(to: request, resource, on: loop)
     }
     guard let resource = Self.table[request.path] else {
       let path = request.path.prefix(Self.maxPathShown)

@@ -48,6 +48,20 @@ struct ConnectionClock {
 
   mutating func bodyMoved(at tick: Int) { since = tick }
 
+  /// A streamed exchange waits for its client's body.
+  mutating func bodyAwaited(at tick: Int) {
+    waiting = .body
+    since = tick
+    bodySince = tick
+  }
+
+  /// The client has taken some of what was written.
+  mutating func outputMoved(at tick: Int) {
+    if unwritableSince != nil { unwritableSince = tick }
+    if waiting == .finishing || waiting == .idle { since = tick }
+  }
+
+  /// Nothing more is expected from the client for now.
   mutating func requestEnded() {
     waiting = .reply
     headBytes = 0

@@ -7,7 +7,7 @@ import NIOHTTP1
 extension HTTPConnection {
   func write(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
     var answer = answer
-    if server.isDraining || response.closesConnection { answer.keepAlive = false }
+    if server.isDraining || response.headers.closesConnection { answer.keepAlive = false }
     server.counters?.answered(response.status.code)
     append { ResponseWriter.append(response, for: answer, date: server.date.now(), to: &$0) }
     if answer.keepAlive {
@@ -36,13 +36,22 @@ extension HTTPConnection {
   /// The end of a turn: writes what it brought.
   func flush() {
     isScheduled = false
-    guard let bytes = output, let context else { return }
+    guard let context else { return }
+    let bytes = output ?? ByteBuffer()
+    let hasOutput = output != nil
+    let isFlushOwed = hasUnflushed
     output = nil
+    hasUnflushed = false
     switch phase {
     case .open:
-      context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
-      if takeOver == nil { pump() }
+      if hasOutput {
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
+      } else if isFlushOwed {
+        context.flush()
+      }
+      if !isLeaving { pump() }
     case .finishing(let linger):
+      guard hasOutput else { return }
       let written = context.eventLoop.makePromise(of: Void.self)
       written.futureResult.assumeIsolated().whenComplete { _ in self.lastAnswerWritten(linger: linger) }
       context.writeAndFlush(wrapOutboundOut(bytes), promise: written)
@@ -54,7 +63,11 @@ extension HTTPConnection {
   /// Gives the channel away, without a trace of HTTP in it.
   func leaveToNewOwner() {
     guard let context, let input, let inputContext = input.context, let takeOver else { return }
-    if output != nil { server.flushTurn() }
+    if output != nil || hasUnflushed {
+      isLeaving = true
+      server.flushTurn()
+      isLeaving = false
+    }
     guard phase == .open else { return }
     guard !hasInputEnded else { return close() }
     let rest = takeOver.request.isUpgrade ? input.takeHeldBytes() : ByteBuffer()
@@ -64,6 +77,11 @@ extension HTTPConnection {
     pipeline.removeHandler(context: inputContext, promise: nil)
     pipeline.removeHandler(context: context, promise: nil)
     HTTPServer.setTakenOverOptions(on: channel)
+    if hasStreamed {
+      let mark = ChannelOptions.Types.WriteBufferWaterMark(
+        low: Self.ordinaryUntakenBytes.lowerBound, high: Self.ordinaryUntakenBytes.upperBound)
+      try? channel.syncOptions?.setOption(.writeBufferWaterMark, value: mark)
+    }
     takeOver.body(channel, takeOver.request)
     if rest.readableBytes > 0, channel.isActive {
       pipeline.fireChannelRead(NIOAny(rest))
@@ -72,7 +90,7 @@ extension HTTPConnection {
     if owesRead, channel.isActive { channel.read() }
   }
 
-  private func schedule() {
+  func schedule() {
     guard !isScheduled else { return }
     isScheduled = true
     server.schedule(self)
@@ -98,8 +116,9 @@ extension HTTPConnection {
   }
 }
 
-extension HTTPResponse {
-  fileprivate var closesConnection: Bool {
-    headers.first(name: "connection").map { $0.lowercased() == "close" } ?? false
+extension HTTPHeaders {
+  /// Whether the connection is to be closed after the answer that has these.
+  var closesConnection: Bool {
+    first(name: "connection").map { $0.lowercased() == "close" } ?? false
   }
 }

@@ -26,7 +26,7 @@ extension HTTPConnection {
   /// The client has closed its side. What it has asked is answered, unless the answer was to come later.
   func inputEnded() {
     hasInputEnded = true
-    if phase == .open, awaited != nil || assembly.isReceiving {
+    if phase == .open, awaited != nil || stream != nil || assembly.isReceiving {
       close()
     } else {
       pump()
@@ -36,6 +36,7 @@ extension HTTPConnection {
   /// Once a second.
   func sweep(at tick: Int) {
     guard awaited == nil else { return }
+    noteTakenOutput(at: tick)
     switch clock.verdict(at: tick, limits: server.limits) {
     case .fine: break
     case .close: close()
@@ -45,7 +46,7 @@ extension HTTPConnection {
 
   /// The server drains: a connection on which nothing is going on ends now.
   func endIfIdle() {
-    let isBusy = awaited != nil || !queue.isEmpty || takeOver != nil
+    let isBusy = awaited != nil || stream != nil || !queue.isEmpty || takeOver != nil
     let isResting = clock.waiting == .idle || clock.waiting == .firstByte
     if phase == .open, isResting, !isBusy { finish(linger: false) }
   }
@@ -58,14 +59,18 @@ extension HTTPConnection {
       invite()
     case .ready(let request):
       if request.isUpgrade { input?.decoderStopped() }
-      clock.requestEnded()
+      if stream == nil { clock.requestEnded() }
       if queue.isEmpty && mayHandle {
         handle(request)
       } else {
         queue.append(.request(request))
       }
+    case .piece(let piece): streamMoved(piece)
+    case .streamEnd(let trailers): streamBodyEnded(trailers)
     case .refuse(let refusal):
-      if queue.isEmpty && awaited == nil {
+      if let stream, !stream.body.hasEnd {
+        failStream(refusal)
+      } else if queue.isEmpty && awaited == nil && stream == nil {
         refuse(refusal)
       } else {
         queue.append(.refusal(refusal))
@@ -77,18 +82,28 @@ extension HTTPConnection {
   func pump() {
     guard !isPumping, let input, !input.isDecoding else { return }
     isPumping = true
-    while mayHandle, let next = queue.popFirst() {
-      switch next {
-      case .request(let request): handle(request)
-      case .refusal(let refusal): refuse(refusal)
+    repeat {
+      while mayHandle, let next = queue.popFirst() {
+        switch next {
+        case .request(let request): handle(request)
+        case .refusal(let refusal): refuse(refusal)
+        }
       }
-    }
+      if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
+      guard stream != nil else { break }
+      deliver()
+    } while stream == nil
     isPumping = false
     if takeOver != nil { return leaveToNewOwner() }
     invite()
     // Decoding ends in `decoded`, which comes back here.
     if mayDecode, input.isBehind { return input.resume() }
     if hasInputEnded, mayDecode { return finish(linger: false) }
+    readIfSuppressed()
+  }
+
+  /// Reads if NIO has asked for it while reading was held.
+  func readIfSuppressed() {
     if hasSuppressedRead, let context {
       hasSuppressedRead = false
       read(context: context)
@@ -97,9 +112,11 @@ extension HTTPConnection {
 
   private func handle(_ request: HTTPRequest) {
     owesInvitation = false
-    let answer = AnswerContext(
-      isHead: request.method == .HEAD, isHTTP10: request.version == .http1_0, keepAlive: request.keepAlive,
-      traceparent: request.traceparent)
+    if !request.isDecided {
+      if stream(request) { return }
+      if let refusal = assembly.bound(request) { return refuse(refusal) }
+    }
+    let answer = AnswerContext(request)
     carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
   }
 
@@ -136,7 +153,7 @@ extension HTTPConnection {
     pump()
   }
 
-  private func refuse(_ refusal: Refusal) {
+  func refuse(_ refusal: Refusal) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
     let answer = AnswerContext(
       isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())

@@ -9,7 +9,8 @@
 // requests already parsed in the same read wait in `queue`, and reading stops. Has no timer: the server's sweep asks
 // once a second. Never uses its context after it is `gone`.
 //
-// This file: state and channel events. HTTPConnection+Requests: what happens to requests. +Answers: what goes out.
+// This file: state and channel events. HTTPConnection+Requests: what happens to requests. +Streams: those that are handled as
+// they come. +Answers: what goes out.
 
 import NIOCore
 import NIOHTTP1
@@ -45,6 +46,13 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     let request: HTTPRequest
   }
 
+  /// Bodies up to this size are copied behind what stands before them: cheaper than a buffer of their own.
+  static let copiedBytes = 1024
+  /// NIO's own number of reads in a row.
+  static let maxMessagesPerRead: UInt = 4
+  /// NIO's own bounds of what is written and not taken.
+  static let ordinaryUntakenBytes = 32 * 1024...64 * 1024
+
   let server: HTTPServer
   /// Position in the server's table; the server's.
   var tableIndex = -1
@@ -55,17 +63,29 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var assembly: RequestAssembly
   var queue: CircularBuffer<Queued>
   var awaited: Awaited?
+  /// The request that is handled as it comes.
+  var stream: AnswerStream?
   var takeOver: TakeOver?
   /// Answers of this turn.
   var output: ByteBuffer?
   /// Whether the server will call `flush` at the end of the turn.
   var isScheduled = false
   var isPumping = false
+  /// The channel is being given away.
+  var isLeaving = false
   var isWritable = true
   /// A client waits for `100 Continue`, which must stay behind the answers before it.
   var owesInvitation = false
   var hasInputEnded = false
   var hasSuppressedRead = false
+  /// Something was written past `output` and not flushed.
+  var hasUnflushed = false
+  /// There has been a streamed exchange, and the channel has its bounds for what is written.
+  var hasStreamed = false
+  /// The channel has its options for reading a streamed body.
+  var hasBodyOptions = false
+  /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
+  var untakenBytes = 0
 
   init(server: HTTPServer) {
     self.server = server
@@ -79,12 +99,15 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   /// Whether another request may go to the responder.
   var mayHandle: Bool {
-    isListening && awaited == nil && isWritable
+    isListening && awaited == nil && stream == nil && isWritable
       && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
   }
 
   /// Whether more bytes may be parsed.
-  var mayDecode: Bool { queue.isEmpty && mayHandle }
+  var mayDecode: Bool {
+    if stream == nil { return queue.isEmpty && mayHandle }
+    return isListening && stream?.body.wantsBytes ?? false
+  }
 
   /// Ends the connection at once.
   func close() {
@@ -102,8 +125,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   func channelInactive(context: ChannelHandlerContext) {
     let onClientGone = awaited?.onClientGone
+    let exchange = stream?.isBegun ?? false ? stream?.exchange : nil
     leave()
     onClientGone?()
+    exchange?.clientGone()
     context.fireChannelInactive()
   }
 
@@ -111,20 +136,24 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     guard isListening else { return }
     switch unwrapInboundIn(data) {
     case .head(let head):
-      clock.headEnded(at: server.tick)
+      if stream == nil { clock.headEnded(at: server.tick) }
       perform(assembly.receive(head: head, from: context.remoteAddress, trace: &server.trace))
+      if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
       clock.bodyMoved(at: server.tick)
       perform(assembly.receive(body: piece))
-    case .end:
-      perform(assembly.receiveEnd())
+    case .end(let trailers):
+      perform(assembly.receiveEnd(trailers: trailers))
     }
   }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) {
     isWritable = context.channel.isWritable
     clock.writable(isWritable, at: server.tick)
-    if isWritable { pump() }
+    if isWritable {
+      streamWritable()
+      pump()
+    }
     context.fireChannelWritabilityChanged()
   }
 
@@ -138,12 +167,18 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   /// Reading stops while requests or bytes wait, and goes on when they have been answered.
   func read(context: ChannelHandlerContext) {
-    let isHeld = phase == .open && (!queue.isEmpty || !isWritable || input?.isBehind ?? false)
-    if isHeld {
+    if isReadingHeld {
       hasSuppressedRead = true
     } else {
       context.read()
     }
+  }
+
+  /// A streamed body is read while its exchange wants it, whether or not the answer before it is taken.
+  private var isReadingHeld: Bool {
+    guard phase == .open else { return false }
+    if let stream, !stream.body.hasEnd { return !stream.body.wantsBytes }
+    return !queue.isEmpty || !isWritable || input?.isBehind ?? false
   }
 
   /// Leaves the server's table; the last thing that happens to a connection.
@@ -151,6 +186,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     guard phase != .gone else { return }
     phase = .gone
     awaited = nil
+    detachStream()
     takeOver = nil
     output = nil
     queue.removeAll()

@@ -99,6 +99,15 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
     isSpent = false
   }
 
+  /// Whether what the parser took for an unknown version is a known one before a line feed without carriage return.
+  private static func endsLineBadly(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
+    guard let error = error as? HTTPParserError, error == .invalidVersion else { return false }
+    let bytes = buffer.readableBytesView
+    guard let end = bytes.firstIndex(of: UInt8(ascii: "\n")) else { return false }
+    let line = bytes[..<end]
+    return line.suffix(8).elementsEqual("HTTP/1.1".utf8) || line.suffix(8).elementsEqual("HTTP/1.0".utf8)
+  }
+
   private func decodeHeld(_ context: ChannelHandlerContext) {
     guard !isDecoding else { return }
     isDecoding = true
@@ -110,7 +119,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
         _ = try decoder?.decode(context: context, buffer: &buffer)
         if buffer.readableBytes > 0 { held = buffer }
       } catch {
-        connection.parserFailed(error)
+        connection.parserFailed(Self.endsLineBadly(buffer, error) ? HTTPParserError.lfExpected : error)
       }
     } while isBehind && connection.mayDecode
     isDecoding = false

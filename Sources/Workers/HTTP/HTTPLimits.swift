@@ -8,14 +8,14 @@ public struct HTTPLimits: Sendable {
   public var maxHeadBytes = 16 * 1024
   /// Header fields; more is answered 431.
   public var maxHeaderFields = 200
-  /// Request body; more is answered 413.
+  /// Request body that is assembled; more is answered 413. Streamed ones have no bound.
   public var maxBodyBytes = 1024 * 1024
   /// From the first byte of a request to the end of its head; longer is answered 408. A new connection that
   /// sends nothing for this long is closed.
   public var headSeconds = 30
-  /// Between two pieces of a body; longer is answered 408.
+  /// Between two pieces of a body, or from asking for one of a streamed body to its coming; longer is answered 408.
   public var bodyStallSeconds = 30
-  /// A whole body; longer is answered 408, however steadily it drips.
+  /// A whole body that is assembled; longer is answered 408, however steadily it drips.
   public var bodySeconds = 300
   /// Between two requests; then the connection is closed.
   public var idleSeconds = 75

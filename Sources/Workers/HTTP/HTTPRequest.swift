@@ -1,11 +1,20 @@
 // A complete request: head and whole body, as a responder gets it.
 //
-// Bodies are bounded (HTTPLimits.maxBodyBytes), so that a request is one value and a responder needs no state of its
+// Bodies are bounded (HTTPLimits.maxBodyBytes) unless they are streamed (StreamedExchange: only the head is here then), so that a request is one value and a responder needs no state of its
 // own while one arrives. The path is left as it came (percent-encoded): routes compare bytes, and decoding is
 // the caller's decision. The query is decoded only when asked for.
 
 import NIOCore
 import NIOHTTP1
+
+/// How a request's head announces its body.
+public enum AnnouncedBody: Sendable, Equatable {
+  /// There is none, or an empty one.
+  case none
+  /// As many bytes, by content-length.
+  case counted(Int)
+  case chunked
+}
 
 /// One HTTP/1.x request.
 public struct HTTPRequest: Sendable {
@@ -29,6 +38,12 @@ public struct HTTPRequest: Sendable {
   /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
   /// request isn't parsed unless the answer is an ordinary one.
   public internal(set) var isUpgrade = false
+  /// The body as its head announces it. `body` has it only when the request was assembled.
+  public internal(set) var announcedBody = AnnouncedBody.none
+  /// Trailer fields as they came, for a request that waits whole for its turn.
+  var trailers: HTTPHeaders?
+  /// Whether it is known not to be streamed, and within the bounds of what is assembled.
+  var isDecided = false
 
   public init(
     method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
@@ -45,6 +60,12 @@ public struct HTTPRequest: Sendable {
     self.remoteAddress = remoteAddress
     self.traceparent = traceparent
     self.tracestate = tracestate
+  }
+
+  var withoutBody: HTTPRequest {
+    var head = self
+    head.body = ByteBuffer()
+    return head
   }
 
   /// Decoded query parameters in their order. Decodes at every call: keep the result if you need it twice.

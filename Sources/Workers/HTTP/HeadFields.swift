@@ -10,7 +10,10 @@ struct HeadFields {
   private(set) var bytes: Int
   private(set) var hosts = 0
   private(set) var contentLength: Int?
+  /// Whether there is a transfer-encoding.
   private(set) var isChunked = false
+  /// Whether it is one field that says `chunked` and nothing else.
+  private(set) var isPlainlyChunked = false
   private(set) var expectsContinue = false
   /// An `expect` that isn't `100-continue`.
   private(set) var unknownExpectation: String?
@@ -51,7 +54,9 @@ struct HeadFields {
         traceparents += 1
         traceparent = value
       case 14 where Self.matches(name, "content-length"): contentLength = Int(value)
-      case 17 where Self.matches(name, "transfer-encoding"): isChunked = true
+      case 17 where Self.matches(name, "transfer-encoding"):
+        isPlainlyChunked = !isChunked && Self.matches(value, "chunked")
+        isChunked = true
       default: break
       }
     }

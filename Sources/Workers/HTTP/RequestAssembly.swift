@@ -1,7 +1,11 @@
 // Puts the parser's parts together to requests and decides what is refused. Pure: parts in, steps out.
 //
-//   between ──head──▶ receiving ──body…──▶ receiving ──end──▶ between      (one request each round)
-//      └──────────────────┴── anything that must not be ──▶ refused        (final: the connection ends)
+//   between ──head──▶ undecided ──collect──▶ collecting ──body…──end──▶ between       (one request each round)
+//      │                  │  └──────stream──▶ streaming ───body…──end──▶ between       parts pass through
+//      └──────────────────┴── anything that must not be ──▶ refused                    (final: the connection ends)
+//
+// Undecided lasts while the requests before are unanswered. The parser stops then at the end of what it has, so what is
+// collected meanwhile is at most one read.
 //
 // It checks what the parser doesn't: the version, the bounds on head and body, one Host field per HTTP/1.1 request, the
 // expectation, and what the parser and others might read differently. It never waits and never answers; the
@@ -25,25 +29,37 @@ struct RequestAssembly {
     /// The client waits for `100 Continue` before it sends the body.
     case invite
     case ready(HTTPRequest)
+    /// Some of a body that is streamed.
+    case piece(ByteBuffer)
+    /// The end of a body that is streamed; the trailers as they came.
+    case streamEnd(HTTPHeaders)
     case refuse(Refusal)
   }
 
   private enum State {
-    case between, receiving, refused
+    case between, undecided, collecting, streaming, refused
   }
 
   private let limits: HTTPLimits
   private var state = State.between
   private var request = HTTPRequest(method: .GET, path: "/")
+  /// Whether the client waits for `100 Continue` before it sends the body of the current request.
+  private(set) var expectsContinue = false
 
   init(limits: HTTPLimits) {
     self.limits = limits
   }
 
   /// Whether a head has been received whose body hasn't ended.
-  var isReceiving: Bool { state == .receiving }
+  var isReceiving: Bool { state == .undecided || state == .collecting || state == .streaming }
 
-  /// A request head. `trace` makes the trace context.
+  /// Whether a head has been received of which nobody has said yet what is to be done with its body.
+  var isUndecided: Bool { state == .undecided }
+
+  /// The current request without its body.
+  var head: HTTPRequest { request.body.readableBytes == 0 ? request : request.withoutBody }
+
+  /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(
     head: HTTPRequestHead, from address: SocketAddress?, trace: inout TraceSource
   ) -> Step {
@@ -58,16 +74,50 @@ struct RequestAssembly {
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
     request.isUpgrade = fields.isUpgrade
-    state = .receiving
-    let expectsBody = fields.isChunked || (fields.contentLength ?? 0) > 0
-    return fields.expectsContinue && expectsBody && head.version != .http1_0 ? .invite : .wait
+    if fields.isChunked {
+      request.announcedBody = .chunked
+    } else if let length = fields.contentLength, length > 0 {
+      request.announcedBody = .counted(length)
+    }
+    state = .undecided
+    expectsContinue =
+      fields.expectsContinue && request.announcedBody != .none && head.version != .http1_0
+    return .wait
+  }
+
+  /// The current request is assembled.
+  mutating func collect() -> Step {
+    guard state == .undecided else { return .wait }
+    state = .collecting
+    if let refusal = bound(request) { return refuse(refusal.status, refusal.detail) }
+    return expectsContinue ? .invite : .wait
+  }
+
+  /// The current request is streamed. Returns what of its body has come already.
+  mutating func stream() -> ByteBuffer {
+    guard state == .undecided else { return ByteBuffer() }
+    state = .streaming
+    let body = request.body
+    forget()
+    return body
+  }
+
+  /// Why a request may not be assembled, by what its head says and what has come; nil: it may.
+  func bound(_ request: HTTPRequest) -> Refusal? {
+    let come = request.body.readableBytes
+    if case .counted(let length) = request.announcedBody, length > limits.maxBodyBytes {
+      return Refusal(status: .payloadTooLarge, detail: tooLarge("\(length)"))
+    }
+    guard come > limits.maxBodyBytes else { return nil }
+    return Refusal(status: .payloadTooLarge, detail: tooLarge("more than \(come - 1)"))
   }
 
   /// A piece of the body.
   mutating func receive(body piece: ByteBuffer) -> Step {
-    guard state == .receiving else { return .wait }
+    if state == .streaming { return .piece(piece) }
+    guard isReceiving else { return .wait }
     let total = request.body.readableBytes + piece.readableBytes
-    guard total <= limits.maxBodyBytes else {
+    guard state == .undecided || total <= limits.maxBodyBytes else {
       return refuse(.payloadTooLarge, tooLarge("more than \(total - 1)"))
     }
     if request.body.readableBytes == 0 {
@@ -79,12 +129,15 @@ struct RequestAssembly {
   }
 
   /// The end of the request.
-  mutating func receiveEnd() -> Step {
-    guard state == .receiving else { return .wait }
+  mutating func receiveEnd(trailers: HTTPHeaders? = nil) -> Step {
+    guard isReceiving else { return .wait }
+    let isStreamed = state == .streaming
+    request.isDecided = state == .collecting
     state = .between
+    if isStreamed { return .streamEnd(trailers ?? [:]) }
+    request.trailers = trailers
     let whole = request
-    request.body = ByteBuffer()
-    request.headers = [:]
+    forget()
     return .ready(whole)
   }
 
@@ -94,6 +147,11 @@ struct RequestAssembly {
     state = .refused
     request.body = ByteBuffer()
     return .refuse(Refusal(status: status, detail: detail))
+  }
+
+  private mutating func forget() {
+    request.body = ByteBuffer()
+    request.headers = [:]
   }
 
   private func check(_ head: HTTPRequestHead, _ fields: HeadFields) -> Refusal? {
@@ -107,6 +165,11 @@ struct RequestAssembly {
         status: .httpVersionNotSupported,
         detail: "version \(head.version.major).\(head.version.minor) of the request line, expected 1.1 or 1.0"
       )
+    }
+    // Every other coding, and a list of them, is one that somebody behind us may read differently.
+    if fields.isChunked, !fields.isPlainlyChunked {
+      return Refusal(
+        status: .badRequest, detail: "transfer-encoding, expected chunked and nothing else (RFC 9112 §6.1)")
     }
     // Whoever stands between a client of HTTP/1.0 and us doesn't know where such a body ends.
     if head.version == .http1_0, fields.isChunked {
@@ -124,9 +187,6 @@ struct RequestAssembly {
       return Refusal(
         status: .badRequest,
         detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
-    }
-    if let length = fields.contentLength, length > limits.maxBodyBytes {
-      return Refusal(status: .payloadTooLarge, detail: tooLarge("\(length)"))
     }
     if let expectation = fields.unknownExpectation {
       return Refusal(

@@ -31,11 +31,18 @@ public protocol Responder: AnyObject {
   /// Called on `loop` for each complete request.
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply
 
+  /// Asked on `loop` once per request, when its head is complete and it is its turn, before any of its body is given away; the
+  /// request's `body` is empty. An exchange handles the request as it comes, and `respond` isn't called; nil (the default) has the
+  /// request assembled for `respond`. Only decides: nothing is written or read before the exchange's `begin`.
+  func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)?
+
   /// Called on the loop once per turn in which requests were answered, before any of these answers is written.
   /// What the answers promise is made true here for all of them together (rings are published).
   func turnWillFlush()
 }
 
 extension Responder {
+  public func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? { nil }
+
   public func turnWillFlush() {}
 }

@@ -20,6 +20,14 @@ struct AnswerContext: Equatable {
   var traceparent: String
 }
 
+extension AnswerContext {
+  init(_ request: HTTPRequest) {
+    self.init(
+      isHead: request.method == .HEAD, isHTTP10: request.version == .http1_0, keepAlive: request.keepAlive,
+      traceparent: request.traceparent)
+  }
+}
+
 enum ResponseWriter {
   static let continueLine: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -81,7 +89,7 @@ enum ResponseWriter {
     }
   }
 
-  private static func writeClean(_ text: String, to out: inout ByteBuffer) {
+  static func writeClean(_ text: String, to out: inout ByteBuffer) {
     let isClean = text.utf8.allSatisfy { !isForbidden($0) }
     if isClean {
       out.writeString(text)

@@ -20,8 +20,6 @@ final class CallDesk {
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
     var wakeAgain: () -> Void
-    /// Calls the closure on the loop after about a millisecond.
-    var later: (@escaping () -> Void) -> Void
     /// A ring is corrupt: its id in the manifest.
     var reportCorrupt: (UInt32) -> Void
     /// Makes a call of a URL until a deadline; what comes back cancels it.
@@ -40,7 +38,6 @@ final class CallDesk {
   }
 
   private static let turnRecords = 256
-  private static let maximumUnsentBytes = 16 << 20
   /// Of calls whose parts haven't all come, for each ring: a caller sends the parts of one call behind each other.
   private let maximumBodyBytes: Int
 
@@ -48,6 +45,7 @@ final class CallDesk {
   private let slot: UInt16
   private let rings: RingSet
   private let outbox: RecordOutbox
+  private let exchanges: ExchangeDesk
   private let environment: Environment
   private let urls: [CallPurpose: String]
   private let metrics: CallMetrics
@@ -59,13 +57,14 @@ final class CallDesk {
   private var isTurnScheduled = false
 
   init(
-    slot: Int, rings: RingSet, writer: RingWriter, settings: Settings, metrics: CallMetrics, log: Logger,
+    slot: Int, rings: RingSet, outbox: RecordOutbox, exchanges: ExchangeDesk, settings: Settings, metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
     self.slot = UInt16(clamping: slot)
     timeoutNs = UInt64(settings.checkTimeoutMs) * 1_000_000
     self.rings = rings
-    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: environment.later)
+    self.outbox = outbox
+    self.exchanges = exchanges
     self.environment = environment
     self.metrics = metrics
     self.log = log
@@ -126,6 +125,11 @@ final class CallDesk {
 
   private func take(_ record: RingRecord, of ring: Int) {
     guard CallRecord.target(of: record.bytes) == slot else { return }
+    if record.type == ExchangeFrame.requestType {
+      guard let header = ExchangeFrame.Header(record.bytes), exchanges.receive(from: ring, header, record.bytes)
+      else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
+      return
+    }
     guard let said = CallRecord(type: record.type, record.bytes), apply(said, of: ring) else {
       return rings.suspend(ring, reason: "record \(record.sequence) is no call")
     }

@@ -11,6 +11,7 @@ import Kit
 import Logging
 import NIOCore
 import NIOPosix
+import Settings
 
 /// `@unchecked Sendable`: made on the main thread, then used on its loop only.
 final class ProxiesWorker: @unchecked Sendable {
@@ -20,6 +21,9 @@ final class ProxiesWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let client: ServiceClient
   private let desk: CallDesk
+  private let upstream: UpstreamClient
+  private let exchanges: ExchangeDesk
+  private let callers: [CallerPage]
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
   private var wake: LoopWake?
@@ -40,30 +44,49 @@ final class ProxiesWorker: @unchecked Sendable {
     self.loop = loop
     let client = ServiceClient(loop: loop, maximumConnections: context.settings.checkMaxConcurrent)
     self.client = client
-    desk = try Self.desk(context, loop: loop) { client.begin($0, url: $1, deadline: $2, $3) }
+    let outbox = try Self.outbox(context, loop: loop)
+    upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    exchanges = ExchangeDesk(client: upstream, outbox: outbox)
+    callers = try CallerPage.all(context.manifest)
+    desk = try Self.desk(context, loop: loop, outbox: outbox, exchanges: exchanges) {
+      client.begin($0, url: $1, deadline: $2, $3)
+    }
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }
 
+  /// Of what waits for room in the answer ring.
+  private static let maximumUnsentBytes = 64 << 20
+
+  private static func outbox(_ context: WorkerContext, loop: EventLoop) throws -> RecordOutbox {
+    guard
+      let grant = context.manifest.answers.first(where: { if case .write = $0.role { true } else { false } })
+    else { throw IPCError.invalid("the manifest of \(context.name) grants no answer ring to write") }
+    let writer = try context.status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
+    }
+    return RecordOutbox(writer, maximumBytes: maximumUnsentBytes) { loop.soon($0) }
+  }
+
+  private static func limits(_ settings: Settings) -> UpstreamLimits {
+    var limits = UpstreamLimits()
+    limits.answerTimeoutNs = UInt64(settings.proxyRecvTimeoutMs) * 1_000_000
+    return limits
+  }
+
   private static func desk(
-    _ context: WorkerContext, loop: EventLoop,
+    _ context: WorkerContext, loop: EventLoop, outbox: RecordOutbox, exchanges: ExchangeDesk,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
   ) throws -> CallDesk {
     let status = context.status
     let wake = context.manifest.wake
-    guard
-      let grant = context.manifest.answers.first(where: { if case .write = $0.role { true } else { false } })
-    else { throw IPCError.invalid("the manifest of \(context.name) grants no answer ring to write") }
-    let writer = try status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
-    }
     return CallDesk(
       slot: context.manifest.slot, rings: try RingSet(grants: context.manifest.calls, status: status),
-      writer: writer, settings: context.settings, metrics: CallMetrics(status, worker: context.name),
+      outbox: outbox, exchanges: exchanges, settings: context.settings, metrics: CallMetrics(status, worker: context.name),
       log: context.log,
       environment: CallDesk.Environment(
         nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
-        wakeAgain: { EventFD.signal(wake) }, later: { loop.soon($0) }, reportCorrupt: { status.reportCorrupt(ring: $0) },
+        wakeAgain: { EventFD.signal(wake) }, reportCorrupt: { status.reportCorrupt(ring: $0) },
         begin: { call, url, deadlineNs, body in
           begin(call, url, .now() + .nanoseconds(Int64(deadlineNs &- MonotonicTime.now())), body)
         }))
@@ -83,6 +106,8 @@ final class ProxiesWorker: @unchecked Sendable {
     }
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
+      self.upstream.tick()
+      for (ring, caller) in self.callers.enumerated() where caller.hasRestarted() { self.exchanges.callerGone(ring) }
       self.desk.tick()
     }
     desk.scheduleTurn()
@@ -101,6 +126,33 @@ final class ProxiesWorker: @unchecked Sendable {
     signals?.stop()
     wake?.stop()
     // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
-    client.close().assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
+    upstream.close().and(client.close()).assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
+  }
+}
+
+/// The status page of a worker that calls: a new generation is a new worker that knows nothing of earlier calls.
+private final class CallerPage {
+  private let page: StatusPage
+  private var generation: UInt64
+
+  private init(_ page: StatusPage) {
+    self.page = page
+    generation = page.generation
+  }
+
+  /// In the order of the call rings: connection workers by slot, then the control worker.
+  static func all(_ manifest: WorkerManifest) throws(IPCError) -> [CallerPage] {
+    let connections = manifest.peers.filter { $0.worker == "connections" }.sorted { $0.slot < $1.slot }
+    let control = manifest.peers.filter { $0.worker == "control" }
+    var pages: [CallerPage] = []
+    for peer in connections + control { pages.append(CallerPage(try StatusPage(attaching: peer.status))) }
+    return pages
+  }
+
+  /// Whether another worker has taken its place since it was last asked.
+  func hasRestarted() -> Bool {
+    guard page.generation != generation else { return false }
+    generation = page.generation
+    return true
   }
 }

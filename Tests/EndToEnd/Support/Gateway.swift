@@ -18,13 +18,9 @@ enum WorkerKind: String, CaseIterable {
 }
 
 extension Gateway {
-  /// With these a gateway has workers of every kind. Nobody listens on the ports.
+  /// With these a gateway has workers of every kind. Nobody listens on the port.
   static func settingsForAllWorkers(_ more: [String: String] = [:]) throws -> [String: String] {
-    let settings = [
-      "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())",
-      "SUBMISSION_CHECK": "http://127.0.0.1:\(try FreePorts.next())/",
-    ]
-    return settings.merging(more) { $1 }
+    ["KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())"].merging(more) { $1 }
   }
 }
 

@@ -26,8 +26,10 @@ final class TestService: Sendable {
     case garbage
     /// Holds the request until it is told to behave otherwise.
     case held
-    /// The head of an answer, and then nothing.
+    /// The beginning of an answer, and then nothing.
     case half
+    /// The beginning of an answer, and then the end of the connection.
+    case cut
   }
 
   private struct State {
@@ -64,6 +66,7 @@ final class TestService: Sendable {
   /// What it does from the next request on.
   func behave(_ behaviour: Behaviour) { state.withLock { $0.behaviour = behaviour } }
 
+  var openConnections: Int { state.withLock { $0.open.count } }
   var requests: [Request] { state.withLock { $0.requests } }
 
   /// Nobody listens any more, and every connection is ended.
@@ -141,8 +144,9 @@ final class TestService: Sendable {
     case .garbage:
       send("\u{1}\u{2} this is no HTTP\r\n\r\n", descriptor)
       return false
-    case .half:
+    case .half, .cut:
       send("HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\nhal", descriptor)
+      if case .cut = behaviour { return false }
       return true
     }
   }
@@ -168,11 +172,12 @@ final class TestService: Sendable {
     }
   }
 
-  /// The next whole request; bodies are counted.
+  /// The next whole request.
   private static func take(_ received: inout [UInt8]) -> Request? {
-    let text = String(decoding: received, as: UTF8.self)
-    guard let end = text.range(of: "\r\n\r\n") else { return nil }
-    let lines = text[..<end.lowerBound].components(separatedBy: "\r\n")
+    let mark = Array("\r\n\r\n".utf8)
+    // Heads are short: what isn't there within this many bytes isn't one of the tests'.
+    guard let end = received.prefix(65_536).firstRange(of: mark) else { return nil }
+    let lines = String(decoding: received[..<end.lowerBound], as: UTF8.self).components(separatedBy: "\r\n")
     let parts = lines[0].split(separator: " ")
     guard parts.count == 3 else { return nil }
     let fields = lines.dropFirst().map { line in
@@ -181,11 +186,33 @@ final class TestService: Sendable {
         name: line[..<colon].lowercased(), value: line[colon...].dropFirst().trimmingCharacters(in: .whitespaces)
       )
     }
-    let headBytes = text[..<end.upperBound].utf8.count
+    let headBytes = end.upperBound
+    if fields.contains(where: { $0.name == "transfer-encoding" }) {
+      guard let (body, bytes) = chunked(received[headBytes...]) else { return nil }
+      received.removeFirst(headBytes + bytes)
+      return Request(
+        method: String(parts[0]), path: String(parts[1]), fields: Array(fields),
+        body: String(decoding: body, as: UTF8.self))
+    }
     let length = fields.first { $0.name == "content-length" }.flatMap { Int($0.value) } ?? 0
     guard received.count >= headBytes + length else { return nil }
     let body = String(decoding: received[headBytes..<headBytes + length], as: UTF8.self)
     received.removeFirst(headBytes + length)
     return Request(method: String(parts[0]), path: String(parts[1]), fields: Array(fields), body: body)
+  }
+
+  /// A whole chunked body without trailers, and how many bytes it takes.
+  private static func chunked(_ bytes: ArraySlice<UInt8>) -> (body: [UInt8], bytes: Int)? {
+    var body: [UInt8] = []
+    var rest = bytes
+    while let line = rest.firstRange(of: [13, 10]) {
+      guard let size = Int(String(decoding: rest[..<line.lowerBound], as: UTF8.self), radix: 16),
+        rest.endIndex - line.upperBound >= size + 2
+      else { return nil }
+      body += rest[line.upperBound..<line.upperBound + size]
+      rest = rest[(line.upperBound + size + 2)...]
+      if size == 0 { return (body, rest.startIndex - bytes.startIndex) }
+    }
+    return nil
   }
 }

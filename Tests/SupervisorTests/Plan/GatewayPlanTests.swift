@@ -19,13 +19,13 @@ import Testing
     }
   }
 
-  @Test("the tree has a pool of connection workers, streams and control, in this order")
+  @Test("the tree has pools of proxy and connection workers, streams and control, in this order")
   func order() {
     let nodes = Self.nodes(GatewayPlan(settings: Self.settings(workers: 3, kafka: true)))
-    #expect(nodes.map(\.id) == ["connections", "streams", "control"])
+    #expect(nodes.map(\.id) == ["proxies", "connections", "streams", "control"])
     #expect(
       nodes.map { $0.node.children.map(\.id) } == [
-        ["connections.0", "connections.1", "connections.2"], ["streams"], ["control"],
+        ["proxies.0"], ["connections.0", "connections.1", "connections.2"], ["streams"], ["control"],
       ])
   }
 
@@ -33,19 +33,16 @@ import Testing
   func withoutKafka() {
     let with = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
     let without = GatewayPlan(settings: Self.settings(workers: 2))
-    #expect(Self.nodes(without).map(\.id) == ["connections", "control"])
+    #expect(Self.nodes(without).map(\.id) == ["proxies", "connections", "control"])
     #expect(!without.workers.contains { $0.kind == .streams })
     #expect(without.rings == with.rings)
     #expect(without.rings.first?.name == "events.streams")
   }
 
-  @Test("what calls services is there if a service is configured, and begins before those for whom it calls")
+  @Test("what calls services begins before those for whom it calls")
   func proxies() {
     var settings = Self.settings(workers: 2)
     settings.proxyWorkers = 2
-    settings.jwtJWKS = "/a/file"
-    #expect(!GatewayPlan(settings: settings).workers.contains { $0.kind == .proxies })
-    settings.submissionCheck = .service(url: "http://auth/")
     let plan = GatewayPlan(settings: settings)
     #expect(Self.nodes(plan).map(\.id) == ["proxies", "connections", "control"])
     #expect(Self.nodes(plan).first?.node.children.map(\.id) == ["proxies.0", "proxies.1"])
@@ -57,14 +54,11 @@ import Testing
         "answers.proxies.0 > connections.0 connections.1 control",
         "answers.proxies.1 > connections.0 connections.1 control",
       ])
-    // The others are at the places where they are without.
-    let without = GatewayPlan(settings: Self.settings(workers: 2))
-    #expect(plan.rings.prefix(without.rings.count) == without.rings[...])
     let proxy = WorkerIdentity(kind: .proxies, slot: 1)
     #expect(GatewayPlan.use(of: rings[0], by: proxy) == .read(slot: 1))
     #expect(GatewayPlan.use(of: rings[3], by: proxy) == nil)
     #expect(GatewayPlan.use(of: rings[4], by: proxy) == .write)
-    #expect(without.rings.allSatisfy { GatewayPlan.use(of: $0, by: proxy) == nil })
+    #expect(plan.rings.filter { GatewayPlan.use(of: $0, by: proxy) != nil }.count == 4)
     let control = WorkerIdentity(kind: .control, slot: 0)
     #expect(rings.map { GatewayPlan.use(of: $0, by: control) } == [
       .inspect, .inspect, .write, .read(slot: 2), .read(slot: 2),
@@ -138,19 +132,33 @@ import Testing
     settings.requestRingBytes = 3
     settings.stateRingBytes = 4
     settings.presenceRingBytes = 5
+    settings.callRingBytes = 6
     let rings = GatewayPlan(settings: settings).rings
-    #expect(rings.map(\.id) == Array(0..<9))
+    #expect(rings.map(\.id) == Array(0..<13))
     #expect(
       rings.map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
         "requests.connections.0", "requests.connections.1", "state.control", "presence.connections.0",
-        "presence.connections.1",
+        "presence.connections.1", "calls.connections.0", "calls.connections.1", "calls.control",
+        "answers.proxies.0",
       ])
-    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6])
     let events = Array(repeating: RingPlan.Purpose.events, count: 4)
-    #expect(rings.map(\.purpose) == events + [.requests, .requests, .state, .presence, .presence])
+    #expect(rings.map(\.purpose) == events + [
+      .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers,
+    ])
     let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
     let control = WorkerIdentity(kind: .control, slot: 0)
-    for ring in rings { #expect(ring.readers == (ring.purpose == .presence ? [control] : connections)) }
+    let proxies = [WorkerIdentity(kind: .proxies, slot: 0)]
+    for ring in rings {
+      let readers: [WorkerIdentity] =
+        switch ring.purpose {
+        case .events, .requests, .state: connections
+        case .presence: [control]
+        case .calls: proxies
+        case .answers: connections + [control]
+        }
+      #expect(ring.readers == readers, "\(ring.name)")
+    }
   }
 }

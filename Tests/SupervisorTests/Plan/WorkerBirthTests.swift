@@ -43,7 +43,7 @@ import Testing
     birth.descriptors.targets.firstIndex(of: target).map { birth.descriptors.sources[$0] }
   }
 
-  @Test("every descriptor in the manifest is passed on, and nothing else is", arguments: 0..<5)
+  @Test("every descriptor in the manifest is passed on, and nothing else is", arguments: 0..<6)
   func complete(_ index: Int) throws {
     let worker = plan.workers[index]
     let birth = try birth(worker.kind, worker.slot)
@@ -111,7 +111,7 @@ import Testing
       manifest.listeners.mapValues { source($0, birth) } == ["management": table.listeners["management"]])
   }
 
-  @Test("everybody gets every status page, the supervisor's as well, and its own", arguments: 0..<5)
+  @Test("everybody gets every status page, the supervisor's as well, and its own", arguments: 0..<6)
   func pages(_ index: Int) throws {
     let worker = plan.workers[index]
     let birth = try birth(worker.kind, worker.slot)

@@ -25,6 +25,8 @@ extension ProcessSuite {
       let path = directory.path
       #expect(verify(path, kafka: false)?.description.contains("\(path)/rig-connections") == true)
       try directory.script("rig-connections", "")
+      #expect(verify(path, kafka: false)?.description.contains("\(path)/rig-proxies") == true)
+      try directory.script("rig-proxies", "")
       #expect(verify(path, kafka: false)?.description.contains("\(path)/rig-control") == true)
       try directory.script("rig-control", "")
       #expect(verify(path, kafka: false) == nil)

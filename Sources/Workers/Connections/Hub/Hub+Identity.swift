@@ -83,6 +83,7 @@ extension Hub {
   func catchUpState() {
     clock.refresh()
     state?.catchUp { [unowned self] in apply($0) }
+    apis.refresh()
   }
 
   func apply(_ record: StateRecord) {
@@ -104,6 +105,11 @@ extension Hub {
       close(connection, .closedByOperator)
     case .reportConnections:
       presence?.restart()
+    case .apiDefined(let id, let order, let json):
+      guard !apis.define(id: id, order: order, json: json) else { return }
+      log.error("an API definition of the control worker makes no sense", metadata: ["api": "\(id.prefix(64))"])
+    case .apiRemoved(let id): apis.remove(id: id)
+    case .apisForgotten: apis.removeAll()
     }
   }
 

@@ -46,6 +46,7 @@ final class Hub {
   var index = SubscriptionIndex()
   var followers = Followers()
   var sessions = SessionIndex()
+  var apis = APIDirectory()
   var clock = LoopClock()
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
   var isDraining = false
@@ -103,6 +104,7 @@ final class Hub {
     calls?.declareAwake()
     clock.refresh()
     let hasState = state?.read { [unowned self] in apply($0) } ?? false
+    apis.refresh()
     state?.commit()
     let isDry = !collect()
     deliver()

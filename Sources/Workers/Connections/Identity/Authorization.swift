@@ -52,6 +52,13 @@ struct Authorizer {
     _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     guard !isLeftToService else { return Authorization() }
+    return try verify(named, unixMs: unixMs, malformedStatus: malformedStatus)
+  }
+
+  /// Verifies tokens, whoever else may be asked.
+  func verify(
+    _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
+  ) throws(RefusedRequest) -> Authorization {
     // Before anything is verified: what a connection can't keep is of no use, and each costs a signature.
     guard named.count <= ConnectionIdentity.maximumCredentials else {
       throw RefusedRequest(

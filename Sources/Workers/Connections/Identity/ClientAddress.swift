@@ -25,9 +25,7 @@ struct TrustedProxies: Sendable {
 
   /// The client's address; `peer` unless that is a trusted proxy.
   func client(peer: String, forwarded: [String], xForwardedFor: [String]) -> String {
-    // A socket for both families shows IPv4 as ::ffff:192.0.2.1.
-    let mapped = "::ffff:"
-    let peer = peer.hasPrefix(mapped) && peer.contains(".") ? String(peer.dropFirst(mapped.count)) : peer
+    let peer = Self.plain(peer)
     guard !networks.isEmpty, isTrusted(peer) else { return peer }
     let chain = forwarded.isEmpty ? Self.addresses(xForwardedFor) : Self.forAddresses(forwarded)
     var client = peer
@@ -38,6 +36,15 @@ struct TrustedProxies: Sendable {
       client = address
     }
     return client
+  }
+
+  /// Whether the forwarding fields of this peer are believed.
+  func trusts(_ peer: String) -> Bool { isTrusted(Self.plain(peer)) }
+
+  /// A socket for both families shows IPv4 as ::ffff:192.0.2.1.
+  static func plain(_ peer: String) -> String {
+    let mapped = "::ffff:"
+    return peer.hasPrefix(mapped) && peer.contains(".") ? String(peer.dropFirst(mapped.count)) : peer
   }
 
   private func isTrusted(_ text: String) -> Bool {

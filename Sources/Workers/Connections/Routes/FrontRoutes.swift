@@ -5,6 +5,8 @@
 //   /_rig/v1/connection/{sse,ws,longpolling}/:token/subscriptions   PUT
 //   /_rig/v1/events                                                 POST
 //   /_rig/health, /_rig/demo (with --dev)                           GET
+//   /apis, /apis/:id for loopback peers                             GET
+//   everything else outside /_rig/                                  by API definition (APIGateway)
 
 import HTTP
 import Kit
@@ -44,13 +46,17 @@ final class FrontRoutes: Responder {
   private let subscriptions: SubscriptionsRoute
   private let events: EventsRoute
   private let cors: CORS
+  private let gateway: APIGateway?
+  private let definitions: DefinitionsRoute
   /// nil unless in development mode.
   private let demo: HTTPResponse?
 
   init(
     streams: StreamRoutes, longPolling: LongPollRoute, subscriptions: SubscriptionsRoute, events: EventsRoute,
-    cors: CORS, demo: DemoPage?
+    gateway: APIGateway?, definitions: DefinitionsRoute, cors: CORS, demo: DemoPage?
   ) {
+    self.gateway = gateway
+    self.definitions = definitions
     self.streams = streams
     self.longPolling = longPolling
     self.subscriptions = subscriptions
@@ -59,8 +65,13 @@ final class FrontRoutes: Responder {
     self.demo = demo?.response
   }
 
+  func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
+    guard !request.path.hasPrefix(Self.prefix), !definitions.takes(request) else { return nil }
+    return gateway?.exchange(for: request, on: loop)
+  }
+
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
-    guard let route = route(request.path) else { return .response(notFound(request)) }
+    guard let route = route(request.path) else { return .response(outside(request)) }
     let credentials = route.hasCredentials
     if request.method == .OPTIONS {
       return .response(cors.preflight(for: request, methods: route.methods, credentials: credentials))
@@ -109,6 +120,15 @@ final class FrontRoutes: Responder {
       return nil
     }
     return .subscriptions(token: String(parts[1]))
+  }
+
+  /// Whatever no API takes.
+  private func outside(_ request: HTTPRequest) -> HTTPResponse {
+    guard !request.path.hasPrefix(Self.prefix) else { return notFound(request) }
+    if definitions.takes(request) { return definitions.respond(request) }
+    let methods = gateway?.methods(for: request) ?? []
+    guard !methods.isEmpty else { return notFound(request) }
+    return .methodNotAllowed(request.method, allowed: methods.map { HTTPMethod(rawValue: $0) })
   }
 
   /// Outside of `/_rig/` RIG's clients look for `message`.

@@ -207,7 +207,18 @@ final class SessionDesk {
     carryOut(last, body)
   }
 
-  private func carryOut(_ outcome: StateLog.Outcome, _ body: @escaping (Result) -> Void) {
+  /// The definition is the API's from now on; `order` decides between several that match. Not confirmed yet.
+  func setAPI(_ id: String, order: UInt64, json: [UInt8]) -> StateLog.Outcome {
+    state.setAPI(Name(id), order: order, json: json, now: nowSeconds)
+  }
+
+  /// Workers may know definitions of a log that was lost.
+  func forgetAPIs() { _ = state.say(.apisForgotten, now: nowSeconds) }
+
+  func removeAPI(_ id: String) -> StateLog.Outcome { state.removeAPI(Name(id), now: nowSeconds) }
+
+  /// Calls `body` when every connection worker has carried out what came of an order, or can't.
+  func carryOut(_ outcome: StateLog.Outcome, _ body: @escaping (Result) -> Void) {
     switch outcome {
     case .kept(let end): confirmations.confirm(end: end) { body($0 ? .done : .unconfirmed) }
     case .full: body(.busy)

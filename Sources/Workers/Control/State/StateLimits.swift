@@ -18,6 +18,8 @@ struct StateLimits {
   let liveBytes: Int
   /// Of them those of users: however many are online, the blacklist has its half.
   let userBytes: Int
+  /// Of them those of APIs.
+  let apiBytes: Int
   let maxBlacklistEntries: Int
 
   init(capacity: Int, maxBlacklistEntries: Int) {
@@ -26,6 +28,7 @@ struct StateLimits {
     calmBytes = capacity / 2
     liveBytes = regionBytes / 4 * 3
     userBytes = liveBytes / 2
+    apiBytes = liveBytes / 4
     self.maxBlacklistEntries = maxBlacklistEntries
   }
 

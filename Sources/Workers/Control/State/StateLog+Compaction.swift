@@ -49,7 +49,12 @@ extension StateLog {
       guard let online = users[name], online.end == record.end else { return true }
       guard let end = `repeat`(record) else { return false }
       users[name]?.end = end
-    case .offline, .closeUser, .closeConnection, .reportConnections: break
+    case .apiDefined(let id, _, _):
+      let name = Name(id)
+      guard let api = apis[name], api.end == record.end else { return true }
+      guard let end = `repeat`(record) else { return false }
+      apis[name]?.end = end
+    case .offline, .apiRemoved, .apisForgotten, .closeUser, .closeConnection, .reportConnections: break
     }
     return true
   }

@@ -1,5 +1,5 @@
 // The state ring as a log that holds what is true: which sessions are dead and until when, which users are online with which
-// roles. Whoever reads the retained records from their beginning knows it, also after this process was killed at any place.
+// roles, which APIs are defined. Whoever reads the retained records from their beginning knows it, also after this process was killed at any place.
 //
 //        head            clean                                   position
 //   ------+----------------+----------------------------------------+-------->  positions
@@ -39,17 +39,30 @@ final class StateLog {
     var bytes: Int
   }
 
+  struct KeptAPI {
+    /// Place in the order of creation.
+    var order: UInt64
+    var json: [UInt8]
+    var end: UInt64
+    /// Of its record in the ring.
+    var bytes: Int
+  }
+
   let ring: RingWriter
   let limits: StateLimits
   var sessions: [SessionDigest: BlacklistEntry] = [:]
   var users: [Name: OnlineUser] = [:]
-  /// Bytes of the newest records of all that is kept; of them those of users.
-  var liveBytes: Int { sessions.count * StateLimits.blacklistBytes + userBytes }
+  var apis: [Name: KeptAPI] = [:]
+  /// Bytes of the newest records of all that is kept; of them those of users and of APIs.
+  var liveBytes: Int { sessions.count * StateLimits.blacklistBytes + userBytes + apiBytes }
   var userBytes = 0
+  var apiBytes = 0
   /// Records before it are dead or repeated.
   var clean: UInt64
   /// The ring can't be walked: somebody has scribbled over it. Nothing more is written.
   var failure: IPCError?
+  /// Whether nothing had been written when this writer began.
+  let isNew: Bool
   /// End of the last record.
   private var lastEnd: UInt64
   /// No entry expires before.
@@ -61,6 +74,7 @@ final class StateLog {
   init(_ ring: RingWriter, maxBlacklistEntries: Int, now: UInt32) throws(IPCError) {
     self.ring = ring
     limits = StateLimits(capacity: ring.capacity, maxBlacklistEntries: maxBlacklistEntries)
+    isNew = ring.nextSequence == 1
     clean = ring.oldestRetained
     lastEnd = ring.oldestRetained
     var last = lastEnd
@@ -81,6 +95,12 @@ final class StateLog {
       keep(Name(user), OnlineUser(roles: roles, end: end, bytes: bytes))
     case .offline(let user):
       forget(Name(user))
+    case .apiDefined(let id, let order, let json):
+      keep(Name(id), KeptAPI(order: order, json: json, end: end, bytes: bytes))
+    case .apiRemoved(let id): forgetAPI(Name(id))
+    case .apisForgotten:
+      apis = [:]
+      apiBytes = 0
     case .closeUser, .closeConnection, .reportConnections: break
     }
   }
@@ -96,6 +116,14 @@ final class StateLog {
 
   private func forget(_ user: Name) {
     userBytes -= users.removeValue(forKey: user)?.bytes ?? 0
+  }
+
+  private func keep(_ id: Name, _ api: KeptAPI) {
+    apiBytes += api.bytes - (apis.updateValue(api, forKey: id)?.bytes ?? 0)
+  }
+
+  private func forgetAPI(_ id: Name) {
+    apiBytes -= apis.removeValue(forKey: id)?.bytes ?? 0
   }
 
   // MARK: What is kept
@@ -163,6 +191,26 @@ final class StateLog {
     guard users[user] != nil else { return .kept(end: lastEnd) }
     guard let end = append(.offline(user: user.text), now: now) else { return .full }
     forget(user)
+    return .kept(end: end)
+  }
+
+  /// The API is defined, from now on or anew. `.tooMany`: the definition is too large, or there are too many.
+  func setAPI(_ id: Name, order: UInt64, json: [UInt8], now: UInt32) -> Outcome {
+    let record = StateRecord.apiDefined(id: id.text, order: order, json: json)
+    let bytes = StateLimits.bytes(payload: record.encoded.count)
+    let growth = bytes - (apis[id]?.bytes ?? 0)
+    guard bytes <= limits.recordBytes, apiBytes + growth <= limits.apiBytes,
+      liveBytes + growth <= limits.liveBytes
+    else { return .tooMany }
+    guard let end = append(record, now: now) else { return .full }
+    keep(id, KeptAPI(order: order, json: json, end: end, bytes: bytes))
+    return .kept(end: end)
+  }
+
+  func removeAPI(_ id: Name, now: UInt32) -> Outcome {
+    guard apis[id] != nil else { return .kept(end: lastEnd) }
+    guard let end = append(.apiRemoved(id: id.text), now: now) else { return .full }
+    forgetAPI(id)
     return .kept(end: end)
   }
 

@@ -251,6 +251,8 @@ public enum ExchangeWindow {
   public static let bytes: UInt32 = 256 << 10
   /// Credit is given in lumps of at least this size.
   public static let lumpBytes: UInt32 = 64 << 10
+  /// Some credit is enough for a whole piece of this size.
+  public static let pieceBytes = 64 << 10
   /// Bytes of one frame at most.
   public static let frameBytes = 64 << 10
 }

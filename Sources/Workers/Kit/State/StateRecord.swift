@@ -1,8 +1,8 @@
 // What the control worker says to all connection workers, over the ring `state.control`; and, because the ring keeps it,
 // what a restarted worker of either kind learns from it.
 //
-//   kept (the newest record about a session or user counts)      said once
-//   blacklisted, online, offline                                  close a user or a connection, ask for all connections
+//   kept (the newest record about a session, user or API counts)   said once
+//   blacklisted, online, offline, API defined, API removed          close a user or a connection, ask for all connections
 //
 // The writer repeats what is still true before the ring would overwrite it; records are idempotent.
 
@@ -56,6 +56,12 @@ public enum StateRecord: Equatable, Sendable {
   /// Report all connections: this control worker, of that generation, knows none.
   case reportConnections(generation: UInt64)
 
+  /// An API definition as JSON. Of several that match a request the one of the lowest `order` counts.
+  case apiDefined(id: String, order: UInt64, json: [UInt8])
+  case apiRemoved(id: String)
+  /// Every definition that was heard of before is void: the log was made anew.
+  case apisForgotten
+
   private enum Kind: UInt16 {
     case blacklisted = 16
     case online = 17
@@ -63,6 +69,9 @@ public enum StateRecord: Equatable, Sendable {
     case closeUser = 19
     case closeConnection = 20
     case reportConnections = 21
+    case apiDefined = 22
+    case apiRemoved = 23
+    case apisForgotten = 24
   }
 
   /// Type of the record in the ring.
@@ -74,6 +83,9 @@ public enum StateRecord: Equatable, Sendable {
     case .closeUser: Kind.closeUser.rawValue
     case .closeConnection: Kind.closeConnection.rawValue
     case .reportConnections: Kind.reportConnections.rawValue
+    case .apiDefined: Kind.apiDefined.rawValue
+    case .apiRemoved: Kind.apiRemoved.rawValue
+    case .apisForgotten: Kind.apisForgotten.rawValue
     }
   }
 
@@ -95,6 +107,13 @@ public enum StateRecord: Equatable, Sendable {
       fields.append(id.serial)
     case .reportConnections(let generation):
       fields.append(generation)
+    case .apiDefined(let id, let order, let json):
+      fields.append(id)
+      fields.append(order)
+      fields.append(json)
+    case .apiRemoved(let id):
+      fields.append(id)
+    case .apisForgotten: break
     }
     return fields.bytes
   }
@@ -124,6 +143,15 @@ public enum StateRecord: Equatable, Sendable {
     case .reportConnections:
       guard let generation = fields.number(UInt64.self) else { return nil }
       self = .reportConnections(generation: generation)
+    case .apiDefined:
+      guard let id = fields.text(), let order = fields.number(UInt64.self), let json = fields.data() else {
+        return nil
+      }
+      self = .apiDefined(id: id, order: order, json: json)
+    case .apiRemoved:
+      guard let id = fields.text() else { return nil }
+      self = .apiRemoved(id: id)
+    case .apisForgotten: self = .apisForgotten
     }
     guard fields.isComplete else { return nil }
   }

@@ -1,8 +1,8 @@
 // A name as a segment of a path: percent-encoded UTF-8 (RFC 3986 §3.3).
 
-enum PathSegment {
+public enum PathSegment {
   /// nil: a percent sign without two hexadecimal digits, or bytes that are no UTF-8.
-  static func decode(_ text: Substring) -> String? {
+  public static func decode(_ text: Substring) -> String? {
     var bytes: [UInt8] = []
     var rest = text.utf8[...]
     while let byte = rest.popFirst() {
@@ -19,7 +19,7 @@ enum PathSegment {
   }
 
   /// Everything but unreserved characters is encoded.
-  static func encode(_ text: String) -> String {
+  public static func encode(_ text: String) -> String {
     let hex = Array("0123456789ABCDEF".utf8)
     var bytes: [UInt8] = []
     for byte in text.utf8 {

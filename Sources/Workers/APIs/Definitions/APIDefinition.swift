@@ -1,0 +1,94 @@
+// One API: which requests it takes, how they are authenticated, and which service answers them.
+//
+// The JSON that was put is kept as it came, members that nobody knows included, with RIG's defaults filled in: that is
+// what GET returns and what lies in shared memory. What requests need is read from it once.
+
+import Kit
+
+/// A definition. Immutable: shared by tables, routers and requests.
+public final class APIDefinition: Sendable, Equatable {
+  /// The longest text of a definition; one endpoint takes some 300 bytes.
+  public static let maximumBytes = 524_288
+  public static let maximumEndpoints = 2_000
+  /// The compiled size of all its patterns; one takes some 30.
+  public static let maximumInstructions = 100_000
+  /// An id is part of a path and of records.
+  public static let maximumIDBytes = 256
+
+  /// `auth`, with what JWT takes for granted.
+  public struct Auth: Equatable, Sendable {
+    public let isJWT: Bool
+    public let useHeader: Bool
+    public let headerName: String
+    public let useQuery: Bool
+    public let queryName: String
+  }
+
+  public let id: String
+  public let name: String
+  public let auth: Auth
+  /// Not matched: versions aren't supported (nor are they by RIG 3).
+  public let isVersioned: Bool
+  public let isActive: Bool
+  public let target: APITarget
+  /// Headers to be set on requests to endpoints that transform them. Names and values are fit for HTTP.
+  public let addHeaders: [(name: String, value: String)]
+  /// Those of the version `default`.
+  public let endpoints: [APIEndpoint]
+  /// Rises with every change.
+  public let refNumber: Int64
+  /// When and where it was changed.
+  public let timestamp: String
+  let document: JSONValue
+
+  /// The definition as JSON: for GET, and as a record. Reading it gives an equal definition.
+  public var json: [UInt8] {
+    var json: [UInt8] = []
+    document.appendJSON(to: &json)
+    return json
+  }
+
+  /// Reads what `json` gave. The rules aren't checked again: what a PUT has merged may break some, as in RIG.
+  public convenience init(stored bytes: UnsafeRawBufferPointer) throws(APIError) {
+    self.init(validated: try APIValidation.parsed(bytes))
+    guard !id.isEmpty else { throw .malformed("a definition without an id") }
+  }
+
+  /// The compiled size of all patterns.
+  public var instructionCount: Int {
+    endpoints.reduce(0) { $0 + $1.patterns.reduce(0) { $0 + $1.instructionCount } }
+  }
+
+  public static func == (a: APIDefinition, b: APIDefinition) -> Bool { a.document == b.document }
+
+  /// Reads a document that has been validated. Never fails: what isn't as expected counts as absent.
+  init(validated document: JSONValue) {
+    self.document = document
+    id = document.member("id")?.string ?? ""
+    name = document.member("name")?.string ?? ""
+    auth = Self.auth(document)
+    isVersioned = document.member("versioned")?.boolean ?? false
+    isActive = document.member("active")?.boolean ?? true
+    target = APITarget(document.member("proxy"))
+    refNumber = document.member("ref_number")?.integer ?? 0
+    timestamp = document.member("timestamp")?.string ?? ""
+    let version = document.member("version_data")?.member("default")
+    addHeaders =
+      version?.member("transform_request_headers")?.member("add_headers")?.members
+      .compactMap { header in header.value.string.map { (header.name, $0) } } ?? []
+    let isJWT = auth.isJWT
+    endpoints =
+      version?.member("endpoints")?.elements?.prefix(Self.maximumEndpoints)
+      .map { APIEndpoint($0, isJWT: isJWT) } ?? []
+  }
+
+  private static func auth(_ document: JSONValue) -> Auth {
+    let isJWT = document.member("auth_type")?.string == "jwt"
+    let auth = document.member("auth")
+    let useHeader = auth?.member("use_header")?.boolean ?? isJWT
+    return Auth(
+      isJWT: isJWT, useHeader: useHeader,
+      headerName: auth?.text("header_name") ?? (isJWT && useHeader ? "Authorization" : ""),
+      useQuery: auth?.member("use_query")?.boolean ?? false, queryName: auth?.text("query_name") ?? "")
+  }
+}

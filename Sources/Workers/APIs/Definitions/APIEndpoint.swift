@@ -1,0 +1,61 @@
+// One endpoint of an API: which requests it takes, and what becomes of them.
+
+import Kit
+
+/// An endpoint as requests are matched with it. Immutable: definitions are replaced whole.
+public final class APIEndpoint: Sendable {
+  public enum Target: String, Sendable {
+    case http, kafka
+  }
+
+  /// Where the answer comes from.
+  public enum Response: String, Sendable {
+    case http, kafka
+    /// The service answers the gateway by `POST /v3/responses`.
+    case httpAsync = "http_async"
+  }
+
+  public let id: String
+  /// In upper case.
+  public let method: String
+  /// Tried in this order: RIG 1's `path` first, then `path_regex`.
+  public let patterns: [PathPattern]
+  /// nil: the path stays as it came.
+  public let replacement: PathReplacement?
+  /// Whether a token is demanded: by `secured`, or by RIG 1's `not_secured` being false in an API with JWT.
+  public let isSecured: Bool
+  /// Whether the headers of the API's `add_headers` are set.
+  public let transformsRequestHeaders: Bool
+  public let target: Target
+  /// nil for Kafka without an answer.
+  public let responseFrom: Response?
+  public let topic: String?
+
+  /// Reads an endpoint that has been validated. What doesn't compile is left out: it matches nothing.
+  init(_ json: JSONValue, isJWT: Bool) {
+    id = json.member("id")?.string ?? ""
+    method = (json.member("method")?.string ?? "").uppercased()
+    var patterns: [PathPattern] = []
+    if let path = json.text("path"), let pattern = try? PathPattern(wildcards: path) {
+      patterns.append(pattern)
+    }
+    if let regex = json.text("path_regex"), let pattern = try? PathPattern(regex) { patterns.append(pattern) }
+    self.patterns = patterns
+    replacement = json.text("path_replacement").flatMap { try? PathReplacement($0) }
+    isSecured =
+      json.member("secured")?.boolean == true || isJWT && json.member("not_secured")?.boolean == false
+    transformsRequestHeaders = json.member("transform_request_headers")?.boolean ?? false
+    target = json.text("target").flatMap { Target(rawValue: $0.lowercased()) } ?? .http
+    let response = json.text("response_from").flatMap { Response(rawValue: $0.lowercased()) }
+    responseFrom = response ?? (target == .http ? .http : nil)
+    topic = json.text("topic")
+  }
+}
+
+extension JSONValue {
+  /// The text of a member that is a string and not empty.
+  func text(_ name: String) -> String? {
+    guard let text = member(name)?.string, !text.isEmpty else { return nil }
+    return text
+  }
+}

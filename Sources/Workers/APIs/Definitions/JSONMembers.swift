@@ -1,0 +1,87 @@
+// Reading and changing members of small JSON trees. Names are compared byte for byte, null counts as absent.
+
+import Kit
+
+extension JSONValue {
+  /// The members of an object; empty for everything else.
+  var members: [(name: String, value: JSONValue)] {
+    if case .object(let members) = self { return members }
+    return []
+  }
+
+  /// The elements of a list; nil for everything else.
+  var elements: [JSONValue]? {
+    if case .array(let elements) = self { return elements }
+    return nil
+  }
+
+  var isObject: Bool {
+    if case .object = self { return true }
+    return false
+  }
+
+  var boolean: Bool? {
+    if case .scalar(.bool(let value)) = self { return value }
+    return nil
+  }
+
+  var integer: Int64? {
+    if case .scalar(.integer(let value)) = self { return value }
+    return nil
+  }
+
+  /// The member of that name unless it is null.
+  func member(_ name: String) -> JSONValue? {
+    let value = members.first { $0.name.utf8.elementsEqual(name.utf8) }?.value
+    return value == .scalar(.null) ? nil : value
+  }
+
+  /// Sets a member: in its place if it is there, else behind the others.
+  mutating func set(_ name: String, _ value: JSONValue) {
+    var members = members
+    if let index = members.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
+      members[index].value = value
+    } else {
+      members.append((name, value))
+    }
+    self = .object(members)
+  }
+
+  /// Sets a member that is absent or null.
+  mutating func setDefault(_ name: String, _ value: JSONValue) {
+    if member(name) == nil { set(name, value) }
+  }
+
+  /// This object with the members of another laid over it. Linear: objects of clients have as many members as they like.
+  func overlaid(with other: JSONValue) -> JSONValue {
+    var result = members
+    var places: [[UInt8]: Int] = [:]
+    for (place, member) in result.enumerated() { places[Array(member.name.utf8)] = place }
+    for member in other.members {
+      if let place = places[Array(member.name.utf8)] {
+        result[place].value = member.value
+      } else {
+        result.append(member)
+      }
+    }
+    return .object(result)
+  }
+
+  /// Appends the value's text, on one line.
+  func appendJSON(to json: inout [UInt8]) {
+    switch self {
+    case .object(let members):
+      json.append(UInt8(ascii: "{"))
+      for (index, member) in members.enumerated() {
+        if index > 0 { json.append(UInt8(ascii: ",")) }
+        JSONText.appendString(member.name, to: &json)
+        json.append(UInt8(ascii: ":"))
+        member.value.appendJSON(to: &json)
+      }
+      json.append(UInt8(ascii: "}"))
+    case .array(let elements):
+      JSONText.appendArray(elements, to: &json) { $0.appendJSON(to: &$1) }
+    case .scalar(let scalar): scalar.appendJSON(to: &json)
+    }
+  }
+}

@@ -1,0 +1,98 @@
+// The pattern of an endpoint's path: our own regular expressions, because definitions come from outside and a pattern
+// like (a+)+$ must not hang the gateway. Time is linear in the path's length, memory is bounded when compiling.
+//
+// Whole paths are matched, as RIG's ^…$ means to do (RIG puts these around the text, so that a|b becomes ^a|b$; here
+// both alternatives are whole). ASCII letters match in both cases. `.` and sets stand for one byte: the bytes of a
+// character that isn't ASCII are several, but those are escaped (%C3%A9) in paths.
+
+/// A compiled pattern.
+public struct PathPattern: Sendable, Equatable {
+  /// The longest text of a pattern.
+  public static let maximumBytes = 2_048
+  /// The largest compiled size.
+  public static let maximumInstructions = PatternProgram.maximumInstructions
+
+  /// The pattern as it was written.
+  public let source: String
+  /// Capturing groups.
+  public let groupCount: Int
+  /// What every path that matches begins with, in lower case.
+  let prefix: [UInt8]
+  /// The only path that matches, in lower case, if the pattern has nothing but bytes.
+  let literal: [UInt8]?
+  let program: PatternProgram
+
+  /// Compiles a regular expression.
+  public init(_ source: String) throws(PatternError) {
+    try self.init(source, expression: Array(source.utf8))
+  }
+
+  /// Compiles a path of RIG 1, where `{name}` stands for one segment. The rest is a regular expression there as well.
+  public init(wildcards source: String) throws(PatternError) {
+    var expression: [UInt8] = []
+    var rest = Array(source.utf8)[...]
+    while let open = rest.firstIndex(of: UInt8(ascii: "{")),
+      let close = rest[open...].firstIndex(of: UInt8(ascii: "}"))
+    {
+      expression += rest[..<open] + Array("[^/]+".utf8)
+      rest = rest[(close + 1)...]
+    }
+    try self.init(source, expression: expression + rest)
+  }
+
+  private init(_ source: String, expression: [UInt8]) throws(PatternError) {
+    guard source.utf8.count <= Self.maximumBytes else {
+      throw PatternError(
+        "a pattern of more than \(Self.maximumBytes) bytes, which is too large, beginning", at: 0)
+    }
+    var parser = PatternParser(expression)
+    let node = try parser.parse().withoutOuterAnchors
+    let prefix = node.prefix
+    self.source = source
+    groupCount = parser.groupCount
+    self.prefix = prefix.bytes
+    literal = prefix.isWhole && groupCount == 0 && !node.hasAnchors ? prefix.bytes : nil
+    program = try PatternProgram(node)
+  }
+
+  /// The size that counts towards the bounds of definitions and tables.
+  public var instructionCount: Int { program.instructions.count }
+
+  public static func == (a: PathPattern, b: PathPattern) -> Bool {
+    a.source.utf8.elementsEqual(b.source.utf8) && a.program.instructions == b.program.instructions
+  }
+
+  /// Whether the whole path matches; `path` is folded.
+  func matches(
+    folded path: UnsafeBufferPointer<UInt8>, slots: Int = 0, _ matcher: inout PatternMatcher
+  ) -> Bool {
+    if let literal { return literal.elementsEqual(path) }
+    return matcher.matches(program, path, slots: slots)
+  }
+
+  /// Whether the whole path matches. For single questions: routers keep the memory that this makes anew.
+  public func matches(_ path: String) -> Bool {
+    groups(of: path) != nil
+  }
+
+  /// The whole path and its groups, nil for groups that had no part in the match; nil if the path doesn't match.
+  public func groups(of path: String) -> [String?]? {
+    var matcher = PatternMatcher()
+    return groups(of: path, &matcher)
+  }
+
+  func groups(of path: String, _ matcher: inout PatternMatcher) -> [String?]? {
+    let bytes = Array(path.utf8)
+    let isMatch = bytes.map(PathFolding.folded).withUnsafeBufferPointer {
+      matches(folded: $0, slots: 2 * groupCount, &matcher)
+    }
+    guard isMatch else { return nil }
+    guard groupCount > 0 else { return [path] }
+    let captures = matcher.captures
+    return [path]
+      + (0..<groupCount).map { group in
+        let (start, end) = (Int(captures[2 * group]), Int(captures[2 * group + 1]))
+        return start >= 0 && end >= start ? String(decoding: bytes[start..<end], as: UTF8.self) : nil
+      }
+  }
+}

@@ -1,0 +1,217 @@
+// Requests outside `/_rig/`: which API takes them, whether they may, and how they go on (contract §8).
+
+import APIs
+import HTTP
+import IPC
+import Identity
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class APIGateway {
+  private let hub: Hub
+  private let exchanges: ProxyExchanges
+  private let metrics: ProxyMetrics
+  /// The value of an environment variable, for `use_env`.
+  private let environment: (String) -> String?
+
+  init(
+    hub: Hub, exchanges: ProxyExchanges, metrics: ProxyMetrics, environment: @escaping (String) -> String?
+  ) {
+    self.hub = hub
+    self.exchanges = exchanges
+    self.metrics = metrics
+    self.environment = environment
+  }
+
+  /// What takes the request; nil: no API does.
+  func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
+    guard case .match(let match) = hub.apis.router.match(method: request.method.rawValue, path: request.path)
+    else { return nil }
+    return APIExchange(self, match, request)
+  }
+
+  /// Methods with which the request's path is known; empty: it isn't.
+  func methods(for request: HTTPRequest) -> [String] {
+    if case .otherMethods(let methods) = hub.apis.router.match(
+      method: request.method.rawValue, path: request.path)
+    {
+      methods
+    } else {
+      []
+    }
+  }
+
+  // MARK: Of one request
+
+  /// Whether the request may go on: nil, or why it may not.
+  func refusal(_ match: APIMatch, _ request: HTTPRequest) -> RefusedRequest? {
+    guard match.endpoint.isSecured else { return nil }
+    hub.clock.refresh()
+    let shown = tokens(match.definition.auth, request)
+    var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
+    for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
+      do throws(RefusedRequest) {
+        _ = try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
+        return nil
+      } catch {
+        // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
+        if error.mayNeedKeys {
+          refusal = RefusedRequest(
+            status: error.status, detail: error.status == 503 ? error.detail : refusal.detail,
+            mayNeedKeys: true)
+        }
+      }
+    }
+    return refusal
+  }
+
+  private func tokens(_ auth: APIDefinition.Auth, _ request: HTTPRequest) -> [String] {
+    var tokens: [String] = []
+    if auth.useHeader {
+      let fields = request.headers[auth.headerName]
+      let bearers = (try? BearerTokens.parse(fields)) ?? []
+      // In a header of its own a token may stand bare.
+      tokens += bearers.isEmpty && auth.headerName.lowercased() != "authorization" ? fields : bearers
+    }
+    if auth.useQuery, let value = request.queryValue(auth.queryName), !value.isEmpty { tokens.append(value) }
+    return tokens
+  }
+
+  /// Calls `body` when the keys that the token may need have come.
+  func whenKeysAreThere(_ body: @escaping () -> Void) -> Bool {
+    guard hub.authorizer.authority.isFetchingKeys else { return false }
+    hub.authorizer.authority.whenKeysAreThere(body)
+    return true
+  }
+
+  /// The request as it goes to the service.
+  func proxied(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> ProxiedRequest {
+    guard match.endpoint.target == .http, match.endpoint.responseFrom == .http else {
+      throw RefusedRequest(status: 501, detail: "targets and responses by Kafka are not available in this release")
+    }
+    guard let origin = match.definition.target.origin(environment: environment) else {
+      throw RefusedRequest(
+        status: 502, detail: "the target of API \(match.definition.id) is no http or https URL, or its variable isn't set")
+    }
+    let isLiteral = origin.host.hasPrefix("[")
+    let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
+    let peer = request.remoteAddress?.ipAddress ?? ""
+    let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
+    let headers = ForwardedHead.toService(
+      request,
+      ForwardedHead.Context(
+        isTLS: false, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
+        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
+    let body: BodyForm =
+      switch request.announcedBody {
+      case .none: .none
+      case .counted(let bytes): .counted(UInt64(bytes))
+      case .chunked: .chunked
+      }
+    return ProxiedRequest(
+      origin: ServiceOrigin(
+        isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
+        port: UInt16(clamping: origin.port)),
+      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery), headers: headers,
+      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs))
+  }
+
+  /// The path as rewritten, with the client's query behind it.
+  private static func target(_ path: String, _ query: String?) -> String {
+    guard let query else { return path }
+    return path.contains("?") ? "\(path)&\(query)" : "\(path)?\(query)"
+  }
+
+  func exchange(_ request: ProxiedRequest, _ match: APIMatch) -> ProxiedExchange {
+    ProxiedExchange(request, exchanges) { [metrics] status in metrics.answered(match, status: status) }
+  }
+
+  func refused(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
+}
+
+/// A request to an API: first whether it may, then on to the service.
+private final class APIExchange: StreamedExchange {
+  private let gateway: APIGateway
+  private let match: APIMatch
+  private let request: HTTPRequest
+  private var answer: AnswerStream?
+  private var proxied: ProxiedExchange?
+  private var hasWaited = false
+
+  init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest) {
+    self.gateway = gateway
+    self.match = match
+    self.request = request
+  }
+
+  func begin(_ answer: AnswerStream) {
+    self.answer = answer
+    proceed()
+  }
+
+  private func proceed() {
+    guard let answer else { return }
+    if let refusal = gateway.refusal(match, request) {
+      if refusal.mayNeedKeys, !hasWaited {
+        hasWaited = true
+        if gateway.whenKeysAreThere({ [weak self] in self?.proceed() }) { return }
+      }
+      return refuse(refusal)
+    }
+    do throws(RefusedRequest) {
+      let exchange = gateway.exchange(try gateway.proxied(match, request), match)
+      proxied = exchange
+      exchange.begin(answer)
+    } catch {
+      refuse(error)
+    }
+  }
+
+  private func refuse(_ refusal: RefusedRequest) {
+    gateway.refused(match, status: refusal.status)
+    answer?.respond(refusal.response)
+    answer = nil
+  }
+
+  func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
+  func receivedEnd(trailers: HTTPHeaders) { proxied?.receivedEnd(trailers: trailers) }
+  func canWrite() { proxied?.canWrite() }
+
+  func clientGone() {
+    answer = nil
+    proxied?.clientGone()
+  }
+}
+
+/// What was answered to proxied requests.
+final class ProxyMetrics {
+  private let status: StatusPage
+  private var counters: [String: Metric] = [:]
+  private var others: [Int: Metric] = [:]
+  /// Series of their own; the rest counts as "other" (design §10).
+  private static let most = 200
+
+  init(_ status: StatusPage) { self.status = status }
+
+  /// - Parameter code: of the answer; 0: the client was gone before.
+  func answered(_ match: APIMatch, status code: Int) {
+    let path = "\(match.definition.id)/\(match.endpoint.id)"
+    let key = "\(match.endpoint.method) \(code) \(path)"
+    if let counter = counters[key] { return counter.add() }
+    guard counters.count < Self.most else {
+      others[code] = others[code] ?? metric("other", "other", code)
+      return others[code]?.add() ?? ()
+    }
+    counters[key] = metric(match.endpoint.method, path, code)
+    counters[key]?.add()
+  }
+
+  private func metric(_ method: String, _ path: String, _ code: Int) -> Metric? {
+    status.metric(
+      .counter, "rig_proxy_requests_total",
+      labels: [
+        ("method", method), ("path", path), ("response_from", "http"), ("status", String(code)), ("target", "http"),
+      ])
+  }
+}

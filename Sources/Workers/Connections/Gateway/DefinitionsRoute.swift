@@ -1,0 +1,41 @@
+// GET /apis and /apis/:id on the inbound port, as RIG 1 had them (contract §9): for loopback peers that speak for nobody
+// else. For everybody else there is nothing here.
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class DefinitionsRoute {
+  private static let list = "/apis"
+  private static let forwarding = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+
+  private let hub: Hub
+
+  init(hub: Hub) { self.hub = hub }
+
+  /// Whether the request is for the definitions rather than for an API.
+  func takes(_ request: HTTPRequest) -> Bool {
+    guard hub.settings.inboundAPIs, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
+      Self.isLoopback(TrustedProxies.plain(request.remoteAddress?.ipAddress ?? ""))
+    else { return false }
+    return !Self.forwarding.contains { request.headers.contains(name: $0) }
+  }
+
+  private static func isLoopback(_ address: String) -> Bool {
+    address == "::1" || address.hasPrefix("127.")
+  }
+
+  func respond(_ request: HTTPRequest) -> HTTPResponse {
+    guard request.method == .GET || request.method == .HEAD else {
+      return .methodNotAllowed(request.method, allowed: [.GET, .HEAD])
+    }
+    let fresh: HTTPHeaders = ["cache-control": "no-store"]
+    if request.path == Self.list { return .json(hub.apis.json, headers: fresh) }
+    let segment = request.path.dropFirst(Self.list.count + 1)
+    guard let id = PathSegment.decode(segment), let json = hub.apis.json(of: id) else {
+      return .problem(.notFound, "API with id=\(segment.prefix(256)) doesn't exists.")
+    }
+    return .json(json, headers: fresh)
+  }
+}

@@ -1,0 +1,138 @@
+// Headers on their way through the gateway (contract §8): what a service gets of a client's, and a client of a service's. Pure.
+//
+//   dropped both ways   hop-by-hop fields (RFC 9110 §7.6.1), those that `connection` names, and framing, which each hop has its own
+//   to the service      host of the service; forwarded, x-forwarded-for, -host, -proto; trace context; what the API's transforms set
+
+import HTTP
+import NIOHTTP1
+
+enum ForwardedHead {
+  /// Fields that concern one connection only.
+  private static let hopByHop: Set<String> = [
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+  ]
+  /// The gateway's own business towards the service.
+  private static let ownInRequests: Set<String> = ["host", "expect", "content-length", "traceparent"]
+
+  /// What else is to be known of a request.
+  struct Context {
+    /// Whether the client came over TLS.
+    var isTLS: Bool
+    /// Host and perhaps port of the service, as the field `host` has them.
+    var authority: String
+    /// Set last, in this order.
+    var addedHeaders: [(name: String, value: String)]
+    /// Whether the peer is a proxy whose forwarding fields are kept and continued; otherwise they are replaced.
+    var isPeerTrusted: Bool
+    /// The address that the connection came from.
+    var peer: String
+  }
+
+  /// Names and values, alternately, of the request to the service.
+  static func toService(_ request: HTTPRequest, _ context: Context) -> [String] {
+    let named = namedByConnection(request.headers)
+    var fields: [(name: String, value: String)] = [("host", context.authority)]
+    for (name, value) in request.headers {
+      let lower = name.lowercased()
+      guard !hopByHop.contains(lower), !named.contains(lower), !ownInRequests.contains(lower),
+        !isForwarding(lower) || context.isPeerTrusted
+      else { continue }
+      fields.append((name, value))
+    }
+    if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
+    append(forwardingFields(request, context), to: &fields)
+    for header in context.addedHeaders {
+      let lower = header.name.lowercased()
+      guard !hopByHop.contains(lower), lower != "content-length" else { continue }
+      fields.removeAll { $0.name.lowercased() == lower }
+      fields.append(header)
+    }
+    return fields.flatMap { [$0.name, $0.value] }
+  }
+
+  /// The fields of an answer for the client.
+  static func toClient(_ pairs: [String]) -> HTTPHeaders {
+    var all = HTTPHeaders()
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) { all.add(name: pairs[index], value: pairs[index + 1]) }
+    let named = namedByConnection(all)
+    var headers = HTTPHeaders()
+    for (name, value) in all {
+      let lower = name.lowercased()
+      guard !hopByHop.contains(lower), !named.contains(lower), lower != "traceparent" else { continue }
+      headers.add(name: name, value: value)
+    }
+    return headers
+  }
+
+  // MARK: Forwarding fields
+
+  private static let forwardedNames: Set<String> = [
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+  ]
+
+  private static func isForwarding(_ lower: String) -> Bool { forwardedNames.contains(lower) }
+
+  private static func forwardingFields(_ request: HTTPRequest, _ context: Context) -> [(
+    name: String, value: String, isList: Bool
+  )] {
+    let scheme = context.isTLS ? "https" : "http"
+    let host = request.header("host") ?? ""
+    var element = "for=\(node(context.peer));proto=\(scheme)"
+    if isToken(host) {
+      element += ";host=\(host)"
+    } else if isQuotable(host) {
+      element += ";host=\"\(host)\""
+    }
+    var fields = [(name: "forwarded", value: element, isList: true)]
+    if !context.peer.isEmpty { fields.append(("x-forwarded-for", context.peer, true)) }
+    // What the first proxy has seen counts; a later one doesn't know it better.
+    if !host.isEmpty, !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-host")) {
+      fields.append(("x-forwarded-host", host, false))
+    }
+    if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
+      fields.append(("x-forwarded-proto", scheme, false))
+    }
+    return fields
+  }
+
+  /// Continues lists that came from a trusted proxy.
+  private static func append(
+    _ more: [(name: String, value: String, isList: Bool)], to fields: inout [(name: String, value: String)]
+  ) {
+    for field in more {
+      if field.isList, let last = fields.lastIndex(where: { $0.name.lowercased() == field.name }) {
+        fields[last].value += ", \(field.value)"
+      } else {
+        fields.append((field.name, field.value))
+      }
+    }
+  }
+
+  /// A node of the field `forwarded` (RFC 7239 §6): addresses of IPv6 are quoted.
+  private static func node(_ address: String) -> String {
+    if address.isEmpty { return "unknown" }
+    return address.contains(":") ? "\"[\(address)]\"" : address
+  }
+
+  private static func isToken(_ text: String) -> Bool {
+    !text.isEmpty
+      && text.utf8.allSatisfy { byte in
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+          UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
+          true
+        default: false
+        }
+      }
+  }
+
+  private static func isQuotable(_ text: String) -> Bool {
+    !text.isEmpty
+      && text.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+  }
+
+  private static func namedByConnection(_ headers: HTTPHeaders) -> Set<String> {
+    Set(headers[canonicalForm: "connection"].map { $0.lowercased() })
+  }
+}

@@ -1,0 +1,171 @@
+// One proxied request from its client's side: what the client sends goes to a proxy worker, what comes back goes to the client,
+// neither faster than the other end takes it.
+//
+//   request   readBody ◄── credit from the proxy worker, which gives it as the service takes the body
+//   answer    write ──► client; credit goes back when the client has taken what was written
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class ProxiedExchange: StreamedExchange {
+  /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
+  private static let mostTries = 2
+  private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
+
+  private let request: ProxiedRequest
+  private let exchanges: ProxyExchanges
+  private let finished: (_ status: Int) -> Void
+  private var answer: AnswerStream?
+  private var key: ProxyExchanges.Key?
+  private var tries = 0
+  /// Of the request's body that may be sent.
+  private var credit: Int64 = 0
+  /// Of the answer's body that was received, and for which no credit was given yet.
+  private var uncredited: UInt32 = 0
+  private var isClientSlow = false
+  private var hasBodyEnded = false
+  private var status = 0
+
+  /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
+  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, finished: @escaping (_ status: Int) -> Void) {
+    self.request = request
+    self.exchanges = exchanges
+    self.finished = finished
+  }
+
+  // MARK: From the client
+
+  func begin(_ answer: AnswerStream) {
+    self.answer = answer
+    open()
+  }
+
+  private func open() {
+    tries += 1
+    do throws(ProxyExchanges.Refusal) {
+      key = try exchanges.open(request, self)
+    } catch {
+      switch error {
+      case .tooMany(let limit):
+        refuse(.serviceUnavailable, "\(limit) requests are being proxied by this worker, its limit")
+      case .noRoom: refuse(.serviceUnavailable, "the proxy workers are too busy")
+      case .noWorker: refuse(.badGateway, "no proxy worker serves now")
+      }
+    }
+  }
+
+  func received(_ bytes: ByteBuffer) {
+    guard let key else { return }
+    credit -= Int64(bytes.readableBytes)
+    guard exchanges.send(bytes, key) else { return fail(.serviceUnavailable, "the proxy workers are too busy") }
+    readOn()
+  }
+
+  func receivedEnd(trailers: HTTPHeaders) {
+    hasBodyEnded = true
+    guard let key, request.body != .none else { return }
+    let pairs = trailers.flatMap { [$0.name, $0.value] }
+    guard exchanges.send(.end(trailers: pairs), key) else {
+      return fail(.serviceUnavailable, "the proxy workers are too busy")
+    }
+  }
+
+  func canWrite() {
+    isClientSlow = false
+    giveCredit()
+  }
+
+  func clientGone() {
+    if let key { _ = exchanges.send(.cancel, key) }
+    end()
+  }
+
+  func ringHasRoom() { readOn() }
+
+  /// Asks the client for more, as long as it may be sent.
+  private func readOn() {
+    guard credit > 0, !hasBodyEnded, let key, !exchanges.isStalled(key) else { return }
+    answer?.readBody()
+  }
+
+  // MARK: From the service
+
+  func received(fromService bytes: ByteBuffer) {
+    guard let answer, answer.hasBegun else { return }
+    uncredited += UInt32(clamping: bytes.readableBytes)
+    if !answer.write(bytes) { isClientSlow = true }
+    giveCredit()
+  }
+
+  func received(_ message: ExchangeFrame.Message) {
+    guard let answer, let key else { return }
+    switch message {
+    case .credit(let bytes):
+      credit += Int64(bytes)
+      readOn()
+    case .informed(let status, let headers):
+      answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
+    case .answered(let status, let headers):
+      self.status = Int(status)
+      answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
+    case .end(let trailers):
+      exchanges.end(key)
+      self.key = nil
+      answer.end(trailers: ForwardedHead.toClient(trailers))
+      end()
+    case .failed(let failure, let reason): failed(failure, reason)
+    case .open, .cancel: break
+    }
+  }
+
+  private func failed(_ failure: ExchangeFailure, _ reason: String) {
+    if let key { exchanges.end(key) }
+    key = nil
+    let mayTryAgain =
+      failure == .badGateway && answer?.hasBegun == false && request.body == .none
+      && Self.idempotent.contains(request.method) && tries < Self.mostTries
+    if mayTryAgain { return open() }
+    switch failure {
+    case .badGateway: fail(.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
+    case .timeout: fail(.gatewayTimeout, "the service didn't answer in time")
+    case .busy: fail(.serviceUnavailable, "the service has too many requests to answer: \(reason)")
+    case .badRequest: fail(.badRequest, "the request can't be sent to the service: \(reason)")
+    }
+  }
+
+  private func giveCredit() {
+    guard !isClientSlow, uncredited >= ExchangeWindow.lumpBytes, let key else { return }
+    guard exchanges.send(.credit(uncredited), key) else {
+      return fail(.serviceUnavailable, "the proxy workers are too busy")
+    }
+    uncredited = 0
+  }
+
+  // MARK: Ends
+
+  private func refuse(_ status: HTTPResponseStatus, _ detail: String) {
+    self.status = Int(status.code)
+    var response = HTTPResponse.problem(status, detail)
+    if status == .serviceUnavailable { response.headers.add(name: "retry-after", value: "1") }
+    answer?.respond(response)
+    end()
+  }
+
+  /// An answer that has begun can't be taken back: its client sees that it isn't whole.
+  private func fail(_ status: HTTPResponseStatus, _ detail: String) {
+    if let key { _ = exchanges.send(.cancel, key) }
+    guard answer?.hasBegun == true else { return refuse(status, detail) }
+    answer?.abort()
+    end()
+  }
+
+  private func end() {
+    if let key { exchanges.end(key) }
+    key = nil
+    guard answer != nil else { return }
+    answer = nil
+    finished(status)
+  }
+}

@@ -1,0 +1,120 @@
+// Proxied requests of this worker that are under way, and their frames to and from the proxy workers.
+//
+//   client ─ ProxiedExchange ─ open, body, end, cancel, credit ──► calls.<this worker> ──► proxies.j ─► service
+//                            ◄ informed, answered, body, end, failed, credit ◄── answers.proxies.j ◄──┘
+//
+// Every exchange ends: by the end of its answer, by a failure, because its client has gone, or because its proxy worker has.
+
+import IPC
+import Kit
+import NIOCore
+
+/// Belongs to the worker's loop.
+final class ProxyExchanges {
+  struct Key: Hashable {
+    let peer: UInt16
+    let correlation: UInt64
+  }
+
+  private let link: CallClient
+  private let limit: Int
+  private var exchanges: [UInt64: (peer: UInt16, exchange: ProxiedExchange)] = [:]
+  /// Exchanges that have more to send when the ring has room.
+  private var stalled: [UInt64] = []
+  private var nextCorrelation: UInt64
+  private let inProgress: Metric?
+
+  /// - Parameters:
+  ///   - limit: of exchanges at once.
+  ///   - generation: the worker's, so that answers to a predecessor's requests match none of ours.
+  init(link: CallClient, limit: Int, generation: UInt64, status: StatusPage, worker: String) {
+    self.link = link
+    self.limit = limit
+    nextCorrelation = (generation << 40) | 1
+    inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
+    link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
+    link.onPeerGone = { [unowned self] in peerGone($0) }
+    link.outbox.onDrained = { [unowned self] in resumeStalled() }
+  }
+
+  var count: Int { exchanges.count }
+
+  /// Why a request can't be sent now.
+  enum Refusal: Error {
+    /// There are as many as allowed already.
+    case tooMany(limit: Int)
+    /// No proxy worker serves.
+    case noWorker
+    /// The ring has no room, or not for a head as large as this one.
+    case noRoom
+  }
+
+  /// Sends the head of a request; frames about it come to `exchange` until `end`.
+  func open(_ request: ProxiedRequest, _ exchange: ProxiedExchange) throws(Refusal) -> Key {
+    guard exchanges.count < limit else { throw .tooMany(limit: limit) }
+    guard let peer = link.servingPeer() else { throw .noWorker }
+    let key = Key(peer: peer, correlation: nextCorrelation)
+    nextCorrelation &+= 1
+    guard send(.open(request), key) else { throw .noRoom }
+    exchanges[key.correlation] = (peer, exchange)
+    inProgress?.set(Int64(exchanges.count))
+    return key
+  }
+
+  /// Nothing more comes about it.
+  func end(_ key: Key) {
+    exchanges[key.correlation] = nil
+    inProgress?.set(Int64(exchanges.count))
+  }
+
+  /// False: there is no room; the exchange can't go on.
+  func send(_ message: ExchangeFrame.Message, _ key: Key) -> Bool {
+    let bytes = ExchangeFrame.encode(message, target: key.peer, correlation: key.correlation)
+    return link.outbox.send(type: ExchangeFrame.requestType, target: key.peer, length: bytes.count) {
+      $0.copyBytes(from: bytes)
+    }
+  }
+
+  /// Sends some of a body, in as many frames as it takes.
+  func send(_ body: ByteBuffer, _ key: Key) -> Bool {
+    link.outbox.send(body, as: ExchangeFrame.requestType, target: key.peer, correlation: key.correlation)
+  }
+
+  /// Whether the ring is full: whoever can waits for `ProxiedExchange.ringHasRoom`.
+  func isStalled(_ key: Key) -> Bool {
+    guard link.outbox.isBlocked else { return false }
+    stalled.append(key.correlation)
+    return true
+  }
+
+  private func resumeStalled() {
+    let all = stalled
+    stalled = []
+    for correlation in all { exchanges[correlation]?.exchange.ringHasRoom() }
+  }
+
+  // MARK: Frames
+
+  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
+    let known = exchanges[header.correlation]
+    if header.isBody {
+      // What comes for an exchange that has ended was under way.
+      guard let known, Int(known.peer) == ring else { return true }
+      known.exchange.received(
+        fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
+      return true
+    }
+    guard let message = ExchangeFrame.message(header, bytes) else { return false }
+    if case .open = message { return false }
+    if case .cancel = message { return false }
+    guard let known, Int(known.peer) == ring else { return true }
+    known.exchange.received(message)
+    return true
+  }
+
+  private func peerGone(_ peer: Int) {
+    for (_, known) in exchanges where Int(known.peer) == peer {
+      known.exchange.received(.failed(.badGateway, reason: "the proxy worker has ended"))
+    }
+  }
+}

@@ -1,0 +1,105 @@
+// The API definitions on the management port (contract §9), with RIG's statuses and bodies.
+//
+//   /v3/apis      GET HEAD POST          /v2/apis the same
+//   /v3/apis/:id  GET HEAD PUT DELETE
+
+import APIs
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+enum APIResource: Equatable {
+  case list
+  case one(Substring)
+
+  /// nil: the path is none of these. The id is still percent-encoded.
+  init?(path: String) {
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 3 || parts.count == 4, parts[0].isEmpty, ["v2", "v3"].contains(parts[1]),
+      parts[2] == "apis"
+    else { return nil }
+    guard parts.count == 4 else {
+      self = .list
+      return
+    }
+    guard !parts[3].isEmpty else { return nil }
+    self = .one(parts[3])
+  }
+
+  var methods: [HTTPMethod] {
+    self == .list ? [.GET, .HEAD, .POST] : [.GET, .HEAD, .PUT, .DELETE]
+  }
+}
+
+final class APIRoutes {
+  /// What a client may wait before it tries again.
+  private static let retrySeconds = 1
+  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+
+  private let desk: APIDesk
+
+  init(desk: APIDesk) { self.desk = desk }
+
+  func respond(to request: HTTPRequest, _ resource: APIResource, on loop: EventLoop) -> Reply {
+    switch resource {
+    case .list where request.method == .POST:
+      return change(request, loop, .created) { self.desk.create($0, $1) }
+    case .list: return .response(.json(desk.table.json, headers: Self.fresh))
+    case .one(let segment):
+      guard let id = PathSegment.decode(segment) else {
+        return .response(.problem(.badRequest, "the path's last segment is no percent-encoded UTF-8"))
+      }
+      switch request.method {
+      case .PUT: return change(request, loop, .ok) { self.desk.replace(id, $0, $1) }
+      case .DELETE: return later(loop, .empty(.noContent)) { self.desk.remove(id, $0) }
+      default: return .response(definition(id))
+      }
+    }
+  }
+
+  private func definition(_ id: String) -> HTTPResponse {
+    guard let definition = desk.table.definition(id) else { return Self.refusal(.unknown(id: id)) }
+    return .json(definition.json, headers: Self.fresh)
+  }
+
+  /// A change by a body of JSON.
+  private func change(
+    _ request: HTTPRequest, _ loop: EventLoop, _ status: HTTPResponseStatus,
+    _ order: (UnsafeRawBufferPointer, @escaping (APIDesk.Outcome) -> Void) -> Void
+  ) -> Reply {
+    let type = request.header("content-type")
+    guard let type, MediaType(type).isJSON else {
+      let found = type.map { "is '\($0.prefix(100))'" } ?? "is missing"
+      return .response(
+        .problem(.unsupportedMediaType, "header content-type \(found), expected application/json"))
+    }
+    return later(loop, .json(Array(#"{"message":"ok"}"#.utf8), status: status)) { done in
+      request.body.withUnsafeReadableBytes { order($0, done) }
+    }
+  }
+
+  private func later(
+    _ loop: EventLoop, _ answer: HTTPResponse, _ order: (@escaping (APIDesk.Outcome) -> Void) -> Void
+  ) -> Reply {
+    let promise = loop.makePromise(of: HTTPResponse.self)
+    order { outcome in
+      switch outcome {
+      case .done: promise.succeed(answer)
+      case .refused(let error): promise.succeed(Self.refusal(error))
+      case .busy:
+        promise.succeed(
+          .unavailable(retryAfterSeconds: Self.retrySeconds, "the state log is full: a worker is slow"))
+      case .unconfirmed:
+        promise.succeed(
+          .unavailable(
+            retryAfterSeconds: Self.retrySeconds, "not every worker has confirmed; the change stands"))
+      }
+    }
+    return .later(promise.futureResult)
+  }
+
+  private static func refusal(_ error: APIError) -> HTTPResponse {
+    .json(error.json, status: HTTPResponseStatus(statusCode: error.status))
+  }
+}

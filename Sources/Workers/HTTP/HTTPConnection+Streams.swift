@@ -1,0 +1,195 @@
+// Streamed exchanges: a request whose body and answer pass through in pieces.
+//
+//   decide ──▶ stream ──▶ deliver (begin, received, receivedEnd) … ──▶ ended, aborted, failed, taken over
+//
+// While there is one, nothing behind it goes to the responder. The decoder runs only while the exchange wants bytes, so nothing of a
+// later request is parsed before this body has ended, except what stands in the same read. Exchanges are called from
+// `pump` (never under the decoder), from writability changes, and when it is all over.
+
+import Glibc
+import NIOCore
+import NIOHTTP1
+
+extension HTTPConnection {
+  /// TCP_NOTSENT_LOWAT, for which Glibc has no Swift name.
+  private static let unsentBound = ChannelOptions.Types.SocketOption(
+    level: .tcp, name: NIOBSDSocket.Option(rawValue: 25))
+
+  /// Asks the responder how the request whose head has come, or which waits whole, is to be handled.
+  func decide() {
+    let request = assembly.head
+    if let exchange = server.responder.exchange(for: request, on: server.loop) {
+      let isInvitationOwed = assembly.expectsContinue
+      let body = StreamedBody(assembly.stream(), isInvitationOwed: isInvitationOwed)
+      begin(exchange, request, body)
+    } else {
+      perform(assembly.collect())
+    }
+  }
+
+  /// A request that waited whole has its turn. False: it isn't streamed.
+  func stream(_ request: HTTPRequest) -> Bool {
+    let head = request.withoutBody
+    guard let exchange = server.responder.exchange(for: head, on: server.loop) else { return false }
+    let trailers = TrailerFields.allowed(request.trailers ?? [:])
+    begin(exchange, head, StreamedBody(request.body, trailers: trailers))
+    return true
+  }
+
+  private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
+    stream = AnswerStream(exchange, request: request, body: body, connection: self)
+    clock.requestEnded()
+    guard let options = context?.channel.syncOptions else { return }
+    if !hasStreamed {
+      hasStreamed = true
+      let mark = ChannelOptions.Types.WriteBufferWaterMark(
+        low: AnswerStream.resumeUntakenBytes, high: AnswerStream.maxUntakenBytes)
+      try? options.setOption(.writeBufferWaterMark, value: mark)
+      // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
+      try? options.setOption(Self.unsentBound, value: AnswerStream.maxUnsentBytes)
+    }
+    if !body.hasEnd, request.announcedBody != .none {
+      hasBodyOptions = true
+      try? options.setOption(.maxMessagesPerRead, value: 1)
+      try? options.setOption(.recvAllocator, value: BodyReadAllocator())
+    }
+  }
+
+  /// Some of a streamed body was parsed.
+  func streamMoved(_ piece: ByteBuffer) { stream?.body.append(piece) }
+
+  /// The end of a streamed body was parsed.
+  func streamBodyEnded(_ trailers: HTTPHeaders) {
+    guard let stream else { return }
+    if stream.request.isUpgrade { input?.decoderStopped() }
+    stream.body.end(trailers: TrailerFields.allowed(trailers))
+    clock.requestEnded()
+    resetBodyOptions()
+  }
+
+  /// The exchange has asked for some of its body. It gets it from `pump`, never from here.
+  func bodyAsked() {
+    guard let stream else { return }
+    if stream.body.wantsBytes { clock.bodyAwaited(at: server.tick) }
+    guard !isPumping else { return }
+    if stream.body.hasNext || input?.isBehind ?? false {
+      schedule()
+    } else {
+      readIfSuppressed()
+    }
+  }
+
+  /// Gives the exchange what there is for it.
+  func deliver() {
+    guard let stream else { return }
+    if !stream.isBegun {
+      stream.isBegun = true
+      stream.exchange?.begin(stream)
+    }
+    while self.stream === stream, let next = stream.body.next() {
+      clock.requestEnded()
+      switch next {
+      case .bytes(let bytes): stream.exchange?.received(bytes)
+      case .end(let trailers): stream.exchange?.receivedEnd(trailers: trailers)
+      }
+    }
+  }
+
+  /// The client has taken what was written.
+  func streamWritable() {
+    guard let stream, stream.owesCanWrite else { return }
+    stream.owesCanWrite = false
+    stream.exchange?.canWrite()
+  }
+
+  /// Writes bytes behind everything that was written before; large ones as they are.
+  func emit(_ bytes: ByteBuffer) {
+    guard let context else { return }
+    if bytes.readableBytes <= Self.copiedBytes {
+      append { $0.writeImmutableBuffer(bytes) }
+      guard let output, output.readableBytes >= server.limits.maxUnflushedBytes else { return }
+    }
+    if let output {
+      self.output = nil
+      context.write(wrapOutboundOut(output), promise: nil)
+    }
+    if bytes.readableBytes > Self.copiedBytes { context.write(wrapOutboundOut(bytes), promise: nil) }
+    hasUnflushed = true
+    schedule()
+  }
+
+  /// The exchange has ended its answer.
+  func streamEnded(keepAlive: Bool, linger: Bool) {
+    detachStream()
+    if keepAlive {
+      clock.answered(at: server.tick, isReceiving: assembly.isReceiving)
+      schedule()
+    } else {
+      finish(linger: linger)
+      if linger { readIfSuppressed() }
+    }
+  }
+
+  /// The exchange has given a whole answer.
+  func streamAnswered(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
+    detachStream()
+    write(response, for: answer, linger: linger)
+    if linger { readIfSuppressed() }
+  }
+
+  /// The exchange can't go on. `byReset`: an orderly end of the connection would look like the end of the answer.
+  func streamAborted(byReset: Bool) {
+    detachStream()
+    guard byReset else { return finish(linger: false) }
+    if let socket = context?.channel as? any SocketOptionProvider {
+      _ = socket.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))
+    }
+    close()
+  }
+
+  /// The exchange leaves HTTP.
+  func streamTakenOver(_ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest) {
+    detachStream()
+    takeOver = TakeOver(body: body, request: request)
+    schedule()
+  }
+
+  /// The client's body is not what it should be, or doesn't come.
+  func failStream(_ refusal: Refusal) {
+    guard let failed = stream else { return }
+    let exchange = failed.isBegun ? failed.exchange : nil
+    detachStream()
+    if failed.hasBegun {
+      close()
+    } else {
+      refuse(refusal)
+      readIfSuppressed()
+    }
+    exchange?.clientGone()
+  }
+
+  /// Ends the exchange's hold on the connection.
+  func detachStream() {
+    guard let stream else { return }
+    self.stream = nil
+    stream.detach()
+    resetBodyOptions()
+  }
+
+  /// Once a second: a client that takes something, however little, is not one that doesn't read.
+  func noteTakenOutput(at tick: Int) {
+    guard hasStreamed, let options = context?.channel.syncOptions,
+      let untaken = try? options.getOption(.bufferedWritableBytes), untaken != untakenBytes
+    else { return }
+    untakenBytes = untaken
+    clock.outputMoved(at: tick)
+  }
+
+  private func resetBodyOptions() {
+    guard hasBodyOptions, let options = context?.channel.syncOptions else { return }
+    hasBodyOptions = false
+    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTPServer.receiveBufferBytes)
+    try? options.setOption(.recvAllocator, value: allocator)
+    try? options.setOption(.maxMessagesPerRead, value: Self.maxMessagesPerRead)
+  }
+}

@@ -1,0 +1,121 @@
+// Requests that connection workers have proxied: takes their frames, has them sent, and sends back what comes.
+//
+//   calls.* ring ─ open, body, end, cancel, credit ─► ServiceExchange ─► UpstreamClient ─► service
+//   answers.<this worker> ring ◄─ informed, answered, body, end, failed, credit ◄──┘
+
+import HTTP
+import IPC
+import Kit
+import NIOCore
+import NIOHTTP1
+
+/// Belongs to the worker's loop.
+final class ExchangeDesk {
+  struct Key: Hashable {
+    let ring: Int
+    let correlation: UInt64
+  }
+
+  private let client: UpstreamClient
+  private let outbox: RecordOutbox
+  private var exchanges: [Key: ServiceExchange] = [:]
+  /// Exchanges that have more to send when the ring has room.
+  private var stalled: [Key] = []
+
+  init(client: UpstreamClient, outbox: RecordOutbox) {
+    self.client = client
+    self.outbox = outbox
+    outbox.onDrained = { [unowned self] in resumeStalled() }
+  }
+
+  var count: Int { exchanges.count }
+
+  /// A frame from a worker. False: it isn't one that a connection worker would send.
+  func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
+    let key = Key(ring: ring, correlation: header.correlation)
+    if header.isBody {
+      let payload = UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])
+      // What comes for an exchange that has ended was under way.
+      return exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true
+    }
+    guard let message = ExchangeFrame.message(header, bytes) else { return false }
+    switch message {
+    case .open(let request): return open(request, key)
+    case .cancel: cancel(key)
+    case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
+    case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
+    case .informed, .answered, .failed: return false
+    }
+    return true
+  }
+
+  private func open(_ request: ProxiedRequest, _ key: Key) -> Bool {
+    guard exchanges[key] == nil else { return false }
+    let exchange = ServiceExchange(key, self, hasBody: request.body != .none)
+    exchanges[key] = exchange
+    exchange.begin(client.begin(Self.upstream(request), exchange))
+    return true
+  }
+
+  private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
+    var headers = HTTPHeaders()
+    for index in stride(from: 0, to: request.headers.count - 1, by: 2) {
+      headers.add(name: request.headers[index], value: request.headers[index + 1])
+    }
+    let origin = UpstreamOrigin(
+      scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port))
+    let body: UpstreamRequest.Body =
+      switch request.body {
+      case .none: .none
+      case .counted(let bytes): .counted(Int(clamping: bytes))
+      case .chunked: .chunked
+      }
+    return UpstreamRequest(
+      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target, headers: headers,
+      body: body)
+  }
+
+  private func cancel(_ key: Key) { exchanges.removeValue(forKey: key)?.cancel() }
+
+  /// The worker that writes this ring has ended: nobody waits for its exchanges.
+  func callerGone(_ ring: Int) {
+    for key in exchanges.keys where key.ring == ring { cancel(key) }
+  }
+
+  // MARK: For exchanges
+
+  func end(_ key: Key) { exchanges[key] = nil }
+
+  /// An answer without room can't be whole: its caller's own time-outs end it.
+  func send(_ message: ExchangeFrame.Message, _ key: Key) {
+    let target = UInt16(clamping: key.ring)
+    let bytes = ExchangeFrame.encode(message, target: target, correlation: key.correlation)
+    let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
+      $0.copyBytes(from: bytes)
+    }
+    guard !isSent, case .answered = message else { return }
+    cancel(key)
+    send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
+  }
+
+  func send(_ body: ByteBuffer, _ key: Key) {
+    let isSent = outbox.send(
+      body, as: ExchangeFrame.answerType, target: UInt16(clamping: key.ring), correlation: key.correlation)
+    guard !isSent else { return }
+    cancel(key)
+    send(.failed(.busy, reason: "the ring to the connection worker is full"), key)
+  }
+
+  /// Whether the ring is full: whoever can waits for `ServiceExchange.ringHasRoom`.
+  func isStalled(_ key: Key) -> Bool {
+    guard outbox.isBlocked else { return false }
+    stalled.append(key)
+    return true
+  }
+
+  private func resumeStalled() {
+    let all = stalled
+    stalled = []
+    for key in all { exchanges[key]?.ringHasRoom() }
+  }
+}

@@ -1,0 +1,140 @@
+// One proxied request from its service's side: the body goes to the service as fast as that takes it, the answer comes as fast as
+// the client takes it.
+//
+//   request   credit ──► connection worker, as the service takes what was written
+//   answer    readMore ◄── credit from the connection worker
+
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class ServiceExchange: UpstreamReceiver {
+  private let key: ExchangeDesk.Key
+  private unowned let desk: ExchangeDesk
+  private let hasBody: Bool
+  private var upstream: UpstreamExchange?
+  /// Of the request's body: what may yet come, and what was taken and not credited.
+  private var granted: Int64 = 0
+  private var uncredited: UInt32 = 0
+  private var isServiceSlow = false
+  /// Of the answer's body that may be sent.
+  private var window = Int64(ExchangeWindow.bytes)
+  private var isReading = false
+  private var hasAnswerBegun = false
+
+  init(_ key: ExchangeDesk.Key, _ desk: ExchangeDesk, hasBody: Bool) {
+    self.key = key
+    self.desk = desk
+    self.hasBody = hasBody
+  }
+
+  func begin(_ upstream: UpstreamExchange) { self.upstream = upstream }
+
+  func cancel() {
+    upstream?.cancel()
+    upstream = nil
+  }
+
+  // MARK: From the connection worker
+
+  /// False: it has sent more than it may.
+  func receivedBody(_ bytes: ByteBuffer) -> Bool {
+    granted -= Int64(bytes.readableBytes)
+    // The client's bytes come in pieces: whoever has some credit left may overdraw it by one of them.
+    guard granted > -Int64(ExchangeWindow.pieceBytes) else { return false }
+    uncredited += UInt32(clamping: bytes.readableBytes)
+    if upstream?.write(bytes) == false { isServiceSlow = true }
+    giveCredit(atLeast: ExchangeWindow.lumpBytes)
+    return true
+  }
+
+  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: Self.headers(trailers)) }
+
+  func receivedCredit(_ bytes: UInt32) {
+    window += Int64(bytes)
+    readOn()
+  }
+
+  func ringHasRoom() { readOn() }
+
+  private func giveCredit(atLeast least: UInt32) {
+    guard !isServiceSlow, uncredited >= least, uncredited > 0 else { return }
+    granted += Int64(uncredited)
+    desk.send(.credit(uncredited), key)
+    uncredited = 0
+  }
+
+  private func readOn() {
+    guard hasAnswerBegun, !isReading, window > 0, !desk.isStalled(key) else { return }
+    isReading = true
+    upstream?.readMore()
+  }
+
+  // MARK: From the service
+
+  func upstreamWantsBody() {
+    guard hasBody else { return }
+    guard granted > 0 || uncredited > 0 else {
+      granted = Int64(ExchangeWindow.bytes)
+      return desk.send(.credit(ExchangeWindow.bytes), key)
+    }
+    isServiceSlow = false
+    giveCredit(atLeast: 1)
+  }
+
+  func upstreamInformed(_ head: HTTPResponseHead) {
+    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: Self.pairs(head.headers)), key)
+  }
+
+  func upstreamAnswered(_ head: HTTPResponseHead) {
+    hasAnswerBegun = true
+    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: Self.pairs(head.headers)), key)
+    readOn()
+  }
+
+  func upstreamSent(_ bytes: ByteBuffer) {
+    isReading = false
+    window -= Int64(bytes.readableBytes)
+    desk.send(bytes, key)
+    readOn()
+  }
+
+  func upstreamEnded(_ trailers: HTTPHeaders) {
+    upstream = nil
+    desk.send(.end(trailers: Self.pairs(trailers)), key)
+    desk.end(key)
+  }
+
+  func upstreamFailed(_ failure: UpstreamFailure) {
+    upstream = nil
+    let (kind, reason): (ExchangeFailure, String) =
+      switch failure.reason {
+      case .noAnswer, .stalled: (.timeout, failure.description)
+      case .busy: (.busy, failure.description)
+      case .badRequest: (.badRequest, failure.description)
+      case .unreachable, .connectTimeout, .closedEarly, .malformed, .closing:
+        (.badGateway, failure.description)
+      }
+    desk.send(.failed(kind, reason: reason), key)
+    desk.end(key)
+  }
+
+  /// Nothing in a request asks for it: `upgrade` isn't passed on.
+  func upstreamUpgraded(_ head: HTTPResponseHead) {
+    cancel()
+    desk.send(.failed(.badGateway, reason: "the service has changed the protocol unasked"), key)
+    desk.end(key)
+  }
+
+  // MARK: Fields
+
+  private static func pairs(_ headers: HTTPHeaders) -> [String] { headers.flatMap { [$0.name, $0.value] } }
+
+  private static func headers(_ pairs: [String]) -> HTTPHeaders {
+    var headers = HTTPHeaders()
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      headers.add(name: pairs[index], value: pairs[index + 1])
+    }
+    return headers
+  }
+}

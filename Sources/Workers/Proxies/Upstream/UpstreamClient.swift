@@ -1,0 +1,232 @@
+// The HTTP/1.1 client of the reverse proxy: exchanges with upstreams over connections that are kept.
+//
+//   begin ──▶ pool of the origin ──┬─ idle connection: head is written at once
+//                                  ├─ room for another: connector ──▶ connection
+//                                  └─ none: waits, bounded
+//
+// All on one event loop, so nothing here locks. Has no timer of its own: the owner calls `tick` about once a second, and an
+// idle client causes no wake-up. Follows no redirects, keeps no cookies, changes no field: the caller says all.
+
+import NIOCore
+import NIOHTTP1
+import NIOSSL
+
+/// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on its loop only.
+final class UpstreamClient: @unchecked Sendable {
+  /// A buffer that has grown beyond this isn't kept for the next head.
+  private static let maximumScratchBytes = 64 << 10
+
+  let loop: EventLoop
+  let limits: UpstreamLimits
+  let nowNs: () -> UInt64
+  /// Connections: being made, in use, idle, and being closed.
+  var openConnections: Int { table.count }
+  private(set) var idleConnections = 0
+  var busyConnections: Int { openConnections - idleConnections }
+  /// Requests that wait for a connection.
+  private(set) var waitingRequests = 0
+  /// Requests that were sent a second time, since the start.
+  private(set) var retries = 0
+
+  private let connector: UpstreamConnector
+  private var pools: [UpstreamOrigin: UpstreamPool] = [:]
+  private var table: [UpstreamConnection] = []
+  private var turn: [UpstreamConnection] = []
+  private var isTurnScheduled = false
+  private var scratch = ByteBuffer()
+  private var closed: EventLoopPromise<Void>?
+  private lazy var endOfTurn: () -> Void = { [weak self] in self?.endTurn() }
+
+  /// - Parameters:
+  ///   - loop: where everything happens, this included.
+  ///   - tls: for https origins; certificates are checked against those of the system unless it says otherwise.
+  ///   - nowNs: a clock that never goes back.
+  init(
+    loop: EventLoop, limits: UpstreamLimits = UpstreamLimits(),
+    tls: TLSConfiguration = .makeClientConfiguration(),
+    nowNs: @escaping () -> UInt64 = { NIODeadline.now().uptimeNanoseconds }
+  ) {
+    self.loop = loop
+    self.limits = limits
+    self.nowNs = nowNs
+    connector = UpstreamConnector(loop: loop, tls: tls, timeoutNs: limits.connectTimeoutNs)
+  }
+
+  /// Begins a request. `receiver` is held until its last call, which is never made before this has returned.
+  func begin(_ request: UpstreamRequest, _ receiver: any UpstreamReceiver) -> UpstreamExchange {
+    let exchange = UpstreamExchange(request, receiver, client: self)
+    if closed != nil {
+      failSoon(exchange, .closing)
+    } else if let defect = request.defect {
+      failSoon(exchange, .badRequest(defect))
+    } else {
+      admit(exchange)
+    }
+    return exchange
+  }
+
+  /// Looks at the time-outs. Call about once a second.
+  func tick() {
+    let now = nowNs()
+    for connection in table { connection.sweep(nowNs: now) }
+    for pool in pools.values {
+      for exchange in pool.waiting where now >= exchange.movedNs + limits.connectTimeoutNs {
+        if abandoned(exchange) { exchange.failed(.busy) }
+      }
+      if pool.isUnused { pools[pool.origin] = nil }
+    }
+  }
+
+  /// Fails what is in progress and closes everything. The future is fulfilled when the last connection is closed.
+  func close() -> EventLoopFuture<Void> {
+    if let closed { return closed.futureResult }
+    let promise = loop.makePromise(of: Void.self)
+    closed = promise
+    for pool in pools.values {
+      while let exchange = pool.nextWaiting() {
+        waitingRequests -= 1
+        exchange.failed(.closing)
+      }
+    }
+    for connection in table { connection.fail(.closing) }
+    if table.isEmpty { promise.succeed(()) }
+    return promise.futureResult
+  }
+
+  // MARK: Connections for exchanges
+
+  private func admit(_ exchange: UpstreamExchange) {
+    let pool = pool(for: exchange.request.origin)
+    if let connection = popIdle(pool) {
+      connection.start(exchange)
+    } else if pool.open < limits.maximumPerOrigin {
+      connect(exchange, pool)
+    } else if pool.waiting.count < limits.maximumWaitingPerOrigin {
+      pool.wait(exchange)
+      waitingRequests += 1
+    } else {
+      failSoon(exchange, .busy)
+    }
+  }
+
+  private func pool(for origin: UpstreamOrigin) -> UpstreamPool {
+    if let pool = pools[origin] { return pool }
+    let pool = UpstreamPool(origin)
+    pools[origin] = pool
+    return pool
+  }
+
+  /// Makes a connection for this exchange alone.
+  private func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
+    let connection = UpstreamConnection(client: self, pool: pool)
+    pool.open += 1
+    connection.tableIndex = table.count
+    table.append(connection)
+    connection.current = exchange
+    exchange.isConnecting(by: connection)
+    // Behind `begin`: it may fail at once.
+    loop.assumeIsolated().execute {
+      guard connection.phase == .connecting else { return connection.neverConnected() }
+      self.connector.connect(connection) {
+        if let exchange = connection.take() { connection.start(exchange) }
+      }
+    }
+  }
+
+  private func failSoon(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
+    loop.assumeIsolated().execute { exchange.failed(reason) }
+  }
+
+  /// The exchange's connection was closed before a byte of the answer: another one is made. False: it can't be.
+  func startsAgain(_ exchange: UpstreamExchange) -> Bool {
+    guard closed == nil else { return false }
+    retries += 1
+    connect(exchange, pool(for: exchange.request.origin))
+    return true
+  }
+
+  /// An exchange without a connection is given up. False: it doesn't wait for one.
+  @discardableResult
+  func abandoned(_ exchange: UpstreamExchange) -> Bool {
+    guard let pool = pools[exchange.request.origin], pool.remove(exchange) else { return false }
+    waitingRequests -= 1
+    return true
+  }
+
+  // MARK: For connections
+
+  /// Both sides of its exchange are done: somebody waits for it, or it is kept.
+  func release(_ connection: UpstreamConnection) {
+    let pool = connection.pool
+    if let next = pool.nextWaiting() {
+      waitingRequests -= 1
+      return connection.start(next)
+    }
+    guard closed == nil, pool.idle.count < limits.maximumIdlePerOrigin else { return connection.close() }
+    connection.phase = .idle
+    connection.idleSinceNs = nowNs()
+    pool.push(connection)
+    idleConnections += 1
+  }
+
+  private func popIdle(_ pool: UpstreamPool) -> UpstreamConnection? {
+    guard let connection = pool.pop() else { return nil }
+    idleConnections -= 1
+    return connection
+  }
+
+  func removeIdle(_ connection: UpstreamConnection) {
+    connection.pool.remove(connection)
+    idleConnections -= 1
+  }
+
+  /// The connection is no more.
+  func remove(_ connection: UpstreamConnection) {
+    let index = connection.tableIndex
+    guard table.indices.contains(index), table[index] === connection else { return }
+    connection.tableIndex = -1
+    let last = table.removeLast()
+    if last !== connection {
+      table[index] = last
+      last.tableIndex = index
+    }
+    connection.pool.open -= 1
+    if table.isEmpty { closed?.succeed(()) }
+  }
+
+  /// One connection less: those who wait may have another.
+  func freed(_ pool: UpstreamPool) {
+    while closed == nil, pool.open < limits.maximumPerOrigin, let next = pool.nextWaiting() {
+      waitingRequests -= 1
+      connect(next, pool)
+    }
+  }
+
+  // MARK: Turns
+
+  func schedule(_ connection: UpstreamConnection) {
+    turn.append(connection)
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    loop.assumeIsolated().execute(endOfTurn)
+  }
+
+  private func endTurn() {
+    isTurnScheduled = false
+    let connections = turn
+    turn.removeAll(keepingCapacity: true)
+    for connection in connections { connection.endTurn() }
+  }
+
+  /// An empty buffer, mostly the one of the head before.
+  func takeScratch() -> ByteBuffer {
+    var buffer = scratch
+    scratch = ByteBuffer()
+    buffer.clear()
+    return buffer
+  }
+
+  func giveBack(scratch buffer: ByteBuffer) {
+    if buffer.capacity <= Self.maximumScratchBytes { scratch = buffer }
+  }
+}

@@ -1,0 +1,133 @@
+// What goes out: head and body in one write where both are there, flushed at the end of the turn or of the request.
+
+import NIOCore
+
+extension UpstreamConnection {
+  /// Bodies of at most so many bytes are copied behind what stands before them; larger ones are written as they are.
+  private static let maximumCopiedBytes = 16 << 10
+
+  var hasRoom: Bool { isWritable && (output?.readableBytes ?? 0) < Self.highWaterBytes }
+
+  /// Begins an exchange; the connection is idle, or has just been made.
+  func start(_ exchange: UpstreamExchange) {
+    phase = .busy
+    current = exchange
+    exchanges += 1
+    unsentBytes = 0
+    let request = exchange.request
+    parser = AnswerParser(
+      limits: client.limits, method: request.method,
+      mayUpgrade: request.headers.namesConnectionOption("upgrade"))
+    var early = exchange.activate(self)
+    var buffer = client.takeScratch()
+    request.writeHead(to: &buffer)
+    if early != nil { Self.move(&early, behind: &buffer) }
+    output = buffer
+    // A write may fail at once, and `begin` doesn't call back: those that can begin again are the ones that don't need to.
+    if exchange.isRequestEnded, exchange.mayStartAgain || !isReused { flushOutput() } else { schedule() }
+    if exchanges == 1 { context?.read() }
+  }
+
+  /// False: enough for now.
+  func write(_ bytes: ByteBuffer, asChunk: Bool) -> Bool {
+    guard phase == .busy, let context else { return true }
+    if bytes.readableBytes <= Self.maximumCopiedBytes {
+      Self.append(bytes, asChunk: asChunk, to: &output)
+      // So that what is copied stays small.
+      if let output, output.readableBytes > 4 * Self.maximumCopiedBytes { hand(output, to: context) }
+    } else {
+      if asChunk {
+        var head = output ?? ByteBuffer()
+        output = nil
+        head.writeString("\(String(bytes.readableBytes, radix: 16))\r\n")
+        output = head
+      }
+      if let output { hand(output, to: context) }
+      hand(bytes, to: context)
+      if asChunk { output = ByteBuffer(staticString: "\r\n") }
+    }
+    schedule()
+    return hasRoom
+  }
+
+  private func hand(_ bytes: ByteBuffer, to context: ChannelHandlerContext) {
+    output = nil
+    context.write(wrapOutboundOut(bytes), promise: establishing(context))
+  }
+
+  /// The first bytes of a connection tell, by having gone, that the handshake is over.
+  private func establishing(_ context: ChannelHandlerContext) -> EventLoopPromise<Void>? {
+    guard !isEstablished else { return nil }
+    guard pool.origin.scheme == .https else {
+      isEstablished = true
+      return nil
+    }
+    let promise = context.eventLoop.makePromise(of: Void.self)
+    promise.futureResult.assumeIsolated().whenSuccess { [weak self] in
+      guard let self, !isEstablished else { return }
+      isEstablished = true
+      current?.moved(at: client.nowNs())
+    }
+    return promise
+  }
+
+  static func append(_ bytes: ByteBuffer, asChunk: Bool, to output: inout ByteBuffer?) {
+    var buffer = output ?? ByteBuffer()
+    output = nil
+    if asChunk { buffer.writeString("\(String(bytes.readableBytes, radix: 16))\r\n") }
+    buffer.writeImmutableBuffer(bytes)
+    if asChunk { buffer.writeStaticString("\r\n") }
+    output = buffer
+  }
+
+  private static func move(_ early: inout ByteBuffer?, behind buffer: inout ByteBuffer) {
+    guard var bytes = early else { return }
+    early = nil
+    buffer.writeBuffer(&bytes)
+  }
+
+  func takeOutput() -> ByteBuffer? {
+    defer { output = nil }
+    return output
+  }
+
+  func putOutput(_ bytes: ByteBuffer) { output = bytes }
+
+  /// The request is whole: nothing is to be waited for.
+  func requestEnded() {
+    guard phase == .busy else { return }
+    flushOutput()
+  }
+
+  /// The caller writes no more into the tunnel.
+  func endTunnel() {
+    guard isTunnel, !hasOutputEnded else { return }
+    hasOutputEnded = true
+    flushOutput()
+    context?.close(mode: .output, promise: nil)
+  }
+
+  private func schedule() {
+    guard !isScheduled else { return }
+    isScheduled = true
+    client.schedule(self)
+  }
+
+  /// The end of the turn.
+  func endTurn() {
+    isScheduled = false
+    guard phase == .busy else { return }
+    flushOutput()
+    if isWritable, phase == .busy { current?.invite() }
+  }
+
+  private func flushOutput() {
+    guard let context else { return }
+    guard let bytes = takeOutput() else {
+      context.flush()
+      return
+    }
+    context.writeAndFlush(wrapOutboundOut(bytes), promise: establishing(context))
+    client.giveBack(scratch: bytes)
+  }
+}

@@ -1,0 +1,84 @@
+// What the tests of this target share: bytes of texts, definitions of a few words, randomness that repeats.
+
+import Kit
+
+@testable import APIs
+
+/// xorshift64*: a test that fails fails again.
+struct SeededRandom: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
+
+  mutating func next() -> UInt64 {
+    state ^= state >> 12
+    state ^= state << 25
+    state ^= state >> 27
+    return state &* 0x2545_F491_4F6C_DD1D
+  }
+}
+
+/// Calls `body` with the text's bytes.
+func withBytes<Result, Failure: Error>(
+  _ text: String, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+) throws(Failure) -> Result {
+  let bytes = Array(text.utf8)
+  let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(bytes.count, 1), alignment: 1)
+  defer { copy.deallocate() }
+  copy.copyBytes(from: bytes)
+  return try body(UnsafeRawBufferPointer(rebasing: copy[..<bytes.count]))
+}
+
+func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+func tree(_ text: String) throws -> JSONValue {
+  try withBytes(text) { bytes throws(JSONError) in try JSONValue(parsing: bytes) }
+}
+
+let change = APIChange(timestamp: "2026-01-02T03:04:05Z", nodeName: "node-1")
+
+/// A whole definition around the text of its endpoints; `more` are further members with a comma behind them.
+func definitionText(_ id: String, endpoints: String, more: String = "") -> String {
+  #"""
+  {"id":"\#(id)","name":"\#(id)",\#(more)"version_data":{"default":{"endpoints":[\#(endpoints)]}},
+   "proxy":{"target_url":"http://localhost","port":3000}}
+  """#
+}
+
+/// An endpoint by its pattern; backslashes are written once.
+func endpointText(
+  _ id: String, _ regex: String, method: String = "GET", replacement: String? = nil, more: String = ""
+) -> String {
+  var json: [UInt8] = []
+  JSONText.appendString(regex, to: &json)
+  var members = #""id":"\#(id)","method":"\#(method)","path_regex":\#(text(json))"#
+  if let replacement {
+    var json: [UInt8] = []
+    JSONText.appendString(replacement, to: &json)
+    members += #","path_replacement":\#(text(json))"#
+  }
+  return "{\(members)\(more)}"
+}
+
+extension APITable {
+  @discardableResult
+  mutating func create(_ text: String) throws(APIError) -> APIDefinition {
+    try withBytes(text) { bytes throws(APIError) in try create(bytes, change) }
+  }
+
+  @discardableResult
+  mutating func replace(_ id: String, _ text: String) throws(APIError) -> APIDefinition {
+    try withBytes(text) { bytes throws(APIError) in try replace(id: id, bytes, change) }
+  }
+}
+
+extension APIRouting {
+  /// `books/get /v1/7`, `404`, or the methods: what tests compare.
+  var summary: String {
+    switch self {
+    case .match(let match): "\(match.definition.id)/\(match.endpoint.id) \(match.path)"
+    case .notFound: "404"
+    case .otherMethods(let methods): "405 \(methods.joined(separator: ","))"
+    }
+  }
+}

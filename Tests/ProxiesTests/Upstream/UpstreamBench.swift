@@ -1,0 +1,330 @@
+// An upstream client on a loop of its own, with a clock that the test moves, and upstreams that are plain blocking sockets
+// with a deadline: a test says byte by byte what an upstream sends, and sees byte by byte what it got.
+
+import Glibc
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import NIOSSL
+import Testing
+
+@testable import Proxies
+
+/// What a receiver was told.
+enum Told: Equatable {
+  case wantsBody
+  case informed(UInt)
+  case answered(UInt)
+  case upgraded
+  case sent(String)
+  case ended([String])
+  case failed(UpstreamFailure)
+
+  var isLast: Bool {
+    switch self {
+    case .ended, .failed: true
+    default: false
+    }
+  }
+}
+
+/// Writes down what it is told. Touched on the loop only.
+final class Recorder: UpstreamReceiver {
+  var told: [Told] = []
+  var heads: [HTTPResponseHead] = []
+  var received = 0
+  var readsAll: Bool
+  weak var exchange: UpstreamExchange?
+  /// Called behind everything that is written down.
+  var then: (Told) -> Void = { _ in }
+
+  init(readsAll: Bool) { self.readsAll = readsAll }
+
+  private func note(_ what: Told) {
+    told.append(what)
+    then(what)
+  }
+
+  func upstreamWantsBody() { note(.wantsBody) }
+
+  func upstreamInformed(_ head: HTTPResponseHead) { note(.informed(head.status.code)) }
+
+  func upstreamAnswered(_ head: HTTPResponseHead) {
+    heads.append(head)
+    note(.answered(head.status.code))
+    if readsAll { exchange?.readMore() }
+  }
+
+  func upstreamSent(_ bytes: ByteBuffer) {
+    received += bytes.readableBytes
+    note(.sent(String(buffer: bytes)))
+    if readsAll { exchange?.readMore() }
+  }
+
+  func upstreamEnded(_ trailers: HTTPHeaders) { note(.ended(trailers.map { "\($0): \($1)" })) }
+
+  func upstreamFailed(_ failure: UpstreamFailure) { note(.failed(failure)) }
+
+  func upstreamUpgraded(_ head: HTTPResponseHead) {
+    heads.append(head)
+    note(.upgraded)
+    if readsAll { exchange?.readMore() }
+  }
+}
+
+/// A request in progress, as a test sees it.
+final class Call: @unchecked Sendable {
+  let bench: UpstreamBench
+  // Touched on the loop only.
+  let exchange: UpstreamExchange
+  let recorder: Recorder
+
+  init(_ bench: UpstreamBench, _ exchange: UpstreamExchange, _ recorder: Recorder) {
+    self.bench = bench
+    self.exchange = exchange
+    self.recorder = recorder
+  }
+
+  func onLoop<Value: Sendable>(_ body: @escaping @Sendable (UpstreamExchange, Recorder) -> Value) async throws
+    -> Value
+  {
+    try await bench.loop.submit { body(self.exchange, self.recorder) }.get()
+  }
+
+  func told() async throws -> [Told] { try await onLoop { _, recorder in recorder.told } }
+
+  /// Waits until it was told `what`.
+  func wait(for what: Told, location: SourceLocation = #_sourceLocation) async throws {
+    try await bench.wait(location) { _ in self.recorder.told.contains { $0 == what || $0.isLast } }
+    let told = try await told()
+    #expect(told.contains(what), sourceLocation: location)
+  }
+
+  /// Waits for the last call, and returns all.
+  func end(location: SourceLocation = #_sourceLocation) async throws -> [Told] {
+    try await bench.wait(location) { _ in self.recorder.told.last?.isLast ?? false }
+    return try await told()
+  }
+
+  /// Waits for its failure.
+  func failure(location: SourceLocation = #_sourceLocation) async throws -> UpstreamFailure? {
+    guard case .failed(let failure) = try await end(location: location).last else { return nil }
+    return failure
+  }
+
+  /// The body as far as it has come.
+  func text() async throws -> String {
+    try await told().reduce(into: "") { if case .sent(let piece) = $1 { $0 += piece } }
+  }
+}
+
+final class UpstreamBench: @unchecked Sendable {
+  let loop: EventLoop
+  // Touched on the loop only.
+  private(set) var client: UpstreamClient!
+  private var nowNs: UInt64 = 1_000_000_000
+
+  private init(_ loop: EventLoop, _ limits: UpstreamLimits, _ tls: TLSConfiguration) {
+    self.loop = loop
+    client = UpstreamClient(loop: loop, limits: limits, tls: tls) { [unowned self] in nowNs }
+  }
+
+  /// Ends everything after `body`.
+  static func run(
+    _ limits: UpstreamLimits = UpstreamLimits(), tls: TLSConfiguration = .makeClientConfiguration(),
+    _ body: (UpstreamBench) async throws -> Void
+  ) async throws {
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let loop = group.next()
+    let bench = try await loop.submit { UpstreamBench(loop, limits, tls) }.get()
+    let result: Result<Void, any Error>
+    do { result = .success(try await body(bench)) } catch { result = .failure(error) }
+    try await loop.flatSubmit { bench.client.close() }.get()
+    #expect(try await bench.onLoop { $0.openConnections } == 0)
+    try await group.shutdownGracefully()
+    try result.get()
+  }
+
+  func onLoop<Value: Sendable>(_ body: @escaping @Sendable (UpstreamClient) -> Value) async throws -> Value {
+    try await loop.submit { body(self.client) }.get()
+  }
+
+  /// Waits until `condition` holds on the loop.
+  func wait(
+    _ location: SourceLocation = #_sourceLocation, _ condition: @escaping @Sendable (UpstreamClient) -> Bool
+  ) async throws {
+    let deadline = ContinuousClock.now + .seconds(10)
+    while try await !onLoop(condition) {
+      try #require(
+        ContinuousClock.now < deadline, "the condition did not come true in 10 s", sourceLocation: location)
+      await Task.yield()
+    }
+  }
+
+  /// Moves the clock and lets the client look at it.
+  func pass(seconds: Double) async throws {
+    try await onLoop { client in
+      self.advance(seconds: seconds)
+      client.tick()
+    }
+  }
+
+  /// Moves the clock. On the loop only.
+  func advance(seconds: Double) { nowNs += UInt64(seconds * 1e9) }
+
+  /// - Parameters:
+  ///   - readsAll: asks for the next piece as soon as there is one.
+  ///   - prepare: called on the loop before anything can happen.
+  func begin(
+    _ request: UpstreamRequest, readsAll: Bool = true,
+    _ prepare: @escaping @Sendable (UpstreamExchange, Recorder) -> Void = { _, _ in }
+  ) async throws -> Call {
+    try await loop.submit {
+      let recorder = Recorder(readsAll: readsAll)
+      let exchange = self.client.begin(request, recorder)
+      recorder.exchange = exchange
+      #expect(recorder.told.isEmpty, "nothing is told before begin has returned")
+      prepare(exchange, recorder)
+      return Call(self, exchange, recorder)
+    }.get()
+  }
+
+  /// Asks and is answered; the upstream's connection is then idle, and known to be.
+  func useOnce(_ upstream: Upstream) async throws -> Peer {
+    let call = try await begin(upstream.get("/first"))
+    let peer = try upstream.accept()
+    _ = peer.receive(until: "\r\n\r\n")
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    #expect(try await call.end() == [.answered(200), .ended([])])
+    #expect(try await onLoop { $0.idleConnections } >= 1)
+    return peer
+  }
+}
+
+/// A listening socket on 127.0.0.1.
+final class Upstream {
+  let port: Int
+  private let socket: CInt
+
+  init(receiveBuffer: CInt? = nil) throws {
+    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
+    self.socket = socket
+    Peer.setDeadline(socket)
+    if var receiveBuffer {
+      setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<CInt>.size))
+    }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    var found = size
+    let result = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(socket, $0, size) | listen(socket, 64) | getsockname(socket, $0, &found)
+      }
+    }
+    port = Int(UInt16(bigEndian: address.sin_port))
+    try #require(result == 0)
+  }
+
+  deinit { close(socket) }
+
+  /// The next connection.
+  func accept() throws -> Peer {
+    let descriptor = Glibc.accept(socket, nil, nil)
+    try #require(descriptor >= 0, "no connection came in 10 s")
+    return Peer(descriptor)
+  }
+
+  /// Whether a connection waits to be accepted.
+  var hasConnection: Bool {
+    var entry = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+    return poll(&entry, 1, 0) == 1
+  }
+
+  var origin: UpstreamOrigin { UpstreamOrigin(scheme: .http, host: "127.0.0.1", port: port) }
+
+  func get(_ target: String) -> UpstreamRequest { request(.GET, target) }
+
+  func request(
+    _ method: HTTPMethod, _ target: String = "/", body: UpstreamRequest.Body = .none,
+    headers: HTTPHeaders = ["host": "u"]
+  ) -> UpstreamRequest {
+    UpstreamRequest(origin: origin, method: method, target: target, headers: headers, body: body)
+  }
+}
+
+/// The upstream's end of a connection: blocking, every call fails after 10 seconds. Used by one thread at a time.
+final class Peer: @unchecked Sendable {
+  private(set) var socket: CInt
+
+  init(_ socket: CInt) {
+    self.socket = socket
+    Self.setDeadline(socket)
+  }
+
+  deinit { close() }
+
+  static func setDeadline(_ socket: CInt) {
+    var time = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+  }
+
+  func close() {
+    if socket >= 0 { Glibc.close(socket) }
+    socket = -1
+  }
+
+  func endOutput() { shutdown(socket, CInt(SHUT_WR)) }
+
+  /// Sends all of it.
+  func send(_ text: String) {
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
+      let count = rest.withUnsafeBytes { Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+      guard count > 0 else { return }
+      rest = rest.dropFirst(count)
+    }
+  }
+
+  /// Sends as much as the kernel takes at once.
+  func sendAtOnce(_ bytes: [UInt8]) -> Int {
+    max(0, Glibc.send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)))
+  }
+
+  /// Up to `limit` bytes; empty at the end, nil after an error or when nothing comes.
+  func receive(_ limit: Int = 65536) -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: limit)
+    let count = recv(socket, &bytes, limit, 0)
+    return count < 0 ? nil : Array(bytes[..<count])
+  }
+
+  /// Reads until what has come ends with `text`, or nothing more comes.
+  func receive(until text: String) -> String {
+    var all = ""
+    while !all.hasSuffix(text) {
+      guard let more = receive(), !more.isEmpty else { break }
+      all += String(decoding: more, as: UTF8.self)
+    }
+    return all
+  }
+
+  /// Waits for the other end's close; false: something else came, or nothing.
+  func isEndedByPeer() -> Bool {
+    var byte: UInt8 = 0
+    let count = recv(socket, &byte, 1, 0)
+    return count == 0 || (count < 0 && errno == ECONNRESET)
+  }
+}
+
+extension UpstreamFailure {
+  static func malformed(_ detail: String) -> UpstreamFailure {
+    UpstreamFailure(reason: .malformed(detail), hasAnswerBegun: false, mayRetry: false)
+  }
+
+  var isClosedEarly: Bool { if case .closedEarly = reason { true } else { false } }
+  var isUnreachable: Bool { if case .unreachable = reason { true } else { false } }
+  var isMalformed: Bool { if case .malformed = reason { true } else { false } }
+  var isBadRequest: Bool { if case .badRequest = reason { true } else { false } }
+}
