@@ -76,7 +76,8 @@ let package = Package(
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix, nioHTTP1,
+        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix,
+        nioHTTP1,
       ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
@@ -87,7 +88,8 @@ let package = Package(
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
       [
-        "Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioSSL, asyncHTTPClient,
+        "Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioSSL,
+        asyncHTTPClient,
       ]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
@@ -110,7 +112,9 @@ let package = Package(
         "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1,
         nioEmbedded,
       ]),
-    tests("ProxiesTests", ["Proxies", "Kit", "IPC", "Settings", "CLinux", logging]),
+    tests(
+      "ProxiesTests",
+      ["Proxies", "Kit", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioSSL]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests",

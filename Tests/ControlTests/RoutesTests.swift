@@ -62,7 +62,7 @@ import Testing
 
   @Test(
     "Everything else is 404 and named",
-    arguments: ["/", "/v3/apis", "/health/", "/v3/messages/1", "/Metrics"])
+    arguments: ["/", "/v3/apis/", "/v3/apis/a/b", "/health/", "/v3/messages/1", "/Metrics"])
   func notFound(_ path: String) async throws {
     let gateway = try TestGateway()
     try await gateway.served { client in

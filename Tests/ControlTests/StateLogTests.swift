@@ -14,6 +14,7 @@ import Testing
   private struct Facts: Equatable {
     var sessions: [SessionDigest: UInt32] = [:]
     var users: [Name: [String]] = [:]
+    var apis: [Name: [UInt8]] = [:]
   }
 
   /// What somebody learns who reads everything that is retained.
@@ -26,6 +27,8 @@ import Testing
         if until > now { facts.sessions[session] = max(until, facts.sessions[session] ?? 0) }
       case .online(let user, let roles)?: facts.users[Name(user)] = roles
       case .offline(let user)?: facts.users[Name(user)] = nil
+      case .apiDefined(let id, let order, let json)?: facts.apis[Name(id)] = json + [UInt8(order)]
+      case .apiRemoved(let id)?: facts.apis[Name(id)] = nil
       default: break
       }
     }
@@ -46,11 +49,13 @@ import Testing
       try RingWriter(attaching: fd, wake: [-1]), maxBlacklistEntries: Self.maxEntries, now: now)
     var kept = 0
     var keptUsers = 0
+    var keptAPIs = 0
     for step in 0..<20_000 {
       let number = random.next() % 500
       let session = SessionDigest(low: number, high: number &* 7)
       let user = Name("user\(random.next() % 120)")
-      switch random.next() % 8 {
+      let api = Name("api\(random.next() % 12)")
+      switch random.next() % 10 {
       case 0...2:
         let until = now + UInt32(random.next() % 300 + 1)
         if case .kept = log.blacklist(session, until: until, now: now) {
@@ -66,6 +71,15 @@ import Testing
       case 5:
         if case .kept = log.setOffline(user, now: now) { facts.users[user] = nil }
       case 6: _ = log.say(.closeUser(user.text), now: now)
+      case 7:
+        let json = [UInt8](repeating: UInt8(random.next() % 256), count: Int(random.next() % 400))
+        let order = random.next() % 256
+        if case .kept = log.setAPI(api, order: order, json: json, now: now) {
+          facts.apis[api] = json + [UInt8(order)]
+          keptAPIs += 1
+        }
+      case 8:
+        if case .kept = log.removeAPI(api, now: now) { facts.apis[api] = nil }
       default: now += UInt32(random.next() % 2)
       }
       facts.sessions = facts.sessions.filter { $0.value > now }
@@ -83,10 +97,11 @@ import Testing
           try RingWriter(attaching: fd, wake: [-1]), maxBlacklistEntries: Self.maxEntries, now: now)
         #expect(log.sessions.filter { $0.value.until > now }.mapValues(\.until) == facts.sessions)
         #expect(log.users.mapValues(\.roles) == facts.users)
+        #expect(log.apis.mapValues { $0.json + [UInt8($0.order)] } == facts.apis)
       }
       #expect(log.ring.oldestRetained <= log.clean)
     }
-    #expect(kept > 5_000 && keptUsers > 3_000)
+    #expect(kept > 4_000 && keptUsers > 2_500 && keptAPIs > 1_000)
     #expect(log.ring.appendedEnd > UInt64(Self.capacity) * 3, "the ring was written several times over")
     #expect(log.failure == nil)
   }

@@ -8,7 +8,9 @@ import Testing
 struct APITests {
   @Test("A definition takes effect with its answer, on every worker, and ends with its removal")
   func lifeCycle() throws {
-    let (first, second) = (try TestService(.answer(200, body: "first")), try TestService(.answer(200, body: "second")))
+    let (first, second) = (
+      try TestService(.answer(200, body: "first")), try TestService(.answer(200, body: "second"))
+    )
     defer {
       first.stop()
       second.stop()
@@ -18,10 +20,11 @@ struct APITests {
       #expect(try gateway.inbound("GET", "/books/1").status == 404)
       /// Of many requests, each over a connection of its own: no worker knows less.
       func answers() throws -> Set<String> {
-        Set(try (0..<10).map { _ in
-          let answer = try gateway.inbound("GET", "/books/1")
-          return "\(answer.status) \(answer.status == 200 ? answer.text : "")"
-        })
+        Set(
+          try (0..<10).map { _ in
+            let answer = try gateway.inbound("GET", "/books/1")
+            return "\(answer.status) \(answer.status == 200 ? answer.text : "")"
+          })
       }
       let created = try gateway.manageAPIs("POST", "/v3/apis", TestAPI(port: first.port).json)
       #expect(created.status == 201 && created.text == #"{"message":"ok"}"#)
@@ -57,7 +60,8 @@ struct APITests {
       for target in ["kafka", "http"] {
         let api = TestAPI(
           port: 1,
-          endpoint: #""method":"GET","path_regex":"/a","topic":"t","target":"\#(target)","response_from":"kafka""#)
+          endpoint:
+            #""method":"GET","path_regex":"/a","topic":"t","target":"\#(target)","response_from":"kafka""#)
         let refused = try gateway.manageAPIs("POST", "/v3/apis", api.json)
         #expect(refused.status == 400 && refused.text.contains("not available"), "\(refused.text)")
       }
@@ -71,7 +75,9 @@ struct APITests {
 
   @Test("Definitions survive the death of every worker, and their order too")
   func survival() throws {
-    let (first, second) = (try TestService(.answer(200, body: "first")), try TestService(.answer(200, body: "second")))
+    let (first, second) = (
+      try TestService(.answer(200, body: "first")), try TestService(.answer(200, body: "second"))
+    )
     defer {
       first.stop()
       second.stop()
@@ -81,8 +87,11 @@ struct APITests {
       try gateway.define(TestAPI(id: "a", port: second.port))
       for kind in [WorkerKind.control, .connections, .connections, .proxies] {
         try gateway.killAndAwaitReplacement(try #require(gateway.workers(kind).first))
-        try eventually("requests are proxied again") { try gateway.inbound("GET", "/books/1").text == "first" }
-        #expect(try gateway.management("GET", "/v3/apis").json.array?.compactMap { $0["id"]?.string } == ["b", "a"])
+        try eventually("requests are proxied again") {
+          try gateway.inbound("GET", "/books/1").text == "first"
+        }
+        #expect(
+          try gateway.management("GET", "/v3/apis").json.array?.compactMap { $0["id"]?.string } == ["b", "a"])
       }
       #expect(try gateway.management("DELETE", "/v3/apis/b").status == 204)
       #expect(try gateway.inbound("GET", "/books/1").text == "second")
@@ -95,7 +104,8 @@ struct APITests {
     defer { service.stop() }
     let settings = [
       "STATE_RING_BYTES": "65536", "WATCHDOG_S": "60",
-      "PROXY_CONFIG_FILE": "[\(TestAPI(id: "kept", port: service.port, endpoint: #""method":"GET","path_regex":"/kept""#).json)]",
+      "PROXY_CONFIG_FILE":
+        "[\(TestAPI(id: "kept", port: service.port, endpoint: #""method":"GET","path_regex":"/kept""#).json)]",
     ]
     try Gateway.run(settings) { gateway in
       try gateway.define(TestAPI(port: service.port))
@@ -126,9 +136,11 @@ struct APITests {
     }
   }
 
-  @Test("A mistake in PROXY_CONFIG_FILE stops the start and is named", arguments: [
-    "[", #"[{"id":"a"}]"#, "/no/such/file", "[\(TestAPI(port: 99_999).json)]",
-  ])
+  @Test(
+    "A mistake in PROXY_CONFIG_FILE stops the start and is named",
+    arguments: [
+      "[", #"[{"id":"a"}]"#, "/no/such/file", "[\(TestAPI(port: 99_999).json)]",
+    ])
   func badConfiguration(value: String) throws {
     let run = try GatewayRun(
       [],

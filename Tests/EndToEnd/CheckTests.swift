@@ -21,10 +21,12 @@ struct CheckTests {
 
   private func submit(_ gateway: Gateway, headers: [(String, String)] = []) throws -> HTTPAnswer {
     try gateway.inbound(
-      "POST", "/_rig/v1/events", headers: [CloudEvent.contentType] + headers, body: CloudEvent.json("greeting"))
+      "POST", "/_rig/v1/events", headers: [CloudEvent.contentType] + headers,
+      body: CloudEvent.json("greeting"))
   }
 
-  @Test("The service is shown the subscriptions and the credentials, and its status decides, on every transport")
+  @Test(
+    "The service is shown the subscriptions and the credentials, and its status decides, on every transport")
   func subscriptions() throws {
     let service = try TestService(.answer(204))
     defer { service.stop() }
@@ -62,7 +64,10 @@ struct CheckTests {
       func put(_ type: String) throws -> Int {
         try gateway.inbound(
           "PUT", "/_rig/v1/connection/sse/\(client.token)/subscriptions",
-          headers: [("content-type", "application/json"), ("authorization", "Bearer some"), ("authorization", "Basic x")],
+          headers: [
+            ("content-type", "application/json"), ("authorization", "Bearer some"),
+            ("authorization", "Basic x"),
+          ],
           body: #"{"subscriptions":\#(Subscriptions.to(type))}"#
         ).status
       }
@@ -92,7 +97,8 @@ struct CheckTests {
 
       let batch = "[\(CloudEvent.json("greeting", id: "a")),\(CloudEvent.json("greeting", id: "b"))]"
       let batched = try gateway.inbound(
-        "POST", "/_rig/v1/events", headers: [("content-type", "application/cloudevents-batch+json")], body: batch)
+        "POST", "/_rig/v1/events", headers: [("content-type", "application/cloudevents-batch+json")],
+        body: batch)
       #expect(batched.status == 202)
       #expect(try JSON(parsing: try #require(service.requests.last).body).array?.count == 2)
       try client.event(named: "greeting")
@@ -116,11 +122,16 @@ struct CheckTests {
   func webSocket() throws {
     let service = try TestService()
     defer { service.stop() }
-    let settings = ["SUBMISSION_CHECK": service.url("/events"), "SUBSCRIPTION_CHECK": service.url("/subscriptions")]
+    let settings = [
+      "SUBMISSION_CHECK": service.url("/events"), "SUBSCRIPTION_CHECK": service.url("/subscriptions"),
+    ]
     try Gateway.run(settings) { gateway in
       let client = try WebSocketClient.open(gateway, Subscriptions.to("a", "b"), query: "jwt=first")
-      let set = #"{"type":"rig.subscriptions.set","id":"s","data":{"subscriptions":[{"eventType":"b"}],"jwt":"second"}}"#
-      for message in [CloudEvent.json("a"), set, CloudEvent.json("a", id: "2"), CloudEvent.json("b", id: "3")] {
+      let set =
+        #"{"type":"rig.subscriptions.set","id":"s","data":{"subscriptions":[{"eventType":"b"}],"jwt":"second"}}"#
+      for message in [
+        CloudEvent.json("a"), set, CloudEvent.json("a", id: "2"), CloudEvent.json("b", id: "3"),
+      ] {
         try client.send(message)
       }
       let kinds = ["rig.accepted", "a", "rig.subscriptions_set", "rig.accepted", "rig.accepted", "b"]
@@ -210,10 +221,10 @@ struct CheckTests {
     defer { service.stop() }
     let settings = [
       "SUBMISSION_CHECK": service.url(), "CHECK_MAX_CONCURRENT": "2", "CHECK_MAX_WAITING": "3",
-      "CONNECTION_WORKERS": "1",
+      "CONNECTION_WORKERS": "1", "CHECK_TIMEOUT_MS": "600000",
     ]
     try Gateway.run(settings) { gateway in
-      let requests = try (0..<7).map { _ in
+      var requests = try (0..<7).map { _ in
         let http = try HTTPConnection(port: gateway.inboundPort)
         try http.wire.send(
           HTTPConnection.request(
@@ -227,6 +238,7 @@ struct CheckTests {
       #expect(service.requests.count == 2)
       // Their clients go: nobody waits for these calls, and others take their places.
       for http in requests { http.wire.reset() }
+      requests = []
       try eventually("nothing is in progress") {
         try gateway.metric("rig_calls_in_progress") == 0 && gateway.metric("rig_calls_waiting") == 0
       }
@@ -326,7 +338,8 @@ struct CheckTests {
     defer { service.stop() }
     try Gateway.run(["SUBMISSION_CHECK": service.url(), "CALL_RING_BYTES": "65536"]) { gateway in
       let event = CloudEvent.json("greeting", data: #""\#(String(repeating: "x", count: 900_000))""#)
-      let answer = try gateway.inbound("POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: event)
+      let answer = try gateway.inbound(
+        "POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: event)
       #expect(answer.status == 202)
       #expect(service.requests.last?.body.utf8.count ?? 0 > 900_000)
     }

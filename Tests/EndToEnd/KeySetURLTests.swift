@@ -48,9 +48,12 @@ struct KeySetURLTests {
       #expect(try gateway.statuses(of: try old.token(Self.claims)) == [401])
       let fetches = service.requests.count
       for _ in 0..<20 {
-        #expect(try SSEClient(gateway, query: "jwt=\(try old.token(Self.claims, kid: "ever new"))").head.status == 401)
+        #expect(
+          try SSEClient(gateway, query: "jwt=\(try old.token(Self.claims, kid: "ever new"))").head.status
+            == 401)
       }
-      #expect(service.requests.count <= fetches + 1, "a stranger's tokens have the set fetched again and again")
+      #expect(
+        service.requests.count <= fetches + 1, "a stranger's tokens have the set fetched again and again")
     }
   }
 
@@ -59,7 +62,9 @@ struct KeySetURLTests {
     let (first, second) = (try TestIssuer(kid: "1"), try TestIssuer(kid: "2"))
     let service = try TestService(.answer(200, body: TestIssuer.set(first)))
     defer { service.stop() }
-    let settings = ["JWT_JWKS": service.url(), "JWT_JWKS_REFRESH_S": "1", "CHECK_TIMEOUT_MS": "300", "CIRCUIT_OPEN_S": "1"]
+    let settings = [
+      "JWT_JWKS": service.url(), "JWT_JWKS_REFRESH_S": "1", "CHECK_TIMEOUT_MS": "300", "CIRCUIT_OPEN_S": "1",
+    ]
     try Gateway.run(settings) { gateway in
       let token = try first.token(Self.claims)
       #expect(try gateway.statuses(of: token) == [200])
@@ -72,13 +77,16 @@ struct KeySetURLTests {
       ] {
         let before = complaints()
         service.behave(behaviour)
-        try eventually("all workers say so: \(behaviour)".prefix(60).description) { complaints() >= before + 3 }
+        try eventually("all workers say so: \(behaviour)".prefix(60).description) {
+          complaints() >= before + 3
+        }
         #expect(try gateway.statuses(of: token) == [200])
       }
       #expect(!service.requests.contains { $0.path == "/elsewhere" })
       service.behave(.answer(200, body: TestIssuer.set(second)))
       try eventually("the second set is in use") {
-        try gateway.statuses(of: try second.token(Self.claims)) == [200] && gateway.statuses(of: token) == [401]
+        try gateway.statuses(of: try second.token(Self.claims)) == [200]
+          && gateway.statuses(of: token) == [401]
       }
       let before = complaints()
       service.stop()
@@ -91,7 +99,9 @@ struct KeySetURLTests {
   func never() throws {
     let issuer = try TestIssuer(kid: "1")
     let port = try FreePorts.next()
-    let settings = ["JWT_JWKS": "http://127.0.0.1:\(port)/", "JWT_JWKS_REFRESH_S": "1", "CIRCUIT_OPEN_S": "1"]
+    let settings = [
+      "JWT_JWKS": "http://127.0.0.1:\(port)/", "JWT_JWKS_REFRESH_S": "1", "CIRCUIT_OPEN_S": "1",
+    ]
     try Gateway.run(settings) { gateway in
       let token = try issuer.token(Self.claims)
       #expect(try gateway.statuses(of: token) == [503])

@@ -37,7 +37,9 @@ struct CallRecordTests {
   func damaged(message: CallRecord.Message) {
     let record = CallRecord(target: 1, correlation: 2, message: message)
     let bytes = record.encoded
-    for length in 0..<bytes.count { #expect(decode(record.type, Array(bytes[..<length])) == nil, "\(length)") }
+    for length in 0..<bytes.count {
+      #expect(decode(record.type, Array(bytes[..<length])) == nil, "\(length)")
+    }
     #expect(decode(record.type, bytes + [0]) == nil)
     for version: UInt8 in [0, 2, 255] { #expect(decode(record.type, [version] + bytes.dropFirst()) == nil) }
   }
@@ -75,7 +77,8 @@ struct CallRecordTests {
     return whole
   }
 
-  @Test("A call goes in as many records as it takes, none larger than allowed", arguments: [0, 1, 80, 1000, 9999])
+  @Test(
+    "A call goes in as many records as it takes, none larger than allowed", arguments: [0, 1, 80, 1000, 9999])
   func parts(bytes: Int) throws {
     var call = Self.call
     call.body = (0..<bytes).map { UInt8(truncatingIfNeeded: $0) }

@@ -9,6 +9,8 @@ import Testing
     .blacklisted(SessionDigest(low: 1, high: .max), until: .max), .online(user: "alice", roles: []),
     .online(user: "é — 🙂", roles: ["a", ""]), .offline(user: ""), .closeUser("alice"),
     .closeConnection(ConnectionID(slot: 63, serial: 1 << 60)), .reportConnections(generation: 7),
+    .apiDefined(id: "books", order: 1 << 40, json: Array("{}".utf8)), .apiRemoved(id: "books"),
+    .apisForgotten,
   ]
   private static let presences: [PresenceRecord] = [
     .begin(generation: 3), .end, .closed(serial: 9),

@@ -172,7 +172,9 @@ struct LayerTests {
   func notUsedYet() throws {
     #expect(
       try load(["PROXY_KAFKA_RESPONSE_TIMEOUT": "2"]).warnings
-        == ["environment PROXY_KAFKA_RESPONSE_TIMEOUT: PROXY_KAFKA_RESPONSE_TIMEOUT is accepted, but has no effect in this release"])
+        == [
+          "environment PROXY_KAFKA_RESPONSE_TIMEOUT: PROXY_KAFKA_RESPONSE_TIMEOUT is accepted, but has no effect in this release"
+        ])
     #expect(mistakes(["PROXY_KAFKA_RESPONSE_TIMEOUT": "many"]).count == 1)
   }
 
@@ -190,7 +192,8 @@ struct LayerTests {
   func failClosed() {
     #expect(mistakes(["SUBSCRIPTION_CHECK": "jwt-validation"]).count == 1)
     for url in [
-      "ftp://auth/check", "http://", "http:///check", "http://auth:0/", "http://auth:65536/", "http://auth/a b",
+      "ftp://auth/check", "http://", "http:///check", "http://auth:0/", "http://auth:65536/",
+      "http://auth/a b",
       "https://auth/#part", "https://user:secret@auth/", "http://auth/\r\nx: y",
     ] {
       for key in ["SUBMISSION_CHECK", "SUBSCRIPTION_CHECK", "JWT_JWKS"] {

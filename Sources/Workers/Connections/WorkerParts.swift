@@ -27,7 +27,8 @@ struct WorkerParts {
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, gateway: Self.gateway(context, hub), definitions: DefinitionsRoute(hub: hub), cors: cors,
+      events: events, gateway: Self.gateway(context, hub), definitions: DefinitionsRoute(hub: hub),
+      cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)
     self.hub = hub
   }

@@ -31,7 +31,8 @@ struct ControlParts {
     let node = Self.node(settings)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs) { loop.soon($0) }
     legacy = try LegacyAuthority(settings: settings, log: context.log, calls: calls)
-    desk = try Self.desk(context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, loop: loop)
+    desk = try Self.desk(
+      context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, loop: loop)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let observatory = Observatory(
       pages: pages,

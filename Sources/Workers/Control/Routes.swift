@@ -42,7 +42,8 @@ final class Routes: Responder {
   private let apis: APIRoutes
 
   init(
-    intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes, apis: APIRoutes
+    intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes,
+    apis: APIRoutes
   ) {
     self.apis = apis
     self.intake = intake

@@ -57,7 +57,8 @@ final class CallDesk {
   private var isTurnScheduled = false
 
   init(
-    slot: Int, rings: RingSet, outbox: RecordOutbox, exchanges: ExchangeDesk, settings: Settings, metrics: CallMetrics, log: Logger,
+    slot: Int, rings: RingSet, outbox: RecordOutbox, exchanges: ExchangeDesk, settings: Settings,
+    metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
     self.slot = UInt16(clamping: slot)
@@ -126,7 +127,8 @@ final class CallDesk {
   private func take(_ record: RingRecord, of ring: Int) {
     guard CallRecord.target(of: record.bytes) == slot else { return }
     if record.type == ExchangeFrame.requestType {
-      guard let header = ExchangeFrame.Header(record.bytes), exchanges.receive(from: ring, header, record.bytes)
+      guard let header = ExchangeFrame.Header(record.bytes),
+        exchanges.receive(from: ring, header, record.bytes)
       else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
       return
     }
@@ -203,7 +205,9 @@ final class CallDesk {
     }
     finish(call, outcome)
     guard isOpen else { return beginWaiting(purpose) }
-    for call in gates[purpose]?.remove(where: { _ in true }) ?? [] { finish(call, .unreachable(Self.isLeftAlone)) }
+    for call in gates[purpose]?.remove(where: { _ in true }) ?? [] {
+      finish(call, .unreachable(Self.isLeftAlone))
+    }
   }
 
   private static let isLeftAlone = "it has failed again and again and is left alone for a moment"

@@ -22,9 +22,13 @@ final class ExchangeDesk {
   /// Exchanges that have more to send when the ring has room.
   private var stalled: [Key] = []
 
-  init(client: UpstreamClient, outbox: RecordOutbox) {
+  /// The generation of the worker that writes a call ring.
+  private let generation: (_ ring: Int) -> UInt64
+
+  init(client: UpstreamClient, outbox: RecordOutbox, generation: @escaping (_ ring: Int) -> UInt64) {
     self.client = client
     self.outbox = outbox
+    self.generation = generation
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
@@ -51,6 +55,8 @@ final class ExchangeDesk {
 
   private func open(_ request: ProxiedRequest, _ key: Key) -> Bool {
     guard exchanges[key] == nil else { return false }
+    // Of a worker that has ended since: nobody waits for it.
+    guard Correlation.isOf(generation: generation(key.ring), key.correlation) else { return true }
     let exchange = ServiceExchange(key, self, hasBody: request.body != .none)
     exchanges[key] = exchange
     exchange.begin(client.begin(Self.upstream(request), exchange))
@@ -63,7 +69,8 @@ final class ExchangeDesk {
       headers.add(name: request.headers[index], value: request.headers[index + 1])
     }
     let origin = UpstreamOrigin(
-      scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port))
+      scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port)
+    )
     let body: UpstreamRequest.Body =
       switch request.body {
       case .none: .none
@@ -77,9 +84,10 @@ final class ExchangeDesk {
 
   private func cancel(_ key: Key) { exchanges.removeValue(forKey: key)?.cancel() }
 
-  /// The worker that writes this ring has ended: nobody waits for its exchanges.
-  func callerGone(_ ring: Int) {
-    for key in exchanges.keys where key.ring == ring { cancel(key) }
+  /// Once per second: ends what workers have begun that have ended since.
+  func tick() {
+    for key in Array(exchanges.keys)
+    where !Correlation.isOf(generation: generation(key.ring), key.correlation) { cancel(key) }
   }
 
   // MARK: For exchanges

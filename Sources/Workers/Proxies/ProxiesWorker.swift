@@ -23,7 +23,6 @@ final class ProxiesWorker: @unchecked Sendable {
   private let desk: CallDesk
   private let upstream: UpstreamClient
   private let exchanges: ExchangeDesk
-  private let callers: [CallerPage]
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
   private var wake: LoopWake?
@@ -46,8 +45,10 @@ final class ProxiesWorker: @unchecked Sendable {
     self.client = client
     let outbox = try Self.outbox(context, loop: loop)
     upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
-    exchanges = ExchangeDesk(client: upstream, outbox: outbox)
-    callers = try CallerPage.all(context.manifest)
+    let callers = try Self.callers(context.manifest)
+    exchanges = ExchangeDesk(client: upstream, outbox: outbox) { ring in
+      callers.indices.contains(ring) ? callers[ring].generation : 0
+    }
     desk = try Self.desk(context, loop: loop, outbox: outbox, exchanges: exchanges) {
       client.begin($0, url: $1, deadline: $2, $3)
     }
@@ -74,6 +75,16 @@ final class ProxiesWorker: @unchecked Sendable {
     return limits
   }
 
+  /// Status pages of the workers that call, in the order of the call rings: connection workers by slot, then the control worker.
+  private static func callers(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
+    let connections = manifest.peers.filter { $0.worker == "connections" }.sorted { $0.slot < $1.slot }
+    var pages: [StatusPage] = []
+    for peer in connections + manifest.peers.filter({ $0.worker == "control" }) {
+      pages.append(try StatusPage(attaching: peer.status))
+    }
+    return pages
+  }
+
   private static func desk(
     _ context: WorkerContext, loop: EventLoop, outbox: RecordOutbox, exchanges: ExchangeDesk,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
@@ -82,7 +93,8 @@ final class ProxiesWorker: @unchecked Sendable {
     let wake = context.manifest.wake
     return CallDesk(
       slot: context.manifest.slot, rings: try RingSet(grants: context.manifest.calls, status: status),
-      outbox: outbox, exchanges: exchanges, settings: context.settings, metrics: CallMetrics(status, worker: context.name),
+      outbox: outbox, exchanges: exchanges, settings: context.settings,
+      metrics: CallMetrics(status, worker: context.name),
       log: context.log,
       environment: CallDesk.Environment(
         nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
@@ -107,7 +119,7 @@ final class ProxiesWorker: @unchecked Sendable {
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
       self.upstream.tick()
-      for (ring, caller) in self.callers.enumerated() where caller.hasRestarted() { self.exchanges.callerGone(ring) }
+      self.exchanges.tick()
       self.desk.tick()
     }
     desk.scheduleTurn()
@@ -127,32 +139,5 @@ final class ProxiesWorker: @unchecked Sendable {
     wake?.stop()
     // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
     upstream.close().and(client.close()).assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
-  }
-}
-
-/// The status page of a worker that calls: a new generation is a new worker that knows nothing of earlier calls.
-private final class CallerPage {
-  private let page: StatusPage
-  private var generation: UInt64
-
-  private init(_ page: StatusPage) {
-    self.page = page
-    generation = page.generation
-  }
-
-  /// In the order of the call rings: connection workers by slot, then the control worker.
-  static func all(_ manifest: WorkerManifest) throws(IPCError) -> [CallerPage] {
-    let connections = manifest.peers.filter { $0.worker == "connections" }.sorted { $0.slot < $1.slot }
-    let control = manifest.peers.filter { $0.worker == "control" }
-    var pages: [CallerPage] = []
-    for peer in connections + control { pages.append(CallerPage(try StatusPage(attaching: peer.status))) }
-    return pages
-  }
-
-  /// Whether another worker has taken its place since it was last asked.
-  func hasRestarted() -> Bool {
-    guard page.generation != generation else { return false }
-    generation = page.generation
-    return true
   }
 }

@@ -88,6 +88,8 @@ final class ServiceExchange: UpstreamReceiver {
 
   func upstreamAnswered(_ head: HTTPResponseHead) {
     hasAnswerBegun = true
+    let type = head.headers.first(name: "content-type")?.lowercased() ?? ""
+    upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
     desk.send(.answered(status: UInt16(clamping: head.status.code), headers: Self.pairs(head.headers)), key)
     readOn()
   }

@@ -24,6 +24,7 @@ extension Gateway {
   }
 
   func manageAPIs(_ method: String, _ path: String, _ body: String? = nil) throws -> HTTPAnswer {
-    try management(method, path, headers: body == nil ? [] : [("content-type", "application/json")], body: body)
+    try management(
+      method, path, headers: body == nil ? [] : [("content-type", "application/json")], body: body)
   }
 }

@@ -162,7 +162,9 @@ final class TestService: Sendable {
   private func send(_ text: String, _ descriptor: CInt) {
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
-      let count = bytes.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) }
+      let count = bytes.withUnsafeBytes {
+        Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+      }
       if count < 0, errno == EAGAIN {
         guard wait(descriptor, Int16(POLLOUT)) else { return }
         continue
@@ -183,7 +185,8 @@ final class TestService: Sendable {
     let fields = lines.dropFirst().map { line in
       let colon = line.firstIndex(of: ":") ?? line.endIndex
       return (
-        name: line[..<colon].lowercased(), value: line[colon...].dropFirst().trimmingCharacters(in: .whitespaces)
+        name: line[..<colon].lowercased(),
+        value: line[colon...].dropFirst().trimmingCharacters(in: .whitespaces)
       )
     }
     let headBytes = end.upperBound

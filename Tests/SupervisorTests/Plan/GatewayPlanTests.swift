@@ -60,9 +60,10 @@ import Testing
     #expect(GatewayPlan.use(of: rings[4], by: proxy) == .write)
     #expect(plan.rings.filter { GatewayPlan.use(of: $0, by: proxy) != nil }.count == 4)
     let control = WorkerIdentity(kind: .control, slot: 0)
-    #expect(rings.map { GatewayPlan.use(of: $0, by: control) } == [
-      .inspect, .inspect, .write, .read(slot: 2), .read(slot: 2),
-    ])
+    #expect(
+      rings.map { GatewayPlan.use(of: $0, by: control) } == [
+        .inspect, .inspect, .write, .read(slot: 2), .read(slot: 2),
+      ])
   }
 
   @Test("the root restarts nothing: a node that gave up ends the gateway")
@@ -144,9 +145,10 @@ import Testing
       ])
     #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6])
     let events = Array(repeating: RingPlan.Purpose.events, count: 4)
-    #expect(rings.map(\.purpose) == events + [
-      .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers,
-    ])
+    #expect(
+      rings.map(\.purpose) == events + [
+        .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers,
+      ])
     let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
     let control = WorkerIdentity(kind: .control, slot: 0)
     let proxies = [WorkerIdentity(kind: .proxies, slot: 0)]

@@ -13,7 +13,7 @@ extension ProcessSuite {
       "workers are started one after the other, each when the one before serves, then the gateway is ready")
     func start() throws {
       try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
-        for (index, name) in ["connections.0", "connections.1", "control"].enumerated() {
+        for (index, name) in ["proxies.0", "connections.0", "connections.1", "control"].enumerated() {
           _ = try bench.process(name)
           // Whoever comes after it waits until it serves.
           #expect(bench.lines("worker is started").count == index + 1)
@@ -22,7 +22,7 @@ extension ProcessSuite {
         }
         try bench.waitForLine("gateway is ready")
         let ready = try #require(bench.lines("gateway is ready").first)
-        #expect(ready.fields["workers"] == "3")
+        #expect(ready.fields["workers"] == "4")
         for name in ["inbound", "management"] {
           let address = try #require(ready.fields[name])
           #expect(address.hasPrefix("127.0.0.1:") && !address.hasSuffix(":0"), "\(address)")
@@ -39,13 +39,15 @@ extension ProcessSuite {
         #expect(try bench.waitForEnd() == 0)
         let stopped = bench.lines("worker has stopped").map { $0.fields["child"] }
         #expect(stopped.first == "control")
-        #expect(Set(stopped.dropFirst()) == ["connections.0", "connections.1"])
+        #expect(Set(stopped.dropFirst().prefix(2)) == ["connections.0", "connections.1"])
+        #expect(stopped.dropFirst(3) == ["proxies.0"])
       }
     }
 
     @Test("a stop in the middle of the start leaves nothing behind")
     func stopWhileStarting() throws {
       try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
+        try bench.becomeReady("proxies.0")
         try bench.becomeReady("connections.0")
         _ = try bench.process("connections.1")
         bench.signal(SIGTERM)
@@ -96,7 +98,7 @@ extension ProcessSuite {
         #expect(try bench.metric(up) == 1)
         #expect(try bench.metric(#"rig_worker_restarts_total{worker="connections.1",reason="signal"}"#) == 1)
         #expect(try bench.metric(#"rig_worker_restarts_total{worker="connections.0",reason="signal"}"#) == 0)
-        #expect(bench.lines("worker is started").count == 4)
+        #expect(bench.lines("worker is started").count == 5)
       }
     }
 
@@ -118,6 +120,7 @@ extension ProcessSuite {
         as [(String, Int32)])
     func failedStart(_ script: String, _ status: Int32) throws {
       try RuntimeBench.run(try RuntimeBench(scripts: [.control: script])) { bench in
+        try bench.becomeReady("proxies.0")
         try bench.becomeReady("connections.0")
         #expect(try bench.waitForEnd() == status)
       }
@@ -127,6 +130,7 @@ extension ProcessSuite {
     func notExecutable() throws {
       try RuntimeBench.run(try RuntimeBench()) { bench in
         unlink("\(bench.directory.path)/rig-control")
+        try bench.becomeReady("proxies.0")
         try bench.becomeReady("connections.0")
         #expect(try bench.waitForEnd() == 75)
         #expect(bench.lines("worker can't be started", about: "control").count == 1)
@@ -183,7 +187,7 @@ extension ProcessSuite {
         try bench.waitForLine("ring is formatted anew")
         page.reportCorrupt(ring: 999)
         try bench.waitForLine("worker reports a ring that does not exist")
-        #expect(bench.lines("worker is started").count == 2)
+        #expect(bench.lines("worker is started").count == 3)
       }
     }
 

@@ -14,7 +14,8 @@ struct APIDirectory {
 
   /// What the control worker has said of an API. False: it makes no sense.
   mutating func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
-    guard let definition = json.withUnsafeBytes({ try? APIDefinition(stored: $0) }), definition.id == id else {
+    guard let definition = json.withUnsafeBytes({ try? APIDefinition(stored: $0) }), definition.id == id
+    else {
       return false
     }
     definitions[Array(id.utf8)] = (order, definition)

@@ -88,11 +88,13 @@ final class APIGateway {
   /// The request as it goes to the service.
   func proxied(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> ProxiedRequest {
     guard match.endpoint.target == .http, match.endpoint.responseFrom == .http else {
-      throw RefusedRequest(status: 501, detail: "targets and responses by Kafka are not available in this release")
+      throw RefusedRequest(
+        status: 501, detail: "targets and responses by Kafka are not available in this release")
     }
     guard let origin = match.definition.target.origin(environment: environment) else {
       throw RefusedRequest(
-        status: 502, detail: "the target of API \(match.definition.id) is no http or https URL, or its variable isn't set")
+        status: 502,
+        detail: "the target of API \(match.definition.id) is no http or https URL, or its variable isn't set")
     }
     let isLiteral = origin.host.hasPrefix("[")
     let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
@@ -211,7 +213,8 @@ final class ProxyMetrics {
     status.metric(
       .counter, "rig_proxy_requests_total",
       labels: [
-        ("method", method), ("path", path), ("response_from", "http"), ("status", String(code)), ("target", "http"),
+        ("method", method), ("path", path), ("response_from", "http"), ("status", String(code)),
+        ("target", "http"),
       ])
   }
 }

@@ -9,7 +9,8 @@ import NIOHTTP1
 enum ForwardedHead {
   /// Fields that concern one connection only.
   private static let hopByHop: Set<String> = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+    "trailer",
     "transfer-encoding", "upgrade",
   ]
   /// The gateway's own business towards the service.
@@ -54,7 +55,9 @@ enum ForwardedHead {
   /// The fields of an answer for the client.
   static func toClient(_ pairs: [String]) -> HTTPHeaders {
     var all = HTTPHeaders()
-    for index in stride(from: 0, to: pairs.count - 1, by: 2) { all.add(name: pairs[index], value: pairs[index + 1]) }
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      all.add(name: pairs[index], value: pairs[index + 1])
+    }
     let named = namedByConnection(all)
     var headers = HTTPHeaders()
     for (name, value) in all {
@@ -129,7 +132,9 @@ enum ForwardedHead {
 
   private static func isQuotable(_ text: String) -> Bool {
     !text.isEmpty
-      && text.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+      && text.utf8.allSatisfy {
+        (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
+      }
   }
 
   private static func namedByConnection(_ headers: HTTPHeaders) -> Set<String> {

@@ -59,7 +59,9 @@ final class ProxiedExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     guard let key else { return }
     credit -= Int64(bytes.readableBytes)
-    guard exchanges.send(bytes, key) else { return fail(.serviceUnavailable, "the proxy workers are too busy") }
+    guard exchanges.send(bytes, key) else {
+      return fail(.serviceUnavailable, "the proxy workers are too busy")
+    }
     readOn()
   }
 

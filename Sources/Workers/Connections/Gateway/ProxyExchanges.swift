@@ -30,7 +30,7 @@ final class ProxyExchanges {
   init(link: CallClient, limit: Int, generation: UInt64, status: StatusPage, worker: String) {
     self.link = link
     self.limit = limit
-    nextCorrelation = (generation << 40) | 1
+    nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
     link.onPeerGone = { [unowned self] in peerGone($0) }
@@ -95,7 +95,9 @@ final class ProxyExchanges {
 
   // MARK: Frames
 
-  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
+  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
+    -> Bool
+  {
     let known = exchanges[header.correlation]
     if header.isBody {
       // What comes for an exchange that has ended was under way.

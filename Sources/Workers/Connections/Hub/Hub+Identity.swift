@@ -107,7 +107,8 @@ extension Hub {
       presence?.restart()
     case .apiDefined(let id, let order, let json):
       guard !apis.define(id: id, order: order, json: json) else { return }
-      log.error("an API definition of the control worker makes no sense", metadata: ["api": "\(id.prefix(64))"])
+      log.error(
+        "an API definition of the control worker makes no sense", metadata: ["api": "\(id.prefix(64))"])
     case .apiRemoved(let id): apis.remove(id: id)
     case .apisForgotten: apis.removeAll()
     }

@@ -88,7 +88,8 @@ struct ServiceCredentials: Equatable {
     self.tracestate = tracestate
     for (place, token) in tokens {
       guard token.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
-        throw RefusedRequest(status: 400, detail: "\(place) is no token: it has characters besides visible ASCII")
+        throw RefusedRequest(
+          status: 400, detail: "\(place) is no token: it has characters besides visible ASCII")
       }
       self.authorization.append("Bearer \(token)")
     }

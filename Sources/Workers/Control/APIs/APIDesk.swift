@@ -139,7 +139,8 @@ final class APIDesk {
       switch result {
       case .done: done(.done)
       case .busy: done(.busy)
-      case .tooMany: done(.refused(.full("the definition doesn't fit into the state ring (STATE_RING_BYTES)")))
+      case .tooMany:
+        done(.refused(.full("the definition doesn't fit into the state ring (STATE_RING_BYTES)")))
       case .unconfirmed: done(.unconfirmed)
       }
     }
@@ -151,8 +152,10 @@ private enum Unavailable {
   static func problem(of definition: APIDefinition) -> APIError? {
     for endpoint in definition.endpoints where endpoint.target != .http || endpoint.responseFrom != .http {
       let what =
-        endpoint.target != .http ? "target \(endpoint.target.rawValue)" : "response_from \(endpoint.responseFrom?.rawValue ?? "")"
-      return .malformed("\(definition.id)/\(endpoint.id): \(what) is not available in this release, expected http")
+        endpoint.target != .http
+        ? "target \(endpoint.target.rawValue)" : "response_from \(endpoint.responseFrom?.rawValue ?? "")"
+      return .malformed(
+        "\(definition.id)/\(endpoint.id): \(what) is not available in this release, expected http")
     }
     return nil
   }

@@ -23,7 +23,8 @@ final class LegacyAuthority {
 
   /// - Parameter unixMs: the present time, in milliseconds since 1970.
   init(
-    settings: Settings, log: Logger, calls: CallClient? = nil, unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
+    settings: Settings, log: Logger, calls: CallClient? = nil,
+    unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
   ) throws(UnusableKeys) {
     verifier = try ConfiguredVerifier(settings: settings, log: log)
     if let calls { verifier.fetch = { calls.fetchKeySet($0) } }

@@ -39,6 +39,10 @@ enum HelpTexts {
     "rig_kafka_offset_commits_failed_total": "Commits of offsets that failed.",
     "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
 
+    // Proxied requests
+    "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
+    "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+
     // Calls of services
     "rig_calls_total": "Calls of check services and of the key set, by purpose and outcome.",
     "rig_calls_in_progress": "Calls that wait for a service now.",

@@ -61,8 +61,8 @@ final class StateLog {
   var clean: UInt64
   /// The ring can't be walked: somebody has scribbled over it. Nothing more is written.
   var failure: IPCError?
-  /// Whether nothing had been written when this writer began.
-  let isNew: Bool
+  /// Whether there was nothing in the ring when this writer began: the gateway's first, or formatted anew.
+  private(set) var isNew = true
   /// End of the last record.
   private var lastEnd: UInt64
   /// No entry expires before.
@@ -74,12 +74,12 @@ final class StateLog {
   init(_ ring: RingWriter, maxBlacklistEntries: Int, now: UInt32) throws(IPCError) {
     self.ring = ring
     limits = StateLimits(capacity: ring.capacity, maxBlacklistEntries: maxBlacklistEntries)
-    isNew = ring.nextSequence == 1
     clean = ring.oldestRetained
     lastEnd = ring.oldestRetained
     var last = lastEnd
     try ring.forEachRetained { record in
       last = record.end
+      isNew = false
       if let said = StateRecord(type: record.type, record.bytes) {
         learn(said, end: record.end, bytes: StateLimits.bytes(payload: record.bytes.count), now: now)
       }

@@ -75,7 +75,7 @@ public final class CallClient {
     rings = try RingSet(grants: manifest.answers, status: context.status)
     self.slot = UInt16(clamping: slot)
     timeoutNs = UInt64(max(0, timeoutMs)) * 1_000_000
-    nextCorrelation = (context.status.generation << 40) | 1
+    nextCorrelation = Correlation.first(generation: context.status.generation)
   }
 
   /// Has the service for `call.purpose` called. The asker may be called at once.

@@ -98,8 +98,14 @@ extension CallRecord {
   private static let version: UInt8 = 1
   private static let headerBytes = 12
 
-  private enum Kind: UInt8 { case call = 1, part, cancel, answer }
-  private enum Outcome: UInt8 { case answered = 1, timedOut, unreachable, busy }
+  private enum Kind: UInt8 {
+    case call = 1
+    case part, cancel, answer
+  }
+  private enum Outcome: UInt8 {
+    case answered = 1
+    case timedOut, unreachable, busy
+  }
 
   /// The record's type in its ring.
   public var type: UInt16 { if case .answer = message { Self.answerType } else { Self.callType } }

@@ -245,6 +245,20 @@ public struct ExchangeFrame: Equatable, Sendable {
   }
 }
 
+/// Names an exchange, or a call, among those of one caller: the upper bits are the caller's generation, so that what a
+/// predecessor has begun is known for it.
+public enum Correlation {
+  private static let countBits: UInt64 = 40
+
+  /// The first of a caller with that generation of its status page.
+  public static func first(generation: UInt64) -> UInt64 { (generation << countBits) | 1 }
+
+  /// Whether a caller of that generation may have chosen `correlation`.
+  public static func isOf(generation: UInt64, _ correlation: UInt64) -> Bool {
+    correlation >> countBits == (generation << countBits) >> countBits
+  }
+}
+
 /// How much of a body may be under way between two workers.
 public enum ExchangeWindow {
   /// Bytes that one side may send before it is given credit.
