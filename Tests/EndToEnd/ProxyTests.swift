@@ -123,6 +123,11 @@ struct ProxyTests {
       try http.wire.send(HTTPConnection.request("HEAD", "/x"))
       #expect(try http.answer(to: "HEAD").status == 200)
       #expect(service.requests.map(\.method) == ["GET", "GET", "GET", "HEAD"])
+      #expect(service.requests.allSatisfy { $0.all("content-length").isEmpty })
+      try gateway.define(Self.open(service.port, "POST", id: "post"))
+      try http.wire.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+      #expect(try http.answer(to: "POST").status == 200)
+      #expect(service.requests.last?.all("content-length") == ["0"])
     }
   }
 

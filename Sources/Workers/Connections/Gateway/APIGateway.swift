@@ -107,7 +107,8 @@ final class APIGateway {
         addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
     let body: BodyForm =
       switch request.announcedBody {
-      case .none: .none
+      // These mean something by a body: that there is none is said (RFC 9110 §8.6).
+      case .none: [.POST, .PUT, .PATCH].contains(request.method) ? .counted(0) : .none
       case .counted(let bytes): .counted(UInt64(bytes))
       case .chunked: .chunked
       }
