@@ -93,9 +93,9 @@ final class LoopbackServer: @unchecked Sendable {
 
   /// Waits until `condition` holds on the loop.
   func wait(_ condition: @escaping @Sendable (HTTPServer) -> Bool) async throws {
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(60)
     while try await !onLoop(condition) {
-      try #require(ContinuousClock.now < deadline, "the condition did not come true in 10 s")
+      try #require(ContinuousClock.now < deadline, "the condition did not come true in 60 s")
       await Task.yield()
     }
   }

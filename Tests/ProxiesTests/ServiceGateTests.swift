@@ -82,3 +82,26 @@ struct ServiceGateTests {
     #expect(!gate.isOpen)
   }
 }
+
+@Suite("Addresses of services")
+struct ServiceAddressTests {
+  @Test(
+    "A URL is taken apart",
+    arguments: [
+      ("http://a", "http://a:80", "/", "a"),
+      ("HTTPS://a.example/x?y=1", "https://a.example:443", "/x?y=1", "a.example"),
+      ("http://a:8080?b", "http://a:8080", "/?b", "a:8080"),
+      ("http://[::1]/c", "http://[::1]:80", "/c", "[::1]"),
+      ("http://[::1]:81/c:d", "http://[::1]:81", "/c:d", "[::1]:81"),
+    ])
+  func parts(url: String, origin: String, target: String, host: String) throws {
+    let address = try #require(ServiceAddress(url))
+    #expect(address.origin.description == origin)
+    #expect(address.target == target && address.authority == host)
+  }
+
+  @Test("What is none is none", arguments: ["", "a", "ftp://a", "http://", "http://:80", "http://a:b"])
+  func none(url: String) {
+    #expect(ServiceAddress(url) == nil)
+  }
+}

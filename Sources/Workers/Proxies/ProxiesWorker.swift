@@ -119,6 +119,7 @@ final class ProxiesWorker: @unchecked Sendable {
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
       self.upstream.tick()
+      self.client.tick()
       self.exchanges.tick()
       self.desk.tick()
     }

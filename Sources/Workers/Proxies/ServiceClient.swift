@@ -1,27 +1,27 @@
-// One HTTP request to a service, and what came of it, by async-http-client. Redirects aren't followed: credentials would
-// go to a place that nobody has configured.
+// One HTTP request to a service that is asked something, and what came of it. Redirects aren't followed: credentials would go to a
+// place that nobody has configured.
 
-import AsyncHTTPClient
 import Kit
 import NIOCore
 import NIOHTTP1
 
+/// Belongs to the worker's loop.
 final class ServiceClient {
   /// Of an answer whose body matters, such as a JWK set.
   static let maximumAnswerBytes = 512 << 10
 
-  private let client: HTTPClient
+  private let client: UpstreamClient
   private let loop: EventLoop
 
+  /// - Parameter maximumConnections: to one service; idle ones are kept.
   init(loop: EventLoop, maximumConnections: Int) {
-    var configuration = HTTPClient.Configuration(
-      redirectConfiguration: .disallow, decompression: .disabled)
-    configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = maximumConnections
-    // Whoever waits wants to know at once, and comes again.
-    configuration.connectionPool.retryConnectionEstablishment = false
-    // A proxy of the environment isn't used: where credentials go is said by the configuration alone.
-    configuration.proxy = nil
-    client = HTTPClient(eventLoopGroupProvider: .shared(loop), configuration: configuration)
+    var limits = UpstreamLimits()
+    limits.maximumPerOrigin = maximumConnections
+    limits.maximumIdlePerOrigin = maximumConnections
+    // Every call has a deadline of its own, which is more exact.
+    limits.answerTimeoutNs = .max / 4
+    limits.idleTimeoutNs = .max / 4
+    client = UpstreamClient(loop: loop, limits: limits, nowNs: MonotonicTime.now)
     self.loop = loop
   }
 
@@ -29,27 +29,21 @@ final class ServiceClient {
   func begin(
     _ call: ServiceCall, url: String, deadline: NIODeadline, _ body: @escaping (CallOutcome) -> Void
   ) -> (() -> Void)? {
-    let request: HTTPClient.Request
-    do {
-      request = try HTTPClient.Request(
-        url: url, method: call.body.isEmpty ? .GET : .POST, headers: Self.headers(call),
-        body: call.body.isEmpty ? nil : .byteBuffer(ByteBuffer(bytes: call.body)))
-    } catch {
-      body(.unreachable("\(error)"))
+    guard let address = ServiceAddress(url) else {
+      body(.unreachable("its address is no URL"))
       return nil
     }
-    let keepsBody = call.purpose == .keySet
-    let collector = AnswerCollector(keepsBody: keepsBody, maximumBytes: Self.maximumAnswerBytes)
-    let task = client.execute(
-      request: request, delegate: collector, eventLoop: .delegateAndChannel(on: loop), deadline: deadline)
-    task.futureResult.hop(to: loop).assumeIsolated().whenComplete { result in
-      body(Self.outcome(result, isLate: NIODeadline.now() >= deadline))
-    }
-    return { task.cancel() }
+    let request = UpstreamRequest(
+      origin: address.origin, method: call.body.isEmpty ? .GET : .POST, target: address.target,
+      headers: Self.headers(call, host: address.authority),
+      body: call.body.isEmpty ? .none : .counted(call.body.count))
+    let attempt = ServiceAttempt(call, body)
+    attempt.begin(client.begin(request, attempt), deadline: deadline, on: loop)
+    return { attempt.cancel() }
   }
 
-  private static func headers(_ call: ServiceCall) -> HTTPHeaders {
-    var headers = HTTPHeaders([("accept", "application/json"), ("user-agent", "rig")])
+  private static func headers(_ call: ServiceCall, host: String) -> HTTPHeaders {
+    var headers = HTTPHeaders([("host", host), ("accept", "application/json"), ("user-agent", "rig")])
     if !call.body.isEmpty { headers.add(name: "content-type", value: "application/json") }
     for value in call.authorization { headers.add(name: "authorization", value: value) }
     if !call.traceparent.isEmpty { headers.add(name: "traceparent", value: call.traceparent) }
@@ -57,68 +51,126 @@ final class ServiceClient {
     return headers
   }
 
-  private static func outcome(_ result: Result<AnswerCollector.Answer, any Error>, isLate: Bool)
-    -> CallOutcome
-  {
-    switch result {
-    case .success(let answer): return .answered(status: answer.status, body: answer.body)
-    case .failure(let error):
-      switch error as? HTTPClientError {
-      case .readTimeout?, .writeTimeout?: return .timedOut
-      // A connection that never came to be isn't a service that was asked.
-      case .deadlineExceeded?: return .timedOut
-      case .connectTimeout?, .getConnectionFromPoolTimeout?: return .unreachable("no connection in time")
-      default: return isLate ? .timedOut : .unreachable("\(error)")
-      }
-    }
-  }
+  /// Once per second.
+  func tick() { client.tick() }
 
-  func close() -> EventLoopFuture<Void> {
-    let promise = loop.makePromise(of: Void.self)
-    client.shutdown { error in
-      if let error { promise.fail(error) } else { promise.succeed(()) }
+  func close() -> EventLoopFuture<Void> { client.close() }
+}
+
+/// An absolute URL, taken apart (RFC 3986 §3); its form was checked when it was configured.
+struct ServiceAddress: Equatable {
+  let origin: UpstreamOrigin
+  /// Path and query as written.
+  let target: String
+  /// The value of the field `host`.
+  let authority: String
+
+  init?(_ url: String) {
+    guard let mark = url.firstRange(of: "://"),
+      let scheme = UpstreamOrigin.Scheme(rawValue: url[..<mark.lowerBound].lowercased())
+    else { return nil }
+    let rest = url[mark.upperBound...]
+    let authority = rest.prefix { $0 != "/" && $0 != "?" }
+    let behind = rest[authority.endIndex...]
+    target = behind.isEmpty ? "/" : behind.first == "?" ? "/\(behind)" : String(behind)
+    self.authority = String(authority)
+    var host = authority
+    var port = scheme == .https ? 443 : 80
+    if let colon = authority.lastIndex(of: ":"), !authority[colon...].contains("]") {
+      host = authority[..<colon]
+      guard let number = Int(authority[authority.index(after: colon)...]) else { return nil }
+      port = number
     }
-    return promise.futureResult
+    guard !host.isEmpty else { return nil }
+    origin = UpstreamOrigin(scheme: scheme, host: String(host), port: port)
   }
 }
 
-/// Keeps the status, and of the body what matters; what doesn't is let by, so that the connection can be used again.
-private final class AnswerCollector: HTTPClientResponseDelegate, @unchecked Sendable {
-  struct Answer: Sendable {
-    var status: UInt16 = 0
-    var body: [UInt8] = []
+/// One call in progress.
+private final class ServiceAttempt: UpstreamReceiver {
+  private static let pieceBytes = 64 << 10
+
+  private let call: ServiceCall
+  private var report: ((CallOutcome) -> Void)?
+  private var exchange: UpstreamExchange?
+  private var timer: Scheduled<Void>?
+  private var unsent: ByteBuffer
+  private var hasConnected = false
+  private var status: UInt16 = 0
+  private var answer: [UInt8] = []
+
+  init(_ call: ServiceCall, _ report: @escaping (CallOutcome) -> Void) {
+    self.call = call
+    self.report = report
+    unsent = ByteBuffer(bytes: call.body)
   }
 
-  struct TooLarge: Error, CustomStringConvertible {
-    let limit: Int
-    var description: String { "its answer has more than \(limit) bytes" }
+  func begin(_ exchange: UpstreamExchange, deadline: NIODeadline, on loop: EventLoop) {
+    self.exchange = exchange
+    timer = loop.assumeIsolated().scheduleTask(deadline: deadline) { [weak self] in self?.deadlinePassed() }
   }
 
-  private let keepsBody: Bool
-  private let maximumBytes: Int
-  // Touched on the task's loop only.
-  private var answer = Answer()
-  private var received = 0
-
-  init(keepsBody: Bool, maximumBytes: Int) {
-    self.keepsBody = keepsBody
-    self.maximumBytes = maximumBytes
+  func cancel() {
+    timer?.cancel()
+    exchange?.cancel()
+    exchange = nil
+    report = nil
   }
 
-  func didReceiveHead(task: HTTPClient.Task<Answer>, _ head: HTTPResponseHead) -> EventLoopFuture<Void> {
-    answer.status = UInt16(clamping: head.status.code)
-    return task.eventLoop.makeSucceededVoidFuture()
+  private func deadlinePassed() {
+    // Whoever was never reached wasn't asked.
+    let wasAsked = call.body.isEmpty || hasConnected
+    finish(wasAsked ? .timedOut : .unreachable("no connection in time"))
   }
 
-  func didReceiveBodyPart(task: HTTPClient.Task<Answer>, _ buffer: ByteBuffer) -> EventLoopFuture<Void> {
-    guard keepsBody else { return task.eventLoop.makeSucceededVoidFuture() }
-    received += buffer.readableBytes
-    guard received <= maximumBytes else {
-      return task.eventLoop.makeFailedFuture(TooLarge(limit: maximumBytes))
+  private func finish(_ outcome: CallOutcome) {
+    let report = report
+    cancel()
+    report?(outcome)
+  }
+
+  func upstreamWantsBody() {
+    hasConnected = true
+    while let piece = unsent.readSlice(length: min(Self.pieceBytes, unsent.readableBytes)),
+      piece.readableBytes > 0
+    {
+      guard exchange?.write(piece) == true else { break }
     }
-    answer.body.append(contentsOf: buffer.readableBytesView)
-    return task.eventLoop.makeSucceededVoidFuture()
+    if unsent.readableBytes == 0 { exchange?.end() }
   }
 
-  func didFinishRequest(task: HTTPClient.Task<Answer>) throws -> Answer { answer }
+  func upstreamInformed(_ head: HTTPResponseHead) {}
+
+  func upstreamAnswered(_ head: HTTPResponseHead) {
+    status = UInt16(clamping: head.status.code)
+    exchange?.readMore()
+  }
+
+  /// A body that doesn't matter is let by, so that the connection can be used again.
+  func upstreamSent(_ bytes: ByteBuffer) {
+    if call.purpose == .keySet {
+      guard answer.count + bytes.readableBytes <= ServiceClient.maximumAnswerBytes else {
+        return finish(.unreachable("its answer has more than \(ServiceClient.maximumAnswerBytes) bytes"))
+      }
+      answer.append(contentsOf: bytes.readableBytesView)
+    }
+    exchange?.readMore()
+  }
+
+  func upstreamEnded(_ trailers: HTTPHeaders) {
+    exchange = nil
+    finish(.answered(status: status, body: answer))
+  }
+
+  func upstreamFailed(_ failure: UpstreamFailure) {
+    exchange = nil
+    switch failure.reason {
+    case .noAnswer, .stalled: finish(.timedOut)
+    default: finish(.unreachable(failure.description))
+    }
+  }
+
+  func upstreamUpgraded(_ head: HTTPResponseHead) {
+    finish(.unreachable("it has changed the protocol unasked"))
+  }
 }
