@@ -83,7 +83,7 @@ struct SessionTests {
       try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
         let token = TestToken.of("alice", session: "gone")
         #expect(try gateway.blacklist("gone").status == 201)
-        for kind in [WorkerKind.control, .streams, .connections] {
+        for kind in WorkerKind.allCases {
           for worker in gateway.workers(kind) {
             try gateway.killAndAwaitReplacement(worker)
             #expect(try gateway.statuses(of: token) == [401], "\(kind) was killed")
