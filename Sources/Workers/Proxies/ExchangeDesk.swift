@@ -94,7 +94,8 @@ final class ExchangeDesk {
 
   func end(_ key: Key) { exchanges[key] = nil }
 
-  /// An answer without room can't be whole: its caller's own time-outs end it.
+  /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
+  /// that is too large for the ring is another matter.
   func send(_ message: ExchangeFrame.Message, _ key: Key) {
     let target = UInt16(clamping: key.ring)
     let bytes = ExchangeFrame.encode(message, target: target, correlation: key.correlation)
