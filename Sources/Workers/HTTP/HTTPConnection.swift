@@ -86,6 +86,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var hasBodyOptions = false
   /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
+  /// Asked of the kernel once, not for each request.
+  private lazy var remoteAddress = context?.remoteAddress
 
   init(server: HTTPServer) {
     self.server = server
@@ -137,7 +139,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     switch unwrapInboundIn(data) {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
-      perform(assembly.receive(head: head, from: context.remoteAddress, trace: &server.trace))
+      perform(assembly.receive(head: head, from: remoteAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
       clock.bodyMoved(at: server.tick)

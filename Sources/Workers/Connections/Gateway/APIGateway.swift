@@ -123,7 +123,7 @@ final class APIGateway {
   /// The path as rewritten, with the client's query behind it.
   private static func target(_ path: String, _ query: String?) -> String {
     guard let query else { return path }
-    return path.contains("?") ? "\(path)&\(query)" : "\(path)?\(query)"
+    return path.utf8.contains(UInt8(ascii: "?")) ? "\(path)&\(query)" : "\(path)?\(query)"
   }
 
   func exchange(_ request: ProxiedRequest, _ match: APIMatch) -> ProxiedExchange {
