@@ -60,7 +60,10 @@ extension SettingKey {
       "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
       "window in which restarts are counted"),
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
-    .notUsed("STATE_DIR", form: "a path", "directory for state that outlives the gateway"),
+    .text(
+      "STATE_DIR", \.stateDir, form: "the path of a directory",
+      "where API definitions outlive the gateway; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
     .scalar(
       "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,
       help: "bearer token that the management port demands; unset: none",

@@ -127,6 +127,17 @@ enum ValueForm {
     return KafkaSASL(mechanism: "PLAIN", user: String(parts[1]), password: Secret(String(parts[2])))
   }
 
+  static func directory(_ text: String) throws(ValueProblem) -> String {
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: text, isDirectory: &isDirectory) else {
+      throw ValueProblem("'\(text)' doesn't exist; expected the path of a directory")
+    }
+    guard isDirectory.boolValue else {
+      throw ValueProblem("'\(text)' is no directory; expected the path of a directory")
+    }
+    return text
+  }
+
   /// Fewer can be guessed in time.
   private static let leastTokenBytes = 16
   /// A header with more is refused before it is looked at.
