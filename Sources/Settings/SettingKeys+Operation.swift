@@ -60,16 +60,16 @@ extension SettingKey {
       "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
       "window in which restarts are counted"),
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
-    .notUsed("STATE_DIR", form: "a path", "directory for state that outlives the gateway"),
-    SettingKey(
-      name: "MANAGEMENT_TOKEN", form: "not available in this release",
-      help: "token required on the management port",
-      isSecret: true, isUsed: false,
-      assign: { (_, _) throws(ValueProblems) in
-        throw ValueProblems(
-          "is not available in this release: the management port would stay open to everybody")
-      },
-      show: { _ in "" }),
+    .text(
+      "STATE_DIR", \.stateDir, form: "the path of a directory",
+      "where API definitions outlive the gateway; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
+    .scalar(
+      "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,
+      help: "bearer token that the management port demands; unset: none",
+      parse: { (text) throws(ValueProblem) in try ValueForm.bearerToken(text) },
+      show: { $0.map(\.description) ?? "" }
+    ).secret,
   ]
 
   static let limits: [SettingKey] = [

@@ -75,6 +75,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxProxiedRequests = 1_000
   /// Whether loopback peers may read the API definitions on the inbound port.
   public var inboundAPIs = true
+  /// Token that the management port demands of everybody; nil: it is open.
+  public var managementToken: Secret?
+  /// Directory in which API definitions outlive the gateway; empty: they don't.
+  public var stateDir = ""
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
 

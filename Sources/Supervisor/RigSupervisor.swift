@@ -51,11 +51,16 @@ enum RigSupervisor {
       let plan = GatewayPlan(settings: settings)
       let executables = try WorkerExecutables.besideSupervisor()
       try executables.verify(for: plan)
+      let state =
+        settings.stateDir.isEmpty ? nil : Optional(try StateDirectory(locking: settings.stateDir))
       let runtime = try Runtime(
         plan: plan, settings: settings, identity: try GatewayIdentity(settings: settings),
         executables: executables,
         listeners: try Listeners(settings: settings), environment: environment, log: log)
-      return runtime.run()
+      let status = runtime.run()
+      // The lock is held until no worker is left.
+      _ = consume state
+      return status
     } catch {
       log.log(
         .critical, "gateway can't be started: \(error.description)", [("status", String(error.exitStatus))])

@@ -1,5 +1,5 @@
-// The life of the control worker: one event loop that answers the management port, and a thread that
-// sorts and writes what /metrics shows.
+// The life of the control worker: one event loop that answers the management port, a thread that sorts and writes what
+// /metrics shows, and one that writes into STATE_DIR.
 //
 //   start ──▶ ready ──SIGTERM──▶ stopping ──▶ connections gone, or after a second ──▶ run returns
 //              ├── eventfd: a presence ring has something for this worker
@@ -26,6 +26,7 @@ final class ControlWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let desk: SessionDesk
   private let legacy: LegacyAuthority
+  private let apis: APIDesk
   private let server: HTTPServer
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
@@ -41,21 +42,28 @@ final class ControlWorker: @unchecked Sendable {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
-    let worker = try ControlWorker(context, listener: listener, loop: group.next(), thread: thread)
+    let disk = NIOThreadPool(numberOfThreads: 1)
+    if !context.settings.stateDir.isEmpty { disk.start() }
+    let worker = try ControlWorker(
+      context, listener: listener, loop: group.next(), thread: thread, disk: disk)
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try thread.syncShutdownGracefully()
+    try disk.syncShutdownGracefully()
     try group.syncShutdownGracefully()
     try result.get()
   }
 
   private static let listenerName = "management"
 
-  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool) throws {
+  private init(
+    _ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool
+  ) throws {
     self.context = context
     self.loop = loop
-    let parts = try ControlParts(context, loop: loop, thread: thread)
+    let parts = try ControlParts(context, loop: loop, thread: thread, disk: disk)
     desk = parts.desk
     legacy = parts.legacy
+    apis = parts.apis
     server = HTTPServer(
       listening: listener, loop: loop, limits: Self.limits(context.settings),
       responder: parts.routes,
@@ -92,6 +100,7 @@ extension ControlWorker {
       self.server.sweep()
       self.desk.tick()
       self.legacy.tick()
+      self.apis.tick()
       self.endIfStateIsLost()
     }
     desk.askForReports()
@@ -113,6 +122,7 @@ extension ControlWorker {
     heartbeat?.cancel()
     signals?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
     ended.fail(failure)
   }
@@ -137,6 +147,7 @@ extension ControlWorker {
     heartbeat?.cancel()
     signals?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
     server.stopAccepting().assumeIsolated().whenComplete { _ in
       self.server.closeAll()
@@ -150,6 +161,7 @@ extension ControlWorker {
     heartbeat?.cancel()
     signals?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
     ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))
   }

@@ -1,5 +1,5 @@
-// What the management port answers. Everything here is open to whoever reaches the port: the port is for services and
-// operators, and is not to be exposed.
+// What the management port answers. It is for services and operators, and is not to be exposed: with a MANAGEMENT_TOKEN
+// everything but health and metrics needs it (ManagementGuard), without one it is open to whoever reaches it.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
@@ -26,6 +26,9 @@ final class Routes: Responder {
     case messages, health, livez, readyz, metrics
 
     var methods: [HTTPMethod] { self == .messages ? [.POST] : [.GET, .HEAD] }
+
+    /// Probes and scrapers carry no token.
+    var isOpen: Bool { self != .messages }
   }
 
   private static let table: [String: Resource] = [
@@ -35,6 +38,7 @@ final class Routes: Responder {
   /// Bytes of a path that are repeated in an answer.
   private static let maxPathShown = 200
 
+  private let gate: ManagementGuard
   private let intake: any MessageIntake
   private let health: HealthWatch
   private let scrape: SlicedScrape
@@ -42,9 +46,11 @@ final class Routes: Responder {
   private let apis: APIRoutes
 
   init(
-    intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes,
+    gate: ManagementGuard, intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape,
+    sessions: SessionRoutes,
     apis: APIRoutes
   ) {
+    self.gate = gate
     self.apis = apis
     self.intake = intake
     self.health = health
@@ -53,6 +59,11 @@ final class Routes: Responder {
   }
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    if Self.table[request.path]?.isOpen != true,
+      let refusal = gate.refusal(of: request.headers["authorization"])
+    {
+      return .response(refusal)
+    }
     if let resource = SessionResource(path: request.path) {
       guard resource.methods.contains(request.method) else {
         return .response(.methodNotAllowed(request.method, allowed: resource.methods))
