@@ -9,7 +9,7 @@ import NIOCore
 import NIOHTTP1
 
 final class APIGateway {
-  private let hub: Hub
+  let hub: Hub
   private let exchanges: ProxyExchanges
   private let metrics: ProxyMetrics
   /// The value of an environment variable, for `use_env`.
@@ -117,7 +117,8 @@ final class APIGateway {
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
       method: request.method.rawValue, target: Self.target(match.path, request.rawQuery), headers: headers,
-      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs))
+      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
+      limitKey: limitKey(origin.host, origin.port, request))
   }
 
   /// The path as rewritten, with the client's query behind it.

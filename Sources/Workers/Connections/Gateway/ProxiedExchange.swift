@@ -44,6 +44,9 @@ final class ProxiedExchange: StreamedExchange {
 
   private func open() {
     tries += 1
+    var request = request
+    // One request takes one token, however often it is tried.
+    if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
       key = try exchanges.open(request, self)
     } catch {
@@ -118,6 +121,8 @@ final class ProxiedExchange: StreamedExchange {
       answer.end(trailers: ForwardedHead.toClient(trailers))
       end()
     case .failed(let failure, let reason): failed(failure, reason)
+    case .limited(let seconds):
+      refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
     case .open, .cancel: break
     }
   }
@@ -147,10 +152,12 @@ final class ProxiedExchange: StreamedExchange {
 
   // MARK: Ends
 
-  private func refuse(_ status: HTTPResponseStatus, _ detail: String) {
+  private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
     self.status = Int(status.code)
     var response = HTTPResponse.problem(status, detail)
-    if status == .serviceUnavailable { response.headers.add(name: "retry-after", value: "1") }
+    if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
+      response.headers.add(name: "retry-after", value: String(seconds))
+    }
     answer?.respond(response)
     end()
   }
