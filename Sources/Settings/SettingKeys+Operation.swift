@@ -16,12 +16,17 @@ extension SettingKey {
     wholeNumber(
       "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "5000", 1...3_600_000,
       "wait for a later HTTP response, in milliseconds"),
-    .notUsed("REQUEST_LOG", form: "console, kafka or both", "where proxied requests are logged") {
-      (text) throws(ValueProblem) in
-      for part in text.split(separator: ",") {
-        _ = try ValueForm.choice(String(part), of: ["console", "kafka"])
-      }
-    },
+    .list(
+      "REQUEST_LOG", \.requestLog, form: "console", "where proxied requests are logged; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in
+        if text.lowercased() == "kafka" {
+          throw ValueProblem("'kafka' is not available in this release; expected console")
+        }
+        return try ValueForm.choice(text, of: ["console"])
+      }),
+    .notUsed(
+      "REQUEST_LOG_TOPIC", form: "a topic", initially: "rig-request-log", "topic of REQUEST_LOG=kafka"
+    ).also("KAFKA_LOG_TOPIC"),
     .flag("RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service"),
     .flag("RATE_LIMIT_PER_IP", \.rateLimitPerIP, "limit them for each client address, not for all together"),
     .integer(

@@ -73,6 +73,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyRecvTimeoutMs = 5_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Where proxied requests are logged: `console`; empty: nowhere.
+  public var requestLog: [String] = []
   /// Whether the requests to each service are limited.
   public var rateLimitEnabled = false
   /// Whether they are limited for each client address, not for all together.

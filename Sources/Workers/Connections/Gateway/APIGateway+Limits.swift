@@ -14,9 +14,15 @@ extension APIGateway {
     let service =
       "\(String(decoding: host.lowercased().utf8.prefix(Self.mostHostBytes), as: UTF8.self)):\(port)"
     guard hub.settings.rateLimitPerIP else { return service }
-    let client = hub.proxies.client(
+    return "\(service) \(hub.proxies.client(of: request))"
+  }
+}
+
+extension TrustedProxies {
+  /// The address of the client that has sent the request.
+  func client(of request: HTTPRequest) -> String {
+    client(
       peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
       xForwardedFor: request.headers["x-forwarded-for"])
-    return "\(service) \(client)"
   }
 }
