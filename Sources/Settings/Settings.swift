@@ -73,6 +73,16 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyRecvTimeoutMs = 5_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Where proxied requests are logged: `console`; empty: nowhere.
+  public var requestLog: [String] = []
+  /// Whether the requests to each service are limited.
+  public var rateLimitEnabled = false
+  /// Whether they are limited for each client address, not for all together.
+  public var rateLimitPerIP = true
+  /// Requests to a service for each second; more: 429.
+  public var rateLimitPerSecond = 50
+  /// Requests to a service at once, after it had none for a while.
+  public var rateLimitBurst = 100
   /// Whether loopback peers may read the API definitions on the inbound port.
   public var inboundAPIs = true
   /// Token that the management port demands of everybody; nil: it is open.

@@ -23,6 +23,7 @@ final class ConnectionsWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let hub: Hub
   private let server: HTTPServer
+  private let ledger: RequestLedger
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
   private var wake: LoopWake?
@@ -39,6 +40,8 @@ final class ConnectionsWorker: @unchecked Sendable {
     let worker = try ConnectionsWorker(context, listener: listener, loop: group.next())
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try group.syncShutdownGracefully()
+    // Behind the last request that ended.
+    worker.ledger.close()
     try result.get()
   }
 
@@ -48,6 +51,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     ended = loop.makePromise()
     let parts = try WorkerParts(context, loop: loop)
     hub = parts.hub
+    ledger = parts.ledger
     var limits = HTTPLimits()
     limits.maxHeadBytes = context.settings.maxRequestHeadBytes
     limits.maxBodyBytes = context.settings.maxEventBytes

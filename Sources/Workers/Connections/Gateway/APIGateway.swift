@@ -9,18 +9,18 @@ import NIOCore
 import NIOHTTP1
 
 final class APIGateway {
-  private let hub: Hub
+  let hub: Hub
   private let exchanges: ProxyExchanges
-  private let metrics: ProxyMetrics
+  private let ledger: RequestLedger
   /// The value of an environment variable, for `use_env`.
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, metrics: ProxyMetrics, environment: @escaping (String) -> String?
+    hub: Hub, exchanges: ProxyExchanges, ledger: RequestLedger, environment: @escaping (String) -> String?
   ) {
     self.hub = hub
     self.exchanges = exchanges
-    self.metrics = metrics
+    self.ledger = ledger
     self.environment = environment
   }
 
@@ -28,7 +28,7 @@ final class APIGateway {
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
     guard case .match(let match) = hub.apis.router.match(method: request.method.rawValue, path: request.path)
     else { return nil }
-    return APIExchange(self, match, request)
+    return APIExchange(self, match, request, ledger.open(match, request))
   }
 
   /// Methods with which the request's path is known; empty: it isn't.
@@ -117,7 +117,8 @@ final class APIGateway {
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
       method: request.method.rawValue, target: Self.target(match.path, request.rawQuery), headers: headers,
-      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs))
+      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
+      limitKey: limitKey(origin.host, origin.port, request))
   }
 
   /// The path as rewritten, with the client's query behind it.
@@ -126,11 +127,9 @@ final class APIGateway {
     return path.utf8.contains(UInt8(ascii: "?")) ? "\(path)&\(query)" : "\(path)?\(query)"
   }
 
-  func exchange(_ request: ProxiedRequest, _ match: APIMatch) -> ProxiedExchange {
-    ProxiedExchange(request, exchanges) { [metrics] status in metrics.answered(match, status: status) }
+  func exchange(_ request: ProxiedRequest, _ account: RequestAccount) -> ProxiedExchange {
+    ProxiedExchange(request, exchanges, account)
   }
-
-  func refused(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
 }
 
 /// A request to an API: first whether it may, then on to the service.
@@ -138,11 +137,13 @@ private final class APIExchange: StreamedExchange {
   private let gateway: APIGateway
   private let match: APIMatch
   private let request: HTTPRequest
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var proxied: ProxiedExchange?
   private var hasWaited = false
 
-  init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest) {
+  init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
+    self.account = account
     self.gateway = gateway
     self.match = match
     self.request = request
@@ -163,7 +164,7 @@ private final class APIExchange: StreamedExchange {
       return refuse(refusal)
     }
     do throws(RefusedRequest) {
-      let exchange = gateway.exchange(try gateway.proxied(match, request), match)
+      let exchange = gateway.exchange(try gateway.proxied(match, request), account)
       proxied = exchange
       exchange.begin(answer)
     } catch {
@@ -172,7 +173,7 @@ private final class APIExchange: StreamedExchange {
   }
 
   private func refuse(_ refusal: RefusedRequest) {
-    gateway.refused(match, status: refusal.status)
+    account.finish(status: refusal.status, isComplete: true)
     answer?.respond(refusal.response)
     answer = nil
   }
@@ -184,6 +185,8 @@ private final class APIExchange: StreamedExchange {
   func clientGone() {
     answer = nil
     proxied?.clientGone()
+    // If it had no answer to wait for yet.
+    account.finish(status: 0, isComplete: false)
   }
 }
 

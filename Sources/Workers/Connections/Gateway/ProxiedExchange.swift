@@ -16,7 +16,7 @@ final class ProxiedExchange: StreamedExchange {
 
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
-  private let finished: (_ status: Int) -> Void
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var key: ProxyExchanges.Key?
   private var tries = 0
@@ -28,11 +28,10 @@ final class ProxiedExchange: StreamedExchange {
   private var hasBodyEnded = false
   private var status = 0
 
-  /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
-  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, finished: @escaping (_ status: Int) -> Void) {
+  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
     self.request = request
     self.exchanges = exchanges
-    self.finished = finished
+    self.account = account
   }
 
   // MARK: From the client
@@ -44,6 +43,9 @@ final class ProxiedExchange: StreamedExchange {
 
   private func open() {
     tries += 1
+    var request = request
+    // One request takes one token, however often it is tried.
+    if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
       key = try exchanges.open(request, self)
     } catch {
@@ -59,6 +61,7 @@ final class ProxiedExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     guard let key else { return }
     credit -= Int64(bytes.readableBytes)
+    account.received(bytes.readableBytes)
     guard exchanges.send(bytes, key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
     }
@@ -97,6 +100,7 @@ final class ProxiedExchange: StreamedExchange {
   func received(fromService bytes: ByteBuffer) {
     guard let answer, answer.hasBegun else { return }
     uncredited += UInt32(clamping: bytes.readableBytes)
+    account.sent(bytes.readableBytes)
     if !answer.write(bytes) { isClientSlow = true }
     giveCredit()
   }
@@ -116,8 +120,10 @@ final class ProxiedExchange: StreamedExchange {
       exchanges.end(key)
       self.key = nil
       answer.end(trailers: ForwardedHead.toClient(trailers))
-      end()
+      end(isComplete: true)
     case .failed(let failure, let reason): failed(failure, reason)
+    case .limited(let seconds):
+      refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
     case .open, .cancel: break
     }
   }
@@ -147,12 +153,14 @@ final class ProxiedExchange: StreamedExchange {
 
   // MARK: Ends
 
-  private func refuse(_ status: HTTPResponseStatus, _ detail: String) {
+  private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
     self.status = Int(status.code)
     var response = HTTPResponse.problem(status, detail)
-    if status == .serviceUnavailable { response.headers.add(name: "retry-after", value: "1") }
+    if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
+      response.headers.add(name: "retry-after", value: String(seconds))
+    }
     answer?.respond(response)
-    end()
+    end(isComplete: true)
   }
 
   /// An answer that has begun can't be taken back: its client sees that it isn't whole.
@@ -163,11 +171,11 @@ final class ProxiedExchange: StreamedExchange {
     end()
   }
 
-  private func end() {
+  private func end(isComplete: Bool = false) {
     if let key { exchanges.end(key) }
     key = nil
     guard answer != nil else { return }
     answer = nil
-    finished(status)
+    account.finish(status: status, isComplete: isComplete)
   }
 }

@@ -52,7 +52,8 @@ final class ProxyExchanges {
   /// Sends the head of a request; frames about it come to `exchange` until `end`.
   func open(_ request: ProxiedRequest, _ exchange: ProxiedExchange) throws(Refusal) -> Key {
     guard exchanges.count < limit else { throw .tooMany(limit: limit) }
-    guard let peer = link.servingPeer() else { throw .noWorker }
+    let serving = request.limitKey.map { link.servingPeer(for: $0) } ?? link.servingPeer()
+    guard let peer = serving else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
     guard send(.open(request), key) else { throw .noRoom }

@@ -42,6 +42,15 @@ enum HelpTexts {
     // Proxied requests
     "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_proxy_request_duration_seconds":
+      "Time from a proxied request's head to its end, by class of status.",
+    "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
+    "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
+    "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",
+    "rig_rate_limit_bytes": "Memory that the rate limits of clients and services take, about.",
+    "rig_rate_limit_buckets_displaced_total":
+      "Rate limits that were forgotten too early, because there were too many.",
 
     // Calls of services
     "rig_calls_total": "Calls of check services and of the key set, by purpose and outcome.",
