@@ -38,6 +38,7 @@ let package = Package(
     .executable(name: "rig-devbroker", targets: ["DevBroker"]),
     .executable(name: "rig-ringtool", targets: ["RingTool"]),
     .executable(name: "rig-identitybench", targets: ["IdentityBench"]),
+    .executable(name: "rig-routerbench", targets: ["RouterBench"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -92,6 +93,7 @@ let package = Package(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
 
     executable("RingTool", path: "Sources/Tools/RingTool", ["IPC", "CLinux"]),
+    executable("RouterBench", path: "Sources/Tools/RouterBench", ["APIs", "Kit"]),
     executable("IdentityBench", path: "Sources/Tools/IdentityBench", ["Identity", "Kit", "COpenSSL"]),
 
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
