@@ -3,11 +3,12 @@
 needs nginx, wrk, curl, and caddy unless --caddy is empty.
 
     proxying.py requests --inbound PORT --management PORT [--caddy PATH] PID [PID ...]
-    proxying.py transfer --inbound PORT --management PORT PID [PID ...]
+    proxying.py transfer --inbound PORT --management PORT [--plot FILE.svg] PID [PID ...]
 
 PIDs: all processes of the gateway. Each prints one line of JSON. `requests`: small GETs over 32 kept connections, alternately through
 each proxy, per second of CPU time of all processes of the proxy; and the median latency of one connection, directly and through each.
-`transfer`: 1 GiB down and up, bytes per CPU-second, and by how much the anonymous memory of the gateway's processes had grown at most.
+`transfer`: 1 GiB down and up, bytes per CPU-second, and by how much the anonymous memory of the gateway's processes had grown at most;
+the plot shows that memory over the time of all transfers.
 """
 
 import argparse
@@ -176,14 +177,16 @@ def sink(listener):
 class Growth:
     """The most that the anonymous memory of processes is above what it was at first, looked at every 20 ms."""
 
-    def __init__(self, pids):
-        self.pids, self.most, self.ended = pids, 0, threading.Event()
+    def __init__(self, pids, samples):
+        self.pids, self.samples, self.most, self.ended = pids, samples, 0, threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
         first = anonymous_bytes(self.pids)
         while not self.ended.wait(0.02):
-            self.most = max(self.most, anonymous_bytes(self.pids) - first)
+            now = anonymous_bytes(self.pids)
+            self.samples.append((time.monotonic(), now))
+            self.most = max(self.most, now - first)
 
     def __enter__(self):
         self.thread.start()
@@ -194,10 +197,38 @@ class Growth:
         self.thread.join()
 
 
+def plot(path, transfers):
+    """One line per transfer in an SVG; the vertical axis begins at 0."""
+    width, height, left, top, bottom = 900, 320, 60, 30, 40
+    first, last = transfers[0][1][0][0], transfers[-1][1][-1][0]
+    most = max(value for _, samples in transfers for _, value in samples) * 1.2
+
+    def x(when):
+        return left + (when - first) / (last - first) * (width - left - 10)
+
+    def y(value):
+        return top + (1 - value / most) * (height - top - bottom)
+
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
+             f'<rect width="{width}" height="{height}" fill="white"/>',
+             '<text x="60" y="18">anonymous memory of all processes of the gateway, MB, while 1 GiB at a time passes through</text>']
+    for step in range(5):
+        value = most * step / 4
+        lines.append(f'<path d="M{left} {y(value):.1f}H{width - 10}" stroke="#ddd"/>'
+                     f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value / 1e6:.0f}</text>')
+    for way, samples in transfers:
+        points = " ".join(f"{x(when):.1f},{y(value):.1f}" for when, value in samples)
+        color = "#06c" if way == "down" else "#c40"
+        lines.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{points}"/>'
+                     f'<text x="{x(samples[0][0]):.1f}" y="{height - 14}" fill="{color}">{way}</text>')
+    with open(path, "w") as file:
+        file.write("\n".join([*lines, "</svg>", ""]))
+
+
 def transfer(options):
     listener = socket.create_server(("127.0.0.1", SINK))
     threading.Thread(target=sink, args=(listener,), daemon=True).start()
-    result = {}
+    result, transfers = {}, []
     with tempfile.TemporaryDirectory() as directory, running(service(directory), SERVICE):
         path = f"{directory}/gibibyte"
         with open(path, "wb") as file:
@@ -211,13 +242,16 @@ def transfer(options):
             rates, growth = [], 0
             for _ in range(options.rounds):
                 before = cpu_seconds(options.pids)
-                with Growth(options.pids) as watched:
+                transfers.append((way, []))
+                with Growth(options.pids, transfers[-1][1]) as watched:
                     subprocess.run(["curl", "-sSf", "--max-time", "60", *arguments], check=True)
                 rates.append(GIBIBYTE / (cpu_seconds(options.pids) - before) / 1e9)
                 growth = max(growth, watched.most)
             result[f"{way}_gb_per_cpu_s"] = round(statistics.median(rates), 2)
             result[f"{way}_growth_mb"] = round(growth / 1e6, 1)
     listener.close()
+    if options.plot:
+        plot(options.plot, transfers)
     print(json.dumps(result))
 
 
@@ -228,7 +262,10 @@ def main():
         command = commands.add_parser(name)
         command.add_argument("--inbound", type=int, required=True)
         command.add_argument("--management", type=int, required=True)
-        command.add_argument("--caddy", default="")
+        if name == "requests":
+            command.add_argument("--caddy", default="")
+        else:
+            command.add_argument("--plot", default="")
         command.add_argument("--rounds", type=int, default=3)
         command.add_argument("--seconds", type=int, default=3)
         command.add_argument("pids", type=int, nargs="+")
