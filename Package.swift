@@ -121,6 +121,6 @@ let package = Package(
         "Control", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore, nioPosix,
         nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"]),
+    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"], exclude: ["OpenAPI"]),
   ]
 )

@@ -138,7 +138,9 @@ final class TestGateway: @unchecked Sendable {
       apis: APIRoutes(
         desk: try APIDesk(
           desk: desk, settings: settings, node: "node",
-          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })))
+          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })),
+      document: OpenAPIDocument.json(
+        version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.

@@ -79,7 +79,8 @@ struct StateDirTests {
   func untold() throws {
     let service = try TestService(.answer(200, body: "here"))
     defer { service.stop() }
-    let (directory, other) = (try TestDirectory(), try TestDirectory())
+    let directory = try TestDirectory()
+    let other = try TestDirectory()
     let list = Self.list(["first", "second"])
     try Gateway.run(["STATE_DIR": other.path, "PROXY_CONFIG_FILE": list]) { gateway in
       try gateway.define(TestAPI(id: "written", port: service.port))

@@ -56,7 +56,10 @@ struct ControlParts {
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
         desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole),
-      apis: APIRoutes(desk: apis))
+      apis: APIRoutes(desk: apis),
+      document: OpenAPIDocument.json(
+        version: manifest.release, isClosed: settings.managementToken != nil,
+        userField: settings.kafkaUserField))
   }
 
   private static func desk(

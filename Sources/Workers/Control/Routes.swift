@@ -5,6 +5,7 @@
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
+//   GET HEAD  /openapi.json                  OpenAPI, of all of it
 //   …         API definitions                see APIResource
 //   …         sessions, users, connections   see SessionResource
 
@@ -23,18 +24,21 @@ extension EventIntake: MessageIntake {}
 
 final class Routes: Responder {
   private enum Resource {
-    case messages, health, livez, readyz, metrics
+    case messages, health, livez, readyz, metrics, document
 
     var methods: [HTTPMethod] { self == .messages ? [.POST] : [.GET, .HEAD] }
 
-    /// Probes and scrapers carry no token.
-    var isOpen: Bool { self != .messages }
+    /// Probes and scrapers carry no token. Whoever may not use the interface needn't know it either.
+    var isOpen: Bool { self != .messages && self != .document }
   }
 
   private static let table: [String: Resource] = [
     "/v3/messages": .messages, "/v2/messages": .messages,
     "/health": .health, "/livez": .livez, "/readyz": .readyz, "/metrics": .metrics,
+    "/openapi.json": .document,
   ]
+  /// Every path, with names in braces: what the document must have.
+  static var templates: [String] { table.keys + SessionResource.templates + APIResource.templates }
   /// Bytes of a path that are repeated in an answer.
   private static let maxPathShown = 200
 
@@ -44,12 +48,14 @@ final class Routes: Responder {
   private let scrape: SlicedScrape
   private let sessions: SessionRoutes
   private let apis: APIRoutes
+  private let document: ByteBuffer
 
   init(
     gate: ManagementGuard, intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape,
     sessions: SessionRoutes,
-    apis: APIRoutes
+    apis: APIRoutes, document: [UInt8]
   ) {
+    self.document = ByteBuffer(bytes: document)
     self.gate = gate
     self.apis = apis
     self.intake = intake
@@ -88,6 +94,7 @@ final class Routes: Responder {
     case .health: return .response(Self.answer(brief: health.readiness()))
     case .livez: return .response(Self.answer(health.liveness()))
     case .readyz: return .response(Self.answer(health.readiness()))
+    case .document: return .response(.json(document.readableBytesView, headers: Self.fresh))
     case .metrics:
       let format = ExpositionFormat(accept: request.headers["accept"])
       return .later(scrape.text(format).map { Self.answer($0, format) })

@@ -27,6 +27,9 @@ enum APIResource: Equatable {
     self = .one(parts[3])
   }
 
+  /// Every path, with names in braces.
+  static let templates = ["/v2/apis", "/v2/apis/{id}", "/v3/apis", "/v3/apis/{id}"]
+
   var methods: [HTTPMethod] {
     self == .list ? [.GET, .HEAD, .POST] : [.GET, .HEAD, .PUT, .DELETE]
   }

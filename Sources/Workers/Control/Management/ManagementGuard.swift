@@ -15,9 +15,6 @@ struct ManagementGuard {
   /// - Parameter token: nil: nothing is demanded.
   init(_ token: Secret?) { self.token = token.map { Array($0.revealed.utf8) } }
 
-  /// Whether a token is demanded.
-  var isClosed: Bool { token != nil }
-
   /// The answer to a request with these values of `Authorization` fields; nil: it may be carried out.
   func refusal(of fields: [String]) -> HTTPResponse? {
     guard let token else { return nil }
