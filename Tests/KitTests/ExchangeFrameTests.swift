@@ -13,6 +13,7 @@ struct ExchangeFrameTests {
   private static var limited: ProxiedRequest {
     var limited = request
     limited.limitKey = "a:1 192.0.2.1"
+    limited.isUpgrade = true
     return limited
   }
 
@@ -20,6 +21,7 @@ struct ExchangeFrameTests {
     .open(request), .cancel, .credit(.max), .end(trailers: []), .end(trailers: ["a", "b"]),
     .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
     .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .open(limited),
+    .upgraded(headers: ["upgrade", "websocket"]),
   ]
 
   private func decode(_ bytes: [UInt8]) -> (ExchangeFrame.Header, ExchangeFrame.Message?)? {
@@ -71,7 +73,7 @@ struct ExchangeFrameTests {
     request.limitKey?.append("k")
     #expect(decode(ExchangeFrame.encode(.open(request), target: 0, correlation: 0))?.1 == nil)
     var bytes = ExchangeFrame.encode(.open(Self.request), target: 0, correlation: 0)
-    bytes[7] = 1
+    bytes[7] = 1  // the highest byte of the flags
     #expect(decode(bytes)?.1 == nil)
   }
 

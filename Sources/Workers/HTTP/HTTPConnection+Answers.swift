@@ -74,6 +74,7 @@ extension HTTPConnection {
     let owesRead = hasSuppressedRead
     let channel = context.channel
     let pipeline = channel.pipeline.syncOperations
+    self.takeOver = nil
     pipeline.removeHandler(context: inputContext, promise: nil)
     pipeline.removeHandler(context: context, promise: nil)
     HTTPServer.setTakenOverOptions(on: channel)

@@ -148,9 +148,11 @@ extension HTTPConnection {
   }
 
   /// The exchange leaves HTTP.
-  func streamTakenOver(_ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest) {
+  func streamTakenOver(
+    _ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest, onGone: (() -> Void)? = nil
+  ) {
     detachStream()
-    takeOver = TakeOver(body: body, request: request)
+    takeOver = TakeOver(body: body, request: request, onGone: onGone)
     schedule()
   }
 

@@ -44,6 +44,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   struct TakeOver {
     let body: (Channel, HTTPRequest) -> Void
     let request: HTTPRequest
+    /// Called if it can't be carried out.
+    var onGone: (() -> Void)?
   }
 
   /// Bodies up to this size are copied behind what stands before them: cheaper than a buffer of their own.
@@ -189,10 +191,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     phase = .gone
     awaited = nil
     detachStream()
+    let onGone = takeOver?.onGone
     takeOver = nil
     output = nil
     queue.removeAll()
     context = nil
     server.remove(self)
+    onGone?()
   }
 }

@@ -54,7 +54,7 @@ final class ExchangeDesk {
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed, .limited: return false
+    case .informed, .answered, .failed, .limited, .upgraded: return false
     }
     return true
   }
@@ -67,7 +67,8 @@ final class ExchangeDesk {
       send(.limited(seconds: seconds), key)
       return true
     }
-    let exchange = ServiceExchange(key, self, hasBody: request.body != .none)
+    let exchange = ServiceExchange(
+      key, self, hasBody: request.body != .none, mayUpgrade: request.isUpgrade)
     exchanges[key] = exchange
     exchange.begin(client.begin(Self.upstream(request), exchange))
     return true
@@ -113,7 +114,7 @@ final class ExchangeDesk {
     let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
       $0.copyBytes(from: bytes)
     }
-    guard !isSent, case .answered = message else { return }
+    guard !isSent, message.isHead else { return }
     cancel(key)
     send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
   }

@@ -100,6 +100,10 @@ final class APIGateway {
     let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
+    let isUpgrade = WebSocketUpgrade.isAsked(by: request)
+    if isUpgrade, hub.isDraining {
+      throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
+    }
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
@@ -116,9 +120,10 @@ final class APIGateway {
       origin: ServiceOrigin(
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
-      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery), headers: headers,
+      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery),
+      headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
       body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
-      limitKey: limitKey(origin.host, origin.port, request))
+      isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
   }
 
   /// The path as rewritten, with the client's query behind it.

@@ -9,7 +9,7 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class ProxiedExchange: StreamedExchange {
+final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
   private static let mostTries = 2
   private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
@@ -122,10 +122,25 @@ final class ProxiedExchange: StreamedExchange {
       answer.end(trailers: ForwardedHead.toClient(trailers))
       end(isComplete: true)
     case .failed(let failure, let reason): failed(failure, reason)
+    case .upgraded(let headers): upgraded(headers, key, answer)
     case .limited(let seconds):
       refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
     case .open, .cancel: break
     }
+  }
+
+  /// What comes and goes behind a 101 is the tunnel's.
+  private func upgraded(_ headers: [String], _ key: ProxyExchanges.Key, _ answer: AnswerStream) {
+    guard request.isUpgrade, !answer.hasBegun, answer.hasWholeBody else {
+      return fail(.badGateway, "the service has changed the protocol unasked")
+    }
+    let tunnel = ProxiedTunnel(key, exchanges, account)
+    exchanges.handOver(key, to: tunnel)
+    self.key = nil
+    self.answer = nil
+    answer.switchProtocols(
+      to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() }
+    ) { channel, _ in tunnel.attach(channel) }
   }
 
   private func failed(_ failure: ExchangeFailure, _ reason: String) {

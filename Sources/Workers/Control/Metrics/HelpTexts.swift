@@ -42,6 +42,7 @@ enum HelpTexts {
     // Proxied requests
     "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_tunnels": "Proxied requests that have become WebSockets between clients and services, open now.",
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
     "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",

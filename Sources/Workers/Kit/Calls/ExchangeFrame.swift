@@ -15,6 +15,9 @@
 //   answered    status     headers                                         answer
 //   failed      reason     text                                            answer
 //   limited     seconds    –                                               answer
+//   upgraded    101        headers                                         answer
+//
+// Behind `upgraded` an exchange is a tunnel: body carries raw bytes, end ends one side of it.
 //
 // Neither side sends more of a body than the other has given it credit for: what waits anywhere is bounded for each exchange,
 // and who is slow stalls nobody else's. Records are from another process: what isn't exactly as above is nil.
@@ -46,13 +49,24 @@ public struct ExchangeFrame: Equatable, Sendable {
     case failed(ExchangeFailure, reason: String)
     /// There were too many requests with this one's key: nothing was asked. Another may come after so many seconds.
     case limited(seconds: UInt32)
+    /// The service has changed the protocol (101), as it was asked to.
+    case upgraded(headers: [String])
+
+    /// Whether it is the head of an answer, behind which others come.
+    public var isHead: Bool {
+      switch self {
+      case .answered, .upgraded: true
+      default: false
+      }
+    }
   }
 
   private static let version: UInt8 = 1
+  private static let switchingProtocols: UInt32 = 101
 
   enum Kind: UInt8 {
     case open = 1
-    case body, end, cancel, credit, informed, answered, failed, limited
+    case body, end, cancel, credit, informed, answered, failed, limited, upgraded
   }
 
   /// The first sixteen bytes of a frame.
@@ -120,6 +134,9 @@ public struct ExchangeFrame: Equatable, Sendable {
       (kind, value) = (.failed, failure.rawValue)
       fields.append(reason)
     case .limited(let seconds): (kind, value) = (.limited, seconds)
+    case .upgraded(let headers):
+      (kind, value) = (.upgraded, switchingProtocols)
+      fields.append(headers)
     }
     let payload = fields.bytes
     return [UInt8](unsafeUninitializedCapacity: headerBytes + payload.count) { buffer, count in
@@ -154,6 +171,10 @@ public struct ExchangeFrame: Equatable, Sendable {
         fields.text().map { .failed(failure, reason: $0) }
       }
     case .limited: message = .limited(seconds: header.value)
+    case .upgraded:
+      message = status(header, switchingProtocols...switchingProtocols).flatMap { _ in
+        fields.pairs().map { .upgraded(headers: $0) }
+      }
     }
     return fields.isComplete ? message : nil
   }

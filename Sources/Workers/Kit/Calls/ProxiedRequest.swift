@@ -3,7 +3,7 @@
 //   scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
 //   form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
 //
-// A frame without flags is the one of releases that know none. Flags that aren't known make it no request.
+// Flag 1: it may become a tunnel. A frame without flags is the one of releases that know none. Flags that aren't known make it no request.
 
 /// Where a request is sent.
 public struct ServiceOrigin: Hashable, Sendable {
@@ -40,12 +40,14 @@ public struct ProxiedRequest: Equatable, Sendable {
   public var body: BodyForm
   /// Milliseconds that the service has to begin its answer.
   public var timeoutMs: UInt32
+  /// Whether the service may answer 101 and make a tunnel of the exchange; the headers ask for it.
+  public var isUpgrade: Bool
   /// Whose tokens it takes if requests are limited; nil: none.
   public var limitKey: String?
 
   public init(
     origin: ServiceOrigin, method: String, target: String, headers: [String], body: BodyForm,
-    timeoutMs: UInt32, limitKey: String? = nil
+    timeoutMs: UInt32, isUpgrade: Bool = false, limitKey: String? = nil
   ) {
     self.origin = origin
     self.method = method
@@ -53,6 +55,7 @@ public struct ProxiedRequest: Equatable, Sendable {
     self.headers = headers
     self.body = body
     self.timeoutMs = timeoutMs
+    self.isUpgrade = isUpgrade
     self.limitKey = limitKey
   }
 }
@@ -61,11 +64,12 @@ public struct ProxiedRequest: Equatable, Sendable {
 
 extension ProxiedRequest {
   private enum Flag {
+    static let upgrade: UInt32 = 1
     static let limitKey: UInt32 = 2
-    static let known = limitKey
+    static let known = upgrade | limitKey
   }
 
-  var flags: UInt32 { limitKey == nil ? 0 : Flag.limitKey }
+  var flags: UInt32 { (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) }
 
   func append(to fields: inout FieldWriter) {
     fields.append(UInt8(origin.isTLS ? 1 : 0))
@@ -108,7 +112,8 @@ extension ProxiedRequest {
     }
     self.init(
       origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
-      headers: headers, body: body, timeoutMs: timeoutMs, limitKey: limitKey)
+      headers: headers, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
+      limitKey: limitKey)
   }
 }
 
