@@ -2,6 +2,7 @@
 // operators, and is not to be exposed.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
+//   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
@@ -40,11 +41,13 @@ final class Routes: Responder {
   private let scrape: SlicedScrape
   private let sessions: SessionRoutes
   private let apis: APIRoutes
+  private let responses: ResponseRoute
 
   init(
     intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes,
-    apis: APIRoutes
+    apis: APIRoutes, responses: ResponseRoute = ResponseRoute(desk: nil, status: nil)
   ) {
+    self.responses = responses
     self.apis = apis
     self.intake = intake
     self.health = health
@@ -65,6 +68,7 @@ final class Routes: Responder {
       }
       return apis.respond(to: request, resource, on: loop)
     }
+    if ResponseRoute.takes(request.path) { return responses.respond(to: request, on: loop) }
     guard let resource = Self.table[request.path] else {
       let path = request.path.prefix(Self.maxPathShown)
       return .response(.problem(.notFound, "there is nothing at \(path) on the management port"))

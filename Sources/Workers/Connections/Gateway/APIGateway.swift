@@ -9,17 +9,21 @@ import NIOCore
 import NIOHTTP1
 
 final class APIGateway {
-  private let hub: Hub
-  private let exchanges: ProxyExchanges
+  let hub: Hub
+  let exchanges: ProxyExchanges
+  /// nil: this worker has no ring for publications.
+  let responses: GatewayResponses?
   private let metrics: ProxyMetrics
   /// The value of an environment variable, for `use_env`.
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, metrics: ProxyMetrics, environment: @escaping (String) -> String?
+    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, metrics: ProxyMetrics,
+    environment: @escaping (String) -> String?
   ) {
     self.hub = hub
     self.exchanges = exchanges
+    self.responses = responses
     self.metrics = metrics
     self.environment = environment
   }
@@ -87,10 +91,6 @@ final class APIGateway {
 
   /// The request as it goes to the service.
   func proxied(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> ProxiedRequest {
-    guard match.endpoint.target == .http, match.endpoint.responseFrom == .http else {
-      throw RefusedRequest(
-        status: 501, detail: "targets and responses by Kafka are not available in this release")
-    }
     guard let origin = match.definition.target.origin(environment: environment) else {
       throw RefusedRequest(
         status: 502,
@@ -130,6 +130,8 @@ final class APIGateway {
     ProxiedExchange(request, exchanges) { [metrics] status in metrics.answered(match, status: status) }
   }
 
+  func finished(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
+
   func refused(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
 }
 
@@ -139,7 +141,7 @@ private final class APIExchange: StreamedExchange {
   private let match: APIMatch
   private let request: HTTPRequest
   private var answer: AnswerStream?
-  private var proxied: ProxiedExchange?
+  private var carrier: (any StreamedExchange)?
   private var hasWaited = false
 
   init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest) {
@@ -163,8 +165,8 @@ private final class APIExchange: StreamedExchange {
       return refuse(refusal)
     }
     do throws(RefusedRequest) {
-      let exchange = gateway.exchange(try gateway.proxied(match, request), match)
-      proxied = exchange
+      let exchange = try gateway.carrier(match, request)
+      carrier = exchange
       exchange.begin(answer)
     } catch {
       refuse(error)
@@ -177,13 +179,13 @@ private final class APIExchange: StreamedExchange {
     answer = nil
   }
 
-  func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
-  func receivedEnd(trailers: HTTPHeaders) { proxied?.receivedEnd(trailers: trailers) }
-  func canWrite() { proxied?.canWrite() }
+  func received(_ bytes: ByteBuffer) { carrier?.received(bytes) }
+  func receivedEnd(trailers: HTTPHeaders) { carrier?.receivedEnd(trailers: trailers) }
+  func canWrite() { carrier?.canWrite() }
 
   func clientGone() {
     answer = nil
-    proxied?.clientGone()
+    carrier?.clientGone()
   }
 }
 
@@ -191,7 +193,7 @@ private final class APIExchange: StreamedExchange {
 final class ProxyMetrics {
   private let status: StatusPage
   private var counters: [String: Metric] = [:]
-  private var others: [Int: Metric] = [:]
+  private var others: [String: Metric] = [:]
   /// Series of their own; the rest counts as "other" (design §10).
   private static let most = 200
 
@@ -200,22 +202,28 @@ final class ProxyMetrics {
   /// - Parameter code: of the answer; 0: the client was gone before.
   func answered(_ match: APIMatch, status code: Int) {
     let path = "\(match.definition.id)/\(match.endpoint.id)"
-    let key = "\(match.endpoint.method) \(code) \(path)"
+    let ways = (
+      target: match.endpoint.target.rawValue, response: match.endpoint.responseFrom?.rawValue ?? "none"
+    )
+    let rest = "\(code) \(ways.target) \(ways.response)"
+    let key = "\(match.endpoint.method) \(rest) \(path)"
     if let counter = counters[key] { return counter.add() }
     guard counters.count < Self.most else {
-      others[code] = others[code] ?? metric("other", "other", code)
-      return others[code]?.add() ?? ()
+      others[rest] = others[rest] ?? metric("other", "other", ways, code)
+      return others[rest]?.add() ?? ()
     }
-    counters[key] = metric(match.endpoint.method, path, code)
+    counters[key] = metric(match.endpoint.method, path, ways, code)
     counters[key]?.add()
   }
 
-  private func metric(_ method: String, _ path: String, _ code: Int) -> Metric? {
+  private func metric(
+    _ method: String, _ path: String, _ ways: (target: String, response: String), _ code: Int
+  ) -> Metric? {
     status.metric(
       .counter, "rig_proxy_requests_total",
       labels: [
-        ("method", method), ("path", path), ("response_from", "http"), ("status", String(code)),
-        ("target", "http"),
+        ("method", method), ("path", path), ("response_from", ways.response), ("status", String(code)),
+        ("target", ways.target),
       ])
   }
 }

@@ -27,6 +27,12 @@ final class ProxiedExchange: StreamedExchange {
   private var isClientSlow = false
   private var hasBodyEnded = false
   private var status = 0
+  /// Set: an answer of 202 isn't the client's. Its body is thrown away, this is called, and somebody else answers the client.
+  var onAccepted: (() -> Void)?
+  private var isAccepted = false
+  /// Of the body of a 202; the service is left alone beyond that.
+  private static let mostDiscardedBytes = 1 << 20
+  private var discardedBytes = 0
 
   /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
   init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, finished: @escaping (_ status: Int) -> Void) {
@@ -95,6 +101,7 @@ final class ProxiedExchange: StreamedExchange {
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
+    if isAccepted { return discard(bytes) }
     guard let answer, answer.hasBegun else { return }
     uncredited += UInt32(clamping: bytes.readableBytes)
     if !answer.write(bytes) { isClientSlow = true }
@@ -109,6 +116,15 @@ final class ProxiedExchange: StreamedExchange {
       readOn()
     case .informed(let status, let headers):
       answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
+    case .answered(202, _) where onAccepted != nil:
+      let accepted = onAccepted
+      onAccepted = nil
+      isAccepted = true
+      accepted?()
+    case .end where isAccepted:
+      exchanges.end(key)
+      self.key = nil
+    case .failed where isAccepted: end()
     case .answered(let status, let headers):
       self.status = Int(status)
       answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
@@ -137,6 +153,13 @@ final class ProxiedExchange: StreamedExchange {
     }
   }
 
+  private func discard(_ bytes: ByteBuffer) {
+    uncredited += UInt32(clamping: bytes.readableBytes)
+    discardedBytes += bytes.readableBytes
+    if discardedBytes > Self.mostDiscardedBytes { return clientGone() }
+    giveCredit()
+  }
+
   private func giveCredit() {
     guard !isClientSlow, uncredited >= ExchangeWindow.lumpBytes, let key else { return }
     guard exchanges.send(.credit(uncredited), key) else {
@@ -158,6 +181,7 @@ final class ProxiedExchange: StreamedExchange {
   /// An answer that has begun can't be taken back: its client sees that it isn't whole.
   private func fail(_ status: HTTPResponseStatus, _ detail: String) {
     if let key { _ = exchanges.send(.cancel, key) }
+    if isAccepted { return end() }
     guard answer?.hasBegun == true else { return refuse(status, detail) }
     answer?.abort()
     end()
@@ -168,6 +192,6 @@ final class ProxiedExchange: StreamedExchange {
     key = nil
     guard answer != nil else { return }
     answer = nil
-    finished(status)
+    if !isAccepted { finished(status) }
   }
 }

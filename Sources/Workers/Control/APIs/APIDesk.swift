@@ -58,9 +58,6 @@ final class APIDesk {
       throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(error)")
     }
     for definition in table.all {
-      if let unavailable = Unavailable.problem(of: definition) {
-        throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(unavailable.message)")
-      }
       guard case .kept = desk.setAPI(definition.id, order: nextOrder, json: definition.json) else {
         throw UnusableConfiguration(
           description: "PROXY_CONFIG_FILE: API \(definition.id) doesn't fit into STATE_RING_BYTES")
@@ -90,7 +87,6 @@ final class APIDesk {
     var next = table
     do throws(APIError) {
       let definition = try next.create(body, change)
-      if let unavailable = Unavailable.problem(of: definition) { throw unavailable }
       keep(definition, order: nextOrder, next, done)
     } catch {
       done(.refused(error))
@@ -101,7 +97,6 @@ final class APIDesk {
     var next = table
     do throws(APIError) {
       let definition = try next.replace(id: id, body, change)
-      if let unavailable = Unavailable.problem(of: definition) { throw unavailable }
       keep(definition, order: orders[Array(id.utf8)] ?? nextOrder, next, done)
     } catch {
       done(.refused(error))
@@ -144,19 +139,5 @@ final class APIDesk {
       case .unconfirmed: done(.unconfirmed)
       }
     }
-  }
-}
-
-/// What definitions may say, and this release doesn't do.
-private enum Unavailable {
-  static func problem(of definition: APIDefinition) -> APIError? {
-    for endpoint in definition.endpoints where endpoint.target != .http || endpoint.responseFrom != .http {
-      let what =
-        endpoint.target != .http
-        ? "target \(endpoint.target.rawValue)" : "response_from \(endpoint.responseFrom?.rawValue ?? "")"
-      return .malformed(
-        "\(definition.id)/\(endpoint.id): \(what) is not available in this release, expected http")
-    }
-    return nil
   }
 }
