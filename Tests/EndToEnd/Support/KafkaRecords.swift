@@ -54,7 +54,7 @@ extension KafkaBroker {
 
   /// Answers a waiting request by a record, as a service does.
   func respond(
-    _ correlation: String, status: String? = nil, headers: [String] = [], body: [UInt8] = [],
+    _ correlation: String, status: String? = nil, headers: [String] = [], body: [UInt8] = Array("x".utf8),
     topic: String = "rig-proxy-response"
   ) throws {
     let own = ["rig-correlation=\(correlation)"] + (status.map { ["rig-response-code=\($0)"] } ?? [])

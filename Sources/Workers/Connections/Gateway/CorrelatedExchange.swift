@@ -48,8 +48,9 @@ final class CorrelatedExchange: StreamedExchange {
     self.ticket = ticket
     var request = request
     request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
-    let proxied = ProxiedExchange(request, exchanges) { [weak self] in self?.end(status: $0) }
-    proxied.onAccepted = { [weak self] in self?.accepted() }
+    // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
+    let proxied = ProxiedExchange(request, exchanges) { [self] in end(status: $0) }
+    proxied.onAccepted = { [self] in accepted() }
     self.proxied = proxied
     proxied.begin(answer)
   }
@@ -96,6 +97,7 @@ final class CorrelatedExchange: StreamedExchange {
   private func end(status: Int) {
     guard answer != nil else { return }
     answer = nil
+    proxied?.onAccepted = nil
     proxied = nil
     early = nil
     if let ticket { waiting.end(ticket) }
