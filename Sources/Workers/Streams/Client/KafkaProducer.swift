@@ -6,7 +6,7 @@ import CRdKafka
 /// One producer client. One thread, but for `close`.
 final class KafkaProducer: @unchecked Sendable {
   let reports = ClientReports()
-  private let handle: OpaquePointer
+  let handle: OpaquePointer
   /// Where delivery reports, errors and log lines come out.
   private let events: OpaquePointer
 

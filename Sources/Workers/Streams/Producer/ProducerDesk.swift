@@ -36,7 +36,8 @@ final class ProducerDesk {
   private let produced: LabelledCounter
   private let failed: LabelledCounter
   private let queued: Metric?
-  private var client: KafkaProducer?
+  /// nil until the first record, and after a failure until the next.
+  private(set) var client: KafkaProducer?
   private var underWay: [UInt: Asker] = [:]
   private var nextID: UInt = 1
   private var failures = LogLimiter()
@@ -209,6 +210,15 @@ final class ProducerDesk {
       takeReports(MonotonicTime.now())
     }
     outbox.flush()
+    guard let client else { return }
+    self.client = nil
+    client.purge()
+    let isClosed = DispatchSemaphore(value: 0)
+    DispatchQueue.global().async {
+      client.close()
+      isClosed.signal()
+    }
+    _ = isClosed.wait(timeout: .now() + .nanoseconds(Int(Self.patienceNs)))
   }
 
   func declareAsleep() -> Bool { rings.declareAsleep() }

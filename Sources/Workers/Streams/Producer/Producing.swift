@@ -36,7 +36,8 @@ final class Producing {
       context, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
     responses = ResponseIntake(
       outbox: outbox, epoch: manifest.gatewayEpoch, workers: readers.count,
-      maximumBytes: settings.maxEventBytes, status: context.status, log: context.log)
+      maximumBytes: settings.maxEventBytes, maximumMessageBytes: maximumBytes, status: context.status,
+      log: context.log)
   }
 
   /// Returns whether there may be more at once.

@@ -13,6 +13,7 @@ final class ResponseIntake {
   private let epoch: UInt64
   private let workers: Int
   private let maximumBytes: Int
+  private let maximumMessageBytes: Int
   private let log: Logger
   private let counter: LabelledCounter
   private var invalid = LogLimiter()
@@ -20,13 +21,17 @@ final class ResponseIntake {
   /// - Parameters:
   ///   - outbox: into the response ring.
   ///   - workers: connection workers, which are its readers.
+  ///   - maximumBytes: of a body.
+  ///   - maximumMessageBytes: of a response with its fields, as its reader takes it.
   init(
-    outbox: RecordOutbox, epoch: UInt64, workers: Int, maximumBytes: Int, status: StatusPage, log: Logger
+    outbox: RecordOutbox, epoch: UInt64, workers: Int, maximumBytes: Int, maximumMessageBytes: Int,
+    status: StatusPage, log: Logger
   ) {
     self.outbox = outbox
     self.epoch = epoch
     self.workers = workers
     self.maximumBytes = maximumBytes
+    self.maximumMessageBytes = maximumMessageBytes
     self.log = log
     counter = LabelledCounter(
       status, "rig_responses_total", labels: [("source", PublicationClient.Source.kafka.rawValue)],
@@ -44,7 +49,7 @@ final class ResponseIntake {
           status: 413, "the record has \(message.pointee.len) bytes, expected at most \(maximumBytes)")
       }
       let body = UnsafeRawBufferPointer(start: message.pointee.payload, count: message.pointee.len)
-      pass(try RecordResponse.parse(headers, body))
+      try pass(try RecordResponse.parse(headers, body))
     } catch {
       counter.add(1, error.status == 413 ? "too_large" : "invalid")
       guard let suppressed = invalid.permit(at: MonotonicTime.now()) else { return }
@@ -57,16 +62,22 @@ final class ResponseIntake {
     }
   }
 
-  private func pass(_ response: ServiceResponse) {
+  private func pass(_ response: ServiceResponse) throws(EventError) {
     guard let address = CorrelationAddress.parse(response.correlation)?.address else {
       return counter.add(1, "unknown")
     }
     // Of another node, or of this one's life before.
     guard address.epoch == epoch else { return counter.add(1, "foreign") }
     guard Int(address.slot) < workers else { return counter.add(1, "unknown") }
+    let message = response.encoded
+    guard message.count <= maximumMessageBytes else {
+      throw EventError(
+        status: 413,
+        "the record has \(message.count) bytes with its headers, expected at most \(maximumMessageBytes)")
+    }
     let to = PartedMessage.Address(.response, target: address.slot, correlation: 0)
     let isSent = outbox.send(
-      PartedMessage.records(to, response.encoded, maximumBytes: outbox.maximumPayload))
+      PartedMessage.records(to, message, maximumBytes: outbox.maximumPayload))
     // The connection worker lags by megabytes: the watchdog ends it, and its clients with it.
     if !isSent { counter.add(1, "dropped") }
   }
