@@ -39,6 +39,10 @@ extension KafkaLog {
 }
 
 extension KafkaBroker {
+  /// The broker answers nothing, and its connections stay.
+  func freeze() throws { for member in processes { try member.freeze() } }
+  func thaw() { for member in processes { member.thaw() } }
+
   /// Writes one record with these bytes and waits until the broker has it.
   func publish(_ bytes: [UInt8], topic: String, headers: [String]) throws {
     let directory = try TestDirectory()
