@@ -38,6 +38,11 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var calls: [RingGrant]
   /// Rings for what came of the calls, by proxy worker.
   public var answers: [RingGrant]
+  /// Rings for records to be produced, and for what came of responses: a connection worker's own, or for the streams and the
+  /// control worker those of all, by connection worker.
+  public var publications: [RingGrant]
+  /// Rings for what came of the records, and for responses of services: of the streams worker if there is one, and of control.
+  public var responses: [RingGrant]
   /// The status pages of all workers, its own included, and of "supervisor".
   public var peers: [Peer]
   /// The process that the worker must not outlive.
@@ -49,7 +54,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
     listeners: [String: CInt], events: [RingGrant], requests: [RingGrant],
     state: RingGrant? = nil, presence: [RingGrant] = [], calls: [RingGrant] = [],
-    answers: [RingGrant] = [], peers: [Peer], supervisorPid: Int32, release: String
+    answers: [RingGrant] = [], publications: [RingGrant] = [], responses: [RingGrant] = [], peers: [Peer],
+    supervisorPid: Int32, release: String
   ) {
     self.worker = worker
     self.slot = slot
@@ -65,6 +71,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     self.presence = presence
     self.calls = calls
     self.answers = answers
+    self.publications = publications
+    self.responses = responses
     self.peers = peers
     self.supervisorPid = supervisorPid
     self.release = release
@@ -121,7 +129,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var descriptors: [CInt] {
     var all: Set<CInt> = [status, wake]
     all.formUnion(listeners.values)
-    for grant in events + requests + presence + calls + answers + (state.map { [$0] } ?? []) {
+    let rings = events + requests + presence + calls + answers + publications + responses
+    for grant in rings + (state.map { [$0] } ?? []) {
       all.insert(grant.fd)
       all.formUnion(grant.role.wake.filter { $0 >= 0 })
     }

@@ -80,6 +80,9 @@ extension SettingKey {
       assign: { (node, settings) throws(ValueProblems) in settings.kafkaProperties = try properties(node) },
       show: { $0.kafkaProperties.keys.sorted().map { "\($0)=\(Secret.placeholder)" }.joined(separator: ",") }),
     .integer(
+      "KAFKA_PUBLISH_TIMEOUT_MS", \.kafkaPublishTimeoutMs, 100...600_000, unit: "milliseconds",
+      "time in which the brokers must acknowledge a record that the gateway produces"),
+    .integer(
       "KAFKA_RESTART_DELAY_MS", \.kafkaRestartDelayMs, 1...600_000, unit: "milliseconds",
       "wait before a failed client is made anew"),
     .notUsed("KAFKA_SERIALIZER", form: "json or avro", initially: "json", "format of records") {
@@ -103,7 +106,7 @@ extension SettingKey {
   }
 
   /// Kafka's own rule for topic names.
-  private static func topic(_ text: String) throws(ValueProblem) -> String {
+  static func topic(_ text: String) throws(ValueProblem) -> String {
     let isLegal = text.utf8.allSatisfy { byte in
       switch byte {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

@@ -9,13 +9,16 @@ extension SettingKey {
     .integer(
       "PROXY_RECV_TIMEOUT", \.proxyRecvTimeoutMs, 1...3_600_000, unit: "milliseconds",
       "time that a service has to begin its answer"),
-    .notUsed("PROXY_KAFKA_RESPONSE_TOPICS", form: "names, separated by commas", "topics of responses"),
-    wholeNumber(
-      "PROXY_KAFKA_RESPONSE_TIMEOUT", "5000", 1...3_600_000, "wait for a response from Kafka, in milliseconds"
-    ),
-    wholeNumber(
-      "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "5000", 1...3_600_000,
-      "wait for a later HTTP response, in milliseconds"),
+    .list(
+      "PROXY_KAFKA_RESPONSE_TOPICS", \.proxyKafkaResponseTopics, form: "names, separated by commas",
+      "topics whose records are responses to requests; empty: none",
+      parse: { (text) throws(ValueProblem) in try topic(text) }),
+    .integer(
+      "PROXY_KAFKA_RESPONSE_TIMEOUT", \.proxyKafkaResponseTimeoutMs, 1...3_600_000, unit: "milliseconds",
+      "time that a request waits for a response from Kafka"),
+    .integer(
+      "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", \.proxyHTTPAsyncResponseTimeoutMs, 1...3_600_000,
+      unit: "milliseconds", "time that a request waits for a response by POST /v3/responses"),
     .list(
       "REQUEST_LOG", \.requestLog, form: "console", "where proxied requests are logged; empty: nowhere",
       parse: { (text) throws(ValueProblem) in
@@ -117,11 +120,15 @@ extension SettingKey {
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),
     ring("REQUEST_RING_BYTES", \.requestRingBytes, "request ring of a connection worker"),
     ring("CALL_RING_BYTES", \.callRingBytes, "ring between a worker and those that call services for it"),
+    ring("RESPONSE_RING_BYTES", \.responseRingBytes, "ring for records to be produced, or for responses"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once; more: 503"),
+    .integer(
+      "MAX_WAITING_REQUESTS", \.maxWaitingRequests, 1...1_000_000,
+      "requests of a connection worker that wait for a response at once; more: 503"),
     .integer(
       "CHECK_TIMEOUT_MS", \.checkTimeoutMs, 1...600_000, unit: "milliseconds",
       "time that a check service has to answer"),

@@ -71,6 +71,14 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyConfig = ""
   /// Milliseconds that a service has to begin its answer.
   public var proxyRecvTimeoutMs = 5_000
+  /// Topics whose records are responses to requests that wait for them.
+  public var proxyKafkaResponseTopics = ["rig-proxy-response"]
+  /// Milliseconds that a request waits for a response from Kafka.
+  public var proxyKafkaResponseTimeoutMs = 5_000
+  /// Milliseconds that a request waits for a response by `POST /v3/responses`.
+  public var proxyHTTPAsyncResponseTimeoutMs = 5_000
+  /// Requests of one connection worker that wait for a response at once; more: 503.
+  public var maxWaitingRequests = 10_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
   /// Where proxied requests are logged: `console`; empty: nowhere.
@@ -112,6 +120,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var kafkaSSLKeyFilePass: Secret?
   /// Further properties of librdkafka, passed through as they are. May hold secrets.
   public var kafkaProperties: [String: String] = [:]
+  /// Milliseconds in which the brokers must acknowledge a record that the gateway produces.
+  public var kafkaPublishTimeoutMs = 5_000
   /// Milliseconds to wait before a client that failed is made anew.
   public var kafkaRestartDelayMs = 2_000
 
@@ -164,6 +174,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var requestRingBytes = 4 * 1024 * 1024
   /// Bytes of a ring between a worker and those that call services for it.
   public var callRingBytes = 4 * 1024 * 1024
+  /// Bytes of a ring for records to be produced, or for responses of services.
+  public var responseRingBytes = 4 * 1024 * 1024
   /// Bytes of the ring in which the control worker keeps and spreads blacklist and presence.
   public var stateRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring in which a connection worker reports its connections to the control worker.

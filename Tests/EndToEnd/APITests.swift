@@ -57,13 +57,14 @@ struct APITests {
       let wrong = try gateway.manageAPIs("POST", "/v3/apis", endpoint.json)
       #expect(wrong.status == 400)
       #expect(try wrong.json["books/only"] != nil, "\(wrong.text)")
-      for target in ["kafka", "http"] {
-        let api = TestAPI(
-          port: 1,
-          endpoint:
-            #""method":"GET","path_regex":"/a","topic":"t","target":"\#(target)","response_from":"kafka""#)
+      for (members, named) in [
+        (#""target":"kinesis","topic":"t""#, "target"), (#""target":"nats","topic":"t""#, "target"),
+        (#""target":"http","response_from":"nats""#, "response_from"), (#""target":"kafka""#, "topic"),
+        (#""target":"kafka","topic":"a b""#, "topic"),
+      ] {
+        let api = TestAPI(port: 1, endpoint: #""method":"GET","path_regex":"/a",\#(members)"#)
         let refused = try gateway.manageAPIs("POST", "/v3/apis", api.json)
-        #expect(refused.status == 400 && refused.text.contains("not available"), "\(refused.text)")
+        #expect(refused.status == 400 && refused.text.contains(named), "\(refused.text)")
       }
       #expect(try gateway.manageAPIs("POST", "/v3/apis", "[").status == 400)
       #expect(try gateway.management("POST", "/v3/apis", body: TestAPI(port: 1).json).status == 415)

@@ -33,6 +33,28 @@ struct ClientPropertiesTests {
     try KafkaConsumer.check(list)
   }
 
+  @Test("the producer's list is accepted too; what an acknowledgement depends on can't be changed")
+  func producer() throws {
+    let list = try ClientProperties.producer(
+      settings {
+        $0.kafkaPublishTimeoutMs = 1_234
+        $0.kafkaSSLEnabled = true
+        $0.kafkaProperties = ["linger.ms": "7", "fetch.wait.max.ms": "20"]
+      }, maximumBytes: 2_000_000)
+    let values = Dictionary(list.map { ($0.name, $0.value) }) { _, last in last }
+    #expect(values["acks"] == "all" && values["enable.idempotence"] == "true")
+    #expect(values["message.timeout.ms"] == "1234" && values["linger.ms"] == "7")
+    #expect(values["security.protocol"] == "ssl" && values["message.max.bytes"] == "2000000")
+    try KafkaConsumer.check(list)
+    for name in [
+      "acks", "request.required.acks", "enable.idempotence", "delivery.timeout.ms", "message.timeout.ms",
+    ] {
+      #expect(throws: ClientPropertyRefused.self, "\(name)") {
+        _ = try ClientProperties.producer(settings { $0.kafkaProperties = [name: "1"] }, maximumBytes: 1_000)
+      }
+    }
+  }
+
   @Test(
     "the protocol follows from credentials and TLS",
     arguments: [

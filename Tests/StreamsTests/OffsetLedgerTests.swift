@@ -28,6 +28,18 @@ struct OffsetLedgerTests {
     #expect(!ledger.isWaitingForReaders)
   }
 
+  @Test("offsets of responses are counted and never due")
+  func uncommitted() {
+    var ledger = OffsetLedger()
+    let number = ledger.addPartition(isCommitted: false)
+    ledger.begin(number, at: 5)
+    #expect(ledger.isNew(5, in: number) && !ledger.isNew(4, in: number))
+    ledger.take(5, in: number)
+    ledger.published(to: 10)
+    ledger.readersPassed(10)
+    #expect(ledger.next(number) == 6 && ledger.due(again: true).isEmpty && !ledger.isWaitingForReaders)
+  }
+
   @Test("readers that passed one batch free that batch alone")
   func batchByBatch() {
     var ledger = ledger(partitions: 2)

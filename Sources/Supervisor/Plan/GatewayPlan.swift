@@ -11,6 +11,9 @@
 //   calls.connections.i     connections.i    every proxies.j       control
 //   calls.control           control          every proxies.j
 //   answers.proxies.j       proxies.j        every connections.i, control
+//   publications.connections.i  connections.i    control, streams if there is Kafka
+//   responses.streams       streams          every connections.i   control      only with Kafka
+//   responses.control       control          every connections.i
 //
 // Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
@@ -29,6 +32,10 @@ struct RingPlan: Equatable, Sendable {
     case calls
     /// What came of the calls.
     case answers
+    /// Records to be produced, and what came of responses.
+    case publications
+    /// What came of the records, and responses of services.
+    case responses
   }
 
   /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
@@ -85,6 +92,12 @@ struct GatewayPlan: Equatable, Sendable {
     let callers = connections + [control]
     for writer in callers { add(.calls, "calls", writer, settings.callRingBytes, readers: proxies) }
     for writer in proxies { add(.answers, "answers", writer, settings.callRingBytes, readers: callers) }
+    let producers = settings.kafkaBrokers.isEmpty ? [] : [streams]
+    for writer in connections {
+      add(
+        .publications, "publications", writer, settings.responseRingBytes, readers: [control] + producers)
+    }
+    for writer in producers + [control] { add(.responses, "responses", writer, settings.responseRingBytes) }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }

@@ -66,6 +66,8 @@ struct WorkerBirth {
     var presence: [WorkerManifest.RingGrant] = []
     var calls: [WorkerManifest.RingGrant] = []
     var answers: [WorkerManifest.RingGrant] = []
+    var publications: [WorkerManifest.RingGrant] = []
+    var responses: [WorkerManifest.RingGrant] = []
     for ring in plan.rings {
       guard let use = GatewayPlan.use(of: ring, by: worker) else { continue }
       func wakes() throws(IPCError) -> [CInt] {
@@ -93,6 +95,8 @@ struct WorkerBirth {
       case .presence: presence.append(entry)
       case .calls: calls.append(entry)
       case .answers: answers.append(entry)
+      case .publications: publications.append(entry)
+      case .responses: responses.append(entry)
       }
     }
 
@@ -108,7 +112,8 @@ struct WorkerBirth {
       worker: worker.kind.rawValue, slot: worker.slot, gatewayEpoch: identity.epoch,
       tokenKey: identity.tokenKey,
       settings: identity.settings, status: status, wake: wake, listeners: listeners, events: events,
-      requests: requests, state: state, presence: presence, calls: calls, answers: answers, peers: peers,
+      requests: requests, state: state, presence: presence, calls: calls, answers: answers,
+      publications: publications, responses: responses, peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
     self.descriptors = descriptors
   }

@@ -30,7 +30,8 @@ struct WorkerParts {
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, gateway: Self.gateway(context, hub, ledger), definitions: DefinitionsRoute(hub: hub),
+      events: events, gateway: try Self.gateway(context, hub, ledger, loop),
+      definitions: DefinitionsRoute(hub: hub),
       cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)
     self.hub = hub
@@ -41,14 +42,35 @@ struct WorkerParts {
     context.settings.requestLog.contains("console") ? [try ConsoleRequestLog(context)] : []
   }
 
-  private static func gateway(_ context: WorkerContext, _ hub: Hub, _ ledger: RequestLedger) -> APIGateway? {
+  private static func gateway(
+    _ context: WorkerContext, _ hub: Hub, _ ledger: RequestLedger, _ loop: EventLoop
+  ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
       link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
-      hub: hub, exchanges: exchanges, ledger: ledger,
+      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), ledger: ledger,
       environment: { name in getenv(name).map { String(cString: $0) } })
+  }
+
+  private static func responses(
+    _ context: WorkerContext, _ hub: Hub, _ loop: EventLoop
+  ) throws -> GatewayResponses? {
+    guard let publications = hub.publications else { return nil }
+    let manifest = context.manifest
+    let waiting = WaitingRequests(
+      limit: context.settings.maxWaitingRequests,
+      seal: try CorrelationSeal(
+        tokenKey: manifest.tokenKey, slot: UInt16(clamping: manifest.slot), epoch: manifest.gatewayEpoch),
+      generation: context.status.generation, status: context.status, worker: context.name,
+      schedule: { ms, body in
+        let task = loop.assumeIsolated().scheduleTask(in: .milliseconds(Int64(ms)), body)
+        return { task.cancel() }
+      })
+    publications.onResponse = { waiting.receive($0, from: $1) }
+    return GatewayResponses(
+      publications: publications, waiting: waiting, parser: EventParser(settings: context.settings))
   }
 
   /// Status pages of the connection workers, by slot.
@@ -78,7 +100,7 @@ struct WorkerParts {
           // An answer to a poll has at least one event, however large.
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
         authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
-        calls: calls,
+        calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
         metrics: WorkerMetrics(status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },

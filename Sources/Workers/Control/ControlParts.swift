@@ -33,8 +33,10 @@ struct ControlParts {
     let node = Self.node(settings)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs) { loop.soon($0) }
     legacy = try LegacyAuthority(settings: settings, log: context.log, calls: calls)
+    let responses = try ResponseDesk(context) { loop.soon($0) }
     desk = try Self.desk(
-      context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, loop: loop)
+      context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, responses: responses,
+      loop: loop)
     let keeper =
       settings.stateDir.isEmpty
       ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
@@ -43,7 +45,7 @@ struct ControlParts {
     let observatory = Observatory(
       pages: pages,
       rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence + manifest.calls
-        + manifest.answers,
+        + manifest.answers + manifest.publications + manifest.responses,
       supervisorPid: manifest.supervisorPid, release: manifest.release,
       errors: ScrapeErrors(status: context.status, log: context.log))
     routes = Routes(
@@ -57,6 +59,7 @@ struct ControlParts {
       sessions: SessionRoutes(
         desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole),
       apis: APIRoutes(desk: apis),
+      responses: ResponseRoute(desk: responses, status: context.status),
       document: OpenAPIDocument.json(
         version: manifest.release, isClosed: settings.managementToken != nil,
         userField: settings.kafkaUserField))
@@ -64,7 +67,7 @@ struct ControlParts {
 
   private static func desk(
     _ context: WorkerContext, _ grant: WorkerManifest.RingGrant, pages: [WatchedPage], writer: EventWriter,
-    node: String, calls: CallClient?, loop: EventLoop
+    node: String, calls: CallClient?, responses: ResponseDesk?, loop: EventLoop
   ) throws -> SessionDesk {
     let status = context.status
     let log = context.log
@@ -88,7 +91,7 @@ struct ControlParts {
     return SessionDesk(
       rings: rings, state: state,
       events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
-      confirmations: confirmations, calls: calls, settings: context.settings, status: status, log: log,
+      confirmations: confirmations, calls: calls, responses: responses, settings: context.settings, status: status, log: log,
       environment: SessionDesk.Environment(
         nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
         enqueue: { body in loop.assumeIsolated().execute(body) },

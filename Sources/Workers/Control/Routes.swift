@@ -2,6 +2,7 @@
 // everything but health and metrics needs it (ManagementGuard), without one it is open to whoever reaches it.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
+//   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
@@ -48,15 +49,17 @@ final class Routes: Responder {
   private let scrape: SlicedScrape
   private let sessions: SessionRoutes
   private let apis: APIRoutes
+  private let responses: ResponseRoute
   private let document: ByteBuffer
 
   init(
     gate: ManagementGuard, intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape,
-    sessions: SessionRoutes,
-    apis: APIRoutes, document: [UInt8]
+    sessions: SessionRoutes, apis: APIRoutes,
+    responses: ResponseRoute = ResponseRoute(desk: nil, status: nil), document: [UInt8]
   ) {
     self.document = ByteBuffer(bytes: document)
     self.gate = gate
+    self.responses = responses
     self.apis = apis
     self.intake = intake
     self.health = health
@@ -82,6 +85,7 @@ final class Routes: Responder {
       }
       return apis.respond(to: request, resource, on: loop)
     }
+    if ResponseRoute.takes(request.path) { return responses.respond(to: request, on: loop) }
     guard let resource = Self.table[request.path] else {
       let path = request.path.prefix(Self.maxPathShown)
       return .response(.problem(.notFound, "there is nothing at \(path) on the management port"))

@@ -1,4 +1,5 @@
-// rig-streams: the worker that consumes the source topics of Kafka into the event ring "events.streams".
+// rig-streams: the worker that consumes the source topics of Kafka into the event ring "events.streams", produces records
+// for the connection workers, and passes on services' responses that come by Kafka.
 //
 // Nothing is lost and nothing is repeated endlessly: records go on from where the ring, or else the committed
 // offset, says; a full ring holds the source back; offsets are committed when every connection worker has
@@ -9,5 +10,6 @@ import Kit
 WorkerProcess.run("streams") { context in
   let properties = try ClientProperties.consumer(context.settings)
   try KafkaConsumer.check(properties)
+  try KafkaConsumer.check(ClientProperties.producer(context.settings, maximumBytes: 1_000_000))
   try ConsumerLoop(context, properties: properties).run()
 }

@@ -8,6 +8,7 @@ final class KafkaBroker {
   private var process: ChildProcess
 
   var address: String { "127.0.0.1:\(port)" }
+  var processes: [RunningProcess] { process.tree() }
 
   private init(directory: String) throws {
     port = try FreePorts.next()

@@ -35,7 +35,9 @@ import Testing
     let without = GatewayPlan(settings: Self.settings(workers: 2))
     #expect(Self.nodes(without).map(\.id) == ["proxies", "connections", "control"])
     #expect(!without.workers.contains { $0.kind == .streams })
-    #expect(without.rings == with.rings)
+    let late: [RingPlan.Purpose] = [.publications, .responses]
+    #expect(
+      without.rings.prefix { !late.contains($0.purpose) } == with.rings.prefix { !late.contains($0.purpose) })
     #expect(without.rings.first?.name == "events.streams")
   }
 
@@ -63,6 +65,25 @@ import Testing
     #expect(
       rings.map { GatewayPlan.use(of: $0, by: control) } == [
         .inspect, .inspect, .write, .read(slot: 2), .read(slot: 2),
+      ])
+  }
+
+  @Test("records go to the streams worker if there is one; responses come from it and from control")
+  func responses() {
+    func rings(kafka: Bool) -> [String] {
+      GatewayPlan(settings: Self.settings(workers: 2, kafka: kafka)).rings
+        .filter { [.publications, .responses].contains($0.purpose) }
+        .map { "\($0.name) > \($0.readers.map(\.name).joined(separator: " "))" }
+    }
+    #expect(
+      rings(kafka: true) == [
+        "publications.connections.0 > control streams", "publications.connections.1 > control streams",
+        "responses.streams > connections.0 connections.1", "responses.control > connections.0 connections.1",
+      ])
+    #expect(
+      rings(kafka: false) == [
+        "publications.connections.0 > control", "publications.connections.1 > control",
+        "responses.control > connections.0 connections.1",
       ])
   }
 
@@ -134,31 +155,36 @@ import Testing
     settings.stateRingBytes = 4
     settings.presenceRingBytes = 5
     settings.callRingBytes = 6
+    settings.responseRingBytes = 7
     let rings = GatewayPlan(settings: settings).rings
-    #expect(rings.map(\.id) == Array(0..<13))
+    #expect(rings.map(\.id) == Array(0..<17))
     #expect(
       rings.map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
         "requests.connections.0", "requests.connections.1", "state.control", "presence.connections.0",
         "presence.connections.1", "calls.connections.0", "calls.connections.1", "calls.control",
-        "answers.proxies.0",
+        "answers.proxies.0", "publications.connections.0", "publications.connections.1", "responses.streams",
+        "responses.control",
       ])
-    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7])
     let events = Array(repeating: RingPlan.Purpose.events, count: 4)
     #expect(
       rings.map(\.purpose) == events + [
-        .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers,
+        .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers, .publications,
+        .publications, .responses, .responses,
       ])
     let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
     let control = WorkerIdentity(kind: .control, slot: 0)
     let proxies = [WorkerIdentity(kind: .proxies, slot: 0)]
+    let streams = WorkerIdentity(kind: .streams, slot: 0)
     for ring in rings {
       let readers: [WorkerIdentity] =
         switch ring.purpose {
-        case .events, .requests, .state: connections
+        case .events, .requests, .state, .responses: connections
         case .presence: [control]
         case .calls: proxies
         case .answers: connections + [control]
+        case .publications: [control, streams]
         }
       #expect(ring.readers == readers, "\(ring.name)")
     }

@@ -47,7 +47,8 @@ public final class APIEndpoint: Sendable {
     transformsRequestHeaders = json.member("transform_request_headers")?.boolean ?? false
     target = json.text("target").flatMap { Target(rawValue: $0.lowercased()) } ?? .http
     let response = json.text("response_from").flatMap { Response(rawValue: $0.lowercased()) }
-    responseFrom = response ?? (target == .http ? .http : nil)
+    // RIG's default, which for Kafka means that nothing is waited for.
+    responseFrom = target == .http ? response ?? .http : response == .http ? nil : response
     topic = json.text("topic")
   }
 }

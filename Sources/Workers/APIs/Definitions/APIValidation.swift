@@ -231,8 +231,16 @@ struct APIValidation {
     let target = endpoint.text("target")?.lowercased()
     if target == "kafka", isBlank(endpoint.member("topic")) {
       problems.add(scope, "topic", Self.mustBePresent)
+    } else if target == "kafka", let topic = endpoint.text("topic"), !Self.isTopic(topic) {
+      problems.add(scope, "topic", "must be a topic name: at most 249 letters, digits, '.', '_' or '-'")
     }
     if endpoint.member("schema") != nil, target == nil { problems.add(scope, "target", Self.mustBePresent) }
+  }
+
+  /// Kafka's own rule.
+  private static func isTopic(_ text: String) -> Bool {
+    text.utf8.count <= 249 && text != "." && text != ".."
+      && text.utf8.allSatisfy { ByteSet.wordBytes.contains($0) || $0 == 0x2D || $0 == 0x2E }
   }
 
   // MARK: Single members

@@ -10,16 +10,20 @@ import NIOHTTP1
 
 final class APIGateway {
   let hub: Hub
-  private let exchanges: ProxyExchanges
+  let exchanges: ProxyExchanges
+  /// nil: this worker has no ring for publications.
+  let responses: GatewayResponses?
   private let ledger: RequestLedger
   /// The value of an environment variable, for `use_env`.
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, ledger: RequestLedger, environment: @escaping (String) -> String?
+    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
+    environment: @escaping (String) -> String?
   ) {
     self.hub = hub
     self.exchanges = exchanges
+    self.responses = responses
     self.ledger = ledger
     self.environment = environment
   }
@@ -87,10 +91,6 @@ final class APIGateway {
 
   /// The request as it goes to the service.
   func proxied(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> ProxiedRequest {
-    guard match.endpoint.target == .http, match.endpoint.responseFrom == .http else {
-      throw RefusedRequest(
-        status: 501, detail: "targets and responses by Kafka are not available in this release")
-    }
     guard let origin = match.definition.target.origin(environment: environment) else {
       throw RefusedRequest(
         status: 502,
@@ -144,7 +144,7 @@ private final class APIExchange: StreamedExchange {
   private let request: HTTPRequest
   private let account: RequestAccount
   private var answer: AnswerStream?
-  private var proxied: ProxiedExchange?
+  private var carrier: (any StreamedExchange)?
   private var hasWaited = false
 
   init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
@@ -169,8 +169,8 @@ private final class APIExchange: StreamedExchange {
       return refuse(refusal)
     }
     do throws(RefusedRequest) {
-      let exchange = gateway.exchange(try gateway.proxied(match, request), account)
-      proxied = exchange
+      let exchange = try gateway.carrier(match, request, account)
+      carrier = exchange
       exchange.begin(answer)
     } catch {
       refuse(error)
@@ -183,13 +183,13 @@ private final class APIExchange: StreamedExchange {
     answer = nil
   }
 
-  func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
-  func receivedEnd(trailers: HTTPHeaders) { proxied?.receivedEnd(trailers: trailers) }
-  func canWrite() { proxied?.canWrite() }
+  func received(_ bytes: ByteBuffer) { carrier?.received(bytes) }
+  func receivedEnd(trailers: HTTPHeaders) { carrier?.receivedEnd(trailers: trailers) }
+  func canWrite() { carrier?.canWrite() }
 
   func clientGone() {
     answer = nil
-    proxied?.clientGone()
+    carrier?.clientGone()
     // If it had no answer to wait for yet.
     account.finish(status: 0, isComplete: false)
   }
@@ -199,7 +199,7 @@ private final class APIExchange: StreamedExchange {
 final class ProxyMetrics {
   private let status: StatusPage
   private var counters: [String: Metric] = [:]
-  private var others: [Int: Metric] = [:]
+  private var others: [String: Metric] = [:]
   /// Series of their own; the rest counts as "other" (design §10).
   private static let most = 200
 
@@ -208,22 +208,28 @@ final class ProxyMetrics {
   /// - Parameter code: of the answer; 0: the client was gone before.
   func answered(_ match: APIMatch, status code: Int) {
     let path = "\(match.definition.id)/\(match.endpoint.id)"
-    let key = "\(match.endpoint.method) \(code) \(path)"
+    let ways = (
+      target: match.endpoint.target.rawValue, response: match.endpoint.responseFrom?.rawValue ?? "none"
+    )
+    let rest = "\(code) \(ways.target) \(ways.response)"
+    let key = "\(match.endpoint.method) \(rest) \(path)"
     if let counter = counters[key] { return counter.add() }
     guard counters.count < Self.most else {
-      others[code] = others[code] ?? metric("other", "other", code)
-      return others[code]?.add() ?? ()
+      others[rest] = others[rest] ?? metric("other", "other", ways, code)
+      return others[rest]?.add() ?? ()
     }
-    counters[key] = metric(match.endpoint.method, path, code)
+    counters[key] = metric(match.endpoint.method, path, ways, code)
     counters[key]?.add()
   }
 
-  private func metric(_ method: String, _ path: String, _ code: Int) -> Metric? {
+  private func metric(
+    _ method: String, _ path: String, _ ways: (target: String, response: String), _ code: Int
+  ) -> Metric? {
     status.metric(
       .counter, "rig_proxy_requests_total",
       labels: [
-        ("method", method), ("path", path), ("response_from", "http"), ("status", String(code)),
-        ("target", "http"),
+        ("method", method), ("path", path), ("response_from", ways.response), ("status", String(code)),
+        ("target", ways.target),
       ])
   }
 }

@@ -27,6 +27,14 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   private var isClientSlow = false
   private var hasBodyEnded = false
   private var status = 0
+  /// Set: an answer of 202 isn't the client's. Its body is thrown away, this is called, and somebody else answers the client.
+  var onAccepted: (() -> Void)?
+  /// Called when the client has its answer, or won't get one from here.
+  var onEnd: (() -> Void)?
+  private var isAccepted = false
+  /// Of the body of a 202; the service is left alone beyond that.
+  private static let mostDiscardedBytes = 1 << 20
+  private var discardedBytes = 0
 
   init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
     self.request = request
@@ -98,6 +106,7 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
+    if isAccepted { return discard(bytes) }
     guard let answer, answer.hasBegun else { return }
     uncredited += UInt32(clamping: bytes.readableBytes)
     account.sent(bytes.readableBytes)
@@ -113,6 +122,15 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
       readOn()
     case .informed(let status, let headers):
       answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
+    case .answered(202, _) where onAccepted != nil:
+      let accepted = onAccepted
+      onAccepted = nil
+      isAccepted = true
+      accepted?()
+    case .end where isAccepted:
+      exchanges.end(key)
+      self.key = nil
+    case .failed where isAccepted: end()
     case .answered(let status, let headers):
       self.status = Int(status)
       answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
@@ -158,6 +176,13 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     }
   }
 
+  private func discard(_ bytes: ByteBuffer) {
+    uncredited += UInt32(clamping: bytes.readableBytes)
+    discardedBytes += bytes.readableBytes
+    if discardedBytes > Self.mostDiscardedBytes { return clientGone() }
+    giveCredit()
+  }
+
   private func giveCredit() {
     guard !isClientSlow, uncredited >= ExchangeWindow.lumpBytes, let key else { return }
     guard exchanges.send(.credit(uncredited), key) else {
@@ -181,6 +206,7 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   /// An answer that has begun can't be taken back: its client sees that it isn't whole.
   private func fail(_ status: HTTPResponseStatus, _ detail: String) {
     if let key { _ = exchanges.send(.cancel, key) }
+    if isAccepted { return end() }
     guard answer?.hasBegun == true else { return refuse(status, detail) }
     answer?.abort()
     end()
@@ -191,6 +217,9 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     key = nil
     guard answer != nil else { return }
     answer = nil
+    // Whoever answers instead finishes the account.
+    if isAccepted { return }
     account.finish(status: status, isComplete: isComplete)
+    onEnd?()
   }
 }

@@ -10,6 +10,7 @@ extension Hub {
     sweep()
     exchange.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
+    publications?.tick(nowNs: clock.nowNs)
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)

@@ -38,6 +38,7 @@ final class Hub {
   let state: StateFeed?
   let presence: PresenceReporter?
   let calls: CallClient?
+  let publications: PublicationClient?
   let checks: AccessChecks
   let metrics: WorkerMetrics
   let log: Logger
@@ -78,6 +79,7 @@ final class Hub {
     state = parts.state
     presence = parts.presence
     calls = parts.calls
+    publications = parts.publications
     checks = AccessChecks(calls: parts.calls, settings: parts.settings)
     metrics = parts.metrics
     log = parts.log
@@ -102,6 +104,7 @@ final class Hub {
     exchange.declareAwake()
     state?.declareAwake()
     calls?.declareAwake()
+    publications?.declareAwake()
     clock.refresh()
     let hasState = state?.read { [unowned self] in apply($0) } ?? false
     apis.refresh()
@@ -114,24 +117,29 @@ final class Hub {
     let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
     let hasAnswers = calls?.serve() ?? false
     report(calls?.takeIncidents() ?? [], areEvents: false)
+    let hasResponses = publications?.serve() ?? false
+    report(publications?.takeIncidents() ?? [], areEvents: false)
     let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
       join($0, $1)
     }
     flushPolls()
     let hasPresence = reportPresence()
     isInTurn = false
-    let hasMore = hasState || !isDry || hasRequests || hasAnswers || hasHistory || hasPresence
+    let hasMore = hasState || !isDry || hasRequests || hasAnswers || hasResponses || hasHistory || hasPresence
     if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 
   private func declareAsleep() -> Bool {
     guard events.rings.declareAsleep() else { return false }
-    if exchange.declareAsleep(), state?.declareAsleep() ?? true, calls?.declareAsleep() ?? true {
+    if exchange.declareAsleep(), state?.declareAsleep() ?? true, calls?.declareAsleep() ?? true,
+      publications?.declareAsleep() ?? true
+    {
       return true
     }
     events.rings.declareAwake()
     exchange.declareAwake()
     state?.declareAwake()
+    calls?.declareAwake()
     return false
   }
 

@@ -21,6 +21,8 @@ struct HubParts {
   var presence: PresenceReporter?
   /// Has services called; nil: none is configured.
   var calls: CallClient?
+  /// Has records produced and takes services' responses in; nil only in tests that have none.
+  var publications: PublicationClient?
   var metrics: WorkerMetrics
   var log: Logger
   var environment: HubEnvironment

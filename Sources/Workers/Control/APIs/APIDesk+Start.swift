@@ -25,9 +25,6 @@ extension APIDesk {
     let durable = try keeper?.begin() ?? DurableAPIs()
     try takeUp(configured, durable)
     for definition in table.all {
-      if let unavailable = Unavailable.problem(of: definition) {
-        throw UnusableConfiguration(description: "\(source(of: definition)): \(unavailable.message)")
-      }
       let order = current.orders[Array(definition.id.utf8)] ?? DurableAPIs.firstOrder
       guard case .kept = desk.setAPI(definition.id, order: order, json: definition.json) else {
         throw UnusableConfiguration(

@@ -37,7 +37,6 @@ struct APIDraft {
     var next = self
     let step = try next.carryOut(change, stamp)
     if case .define(let definition, let order) = step {
-      if let unavailable = Unavailable.problem(of: definition) { throw unavailable }
       guard room(definition, order) else {
         throw .full("the definition doesn't fit into the state ring (STATE_RING_BYTES)")
       }
@@ -80,19 +79,5 @@ struct APIDraft {
   mutating func place(_ id: [UInt8], _ order: UInt64) {
     orders[id] = order
     if order >= nextOrder { nextOrder = order + 1 }
-  }
-}
-
-/// What definitions may say, and this release doesn't do.
-enum Unavailable {
-  static func problem(of definition: APIDefinition) -> APIError? {
-    for endpoint in definition.endpoints where endpoint.target != .http || endpoint.responseFrom != .http {
-      let what =
-        endpoint.target != .http
-        ? "target \(endpoint.target.rawValue)" : "response_from \(endpoint.responseFrom?.rawValue ?? "")"
-      return .malformed(
-        "\(definition.id)/\(endpoint.id): \(what) is not available in this release, expected http")
-    }
-    return nil
   }
 }

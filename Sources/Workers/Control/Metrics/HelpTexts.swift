@@ -52,6 +52,11 @@ enum HelpTexts {
     "rig_rate_limit_bytes": "Memory that the rate limits of clients and services take, about.",
     "rig_rate_limit_buckets_displaced_total":
       "Rate limits that were forgotten too early, because there were too many.",
+    "rig_waiting_requests": "Requests that wait for a service's response by Kafka or by POST /v3/responses.",
+    "rig_responses_total": "Such responses, by the way that they came and by what became of them.",
+    "rig_produced_events_total": "Records that the brokers have acknowledged, by topic.",
+    "rig_produced_events_failed_total": "Records that could not be produced, by topic.",
+    "rig_producer_queued_records": "Records whose acknowledgement hasn't come.",
 
     // Calls of services
     "rig_calls_total": "Calls of check services and of the key set, by purpose and outcome.",

@@ -36,6 +36,8 @@ final class SessionDesk {
   private let events: PresenceEvents
   private let confirmations: Confirmations
   private let calls: CallClient?
+  /// Only served here, with the worker's other rings.
+  private let responses: ResponseDesk?
   private let environment: Environment
   private let log: Logger
   private let usersOnline: Metric?
@@ -50,13 +52,14 @@ final class SessionDesk {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    calls: CallClient? = nil, settings: Settings, status: StatusPage, log: Logger, environment: Environment
+    calls: CallClient? = nil, responses: ResponseDesk? = nil, settings: Settings, status: StatusPage, log: Logger, environment: Environment
   ) {
     self.rings = rings
     self.state = state
     self.events = events
     self.confirmations = confirmations
     self.calls = calls
+    self.responses = responses
     self.environment = environment
     self.log = log
     generation = status.generation
@@ -81,6 +84,7 @@ final class SessionDesk {
     isTurnScheduled = false
     rings.declareAwake()
     calls?.declareAwake()
+    responses?.declareAwake()
     let now = environment.nowNs()
     var records = 0
     let hasMore = rings.read { slot, record in
@@ -95,14 +99,17 @@ final class SessionDesk {
     settle(now)
     rings.commit()
     let hasAnswers = calls?.serve() ?? false
-    report(rings.takeIncidents() + (calls?.takeIncidents() ?? []))
-    if hasMore || hasAnswers || !declareAsleep() { environment.wakeAgain() }
+    let hasResponses = responses?.serve() ?? false
+    report(
+      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? []))
+    if hasMore || hasAnswers || hasResponses || !declareAsleep() { environment.wakeAgain() }
   }
 
   private func declareAsleep() -> Bool {
     guard rings.declareAsleep() else { return false }
-    if calls?.declareAsleep() ?? true { return true }
+    if calls?.declareAsleep() ?? true, responses?.declareAsleep() ?? true { return true }
     rings.declareAwake()
+    calls?.declareAwake()
     return false
   }
 
@@ -119,6 +126,7 @@ final class SessionDesk {
     let now = environment.nowNs()
     rings.probeSuspended()
     calls?.tick(nowNs: now)
+    responses?.tick()
     let workers = environment.workers()
     for slot in workers.dead { registry.workerGone(slot, nowNs: now) }
     registry.expire(nowNs: now)
@@ -230,5 +238,6 @@ final class SessionDesk {
   func stop() {
     confirmations.giveUp()
     calls?.endAll()
+    responses?.endAll()
   }
 }

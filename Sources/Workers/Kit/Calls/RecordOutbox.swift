@@ -3,10 +3,24 @@
 import DequeModule
 import IPC
 
+/// A record that is encoded already.
+public struct OutboxRecord: Equatable, Sendable {
+  public var type: UInt16
+  /// Reader slot that is woken for it.
+  public var target: Int
+  public var bytes: [UInt8]
+
+  public init(type: UInt16, target: Int, bytes: [UInt8]) {
+    self.type = type
+    self.target = target
+    self.bytes = bytes
+  }
+}
+
 public final class RecordOutbox {
   private let writer: RingWriter
   private let maximumBytes: Int
-  private var waiting = Deque<(type: UInt16, target: Int, bytes: [UInt8])>()
+  private var waiting = Deque<OutboxRecord>()
   private var waitingBytes = 0
   /// Calls a closure after a moment, about a millisecond: a ring says nothing when it gets room.
   private let later: (@escaping () -> Void) -> Void
@@ -33,10 +47,14 @@ public final class RecordOutbox {
 
   /// Sends all records, now or when there is room; false: there is no room for them to wait in, and none is sent.
   public func send(_ records: [CallRecord]) -> Bool {
-    let encoded = records.map { (type: $0.type, target: Int($0.target), bytes: $0.encoded) }
-    let bytes = encoded.reduce(0) { $0 + $1.bytes.count }
+    send(records.map { OutboxRecord(type: $0.type, target: Int($0.target), bytes: $0.encoded) })
+  }
+
+  /// The same for records that are encoded already; none of them is larger than `maximumPayload`.
+  public func send(_ records: [OutboxRecord]) -> Bool {
+    let bytes = records.reduce(0) { $0 + $1.bytes.count }
     guard bytes <= maximumBytes - waitingBytes else { return false }
-    waiting.append(contentsOf: encoded)
+    waiting.append(contentsOf: records)
     waitingBytes += bytes
     flush()
     return true
@@ -58,7 +76,7 @@ public final class RecordOutbox {
       fill(UnsafeMutableRawBufferPointer(buffer))
       count = length
     }
-    waiting.append((type, Int(target), bytes))
+    waiting.append(OutboxRecord(type: type, target: Int(target), bytes: bytes))
     waitingBytes += length
     flush()
     return true

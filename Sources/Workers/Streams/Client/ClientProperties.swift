@@ -77,6 +77,60 @@ enum ClientProperties {
     return list
   }
 
+  /// Records and kilobytes that wait for the brokers in this process; more are refused.
+  static let queuedRecords = 20_000
+  static let queuedRecordKilobytes = 64 * 1024
+  /// Milliseconds that a record waits for others to go with it.
+  static let lingerMilliseconds = 1
+
+  /// What the producer depends on.
+  private static let fixedOfProducer: [(name: String, value: String, why: String)] = [
+    ("acks", "all", "a request is answered when the brokers have its record"),
+    ("enable.idempotence", "true", "a record that is sent again must not be written twice"),
+    ("log.queue", "true", "log lines are taken from a queue"),
+  ]
+  private static let refusedOfProducer: [String: String] = [
+    "request.required.acks": "a request is answered when the brokers have its record",
+    "delivery.timeout.ms": "KAFKA_PUBLISH_TIMEOUT_MS sets it",
+    "message.timeout.ms": "KAFKA_PUBLISH_TIMEOUT_MS sets it",
+    "dr_cb": "the gateway's own", "dr_msg_cb": "the gateway's own",
+  ]
+
+  /// All properties of the producer, in the order in which they are to be set.
+  ///
+  /// - Parameter maximumBytes: of one record.
+  static func producer(_ settings: Settings, maximumBytes: Int) throws(ClientPropertyRefused)
+    -> [ClientProperty]
+  {
+    var list: [ClientProperty] = []
+    func add(_ name: String, _ value: String) { list.append(ClientProperty(name: name, value: value)) }
+
+    add("bootstrap.servers", settings.kafkaBrokers.joined(separator: ","))
+    add("client.id", "rig-streams")
+    add("queue.buffering.max.messages", String(queuedRecords))
+    add("queue.buffering.max.kbytes", String(queuedRecordKilobytes))
+    add("linger.ms", String(min(lingerMilliseconds, settings.kafkaPublishTimeoutMs)))
+    add("message.timeout.ms", String(settings.kafkaPublishTimeoutMs))
+    add("message.max.bytes", String(max(1_000, min(maximumBytes, 1_000_000_000))))
+    // As the Java client does it, so that a key has the same partition whoever produces.
+    add("partitioner", "murmur2_random")
+    add("reconnect.backoff.max.ms", String(reconnectMilliseconds))
+    add("socket.keepalive.enable", "true")
+    addSecurity(settings, add)
+    for property in fixedOfProducer { add(property.name, property.value) }
+
+    for name in settings.kafkaProperties.keys.sorted() {
+      guard let value = settings.kafkaProperties[name] else { continue }
+      let why =
+        refused[name] ?? refusedOfProducer[name] ?? fixedOfProducer.first { $0.name == name }?.why
+      if let why {
+        throw ClientPropertyRefused(description: "KAFKA_PROPERTIES must not set \(name): \(why)")
+      }
+      add(name, value)
+    }
+    return list
+  }
+
   private static func addSecurity(_ settings: Settings, _ add: (String, String) -> Void) {
     let `protocol` =
       switch (settings.kafkaSASL != nil, settings.kafkaSSLEnabled) {

@@ -32,6 +32,13 @@ final class ClientReports: Sendable {
     var droppedLines = 0
     var allBrokersDown = false
     var commits: [CommitResult] = []
+    var deliveries: [Delivery] = []
+  }
+
+  /// What became of a record that was produced; nil: the brokers have it.
+  struct Delivery: Sendable {
+    let id: UInt
+    let error: rd_kafka_resp_err_t?
   }
 
   private let contents = Mutex(Contents())
@@ -79,7 +86,21 @@ final class ClientReports: Sendable {
     contents.withLock { $0.commits.append(result) }
   }
 
+  private func delivered(_ message: rd_kafka_message_t) {
+    guard let opaque = message._private else { return }
+    let error = message.err == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : message.err
+    contents.withLock { $0.deliveries.append(Delivery(id: UInt(bitPattern: opaque), error: error)) }
+  }
+
   // MARK: C
+
+  /// Has a producer's `configuration` report here what became of its records, which are named by their opaque pointers.
+  func attachDeliveries(to configuration: OpaquePointer) {
+    rd_kafka_conf_set_dr_msg_cb(configuration) { _, message, opaque in
+      guard let message, let opaque else { return }
+      Unmanaged<ClientReports>.fromOpaque(opaque).takeUnretainedValue().delivered(message.pointee)
+    }
+  }
 
   /// Has `configuration` report here. The object must outlive the client.
   func attach(to configuration: OpaquePointer) {

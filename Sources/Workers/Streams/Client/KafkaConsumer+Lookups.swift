@@ -19,6 +19,8 @@ struct OffsetQuestion: Sendable {
   let number: Int
   let name: TopicPartition
   let seen: FirstSeen
+  /// False: what was committed doesn't matter.
+  var isCommitted = true
 }
 
 extension KafkaConsumer {
@@ -60,7 +62,7 @@ extension KafkaConsumer {
     var found: [Int: StartPosition] = [:]
     let committed: [TopicPartition: Result<Int64, KafkaError>]
     do throws(KafkaError) {
-      committed = try committedOffsets(questions.filter { $0.seen != .outOfRange }.map(\.name))
+      committed = try committedOffsets(questions.filter { $0.isCommitted && $0.seen != .outOfRange }.map(\.name))
     } catch {
       return (found, error)
     }

@@ -35,7 +35,7 @@ final class KafkaConsumer: @unchecked Sendable {
     rd_kafka_conf_destroy(try configuration(properties))
   }
 
-  private static func configuration(_ properties: [ClientProperty]) throws(KafkaError) -> OpaquePointer {
+  static func configuration(_ properties: [ClientProperty]) throws(KafkaError) -> OpaquePointer {
     guard let configuration = rd_kafka_conf_new() else {
       throw KafkaError("librdkafka has no configuration to give")
     }

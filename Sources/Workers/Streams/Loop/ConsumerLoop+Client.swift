@@ -18,7 +18,8 @@ extension ConsumerLoop {
     guard case .waiting(let until) = client, now >= until else { return }
     do throws(KafkaError) {
       let consumer = try KafkaConsumer(
-        properties, topics: settings.kafkaSourceTopics, wake: wake.rawValue)
+        properties, topics: settings.kafkaSourceTopics + settings.proxyKafkaResponseTopics,
+        wake: wake.rawValue)
       client = .open(consumer)
       nextLookAt = now
       lookIfDue(consumer, now)

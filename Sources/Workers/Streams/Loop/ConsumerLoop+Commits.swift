@@ -55,6 +55,7 @@ extension ConsumerLoop {
   func stop() {
     status.state = .stopping
     intake.discard()
+    producing?.desk.stop { pause() }
     guard case .open(let consumer) = client else { return }
     wait { [self] in
       state.ledger.readersPassed(writer.ring.slowestReaderPosition())
@@ -77,10 +78,13 @@ extension ConsumerLoop {
   /// Waits until `isDone`, or until patience ends; beats meanwhile.
   private func wait(until isDone: () -> Bool) {
     let deadline = MonotonicTime.now() + UInt64(Self.patienceMs) * 1_000_000
-    while !isDone(), MonotonicTime.now() < deadline {
-      status.beat()
-      var entry = pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0)
-      if poll(&entry, 1, Self.readerPollMs) == 1 { EventFD.drain(wake.rawValue) }
-    }
+    while !isDone(), MonotonicTime.now() < deadline { pause() }
+  }
+
+  /// Waits a moment for librdkafka.
+  private func pause() {
+    status.beat()
+    var entry = pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0)
+    if poll(&entry, 1, Self.readerPollMs) == 1 { EventFD.drain(wake.rawValue) }
   }
 }

@@ -37,11 +37,18 @@ extension ConsumerLoop {
     if listing.missing != missingTopics {
       missingTopics = listing.missing
       for (topic, reason) in missingTopics.sorted(by: { $0.key < $1.key }) {
-        log.warning("a source topic is missing", metadata: ["topic": "\(topic)", "reason": "\(reason)"])
+        let metadata: Logger.Metadata = ["topic": "\(topic)", "reason": "\(reason)"]
+        // Many gateways proxy nothing that is answered by Kafka.
+        if isOfResponses(topic) {
+          log.info("a topic of responses doesn't exist yet", metadata: metadata)
+        } else {
+          log.warning("a source topic is missing", metadata: metadata)
+        }
       }
     }
     state.learn(listing)
-    nextLookAt = now + (missingTopics.isEmpty ? Self.lookInterval.usual : Self.lookInterval.soon)
+    let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
+    nextLookAt = now + (!lacksSource ? Self.lookInterval.usual : Self.lookInterval.soon)
 
     var known: [(Int, StartPosition)] = []
     var questions: [OffsetQuestion] = []
@@ -52,13 +59,19 @@ extension ConsumerLoop {
       if let start {
         known.append((number, start))
       } else {
-        questions.append(OffsetQuestion(number: number, name: name, seen: seen))
+        questions.append(
+          OffsetQuestion(
+            number: number, name: name, seen: seen, isCommitted: !state.table.isOfResponses(number)))
       }
     }
     if !known.isEmpty { assign(known, consumer, now) }
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
     scout.ask(.starts(questions), of: consumer)
+  }
+
+  private func isOfResponses(_ topic: String) -> Bool {
+    settings.proxyKafkaResponseTopics.contains(topic)
   }
 
   private func take(

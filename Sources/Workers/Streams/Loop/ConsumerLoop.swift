@@ -3,7 +3,8 @@
 //
 //   signals ─┐                     ┌─ callbacks: log lines, errors, commits
 //   wake ────┼─ poll ─▶ one turn ──┼─ the scout's answer
-//   clock ───┘                     ├─ one batch of records into the ring
+//   rings ───┤                     ├─ one batch of records into the ring
+//   clock ───┘                     ├─ records of connection workers to the brokers (Producing)
 //                                  └─ once per second: heartbeat, commit, lag, look for partitions
 //
 // It must never wait for a broker: who can't reach one still serves, beats and stops. Files beside it:
@@ -28,12 +29,16 @@ final class ConsumerLoop {
   let writer: EventWriter
   let properties: [ClientProperty]
   let metrics: StreamMetrics
-  let state = ReadState()
+  let state: ReadState
   let intake: Intake
   let ringPositions: RingPositions
   let wake: Descriptor
   let scout: Scout
+  /// nil: no connection worker can ask for anything.
+  let producing: Producing?
   private let signals: CInt
+  /// Signalled by those who write the rings that this worker reads.
+  private let ringWake: CInt
 
   var client = Client.waiting(until: 0)
   /// nil before the first attempt has told.
@@ -65,14 +70,17 @@ final class ConsumerLoop {
     status = context.status
     log = context.log
     signals = context.signals
+    ringWake = context.manifest.wake
+    state = ReadState(responseTopics: context.settings.proxyKafkaResponseTopics)
     self.properties = properties
     writer = try context.eventWriter()
     ringPositions = try RingPositions(in: writer.ring)
     metrics = StreamMetrics(context.status, ring: "events.streams")
+    wake = try EventFD.create()
+    producing = try Producing(context, wake: wake.rawValue)
     intake = Intake(
       writer: writer, parser: EventParser(settings: context.settings), state: state, metrics: metrics,
-      ringEnd: ringPositions.ringEnd, log: context.log)
-    wake = try EventFD.create()
+      ringEnd: ringPositions.ringEnd, responses: producing?.responses, log: context.log)
     scout = Scout(wake: wake.rawValue)
     recommitAt = MonotonicTime.now() + Self.recommitInterval
   }
@@ -91,6 +99,7 @@ final class ConsumerLoop {
     takeReports(now)
     takeAnswer(now)
     takeRecords(now)
+    if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
       tickAt = now + Self.tickInterval
       tick(now)
@@ -103,15 +112,22 @@ final class ConsumerLoop {
     var entries = [
       pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
       pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: ringWake, events: Int16(POLLIN), revents: 0),
     ]
     let now = MonotonicTime.now()
-    let until = hasMore ? now : intake.isHeld ? min(tickAt, retryAt) : tickAt
+    var until = hasMore ? now : intake.isHeld ? min(tickAt, retryAt) : tickAt
+    if let producing {
+      if !hasMore, !producing.desk.declareAsleep() { until = now }
+      if let dueAt = producing.moment.dueAt { until = min(until, dueAt) }
+    }
     guard
       poll(&entries, nfds_t(entries.count), Self.milliseconds(from: now, to: until)) >= 0 || errno == EINTR
     else {
       throw .system(call: "poll", errno: errno)
     }
+    producing?.desk.declareAwake()
     if entries[1].revents != 0 { EventFD.drain(wake.rawValue) }
+    if entries[2].revents != 0 { EventFD.drain(ringWake) }
     return entries[0].revents != 0
   }
 
@@ -138,6 +154,7 @@ final class ConsumerLoop {
 
   private func tick(_ now: UInt64) {
     status.beat()
+    producing?.desk.tick(now)
     reportConnection(now)
     guard case .open(let consumer) = client else {
       openIfDue(now)

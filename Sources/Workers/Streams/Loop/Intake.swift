@@ -41,6 +41,7 @@ final class Intake {
   private let state: ReadState
   private let metrics: StreamMetrics
   private let log: Logger
+  private let responses: ResponseIntake?
   private let buffer: UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>
   private var count = 0
   private var position = 0
@@ -61,13 +62,14 @@ final class Intake {
   /// - Parameter ringEnd: where the last record in the ring ends.
   init(
     writer: EventWriter, parser: EventParser, state: ReadState, metrics: StreamMetrics, ringEnd: UInt64,
-    log: Logger
+    responses: ResponseIntake? = nil, log: Logger
   ) {
     self.writer = writer
     self.parser = parser
     self.state = state
     self.metrics = metrics
     self.ringEnd = ringEnd
+    self.responses = responses
     self.log = log
     buffer = .allocate(capacity: Self.batchSize)
     buffer.initialize(repeating: nil)
@@ -147,6 +149,11 @@ final class Intake {
     }
     let offset = message.pointee.offset
     guard let number, state.table.isReading(number), state.ledger.isNew(offset, in: number) else {
+      return true
+    }
+    guard !state.table.isOfResponses(number) else {
+      responses?.take(message, topic: topics.topics[place].name)
+      state.ledger.take(offset, in: number)
       return true
     }
     do throws(EventError) {

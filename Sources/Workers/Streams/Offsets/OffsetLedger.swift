@@ -29,6 +29,8 @@ struct OffsetLedger {
     var passed: Int64?
     var committed: Int64?
     var isInOpenBatch = false
+    /// False: only `next` is kept.
+    var isCommitted = true
   }
 
   private struct Batch {
@@ -48,9 +50,10 @@ struct OffsetLedger {
 
   /// Makes room for one more partition.
   ///
+  /// - Parameter isCommitted: false: its offsets are never due.
   /// - Returns: its number, from 0.
-  mutating func addPartition() -> Int {
-    partitions.append(Partition())
+  mutating func addPartition(isCommitted: Bool = true) -> Int {
+    partitions.append(Partition(isCommitted: isCommitted))
     return partitions.count - 1
   }
 
@@ -65,6 +68,7 @@ struct OffsetLedger {
   ) {
     forget(partition)
     partitions[partition].next = offset
+    guard partitions[partition].isCommitted else { return }
     partitions[partition].committed = committed
     if let ringEnd {
       partitions[partition].passed = committed
@@ -86,6 +90,7 @@ struct OffsetLedger {
   /// The record at `offset` is in the ring (not yet published), or has been skipped for good.
   mutating func take(_ offset: Int64, in partition: Int) {
     partitions[partition].next = offset + 1
+    guard partitions[partition].isCommitted else { return }
     if !partitions[partition].isInOpenBatch {
       partitions[partition].isInOpenBatch = true
       open.append(partition)

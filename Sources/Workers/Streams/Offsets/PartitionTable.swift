@@ -18,6 +18,8 @@ struct PartitionTable {
 
   struct Entry {
     let name: TopicPartition
+    /// Its records are responses: read from the end, never committed.
+    let isOfResponses: Bool
     var phase: Phase
   }
 
@@ -25,6 +27,9 @@ struct PartitionTable {
   private var numbers: [TopicPartition: Int] = [:]
   /// Topics of which the broker has said what partitions they have, or that they don't exist.
   private var knownTopics: Set<String> = []
+  private let responseTopics: Set<String>
+
+  init(responseTopics: some Sequence<String> = []) { self.responseTopics = Set(responseTopics) }
 
   /// Takes note of what the broker has listed. A topic that it could say nothing about (no leader, no right to see it)
   /// may have been there all along: its partitions count as there at the start when they are listed at last.
@@ -38,13 +43,16 @@ struct PartitionTable {
       let seen: FirstSeen = knownTopics.contains(name.topic) ? .later : .atStart
       numbers[name] = entries.count
       new.append(entries.count)
-      entries.append(Entry(name: name, phase: .waiting(seen)))
+      entries.append(
+        Entry(name: name, isOfResponses: responseTopics.contains(name.topic), phase: .waiting(seen)))
     }
     return new
   }
 
   /// The number of a partition; nil if it is unknown.
   func number(_ name: TopicPartition) -> Int? { numbers[name] }
+
+  func isOfResponses(_ number: Int) -> Bool { entries[number].isOfResponses }
 
   func isReading(_ number: Int) -> Bool { entries[number].phase == .reading }
 

@@ -1,0 +1,126 @@
+// What becomes of a request by the target of its endpoint, and by where its answer comes from (contract §8).
+//
+//   http    http                 ProxiedExchange
+//   http    kafka, http_async    CorrelatedExchange
+//   kafka   none                 KafkaExchange that waits for the acknowledgement
+//   kafka   kafka, http_async    KafkaExchange that waits for the response as well
+
+import APIs
+import HTTP
+import Kit
+import NIOCore
+
+/// What it takes to reach services by Kafka, and to hear from them later.
+struct GatewayResponses {
+  let publications: PublicationClient
+  let waiting: WaitingRequests
+  let parser: EventParser
+}
+
+extension APIGateway {
+  /// What carries the request out.
+  func carrier(
+    _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount
+  ) throws(RefusedRequest) -> any StreamedExchange {
+    let endpoint = match.endpoint
+    switch (endpoint.target, endpoint.responseFrom) {
+    case (.http, .http), (.http, nil): return exchange(try proxied(match, request), account)
+    case (.http, .kafka), (.http, .httpAsync):
+      let responses = try available()
+      var forwarded = request
+      forwarded.rawQuery = Self.withoutCorrelation(request.rawQuery)
+      return CorrelatedExchange(
+        try proxied(match, forwarded), exchanges, waiting: responses.waiting,
+        timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0, account: account)
+    case (.kafka, _):
+      let responses = try available()
+      return KafkaExchange(
+        plan(match, request, responses), publications: responses.publications, waiting: responses.waiting,
+        account: account)
+    }
+  }
+
+  private func available() throws(RefusedRequest) -> GatewayResponses {
+    guard let responses else {
+      throw RefusedRequest(status: 503, detail: "this worker has no ring for publications")
+    }
+    return responses
+  }
+
+  private func timeoutMs(_ response: APIEndpoint.Response?) -> Int? {
+    switch response {
+    case .kafka: hub.settings.proxyKafkaResponseTimeoutMs
+    case .httpAsync: hub.settings.proxyHTTPAsyncResponseTimeoutMs
+    case .http, nil: nil
+    }
+  }
+
+  /// The service shall know one correlation: the gateway's.
+  private static func withoutCorrelation(_ query: String?) -> String? {
+    guard let query, query.contains("correlation") else { return query }
+    let kept = query.split(separator: "&", omittingEmptySubsequences: false).filter {
+      $0.prefix { $0 != "=" } != "correlation"
+    }
+    return kept.isEmpty ? nil : kept.joined(separator: "&")
+  }
+
+  private func plan(_ match: APIMatch, _ request: HTTPRequest, _ responses: GatewayResponses)
+    -> KafkaExchange.Plan
+  {
+    let parser = responses.parser
+    return KafkaExchange.Plan(
+      topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
+      maximumBytes: hub.settings.maxEventBytes,
+      parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
+      origin: { [self] in origin(match, request, correlation: $0) })
+  }
+
+  /// The event in the body, or in the fields and the body, as one line of JSON with its trace context.
+  private static func event(
+    _ body: ByteBuffer, _ request: HTTPRequest, _ parser: EventParser
+  ) throws(EventError) -> [UInt8] {
+    let type = request.header("content-type")
+    let isBinary =
+      request.headers.contains(name: "ce-specversion")
+      || request.headers.contains(name: "ce-cloudeventsversion")
+    let trace = TraceContext(traceparent: request.traceparent, tracestate: request.tracestate)
+    let now = MonotonicTime.now()
+    let parsed = body.withUnsafeReadableBytes { bytes in
+      Result { () throws(EventError) in
+        let isTyped = type.map { MediaType($0).text.hasPrefix("application/cloudevents") } ?? false
+        // RIG's clients send their events under any type.
+        guard isBinary || isTyped else {
+          return try parser.structured(bytes, trace: trace, acceptedAtNs: now)
+        }
+        let submission = try parser.submission(
+          contentType: type, headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
+          body: bytes, trace: trace, acceptedAtNs: now)
+        guard !submission.isBatched, let event = submission.events.first else {
+          throw EventError("the body is a batch of events, expected one event")
+        }
+        return event
+      }
+    }
+    return try parsed.get().json
+  }
+
+  private func origin(_ match: APIMatch, _ request: HTTPRequest, correlation: String) -> ProducedEvent.Origin
+  {
+    let field = request.header("host") ?? ""
+    let (host, port) = ProducedEvent.Origin.split(host: field, defaultPort: 80)
+    let peer = request.remoteAddress?.ipAddress ?? ""
+    let headers = ForwardedHead.toService(
+      request,
+      ForwardedHead.Context(
+        isTLS: false, authority: field,
+        addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
+        isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
+    return ProducedEvent.Origin(
+      correlation: correlation,
+      remoteIP: hub.proxies.client(
+        peer: peer, forwarded: request.headers["forwarded"],
+        xForwardedFor: request.headers["x-forwarded-for"]),
+      host: host, port: port, scheme: "http", headers: headers, method: request.method.rawValue,
+      path: request.path, query: request.rawQuery ?? "")
+  }
+}

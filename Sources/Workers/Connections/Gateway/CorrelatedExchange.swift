@@ -1,0 +1,111 @@
+// One request that a service gets by HTTP and may answer later, by another way (contract §8).
+//
+//   request, with ?correlation=<id> ─► service ─┬─ 202 ─► wait ─► the response, or 504
+//                                               └─ any other status is the answer
+//
+// The request waits from the beginning on: a response may be faster than the 202, and is kept until then. What the service says
+// with its 202 is nobody's.
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class CorrelatedExchange: StreamedExchange {
+  private let request: ProxiedRequest
+  private let exchanges: ProxyExchanges
+  private let waiting: WaitingRequests
+  private let timeoutMs: Int
+  private let account: RequestAccount
+  private var answer: AnswerStream?
+  private var ticket: WaitingRequests.Ticket?
+  private var proxied: ProxiedExchange?
+  private var isAccepted = false
+  /// Came before the service's 202.
+  private var early: ServiceResponse?
+
+  init(
+    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, waiting: WaitingRequests, timeoutMs: Int,
+    account: RequestAccount
+  ) {
+    self.request = request
+    self.exchanges = exchanges
+    self.waiting = waiting
+    self.timeoutMs = timeoutMs
+    self.account = account
+  }
+
+  // MARK: From the client
+
+  func begin(_ answer: AnswerStream) {
+    self.answer = answer
+    guard let ticket = waiting.begin({ [weak self] in self?.received($0) }) else {
+      return respond(
+        .unavailable(
+          retryAfterSeconds: 1, "\(waiting.limit) requests of this worker wait for a response, its limit"))
+    }
+    self.ticket = ticket
+    var request = request
+    request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
+    // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
+    let proxied = ProxiedExchange(request, exchanges, account)
+    proxied.onEnd = { [self] in end() }
+    proxied.onAccepted = { [self] in accepted() }
+    self.proxied = proxied
+    proxied.begin(answer)
+  }
+
+  func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
+  func receivedEnd(trailers: HTTPHeaders) { proxied?.receivedEnd(trailers: trailers) }
+  func canWrite() { proxied?.canWrite() }
+
+  func clientGone() {
+    proxied?.clientGone()
+    account.finish(status: 0, isComplete: false)
+    end()
+  }
+
+  // MARK: From the service
+
+  private func accepted() {
+    isAccepted = true
+    if let early { return respond(HTTPResponse(early)) }
+    if let ticket { waiting.startClock(ticket, ms: timeoutMs) }
+  }
+
+  /// nil: not in time.
+  private func received(_ response: ServiceResponse?) {
+    ticket = nil
+    guard let response else {
+      return respond(.problem(.gatewayTimeout, "the service has accepted, and no response has come in time"))
+    }
+    guard isAccepted else {
+      early = response
+      return
+    }
+    respond(HTTPResponse(response))
+  }
+
+  // MARK: Ends
+
+  private func respond(_ response: HTTPResponse) {
+    guard let answer else { return }
+    account.sent(response.body.readableBytes)
+    account.finish(status: Int(response.status.code), isComplete: true)
+    answer.respond(response)
+    // What is left of the exchange with the service is of no use.
+    if isAccepted { proxied?.clientGone() }
+    end()
+  }
+
+  private func end() {
+    guard answer != nil else { return }
+    answer = nil
+    proxied?.onAccepted = nil
+    proxied?.onEnd = nil
+    proxied = nil
+    early = nil
+    if let ticket { waiting.end(ticket) }
+    ticket = nil
+  }
+}

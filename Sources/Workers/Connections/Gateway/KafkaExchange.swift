@@ -1,0 +1,160 @@
+// One request that goes to Kafka: its body is an event, which is produced to the endpoint's topic.
+//
+//   body ─► event ─► publish ─► acknowledged ─┬─ nothing to wait for ─► 202 "Accepted."
+//    │ 400, 413          │ 502, 503           └─ wait ─► the service's response, or 504
+//
+// A response that is faster than the acknowledgement is taken as it comes. It must never answer before the brokers have the event.
+
+import HTTP
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class KafkaExchange: StreamedExchange {
+  /// Of what was read and asked for, what it takes to produce it and to wait.
+  struct Plan {
+    let topic: String
+    /// nil: no response is waited for.
+    let responseTimeoutMs: Int?
+    let maximumBytes: Int
+    /// Reads the body as an event.
+    let parse: (ByteBuffer) throws(EventError) -> [UInt8]
+    /// What goes into the event about the request with this id.
+    let origin: (_ correlation: String) -> ProducedEvent.Origin
+  }
+
+  private let plan: Plan
+  private let publications: PublicationClient
+  private let waiting: WaitingRequests
+  private let account: RequestAccount
+  private var answer: AnswerStream?
+  private var ticket: WaitingRequests.Ticket?
+  private var body = ByteBuffer()
+
+  init(
+    _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests, account: RequestAccount
+  ) {
+    self.plan = plan
+    self.publications = publications
+    self.waiting = waiting
+    self.account = account
+  }
+
+  // MARK: From the client
+
+  func begin(_ answer: AnswerStream) {
+    self.answer = answer
+    if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
+      return tooLarge()
+    }
+    answer.readBody()
+  }
+
+  func received(_ bytes: ByteBuffer) {
+    account.received(bytes.readableBytes)
+    guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
+    body.writeImmutableBuffer(bytes)
+    answer?.readBody()
+  }
+
+  func receivedEnd(trailers: HTTPHeaders) {
+    guard answer != nil else { return }
+    do throws(EventError) {
+      try produce()
+    } catch {
+      // Whoever sends what is no event has sent a bad request, whatever else could be said of its media type.
+      refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
+    }
+    body = ByteBuffer()
+  }
+
+  func canWrite() {}
+
+  func clientGone() {
+    guard answer != nil else { return }
+    account.finish(status: 0, isComplete: false)
+    end()
+  }
+
+  private func tooLarge() {
+    refuse(.payloadTooLarge, "the event has more than \(plan.maximumBytes) bytes, the limit")
+  }
+
+  // MARK: To Kafka
+
+  private func produce() throws(EventError) {
+    let event = try plan.parse(body)
+    guard let id = correlation() else { return }
+    let produced = try ProducedEvent(event, plan.origin(id))
+    publications.publish(
+      topic: plan.topic, key: produced.key, headers: ["content-type", "application/cloudevents+json"],
+      value: produced.json, nowNs: MonotonicTime.now()
+    ) { [self] in published($0) }
+  }
+
+  /// nil: too many requests wait already, and this one is answered.
+  private func correlation() -> String? {
+    if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return id }
+    ticket = waiting.begin { [weak self] in self?.received($0) }
+    if ticket == nil {
+      refuse(.serviceUnavailable, "\(waiting.limit) requests of this worker wait for a response, its limit")
+    }
+    return ticket?.id
+  }
+
+  private func published(_ outcome: PublicationOutcome) {
+    // Its client may have gone, or its response have come.
+    guard answer != nil else { return }
+    switch outcome {
+    case .acknowledged:
+      if let ticket, let ms = plan.responseTimeoutMs { return waiting.startClock(ticket, ms: ms) }
+      respond(.text("Accepted.", status: .accepted, contentType: "text/plain"))
+    case .unavailable(let reason):
+      refuse(.serviceUnavailable, "the event can't be produced to topic \(plan.topic) now: \(reason)")
+    case .refused(let reason):
+      refuse(.badGateway, "the event can't be produced to topic \(plan.topic): \(reason)")
+    case .tooLarge(let reason): refuse(.payloadTooLarge, "the event is too large for Kafka: \(reason)")
+    }
+  }
+
+  /// From the service; nil: not in time.
+  private func received(_ response: ServiceResponse?) {
+    ticket = nil
+    guard let response else {
+      return refuse(.gatewayTimeout, "the event was produced, and no response has come in time")
+    }
+    respond(HTTPResponse(response))
+  }
+
+  // MARK: Ends
+
+  private func refuse(_ status: HTTPResponseStatus, _ detail: String) {
+    respond(
+      status == .serviceUnavailable
+        ? .unavailable(retryAfterSeconds: 1, detail) : .problem(status, detail))
+  }
+
+  private func respond(_ response: HTTPResponse) {
+    guard let answer else { return }
+    account.sent(response.body.readableBytes)
+    account.finish(status: Int(response.status.code), isComplete: true)
+    answer.respond(response)
+    end()
+  }
+
+  private func end() {
+    guard answer != nil else { return }
+    answer = nil
+    if let ticket { waiting.end(ticket) }
+    ticket = nil
+  }
+}
+
+extension HTTPResponse {
+  /// A service's response as the client gets it.
+  init(_ response: ServiceResponse) {
+    self.init(
+      status: HTTPResponseStatus(statusCode: Int(response.status)),
+      headers: ForwardedHead.toClient(response.headers), body: ByteBuffer(bytes: response.body))
+  }
+}

@@ -1,0 +1,146 @@
+// Responses of services on their way from the management port to the connection worker whose request waits for them, and what
+// came of each.
+//
+//   POST /v3/responses ─► responses.control ─► connections.i
+//   202, 404 ◄── publications.connections.i ◄── taken ─┘
+//
+// Every response ends: by what the worker says, by a deadline, or because the worker has died.
+
+import IPC
+import Kit
+
+/// Belongs to the worker's loop.
+final class ResponseDesk {
+  enum Outcome: Equatable {
+    /// A waiting request got it.
+    case taken
+    /// No request waits for it, any more or ever.
+    case unknown
+    /// Nobody has said; it may be tried again.
+    case unconfirmed
+    /// There is no room now.
+    case busy
+  }
+
+  /// Responses that wait for what came of them at once.
+  static let maximumWaiting = 10_000
+  /// Nanoseconds that a connection worker has to say so.
+  private static let patienceNs: UInt64 = 5_000_000_000
+  /// Of records that wait for room in the ring.
+  private static let maximumUnsentBytes = 32 << 20
+  private static let recordsPerTurn = 256
+
+  private struct Pending {
+    let slot: UInt16
+    let deadlineNs: UInt64
+    let done: (Outcome) -> Void
+  }
+
+  private let outbox: RecordOutbox
+  private let rings: RingSet
+  private var assemblies: [MessageAssembly]
+  private let peers: [StatusPage]
+  private let epoch: UInt64
+  private let now: () -> UInt64
+  private var pending: [UInt64: Pending] = [:]
+  private var nextTicket: UInt64
+
+  /// nil if the manifest grants no response ring.
+  init?(
+    _ context: WorkerContext, now: @escaping () -> UInt64 = MonotonicTime.now,
+    later: @escaping (@escaping () -> Void) -> Void
+  ) throws(IPCError) {
+    let manifest = context.manifest
+    var writer: RingWriter?
+    for grant in manifest.responses {
+      guard case .write(let wake) = grant.role else { continue }
+      writer = try context.status.attaching(grant) { () throws(IPCError) in
+        try RingWriter(attaching: grant.fd, wake: wake)
+      }
+    }
+    guard let writer else { return nil }
+    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
+    rings = try RingSet(grants: manifest.publications, status: context.status)
+    // For this worker there is one byte; what is for the streams worker isn't looked at.
+    assemblies = Array(repeating: MessageAssembly(maximumBytes: 1), count: rings.count)
+    var peers: [StatusPage] = []
+    for peer in manifest.peers.filter({ $0.worker == "connections" }).sorted(by: { $0.slot < $1.slot }) {
+      peers.append(try StatusPage(attaching: peer.status))
+    }
+    self.peers = peers
+    self.now = now
+    epoch = manifest.gatewayEpoch
+    nextTicket = Correlation.first(generation: context.status.generation)
+  }
+
+  /// Whether the request that `correlation` names may exist, as far as can be told without asking its worker.
+  private func worker(_ correlation: String) -> UInt16? {
+    guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch,
+      peers.indices.contains(Int(address.slot))
+    else { return nil }
+    let peer = peers[Int(address.slot)]
+    // A request of a worker that has ended has ended with it.
+    return Correlation.isOf(generation: peer.generation, address.number) ? address.slot : nil
+  }
+
+  /// Passes a response on. `done` is called once, perhaps at once.
+  func pass(_ response: ServiceResponse, _ done: @escaping (Outcome) -> Void) {
+    guard let slot = worker(response.correlation) else { return done(.unknown) }
+    guard pending.count < Self.maximumWaiting else { return done(.busy) }
+    let ticket = nextTicket
+    nextTicket &+= 1
+    let address = PartedMessage.Address(.response, target: slot, correlation: ticket)
+    guard
+      outbox.send(PartedMessage.records(address, response.encoded, maximumBytes: outbox.maximumPayload))
+    else { return done(.busy) }
+    pending[ticket] = Pending(slot: slot, deadlineNs: now() + Self.patienceNs, done: done)
+  }
+
+  // MARK: What came of them
+
+  /// Reads on, up to the bound of a turn. Returns whether there may be more.
+  func serve() -> Bool {
+    outbox.flush()
+    var records = 0
+    let hasMore = rings.read { ring, record in
+      records += 1
+      take(record, of: ring)
+      return records < Self.recordsPerTurn
+    }
+    rings.commit()
+    return hasMore
+  }
+
+  private func take(_ record: RingRecord, of ring: Int) {
+    guard record.type == PartedMessage.publicationType else {
+      return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
+    }
+    guard PartedMessage.target(of: record.bytes) == PublicationClient.controlSlot else { return }
+    guard case .whole(let address, let message) = assemblies[ring].take(record.bytes),
+      address.kind == .taken, let isTaken = message.first, isTaken <= 1
+    else { return rings.suspend(ring, reason: "record \(record.sequence) says nothing about a response") }
+    guard let waiting = pending[address.correlation], Int(waiting.slot) == ring else { return }
+    end(address.correlation, isTaken == 1 ? .taken : .unknown)
+  }
+
+  private func end(_ ticket: UInt64, _ outcome: Outcome) {
+    pending.removeValue(forKey: ticket)?.done(outcome)
+  }
+
+  /// Once per second.
+  func tick() {
+    rings.probeSuspended()
+    outbox.flush()
+    let now = now()
+    for (ticket, waiting) in pending where waiting.deadlineNs <= now { end(ticket, .unconfirmed) }
+  }
+
+  /// The worker ends: whoever waits is answered.
+  func endAll() {
+    for ticket in Array(pending.keys) { end(ticket, .unconfirmed) }
+  }
+
+  func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
+  func declareAsleep() -> Bool { rings.declareAsleep() }
+  func declareAwake() { rings.declareAwake() }
+}

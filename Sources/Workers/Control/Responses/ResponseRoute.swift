@@ -1,0 +1,89 @@
+// POST /v3/responses (and /v2/responses): a service answers a request that waits (contract §8).
+//
+//   rig-correlation: <id>   rig-response-code: 200…599   content-type, others ─► the client's answer; the body is its body
+//
+//   202 the request got it   400 a header is missing or wrong   404 no request waits under this id   503 may be tried again
+
+import HTTP
+import IPC
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class ResponseRoute {
+  /// What a service may wait before it tries again.
+  private static let retrySeconds = 1
+
+  /// nil only in tests that have none.
+  private let desk: ResponseDesk?
+  private let invalid: Metric?
+
+  init(desk: ResponseDesk?, status: StatusPage?) {
+    self.desk = desk
+    // What connection workers find is counted by them.
+    invalid = status?.metric(
+      .counter, "rig_responses_total",
+      labels: [("result", "invalid"), ("source", PublicationClient.Source.http.rawValue)])
+  }
+
+  static func takes(_ path: String) -> Bool { path == "/v3/responses" || path == "/v2/responses" }
+
+  func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    guard request.method == .POST else {
+      return .response(.methodNotAllowed(request.method, allowed: [.POST]))
+    }
+    let response: ServiceResponse
+    do throws(EventError) {
+      response = try Self.response(request)
+    } catch {
+      invalid?.add()
+      return .response(.problem(.badRequest, error.detail))
+    }
+    guard let desk else {
+      return .response(.problem(.notFound, "no request waits for responses here"))
+    }
+    let promise = loop.makePromise(of: HTTPResponse.self)
+    desk.pass(response) { promise.succeed(Self.answer($0)) }
+    return .later(promise.futureResult)
+  }
+
+  private static func answer(_ outcome: ResponseDesk.Outcome) -> HTTPResponse {
+    switch outcome {
+    case .taken: .text("message sent to correlated reverse proxy request", status: .accepted)
+    case .unknown:
+      .problem(
+        .notFound, "no request waits under this rig-correlation: it is unknown, expired or already answered")
+    case .unconfirmed:
+      .unavailable(retryAfterSeconds: retrySeconds, "the worker of the request hasn't confirmed")
+    case .busy:
+      .unavailable(retryAfterSeconds: retrySeconds, "the ring to the connection workers is full")
+    }
+  }
+
+  private static func response(_ request: HTTPRequest) throws(EventError) -> ServiceResponse {
+    let correlation = try required(ResponseFields.correlation, request)
+    guard CorrelationAddress.parse(correlation) != nil else {
+      throw EventError("header rig-correlation is '\(correlation.prefix(64))', which is no correlation id")
+    }
+    let code = try required(ResponseFields.status, request)
+    guard let status = ResponseFields.status(code) else {
+      throw EventError(
+        "header rig-response-code is '\(code.prefix(64))', expected a status from 200 to 599")
+    }
+    let named = Set(request.headers[canonicalForm: "connection"].map { $0.lowercased() })
+    let fields = request.headers.lazy.filter { !named.contains($0.name.lowercased()) }
+    return ServiceResponse(
+      correlation: correlation, status: status,
+      headers: ResponseFields.passed(fields.map { (name: $0.name, value: $0.value) }),
+      body: Array(request.body.readableBytesView))
+  }
+
+  private static func required(_ name: String, _ request: HTTPRequest) throws(EventError) -> String {
+    let values = request.headers[name]
+    guard let value = values.first, !value.isEmpty else {
+      throw EventError("header \(name) is missing")
+    }
+    guard values.count == 1 else { throw EventError("header \(name) is given twice, expected once") }
+    return value
+  }
+}

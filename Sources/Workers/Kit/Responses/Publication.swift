@@ -1,0 +1,107 @@
+// What a connection worker has the streams worker produce, and what came of it. Fields (FieldCoding), little endian:
+//
+//   publication   generation of the streams worker, 8 bytes   deadline, 8 bytes   topic, text
+//                 key, list of at most one   headers, list   value, data
+//   published     outcome, 1 byte   reason, text
+//
+// Nothing in a record is trusted: what isn't exactly as above is nil.
+
+/// A record for Kafka.
+public struct Publication: Equatable, Sendable {
+  /// Of the streams worker that it was given to: a successor leaves it alone, for whoever waits for it has been told already.
+  public var generation: UInt64
+  /// Of the monotonic clock; nobody waits for it afterwards.
+  public var deadlineNs: UInt64
+  public var topic: String
+  /// nil: any partition.
+  public var key: String?
+  /// Names and values, alternately.
+  public var headers: [String]
+  public var value: [UInt8]
+
+  public init(
+    generation: UInt64, deadlineNs: UInt64, topic: String, key: String?, headers: [String], value: [UInt8]
+  ) {
+    self.generation = generation
+    self.deadlineNs = deadlineNs
+    self.topic = topic
+    self.key = key
+    self.headers = headers
+    self.value = value
+  }
+
+  public var encoded: [UInt8] {
+    var fields = FieldWriter()
+    fields.append(generation)
+    fields.append(deadlineNs)
+    fields.append(topic)
+    fields.append(key.map { [$0] } ?? [])
+    fields.append(headers)
+    fields.append(value)
+    return fields.bytes
+  }
+
+  public init?(_ bytes: [UInt8]) {
+    let decoded: Publication? = bytes.withUnsafeBytes { raw in
+      var fields = FieldReader(raw)
+      guard let generation = fields.number(UInt64.self), let deadlineNs = fields.number(UInt64.self),
+        let topic = fields.text(), !topic.isEmpty, let key = fields.list(), key.count <= 1,
+        let headers = fields.list(), headers.count.isMultiple(of: 2), let value = fields.data(),
+        fields.isComplete
+      else { return nil }
+      return Publication(
+        generation: generation, deadlineNs: deadlineNs, topic: topic, key: key.first, headers: headers,
+        value: value)
+    }
+    guard let decoded else { return nil }
+    self = decoded
+  }
+}
+
+/// What came of a publication.
+public enum PublicationOutcome: Equatable, Sendable {
+  /// The brokers have it, as many of them as the topic asks for.
+  case acknowledged
+  /// It couldn't be had in time, or there was no room: it may be tried again. It may be in the topic all the same.
+  case unavailable(String)
+  /// The brokers don't take it, now or later.
+  case refused(String)
+  /// It is larger than the brokers allow.
+  case tooLarge(String)
+
+  private enum Code: UInt8 {
+    case acknowledged = 1
+    case unavailable, refused, tooLarge
+  }
+
+  public var encoded: [UInt8] {
+    var fields = FieldWriter()
+    let (code, reason): (Code, String) =
+      switch self {
+      case .acknowledged: (.acknowledged, "")
+      case .unavailable(let reason): (.unavailable, reason)
+      case .refused(let reason): (.refused, reason)
+      case .tooLarge(let reason): (.tooLarge, reason)
+      }
+    fields.append(code.rawValue)
+    fields.append(reason)
+    return fields.bytes
+  }
+
+  public init?(_ bytes: [UInt8]) {
+    let decoded: PublicationOutcome? = bytes.withUnsafeBytes { raw in
+      var fields = FieldReader(raw)
+      guard let code = fields.number(UInt8.self).flatMap(Code.init), let reason = fields.text(),
+        fields.isComplete
+      else { return nil }
+      switch code {
+      case .acknowledged: return reason.isEmpty ? .acknowledged : nil
+      case .unavailable: return .unavailable(reason)
+      case .refused: return .refused(reason)
+      case .tooLarge: return .tooLarge(reason)
+      }
+    }
+    guard let decoded else { return nil }
+    self = decoded
+  }
+}

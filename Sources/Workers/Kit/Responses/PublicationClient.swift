@@ -1,0 +1,212 @@
+// Has the streams worker produce records for Kafka, tells what came of each, and takes in what services answer to requests that wait.
+//
+//   publish ──► publications.<this worker> ──► streams ──► brokers
+//   completion ◄── responses.streams ◄── published ─┘
+//   onResponse ◄── responses.streams, responses.control            taken ──► publications.<this worker> ──► control
+//
+// Every publication ends: by what the brokers say, by its deadline, or because the streams worker has died. One that ended
+// otherwise than acknowledged may be in its topic all the same, and is never sent a second time.
+
+import IPC
+
+/// Belongs to one event loop.
+public final class PublicationClient {
+  /// Called once.
+  public typealias Completion = (PublicationOutcome) -> Void
+
+  /// By which way a response came.
+  public enum Source: String, Sendable {
+    case kafka, http
+  }
+
+  /// Publications that wait for their acknowledgement at once.
+  public static let maximumWaiting = 10_000
+  /// Of records that wait for room in the ring.
+  private static let maximumUnsentBytes = 16 << 20
+  /// How much longer than the brokers the streams worker may take.
+  private static let graceNs: UInt64 = 1_000_000_000
+  /// Records read per turn.
+  private static let recordsPerTurn = 256
+  /// Reader slots of a publication ring.
+  public static let controlSlot: UInt16 = 0
+  public static let streamsSlot: UInt16 = 1
+
+  private struct Pending {
+    let completion: Completion
+    let deadlineNs: UInt64
+  }
+
+  /// Gets every response. True: a request has got it; false: none waits for it.
+  public var onResponse: ((ServiceResponse, Source) -> Bool)?
+  private let outbox: RecordOutbox
+  private let rings: RingSet
+  private let sources: [Source]
+  private var assemblies: [MessageAssembly]
+  private let slot: UInt16
+  /// nil: no Kafka is configured.
+  private let streams: StatusPage?
+  private var generation: UInt64
+  private let timeoutMs: Int
+  private let maximumBytes: Int
+  private var waiting: [UInt64: Pending] = [:]
+  private var nextCorrelation: UInt64
+
+  /// nil if the manifest grants no publication ring.
+  ///
+  /// - Parameter later: calls a closure after about a millisecond, on the loop.
+  public init?(
+    _ context: WorkerContext, later: @escaping (@escaping () -> Void) -> Void
+  ) throws(IPCError) {
+    let manifest = context.manifest
+    let settings = context.settings
+    guard let grant = manifest.publications.first, let first = manifest.responses.first else { return nil }
+    guard case .write(let wake) = grant.role, case .read(let slot) = first.role else {
+      throw .invalid("rings \(grant.name) and \(first.name) are granted otherwise than to write and to read")
+    }
+    let writer = try context.status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: wake)
+    }
+    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
+    rings = try RingSet(grants: manifest.responses, status: context.status)
+    sources = manifest.responses.map { $0.name.hasSuffix(".streams") ? .kafka : .http }
+    maximumBytes = PartedMessage.maximumBytes(
+      bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
+    assemblies = Array(repeating: MessageAssembly(maximumBytes: maximumBytes), count: sources.count)
+    self.slot = UInt16(clamping: slot)
+    let page = manifest.peers.first { $0.worker == "streams" }
+    streams =
+      if let page, wake.count > Int(Self.streamsSlot) { try StatusPage(attaching: page.status) } else { nil }
+    generation = streams?.generation ?? 0
+    timeoutMs = settings.kafkaPublishTimeoutMs
+    nextCorrelation = Correlation.first(generation: context.status.generation)
+  }
+
+  // MARK: Publications
+
+  /// Has a record produced. The completion may be called at once.
+  ///
+  /// - Parameters:
+  ///   - key: decides about the partition; nil: any.
+  ///   - headers: names and values, alternately.
+  public func publish(
+    topic: String, key: String?, headers: [String], value: [UInt8], nowNs: UInt64,
+    _ completion: @escaping Completion
+  ) {
+    guard let streams else { return completion(.unavailable("no Kafka is configured (KAFKA_BROKERS)")) }
+    guard streams.state == .ready else {
+      return completion(.unavailable("the streams worker doesn't serve now"))
+    }
+    // Whoever is asked from here on is the worker that lives now.
+    noteRestart(of: streams)
+    guard waiting.count < Self.maximumWaiting else {
+      return completion(.unavailable("\(Self.maximumWaiting) records wait for their acknowledgement"))
+    }
+    let correlation = nextCorrelation
+    nextCorrelation &+= 1
+    let deadlineNs = nowNs + UInt64(max(0, timeoutMs)) * 1_000_000
+    let publication = Publication(
+      generation: generation, deadlineNs: deadlineNs, topic: topic, key: key, headers: headers, value: value)
+    let message = publication.encoded
+    guard message.count <= maximumBytes else {
+      return completion(.tooLarge("the record has \(message.count) bytes, expected at most \(maximumBytes)"))
+    }
+    let address = PartedMessage.Address(.publication, target: Self.streamsSlot, correlation: correlation)
+    guard outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload)) else {
+      return completion(.unavailable("the ring to the streams worker is full"))
+    }
+    waiting[correlation] = Pending(completion: completion, deadlineNs: deadlineNs + Self.graceNs)
+  }
+
+  public var waitingCount: Int { waiting.count }
+
+  private func end(_ correlation: UInt64, _ outcome: PublicationOutcome) {
+    waiting.removeValue(forKey: correlation)?.completion(outcome)
+  }
+
+  // MARK: What is said to this worker
+
+  /// Reads on, up to the bound of a turn. Returns whether there may be more.
+  @discardableResult
+  public func serve() -> Bool {
+    outbox.flush()
+    var records = 0
+    let hasMore = rings.read { ring, record in
+      records += 1
+      take(record, of: ring)
+      return records < Self.recordsPerTurn
+    }
+    rings.commit()
+    return hasMore
+  }
+
+  private func take(_ record: RingRecord, of ring: Int) {
+    guard record.type == PartedMessage.responseType else {
+      return rings.suspend(ring, reason: "record \(record.sequence) is none of a response ring")
+    }
+    guard PartedMessage.target(of: record.bytes) == slot else { return }
+    switch assemblies[ring].take(record.bytes) {
+    case .partial, .headless: return
+    case .malformed: break
+    case .whole(let address, let message):
+      if receive(address, message, from: ring) { return }
+    }
+    rings.suspend(ring, reason: "record \(record.sequence) is no message of a response ring")
+  }
+
+  /// False: it is none that its writer would send.
+  private func receive(_ address: PartedMessage.Address, _ message: [UInt8], from ring: Int) -> Bool {
+    switch address.kind {
+    case .published:
+      guard sources[ring] == .kafka, let outcome = PublicationOutcome(message) else { return false }
+      end(address.correlation, outcome)
+    case .response:
+      guard let response = ServiceResponse(message) else { return false }
+      let isTaken = onResponse?(response, sources[ring]) ?? false
+      guard sources[ring] == .http else { return true }
+      let answer = PartedMessage.Address(
+        .taken, target: Self.controlSlot, correlation: address.correlation)
+      // Without room for it the service is told that nobody has confirmed.
+      _ = outbox.send(
+        PartedMessage.records(answer, [isTaken ? 1 : 0], maximumBytes: outbox.maximumPayload))
+    case .publication, .taken: return false
+    }
+    return true
+  }
+
+  // MARK: Time and peers
+
+  /// Once per second.
+  public func tick(nowNs: UInt64) {
+    rings.probeSuspended()
+    outbox.flush()
+    for (correlation, pending) in waiting where pending.deadlineNs <= nowNs {
+      end(correlation, .unavailable("the brokers didn't acknowledge the record in time"))
+    }
+    if let streams { noteRestart(of: streams) }
+  }
+
+  /// What the predecessor of a new streams worker had is gone with it.
+  private func noteRestart(of streams: StatusPage) {
+    guard streams.generation != generation else { return }
+    generation = streams.generation
+    endAll("the streams worker has ended before the brokers acknowledged the record")
+  }
+
+  /// The worker ends: everyone who waits is told.
+  public func endAll(_ reason: String = "this worker is ending") {
+    for correlation in Array(waiting.keys) { end(correlation, .unavailable(reason)) }
+  }
+
+  public func takeIncidents() -> [RingIncident] {
+    let incidents = rings.takeIncidents()
+    for case .reset(let ring) in incidents {
+      for index in sources.indices where ring.hasSuffix(".streams") == (sources[index] == .kafka) {
+        assemblies[index] = MessageAssembly(maximumBytes: maximumBytes)
+      }
+    }
+    return incidents
+  }
+
+  public func declareAsleep() -> Bool { rings.declareAsleep() }
+  public func declareAwake() { rings.declareAwake() }
+}

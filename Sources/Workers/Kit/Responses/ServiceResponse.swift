@@ -1,0 +1,97 @@
+// The answer of a service to a request that waits for it, on its way to the connection worker that holds the request. Fields
+// (FieldCoding), little endian:
+//
+//   response   correlation, text   status, 2 bytes   headers, list   body, data
+//   taken      1: a request got it, 0: none waits for it; 1 byte
+//
+// Whoever passes it on only looks at where it is to go (CorrelationAddress); whether the correlation is genuine is found out by
+// the worker that has made it. Nothing in a record is trusted.
+
+public struct ServiceResponse: Equatable, Sendable {
+  /// As the service gave it.
+  public var correlation: String
+  public var status: UInt16
+  /// Names and values, alternately.
+  public var headers: [String]
+  public var body: [UInt8]
+
+  public static let statuses: ClosedRange<UInt16> = 200...599
+
+  public init(correlation: String, status: UInt16, headers: [String], body: [UInt8]) {
+    self.correlation = correlation
+    self.status = status
+    self.headers = headers
+    self.body = body
+  }
+
+  public var encoded: [UInt8] {
+    var fields = FieldWriter()
+    fields.append(correlation)
+    fields.append(status)
+    fields.append(headers)
+    fields.append(body)
+    return fields.bytes
+  }
+
+  public init?(_ bytes: [UInt8]) {
+    let decoded: ServiceResponse? = bytes.withUnsafeBytes { raw in
+      var fields = FieldReader(raw)
+      guard let correlation = fields.text(), let status = fields.number(UInt16.self),
+        Self.statuses.contains(status), let headers = fields.list(), headers.count.isMultiple(of: 2),
+        let body = fields.data(), fields.isComplete
+      else { return nil }
+      return ServiceResponse(correlation: correlation, status: status, headers: headers, body: body)
+    }
+    guard let decoded else { return nil }
+    self = decoded
+  }
+}
+
+/// Which request a correlation id names. The id is this text:
+///
+///     slot (2 bytes) | gateway's epoch (6) | number (8) | authentication (16)      → 43 characters of base64url
+///
+/// Only the first three are read here; numbers are little endian.
+public struct CorrelationAddress: Equatable, Sendable {
+  /// Of the connection worker.
+  public let slot: UInt16
+  /// Of the gateway's life.
+  public let epoch: UInt64
+  /// Of the request among those of the worker; never used twice. Its upper bits are the worker's generation (Correlation).
+  public let number: UInt64
+
+  /// Bytes without the authentication, and of the authentication.
+  public static let bytes = 16
+  public static let authenticationBytes = 16
+  public static let textLength = 43
+  private static let slotMask: UInt64 = 0xFFFF
+  private static let slotBits: UInt64 = 16
+
+  public init(slot: UInt16, epoch: UInt64, number: UInt64) {
+    self.slot = slot
+    self.epoch = epoch
+    self.number = number
+  }
+
+  /// What is authenticated.
+  public var encoded: [UInt8] {
+    var fields = FieldWriter()
+    fields.append(epoch << Self.slotBits | UInt64(slot))
+    fields.append(number)
+    return fields.bytes
+  }
+
+  /// The address in an id, and its authentication, which is not checked; nil: this is no id.
+  public static func parse(_ text: String) -> (address: CorrelationAddress, authentication: [UInt8])? {
+    guard text.utf8.count == textLength, let all = Base64URL.decode(text),
+      all.count == bytes + authenticationBytes
+    else { return nil }
+    return all.withUnsafeBytes { raw in
+      let first = UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
+      let address = CorrelationAddress(
+        slot: UInt16(first & slotMask), epoch: first >> slotBits,
+        number: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+      return (address, Array(raw[bytes...]))
+    }
+  }
+}

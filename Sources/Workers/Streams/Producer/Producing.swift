@@ -1,0 +1,48 @@
+// What this worker does for requests of frontends: producing their records, and passing on responses that come by Kafka. Both
+// speak to the connection workers through one ring, "responses.streams".
+
+import IPC
+import Kit
+
+final class Producing {
+  let desk: ProducerDesk
+  let responses: ResponseIntake
+  let moment = Moment()
+
+  /// Of records that wait for room in the response ring.
+  private static let maximumUnsentBytes = 32 << 20
+
+  /// nil if the manifest grants no response ring.
+  ///
+  /// - Parameter wake: signalled when librdkafka has something.
+  init?(_ context: WorkerContext, wake: CInt) throws(IPCError) {
+    let manifest = context.manifest
+    guard let grant = manifest.responses.first, case .write(let readers) = grant.role else { return nil }
+    let settings = context.settings
+    let writer = try context.status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: readers)
+    }
+    let maximumBytes = PartedMessage.maximumBytes(
+      bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
+    let properties: [ClientProperty]
+    do throws(ClientPropertyRefused) {
+      properties = try ClientProperties.producer(settings, maximumBytes: maximumBytes)
+    } catch {
+      throw .invalid(error.description)
+    }
+    let moment = moment
+    let outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes) { moment.later($0) }
+    desk = try ProducerDesk(
+      context, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
+    responses = ResponseIntake(
+      outbox: outbox, epoch: manifest.gatewayEpoch, workers: readers.count,
+      maximumBytes: settings.maxEventBytes, maximumMessageBytes: maximumBytes, status: context.status,
+      log: context.log)
+  }
+
+  /// Returns whether there may be more at once.
+  func turn(_ now: UInt64) -> Bool {
+    moment.run(now)
+    return desk.turn(now)
+  }
+}

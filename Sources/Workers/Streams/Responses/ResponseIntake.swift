@@ -1,0 +1,136 @@
+// Responses of services in records of Kafka: found out for whom they are, and passed to that connection worker. What is none, or
+// is for nobody, is counted and skipped; a response never holds the events back. Responses of before this worker's start are
+// nobody's, so the topics are read from their ends, and no offset is committed.
+
+import CRdKafka
+import IPC
+import Kit
+import Logging
+
+/// Belongs to the loop's thread.
+final class ResponseIntake {
+  private let outbox: RecordOutbox
+  private let epoch: UInt64
+  private let workers: Int
+  private let maximumBytes: Int
+  private let maximumMessageBytes: Int
+  private let log: Logger
+  private let counter: LabelledCounter
+  private var invalid = LogLimiter()
+
+  /// - Parameters:
+  ///   - outbox: into the response ring.
+  ///   - workers: connection workers, which are its readers.
+  ///   - maximumBytes: of a body.
+  ///   - maximumMessageBytes: of a response with its fields, as its reader takes it.
+  init(
+    outbox: RecordOutbox, epoch: UInt64, workers: Int, maximumBytes: Int, maximumMessageBytes: Int,
+    status: StatusPage, log: Logger
+  ) {
+    self.outbox = outbox
+    self.epoch = epoch
+    self.workers = workers
+    self.maximumBytes = maximumBytes
+    self.maximumMessageBytes = maximumMessageBytes
+    self.log = log
+    counter = LabelledCounter(
+      status, "rig_responses_total", labels: [("source", PublicationClient.Source.kafka.rawValue)],
+      label: "result")
+  }
+
+  /// Takes a record of a response topic.
+  func take(_ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String) {
+    do throws(EventError) {
+      guard let headers = RecordHeaders.of(message) else {
+        throw EventError("the record has more than \(RecordHeaders.maximumCount) headers")
+      }
+      guard message.pointee.len <= maximumBytes else {
+        throw EventError(
+          status: 413, "the record has \(message.pointee.len) bytes, expected at most \(maximumBytes)")
+      }
+      let body = UnsafeRawBufferPointer(start: message.pointee.payload, count: message.pointee.len)
+      try pass(try RecordResponse.parse(headers, body))
+    } catch {
+      counter.add(1, error.status == 413 ? "too_large" : "invalid")
+      guard let suppressed = invalid.permit(at: MonotonicTime.now()) else { return }
+      log.warning(
+        "a record is no response and is skipped",
+        metadata: [
+          "topic": "\(topic)", "partition": "\(message.pointee.partition)",
+          "offset": "\(message.pointee.offset)", "reason": "\(error.detail)", "suppressed": "\(suppressed)",
+        ])
+    }
+  }
+
+  private func pass(_ response: ServiceResponse) throws(EventError) {
+    guard let address = CorrelationAddress.parse(response.correlation)?.address else {
+      return counter.add(1, "unknown")
+    }
+    // Of another node, or of this one's life before.
+    guard address.epoch == epoch else { return counter.add(1, "foreign") }
+    guard Int(address.slot) < workers else { return counter.add(1, "unknown") }
+    let message = response.encoded
+    guard message.count <= maximumMessageBytes else {
+      throw EventError(
+        status: 413,
+        "the record has \(message.count) bytes with its headers, expected at most \(maximumMessageBytes)")
+    }
+    let to = PartedMessage.Address(.response, target: address.slot, correlation: 0)
+    let isSent = outbox.send(
+      PartedMessage.records(to, message, maximumBytes: outbox.maximumPayload))
+    // The connection worker lags by megabytes: the watchdog ends it, and its clients with it.
+    if !isSent { counter.add(1, "dropped") }
+  }
+}
+
+/// A response as a record has it. Pure.
+///
+///     headers rig-correlation, rig-response-code (or else 200), content-type, others     the value is the body
+///     no rig-correlation: the value is a JSON object with rig.correlation (RIG 2)         the value is the body too
+enum RecordResponse {
+  static func parse(
+    _ headers: [(name: String, value: [UInt8])], _ body: UnsafeRawBufferPointer
+  ) throws(EventError) -> ServiceResponse {
+    var fields: [(name: String, value: String)] = []
+    var correlation: String?
+    var status: UInt16 = 200
+    for header in headers {
+      let name = header.name.lowercased()
+      guard let value = String(validating: header.value, as: UTF8.self) else {
+        guard name != ResponseFields.correlation, name != ResponseFields.status else {
+          throw EventError("header \(name) is not UTF-8")
+        }
+        continue
+      }
+      switch name {
+      case ResponseFields.correlation: correlation = value
+      case ResponseFields.status:
+        guard let code = ResponseFields.status(value) else {
+          throw EventError("header \(name) is '\(value.prefix(64))', expected a status from 200 to 599")
+        }
+        status = code
+      default: fields.append((name, value))
+      }
+    }
+    var passed = ResponseFields.passed(fields)
+    if let correlation {
+      return ServiceResponse(correlation: correlation, status: status, headers: passed, body: Array(body))
+    }
+    let members = try MemberTable(body)
+    guard let rig = try members.value("rig"),
+      let place = JSONScanner.place(of: ["correlation"], in: body, from: rig),
+      let found = JSONScanner.string(body, in: place)
+    else {
+      throw EventError("neither a header rig-correlation nor a member rig.correlation is there")
+    }
+    if let place = JSONScanner.place(of: ["response_code"], in: body, from: rig) {
+      guard let code = ResponseFields.status(String(decoding: body[place], as: UTF8.self)) else {
+        throw EventError("rig.response_code is no status, expected a number from 200 to 599")
+      }
+      status = code
+    }
+    let hasType = fields.contains { $0.name == "content-type" }
+    if !hasType { passed += ["content-type", "application/json"] }
+    return ServiceResponse(correlation: found, status: status, headers: passed, body: Array(body))
+  }
+}

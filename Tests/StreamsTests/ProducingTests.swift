@@ -1,0 +1,245 @@
+// Records of connection workers on their way to a broker, and responses on theirs, without processes: both ends of the rings are
+// turned by the test's own thread.
+
+import CRdKafka
+import Foundation
+import IPC
+import Logging
+import Settings
+import Testing
+
+@testable import Kit
+@testable import Streams
+
+/// The rings and pages between one connection worker and the streams worker.
+private final class ProducingGateway {
+  let publications: Descriptor
+  let responses: Descriptor
+  private let streamsPage: Descriptor
+  private let connectionsPage: Descriptor
+  private let wake: Descriptor
+  /// The control worker's place at the ring.
+  private let control: RingReader
+  var settings = Settings()
+
+  init(_ brokers: String, ringBytes: Int = 1 << 20) throws {
+    publications = try Ring.create(name: "publications.connections.0", capacity: ringBytes, readers: 2)
+    responses = try Ring.create(name: "responses.streams", capacity: ringBytes, readers: 1)
+    streamsPage = try StatusPage.create(name: "streams")
+    connectionsPage = try StatusPage.create(name: "connections")
+    wake = try EventFD.create()
+    control = try RingReader(attaching: publications.rawValue, slot: 0)
+    settings.kafkaBrokers = [brokers]
+    // Machines that run tests are busy.
+    settings.kafkaPublishTimeoutMs = 60_000
+  }
+
+  private func context(
+    _ worker: String, page: CInt, publications: WorkerManifest.Role, responses: WorkerManifest.Role
+  ) throws -> WorkerContext {
+    let manifest = WorkerManifest(
+      worker: worker, slot: 0, gatewayEpoch: 9, tokenKey: Data(), settings: Data(), status: page,
+      wake: -1, listeners: [:], events: [], requests: [],
+      publications: [
+        .init(name: "publications.connections.0", id: 0, fd: self.publications.rawValue, role: publications)
+      ],
+      responses: [.init(name: "responses.streams", id: 1, fd: self.responses.rawValue, role: responses)],
+      peers: [.init(worker: "streams", slot: 0, status: streamsPage.rawValue)], supervisorPid: 0,
+      release: "test")
+    let status = try StatusPage(attaching: page)
+    status.beginGeneration(pid: 1)
+    status.state = .ready
+    return WorkerContext(
+      manifest: manifest, settings: settings, status: status,
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
+  }
+
+  /// A new streams worker, as after a restart.
+  func streams() throws -> Producing {
+    let context = try context(
+      "streams", page: streamsPage.rawValue, publications: .read(slot: 1), responses: .write(wake: [-1]))
+    return try #require(try Producing(context, wake: wake.rawValue))
+  }
+
+  func client() throws -> PublicationClient {
+    let context = try context(
+      "connections", page: connectionsPage.rawValue, publications: .write(wake: [-1, -1]), responses: .read(slot: 0))
+    return try #require(try PublicationClient(context) { _ in })
+  }
+
+  /// Turns both until `isDone`.
+  func turn(_ streams: Producing?, _ client: PublicationClient, until isDone: () -> Bool) throws {
+    let deadline = MonotonicTime.now() + 60_000_000_000
+    while !isDone() {
+      try #require(MonotonicTime.now() < deadline, "waited a minute")
+      _ = streams?.turn(MonotonicTime.now())
+      client.serve()
+      while try control.next() != nil {}
+      control.commit()
+      poll(nil, 0, 1)
+    }
+  }
+
+}
+
+extension KafkaProducer {
+  /// As if the brokers had refused it for good.
+  func failForTest() {
+    rd_kafka_test_fatal_error(handle, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, "test")
+  }
+}
+
+@Suite("Producing and responses", .serialized)
+struct ProducingTests {
+  private func publish(
+    _ client: PublicationClient, _ value: [UInt8], topic: String = "rig", _ outcomes: Outcomes
+  ) {
+    client.publish(
+      topic: topic, key: "k", headers: ["a", "b"], value: value, nowNs: MonotonicTime.now()
+    ) { outcomes.all.append($0) }
+  }
+
+  private final class Outcomes {
+    var all: [PublicationOutcome] = []
+  }
+
+  @Test("Records are acknowledged, however large they are for the ring")
+  func acknowledged() throws {
+    let broker = try MockBroker()
+    let gateway = try ProducingGateway(broker.address, ringBytes: 65_536)
+    let (streams, client, outcomes) = (try gateway.streams(), try gateway.client(), Outcomes())
+    for count in [0, 1, 8_000, 8_192, 200_000] {
+      publish(client, [UInt8](repeating: 7, count: count), outcomes)
+    }
+    try gateway.turn(streams, client) { outcomes.all.count == 5 }
+    #expect(outcomes.all.allSatisfy { $0 == .acknowledged })
+    #expect(client.waitingCount == 0)
+    streams.desk.stop {}
+  }
+
+  @Test("A producer that has failed for good is replaced, and whoever waits is told")
+  func fatal() throws {
+    let broker = try MockBroker()
+    let gateway = try ProducingGateway(broker.address)
+    let (streams, client, outcomes) = (try gateway.streams(), try gateway.client(), Outcomes())
+    publish(client, [1], outcomes)
+    try gateway.turn(streams, client) { outcomes.all.count == 1 }
+    let first = try #require(streams.desk.client)
+    first.failForTest()
+    publish(client, [2], outcomes)
+    try gateway.turn(streams, client) { outcomes.all.count == 2 }
+    guard case .unavailable = outcomes.all[1] else {
+      Issue.record("\(outcomes.all)")
+      return
+    }
+    streams.desk.tick(MonotonicTime.now())
+    #expect(streams.desk.client == nil)
+    publish(client, [3], outcomes)
+    try gateway.turn(streams, client) { outcomes.all.count == 3 }
+    #expect(outcomes.all[2] == .acknowledged)
+    streams.desk.stop {}
+  }
+
+  @Test("A new streams worker: whoever waits is told, and what was meant for its predecessor isn't produced")
+  func successor() throws {
+    let broker = try MockBroker()
+    let gateway = try ProducingGateway(broker.address)
+    _ = try gateway.streams()
+    let (client, outcomes) = (try gateway.client(), Outcomes())
+    publish(client, [1], outcomes)
+    let successor = try gateway.streams()
+    client.tick(nowNs: MonotonicTime.now())
+    #expect(outcomes.all.count == 1 && outcomes.all[0] != .acknowledged)
+    publish(client, [2], outcomes)
+    try gateway.turn(successor, client) { outcomes.all.count == 2 }
+    #expect(outcomes.all[1] == .acknowledged)
+    successor.desk.stop {}
+  }
+
+  @Test("Without an answer a publication ends by its deadline")
+  func deadline() throws {
+    let gateway = try ProducingGateway("127.0.0.1:1")
+    let streams = try gateway.streams()
+    let (client, outcomes) = (try gateway.client(), Outcomes())
+    publish(client, [1], outcomes)
+    let later = MonotonicTime.now() + 61_000_000_000
+    client.tick(nowNs: later - 1_000_000_000)
+    #expect(outcomes.all.isEmpty)
+    client.tick(nowNs: later + 1_000_000_000)
+    #expect(outcomes.all.count == 1 && client.waitingCount == 0)
+    // Read after its time, it isn't produced.
+    _ = streams.turn(later)
+    #expect(streams.desk.client == nil)
+  }
+
+  @Test("Records that no connection worker writes are reported and read no further")
+  func corrupt() throws {
+    let gateway = try ProducingGateway("127.0.0.1:1")
+    let streams = try gateway.streams()
+    let client = try gateway.client()
+    let writer = try RingWriter(attaching: gateway.responses.rawValue, wake: [-1])
+    _ = writer.append(type: 10, length: 30) { $0.initializeMemory(as: UInt8.self, repeating: 0xA5) }
+    writer.publish()
+    client.serve()
+    // For another reader: skipped.
+    #expect(client.takeIncidents().isEmpty)
+    let bad = PartedMessage.records(
+      PartedMessage.Address(.published, target: 0, correlation: 1), [99], maximumBytes: 100)
+    _ = writer.append(type: 10, length: bad[0].bytes.count) { $0.copyBytes(from: bad[0].bytes) }
+    writer.publish()
+    client.serve()
+    #expect(client.takeIncidents().count == 1)
+    _ = streams
+  }
+}
+
+@Suite("Responses in records")
+struct RecordResponseTests {
+  private func parse(_ headers: [(String, String)], _ body: String) throws -> ServiceResponse {
+    let list = headers.map { (name: $0.0, value: Array($0.1.utf8)) }
+    return try Array(body.utf8).withUnsafeBytes { bytes in try RecordResponse.parse(list, bytes) }
+  }
+
+  @Test("Headers name correlation and status; the body is whatever it is")
+  func headers() throws {
+    let plain = try parse([("Rig-Correlation", "c")], "{")
+    #expect(plain == ServiceResponse(correlation: "c", status: 200, headers: [], body: Array("{".utf8)))
+    let full = try parse(
+      [("rig-correlation", "c"), ("rig-response-code", "404"), ("content-type", "a/b"), ("X-A", "1")], "")
+    #expect(
+      full
+        == ServiceResponse(
+          correlation: "c", status: 404, headers: ["content-type", "a/b", "x-a", "1"], body: []))
+    let binary = try [0xFF, 0].withUnsafeBytes { (bytes: UnsafeRawBufferPointer) in
+      try RecordResponse.parse(
+        [("rig-correlation", Array("c".utf8)), ("x-binary", [0xFF])],
+        UnsafeRawBufferPointer(rebasing: bytes[..<1]))
+    }
+    #expect(binary.headers == [])
+  }
+
+  @Test("Without that header the body says it, as with RIG 2")
+  func bodies() throws {
+    let body = #"{"rig":{"correlation":"c","response_code":201},"data":1}"#
+    let response = try parse([], body)
+    #expect(response.correlation == "c" && response.status == 201)
+    #expect(response.headers == ["content-type", "application/json"] && response.body == Array(body.utf8))
+    #expect(
+      try parse([("content-type", "x/y")], #"{"rig":{"correlation":"c"}}"#).headers == [
+        "content-type", "x/y",
+      ])
+    #expect(try parse([], #"{"rig":{"correlation":"c"}}"#).status == 200)
+  }
+
+  @Test(
+    "What says neither, or an impossible status, is none",
+    arguments: [
+      ([], "no JSON"), ([], "{}"), ([], #"{"rig":{}}"#), ([], #"{"rig":{"correlation":7}}"#), ([], "[]"),
+      ([], #"{"rig":{"correlation":"c","response_code":100}}"#), ([], ""),
+      ([("rig-correlation", "c"), ("rig-response-code", "x")], ""),
+      ([("rig-correlation", "c"), ("rig-response-code", "100")], ""),
+    ] as [([(String, String)], String)])
+  func none(headers: [(String, String)], body: String) {
+    #expect(throws: EventError.self) { _ = try parse(headers, body) }
+  }
+}
