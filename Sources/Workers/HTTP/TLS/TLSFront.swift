@@ -76,7 +76,8 @@ public final class TLSFront {
       context = try Self.context(settings, protocols, ticketSecret)
       counters?.reloaded(isDone: true)
       counters?.show(context)
-      log?.notice("certificates are read again", metadata: ["names": "\(context.names.joined(separator: ", "))"])
+      let names = context.names.joined(separator: ", ")
+      log?.notice("certificates are read again", metadata: ["names": "\(names)"])
     } catch {
       counters?.reloaded(isDone: false)
       log?.error("certificates can't be used; the former ones stay", metadata: ["reason": "\(error)"])
