@@ -105,7 +105,8 @@ let package = Package(
     tests("APIsTests", ["APIs", "Kit"]),
     tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
-      "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      "HTTPTests",
+      ["HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(
       "ConnectionsTests",
       [

@@ -225,6 +225,37 @@ struct ServerTLSHandlerTests {
     #expect(records(try server.take().bytes).first?.type == 21)
   }
 
+  @Test(
+    "bytes changed, dropped or doubled anywhere in the handshake never bring more than an end",
+    arguments: 0..<400)
+  func fuzz(seed: Int) throws {
+    var random = Numbers(state: UInt64(seed) &+ 1)
+    let version = seed.isMultiple(of: 2) ? TLS1_2_VERSION : TLS1_3_VERSION
+    let client = try TestClient(
+      serverName: "own.example.com", alpn: ["http/1.1"], versions: version...version)
+    let server = try TestServer(context)
+    defer { server.finish() }
+    let damagedFlight = Int(random.next() % 3)
+    for flight in 0..<4 {
+      if client.handshake() == 1 { client.write(Self.pattern(100)) }
+      var bytes = client.take()
+      if flight == damagedFlight, !bytes.isEmpty {
+        let place = Int(random.next() % UInt64(bytes.count))
+        switch random.next() % 4 {
+        case 0: bytes[place] = UInt8(truncatingIfNeeded: random.next())
+        case 1: bytes.remove(at: place)
+        case 2: bytes.insert(UInt8(truncatingIfNeeded: random.next()), at: place)
+        default: bytes.insert(contentsOf: bytes[place...], at: place)
+        }
+      }
+      if server.channel.isActive { try server.give(bytes, pieceBytes: 1 + Int(random.next() % 300)) }
+      client.give(try server.take().bytes)
+    }
+    #expect(server.results.count <= 1 && server.recorder.events.count <= 1)
+    let received = server.recorder.received
+    #expect(received.count.isMultiple(of: 100) || received.isEmpty)
+  }
+
   @Test("a handshake that isn't finished in time is closed and counted; a silent client is only closed")
   func timeout() throws {
     let client = try TestClient()
@@ -301,5 +332,18 @@ struct ServerTLSHandlerTests {
     #expect(server.recorder.events.count == 1)
     let answer = try server.take().bytes
     #expect(answer.isEmpty || records(answer).first?.type == 21)
+  }
+}
+
+/// A generator that gives the same numbers each time (SplitMix64).
+private struct Numbers {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
   }
 }
