@@ -57,7 +57,7 @@ let package = Package(
       name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
       providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(
-      name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "libcrypto",
+      name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"])]),
 
     library("IPC", path: "Sources/IPC", ["CLinux"]),
@@ -68,8 +68,10 @@ let package = Package(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
+    library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
     library(
-      "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
+      "HTTP", path: "Sources/Workers/HTTP",
+      ["Kit", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
     library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(
@@ -103,8 +105,10 @@ let package = Package(
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit"]),
+    tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
-      "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      "HTTPTests",
+      ["HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
     tests(
       "ConnectionsTests",
       [

@@ -107,12 +107,13 @@ extension APIGateway {
   private func origin(_ match: APIMatch, _ request: HTTPRequest, correlation: String) -> ProducedEvent.Origin
   {
     let field = request.header("host") ?? ""
-    let (host, port) = ProducedEvent.Origin.split(host: field, defaultPort: 80)
+    let (host, port) = ProducedEvent.Origin.split(
+      host: field, defaultPort: request.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: false, authority: field,
+        isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
         isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
     return ProducedEvent.Origin(
@@ -120,7 +121,7 @@ extension APIGateway {
       remoteIP: hub.proxies.client(
         peer: peer, forwarded: request.headers["forwarded"],
         xForwardedFor: request.headers["x-forwarded-for"]),
-      host: host, port: port, scheme: "http", headers: headers, method: request.method.rawValue,
+      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers, method: request.method.rawValue,
       path: request.path, query: request.rawQuery ?? "")
   }
 }
