@@ -21,6 +21,7 @@ let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioHTTP2: Target.Dependency = .product(name: "NIOHTTP2", package: "swift-nio-http2")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
@@ -42,6 +43,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.29.0"),
+    .package(url: "https://github.com/apple/swift-nio-http2", from: "1.46.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -68,7 +70,7 @@ let package = Package(
       ["IPC", "Settings", "CLinux", "CSystemd"]),
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
     library(
-      "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1]),
+      "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
     library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(

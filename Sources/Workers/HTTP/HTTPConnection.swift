@@ -56,7 +56,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   let server: HTTPServer
   /// Position in the server's table; the server's.
   var tableIndex = -1
-  weak var input: HTTPInput?
+  weak var input: (any ConnectionInput)?
   var context: ChannelHandlerContext?
   var phase = Phase.open
   var clock: ConnectionClock
@@ -107,6 +107,17 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var mayDecode: Bool {
     if stream == nil { return queue.isEmpty && mayHandle }
     return isListening && stream?.body.wantsBytes ?? false
+  }
+
+  /// The options of the socket; nil: the channel is a stream of HTTP/2 and has none.
+  var socketOptions: (any NIOSynchronousChannelOptions)? {
+    input?.isStream ?? true ? nil : context?.channel.syncOptions
+  }
+
+  /// The channel is somebody else's from the beginning.
+  func leavePipeline() {
+    guard let context else { return }
+    context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
   }
 
   /// Ends the connection at once.

@@ -1,4 +1,4 @@
-// The HTTP/1.x front of one port: connections of one event loop, their turns, their time-outs.
+// The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTPServer+HTTP2.
 //
 //   Acceptor (thread) ──▶ install ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
 //                                          │ answers of a turn
@@ -12,7 +12,7 @@ import Kit
 import NIOCore
 import NIOPosix
 
-/// An HTTP/1.x server on an inherited listening socket. Use it on its event loop only.
+/// An HTTP/1.x and HTTP/2 server on an inherited listening socket. Use it on its event loop only.
 ///
 /// `@unchecked Sendable`: the acceptor's thread and NIO's closures carry references to it; all of them get onto the
 /// loop before they touch it.
@@ -25,7 +25,8 @@ public final class HTTPServer: @unchecked Sendable {
 
   public let loop: EventLoop
   public let limits: HTTPLimits
-  /// Connections that are open now, those that were taken over included; never more than `limits.maxOpenConnections`.
+  /// Connections that are open now, those that were taken over included; with the streams of HTTP/2 never more than
+  /// `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
@@ -44,6 +45,9 @@ public final class HTTPServer: @unchecked Sendable {
   private var acceptor: Acceptor?
   private var acceptingEnded: EventLoopPromise<Void>?
   private var table: [HTTPConnection] = []
+  private var http2Table: [HTTP2Connection] = []
+  /// Streams of HTTP/2 connections that are open now.
+  private var openStreams = 0
   private var turn: [HTTPConnection] = []
   private var isTurnScheduled = false
   private lazy var endOfTurn: () -> Void = { [unowned self] in self.flushTurn() }
@@ -89,27 +93,27 @@ public final class HTTPServer: @unchecked Sendable {
     isDraining = true
     stopAccepting()
     for connection in table { connection.endIfIdle() }
+    for connection in http2Table { connection.drain() }
   }
 
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
     for connection in table { connection.close() }
+    for connection in http2Table { connection.close() }
   }
 
   /// Checks the time-outs. Call once a second.
   public func sweep(now: NIODeadline = .now()) {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
     for connection in table { connection.sweep(at: tick) }
+    for connection in http2Table { connection.sweep(at: tick) }
     acceptor?.lookAgainIfWaiting()
   }
 
   /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
   /// channel closes it then.
   func install(on channel: Channel) throws {
-    guard openConnections < limits.maxOpenConnections else {
-      counters?.refused?.add(1)
-      throw Full()
-    }
+    try count(channel)
     let connection = HTTPConnection(server: self)
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input
@@ -119,6 +123,14 @@ public final class HTTPServer: @unchecked Sendable {
       try options.setOption(.allowRemoteHalfClosure, value: true)
     }
     try channel.pipeline.syncOperations.addHandlers([input, connection])
+  }
+
+  /// Counts a connection as open until its channel closes.
+  func count(_ channel: Channel) throws {
+    guard openConnections + openStreams < limits.maxOpenConnections else {
+      counters?.refused?.add(1)
+      throw Full()
+    }
     openConnections += 1
     counters?.open?.set(Int64(openConnections))
     channel.closeFuture.assumeIsolated().whenComplete { _ in
@@ -152,6 +164,36 @@ extension HTTPServer {
       table[index] = last
       last.tableIndex = index
     }
+  }
+
+  func add(_ connection: HTTP2Connection) {
+    connection.tableIndex = http2Table.count
+    http2Table.append(connection)
+  }
+
+  func remove(_ connection: HTTP2Connection) {
+    let index = connection.tableIndex
+    guard http2Table.indices.contains(index), http2Table[index] === connection else { return }
+    connection.tableIndex = -1
+    let last = http2Table.removeLast()
+    if last !== connection {
+      http2Table[index] = last
+      last.tableIndex = index
+    }
+  }
+
+  /// A stream takes as much memory as a connection of HTTP/1: both count for the bound on open connections.
+  var hasRoomForStream: Bool { openConnections + openStreams < limits.maxOpenConnections }
+
+  func streamOpened() {
+    openStreams += 1
+    counters?.http2Streams?.add(1)
+    counters?.openStreams?.set(Int64(openStreams))
+  }
+
+  func streamClosed() {
+    openStreams -= 1
+    counters?.openStreams?.set(Int64(openStreams))
   }
 
   /// The connection has something to flush at the end of this turn.

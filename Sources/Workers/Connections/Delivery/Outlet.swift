@@ -23,6 +23,8 @@ protocol OutletOwner: AnyObject {
 final class Outlet {
   /// Bytes given to NIO at a time. Small, because they are copied for this connection alone.
   private static let chunkBytes = 16 * 1024
+  /// Events in one such chunk when all of them go through NIO.
+  private static let chunkEvents = 64
 
   private enum State {
     /// Nothing is waiting.
@@ -44,7 +46,7 @@ final class Outlet {
 
   /// - Parameters:
   ///   - channel: on whose event loop everything here is called.
-  ///   - descriptor: the channel's socket; borrowed.
+  ///   - descriptor: the channel's socket, borrowed; -1: it has none that may be written to, everything goes through NIO.
   ///   - limitBytes: bound on what waits here.
   init(channel: Channel, descriptor: CInt, limitBytes: Int) {
     self.channel = channel
@@ -112,7 +114,7 @@ final class Outlet {
       append(bytes)
       return false
     }
-    let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
+    let sent = descriptor < 0 ? 0 : bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
     if sent == bytes.count { return true }
     append(bytes, sent: max(0, sent))
     feed()
@@ -127,7 +129,9 @@ final class Outlet {
   /// a broken one makes it close the channel.
   private func feed() {
     var chunk = channel.allocator.buffer(capacity: 0)
-    backlog.forEachStretch(atMost: 1) { chunk.writeBytes($0.prefix(Self.chunkBytes)) }
+    backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkEvents : 1) { stretch in
+      chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
+    }
     backlog.advance(by: chunk.readableBytes)
     state = .feeding
     channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
@@ -148,7 +152,8 @@ final class Outlet {
   }
 
   private func sendWaiting() -> Int {
-    withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
+    guard descriptor >= 0 else { return 0 }
+    return withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
       var count = 0
       backlog.forEachStretch(atMost: DirectSend.vectorLimit) { stretch in
         vectors.initializeElement(at: count, to: DirectSend.vector(stretch))

@@ -94,12 +94,14 @@ final class StreamRoutes {
     hub.begin(connection, wanted, hub.resumption(lastEventID: wanted.lastEventID))
   }
 
-  /// The channel's socket, with the options of a stream; nil if the channel has closed meanwhile.
+  /// The channel's socket, with the options of a stream; -1: it has none of its own, but is a stream of an HTTP/2 connection. nil if
+  /// the channel has closed meanwhile.
   private static func descriptor(_ channel: Channel) -> CInt? {
-    guard channel.isActive,
+    guard channel.isActive else { return nil }
+    guard
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
-    else { return nil }
+    else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor)
     return descriptor
   }
