@@ -148,7 +148,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     switch unwrapInboundIn(data) {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
-      perform(assembly.receive(head: head, from: context.remoteAddress, trace: &server.trace))
+      perform(assembly.receive(head: head, from: context.channel.remoteAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
       clock.bodyMoved(at: server.tick)
