@@ -104,7 +104,8 @@ let package = Package(
       "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit"]),
     tests(
-      "HTTPTests", ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      "HTTPTests",
+      ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2, nioEmbedded]),
     tests(
       "ConnectionsTests",
       [

@@ -108,7 +108,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   func drain() {
     guard case .open = phase else { return }
     phase = .ending(sinceTick: server.tick)
-    goAway(.maxID, .noError)
+    edge.announceEnd()
     write(.ping(Self.endPing, ack: false))
     context?.flush()
   }

@@ -61,6 +61,20 @@ final class HTTP2Edge: ChannelDuplexHandler {
     context.close(mode: mode, promise: promise)
   }
 
+  /// Asks for no more streams by a GOAWAY that refuses none yet (RFC 9113 §6.8). NIO's handler would refuse those that the client
+  /// began before it knew, so it isn't told.
+  func announceEnd() {
+    guard let context else { return }
+    var frame = context.channel.allocator.buffer(capacity: Self.endAnnouncement.count)
+    frame.writeBytes(Self.endAnnouncement)
+    write(context: context, data: NIOAny(IOData.byteBuffer(frame)), promise: nil)
+  }
+
+  /// Length 8, GOAWAY, no flags, stream 0; the last of all possible streams, no error.
+  private static let endAnnouncement: [UInt8] = [
+    0, 0, 8, goAwayType, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+  ]
+
   private func flushNow() {
     gathered = 0
     context?.flush()

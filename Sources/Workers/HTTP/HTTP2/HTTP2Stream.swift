@@ -24,6 +24,10 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     case ended
   }
 
+  /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has. A client that takes less
+  /// than one within the time-out for clients that don't read is one.
+  private static let pieceBytes = 16 * 1024
+
   private let owner: HTTP2Connection
   /// nil once the channel was given away.
   private var connection: HTTPConnection?
@@ -168,7 +172,10 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     case .head(let headers, let isLast):
       isEnd = isLast
       payload = .headers(.init(headers: headers, endStream: isLast))
-    case .data(let bytes, let isLast):
+    case .data(var bytes, let isLast):
+      while bytes.readableBytes > Self.pieceBytes, let first = bytes.readSlice(length: Self.pieceBytes) {
+        write(.data(first, isEnd: false), nil, context)
+      }
       isEnd = isLast
       count = bytes.readableBytes
       payload = .data(.init(data: .byteBuffer(bytes), endStream: isLast))
