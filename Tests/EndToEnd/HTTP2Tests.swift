@@ -41,7 +41,8 @@ struct HTTP2Tests {
       let upgrade = ["--http2", "-o", "/dev/null", "-w", "%{http_version}", Self.url(port, "/_rig/health")]
       let directory = try TestDirectory()
       let process = try ChildProcess(
-        Tools.system("curl"), ["-sS", "--max-time", "60"] + upgrade, environment: [:], directory: directory.path)
+        Tools.system("curl"), ["-sS", "--max-time", "60"] + upgrade, environment: [:],
+        directory: directory.path)
       #expect(try process.wait() == .exited(0))
       #expect(try String(contentsOfFile: directory.file("output.log"), encoding: .utf8) == "1.1")
       #expect(try gateway.metric("rig_http_http2_streams_total", ["port": "inbound"]) >= 8)
@@ -74,10 +75,11 @@ struct HTTP2Tests {
       try http.read(until: "all greetings") { http in
         streams.allSatisfy { http.text($0).contains("rig.subscriptions_set") }
       }
-      #expect(try gateway.metric("rig_connections", ["transport": "sse"]) == 100)
+      try eventually("100 are counted") { try gateway.metric("rig_connections", ["transport": "sse"]) == 100 }
       #expect(try gateway.metric("rig_http_open_connections", ["port": "inbound"]) == 1)
       for number in 0..<20 { try gateway.publish(NumberedEvents.json(number)) }
-      try http.read(until: "all events") { http in streams.allSatisfy { http.text($0).contains("n-00000019") } }
+      try http.read(until: "all events") { http in streams.allSatisfy { http.text($0).contains("n-00000019") }
+      }
       for stream in streams {
         var account = Account()
         for record in http.text(stream).components(separatedBy: "\n\n") {
@@ -92,7 +94,9 @@ struct HTTP2Tests {
     let http = try #require(client)
     try http.readAvailable()
     #expect(http.ended.count == 99 && http.resets.isEmpty && http.goAways.allSatisfy { $0 == 0 })
-    #expect(http.goAways.count >= 1 && http.text(3).hasSuffix("\n\n") && http.text(3).contains("rig.server_closing"))
+    #expect(
+      http.goAways.count >= 1 && http.text(3).hasSuffix("\n\n") && http.text(3).contains("rig.server_closing")
+    )
   }
 
   @Test("A stream that isn't read is a slow consumer alone: the others of its connection get everything")
@@ -138,10 +142,11 @@ struct HTTP2Tests {
         #expect(service.requests.last?.body == large)
       }
       let seen = try #require(service.requests.last)
-      #expect(seen.all("x-forwarded-for") == ["127.0.0.1"] && seen.all("host") == ["127.0.0.1:\(service.port)"])
+      #expect(
+        seen.all("x-forwarded-for") == ["127.0.0.1"] && seen.all("host") == ["127.0.0.1:\(service.port)"])
       #expect(seen.all("http2-settings") == [] && seen.all(":path") == [])
       let worker = try #require(gateway.workers(.connections).first)
-      #expect(worker.residentBytes < 150 << 20, "\(worker.residentBytes)")
+      #expect((worker.privateBytes ?? .max) < 100 << 20, "\(worker.privateBytes ?? 0)")
     }
   }
 
@@ -151,7 +156,8 @@ struct HTTP2Tests {
     try Gateway.run { gateway in
       let directory = try TestDirectory()
       let process = try ChildProcess(
-        Tools.system("h2load"), ["-n", "2000", "-c", "4", "-m", "50", Self.url(gateway.inboundPort, "/_rig/health")],
+        Tools.system("h2load"),
+        ["-n", "2000", "-c", "4", "-m", "50", Self.url(gateway.inboundPort, "/_rig/health")],
         environment: [:], directory: directory.path)
       #expect(try process.wait() == .exited(0))
       let output = try String(contentsOfFile: directory.file("output.log"), encoding: .utf8)

@@ -39,7 +39,8 @@ final class HTTP2Client {
   func get(_ path: String) throws -> Int {
     lastStream += 2
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
-    let block = fields.flatMap { [0] + Self.string($0.0) + Self.string($0.1) }
+    var block: [UInt8] = []
+    for (name, value) in fields { block += [0] + Self.string(name) + Self.string(value) }
     try send(.headers, Self.endStream | Self.endHeaders, lastStream, block)
     return lastStream
   }
@@ -63,7 +64,7 @@ final class HTTP2Client {
 
   /// Reads what is there now.
   func readAvailable() throws {
-    while try wire.receive(Deadline(0)) {}
+    while try wire.receive(Deadline(after: 0)) {}
     while let frame = Self.frame(&wire.received) { try take(frame) }
   }
 

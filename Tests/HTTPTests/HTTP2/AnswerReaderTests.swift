@@ -45,7 +45,10 @@ struct AnswerReaderTests {
       "HTTP/1.1 200 OK\r\nX-One: 1\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello", false,
       ["head :status=200 x-one=1 content-length=5", "data hello", "end"]
     ),
-    ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", false, ["head :status=404 content-length=0", "end"]),
+    (
+      "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", false,
+      ["head :status=404 content-length=0", "end"]
+    ),
     ("HTTP/1.1 204 No Content\r\n\r\n", false, ["head :status=204", "end"]),
     ("HTTP/1.1 304 \r\ncontent-length: 5\r\n\r\n", false, ["head :status=304 content-length=5", "end"]),
     ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", true, ["head :status=200 content-length=5", "end"]),
@@ -53,14 +56,18 @@ struct AnswerReaderTests {
     (
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"
         + "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\nx-sum: 1\r\n\r\n", false,
-      ["head :status=100", "head :status=103 link=</a>", "head :status=200", "data hello!", "trailers x-sum=1"]
+      [
+        "head :status=100", "head :status=103 link=</a>", "head :status=200", "data hello!",
+        "trailers x-sum=1",
+      ]
     ),
     (
       "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n", false,
       ["head :status=200", "data 0123456789", "end"]
     ),
     (
-      "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: 1\r\n\r\ndata: 2\n\n", false,
+      "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: 1\r\n\r\ndata: 2\n\n",
+      false,
       ["head :status=200 content-type=text/event-stream", "data data: 1\r\n\r\ndata: 2\n\n"]
     ),
     (
@@ -79,7 +86,8 @@ struct AnswerReaderTests {
   @Test(
     "What is no answer, or one that leaves HTTP, is an error",
     arguments: [
-      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n", "nonsense\r\n\r\n",
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n",
+      "nonsense\r\n\r\n",
       "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nz\r\n",
       "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab\r\n",
     ])

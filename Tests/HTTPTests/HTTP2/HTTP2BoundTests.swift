@@ -31,7 +31,9 @@ struct HTTP2BoundTests {
       ]
     },
     Flood(testDescription: "settings", most: 501) { _ in [Frame(kind: .settings)] },
-    Flood(testDescription: "pings", most: 501) { _ in [Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8))] },
+    Flood(testDescription: "pings", most: 501) { _ in
+      [Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8))]
+    },
     Flood(testDescription: "priorities", most: 501) { index in
       [Frame(kind: .priority, stream: 2 * index + 1, payload: [0, 0, 0, 0, 1])]
     },
@@ -45,7 +47,9 @@ struct HTTP2BoundTests {
       ]
     },
     Flood(testDescription: "empty data", most: 12) { index in
-      (index == 0 ? [HTTP2Peer.headers(1, HTTP2Peer.head("POST"), isEnd: false)] : []) + [HTTP2Peer.data(1, "")]
+      (index == 0 ? [HTTP2Peer.headers(1, HTTP2Peer.head("POST"), isEnd: false)] : []) + [
+        HTTP2Peer.data(1, "")
+      ]
     },
     Flood(testDescription: "continuations", most: 7) { index in
       let part: [UInt8] = HTTP2Peer.block([("x-\(index)", "1")])
@@ -70,7 +74,8 @@ struct HTTP2BoundTests {
   @Test("A head above the bound is answered 431, one above all reason ends the connection")
   func largeHeads() throws {
     let peer = try HTTP2Peer()
-    let large = HTTP2Peer.block(HTTP2Peer.head("GET", "/", [("x-large", String(repeating: "a", count: 17_000))]))
+    let large = HTTP2Peer.block(
+      HTTP2Peer.head("GET", "/", [("x-large", String(repeating: "a", count: 17_000))]))
     try peer.send(
       Frame(kind: .headers, flags: Frame.endStream, stream: 1, payload: Array(large.prefix(16_000))),
       Frame(kind: .continuation, flags: Frame.endHeaders, stream: 1, payload: Array(large.dropFirst(16_000))))
@@ -80,7 +85,8 @@ struct HTTP2BoundTests {
     #expect(peer.front.responder.requests.isEmpty)
     // One entry of the table, referred to again and again (an HPACK bomb).
     let entry = HTTP2Peer.block([("x-bomb", String(repeating: "c", count: 4000))])
-    let bomb = HTTP2Peer.block(HTTP2Peer.head()) + [0x40] + entry.dropFirst() + [UInt8](repeating: 0xbe, count: 4000)
+    let bomb =
+      HTTP2Peer.block(HTTP2Peer.head()) + [0x40] + entry.dropFirst() + [UInt8](repeating: 0xbe, count: 4000)
     try peer.send(Frame(kind: .headers, flags: Frame.endHeaders | Frame.endStream, stream: 5, payload: bomb))
     #expect(peer.goAway.map { $0.goAwayCode != 0 } == true && peer.front.responder.requests.isEmpty)
   }

@@ -28,10 +28,13 @@ struct Frame: Equatable {
   var goAwayCode: UInt32 { Self.number(payload.dropFirst(4).prefix(4)) }
 
   static func number(_ bytes: some Sequence<UInt8>) -> UInt32 { bytes.reduce(0) { $0 << 8 | UInt32($1) } }
-  static func bytes(_ number: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: number >> (24 - 8 * $0)) } }
+  static func bytes(_ number: UInt32) -> [UInt8] {
+    (0..<4).map { UInt8(truncatingIfNeeded: number >> (24 - 8 * $0)) }
+  }
 
   var encoded: [UInt8] {
-    Array(Self.bytes(UInt32(payload.count)).dropFirst()) + [kind.rawValue, flags] + Self.bytes(stream) + payload
+    Array(Self.bytes(UInt32(payload.count)).dropFirst()) + [kind.rawValue, flags] + Self.bytes(stream)
+      + payload
   }
 }
 
@@ -52,7 +55,9 @@ struct StreamAnswer {
   var isEnded = false
   var reset: UInt32?
 
-  var status: String? { heads.last { $0.contains { $0.name == ":status" } }?.first { $0.name == ":status" }?.value }
+  var status: String? {
+    heads.last { $0.contains { $0.name == ":status" } }?.first { $0.name == ":status" }?.value
+  }
   var statuses: [String] { heads.compactMap { $0.first { $0.name == ":status" }?.value } }
   var text: String { String(decoding: body, as: UTF8.self) }
 
@@ -120,7 +125,8 @@ final class HTTP2Peer {
 
   static func headers(_ stream: UInt32, _ fields: [(String, String)], isEnd: Bool = true) -> Frame {
     Frame(
-      kind: .headers, flags: Frame.endHeaders | (isEnd ? Frame.endStream : 0), stream: stream, payload: block(fields))
+      kind: .headers, flags: Frame.endHeaders | (isEnd ? Frame.endStream : 0), stream: stream,
+      payload: block(fields))
   }
 
   static func data(_ stream: UInt32, _ text: String, isEnd: Bool = false) -> Frame {
@@ -153,7 +159,8 @@ final class HTTP2Peer {
     let length = Int(Frame.number(received[..<3]))
     guard received.count >= 9 + length, let kind = Frame.Kind(rawValue: received[3]) else { return nil }
     let frame = Frame(
-      kind: kind, flags: received[4], stream: Frame.number(received[5..<9]), payload: Array(received[9..<9 + length]))
+      kind: kind, flags: received[4], stream: Frame.number(received[5..<9]),
+      payload: Array(received[9..<9 + length]))
     received.removeFirst(9 + length)
     return frame
   }

@@ -21,7 +21,8 @@ struct HTTP2RequestHeadTests {
   @Test("A head is that of the HTTP/1.1 request with the same meaning")
   func meaning() throws {
     let fields =
-      HTTP2Peer.head("POST", "/a?b=c", [("x-one", "1"), ("cookie", "a=b"), ("te", "trailers"), ("cookie", "c=d")])
+      HTTP2Peer.head(
+        "POST", "/a?b=c", [("x-one", "1"), ("cookie", "a=b"), ("te", "trailers"), ("cookie", "c=d")])
     let head = try Self.read(fields, isEnd: false).get().head
     #expect(head.version == .http1_1 && head.method == .POST && head.uri == "/a?b=c")
     #expect(
@@ -50,7 +51,9 @@ struct HTTP2RequestHeadTests {
     for name in ["X-Upper", "hoSt", "", "a b", "a:b", "a\r\nb", "a\0", "ä", ":", ":unknown", "x\t"] {
       add("name \(name.debugDescription)", [(name, "1")])
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"] {
+    for name in [
+      "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings",
+    ] {
       add(name, [(name, name == "transfer-encoding" ? "chunked" : "upgrade")])
     }
     add("te with more than trailers", [("te", "trailers, deflate")])
@@ -85,7 +88,10 @@ struct HTTP2RequestHeadTests {
     }
     for scheme in ["", "ftp", "http\r\n", "HTTP"] {
       all.append(
-        ("scheme \(scheme.debugDescription)", [(":method", "GET"), (":scheme", scheme), (":path", "/"), ("host", "a")]))
+        (
+          "scheme \(scheme.debugDescription)",
+          [(":method", "GET"), (":scheme", scheme), (":path", "/"), ("host", "a")]
+        ))
     }
     all.append((":protocol without CONNECT", [(":protocol", "websocket")] + whole))
     return all
@@ -105,7 +111,9 @@ struct HTTP2RequestHeadTests {
   func trailers() throws {
     #expect(try HTTP2RequestHead.trailers(HPACKHeaders([("x-sum", "1")])).map(\.name) == ["x-sum"])
     for fields in [[(":path", "/")], [("X-Sum", "1")], [("x-sum", "1\r\n")], [("connection", "close")]] {
-      #expect(throws: HTTP2RequestHead.Failure.self) { _ = try HTTP2RequestHead.trailers(HPACKHeaders(fields)) }
+      #expect(throws: HTTP2RequestHead.Failure.self) {
+        _ = try HTTP2RequestHead.trailers(HPACKHeaders(fields))
+      }
     }
   }
 

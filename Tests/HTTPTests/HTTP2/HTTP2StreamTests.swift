@@ -23,11 +23,13 @@ struct HTTP2StreamTests {
     let peer = try HTTP2Peer()
     try peer.send(
       HTTP2Peer.headers(1, HTTP2Peer.head("GET", "/a?b=1", [("x-a", "1")])),
-      HTTP2Peer.headers(3, HTTP2Peer.head("POST", "/c"), isEnd: false), HTTP2Peer.headers(5, HTTP2Peer.head("HEAD", "/e")),
+      HTTP2Peer.headers(3, HTTP2Peer.head("POST", "/c"), isEnd: false),
+      HTTP2Peer.headers(5, HTTP2Peer.head("HEAD", "/e")),
       HTTP2Peer.data(3, "hel"), HTTP2Peer.data(3, "lo", isEnd: true))
     for (stream, text) in [(1, "answer to /a"), (3, "answer to /c"), (5, "")] as [(UInt32, String)] {
       let answer = peer.answer(stream)
-      #expect(answer.status == "200" && answer.text == text && answer.isEnded && answer.reset == nil, "\(stream)")
+      #expect(
+        answer.status == "200" && answer.text == text && answer.isEnded && answer.reset == nil, "\(stream)")
       #expect(answer.value("content-length") == "12" && answer.value("traceparent") != nil)
       #expect(answer.value("connection") == nil)
     }
@@ -54,7 +56,8 @@ struct HTTP2StreamTests {
 
   @Test("An upgrade to h2c is ignored, and HTTP/2 can be turned off")
   func notSpoken() throws {
-    let fields = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    let fields =
+      "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
     #expect(statusLines(try EmbeddedFront().connect().send(get("/", fields))) == ["HTTP/1.1 200 OK"])
     var limits = HTTPLimits()
     limits.http2.maxStreams = 0
@@ -64,7 +67,8 @@ struct HTTP2StreamTests {
 
   @Test("A malformed request resets its stream, reaches nobody, and harms no other stream")
   func malformed() throws {
-    for (what, fields) in HTTP2RequestHeadTests.malformed {
+    // HPACK has no name without a letter: that ends the connection, as its tables may differ then.
+    for (what, fields) in HTTP2RequestHeadTests.malformed where !fields.contains(where: { $0.0.isEmpty }) {
       let peer = try HTTP2Peer()
       try peer.send(HTTP2Peer.headers(1, fields))
       #expect(peer.answer(1).reset == Code.protocolError && peer.answer(1).heads.isEmpty, "\(what)")
@@ -80,7 +84,10 @@ struct HTTP2StreamTests {
     let cases: [[Frame]] = [
       [HTTP2Peer.headers(1, announced(3), isEnd: false), HTTP2Peer.data(1, "four", isEnd: true)],
       [HTTP2Peer.headers(1, announced(5), isEnd: false), HTTP2Peer.data(1, "four", isEnd: true)],
-      [HTTP2Peer.headers(1, announced(5), isEnd: false), HTTP2Peer.data(1, "four"), HTTP2Peer.headers(1, [("x-a", "1")])],
+      [
+        HTTP2Peer.headers(1, announced(5), isEnd: false), HTTP2Peer.data(1, "four"),
+        HTTP2Peer.headers(1, [("x-a", "1")]),
+      ],
       [HTTP2Peer.headers(1, announced(0), isEnd: false), HTTP2Peer.data(1, "x", isEnd: true)],
     ]
     for frames in cases {
@@ -90,7 +97,9 @@ struct HTTP2StreamTests {
         }
         for frame in frames {
           var frame = frame
-          if frame == frames[0] { frame.payload = HTTP2Peer.block(HTTP2Peer.head("POST", path) + Self.length(frames[0])) }
+          if frame == frames[0] {
+            frame.payload = HTTP2Peer.block(HTTP2Peer.head("POST", path) + Self.length(frames[0]))
+          }
           try peer.send(frame)
         }
         #expect(peer.answer(1).reset == Code.protocolError)
@@ -117,7 +126,8 @@ struct HTTP2StreamTests {
           answer.end(trailers: ["x-sum": "2", "content-length": "9"])
         })
     }
-    try peer.send(HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s"), isEnd: false), HTTP2Peer.data(1, "hello"))
+    try peer.send(
+      HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s"), isEnd: false), HTTP2Peer.data(1, "hello"))
     try peer.send(HTTP2Peer.headers(1, [("x-sum", "1"), ("host", "other")]))
     #expect(front.exchanges[0].body == "hello" && front.exchanges[0].trailers?.map(\.name) == ["x-sum"])
     let answer = peer.answer(1)
@@ -134,7 +144,8 @@ struct HTTP2StreamTests {
           answer.readBody()
         }, onEnd: { $0.respond(.text("done")) })
     }
-    try peer.send(HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s", [("expect", "100-continue")]), isEnd: false))
+    try peer.send(
+      HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s", [("expect", "100-continue")]), isEnd: false))
     #expect(peer.answer(1).statuses == ["103", "100"] && !peer.answer(1).isEnded)
     try peer.send(HTTP2Peer.data(1, "x", isEnd: true))
     #expect(peer.answer(1).statuses == ["103", "100", "200"] && peer.answer(1).text == "done")
@@ -146,7 +157,9 @@ struct HTTP2StreamTests {
     let piece = String(repeating: "x", count: 16_000)
     try peer.send(HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s"), isEnd: false))
     for _ in 0..<4 { try peer.send(HTTP2Peer.data(1, piece)) }
-    func updates() -> Int { peer.frames.filter { $0.kind == .windowUpdate && $0.stream == 1 }.reduce(0) { $0 + Int($1.number) } }
+    func updates() -> Int {
+      peer.frames.filter { $0.kind == .windowUpdate && $0.stream == 1 }.reduce(0) { $0 + Int($1.number) }
+    }
     #expect(front.exchanges[0].bodyBytes == 0)
     let unasked = updates()
     // The one read that was under way when the exchange began.
@@ -202,7 +215,9 @@ struct HTTP2StreamTests {
 
   @Test("An answer before the end of the upload is whole, and then the stream is reset without an error")
   func earlyAnswer() throws {
-    let (_, peer) = try Self.streamed { ScriptedExchange(onBegin: { $0.respond(.text("no", status: .unauthorized)) }) }
+    let (_, peer) = try Self.streamed {
+      ScriptedExchange(onBegin: { $0.respond(.text("no", status: .unauthorized)) })
+    }
     try peer.send(HTTP2Peer.headers(1, HTTP2Peer.head("POST", "/s"), isEnd: false), HTTP2Peer.data(1, "x"))
     let answer = peer.answer(1)
     #expect(answer.status == "401" && answer.text == "no" && answer.isEnded && answer.reset == Code.none)
@@ -249,16 +264,21 @@ struct HTTP2StreamTests {
   @Test("A channel that is taken over sends raw bytes as data until it ends")
   func takeOver() throws {
     var taken: Channel?
-    let peer = try HTTP2Peer(EmbeddedFront(ScriptedResponder { _ in .takeOver { channel, _ in taken = channel } }))
+    let peer = try HTTP2Peer(
+      EmbeddedFront(ScriptedResponder { _ in .takeOver { channel, _ in taken = channel } }))
     try peer.request(1)
     let channel = try #require(taken)
-    channel.writeAndFlush(ByteBuffer(string: "HTTP/1.1 200 OK\r\nx-a: 1\r\nconnection: close\r\n\r\ndata: 1\n\n"), promise: nil)
+    channel.writeAndFlush(
+      ByteBuffer(string: "HTTP/1.1 200 OK\r\nx-a: 1\r\nconnection: close\r\n\r\ndata: 1\n\n"), promise: nil)
     try peer.settle()
-    #expect(peer.answer(1).value("x-a") == "1" && peer.answer(1).text == "data: 1\n\n" && !peer.answer(1).isEnded)
+    #expect(
+      peer.answer(1).value("x-a") == "1" && peer.answer(1).text == "data: 1\n\n" && !peer.answer(1).isEnded)
     channel.writeAndFlush(ByteBuffer(string: "data: 2\n\n"), promise: nil)
     channel.close(mode: .output, promise: nil)
     try peer.settle()
-    #expect(peer.answer(1).text == "data: 1\n\ndata: 2\n\n" && peer.answer(1).isEnded && peer.answer(1).reset == nil)
+    #expect(
+      peer.answer(1).text == "data: 1\n\ndata: 2\n\n" && peer.answer(1).isEnded && peer.answer(1).reset == nil
+    )
     #expect(!channel.isActive)
   }
 }

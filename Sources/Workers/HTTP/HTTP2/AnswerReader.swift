@@ -22,7 +22,11 @@ struct AnswerReader {
   struct Malformed: Error {}
 
   private enum State: Equatable {
-    case head, counted(Int), chunkLine, chunk(Int), chunkEnd, trailers, untilClose, ended
+    case head
+    case counted(Int)
+    case chunkLine
+    case chunk(Int)
+    case chunkEnd, trailers, untilClose, ended
   }
 
   /// The answer is one to HEAD: it has no body, whatever its head says.
@@ -52,7 +56,8 @@ struct AnswerReader {
       switch state {
       case .head:
         guard let end = Self.end(of: "\r\n\r\n", in: input), let head = input.readSlice(length: end) else {
-          return held = input
+          held = input
+          return
         }
         take(try begin(head))
       case .counted(let left):
@@ -61,7 +66,10 @@ struct AnswerReader {
         state = rest == 0 ? .ended : .counted(rest)
         take(.data(data, isEnd: rest == 0))
       case .chunkLine:
-        guard let line = Self.line(&input) else { return held = input }
+        guard let line = Self.line(&input) else {
+          held = input
+          return
+        }
         guard let count = Int(String(buffer: line), radix: 16) else { throw Malformed() }
         state = count == 0 ? .trailers : .chunk(count)
       case .chunk(let left):
@@ -69,12 +77,16 @@ struct AnswerReader {
         state = data.readableBytes == left ? .chunkEnd : .chunk(left - data.readableBytes)
         take(.data(data, isEnd: false))
       case .chunkEnd:
-        guard let line = Self.line(&input) else { return held = input }
+        guard let line = Self.line(&input) else {
+          held = input
+          return
+        }
         guard line.readableBytes == 0 else { throw Malformed() }
         state = .chunkLine
       case .trailers:
         guard let end = trailerEnd(input), var section = input.readSlice(length: end) else {
-          return held = input
+          held = input
+          return
         }
         state = .ended
         take(try Self.trailers(&section))
@@ -151,7 +163,8 @@ struct AnswerReader {
   private static func add(_ name: String, _ value: String, to headers: inout HPACKHeaders) {
     guard HTTP2Field.isToken(name, mayBeUpper: false), !HTTP2Field.isConnectionSpecific(name) else { return }
     switch name {
-    case "content-length", "traceparent", "etag": headers.add(name: name, value: value, indexing: .nonIndexable)
+    case "content-length", "traceparent", "etag":
+      headers.add(name: name, value: value, indexing: .nonIndexable)
     case "set-cookie": headers.add(name: name, value: value, indexing: .neverIndexed)
     default: headers.add(name: name, value: value)
     }
@@ -168,7 +181,9 @@ struct AnswerReader {
 
   /// Length up to and with the end of the trailer section: an empty line, which may be its first.
   private func trailerEnd(_ input: ByteBuffer) -> Int? {
-    if input.readableBytes >= 2, input.getInteger(at: input.readerIndex, as: UInt16.self) == 0x0d0a { return 2 }
+    if input.readableBytes >= 2, input.getInteger(at: input.readerIndex, as: UInt16.self) == 0x0d0a {
+      return 2
+    }
     return Self.end(of: "\r\n\r\n", in: input)
   }
 

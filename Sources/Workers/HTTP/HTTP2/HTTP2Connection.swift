@@ -172,7 +172,9 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    guard case .ping(let data, ack: true) = unwrapInboundIn(data).payload, data == Self.endPing else { return }
+    guard case .ping(let data, ack: true) = unwrapInboundIn(data).payload, data == Self.endPing else {
+      return
+    }
     acknowledged()
   }
 
