@@ -51,7 +51,7 @@ struct HTTP2BoundTests {
         HTTP2Peer.data(1, "")
       ]
     },
-    Flood(testDescription: "continuations", most: 7) { index in
+    Flood(testDescription: "continuations", most: 9) { index in
       let part: [UInt8] = HTTP2Peer.block([("x-\(index)", "1")])
       guard index > 0 else {
         return [Frame(kind: .headers, stream: 1, payload: HTTP2Peer.block(HTTP2Peer.head()))]

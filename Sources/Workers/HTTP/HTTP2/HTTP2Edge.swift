@@ -16,14 +16,16 @@ final class HTTP2Edge: ChannelDuplexHandler {
 
   /// Bytes that wait for the end of the turn; more are flushed at once.
   private static let gatheredBytes = 48 * 1024
-  /// Type of a GOAWAY frame, and where in it the type and the error code are (RFC 9113 §4.1, §6.8).
+  /// Types of frames, and where in a GOAWAY the type and the error code are (RFC 9113 §4.1, §6.8).
+  private static let dataType: UInt8 = 0
   private static let goAwayType: UInt8 = 7
   private static let typeOffset = 3
   private static let errorOffset = 13
 
-  /// Whether a GOAWAY with an error was written. Bytes of a body that look like one are taken for one, which does no harm:
-  /// this is looked at only after an error.
+  /// Whether a GOAWAY with an error was written.
   private(set) var hasWrittenError = false
+  /// The next write is the payload of a DATA frame, which NIO writes apart from its head; all other frames come whole.
+  private var isPayloadNext = false
   /// What still comes in is thrown away: the client has been told that nobody listens.
   var isDeaf = false
   private var context: ChannelHandlerContext?
@@ -45,7 +47,11 @@ final class HTTP2Edge: ChannelDuplexHandler {
   func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
     let bytes = unwrapOutboundIn(data)
     gathered += bytes.readableBytes
-    if case .byteBuffer(let frame) = bytes { look(at: frame) }
+    if isPayloadNext {
+      isPayloadNext = false
+    } else if case .byteBuffer(let frame) = bytes {
+      look(at: frame)
+    }
     context.write(data, promise: promise)
   }
 
@@ -82,9 +88,11 @@ final class HTTP2Edge: ChannelDuplexHandler {
 
   private func look(at frame: ByteBuffer) {
     let start = frame.readerIndex
-    guard frame.getInteger(at: start + Self.typeOffset, as: UInt8.self) == Self.goAwayType,
-      let code = frame.getInteger(at: start + Self.errorOffset, as: UInt32.self), code != 0
-    else { return }
-    hasWrittenError = true
+    switch frame.getInteger(at: start + Self.typeOffset, as: UInt8.self) {
+    case Self.dataType: isPayloadNext = true
+    case Self.goAwayType:
+      if frame.getInteger(at: start + Self.errorOffset, as: UInt32.self) != 0 { hasWrittenError = true }
+    default: break
+    }
   }
 }

@@ -39,6 +39,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   private var isReset = false
   private(set) var isDecoding = false
   private var untaken = 0
+  /// The answer was replaced by a shorter one.
+  private var isCut = false
 
   init(owner: HTTP2Connection, connection: HTTPConnection) {
     self.owner = owner
@@ -74,6 +76,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     guard context != nil else { return }
     context = nil
     connection = nil
+    failWaiting()
     owner.streamClosed()
   }
 
@@ -158,7 +161,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       return reset(.internalError)
     }
     guard let last = pieces.popLast() else { return settle(promise) }
-    for piece in pieces { write(piece, nil, context) }
+    for piece in pieces where !isCut { write(piece, nil, context) }
+    guard !isCut else { return settle(promise) }
     write(last, promise, context)
   }
 
@@ -170,6 +174,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     let payload: HTTP2Frame.FramePayload
     switch piece {
     case .head(let headers, let isLast):
+      guard HTTP2HeadSize.fits(headers) else { return replaceHead(promise, context) }
       isEnd = isLast
       payload = .headers(.init(headers: headers, endStream: isLast))
     case .data(var bytes, let isLast):
@@ -180,6 +185,9 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       count = bytes.readableBytes
       payload = .data(.init(data: .byteBuffer(bytes), endStream: isLast))
     case .trailers(let headers):
+      guard HTTP2HeadSize.fits(headers) else {
+        return write(.data(ByteBuffer(), isEnd: true), promise, context)
+      }
       isEnd = true
       payload = .headers(.init(headers: headers, endStream: true))
     }
@@ -191,6 +199,13 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       if isEnd, case .success = result { endWritten() }
     }
     context.write(wrapOutboundOut(payload), promise: written)
+  }
+
+  /// An answer whose head can't be sent; what else there is of it is dropped.
+  private func replaceHead(_ promise: EventLoopPromise<Void>?, _ context: ChannelHandlerContext) {
+    answer.close()
+    isCut = true
+    write(.head([":status": "502", "content-length": "0"], isEnd: true), promise, context)
   }
 
   /// Nothing had to be written: what was written before counts.
@@ -240,9 +255,13 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   private func reset(_ code: HTTP2ErrorCode) {
     guard !isReset, let context, context.channel.isActive else { return }
     isReset = true
+    failWaiting()
+    context.writeAndFlush(wrapOutboundOut(.rstStream(code)), promise: nil)
+  }
+
+  private func failWaiting() {
     let waiting = self.waiting
     self.waiting = []
     for promise in waiting { promise.fail(ChannelError.eof) }
-    context.writeAndFlush(wrapOutboundOut(.rstStream(code)), promise: nil)
   }
 }

@@ -61,6 +61,8 @@ public struct HTTP2Limits: Sendable {
   /// Control frames that wait because the client doesn't read.
   static let maxWaitingControlFrames = 1000
   static let maxContinuationFrames = 5
+  /// The smallest size that a client may want for its frames: a head takes at most so many frames, and some that aren't full.
+  static let frameBytes = 16 * 1024
   /// DATA frames without data in a row.
   static let maxEmptyFrames = 10
   /// What a field costs besides its text, as HTTP/2 counts (RFC 9113 §6.5.2).
@@ -88,7 +90,8 @@ public struct HTTP2Limits: Sendable {
     configuration.connection.contentLengthValidation = .disabled
     configuration.connection.targetWindowSize = Self.connectionWindowBytes
     configuration.connection.maximumSequentialEmptyDataFrames = Self.maxEmptyFrames
-    configuration.connection.maximumSequentialContinuationFrames = Self.maxContinuationFrames
+    configuration.connection.maximumSequentialContinuationFrames =
+      Self.maxContinuationFrames + listBytes / Self.frameBytes
     configuration.connection.maximumBufferedControlFrames = Self.maxWaitingControlFrames
     configuration.connection.maximumRecentlyResetStreams = max(1, maxStreams)
     configuration.connection.controlFrameRateLimit.maximumCount = Self.maxControlFrames
