@@ -94,6 +94,9 @@ extension SettingKey {
     .integer(
       "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
       "request head; more: 431"),
+    .integer(
+      "MAX_STREAMS_PER_CONNECTION", \.maxStreamsPerConnection, 0...10_000,
+      "streams of an HTTP/2 connection; 0: no HTTP/2"),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,

@@ -155,6 +155,8 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Bytes of a request line and its headers; more: 431.
   public var maxRequestHeadBytes = 16 * 1024
+  /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
+  public var maxStreamsPerConnection = 128
   /// Bytes of an inbound event or message; more: 413.
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.
