@@ -218,6 +218,30 @@ struct TunnelTests {
     }
   }
 
+  @Test("A client that ends its side, before or after the service has, still gets all that was sent to it")
+  func halfClosed() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in
+      try gateway.define(Tunnel.api(service.port))
+      // More than a window, and less than one.
+      for (count, isFirst) in [(5_000_000, true), (200_000, false)] {
+        service.behave(.upgrade(.flood(count)))
+        let wire = try Tunnel.open(gateway, receiveBuffer: 4096)
+        if !isFirst {
+          try eventually("the service has ended") { try gateway.metric("rig_tunnels") == 0 }
+        }
+        wire.endSending()
+        #expect(try wire.receiveToEnd().count == count)
+        #expect(!wire.isReset)
+      }
+      try eventually("nothing is left") {
+        try gateway.metric("rig_tunnels") == 0 && service.openConnections == 0
+          && gateway.metric("rig_http_open_connections", ["port": "inbound"]) == 0
+      }
+    }
+  }
+
   @Test("A gateway that stops ends tunnels by its drain time-out")
   func drain() throws {
     let service = try TestService(.upgrade(.echo))
