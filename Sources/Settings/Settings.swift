@@ -93,6 +93,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxProxiedRequests = 1_000
   /// Where proxied requests are logged: `console`; empty: nowhere.
   public var requestLog: [String] = []
+  /// Topic of REQUEST_LOG=kafka.
+  public var requestLogTopic = "rig-request-log"
   /// Whether the requests to each service are limited.
   public var rateLimitEnabled = false
   /// Whether they are limited for each client address, not for all together.
