@@ -126,8 +126,8 @@ let package = Package(
     tests(
       "ControlTests",
       [
-        "Control", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore, nioPosix,
-        nioHTTP1,
+        "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
+        nioPosix, nioHTTP1,
       ]),
     tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"], exclude: ["OpenAPI"]),
   ]

@@ -112,6 +112,25 @@ final class TestGateway: @unchecked Sendable {
     return desk
   }
 
+  /// A desk of definitions with a state file, for `body` on the loop.
+  func withAPIDesk(keeper: StateKeeper, _ body: @escaping (APIDesk) throws -> Void) async throws {
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let loop = group.next()
+    nonisolated(unsafe) let (keeper, body) = (keeper, body)
+    let result = loop.submit {
+      let writer = EventWriter(
+        try RingWriter(attaching: try self.ring("events.control"), wake: [-1, -1]), name: "events.control")
+      try body(
+        APIDesk(
+          desk: try self.desk(Settings(), writer, loop: loop), settings: Settings(), node: "node",
+          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+    }
+    var failure: (any Error)?
+    do { try await result.get() } catch { failure = error }
+    try await group.shutdownGracefully()
+    if let failure { throw failure }
+  }
+
   /// The management port of this gateway.
   func routes(_ settings: Settings, loop: EventLoop, thread: NIOThreadPool) throws -> Routes {
     let writer = EventWriter(

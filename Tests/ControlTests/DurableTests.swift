@@ -1,0 +1,206 @@
+// What lies in STATE_DIR, and the changes that wait for it.
+
+import APIs
+import Foundation
+import Glibc
+import Kit
+import Settings
+import Testing
+
+@testable import Control
+
+@Suite struct DurableTests {
+  private static func definition(_ id: String) throws -> APIDefinition {
+    let json = #"{"id":"\#(id)","name":"é \"x\"\n","version_data":{"default":{"endpoints":[]}}}"#
+    return try Array(json.utf8).withUnsafeBytes { bytes in
+      Result { () throws(APIError) in try APIDefinition(stored: bytes) }
+    }.get()
+  }
+
+  private static func some() throws -> DurableAPIs {
+    var durable = DurableAPIs()
+    durable.define(try definition("a"), order: 1, old: 1)
+    durable.define(try definition("b b"), order: DurableAPIs.firstOrder, old: nil)
+    durable.define(try definition("c"), order: DurableAPIs.firstOrder + 1, old: 2)
+    durable.remove(Array("line\\nbreak".utf8), old: 3)
+    durable.remove(Array("never".utf8), old: DurableAPIs.firstOrder + 2)
+    return durable
+  }
+
+  @Test("The checksum is CRC-32C")
+  func checksum() {
+    #expect(Checksum.crc32c("123456789".utf8) == 0xE306_9283)
+    #expect(Checksum.crc32c([]) == 0)
+  }
+
+  @Test(
+    "What is written is read again; what was PROXY_CONFIG_FILE's is remembered as removed, other ids aren't")
+  func roundTrip() throws {
+    let durable = try Self.some()
+    #expect(try DurableAPIs(decoding: durable.encoded) == durable)
+    #expect(durable.removed == [Array("c".utf8), Array("line\\nbreak".utf8)])
+    #expect(durable.ordered.map(\.definition.id) == ["a", "b b", "c"])
+    #expect(try DurableAPIs(decoding: DurableAPIs().encoded) == DurableAPIs())
+  }
+
+  @Test("No byte can be another one, be missing or be added")
+  func damage() throws {
+    let bytes = try Self.some().encoded
+    for index in bytes.indices {
+      for bit in [0, 3, 7] {
+        var damaged = bytes
+        damaged[index] ^= 1 << bit
+        #expect(throws: DurableAPIs.Damage.self, "byte \(index)") { try DurableAPIs(decoding: damaged) }
+      }
+      #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: Array(bytes[..<index])) }
+    }
+    #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: bytes + [10]) }
+  }
+
+  // MARK: The file
+
+  private final class Directory {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-state-\(UUID())").path
+    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+    var names: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted() }
+  }
+
+  @Test("The file is replaced whole, is for its owner only, and nothing else is left; a link is not followed")
+  func file() throws {
+    let directory = try Directory()
+    let file = StateFile(directory: directory.path)
+    #expect(try file.read() == nil)
+    try Data("old".utf8).write(to: URL(fileURLWithPath: "\(directory.path)/definitions.new"))
+    try file.replace(nil, by: [1, 2, 3])
+    try file.replace([1, 2, 3], by: [4])
+    #expect(try file.read() == [4])
+    #expect(directory.names == ["definitions"])
+    let mode = try FileManager.default.attributesOfItem(atPath: file.path)[.posixPermissions] as? Int
+    #expect(mode == 0o600)
+    try FileManager.default.removeItem(atPath: file.path)
+    try FileManager.default.createSymbolicLink(atPath: file.path, withDestinationPath: "/etc/passwd")
+    #expect(throws: StateFile.Failure.self) { try file.read() }
+  }
+
+  @Test("What can't be written says the directory, the file and the reason, and leaves the old file")
+  func failure() throws {
+    let directory = try Directory()
+    let file = StateFile(directory: directory.path)
+    try file.replace(nil, by: [1])
+    try FileManager.default.createDirectory(
+      atPath: "\(directory.path)/definitions.new/x", withIntermediateDirectories: true)
+    do {
+      try file.replace([1], by: [2])
+      Issue.record("it was written")
+    } catch {
+      #expect(error.description == "STATE_DIR: \(directory.path)/definitions.new can't be made: File exists")
+    }
+    #expect(try file.read() == [1])
+  }
+
+  // MARK: Groups
+
+  /// A disk that does what it is told, when it is told.
+  private final class SlowDisk {
+    private(set) var pending: [() -> Void] = []
+    var fails = false
+    private(set) var writes = 0
+
+    func run(
+      _ work: @escaping @Sendable () -> StateKeeper.Written, _ done: @escaping (StateKeeper.Written) -> Void
+    ) {
+      pending.append { [self] in
+        writes += 1
+        done(fails ? .failure(StateFile.Failure(description: "STATE_DIR: no")) : work())
+      }
+    }
+
+    func finish() { pending.isEmpty ? () : pending.removeFirst()() }
+  }
+
+  private static func body(_ id: String) -> [UInt8] {
+    Array(
+      #"{"id":"\#(id)","name":"x","version_data":{"default":{"endpoints":[]}},"proxy":{"target_url":"a","port":1}}"#
+        .utf8)
+  }
+
+  /// A desk on a disk like that, and what it was asked and has answered.
+  private func withDesk(_ body: @escaping (APIDesk, SlowDisk, StateFile) throws -> Void) async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    let directory = try Directory()
+    let file = StateFile(directory: directory.path)
+    let disk = SlowDisk()
+    try await gateway.withAPIDesk(keeper: StateKeeper(file, run: disk.run)) { try body($0, disk, file) }
+  }
+
+  @Test("A change is answered when it is on the disk; those that come meanwhile share the next write")
+  func groups() async throws {
+    try await withDesk { desk, disk, file in
+      var answers: [String: APIDesk.Outcome] = [:]
+      for id in ["a", "b", "c"] { desk.order(.create(Self.body(id))) { answers[id] = $0 } }
+      desk.order(.create(Self.body("b"))) { answers["b again"] = $0 }
+      desk.order(.remove(id: "a")) { answers["a removed"] = $0 }
+      #expect(answers.isEmpty && desk.table.count == 0)
+      disk.finish()
+      #expect(answers == ["a": .done] && desk.table.count == 1)
+      disk.finish()
+      #expect(answers["b"] == .done && answers["c"] == .done && answers["a removed"] == .done)
+      #expect(answers["b again"] == .refused(.exists(id: "b")))
+      #expect(disk.writes == 2 && disk.pending.isEmpty)
+      #expect(desk.table.all.map(\.id) == ["b", "c"])
+      let bytes = try #require(try file.read())
+      #expect(try DurableAPIs(decoding: bytes).ordered.map(\.definition.id) == ["b", "c"])
+    }
+  }
+
+  @Test(
+    "A write that fails fails all of its group, also what was refused because of it, and nothing has changed")
+  func failedGroup() async throws {
+    try await withDesk { desk, disk, file in
+      var answers: [String: APIDesk.Outcome] = [:]
+      desk.order(.create(Self.body("a"))) { answers["a"] = $0 }
+      desk.order(.remove(id: "a")) { answers["too early"] = $0 }
+      desk.order(.create(Self.body("b"))) { answers["b"] = $0 }
+      desk.order(.create(Self.body("b"))) { answers["b again"] = $0 }
+      disk.fails = true
+      disk.finish()
+      #expect(answers["a"] == .unwritten("STATE_DIR: no"))
+      // It was judged when nothing else had been said.
+      #expect(answers["too early"] == .refused(.unknown(id: "a")))
+      disk.finish()
+      #expect(answers["b"] == .unwritten("STATE_DIR: no") && answers["b again"] == answers["b"])
+      #expect(desk.table.count == 0 && desk.desk.state.apis.isEmpty)
+      disk.fails = false
+      desk.order(.create(Self.body("b"))) { answers["b"] = $0 }
+      disk.finish()
+      #expect(answers["b"] == .done && desk.table.count == 1)
+    }
+  }
+
+  @Test("Changes that wait are bounded in number and bytes, and all are answered when the worker ends")
+  func bounds() async throws {
+    try await withDesk { desk, disk, _ in
+      var answers: [APIDesk.Outcome] = []
+      for number in 0...APIDesk.maximumWaiting + 1 {
+        desk.order(.create(Self.body("api\(number)"))) { answers.append($0) }
+      }
+      #expect(answers == [.busy])
+      desk.stop()
+      #expect(answers.count == APIDesk.maximumWaiting + 2)
+      #expect(answers.dropFirst().allSatisfy { $0 == .unknown })
+      disk.finish()
+      desk.order(.remove(id: "a")) { answers.append($0) }
+      #expect(answers.last == .unknown && answers.count == APIDesk.maximumWaiting + 3)
+    }
+    try await withDesk { desk, _, _ in
+      var answers: [APIDesk.Outcome] = []
+      let large = [UInt8](repeating: 0x20, count: APIDesk.maximumWaitingBytes / 2)
+      desk.order(.create(Self.body("first"))) { answers.append($0) }
+      for _ in 0..<3 { desk.order(.create(large)) { answers.append($0) } }
+      #expect(answers == [.busy])
+      desk.stop()
+    }
+  }
+}
