@@ -146,6 +146,14 @@ final class TLSConfigTests {
         try gateway.awaitReplacement(of: worker, kind: .connections, count: count)
       }
       #expect(try gateway.metric("rig_worker_restarts_total") == 3)
+      // Not the supervisor's way, but nobody dies of it.
+      let all = gateway.process.tree()
+      for kind in WorkerKind.allCases {
+        for worker in gateway.workers(kind) { kill(worker.pid, SIGHUP) }
+      }
+      try gateway.publish(CloudEvent.json("a"))
+      try gateway.waitUntilReady()
+      #expect(gateway.process.tree() == all)
     }
   }
 

@@ -80,6 +80,20 @@ final class TLSTests {
     }
   }
 
+  @Test("A connection that ends behind its answer ends with a closing alert", arguments: [true, false])
+  func closingAlert(isAskedFor: Bool) throws {
+    try gateway { gateway in
+      let tls = try TLSEnd()
+      let http = HTTPConnection(wire: try gateway.wire(nil, tls))
+      // A body that nobody reads is a reason to close as well.
+      let headers = isAskedFor ? [("connection", "close")] : [("content-length", "9999999999")]
+      let answer = try http.send("GET", "/_rig/health", headers: headers)
+      #expect(answer["connection"] == "close")
+      _ = try http.wire.receiveToEnd()
+      #expect(tls.isEndedByServer && !http.wire.isReset)
+    }
+  }
+
   @Test("Events come over TLS by SSE, and a stop is told before the connection ends in good order")
   func serverSentEvents() throws {
     try gateway { gateway in

@@ -23,7 +23,8 @@ enum InheritedSockets {
       let name = names?[index].map { String(cString: $0) } ?? ""
       guard expected.contains(name) else {
         throw .inheritedSocket(
-          "socket \(descriptor) is called \"\(name)\"; expected \(expected.joined(separator: " or "))")
+          "socket \(descriptor) is called \"\(name)\"; expected \(expected.joined(separator: " or "))"
+            + (name.hasSuffix("-tls") ? ", those for TLS only with HTTPS_CERTFILE" : ""))
       }
       guard sockets[name] == nil else {
         throw .inheritedSocket("two sockets are called \"\(name)\"; expected one (workers share it)")

@@ -6,6 +6,8 @@ import NIOCore
 extension ServerTLSHandler {
   /// Plain bytes that wait for a flush at most: some records' worth.
   static let eagerBytes = 4 * ServerTLSContext.recordBytes
+  /// How long a connection that ends waits at most until its closing alert is on its way.
+  static let goodbyeTimeout = TimeAmount.seconds(2)
 
   public func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
     guard state == .open, !hasOutputEnded else {
@@ -46,14 +48,24 @@ extension ServerTLSHandler {
       }
       sayGoodbye(context, written)
     case .all:
-      let isGoodbyeOwed = state == .open && !hasOutputEnded && !isAborted
+      let isGoodbyeOwed = state == .open && !hasOutputEnded && !isAborted && !isBehind(context)
       failPending(ChannelError.ioOnClosedChannel)
-      if isGoodbyeOwed { sayGoodbye(context, nil) }
       state = .ended
-      context.close(mode: .all, promise: promise)
+      guard isGoodbyeOwed else { return context.close(mode: .all, promise: promise) }
+      // Who closes when its last write is done is called from within a flush, where another one is only noted.
+      let written = context.eventLoop.makePromise(of: Void.self)
+      written.futureResult.assumeIsolated().whenComplete { _ in context.close(mode: .all, promise: promise) }
+      setTimer(Self.goodbyeTimeout, context) { context.close(mode: .all, promise: nil) }
+      sayGoodbye(context, written)
     case .input:
       context.close(mode: .input, promise: promise)
     }
+  }
+
+  /// Whether the client hasn't taken what was written: an alert behind that would come too late, as the rest does.
+  private func isBehind(_ context: ChannelHandlerContext) -> Bool {
+    let untaken = try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)
+    return untaken ?? 0 > 0
   }
 
   /// Puts what waits into records and gives them to the channel.

@@ -218,7 +218,7 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
     onHandshake?(result)
   }
 
-  private func setTimer(_ time: TimeAmount, _ context: ChannelHandlerContext, _ body: @escaping () -> Void) {
+  func setTimer(_ time: TimeAmount, _ context: ChannelHandlerContext, _ body: @escaping () -> Void) {
     timer?.cancel()
     timer = context.eventLoop.assumeIsolated().scheduleTask(in: time, body)
   }

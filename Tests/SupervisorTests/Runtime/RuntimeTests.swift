@@ -84,6 +84,18 @@ extension ProcessSuite {
       }
     }
 
+    @Test("a reload without certificates changes nothing, and says so")
+    func reload() throws {
+      try RuntimeBench.run(try RuntimeBench()) { bench in
+        try bench.becomeReady()
+        bench.signal(SIGHUP)
+        try bench.waitForLine("asked to reload: nothing can change without a restart")
+        bench.signal(SIGTERM)
+        #expect(try bench.waitForEnd() == 0)
+        #expect(bench.lines("worker ended and is restarted").isEmpty)
+      }
+    }
+
     @Test("a worker that dies is restarted alone, counted by reason, and is up again when it says so")
     func restart() throws {
       try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
