@@ -27,7 +27,8 @@ struct WorkerParts {
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, gateway: try Self.gateway(context, hub, loop), definitions: DefinitionsRoute(hub: hub),
+      events: events, gateway: try Self.gateway(context, hub, loop),
+      definitions: DefinitionsRoute(hub: hub),
       cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)
     self.hub = hub
@@ -39,7 +40,8 @@ struct WorkerParts {
       link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
-      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), metrics: ProxyMetrics(context.status),
+      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop),
+      metrics: ProxyMetrics(context.status),
       environment: { name in getenv(name).map { String(cString: $0) } })
   }
 
