@@ -47,8 +47,8 @@ need_build_packages() {
 need_python_tools() {
   local environment="$repository/.build-python"
   command -v python3 >/dev/null || need_packages python3 python3-venv
-  if ! "$environment/bin/python" -c 'import websockets' >/dev/null 2>&1 || [ ! -x "$environment/bin/noida-db" ]; then
-    quietly "pip could not install noida-db (the Kafka server of the tests) into $environment" \
+  if ! "$environment/bin/python" -c 'import websockets' >/dev/null 2>&1 || [ ! -x "$environment/bin/noida-db" ] || [ ! -x "$environment/bin/st" ]; then
+    quietly "pip could not install noida-db (the Kafka server of the tests) and schemathesis into $environment" \
       install_python_tools "$environment"
   fi
   if [ ! -x "$environment/bin/wstest" ]; then
@@ -62,7 +62,7 @@ need_python_tools() {
 }
 
 install_python_tools() {
-  python3 -m venv "$1" && "$1/bin/pip" install -q 'noida-db==0.2.3' 'websockets>=12'
+  python3 -m venv "$1" && "$1/bin/pip" install -q 'noida-db==0.2.3' 'websockets>=12' 'schemathesis==4.32.5'
 }
 
 # The Autobahn test suite is written in Python 2, which Debian no longer has: it gets an environment of its own.

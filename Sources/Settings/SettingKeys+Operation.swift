@@ -19,16 +19,25 @@ extension SettingKey {
     .integer(
       "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", \.proxyHTTPAsyncResponseTimeoutMs, 1...3_600_000,
       unit: "milliseconds", "time that a request waits for a response by POST /v3/responses"),
-    .notUsed("REQUEST_LOG", form: "console, kafka or both", "where proxied requests are logged") {
-      (text) throws(ValueProblem) in
-      for part in text.split(separator: ",") {
-        _ = try ValueForm.choice(String(part), of: ["console", "kafka"])
-      }
-    },
-    boolean("RATE_LIMIT_ENABLED", "false", "limit proxied requests"),
-    boolean("RATE_LIMIT_PER_IP", "true", "count proxied requests per client address"),
-    wholeNumber("RATE_LIMIT_AVG_RATE_PER_SEC", "50", 1...1_000_000, "proxied requests per second"),
-    wholeNumber("RATE_LIMIT_BURST_SIZE", "100", 1...1_000_000, "proxied requests at once"),
+    .list(
+      "REQUEST_LOG", \.requestLog, form: "console", "where proxied requests are logged; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in
+        if text.lowercased() == "kafka" {
+          throw ValueProblem("'kafka' is not available in this release; expected console")
+        }
+        return try ValueForm.choice(text, of: ["console"])
+      }),
+    .notUsed(
+      "REQUEST_LOG_TOPIC", form: "a topic", initially: "rig-request-log", "topic of REQUEST_LOG=kafka"
+    ).also("KAFKA_LOG_TOPIC"),
+    .flag("RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service"),
+    .flag("RATE_LIMIT_PER_IP", \.rateLimitPerIP, "limit them for each client address, not for all together"),
+    .integer(
+      "RATE_LIMIT_AVG_RATE_PER_SEC", \.rateLimitPerSecond, 1...1_000_000,
+      "requests per second and service; more: 429"),
+    .integer(
+      "RATE_LIMIT_BURST_SIZE", \.rateLimitBurst, 1...1_000_000,
+      "requests to a service at once, after it had none for a while"),
     .scalar(
       "INBOUND_APIS", \.inboundAPIs, form: "loopback or off", help: "API definitions on the inbound port",
       parse: { (text) throws(ValueProblem) in
@@ -63,16 +72,16 @@ extension SettingKey {
       "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
       "window in which restarts are counted"),
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
-    .notUsed("STATE_DIR", form: "a path", "directory for state that outlives the gateway"),
-    SettingKey(
-      name: "MANAGEMENT_TOKEN", form: "not available in this release",
-      help: "token required on the management port",
-      isSecret: true, isUsed: false,
-      assign: { (_, _) throws(ValueProblems) in
-        throw ValueProblems(
-          "is not available in this release: the management port would stay open to everybody")
-      },
-      show: { _ in "" }),
+    .text(
+      "STATE_DIR", \.stateDir, form: "the path of a directory",
+      "where API definitions outlive the gateway; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
+    .scalar(
+      "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,
+      help: "bearer token that the management port demands; unset: none",
+      parse: { (text) throws(ValueProblem) in try ValueForm.bearerToken(text) },
+      show: { $0.map(\.description) ?? "" }
+    ).secret,
   ]
 
   static let limits: [SettingKey] = [
@@ -155,12 +164,6 @@ extension SettingKey {
     .notUsed(name, form: ValueForm.integer(range, unit: ""), initially: value, help) {
       (text) throws(ValueProblem) in
       _ = try ValueForm.integer(text, range, unit: "")
-    }
-  }
-
-  private static func boolean(_ name: String, _ value: String, _ help: String) -> SettingKey {
-    .notUsed(name, form: ValueForm.boolean, initially: value, help) { (text) throws(ValueProblem) in
-      _ = try ValueForm.boolean(text)
     }
   }
 }

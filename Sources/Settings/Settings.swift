@@ -10,6 +10,16 @@ public struct Settings: Codable, Sendable, Equatable {
   public var inboundPort = 4000
   /// Port that faces services and operators; 0: any free one.
   public var apiHTTPPort = 4010
+  /// TLS port that faces frontends; 0: any free one. Of use only with certificates.
+  public var inboundHTTPSPort = 4001
+  /// TLS port that faces services and operators; 0: any free one. Of use only with certificates.
+  public var apiHTTPSPort = 4011
+  /// Files of the certificates, each with its chain (PEM), the default one first; empty: no TLS.
+  public var httpsCertFiles: [String] = []
+  /// Files of their keys (PEM), in the same order.
+  public var httpsKeyFiles: [String] = []
+  /// Password of those keys that are under one; nil: none is.
+  public var httpsKeyFilePass: Secret?
   /// Name under which others reach this gateway; empty: unknown. Never bound to.
   public var host = ""
   /// Address that both ports are bound to; empty: every address of the machine.
@@ -81,8 +91,22 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxWaitingRequests = 10_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Where proxied requests are logged: `console`; empty: nowhere.
+  public var requestLog: [String] = []
+  /// Whether the requests to each service are limited.
+  public var rateLimitEnabled = false
+  /// Whether they are limited for each client address, not for all together.
+  public var rateLimitPerIP = true
+  /// Requests to a service for each second; more: 429.
+  public var rateLimitPerSecond = 50
+  /// Requests to a service at once, after it had none for a while.
+  public var rateLimitBurst = 100
   /// Whether loopback peers may read the API definitions on the inbound port.
   public var inboundAPIs = true
+  /// Token that the management port demands of everybody; nil: it is open.
+  public var managementToken: Secret?
+  /// Directory in which API definitions outlive the gateway; empty: they don't.
+  public var stateDir = ""
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
 
@@ -179,6 +203,9 @@ public struct Settings: Codable, Sendable, Equatable {
   static let mostConnectionWorkers = 63
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
+
+  /// Whether the TLS ports are open.
+  public var hasTLS: Bool { !httpsCertFiles.isEmpty }
 
   /// The URL of the JWK set; nil if it is a file, or there is none.
   public var jwtJWKSURL: String? { jwtJWKS.contains("://") ? jwtJWKS : nil }

@@ -127,6 +127,45 @@ enum ValueForm {
     return KafkaSASL(mechanism: "PLAIN", user: String(parts[1]), password: Secret(String(parts[2])))
   }
 
+  static func directory(_ text: String) throws(ValueProblem) -> String {
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: text, isDirectory: &isDirectory) else {
+      throw ValueProblem("'\(text)' doesn't exist; expected the path of a directory")
+    }
+    guard isDirectory.boolValue else {
+      throw ValueProblem("'\(text)' is no directory; expected the path of a directory")
+    }
+    return text
+  }
+
+  /// Fewer can be guessed in time.
+  private static let leastTokenBytes = 16
+  /// A header with more is refused before it is looked at.
+  private static let mostTokenBytes = 512
+  static let bearerToken =
+    "\(leastTokenBytes) to \(mostTokenBytes) letters, digits, '-', '.', '_', '~', '+', '/' or '='"
+
+  /// What can stand behind `Bearer` in a header (RFC 6750 §2.1). The text is never quoted: it is a secret.
+  static func bearerToken(_ text: String) throws(ValueProblem) -> Secret {
+    let length = text.utf8.count
+    guard (leastTokenBytes...mostTokenBytes).contains(length) else {
+      throw ValueProblem("has \(length) bytes; expected \(bearerToken)")
+    }
+    let isLegal = text.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
+        UInt8(ascii: "~"), UInt8(ascii: "+"), UInt8(ascii: "/"), UInt8(ascii: "="):
+        return true
+      default: return false
+      }
+    }
+    guard isLegal else {
+      throw ValueProblem("has a character that no header can carry in a token; expected \(bearerToken)")
+    }
+    return Secret(text)
+  }
+
   /// A multiple of the page size of shared memory, within `range`.
   static func ringSize(_ text: String, _ range: ClosedRange<Int>) throws(ValueProblem) -> Int {
     let value = try integer(text, range, unit: "bytes")

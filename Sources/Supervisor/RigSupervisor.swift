@@ -34,10 +34,26 @@ enum RigSupervisor {
       return ExitStatus.success
     case .checkConfig:
       for warning in loaded.warnings { complain("warning: \(warning)") }
-      print("configuration is valid")
-      return ExitStatus.success
+      return check(loaded, arguments)
     case .run:
       return run(loaded, environment)
+    }
+  }
+
+  /// Has a worker judge what the supervisor can't: it has no OpenSSL. Returns only if there is nothing to judge, or nobody.
+  private static func check(_ loaded: LoadedSettings, _ arguments: [String]) -> Int32 {
+    guard loaded.settings.hasTLS else {
+      print("configuration is valid")
+      return ExitStatus.success
+    }
+    do throws(SupervisorError) {
+      let path = try WorkerExecutables.besideSupervisor().path(of: .control)
+      var words = ([path] + arguments).map { strdup($0) } + [nil]
+      execv(path, &words)
+      throw .missingExecutable(path: path, errno: errno)
+    } catch {
+      complain(error.description)
+      return error.exitStatus
     }
   }
 
@@ -51,11 +67,16 @@ enum RigSupervisor {
       let plan = GatewayPlan(settings: settings)
       let executables = try WorkerExecutables.besideSupervisor()
       try executables.verify(for: plan)
+      let state =
+        settings.stateDir.isEmpty ? nil : Optional(try StateDirectory(locking: settings.stateDir))
       let runtime = try Runtime(
         plan: plan, settings: settings, identity: try GatewayIdentity(settings: settings),
         executables: executables,
         listeners: try Listeners(settings: settings), environment: environment, log: log)
-      return runtime.run()
+      let status = runtime.run()
+      // The lock is held until no worker is left.
+      _ = consume state
+      return status
     } catch {
       log.log(
         .critical, "gateway can't be started: \(error.description)", [("status", String(error.exitStatus))])

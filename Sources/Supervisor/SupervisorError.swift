@@ -25,12 +25,14 @@ enum SupervisorError: Error, CustomStringConvertible {
   case tree(SpecError)
   /// A worker's executable isn't where it belongs.
   case missingExecutable(path: String, errno: Int32)
+  /// STATE_DIR can't be used, or another gateway uses it.
+  case stateDirectory(String)
   /// Settings can't be handed to workers.
   case settings(String)
 
   var exitStatus: Int32 {
     switch self {
-    case .listen, .inheritedSocket, .resources: ExitStatus.system
+    case .listen, .inheritedSocket, .resources, .stateDirectory: ExitStatus.system
     case .tree, .settings: ExitStatus.internalError
     case .missingExecutable: ExitStatus.missingFile
     }
@@ -44,7 +46,7 @@ enum SupervisorError: Error, CustomStringConvertible {
     case .tree(let error): error.description
     case .missingExecutable(let path, let number):
       "\(path) can't be executed (errno \(number)); the workers belong beside rig-supervisor"
-    case .settings(let text): text
+    case .settings(let text), .stateDirectory(let text): text
     }
   }
 }

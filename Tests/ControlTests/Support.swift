@@ -123,6 +123,7 @@ final class TestGateway: @unchecked Sendable {
       errors: ScrapeErrors(status: control, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
     let desk = try desk(settings, writer, loop: loop)
     return Routes(
+      gate: ManagementGuard(settings.managementToken),
       intake: EventIntake(settings: settings, writer: writer, status: control),
       health: HealthWatch(
         pages: watched, own: "control", isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
@@ -134,7 +135,12 @@ final class TestGateway: @unchecked Sendable {
         legacy: try LegacyAuthority(
           settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
         node: "node", sessionRole: settings.sessionRole),
-      apis: APIRoutes(desk: try APIDesk(desk: desk, settings: settings, node: "node")))
+      apis: APIRoutes(
+        desk: try APIDesk(
+          desk: desk, settings: settings, node: "node",
+          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })),
+      document: OpenAPIDocument.json(
+        version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.

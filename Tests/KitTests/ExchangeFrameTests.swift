@@ -10,10 +10,18 @@ struct ExchangeFrameTests {
     origin: ServiceOrigin(isTLS: true, host: "::1", port: 65_535), method: "GET", target: "/a%2f?x=[1]",
     headers: ["host", "a", "x", "é"], body: .counted(1 << 40), timeoutMs: 7)
 
+  private static var limited: ProxiedRequest {
+    var limited = request
+    limited.limitKey = "a:1 192.0.2.1"
+    limited.isUpgrade = true
+    return limited
+  }
+
   private static let messages: [ExchangeFrame.Message] = [
     .open(request), .cancel, .credit(.max), .end(trailers: []), .end(trailers: ["a", "b"]),
     .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
-    .failed(.timeout, reason: "no answer"),
+    .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .open(limited),
+    .upgraded(headers: ["upgrade", "websocket"]),
   ]
 
   private func decode(_ bytes: [UInt8]) -> (ExchangeFrame.Header, ExchangeFrame.Message?)? {
@@ -55,6 +63,18 @@ struct ExchangeFrameTests {
         _ = decode(changed)
       }
     }
+  }
+
+  @Test("A key of a rate limit that is too long, and a flag that isn't known, are refused")
+  func flags() {
+    var request = Self.request
+    request.limitKey = String(repeating: "k", count: ProxiedRequest.mostKeyBytes)
+    #expect(decode(ExchangeFrame.encode(.open(request), target: 0, correlation: 0))?.1 != nil)
+    request.limitKey?.append("k")
+    #expect(decode(ExchangeFrame.encode(.open(request), target: 0, correlation: 0))?.1 == nil)
+    var bytes = ExchangeFrame.encode(.open(Self.request), target: 0, correlation: 0)
+    bytes[7] = 1  // the highest byte of the flags
+    #expect(decode(bytes)?.1 == nil)
   }
 
   @Test("Names without a value, and statuses that are none, are refused")

@@ -204,7 +204,13 @@ struct LayerTests {
     }
     #expect(mistakes(["JWT_ALG": "HS256,none"]).count == 1)
     #expect(mistakes(["JWT_SESSION_FIELD": "jti"]).count == 1)
-    #expect(mistakes(["MANAGEMENT_TOKEN": "secret"]).count == 1)
+    for token in [
+      "secret", "fifteen-letters", "sixteen letters!", "ünverkennbar-lang",
+      String(repeating: "a", count: 513),
+    ] {
+      #expect(mistakes(["MANAGEMENT_TOKEN": token]).count == 1, "\(token)")
+    }
+    #expect(mistakes(["MANAGEMENT_TOKEN": "sixteen-letters="]).isEmpty)
     #expect(mistakes(["SUBSCRIPTION_CHECK": "no_check", "SUBMISSION_CHECK": "jwt_validation"]).isEmpty)
     #expect(mistakes(["TRUSTED_PROXIES": "10.0.0.1, 10.0.0.0/8, ::1, 2001:db8::/32"]).isEmpty)
     for network in ["10.0.0/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x", "::1/129", "localhost", "/8"] {

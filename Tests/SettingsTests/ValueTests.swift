@@ -21,7 +21,8 @@ struct ValueTests {
       ("KAFKA_SSL_ENABLED", "maybe"), ("KAFKA_PROPERTIES", "a"), ("KAFKA_PROPERTIES", "=1"),
       ("LOG_LEVEL", "loud"), ("LOG_FMT", "xml"), ("EVENT_RING_BYTES", "16777217"),
       ("EVENT_RING_BYTES", "4096"),
-      ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"), ("INBOUND_APIS", "public"),
+      ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
+      ("REQUEST_LOG", "console,kafka"), ("RATE_LIMIT_BURST_SIZE", "0"), ("INBOUND_APIS", "public"),
       ("JWT_CLOSE_ON_EXPIRY", "often"), ("KAFKA_SERIALIZER", "xml"),
     ])
   func refused(name: String, value: String) throws {

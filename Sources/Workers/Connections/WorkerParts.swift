@@ -9,6 +9,8 @@ import NIOCore
 struct WorkerParts {
   let hub: Hub
   let routes: FrontRoutes
+  /// What is logged and counted of proxied requests; to be closed at the end.
+  let ledger: RequestLedger
 
   /// - Parameter loop: on which everything will happen.
   init(_ context: WorkerContext, loop: EventLoop) throws {
@@ -23,25 +25,32 @@ struct WorkerParts {
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
     let cors = CORS(origin: context.settings.cors)
+    ledger = RequestLedger(context.status, sinks: try Self.requestLogs(context), proxies: hub.proxies)
     routes = FrontRoutes(
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, gateway: try Self.gateway(context, hub, loop),
+      events: events, gateway: try Self.gateway(context, hub, ledger, loop),
       definitions: DefinitionsRoute(hub: hub),
       cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)
     self.hub = hub
   }
 
-  private static func gateway(_ context: WorkerContext, _ hub: Hub, _ loop: EventLoop) throws -> APIGateway? {
+  /// Where proxied requests are logged (REQUEST_LOG).
+  private static func requestLogs(_ context: WorkerContext) throws(IPCError) -> [any RequestLogSink] {
+    context.settings.requestLog.contains("console") ? [try ConsoleRequestLog(context)] : []
+  }
+
+  private static func gateway(
+    _ context: WorkerContext, _ hub: Hub, _ ledger: RequestLedger, _ loop: EventLoop
+  ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
       link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
-      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop),
-      metrics: ProxyMetrics(context.status),
+      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), ledger: ledger,
       environment: { name in getenv(name).map { String(cString: $0) } })
   }
 

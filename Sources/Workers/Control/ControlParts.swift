@@ -16,11 +16,13 @@ struct ControlParts {
   /// Has services called; nil: none is configured.
   let calls: CallClient?
   let legacy: LegacyAuthority
+  let apis: APIDesk
 
   /// - Parameters:
   ///   - loop: on which everything will happen.
   ///   - thread: sorts and writes what /metrics shows.
-  init(_ context: WorkerContext, loop: EventLoop, thread: NIOThreadPool) throws {
+  ///   - disk: writes into STATE_DIR.
+  init(_ context: WorkerContext, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool) throws {
     let manifest = context.manifest
     let settings = context.settings
     guard let stateGrant = manifest.state else {
@@ -35,6 +37,10 @@ struct ControlParts {
     desk = try Self.desk(
       context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, responses: responses,
       loop: loop)
+    let keeper =
+      settings.stateDir.isEmpty
+      ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
+    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let observatory = Observatory(
       pages: pages,
@@ -43,6 +49,7 @@ struct ControlParts {
       supervisorPid: manifest.supervisorPid, release: manifest.release,
       errors: ScrapeErrors(status: context.status, log: context.log))
     routes = Routes(
+      gate: ManagementGuard(settings.managementToken),
       intake: EventIntake(settings: settings, writer: writer, status: context.status, source: "http"),
       health: HealthWatch(
         pages: pages, own: context.name, isKafkaConfigured: !settings.kafkaBrokers.isEmpty,
@@ -51,8 +58,11 @@ struct ControlParts {
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
         desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole),
-      apis: APIRoutes(desk: try APIDesk(desk: desk, settings: settings, node: node)),
-      responses: ResponseRoute(desk: responses, status: context.status))
+      apis: APIRoutes(desk: apis),
+      responses: ResponseRoute(desk: responses, status: context.status),
+      document: OpenAPIDocument.json(
+        version: manifest.release, isClosed: settings.managementToken != nil,
+        userField: settings.kafkaUserField))
   }
 
   private static func desk(

@@ -1,5 +1,5 @@
-// The life of the control worker: one event loop that answers the management port, and a thread that
-// sorts and writes what /metrics shows.
+// The life of the control worker: one event loop that answers the management port, a thread that sorts and writes what
+// /metrics shows, and one that writes into STATE_DIR.
 //
 //   start ──▶ ready ──SIGTERM──▶ stopping ──▶ connections gone, or after a second ──▶ run returns
 //              ├── eventfd: a presence ring has something for this worker
@@ -26,9 +26,12 @@ final class ControlWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let desk: SessionDesk
   private let legacy: LegacyAuthority
-  private let server: HTTPServer
+  private let apis: APIDesk
+  /// One for each port.
+  private let servers: [HTTPServer]
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
+  private var reloads: LoopSignals?
   private var wake: LoopWake?
   private var heartbeat: RepeatedTask?
   private var isStopping = false
@@ -41,25 +44,45 @@ final class ControlWorker: @unchecked Sendable {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
-    let worker = try ControlWorker(context, listener: listener, loop: group.next(), thread: thread)
+    let disk = NIOThreadPool(numberOfThreads: 1)
+    if !context.settings.stateDir.isEmpty { disk.start() }
+    let worker = try ControlWorker(
+      context, listener: listener, loop: group.next(), thread: thread, disk: disk)
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try thread.syncShutdownGracefully()
+    try disk.syncShutdownGracefully()
     try group.syncShutdownGracefully()
     try result.get()
   }
 
   private static let listenerName = "management"
+  private static let tlsListenerName = "management-tls"
 
-  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool) throws {
+  private init(
+    _ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool
+  ) throws {
     self.context = context
     self.loop = loop
-    let parts = try ControlParts(context, loop: loop, thread: thread)
+    let parts = try ControlParts(context, loop: loop, thread: thread, disk: disk)
     desk = parts.desk
     legacy = parts.legacy
-    server = HTTPServer(
-      listening: listener, loop: loop, limits: Self.limits(context.settings),
-      responder: parts.routes,
-      counters: HTTPCounters(status: context.status, port: Self.listenerName))
+    apis = parts.apis
+    let limits = Self.limits(context.settings)
+    let room = ConnectionRoom()
+    var servers = [
+      HTTPServer(
+        listening: listener, loop: loop, limits: limits, responder: parts.routes,
+        counters: HTTPCounters(status: context.status, port: Self.listenerName), room: room)
+    ]
+    if let listener = context.manifest.listeners[Self.tlsListenerName],
+      let tls = try TLSFront.ofWorker(context, port: Self.tlsListenerName)
+    {
+      servers.append(
+        HTTPServer(
+          listening: listener, loop: loop, limits: limits, responder: parts.routes,
+          counters: HTTPCounters(status: context.status, port: Self.tlsListenerName), tls: tls, room: room))
+    }
+    self.servers = servers
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }
@@ -80,18 +103,24 @@ extension ControlWorker {
     do {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
+      reloads = try LoopSignals(descriptor: context.reloads, on: loop) { [unowned self] _ in
+        for server in servers { server.tls?.reload() }
+      }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
-      server.onAcceptFailure = { [unowned self] reason in fail(reason) }
-      try server.start()
+      for server in servers {
+        server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        try server.start()
+      }
     } catch {
       ended.fail(error)
       return ended.futureResult
     }
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
-      self.server.sweep()
+      for server in self.servers { server.sweep() }
       self.desk.tick()
       self.legacy.tick()
+      self.apis.tick()
       self.endIfStateIsLost()
     }
     desk.askForReports()
@@ -112,7 +141,9 @@ extension ControlWorker {
     if let grant = context.manifest.state { context.status.reportCorrupt(ring: grant.id) }
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
     ended.fail(failure)
   }
@@ -122,11 +153,11 @@ extension ControlWorker {
     isStopping = true
     context.log.info("stopping", metadata: ["signal": "\(signal)"])
     context.status.state = .stopping
-    server.drain()
+    for server in servers { server.drain() }
     let deadline = NIODeadline.now() + Self.stopWithin
     loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
       let isLate = NIODeadline.now() >= deadline
-      guard isLate || self.server.openConnections == 0 else { return }
+      guard isLate || self.servers.allSatisfy({ $0.openConnections == 0 }) else { return }
       task.cancel()
       self.finish()
     }
@@ -136,10 +167,14 @@ extension ControlWorker {
   private func finish() {
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
-    server.stopAccepting().assumeIsolated().whenComplete { _ in
-      self.server.closeAll()
+    EventLoopFuture.andAllComplete(servers.map { $0.stopAccepting() }, on: loop).assumeIsolated().whenComplete
+    {
+      _ in
+      for server in self.servers { server.closeAll() }
       self.ended.succeed(())
     }
   }
@@ -149,7 +184,9 @@ extension ControlWorker {
     context.log.error("the management port can't be accepted from", metadata: ["reason": "\(reason)"])
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
+    apis.stop()
     desk.stop()
     ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))
   }

@@ -1,11 +1,12 @@
-// What the management port answers. Everything here is open to whoever reaches the port: the port is for services and
-// operators, and is not to be exposed.
+// What the management port answers. It is for services and operators, and is not to be exposed: with a MANAGEMENT_TOKEN
+// everything but health and metrics needs it (ManagementGuard), without one it is open to whoever reaches it.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
 //   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
+//   GET HEAD  /openapi.json                  OpenAPI, of all of it
 //   …         API definitions                see APIResource
 //   …         sessions, users, connections   see SessionResource
 
@@ -24,29 +25,40 @@ extension EventIntake: MessageIntake {}
 
 final class Routes: Responder {
   private enum Resource {
-    case messages, health, livez, readyz, metrics
+    case messages, health, livez, readyz, metrics, document
 
     var methods: [HTTPMethod] { self == .messages ? [.POST] : [.GET, .HEAD] }
+
+    /// Probes and scrapers carry no token. Whoever may not use the interface needn't know it either.
+    var isOpen: Bool { self != .messages && self != .document }
   }
 
   private static let table: [String: Resource] = [
     "/v3/messages": .messages, "/v2/messages": .messages,
     "/health": .health, "/livez": .livez, "/readyz": .readyz, "/metrics": .metrics,
+    "/openapi.json": .document,
   ]
+  /// Every path, with names in braces: what the document must have.
+  static var templates: [String] { table.keys + SessionResource.templates + APIResource.templates }
   /// Bytes of a path that are repeated in an answer.
   private static let maxPathShown = 200
 
+  private let gate: ManagementGuard
   private let intake: any MessageIntake
   private let health: HealthWatch
   private let scrape: SlicedScrape
   private let sessions: SessionRoutes
   private let apis: APIRoutes
   private let responses: ResponseRoute
+  private let document: ByteBuffer
 
   init(
-    intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape, sessions: SessionRoutes,
-    apis: APIRoutes, responses: ResponseRoute = ResponseRoute(desk: nil, status: nil)
+    gate: ManagementGuard, intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape,
+    sessions: SessionRoutes, apis: APIRoutes,
+    responses: ResponseRoute = ResponseRoute(desk: nil, status: nil), document: [UInt8]
   ) {
+    self.document = ByteBuffer(bytes: document)
+    self.gate = gate
     self.responses = responses
     self.apis = apis
     self.intake = intake
@@ -56,6 +68,11 @@ final class Routes: Responder {
   }
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
+    if Self.table[request.path]?.isOpen != true,
+      let refusal = gate.refusal(of: request.headers["authorization"])
+    {
+      return .response(refusal)
+    }
     if let resource = SessionResource(path: request.path) {
       guard resource.methods.contains(request.method) else {
         return .response(.methodNotAllowed(request.method, allowed: resource.methods))
@@ -81,6 +98,7 @@ final class Routes: Responder {
     case .health: return .response(Self.answer(brief: health.readiness()))
     case .livez: return .response(Self.answer(health.liveness()))
     case .readyz: return .response(Self.answer(health.readiness()))
+    case .document: return .response(.json(document.readableBytesView, headers: Self.fresh))
     case .metrics:
       let format = ExpositionFormat(accept: request.headers["accept"])
       return .later(scrape.text(format).map { Self.answer($0, format) })

@@ -149,6 +149,27 @@ public final class AnswerStream {
     connection.streamTakenOver(body, request)
   }
 
+  /// Answers 101 and leaves HTTP, as `takeOver` does.
+  ///
+  /// - Parameters:
+  ///   - name: of the protocol, for the field `upgrade`.
+  ///   - headers: `connection`, `upgrade` and framing among them are ours.
+  ///   - onGone: called instead of `body` when the client has gone before it could be.
+  public func switchProtocols(
+    to name: String, _ headers: HTTPHeaders, onGone: @escaping () -> Void,
+    _ body: @escaping (Channel, HTTPRequest) -> Void
+  ) {
+    guard let connection, !hasBegun, self.body.hasEnd else {
+      abort()
+      return onGone()
+    }
+    connection.server.counters?.answered(HTTPResponseStatus.switchingProtocols.code)
+    connection.append {
+      ResponseWriter.append(upgradeTo: name, headers, traceparent: context.traceparent, to: &$0)
+    }
+    connection.streamTakenOver(body, request, onGone: onGone)
+  }
+
   /// The exchange is over.
   func detach() {
     connection = nil

@@ -8,13 +8,16 @@
 import NIOCore
 
 struct BodyReadAllocator: RecvByteBufferAllocator {
+  /// Four of the pieces that an exchange gets: what wakes the worker up, and whoever takes the piece, costs more than the read.
+  static let mostBytes = 4 * AnswerStream.maxPieceBytes
+
   private(set) var bytes = HTTPServer.receiveBufferBytes
 
   func buffer(allocator: ByteBufferAllocator) -> ByteBuffer { allocator.buffer(capacity: bytes) }
 
   mutating func record(actualReadBytes: Int) -> Bool {
     if actualReadBytes >= bytes {
-      bytes = min(bytes * 2, AnswerStream.maxPieceBytes)
+      bytes = min(bytes * 2, Self.mostBytes)
     } else if actualReadBytes < bytes / 4 {
       bytes = max(bytes / 2, HTTPServer.receiveBufferBytes)
     }

@@ -44,6 +44,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   struct TakeOver {
     let body: (Channel, HTTPRequest) -> Void
     let request: HTTPRequest
+    /// Called if it can't be carried out.
+    var onGone: (() -> Void)?
   }
 
   /// Bodies up to this size are copied behind what stands before them: cheaper than a buffer of their own.
@@ -86,11 +88,13 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var hasBodyOptions = false
   /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
+  /// Asked of the kernel once, not for each request.
+  private lazy var remoteAddress = context?.remoteAddress
 
   init(server: HTTPServer) {
     self.server = server
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits)
+    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil)
     queue = CircularBuffer(initialCapacity: 0)
   }
 
@@ -137,7 +141,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     switch unwrapInboundIn(data) {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
-      perform(assembly.receive(head: head, from: context.remoteAddress, trace: &server.trace))
+      perform(assembly.receive(head: head, from: remoteAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
       clock.bodyMoved(at: server.tick)
@@ -187,10 +191,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     phase = .gone
     awaited = nil
     detachStream()
+    let onGone = takeOver?.onGone
     takeOver = nil
     output = nil
     queue.removeAll()
     context = nil
     server.remove(self)
+    onGone?()
   }
 }

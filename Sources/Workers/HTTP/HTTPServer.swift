@@ -1,6 +1,6 @@
 // The HTTP/1.x front of one port: connections of one event loop, their turns, their time-outs.
 //
-//   Acceptor (thread) ──▶ install ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
+//   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
 //                                          │ answers of a turn
 //        end of the turn:  turnWillFlush() ▼ flush of every connection that has one
 //
@@ -25,12 +25,17 @@ public final class HTTPServer: @unchecked Sendable {
 
   public let loop: EventLoop
   public let limits: HTTPLimits
-  /// Connections that are open now, those that were taken over included; never more than `limits.maxOpenConnections`.
+  /// What is spoken below HTTP; nil: nothing.
+  public let tls: TLSFront?
+  /// Connections that are open now, those that were taken over included; with those of the servers that share its room never more
+  /// than `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
   /// Called when accepting has ended because the socket failed; the text says how.
   public var onAcceptFailure: ((String) -> Void)?
+  /// Puts the handlers of HTTP/2 into a channel whose client has agreed on it (ALPN `h2`); what it throws closes the channel.
+  public var installHTTP2: ((Channel) throws -> Void)?
 
   let responder: any Responder
   let counters: HTTPCounters?
@@ -39,6 +44,7 @@ public final class HTTPServer: @unchecked Sendable {
   /// Seconds since the server was made, as of the last sweep.
   private(set) var tick = 0
 
+  private let room: ConnectionRoom
   private let started: NIODeadline
   private let listening: CInt
   private var acceptor: Acceptor?
@@ -51,15 +57,20 @@ public final class HTTPServer: @unchecked Sendable {
   /// - Parameters:
   ///   - listening: a listening stream socket, which stays the caller's; it may be shared with other processes.
   ///   - loop: the loop on which everything happens.
+  ///   - tls: for connections that are encrypted.
+  ///   - room: shared with the other servers of the same loop whose connections count together.
   public init(
     listening: CInt, loop: EventLoop, limits: HTTPLimits = HTTPLimits(), responder: any Responder,
-    counters: HTTPCounters? = nil, now: NIODeadline = .now()
+    counters: HTTPCounters? = nil, tls: TLSFront? = nil, room: ConnectionRoom = ConnectionRoom(),
+    now: NIODeadline = .now()
   ) {
     self.listening = listening
     self.loop = loop
     self.limits = limits
     self.responder = responder
     self.counters = counters
+    self.tls = tls
+    self.room = room
     started = now
   }
 
@@ -88,11 +99,13 @@ public final class HTTPServer: @unchecked Sendable {
   public func drain() {
     isDraining = true
     stopAccepting()
+    tls?.closeHandshaking()
     for connection in table { connection.endIfIdle() }
   }
 
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
+    tls?.closeHandshaking()
     for connection in table { connection.close() }
   }
 
@@ -100,16 +113,35 @@ public final class HTTPServer: @unchecked Sendable {
   public func sweep(now: NIODeadline = .now()) {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
     for connection in table { connection.sweep(at: tick) }
+    tls?.tick()
     acceptor?.lookAgainIfWaiting()
   }
 
   /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
   /// channel closes it then.
   func install(on channel: Channel) throws {
-    guard openConnections < limits.maxOpenConnections else {
+    try admit(channel)
+    try beginHTTP1(on: channel)
+  }
+
+  /// Counts a channel as open until it closes.
+  private func admit(_ channel: Channel) throws(Full) {
+    guard room.taken < limits.maxOpenConnections else {
       counters?.refused?.add(1)
       throw Full()
     }
+    openConnections += 1
+    room.taken += 1
+    counters?.open?.set(Int64(openConnections))
+    channel.closeFuture.assumeIsolated().whenComplete { _ in
+      self.openConnections -= 1
+      self.room.taken -= 1
+      self.counters?.open?.set(Int64(self.openConnections))
+    }
+  }
+
+  /// Puts the handlers of HTTP/1.x into a channel that counts already.
+  func beginHTTP1(on channel: Channel) throws {
     let connection = HTTPConnection(server: self)
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input
@@ -119,12 +151,6 @@ public final class HTTPServer: @unchecked Sendable {
       try options.setOption(.allowRemoteHalfClosure, value: true)
     }
     try channel.pipeline.syncOperations.addHandlers([input, connection])
-    openConnections += 1
-    counters?.open?.set(Int64(openConnections))
-    channel.closeFuture.assumeIsolated().whenComplete { _ in
-      self.openConnections -= 1
-      self.counters?.open?.set(Int64(self.openConnections))
-    }
   }
 
   /// A channel that leaves HTTP: an end of input closes it, and it keeps one receive buffer.
@@ -191,10 +217,16 @@ extension HTTPServer {
     }
   }
 
+  private func take(_ channel: Channel) throws {
+    guard let tls else { return try install(on: channel) }
+    try admit(channel)
+    try tls.prepare(channel, for: self)
+  }
+
   private func adopt(_ socket: CInt) {
     ClientBootstrap(group: loop)
       .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try self.install(on: channel) }
+        channel.eventLoop.makeCompletedFuture { try self.take(channel) }
       }
       .withConnectedSocket(socket)
       .whenComplete { _ in }

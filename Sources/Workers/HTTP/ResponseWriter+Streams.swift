@@ -21,6 +21,20 @@ extension ResponseWriter {
     out.writeStaticString("\r\n\r\n")
   }
 
+  /// Appends the head of an answer 101 (RFC 9110 §15.2.2).
+  static func append(
+    upgradeTo name: String, _ headers: HTTPHeaders, traceparent: String, to out: inout ByteBuffer
+  ) {
+    append(statusLine: .switchingProtocols, to: &out)
+    append(field: "connection", "upgrade", to: &out)
+    append(field: "upgrade", name, to: &out)
+    for (name, value) in headers where !isDropped(name) && name.lowercased() != "upgrade" {
+      append(field: name, value, to: &out)
+    }
+    if !traceparent.isEmpty { append(field: "traceparent", traceparent, to: &out) }
+    out.writeStaticString("\r\n\r\n")
+  }
+
   /// Appends the head of an answer. A date and a server that are given replace ours; only the first of each is written.
   static func append(
     head status: HTTPResponseStatus, _ headers: HTTPHeaders, framing: AnswerFraming,

@@ -18,6 +18,7 @@ final class ExchangeDesk {
 
   private let client: UpstreamClient
   private let outbox: RecordOutbox
+  private let limit: RateLimit?
   private var exchanges: [Key: ServiceExchange] = [:]
   /// Exchanges that have more to send when the ring has room.
   private var stalled: [Key] = []
@@ -25,8 +26,13 @@ final class ExchangeDesk {
   /// The generation of the worker that writes a call ring.
   private let generation: (_ ring: Int) -> UInt64
 
-  init(client: UpstreamClient, outbox: RecordOutbox, generation: @escaping (_ ring: Int) -> UInt64) {
+  /// - Parameter limit: nil: requests aren't limited.
+  init(
+    client: UpstreamClient, outbox: RecordOutbox, limit: RateLimit?,
+    generation: @escaping (_ ring: Int) -> UInt64
+  ) {
     self.client = client
+    self.limit = limit
     self.outbox = outbox
     self.generation = generation
     outbox.onDrained = { [unowned self] in resumeStalled() }
@@ -48,7 +54,7 @@ final class ExchangeDesk {
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed: return false
+    case .informed, .answered, .failed, .limited, .upgraded: return false
     }
     return true
   }
@@ -57,7 +63,12 @@ final class ExchangeDesk {
     guard exchanges[key] == nil else { return false }
     // Of a worker that has ended since: nobody waits for it.
     guard Correlation.isOf(generation: generation(key.ring), key.correlation) else { return true }
-    let exchange = ServiceExchange(key, self, hasBody: request.body != .none)
+    if let limitKey = request.limitKey, let seconds = limit?.refusal(limitKey, nowNs: client.nowNs()) {
+      send(.limited(seconds: seconds), key)
+      return true
+    }
+    let exchange = ServiceExchange(
+      key, self, hasBody: request.body != .none, mayUpgrade: request.isUpgrade)
     exchanges[key] = exchange
     exchange.begin(client.begin(Self.upstream(request), exchange))
     return true
@@ -86,6 +97,7 @@ final class ExchangeDesk {
 
   /// Once per second: ends what workers have begun that have ended since.
   func tick() {
+    limit?.tick(nowNs: client.nowNs())
     for key in Array(exchanges.keys)
     where !Correlation.isOf(generation: generation(key.ring), key.correlation) { cancel(key) }
   }
@@ -102,7 +114,7 @@ final class ExchangeDesk {
     let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
       $0.copyBytes(from: bytes)
     }
-    guard !isSent, case .answered = message else { return }
+    guard !isSent, message.isHead else { return }
     cancel(key)
     send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
   }

@@ -46,7 +46,8 @@ final class ProxiesWorker: @unchecked Sendable {
     let outbox = try Self.outbox(context, loop: loop)
     upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
     let callers = try Self.callers(context.manifest)
-    exchanges = ExchangeDesk(client: upstream, outbox: outbox) { ring in
+    let limit = RateLimit(context.settings, context.status, worker: context.name)
+    exchanges = ExchangeDesk(client: upstream, outbox: outbox, limit: limit) { ring in
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
     desk = try Self.desk(context, loop: loop, outbox: outbox, exchanges: exchanges) {

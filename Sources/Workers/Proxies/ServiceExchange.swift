@@ -12,6 +12,8 @@ final class ServiceExchange: UpstreamReceiver {
   private let key: ExchangeDesk.Key
   private unowned let desk: ExchangeDesk
   private let hasBody: Bool
+  private let mayUpgrade: Bool
+  private var isTunnel = false
   private var upstream: UpstreamExchange?
   /// Of the request's body: what may yet come, and what was taken and not credited.
   private var granted: Int64 = 0
@@ -22,7 +24,8 @@ final class ServiceExchange: UpstreamReceiver {
   private var isReading = false
   private var hasAnswerBegun = false
 
-  init(_ key: ExchangeDesk.Key, _ desk: ExchangeDesk, hasBody: Bool) {
+  init(_ key: ExchangeDesk.Key, _ desk: ExchangeDesk, hasBody: Bool, mayUpgrade: Bool) {
+    self.mayUpgrade = mayUpgrade
     self.key = key
     self.desk = desk
     self.hasBody = hasBody
@@ -73,7 +76,7 @@ final class ServiceExchange: UpstreamReceiver {
   // MARK: From the service
 
   func upstreamWantsBody() {
-    guard hasBody else { return }
+    guard hasBody || isTunnel else { return }
     guard granted > 0 || uncredited > 0 else {
       granted = Int64(ExchangeWindow.bytes)
       return desk.send(.credit(ExchangeWindow.bytes), key)
@@ -121,11 +124,19 @@ final class ServiceExchange: UpstreamReceiver {
     desk.end(key)
   }
 
-  /// Nothing in a request asks for it: `upgrade` isn't passed on.
   func upstreamUpgraded(_ head: HTTPResponseHead) {
-    cancel()
-    desk.send(.failed(.badGateway, reason: "the service has changed the protocol unasked"), key)
-    desk.end(key)
+    guard mayUpgrade, head.headers[canonicalForm: "upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
+      cancel()
+      desk.send(
+        .failed(.badGateway, reason: "the service has changed to a protocol that nobody asked for"), key)
+      return desk.end(key)
+    }
+    isTunnel = true
+    hasAnswerBegun = true
+    granted = Int64(ExchangeWindow.bytes)
+    desk.send(.upgraded(headers: Self.pairs(head.headers)), key)
+    desk.send(.credit(ExchangeWindow.bytes), key)
+    readOn()
   }
 
   // MARK: Fields

@@ -30,9 +30,29 @@ final class TestService: Sendable {
     case half
     /// The beginning of an answer, and then the end of the connection.
     case cut
+    /// 101, these bytes right behind it, and then a tunnel.
+    case upgrade(fields: [(String, String)] = websocket, first: [UInt8] = [], Tunnel)
   }
 
+  /// What it does with the raw bytes behind a 101.
+  enum Tunnel: Sendable {
+    /// Sends back what comes, and ends when the other side has.
+    case echo
+    /// Reads nothing, until it behaves otherwise.
+    case deaf
+    /// Sends so many bytes, whether or not somebody reads, and then ends its side.
+    case flood(Int)
+    /// Ends at once.
+    case end
+  }
+
+  static let websocket = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", "x")]
+
   private struct State {
+    /// Bytes that tunnels have received.
+    var tunnelled = 0
+    /// Tunnels whose other side has ended orderly.
+    var endedTunnels = 0
     var behaviour: Behaviour
     var requests: [Request] = []
     var open: Set<CInt> = []
@@ -68,6 +88,8 @@ final class TestService: Sendable {
 
   var openConnections: Int { state.withLock { $0.open.count } }
   var requests: [Request] { state.withLock { $0.requests } }
+  var tunnelled: Int { state.withLock { $0.tunnelled } }
+  var endedTunnels: Int { state.withLock { $0.endedTunnels } }
 
   /// Nobody listens any more, and every connection is ended.
   func stop() {
@@ -121,6 +143,11 @@ final class TestService: Sendable {
           state.requests.append(request)
           return state.behaviour
         }
+        if case .upgrade(let fields, let first, let tunnel) = behaviour {
+          let more = fields.map { "\($0.0): \($0.1)\r\n" }.joined()
+          send(Array("HTTP/1.1 101 X\r\n\(more)\r\n".utf8) + first, descriptor)
+          return run(tunnel, descriptor, received)
+        }
         guard answer(behaviour, descriptor) else { return }
       }
       guard wait(descriptor, Int16(POLLIN)) else { return }
@@ -140,6 +167,7 @@ final class TestService: Sendable {
       return true
     case .silence: return true
     case .held: return answer(behaviourAfterHold(), descriptor)
+    case .upgrade: return false
     case .hangUp: return false
     case .garbage:
       send("\u{1}\u{2} this is no HTTP\r\n\r\n", descriptor)
@@ -159,8 +187,38 @@ final class TestService: Sendable {
     }
   }
 
-  private func send(_ text: String, _ descriptor: CInt) {
-    var bytes = Array(text.utf8)[...]
+  private func run(_ tunnel: Tunnel, _ descriptor: CInt, _ early: [UInt8]) {
+    switch tunnel {
+    case .end: return
+    case .flood(let count):
+      let piece = [UInt8](repeating: 0x2e, count: 1 << 16)
+      for start in stride(from: 0, to: count, by: piece.count) {
+        send(Array(piece[..<min(piece.count, count - start)]), descriptor)
+      }
+      shutdown(descriptor, CInt(SHUT_WR))
+    case .deaf:
+      while case .upgrade(_, _, .deaf) = state.withLock({ $0.isStopped ? .hangUp : $0.behaviour }) {
+        poll(nil, 0, 5)
+      }
+    case .echo: break
+    }
+    var received = early
+    while true {
+      state.withLock { $0.tunnelled += received.count }
+      if case .echo = tunnel { send(received, descriptor) }
+      guard wait(descriptor, Int16(POLLIN)) else { return }
+      var buffer = [UInt8](repeating: 0, count: 65_536)
+      let count = read(descriptor, &buffer, buffer.count)
+      if count == 0 { state.withLock { $0.endedTunnels += 1 } }
+      guard count > 0 || (count < 0 && errno == EAGAIN) else { return }
+      received = count > 0 ? Array(buffer[..<count]) : []
+    }
+  }
+
+  private func send(_ text: String, _ descriptor: CInt) { send(Array(text.utf8), descriptor) }
+
+  private func send(_ all: [UInt8], _ descriptor: CInt) {
+    var bytes = all[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes {
         Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))

@@ -84,7 +84,10 @@ struct WorkerContextTests {
 @Suite("Log line")
 struct LogLineTests {
   private let time = "2026-11-24T09:00:00.000Z"
-  private let fields = [("ring", "events.control"), ("text", "a \"b\"\nc\u{1B}")]
+  private let fields: [(String, LogValue)] = [
+    ("ring", .text("events.control")), ("text", .text("a \"b\"\nc\u{1B}")), ("count", .number(-7)),
+    ("whole", .flag(true)),
+  ]
 
   @Test("as JSON is one line of JSON")
   func json() throws {
@@ -101,6 +104,7 @@ struct LogLineTests {
     #expect(object["message"] as? String == "say \"hi\"\n")
     #expect(object["ring"] as? String == "events.control")
     #expect(object["text"] as? String == "a \"b\"\nc\u{1B}")
+    #expect(object["count"] as? Int == -7 && object["whole"] as? Bool == true)
   }
 
   @Test("for people is one line, whatever its values contain")
@@ -111,10 +115,11 @@ struct LogLineTests {
         == "\(time) info streams.0: ready\n")
     #expect(
       String(decoding: output.human(time, .error, "say \"hi\"\n", fields), as: UTF8.self)
-        == "\(time) error streams.0: say \\\"hi\\\"\\n ring=\"events.control\" text=\"a \\\"b\\\"\\nc\\u001b\"\n"
+        == "\(time) error streams.0: say \\\"hi\\\"\\n ring=\"events.control\" text=\"a \\\"b\\\"\\nc\\u001b\" "
+        + "count=-7 whole=true\n"
     )
     #expect(
-      String(decoding: output.human(time, .error, "", [("a", "")]), as: UTF8.self)
+      String(decoding: output.human(time, .error, "", [("a", .text(""))]), as: UTF8.self)
         == "\(time) error streams.0:  a=\"\"\n")
   }
 }

@@ -128,7 +128,8 @@ public struct APITable: Sendable {
     return definition
   }
 
-  private func stored(_ id: String) -> APIDefinition? {
+  /// The definition of that id, also an inactive one.
+  public func stored(_ id: String) -> APIDefinition? {
     placeOfID[Array(id.utf8)].flatMap { places[$0] }
   }
 

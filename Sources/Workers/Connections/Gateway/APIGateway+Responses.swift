@@ -19,23 +19,24 @@ struct GatewayResponses {
 
 extension APIGateway {
   /// What carries the request out.
-  func carrier(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> any StreamedExchange {
+  func carrier(
+    _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount
+  ) throws(RefusedRequest) -> any StreamedExchange {
     let endpoint = match.endpoint
     switch (endpoint.target, endpoint.responseFrom) {
-    case (.http, .http), (.http, nil): return exchange(try proxied(match, request), match)
+    case (.http, .http), (.http, nil): return exchange(try proxied(match, request), account)
     case (.http, .kafka), (.http, .httpAsync):
       let responses = try available()
       var forwarded = request
       forwarded.rawQuery = Self.withoutCorrelation(request.rawQuery)
       return CorrelatedExchange(
         try proxied(match, forwarded), exchanges, waiting: responses.waiting,
-        timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0
-      ) { [self] in finished(match, status: $0) }
+        timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0, account: account)
     case (.kafka, _):
       let responses = try available()
       return KafkaExchange(
-        plan(match, request, responses), publications: responses.publications, waiting: responses.waiting
-      ) { [self] in finished(match, status: $0) }
+        plan(match, request, responses), publications: responses.publications, waiting: responses.waiting,
+        account: account)
     }
   }
 
@@ -106,12 +107,13 @@ extension APIGateway {
   private func origin(_ match: APIMatch, _ request: HTTPRequest, correlation: String) -> ProducedEvent.Origin
   {
     let field = request.header("host") ?? ""
-    let (host, port) = ProducedEvent.Origin.split(host: field, defaultPort: 80)
+    let (host, port) = ProducedEvent.Origin.split(
+      host: field, defaultPort: request.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: false, authority: field,
+        isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
         isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
     return ProducedEvent.Origin(
@@ -119,7 +121,7 @@ extension APIGateway {
       remoteIP: hub.proxies.client(
         peer: peer, forwarded: request.headers["forwarded"],
         xForwardedFor: request.headers["x-forwarded-for"]),
-      host: host, port: port, scheme: "http", headers: headers, method: request.method.rawValue,
+      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers, method: request.method.rawValue,
       path: request.path, query: request.rawQuery ?? "")
   }
 }

@@ -13,18 +13,18 @@ final class APIGateway {
   let exchanges: ProxyExchanges
   /// nil: this worker has no ring for publications.
   let responses: GatewayResponses?
-  private let metrics: ProxyMetrics
+  private let ledger: RequestLedger
   /// The value of an environment variable, for `use_env`.
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, metrics: ProxyMetrics,
+    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
     environment: @escaping (String) -> String?
   ) {
     self.hub = hub
     self.exchanges = exchanges
     self.responses = responses
-    self.metrics = metrics
+    self.ledger = ledger
     self.environment = environment
   }
 
@@ -32,7 +32,7 @@ final class APIGateway {
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
     guard case .match(let match) = hub.apis.router.match(method: request.method.rawValue, path: request.path)
     else { return nil }
-    return APIExchange(self, match, request)
+    return APIExchange(self, match, request, ledger.open(match, request))
   }
 
   /// Methods with which the request's path is known; empty: it isn't.
@@ -100,10 +100,14 @@ final class APIGateway {
     let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
+    let isUpgrade = WebSocketUpgrade.isAsked(by: request)
+    if isUpgrade, hub.isDraining {
+      throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
+    }
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: false, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
+        isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
         addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
     let body: BodyForm =
       switch request.announcedBody {
@@ -116,23 +120,21 @@ final class APIGateway {
       origin: ServiceOrigin(
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
-      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery), headers: headers,
-      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs))
+      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery),
+      headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
+      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
+      isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
   }
 
   /// The path as rewritten, with the client's query behind it.
   private static func target(_ path: String, _ query: String?) -> String {
     guard let query else { return path }
-    return path.contains("?") ? "\(path)&\(query)" : "\(path)?\(query)"
+    return path.utf8.contains(UInt8(ascii: "?")) ? "\(path)&\(query)" : "\(path)?\(query)"
   }
 
-  func exchange(_ request: ProxiedRequest, _ match: APIMatch) -> ProxiedExchange {
-    ProxiedExchange(request, exchanges) { [metrics] status in metrics.answered(match, status: status) }
+  func exchange(_ request: ProxiedRequest, _ account: RequestAccount) -> ProxiedExchange {
+    ProxiedExchange(request, exchanges, account)
   }
-
-  func finished(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
-
-  func refused(_ match: APIMatch, status: Int) { metrics.answered(match, status: status) }
 }
 
 /// A request to an API: first whether it may, then on to the service.
@@ -140,11 +142,13 @@ private final class APIExchange: StreamedExchange {
   private let gateway: APIGateway
   private let match: APIMatch
   private let request: HTTPRequest
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var carrier: (any StreamedExchange)?
   private var hasWaited = false
 
-  init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest) {
+  init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
+    self.account = account
     self.gateway = gateway
     self.match = match
     self.request = request
@@ -165,7 +169,7 @@ private final class APIExchange: StreamedExchange {
       return refuse(refusal)
     }
     do throws(RefusedRequest) {
-      let exchange = try gateway.carrier(match, request)
+      let exchange = try gateway.carrier(match, request, account)
       carrier = exchange
       exchange.begin(answer)
     } catch {
@@ -174,7 +178,7 @@ private final class APIExchange: StreamedExchange {
   }
 
   private func refuse(_ refusal: RefusedRequest) {
-    gateway.refused(match, status: refusal.status)
+    account.finish(status: refusal.status, isComplete: true)
     answer?.respond(refusal.response)
     answer = nil
   }
@@ -186,6 +190,8 @@ private final class APIExchange: StreamedExchange {
   func clientGone() {
     answer = nil
     carrier?.clientGone()
+    // If it had no answer to wait for yet.
+    account.finish(status: 0, isComplete: false)
   }
 }
 

@@ -16,7 +16,7 @@ final class CorrelatedExchange: StreamedExchange {
   private let exchanges: ProxyExchanges
   private let waiting: WaitingRequests
   private let timeoutMs: Int
-  private let finished: (_ status: Int) -> Void
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var proxied: ProxiedExchange?
@@ -24,16 +24,15 @@ final class CorrelatedExchange: StreamedExchange {
   /// Came before the service's 202.
   private var early: ServiceResponse?
 
-  /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
   init(
     _ request: ProxiedRequest, _ exchanges: ProxyExchanges, waiting: WaitingRequests, timeoutMs: Int,
-    finished: @escaping (_ status: Int) -> Void
+    account: RequestAccount
   ) {
     self.request = request
     self.exchanges = exchanges
     self.waiting = waiting
     self.timeoutMs = timeoutMs
-    self.finished = finished
+    self.account = account
   }
 
   // MARK: From the client
@@ -49,7 +48,8 @@ final class CorrelatedExchange: StreamedExchange {
     var request = request
     request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
     // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
-    let proxied = ProxiedExchange(request, exchanges) { [self] in end(status: $0) }
+    let proxied = ProxiedExchange(request, exchanges, account)
+    proxied.onEnd = { [self] in end() }
     proxied.onAccepted = { [self] in accepted() }
     self.proxied = proxied
     proxied.begin(answer)
@@ -61,7 +61,8 @@ final class CorrelatedExchange: StreamedExchange {
 
   func clientGone() {
     proxied?.clientGone()
-    end(status: 0)
+    account.finish(status: 0, isComplete: false)
+    end()
   }
 
   // MARK: From the service
@@ -88,20 +89,23 @@ final class CorrelatedExchange: StreamedExchange {
   // MARK: Ends
 
   private func respond(_ response: HTTPResponse) {
-    answer?.respond(response)
+    guard let answer else { return }
+    account.sent(response.body.readableBytes)
+    account.finish(status: Int(response.status.code), isComplete: true)
+    answer.respond(response)
     // What is left of the exchange with the service is of no use.
     if isAccepted { proxied?.clientGone() }
-    end(status: Int(response.status.code))
+    end()
   }
 
-  private func end(status: Int) {
+  private func end() {
     guard answer != nil else { return }
     answer = nil
     proxied?.onAccepted = nil
+    proxied?.onEnd = nil
     proxied = nil
     early = nil
     if let ticket { waiting.end(ticket) }
     ticket = nil
-    finished(status)
   }
 }

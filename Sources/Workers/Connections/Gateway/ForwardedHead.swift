@@ -34,11 +34,14 @@ enum ForwardedHead {
   static func toService(_ request: HTTPRequest, _ context: Context) -> [String] {
     let named = namedByConnection(request.headers)
     var fields: [(name: String, value: String)] = [("host", context.authority)]
+    fields.reserveCapacity(request.headers.count + 6 + context.addedHeaders.count)
     for (name, value) in request.headers {
-      let lower = name.lowercased()
-      guard !hopByHop.contains(lower), !named.contains(lower), !ownInRequests.contains(lower),
-        !isForwarding(lower) || context.isPeerTrusted
-      else { continue }
+      if isOfSpecialLength(name) || !named.isEmpty {
+        let lower = name.lowercased()
+        guard !hopByHop.contains(lower), !named.contains(lower), !ownInRequests.contains(lower),
+          !isForwarding(lower) || context.isPeerTrusted
+        else { continue }
+      }
       fields.append((name, value))
     }
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
@@ -54,17 +57,19 @@ enum ForwardedHead {
 
   /// The fields of an answer for the client.
   static func toClient(_ pairs: [String]) -> HTTPHeaders {
-    var all = HTTPHeaders()
-    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
-      all.add(name: pairs[index], value: pairs[index + 1])
-    }
-    let named = namedByConnection(all)
     var headers = HTTPHeaders()
-    for (name, value) in all {
-      let lower = name.lowercased()
-      guard !hopByHop.contains(lower), !named.contains(lower), lower != "traceparent" else { continue }
+    headers.reserveCapacity(pairs.count / 2)
+    var named: Set<String> = []
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      let (name, value) = (pairs[index], pairs[index + 1])
+      if isOfSpecialLength(name) {
+        let lower = name.lowercased()
+        if lower == "connection" { addOptions(of: value, to: &named) }
+        guard !hopByHop.contains(lower), lower != "traceparent" else { continue }
+      }
       headers.add(name: name, value: value)
     }
+    for name in named { headers.remove(name: name) }
     return headers
   }
 
@@ -115,7 +120,7 @@ enum ForwardedHead {
   /// A node of the field `forwarded` (RFC 7239 §6): addresses of IPv6 are quoted.
   private static func node(_ address: String) -> String {
     if address.isEmpty { return "unknown" }
-    return address.contains(":") ? "\"[\(address)]\"" : address
+    return address.utf8.contains(UInt8(ascii: ":")) ? "\"[\(address)]\"" : address
   }
 
   private static func isToken(_ text: String) -> Bool {
@@ -137,7 +142,29 @@ enum ForwardedHead {
       }
   }
 
+  /// Whether the name is as long as one of those that are looked at here: most aren't, and cost no more than this.
+  private static func isOfSpecialLength(_ name: String) -> Bool {
+    switch name.utf8.count {
+    case 2, 4, 6, 7, 9, 10, 11, 14, 15, 16, 17, 18, 19: true
+    default: false
+    }
+  }
+
   private static func namedByConnection(_ headers: HTTPHeaders) -> Set<String> {
-    Set(headers[canonicalForm: "connection"].map { $0.lowercased() })
+    var named: Set<String> = []
+    for (name, value) in headers where name.utf8.count == 10 && name.lowercased() == "connection" {
+      addOptions(of: value, to: &named)
+    }
+    return named
+  }
+
+  /// The options of a `connection` field (RFC 9110 §7.6.1), in lower case.
+  private static func addOptions(of value: String, to named: inout Set<String>) {
+    for option in value.utf8.split(separator: UInt8(ascii: ",")) {
+      let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
+      let start = option.drop(while: isBlank)
+      guard let last = start.lastIndex(where: { !isBlank($0) }) else { continue }
+      named.insert(String(Substring(start[...last])).lowercased())
+    }
   }
 }

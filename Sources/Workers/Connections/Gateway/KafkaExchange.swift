@@ -26,20 +26,18 @@ final class KafkaExchange: StreamedExchange {
   private let plan: Plan
   private let publications: PublicationClient
   private let waiting: WaitingRequests
-  private let finished: (_ status: Int) -> Void
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
 
-  /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
   init(
-    _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests,
-    finished: @escaping (_ status: Int) -> Void
+    _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests, account: RequestAccount
   ) {
     self.plan = plan
     self.publications = publications
     self.waiting = waiting
-    self.finished = finished
+    self.account = account
   }
 
   // MARK: From the client
@@ -53,6 +51,7 @@ final class KafkaExchange: StreamedExchange {
   }
 
   func received(_ bytes: ByteBuffer) {
+    account.received(bytes.readableBytes)
     guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
     body.writeImmutableBuffer(bytes)
     answer?.readBody()
@@ -73,7 +72,8 @@ final class KafkaExchange: StreamedExchange {
 
   func clientGone() {
     guard answer != nil else { return }
-    end(status: 0)
+    account.finish(status: 0, isComplete: false)
+    end()
   }
 
   private func tooLarge() {
@@ -135,16 +135,18 @@ final class KafkaExchange: StreamedExchange {
   }
 
   private func respond(_ response: HTTPResponse) {
-    answer?.respond(response)
-    end(status: Int(response.status.code))
+    guard let answer else { return }
+    account.sent(response.body.readableBytes)
+    account.finish(status: Int(response.status.code), isComplete: true)
+    answer.respond(response)
+    end()
   }
 
-  private func end(status: Int) {
+  private func end() {
     guard answer != nil else { return }
     answer = nil
     if let ticket { waiting.end(ticket) }
     ticket = nil
-    finished(status)
   }
 }
 

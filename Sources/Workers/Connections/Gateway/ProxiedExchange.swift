@@ -9,14 +9,14 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class ProxiedExchange: StreamedExchange {
+final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
   private static let mostTries = 2
   private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
 
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
-  private let finished: (_ status: Int) -> Void
+  private let account: RequestAccount
   private var answer: AnswerStream?
   private var key: ProxyExchanges.Key?
   private var tries = 0
@@ -29,16 +29,17 @@ final class ProxiedExchange: StreamedExchange {
   private var status = 0
   /// Set: an answer of 202 isn't the client's. Its body is thrown away, this is called, and somebody else answers the client.
   var onAccepted: (() -> Void)?
+  /// Called when the client has its answer, or won't get one from here.
+  var onEnd: (() -> Void)?
   private var isAccepted = false
   /// Of the body of a 202; the service is left alone beyond that.
   private static let mostDiscardedBytes = 1 << 20
   private var discardedBytes = 0
 
-  /// - Parameter finished: called once, with the status that the client was answered; 0: it was gone before.
-  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, finished: @escaping (_ status: Int) -> Void) {
+  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
     self.request = request
     self.exchanges = exchanges
-    self.finished = finished
+    self.account = account
   }
 
   // MARK: From the client
@@ -50,6 +51,9 @@ final class ProxiedExchange: StreamedExchange {
 
   private func open() {
     tries += 1
+    var request = request
+    // One request takes one token, however often it is tried.
+    if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
       key = try exchanges.open(request, self)
     } catch {
@@ -65,6 +69,7 @@ final class ProxiedExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     guard let key else { return }
     credit -= Int64(bytes.readableBytes)
+    account.received(bytes.readableBytes)
     guard exchanges.send(bytes, key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
     }
@@ -104,6 +109,7 @@ final class ProxiedExchange: StreamedExchange {
     if isAccepted { return discard(bytes) }
     guard let answer, answer.hasBegun else { return }
     uncredited += UInt32(clamping: bytes.readableBytes)
+    account.sent(bytes.readableBytes)
     if !answer.write(bytes) { isClientSlow = true }
     giveCredit()
   }
@@ -132,10 +138,27 @@ final class ProxiedExchange: StreamedExchange {
       exchanges.end(key)
       self.key = nil
       answer.end(trailers: ForwardedHead.toClient(trailers))
-      end()
+      end(isComplete: true)
     case .failed(let failure, let reason): failed(failure, reason)
+    case .upgraded(let headers): upgraded(headers, key, answer)
+    case .limited(let seconds):
+      refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
     case .open, .cancel: break
     }
+  }
+
+  /// What comes and goes behind a 101 is the tunnel's.
+  private func upgraded(_ headers: [String], _ key: ProxyExchanges.Key, _ answer: AnswerStream) {
+    guard request.isUpgrade, !answer.hasBegun, answer.hasWholeBody else {
+      return fail(.badGateway, "the service has changed the protocol unasked")
+    }
+    let tunnel = ProxiedTunnel(key, exchanges, account)
+    exchanges.handOver(key, to: tunnel)
+    self.key = nil
+    self.answer = nil
+    answer.switchProtocols(
+      to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() }
+    ) { channel, _ in tunnel.attach(channel) }
   }
 
   private func failed(_ failure: ExchangeFailure, _ reason: String) {
@@ -170,12 +193,14 @@ final class ProxiedExchange: StreamedExchange {
 
   // MARK: Ends
 
-  private func refuse(_ status: HTTPResponseStatus, _ detail: String) {
+  private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
     self.status = Int(status.code)
     var response = HTTPResponse.problem(status, detail)
-    if status == .serviceUnavailable { response.headers.add(name: "retry-after", value: "1") }
+    if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
+      response.headers.add(name: "retry-after", value: String(seconds))
+    }
     answer?.respond(response)
-    end()
+    end(isComplete: true)
   }
 
   /// An answer that has begun can't be taken back: its client sees that it isn't whole.
@@ -187,11 +212,14 @@ final class ProxiedExchange: StreamedExchange {
     end()
   }
 
-  private func end() {
+  private func end(isComplete: Bool = false) {
     if let key { exchanges.end(key) }
     key = nil
     guard answer != nil else { return }
     answer = nil
-    if !isAccepted { finished(status) }
+    // Whoever answers instead finishes the account.
+    if isAccepted { return }
+    account.finish(status: status, isComplete: isComplete)
+    onEnd?()
   }
 }

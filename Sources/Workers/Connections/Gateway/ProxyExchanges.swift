@@ -9,6 +9,13 @@ import IPC
 import Kit
 import NIOCore
 
+/// The client's side of an exchange.
+protocol ExchangeReceiver: AnyObject {
+  func received(_ message: ExchangeFrame.Message)
+  func received(fromService bytes: ByteBuffer)
+  func ringHasRoom()
+}
+
 /// Belongs to the worker's loop.
 final class ProxyExchanges {
   struct Key: Hashable {
@@ -18,11 +25,14 @@ final class ProxyExchanges {
 
   private let link: CallClient
   private let limit: Int
-  private var exchanges: [UInt64: (peer: UInt16, exchange: ProxiedExchange)] = [:]
+  private var exchanges: [UInt64: (peer: UInt16, exchange: any ExchangeReceiver)] = [:]
+  /// Exchanges that have become tunnels: as many as there are clients for them.
+  private var tunnels: Set<UInt64> = []
   /// Exchanges that have more to send when the ring has room.
   private var stalled: [UInt64] = []
   private var nextCorrelation: UInt64
   private let inProgress: Metric?
+  private let openTunnels: Metric?
 
   /// - Parameters:
   ///   - limit: of exchanges at once.
@@ -32,6 +42,7 @@ final class ProxyExchanges {
     self.limit = limit
     nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
+    openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
     link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
     link.onPeerGone = { [unowned self] in peerGone($0) }
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
@@ -50,21 +61,35 @@ final class ProxyExchanges {
   }
 
   /// Sends the head of a request; frames about it come to `exchange` until `end`.
-  func open(_ request: ProxiedRequest, _ exchange: ProxiedExchange) throws(Refusal) -> Key {
-    guard exchanges.count < limit else { throw .tooMany(limit: limit) }
-    guard let peer = link.servingPeer() else { throw .noWorker }
+  func open(_ request: ProxiedRequest, _ exchange: any ExchangeReceiver) throws(Refusal) -> Key {
+    guard exchanges.count - tunnels.count < limit else { throw .tooMany(limit: limit) }
+    let serving = request.limitKey.map { link.servingPeer(for: $0) } ?? link.servingPeer()
+    guard let peer = serving else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
     guard send(.open(request), key) else { throw .noRoom }
     exchanges[key.correlation] = (peer, exchange)
-    inProgress?.set(Int64(exchanges.count))
+    observe()
     return key
+  }
+
+  /// The exchange is a tunnel from here on: frames about it come to `tunnel`.
+  func handOver(_ key: Key, to tunnel: any ExchangeReceiver) {
+    exchanges[key.correlation]?.exchange = tunnel
+    tunnels.insert(key.correlation)
+    observe()
   }
 
   /// Nothing more comes about it.
   func end(_ key: Key) {
     exchanges[key.correlation] = nil
-    inProgress?.set(Int64(exchanges.count))
+    tunnels.remove(key.correlation)
+    observe()
+  }
+
+  private func observe() {
+    inProgress?.set(Int64(exchanges.count - tunnels.count))
+    openTunnels?.set(Int64(tunnels.count))
   }
 
   /// False: there is no room; the exchange can't go on.
@@ -80,7 +105,7 @@ final class ProxyExchanges {
     link.outbox.send(body, as: ExchangeFrame.requestType, target: key.peer, correlation: key.correlation)
   }
 
-  /// Whether the ring is full: whoever can waits for `ProxiedExchange.ringHasRoom`.
+  /// Whether the ring is full: whoever can waits for `ringHasRoom`.
   func isStalled(_ key: Key) -> Bool {
     guard link.outbox.isBlocked else { return false }
     stalled.append(key.correlation)

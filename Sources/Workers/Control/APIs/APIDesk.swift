@@ -1,12 +1,16 @@
 // The API definitions of the gateway: those that it starts with, and the changes of the management port. A change is answered
-// when every connection worker routes by it.
+// when it is in STATE_DIR, if there is one, and every connection worker routes by it.
 //
-//   PROXY_CONFIG_FILE ─► table ─► state log, when the log is new
-//   management port ───► table ─► state log ─► every connection worker ─► confirmed
-//   state log ─────────► table, when this worker follows one that has ended
+//   PROXY_CONFIG_FILE, STATE_DIR ─► definitions ─► state log, when the log is new      (APIDesk+Start)
+//   management port ─► waiting ─► draft ─► STATE_DIR ─► definitions, state log ─► every connection worker ─► confirmed
+//   state log, STATE_DIR ─► definitions, when this worker follows one that has ended
+//
+// While the file is written further changes wait: they are the next group, and share one write. A change that can't be
+// written has never been. One that is written stands, also if the state log has no room for it now: it is told later.
 
 import APIs
 import Kit
+import Logging
 import Settings
 
 final class APIDesk {
@@ -16,20 +20,44 @@ final class APIDesk {
     case refused(APIError)
     /// Nothing has changed.
     case busy
+    /// STATE_DIR can't take it: nothing has changed.
+    case unwritten(String)
     /// It stands, but not every worker has confirmed it.
     case unconfirmed
+    /// The worker ends.
+    case unknown
   }
 
-  private let desk: SessionDesk
-  private let node: String
-  private(set) var table = APITable()
-  private var orders: [[UInt8]: UInt64] = [:]
-  private var nextOrder: UInt64 = 1
+  typealias Done = (Outcome) -> Void
 
-  /// - Throws: what is wrong with PROXY_CONFIG_FILE, which counts when the state log is new.
-  init(desk: SessionDesk, settings: Settings, node: String) throws {
+  /// Changes that wait for a write to end; more: busy.
+  static let maximumWaiting = 1_000
+  /// And the bytes of their bodies.
+  static let maximumWaitingBytes = 16 * 1_048_576
+
+  let desk: SessionDesk
+  let log: Logger
+  private let node: String
+  /// nil: definitions end with the gateway.
+  let keeper: StateKeeper?
+  /// What is true.
+  var current = APIDraft()
+  var table: APITable { current.table }
+  /// Steps that are true and that the state log couldn't take yet, in their order.
+  var untold: [APIDraft.Step] = []
+  private var waiting: [(change: APIDraft.Change, done: Done)] = []
+  private var waitingBytes = 0
+  /// Whoever waits for the write that is going on.
+  private var group: [Done] = []
+  private var isWriting = false
+  private var hasStopped = false
+
+  /// - Throws: what is wrong with PROXY_CONFIG_FILE or STATE_DIR, which count when the state log is new.
+  init(desk: SessionDesk, settings: Settings, node: String, keeper: StateKeeper? = nil, log: Logger) throws {
     self.desk = desk
     self.node = node
+    self.keeper = keeper
+    self.log = log
     if desk.state.isNew {
       desk.forgetAPIs()
       try start(with: settings.proxyConfig)
@@ -38,106 +66,102 @@ final class APIDesk {
     }
   }
 
-  private var change: APIChange { APIChange(timestamp: Stamp.now().rfc3339, nodeName: node) }
+  var stamp: APIChange { APIChange(timestamp: Stamp.now().rfc3339, nodeName: node) }
 
-  // MARK: At the start
-
-  /// Why the gateway can't start.
-  struct UnusableConfiguration: Error, CustomStringConvertible {
-    let description: String
+  /// Carries out a change, perhaps together with others.
+  func order(_ change: APIDraft.Change, _ done: @escaping Done) {
+    guard !hasStopped else { return done(.unknown) }
+    guard waiting.count < Self.maximumWaiting, waitingBytes + change.bodyBytes <= Self.maximumWaitingBytes
+    else { return done(.busy) }
+    waiting.append((change, done))
+    waitingBytes += change.bodyBytes
+    proceed()
   }
 
-  private func start(with configuration: String) throws {
-    guard !configuration.isEmpty else { return }
-    let text = try configuration.first == "[" ? configuration : TextFile.read(configuration)
-    do throws(APIFileError) {
-      table = try Array(text.utf8).withUnsafeBytes { bytes in
-        Result { () throws(APIFileError) in try APITable(list: bytes, change) }
-      }.get()
-    } catch {
-      throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(error)")
-    }
-    for definition in table.all {
-      guard case .kept = desk.setAPI(definition.id, order: nextOrder, json: definition.json) else {
-        throw UnusableConfiguration(
-          description: "PROXY_CONFIG_FILE: API \(definition.id) doesn't fit into STATE_RING_BYTES")
+  /// One second has passed.
+  func tick() { tell() }
+
+  /// The worker ends: whoever waits is answered.
+  func stop() {
+    hasStopped = true
+    let all = group + waiting.map(\.done)
+    (group, waiting, waitingBytes) = ([], [], 0)
+    for done in all { done(.unknown) }
+  }
+
+  // MARK: Groups
+
+  private func proceed() {
+    guard !isWriting, !waiting.isEmpty else { return }
+    let orders = waiting
+    (waiting, waitingBytes) = ([], 0)
+    var draft = current
+    var accepted: [(step: APIDraft.Step, done: Done)] = []
+    // Refused because of changes that may turn out not to have been.
+    var refused: [(error: APIError, done: Done)] = []
+    var promised = 0
+    for order in orders {
+      do throws(APIError) {
+        let step = try draft.apply(order.change, stamp) { definition, order in
+          let room = desk.state.room(
+            forAPI: Name(definition.id), order: order, json: definition.json, promised: promised)
+          promised += room ?? 0
+          return room != nil
+        }
+        accepted.append((step, order.done))
+      } catch {
+        if accepted.isEmpty { order.done(.refused(error)) } else { refused.append((error, order.done)) }
       }
-      note(definition.id, nextOrder)
+    }
+    guard !accepted.isEmpty else { return }
+    guard let keeper else { return carryOut(draft, accepted, refused) }
+    group = accepted.map(\.done) + refused.map(\.done)
+    isWriting = true
+    keeper.write(draft.durable) { [weak self] failure in
+      guard let self, !hasStopped else { return }
+      isWriting = false
+      if let failure {
+        let all = group
+        group = []
+        log.error("definitions can't be kept", metadata: ["reason": "\(failure)"])
+        for done in all { done(.unwritten(failure.description)) }
+      } else {
+        group = []
+        carryOut(draft, accepted, refused)
+      }
+      proceed()
     }
   }
 
-  private func resume() {
-    for (id, api) in desk.state.apis.sorted(by: { $0.value.order < $1.value.order }) {
-      guard let definition = api.json.withUnsafeBytes({ try? APIDefinition(stored: $0) }),
-        (try? table.put(definition)) != nil
-      else { continue }
-      orders[Array(id.text.utf8)] = api.order
-      nextOrder = max(nextOrder, api.order + 1)
-    }
-  }
-
-  private func note(_ id: String, _ order: UInt64) {
-    orders[Array(id.utf8)] = order
-    nextOrder = max(nextOrder, order + 1)
-  }
-
-  // MARK: Changes
-
-  func create(_ body: UnsafeRawBufferPointer, _ done: @escaping (Outcome) -> Void) {
-    var next = table
-    do throws(APIError) {
-      let definition = try next.create(body, change)
-      keep(definition, order: nextOrder, next, done)
-    } catch {
-      done(.refused(error))
-    }
-  }
-
-  func replace(_ id: String, _ body: UnsafeRawBufferPointer, _ done: @escaping (Outcome) -> Void) {
-    var next = table
-    do throws(APIError) {
-      let definition = try next.replace(id: id, body, change)
-      keep(definition, order: orders[Array(id.utf8)] ?? nextOrder, next, done)
-    } catch {
-      done(.refused(error))
-    }
-  }
-
-  private func keep(
-    _ definition: APIDefinition, order: UInt64, _ next: APITable, _ done: @escaping (Outcome) -> Void
+  /// The draft is true from now on.
+  private func carryOut(
+    _ draft: APIDraft, _ accepted: [(step: APIDraft.Step, done: Done)],
+    _ refused: [(error: APIError, done: Done)]
   ) {
-    let outcome = desk.setAPI(definition.id, order: order, json: definition.json)
-    if case .kept = outcome {
-      table = next
-      note(definition.id, order)
-    }
-    confirm(outcome, done)
-  }
-
-  func remove(_ id: String, _ done: @escaping (Outcome) -> Void) {
-    var next = table
-    do throws(APIError) {
-      try next.remove(id: id)
-    } catch {
-      return done(.refused(error))
-    }
-    let outcome = desk.removeAPI(id)
-    if case .kept = outcome {
-      table = next
-      orders[Array(id.utf8)] = nil
-    }
-    confirm(outcome, done)
-  }
-
-  private func confirm(_ outcome: StateLog.Outcome, _ done: @escaping (Outcome) -> Void) {
-    desk.carryOut(outcome) { result in
-      switch result {
-      case .done: done(.done)
-      case .busy: done(.busy)
-      case .tooMany:
-        done(.refused(.full("the definition doesn't fit into the state ring (STATE_RING_BYTES)")))
-      case .unconfirmed: done(.unconfirmed)
+    for (step, done) in accepted {
+      guard untold.isEmpty, case .kept(let end) = tell(step) else {
+        // Without a file it is all or nothing, and a group has one change only.
+        guard keeper != nil else { return done(.busy) }
+        untold.append(step)
+        done(.unconfirmed)
+        continue
       }
+      desk.carryOut(.kept(end: end)) { done($0 == .done ? .done : .unconfirmed) }
     }
+    current = draft
+    for (error, done) in refused { done(.refused(error)) }
+  }
+
+  private func tell(_ step: APIDraft.Step) -> StateLog.Outcome {
+    switch step {
+    case .define(let definition, let order):
+      desk.setAPI(definition.id, order: order, json: definition.json)
+    case .remove(let id): desk.removeAPI(id)
+    }
+  }
+
+  /// Tells the state log what it doesn't know; what it can't take now is tried again in a second.
+  func tell() {
+    while let step = untold.first, case .kept = tell(step) { untold.removeFirst() }
   }
 }

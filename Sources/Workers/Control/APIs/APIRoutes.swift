@@ -27,6 +27,9 @@ enum APIResource: Equatable {
     self = .one(parts[3])
   }
 
+  /// Every path, with names in braces.
+  static let templates = ["/v2/apis", "/v2/apis/{id}", "/v3/apis", "/v3/apis/{id}"]
+
   var methods: [HTTPMethod] {
     self == .list ? [.GET, .HEAD, .POST] : [.GET, .HEAD, .PUT, .DELETE]
   }
@@ -35,6 +38,8 @@ enum APIResource: Equatable {
 final class APIRoutes {
   /// What a client may wait before it tries again.
   private static let retrySeconds = 1
+  /// Somebody has to make room on the disk first.
+  private static let diskRetrySeconds = 10
   private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
 
   private let desk: APIDesk
@@ -44,15 +49,15 @@ final class APIRoutes {
   func respond(to request: HTTPRequest, _ resource: APIResource, on loop: EventLoop) -> Reply {
     switch resource {
     case .list where request.method == .POST:
-      return change(request, loop, .created) { self.desk.create($0, $1) }
+      return change(request, loop, .created) { .create($0) }
     case .list: return .response(.json(desk.table.json, headers: Self.fresh))
     case .one(let segment):
       guard let id = PathSegment.decode(segment) else {
         return .response(.problem(.badRequest, "the path's last segment is no percent-encoded UTF-8"))
       }
       switch request.method {
-      case .PUT: return change(request, loop, .ok) { self.desk.replace(id, $0, $1) }
-      case .DELETE: return later(loop, .empty(.noContent)) { self.desk.remove(id, $0) }
+      case .PUT: return change(request, loop, .ok) { .replace(id: id, $0) }
+      case .DELETE: return later(loop, .empty(.noContent), .remove(id: id))
       default: return .response(definition(id))
       }
     }
@@ -66,7 +71,7 @@ final class APIRoutes {
   /// A change by a body of JSON.
   private func change(
     _ request: HTTPRequest, _ loop: EventLoop, _ status: HTTPResponseStatus,
-    _ order: (UnsafeRawBufferPointer, @escaping (APIDesk.Outcome) -> Void) -> Void
+    _ order: ([UInt8]) -> APIDraft.Change
   ) -> Reply {
     let type = request.header("content-type")
     guard let type, MediaType(type).isJSON else {
@@ -74,22 +79,27 @@ final class APIRoutes {
       return .response(
         .problem(.unsupportedMediaType, "header content-type \(found), expected application/json"))
     }
-    return later(loop, .json(Array(#"{"message":"ok"}"#.utf8), status: status)) { done in
-      request.body.withUnsafeReadableBytes { order($0, done) }
-    }
+    let body = Array(request.body.readableBytesView)
+    return later(loop, .json(Array(#"{"message":"ok"}"#.utf8), status: status), order(body))
   }
 
-  private func later(
-    _ loop: EventLoop, _ answer: HTTPResponse, _ order: (@escaping (APIDesk.Outcome) -> Void) -> Void
-  ) -> Reply {
+  private func later(_ loop: EventLoop, _ answer: HTTPResponse, _ change: APIDraft.Change) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
-    order { outcome in
+    desk.order(change) { outcome in
       switch outcome {
       case .done: promise.succeed(answer)
       case .refused(let error): promise.succeed(Self.refusal(error))
       case .busy:
         promise.succeed(
-          .unavailable(retryAfterSeconds: Self.retrySeconds, "the state log is full: a worker is slow"))
+          .unavailable(
+            retryAfterSeconds: Self.retrySeconds, "too many changes wait: the disk or a worker is slow"))
+      case .unwritten(let reason):
+        promise.succeed(
+          .unavailable(retryAfterSeconds: Self.diskRetrySeconds, "\(reason); nothing has changed"))
+      case .unknown:
+        promise.succeed(
+          .unavailable(
+            retryAfterSeconds: Self.retrySeconds, "this worker ends; whether the change stands is not known"))
       case .unconfirmed:
         promise.succeed(
           .unavailable(

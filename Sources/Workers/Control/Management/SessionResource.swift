@@ -37,6 +37,13 @@ enum SessionResource: Equatable {
     }
   }
 
+  /// Every path, with names in braces.
+  static let templates = [
+    "/v3/session-blacklist", "/v2/session-blacklist", "/v3/session-blacklist/{id}",
+    "/v2/session-blacklist/{id}", "/v3/sessions", "/v3/sessions/{user}", "/v3/connections/{id}",
+    "/rg/sessions", "/rg/sessions/{user}", "/rg/connections/{session}",
+  ]
+
   var methods: [HTTPMethod] {
     switch self {
     case .blacklist: [.POST]

@@ -42,6 +42,16 @@ enum HelpTexts {
     // Proxied requests
     "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_tunnels": "Proxied requests that have become WebSockets between clients and services, open now.",
+    "rig_proxy_request_duration_seconds":
+      "Time from a proxied request's head to its end, by class of status.",
+    "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
+    "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
+    "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",
+    "rig_rate_limit_bytes": "Memory that the rate limits of clients and services take, about.",
+    "rig_rate_limit_buckets_displaced_total":
+      "Rate limits that were forgotten too early, because there were too many.",
     "rig_waiting_requests": "Requests that wait for a service's response by Kafka or by POST /v3/responses.",
     "rig_responses_total": "Such responses, by the way that they came and by what became of them.",
     "rig_produced_events_total": "Records that the brokers have acknowledged, by topic.",
@@ -69,6 +79,10 @@ enum HelpTexts {
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
     "rig_http_open_connections": "Connections open now, by port.",
+    "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
+    "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
+    "rig_tls_certificate_not_after_seconds":
+      "End of the validity of the certificate that ends first, in seconds since 1970.",
 
     // Processes and the gateway
     "rig_process_cpu_seconds_total": "CPU time of a process, user and system.",

@@ -207,6 +207,17 @@ final class StateLog {
     return .kept(end: end)
   }
 
+  /// The bytes that the definition will take, if they fit with `promised` ones of others; nil: they don't.
+  func room(forAPI id: Name, order: UInt64, json: [UInt8], promised: Int) -> Int? {
+    let record = StateRecord.apiDefined(id: id.text, order: order, json: json)
+    let bytes = StateLimits.bytes(payload: record.encoded.count)
+    let growth = bytes - (apis[id]?.bytes ?? 0)
+    guard bytes <= limits.recordBytes, apiBytes + promised + growth <= limits.apiBytes,
+      liveBytes + promised + growth <= limits.liveBytes
+    else { return nil }
+    return bytes
+  }
+
   func removeAPI(_ id: Name, now: UInt32) -> Outcome {
     guard apis[id] != nil else { return .kept(end: lastEnd) }
     guard let end = append(.apiRemoved(id: id.text), now: now) else { return .full }

@@ -130,6 +130,23 @@ public final class CallClient {
     return nil
   }
 
+  /// The proxy worker that everybody finds for this key; while it doesn't serve, the next one does.
+  public func servingPeer(for key: String) -> UInt16? {
+    let first = Int(Self.hash(key) % UInt64(peers.count))
+    for offset in peers.indices {
+      let peer = (first + offset) % peers.count
+      guard peers[peer].state == .ready else { continue }
+      noteRestart(of: peer)
+      return UInt16(peer)
+    }
+    return nil
+  }
+
+  /// FNV-1a: the same in every process, which Swift's own isn't.
+  private static func hash(_ key: String) -> UInt64 {
+    key.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+  }
+
   /// Reads answers, up to the bound of a turn. Returns whether there may be more.
   @discardableResult
   public func serve() -> Bool {

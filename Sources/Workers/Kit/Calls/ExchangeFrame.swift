@@ -6,7 +6,7 @@
 //   16  payload
 //
 //   kind        value      payload                                         direction
-//   open        –          origin, method, target, headers, body's form    request
+//   open        flags      ProxiedRequest                                  request
 //   body        –          bytes                                           both
 //   end         –          trailers                                        both
 //   cancel      –          –                                               request
@@ -14,55 +14,13 @@
 //   informed    status     headers                                         answer
 //   answered    status     headers                                         answer
 //   failed      reason     text                                            answer
+//   limited     seconds    –                                               answer
+//   upgraded    101        headers                                         answer
+//
+// Behind `upgraded` an exchange is a tunnel: body carries raw bytes, end ends one side of it.
 //
 // Neither side sends more of a body than the other has given it credit for: what waits anywhere is bounded for each exchange,
 // and who is slow stalls nobody else's. Records are from another process: what isn't exactly as above is nil.
-
-/// Where a request is sent.
-public struct ServiceOrigin: Hashable, Sendable {
-  public var isTLS: Bool
-  /// A name, or an address; IPv6 without brackets.
-  public var host: String
-  public var port: UInt16
-
-  public init(isTLS: Bool, host: String, port: UInt16) {
-    self.isTLS = isTLS
-    self.host = host
-    self.port = port
-  }
-}
-
-/// What is known of a request's body before it comes.
-public enum BodyForm: Equatable, Sendable {
-  case none
-  case counted(UInt64)
-  case chunked
-}
-
-/// A request's head, as the service gets it.
-public struct ProxiedRequest: Equatable, Sendable {
-  public var origin: ServiceOrigin
-  public var method: String
-  /// Path and query, sent byte for byte.
-  public var target: String
-  /// Names and values, alternately; complete but for the framing of the body.
-  public var headers: [String]
-  public var body: BodyForm
-  /// Milliseconds that the service has to begin its answer.
-  public var timeoutMs: UInt32
-
-  public init(
-    origin: ServiceOrigin, method: String, target: String, headers: [String], body: BodyForm,
-    timeoutMs: UInt32
-  ) {
-    self.origin = origin
-    self.method = method
-    self.target = target
-    self.headers = headers
-    self.body = body
-    self.timeoutMs = timeoutMs
-  }
-}
 
 /// Why there is no answer, or no whole one.
 public enum ExchangeFailure: UInt32, Sendable, CaseIterable {
@@ -89,13 +47,26 @@ public struct ExchangeFrame: Equatable, Sendable {
     case informed(status: UInt16, headers: [String])
     case answered(status: UInt16, headers: [String])
     case failed(ExchangeFailure, reason: String)
+    /// There were too many requests with this one's key: nothing was asked. Another may come after so many seconds.
+    case limited(seconds: UInt32)
+    /// The service has changed the protocol (101), as it was asked to.
+    case upgraded(headers: [String])
+
+    /// Whether it is the head of an answer, behind which others come.
+    public var isHead: Bool {
+      switch self {
+      case .answered, .upgraded: true
+      default: false
+      }
+    }
   }
 
   private static let version: UInt8 = 1
+  private static let switchingProtocols: UInt32 = 101
 
   enum Kind: UInt8 {
     case open = 1
-    case body, end, cancel, credit, informed, answered, failed
+    case body, end, cancel, credit, informed, answered, failed, limited, upgraded
   }
 
   /// The first sixteen bytes of a frame.
@@ -146,8 +117,8 @@ public struct ExchangeFrame: Equatable, Sendable {
     let kind: Kind
     switch message {
     case .open(let request):
-      kind = .open
-      append(request, to: &fields)
+      (kind, value) = (.open, request.flags)
+      request.append(to: &fields)
     case .cancel: kind = .cancel
     case .credit(let bytes): (kind, value) = (.credit, bytes)
     case .end(let trailers):
@@ -162,6 +133,10 @@ public struct ExchangeFrame: Equatable, Sendable {
     case .failed(let failure, let reason):
       (kind, value) = (.failed, failure.rawValue)
       fields.append(reason)
+    case .limited(let seconds): (kind, value) = (.limited, seconds)
+    case .upgraded(let headers):
+      (kind, value) = (.upgraded, switchingProtocols)
+      fields.append(headers)
     }
     let payload = fields.bytes
     return [UInt8](unsafeUninitializedCapacity: headerBytes + payload.count) { buffer, count in
@@ -172,23 +147,6 @@ public struct ExchangeFrame: Equatable, Sendable {
     }
   }
 
-  private static func append(_ request: ProxiedRequest, to fields: inout FieldWriter) {
-    fields.append(UInt8(request.origin.isTLS ? 1 : 0))
-    fields.append(request.origin.host)
-    fields.append(request.origin.port)
-    fields.append(request.method)
-    fields.append(request.target)
-    fields.append(request.headers)
-    switch request.body {
-    case .none: fields.append(UInt8(0))
-    case .counted(let bytes):
-      fields.append(UInt8(1))
-      fields.append(bytes)
-    case .chunked: fields.append(UInt8(2))
-    }
-    fields.append(request.timeoutMs)
-  }
-
   /// What a frame says that carries no body; nil if it isn't exactly as this format has it.
   public static func message(_ header: Header, _ bytes: UnsafeRawBufferPointer) -> Message? {
     guard bytes.count >= headerBytes else { return nil }
@@ -196,21 +154,26 @@ public struct ExchangeFrame: Equatable, Sendable {
     let message: Message?
     switch header.kind {
     case .body: message = nil
-    case .open: message = request(&fields).map { .open($0) }
+    case .open: message = ProxiedRequest(&fields, flags: header.value).map { .open($0) }
     case .cancel: message = .cancel
     case .credit: message = .credit(header.value)
-    case .end: message = pairs(&fields).map { .end(trailers: $0) }
+    case .end: message = fields.pairs().map { .end(trailers: $0) }
     case .informed:
       message = status(header, 100...199).flatMap { status in
-        pairs(&fields).map { .informed(status: status, headers: $0) }
+        fields.pairs().map { .informed(status: status, headers: $0) }
       }
     case .answered:
       message = status(header, 101...999).flatMap { status in
-        pairs(&fields).map { .answered(status: status, headers: $0) }
+        fields.pairs().map { .answered(status: status, headers: $0) }
       }
     case .failed:
       message = ExchangeFailure(rawValue: header.value).flatMap { failure in
         fields.text().map { .failed(failure, reason: $0) }
+      }
+    case .limited: message = .limited(seconds: header.value)
+    case .upgraded:
+      message = status(header, switchingProtocols...switchingProtocols).flatMap { _ in
+        fields.pairs().map { .upgraded(headers: $0) }
       }
     }
     return fields.isComplete ? message : nil
@@ -218,30 +181,6 @@ public struct ExchangeFrame: Equatable, Sendable {
 
   private static func status(_ header: Header, _ range: ClosedRange<UInt32>) -> UInt16? {
     range.contains(header.value) ? UInt16(header.value) : nil
-  }
-
-  private static func pairs(_ fields: inout FieldReader) -> [String]? {
-    fields.list().flatMap { $0.count.isMultiple(of: 2) ? $0 : nil }
-  }
-
-  private static func request(_ fields: inout FieldReader) -> ProxiedRequest? {
-    guard let scheme = fields.number(UInt8.self), scheme <= 1, let host = fields.text(),
-      let port = fields.number(UInt16.self), let method = fields.text(), let target = fields.text(),
-      let headers = pairs(&fields), let form = fields.number(UInt8.self)
-    else { return nil }
-    let body: BodyForm
-    switch form {
-    case 0: body = .none
-    case 1:
-      guard let bytes = fields.number(UInt64.self) else { return nil }
-      body = .counted(bytes)
-    case 2: body = .chunked
-    default: return nil
-    }
-    guard let timeoutMs = fields.number(UInt32.self) else { return nil }
-    return ProxiedRequest(
-      origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
-      headers: headers, body: body, timeoutMs: timeoutMs)
   }
 }
 

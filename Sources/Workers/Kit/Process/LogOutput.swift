@@ -8,6 +8,22 @@ import Glibc
 import Logging
 import Synchronization
 
+/// What a field of a log line says.
+enum LogValue: Equatable, Sendable {
+  case text(String)
+  case number(Int64)
+  case flag(Bool)
+
+  /// As in JSON.
+  func append(to line: inout [UInt8]) {
+    switch self {
+    case .text(let text): JSONText.appendString(text, to: &line)
+    case .number(let number): line.append(contentsOf: String(number).utf8)
+    case .flag(let flag): line.append(contentsOf: (flag ? "true" : "false").utf8)
+    }
+  }
+}
+
 /// Writes the lines of one worker. Any thread.
 final class LogOutput: Sendable {
   /// How long a line may wait for room; after a dropped line none waits until one has gone through.
@@ -42,6 +58,11 @@ final class LogOutput: Sendable {
   }
 
   private func line(_ level: Logger.Level, _ message: String, _ fields: [(String, String)]) -> [UInt8] {
+    line(level, message, fields.map { ($0, .text($1)) })
+  }
+
+  /// A line of the present time.
+  func line(_ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]) -> [UInt8] {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     let stamp = Stamp(unixMs: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000, high: 0, low: 0)
@@ -50,7 +71,7 @@ final class LogOutput: Sendable {
   }
 
   func json(
-    _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, String)]
+    _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]
   ) -> [UInt8] {
     var line = Array(
       #"{"time":"\#(time)","level":"\#(level.rawValue)","worker":"\#(worker)","slot":\#(slot),"pid":\#(getpid()),"#
@@ -61,7 +82,7 @@ final class LogOutput: Sendable {
       line.append(UInt8(ascii: ","))
       JSONText.appendString(name, to: &line)
       line.append(UInt8(ascii: ":"))
-      JSONText.appendString(value, to: &line)
+      value.append(to: &line)
     }
     line.append(contentsOf: "}\n".utf8)
     return line
@@ -69,7 +90,7 @@ final class LogOutput: Sendable {
 
   /// Control characters are escaped as in JSON: no value can begin a line of its own.
   func human(
-    _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, String)]
+    _ time: String, _ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]
   ) -> [UInt8] {
     var line = Array("\(time) \(level.rawValue) \(worker).\(slot): ".utf8)
     JSONText.appendString(message, to: &line)
@@ -78,7 +99,7 @@ final class LogOutput: Sendable {
     if let quote = line.firstIndex(of: UInt8(ascii: "\"")) { line.remove(at: quote) }
     for (name, value) in fields {
       line.append(contentsOf: " \(name)=".utf8)
-      JSONText.appendString(value, to: &line)
+      value.append(to: &line)
     }
     line.append(UInt8(ascii: "\n"))
     return line

@@ -190,8 +190,16 @@ final class UpstreamClient: @unchecked Sendable {
       table[index] = last
       last.tableIndex = index
     }
-    connection.pool.open -= 1
+    if connection.isPooled { connection.pool.open -= 1 }
     if table.isEmpty { closed?.succeed(()) }
+  }
+
+  /// The connection is a tunnel now, which counts no more for its origin.
+  func leavePool(_ connection: UpstreamConnection) {
+    guard connection.isPooled else { return }
+    connection.isPooled = false
+    connection.pool.open -= 1
+    freed(connection.pool)
   }
 
   /// One connection less: those who wait may have another.

@@ -1,5 +1,6 @@
 // What comes in: from bytes to calls of the receiver, as far as it has asked for them.
 
+import HTTP
 import NIOCore
 import NIOHTTP1
 
@@ -37,6 +38,9 @@ extension UpstreamConnection {
 
   private func enterTunnel(_ exchange: UpstreamExchange, _ head: HTTPResponseHead) throws(AnswerDefect) {
     guard exchange.isRequestEnded else { throw AnswerDefect("101 before the request has ended") }
+    // A tunnel may live for days: it takes nothing from the requests of its origin.
+    client.leavePool(self)
+    if let context { DeadPeers.find(on: context.channel) }
     exchange.upgraded(head)
   }
 

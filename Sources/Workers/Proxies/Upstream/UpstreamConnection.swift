@@ -40,6 +40,8 @@ final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
   var candidates: [Channel] = []
   let sinceNs: UInt64
   var idleSinceNs: UInt64 = 0
+  /// Whether it counts among the connections of its origin.
+  var isPooled = true
   /// Exchanges that have begun here.
   var exchanges = 0
   /// The first bytes have gone through: with TLS, the handshake is done.

@@ -9,7 +9,8 @@ import NIOSSL
 /// Belongs to the client's loop.
 final class UpstreamConnector {
   /// Receive buffers grow and shrink between these with what comes.
-  private static let receiveBytes = (minimum: 1 << 10, initial: 4 << 10, maximum: 64 << 10)
+  /// At most a whole credit window: what wakes this worker up, and whoever gets the piece, costs more than the read.
+  private static let receiveBytes = (minimum: 1 << 10, initial: 4 << 10, maximum: 256 << 10)
 
   private let loop: EventLoop
   private let tls: TLSConfiguration

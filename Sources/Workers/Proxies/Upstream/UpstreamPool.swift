@@ -1,6 +1,6 @@
 // The connections to one origin, and the requests that wait for one.
 //
-//   open = being made + busy + idle + closing ≤ maximumPerOrigin; the idle ones are a stack, so that those which aren't needed
+//   open = being made + busy (no tunnels) + idle + closing ≤ maximumPerOrigin; the idle ones are a stack, so that those which aren't needed
 //   grow old at its bottom; a request waits only while `open` is at its bound.
 
 import NIOCore

@@ -1,0 +1,106 @@
+// The one file of STATE_DIR that holds state, replaced as a whole: whoever reads it, after whatever end of this process or the
+// machine, finds all of the old or all of the new.
+//
+//   definitions.new  written ─▶ fsync ─▶ rename to definitions ─▶ fsync of the directory
+//
+// Only one gateway writes there: the supervisor holds the lock of the directory.
+
+import APIs
+import Glibc
+
+struct StateFile: Sendable {
+  static let name = "definitions"
+  private static let temporaryName = "definitions.new"
+  /// For the gateway's own user only: definitions may hold credentials in headers.
+  private static let mode: mode_t = 0o600
+  /// A larger one is none of ours: the state ring holds far less.
+  private static let maximumBytes = APITable.maximumFileBytes
+  private static let bytesAtOnce = 1 << 20
+
+  let directory: String
+  var path: String { "\(directory)/\(Self.name)" }
+  private var temporaryPath: String { "\(directory)/\(Self.temporaryName)" }
+
+  /// Says STATE_DIR, the file and why, for people.
+  struct Failure: Error, Equatable, CustomStringConvertible {
+    let description: String
+  }
+
+  private func failure(_ path: String, _ what: String, _ number: CInt) -> Failure {
+    Failure(description: "STATE_DIR: \(path) can't be \(what): \(String(cString: strerror(number)))")
+  }
+
+  /// The whole file; nil: there is none.
+  func read() throws(Failure) -> [UInt8]? {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+    guard descriptor >= 0 else {
+      if errno == ENOENT { return nil }
+      throw failure(path, "read", errno)
+    }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: Self.bytesAtOnce)
+    while true {
+      let count = Glibc.read(descriptor, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      guard count >= 0 else { throw failure(path, "read", errno) }
+      if count == 0 { return bytes }
+      bytes += buffer[..<count]
+      guard bytes.count <= Self.maximumBytes else {
+        throw Failure(description: "STATE_DIR: \(path) has more than \(Self.maximumBytes) bytes")
+      }
+    }
+  }
+
+  /// What a writer that was interrupted has left is of no use.
+  func removeLeftover() { unlink(temporaryPath) }
+
+  /// Replaces the file; it holds `bytes`, on the disk, when this returns. When it throws, it holds what it held.
+  ///
+  /// - Parameter old: what it holds.
+  func replace(_ old: [UInt8]?, by bytes: [UInt8]) throws(Failure) {
+    try put(bytes)
+    do throws(Failure) {
+      try syncDirectory()
+    } catch {
+      // The new file may be there after a crash, or not. The answer will be that it isn't: so it shouldn't.
+      if let old { try? put(old) } else { unlink(path) }
+      throw error
+    }
+  }
+
+  private func put(_ bytes: [UInt8]) throws(Failure) {
+    removeLeftover()
+    let descriptor = open(temporaryPath, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, Self.mode)
+    guard descriptor >= 0 else { throw failure(temporaryPath, "made", errno) }
+    var isKept = false
+    defer { if !isKept { removeLeftover() } }
+    do throws(Failure) {
+      try write(bytes, descriptor)
+      guard fsync(descriptor) == 0 else { throw failure(temporaryPath, "written", errno) }
+    } catch {
+      close(descriptor)
+      throw error
+    }
+    guard close(descriptor) == 0 else { throw failure(temporaryPath, "written", errno) }
+    guard rename(temporaryPath, path) == 0 else { throw failure(path, "replaced", errno) }
+    isKept = true
+  }
+
+  private func write(_ bytes: [UInt8], _ descriptor: CInt) throws(Failure) {
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { throw failure(temporaryPath, "written", errno) }
+      rest = rest.dropFirst(count)
+    }
+  }
+
+  private func syncDirectory() throws(Failure) {
+    let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw failure(directory, "opened", errno) }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw failure(directory, "written", errno) }
+  }
+}

@@ -1,0 +1,113 @@
+// GET /openapi.json: the management API as it is, as OpenAPI 3.1. Written once, when the worker starts.
+//
+//   OpenAPIPaths     paths, methods, answers               what every answer can be is added here:
+//   OpenAPISchemas   what bodies look like                  400, 408, 431; with a body 413; with a MANAGEMENT_TOKEN 401
+//
+// It must not promise more than the gateway does, nor less: schemathesis holds the two against each other
+// (Tests/EndToEnd/OpenAPITests).
+
+import Kit
+
+enum OpenAPIDocument {
+  /// - Parameters:
+  ///   - version: of the gateway.
+  ///   - isClosed: whether there is a MANAGEMENT_TOKEN.
+  ///   - userField: member of events that addresses them.
+  static func json(version: String, isClosed: Bool, userField: String) -> [UInt8] {
+    let paths = OpenAPIPaths.all.map { quoted($0.template) + ":" + path($0, isClosed) }
+    var members = [
+      #""openapi":"3.1.0""#,
+      #""info":{"title":"Reactive Interaction Gateway: management API","version":\#(quoted(version))}"#,
+      #""paths":{"# + paths.joined(separator: ",") + "}",
+    ]
+    var components = #""schemas":{"# + OpenAPISchemas.all(userField: quoted(userField)) + "}"
+    if isClosed {
+      components +=
+        #","securitySchemes":{"managementToken":{"type":"http","scheme":"bearer","description":"MANAGEMENT_TOKEN"}}"#
+      members.append(#""security":[{"managementToken":[]}]"#)
+    }
+    members.append(#""components":{"# + components + "}")
+    return Array(("{" + members.joined(separator: ",") + "}").utf8)
+  }
+
+  private static func path(_ path: OpenAPIPath, _ isClosed: Bool) -> String {
+    var members: [String] = []
+    if let parameter = path.parameter, let open = path.template.firstIndex(of: "{") {
+      let name = path.template[open...].dropFirst().dropLast()
+      members.append(
+        #""parameters":[{"name":\#(quoted(name)),"in":"path","required":true,"description":\#(quoted(parameter)),"#
+          + #""schema":{"type":"string","minLength":1}}]"#)
+    }
+    for operation in path.operations {
+      members.append(write(operation, path, isClosed))
+      guard operation.method == "get" else { continue }
+      var head = operation
+      head.method = "head"
+      head.answers = head.answers.map { answer in
+        var answer = answer
+        answer.contents = [.none]
+        return answer
+      }
+      members.append(write(head, path, isClosed))
+    }
+    return "{" + members.joined(separator: ",") + "}"
+  }
+
+  private static func write(_ operation: OpenAPIOperation, _ path: OpenAPIPath, _ isClosed: Bool) -> String {
+    var members = [
+      #""operationId":\#(quoted(operation.method + path.template))"#,
+      #""summary":\#(quoted(operation.summary))"#,
+    ]
+    if operation.isOpen, isClosed { members.append(#""security":[]"#) }
+    if !operation.bodies.isEmpty {
+      let contents = operation.bodies.map {
+        ##"\##(quoted($0.type)):{"schema":{"$ref":"#/components/schemas/\##($0.schema)"}}"##
+      }
+      members.append(#""requestBody":{"required":true,"content":{"# + contents.joined(separator: ",") + "}}")
+    }
+    let answers = all(of: operation, path, isClosed).map { "\"\($0.status)\":" + write($0) }
+    members.append(#""responses":{"# + answers.joined(separator: ",") + "}")
+    return "\"\(operation.method)\":{" + members.joined(separator: ",") + "}"
+  }
+
+  /// What every request can be answered, besides what is said of the operation.
+  private static func all(
+    of operation: OpenAPIOperation, _ path: OpenAPIPath, _ isClosed: Bool
+  ) -> [OpenAPIOperation.Answer] {
+    var answers = operation.answers
+    func add(_ answer: OpenAPIOperation.Answer) {
+      guard !answers.contains(where: { $0.status == answer.status }) else { return }
+      var answer = answer
+      if operation.method == "head" { answer.contents = [.none] }
+      answers.append(answer)
+    }
+    add(.problem(400, "The request is no HTTP, or the path is not percent-encoded UTF-8."))
+    add(.problem(408, "The request came too slowly."))
+    add(.problem(431, "The head of the request is too large."))
+    if !operation.bodies.isEmpty { add(.problem(413, "The body is too large.")) }
+    // RIG 1's paths want a JWT where there is no token.
+    if isClosed && !operation.isOpen || path.template.hasPrefix("/rg/") {
+      add(.problem(401, "There is no bearer token that is right.", headers: ["www-authenticate"]))
+    }
+    return answers.sorted { $0.status < $1.status }
+  }
+
+  private static func write(_ answer: OpenAPIOperation.Answer) -> String {
+    var members = [#""description":\#(quoted(answer.description))"#]
+    if !answer.headers.isEmpty {
+      let headers = answer.headers.map { #"\#(quoted($0)):{"required":true,"schema":{"type":"string"}}"# }
+      members.append(#""headers":{"# + headers.joined(separator: ",") + "}")
+    }
+    let contents = answer.contents.compactMap { content in
+      content.mediaType.map { #"\#(quoted($0)):{"schema":\#(content.schema)}"# }
+    }
+    if !contents.isEmpty { members.append(#""content":{"# + contents.joined(separator: ",") + "}") }
+    return "{" + members.joined(separator: ",") + "}"
+  }
+
+  private static func quoted(_ text: some StringProtocol) -> String {
+    var bytes: [UInt8] = []
+    JSONText.appendString(text, to: &bytes)
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}
