@@ -21,6 +21,7 @@ let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioHTTP2: Target.Dependency = .product(name: "NIOHTTP2", package: "swift-nio-http2")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
@@ -43,6 +44,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.29.0"),
+    .package(url: "https://github.com/apple/swift-nio-http2", from: "1.46.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -71,7 +73,7 @@ let package = Package(
     library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
     library(
       "HTTP", path: "Sources/Workers/HTTP",
-      ["Kit", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
     library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(
@@ -108,7 +110,9 @@ let package = Package(
     tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
       "HTTPTests",
-      ["HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+      [
+        "HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2, nioEmbedded,
+      ]),
     tests(
       "ConnectionsTests",
       [

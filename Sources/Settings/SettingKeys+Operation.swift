@@ -20,15 +20,12 @@ extension SettingKey {
       "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", \.proxyHTTPAsyncResponseTimeoutMs, 1...3_600_000,
       unit: "milliseconds", "time that a request waits for a response by POST /v3/responses"),
     .list(
-      "REQUEST_LOG", \.requestLog, form: "console", "where proxied requests are logged; empty: nowhere",
-      parse: { (text) throws(ValueProblem) in
-        if text.lowercased() == "kafka" {
-          throw ValueProblem("'kafka' is not available in this release; expected console")
-        }
-        return try ValueForm.choice(text, of: ["console"])
-      }),
-    .notUsed(
-      "REQUEST_LOG_TOPIC", form: "a topic", initially: "rig-request-log", "topic of REQUEST_LOG=kafka"
+      "REQUEST_LOG", \.requestLog, form: "console, kafka or both",
+      "where proxied requests are logged; empty: nowhere",
+      parse: { (text) throws(ValueProblem) in try ValueForm.choice(text, of: ["console", "kafka"]) }),
+    .text(
+      "REQUEST_LOG_TOPIC", \.requestLogTopic, form: "a topic", "topic of REQUEST_LOG=kafka",
+      parse: { (text) throws(ValueProblem) in try topic(text) }
     ).also("KAFKA_LOG_TOPIC"),
     .flag("RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service"),
     .flag("RATE_LIMIT_PER_IP", \.rateLimitPerIP, "limit them for each client address, not for all together"),
@@ -94,6 +91,9 @@ extension SettingKey {
     .integer(
       "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
       "request head; more: 431"),
+    .integer(
+      "MAX_STREAMS_PER_CONNECTION", \.maxStreamsPerConnection, 0...10_000,
+      "streams of an HTTP/2 connection; 0: no HTTP/2"),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,

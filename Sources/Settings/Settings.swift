@@ -93,6 +93,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxProxiedRequests = 1_000
   /// Where proxied requests are logged: `console`; empty: nowhere.
   public var requestLog: [String] = []
+  /// Topic of REQUEST_LOG=kafka.
+  public var requestLogTopic = "rig-request-log"
   /// Whether the requests to each service are limited.
   public var rateLimitEnabled = false
   /// Whether they are limited for each client address, not for all together.
@@ -155,6 +157,8 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Bytes of a request line and its headers; more: 431.
   public var maxRequestHeadBytes = 16 * 1024
+  /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
+  public var maxStreamsPerConnection = 128
   /// Bytes of an inbound event or message; more: 413.
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.

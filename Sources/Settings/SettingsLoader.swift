@@ -95,6 +95,11 @@ extension Settings {
           place: "KAFKA_SOURCE_TOPICS, PROXY_KAFKA_RESPONSE_TOPICS",
           message: "both have '\(both)'; expected a topic to have either events or responses"))
     }
+    if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
+      found.append(
+        SettingsMistake(
+          place: "REQUEST_LOG", message: "has kafka, but KAFKA_BROKERS is empty; expected brokers"))
+    }
     if kafkaSSLCertFile.isEmpty != kafkaSSLKeyFile.isEmpty {
       found.append(
         SettingsMistake(

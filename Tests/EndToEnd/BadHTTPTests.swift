@@ -33,7 +33,6 @@ struct BadHTTPTests {
     Bad("only a method", 400, text: "GET\r\nhost: x\r\n\r\n"),
     Bad("an unknown method", 400, 501, text: "BREW /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
     Bad("a method in small letters", 400, 501, text: "get /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
-    Bad("the preface of HTTP/2", 505, text: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Bad("HTTP/3", 400, 505, text: "GET /_rig/health HTTP/3.0\r\nhost: x\r\n\r\n"),
     Bad("no protocol at all", 400, 505, text: "GET /_rig/health HTTX/1.1\r\nhost: x\r\n\r\n"),
     Bad("HTTP/0.9", 400, 505, text: "GET /_rig/health\r\n\r\n"),

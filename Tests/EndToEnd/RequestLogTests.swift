@@ -84,6 +84,37 @@ struct RequestLogTests {
     }
   }
 
+  @Test(
+    "Records go to a topic of Kafka too; what the brokers don't take is dropped and counted, and requests are answered"
+  )
+  func kafka() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try KafkaBroker.run(topics: ["rig", "requests"]) { broker in
+      let settings = [
+        "REQUEST_LOG": "console,kafka", "REQUEST_LOG_TOPIC": "requests", "KAFKA_PUBLISH_TIMEOUT_MS": "1000",
+      ]
+      let kafka = Gateway.kafka(broker.address).merging(settings) { $1 }
+      try Gateway.run(kafka) { gateway in
+        try gateway.define(TestAPI(port: service.port, endpoint: Self.post))
+        #expect(try gateway.inbound("POST", "/x", body: "abc").status == 200)
+        let record = try KafkaLog.record("requests", at: broker.address)
+        #expect(record.key.isEmpty && record.headers == "content-type=application/json")
+        let json = try record.json
+        #expect(json["method"] == "POST" && json["path"] == "/x" && json["status"] == 200)
+        #expect(
+          json["bytes_in"] == 3 && json["api"] == "books" && json["time"]?.string?.hasSuffix("Z") == true)
+        #expect(try Self.records(gateway, 1).count == 1)
+
+        try broker.stop()
+        #expect(try gateway.inbound("POST", "/x", body: "abc").status == 200)
+        try eventually("the record is given up") {
+          try gateway.metric("rig_request_log_dropped_total", ["log": "kafka"]) == 1
+        }
+      }
+    }
+  }
+
   @Test("With a log that nobody reads requests are answered all the same, and what is dropped is counted")
   func blockedLog() throws {
     let service = try TestService()

@@ -32,15 +32,18 @@ struct SupervisorResourceTests {
     let presence: Set = ["presence.connections.0", "presence.connections.1"]
     let calls: Set = ["calls.connections.0", "calls.connections.1", "calls.control"]
     let answers: Set = ["answers.proxies.0"]
+    let publications: Set = ["publications.connections.0", "publications.connections.1"]
+    let responses: Set = ["responses.streams", "responses.control"]
     let allowed: [WorkerKind: Set<String>] = [
-      .connections: pages.union(requests).union(ofConnections).union(shared).union(calls).union(answers),
-      .streams: pages.union(["events.streams"]),
+      .connections: pages.union(requests).union(ofConnections).union(shared).union(calls).union(answers)
+        .union(responses),
+      .streams: pages.union(publications).union(["events.streams", "responses.streams"]),
       .proxies: pages.union(calls).union(answers),
       .control: pages.union(requests).union(ofConnections).union(shared).union(presence).union(calls)
-        .union(answers),
+        .union(answers).union(publications).union(responses),
     ]
     var reported: Set<String> = []
-    defer { #expect(reported == presence, "each has its own") }
+    defer { #expect(reported == presence.union(publications), "each has its own") }
     for kind in WorkerKind.allCases {
       for worker in gateway.workers(kind) {
         let links = worker.descriptors
@@ -52,8 +55,8 @@ struct SupervisorResourceTests {
           !$0.hasPrefix("manifest")
         }
         if kind == .connections {
-          let own = foreign.intersection(presence)
-          #expect(own.count == 1, "of presence one ring: \(own)")
+          let own = foreign.intersection(presence.union(publications))
+          #expect(own.count == 2, "of presence and of publications one ring: \(own)")
           reported.formUnion(own)
           foreign.subtract(own)
         }

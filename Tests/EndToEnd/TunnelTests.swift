@@ -5,35 +5,6 @@ import Testing
 
 @Suite("WebSockets to services")
 struct TunnelTests {
-  private static let upgrade = WebSocketClient.upgrade
-
-  private static func open(_ port: Int, more: String = "") -> TestAPI {
-    TestAPI(id: "open", port: port, endpoint: #""method":"GET","path_regex":"/x.*"\#(more)"#)
-  }
-
-  /// A tunnel through the gateway.
-  private static func tunnel(
-    _ gateway: Gateway, headers: [(String, String)] = upgrade, first: String = "", receiveBuffer: Int? = nil
-  ) throws -> Wire {
-    let http = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: receiveBuffer))
-    try http.wire.send(HTTPConnection.request("GET", "/x", headers: headers) + first)
-    let head = try http.head()
-    guard head.status == 101 else { throw TestFailure("no upgrade: \(head.status)") }
-    return http.wire
-  }
-
-  private static func exchange(_ text: String, _ wire: Wire) throws {
-    try wire.send(text)
-    try expect(text, wire)
-  }
-
-  private static func expect(_ text: String, _ wire: Wire) throws {
-    let got = try wire.receive("\(text.utf8.count) bytes") { queue in
-      queue.count >= text.utf8.count ? queue.take(text.utf8.count) : nil
-    }
-    #expect(got == Array(text.utf8))
-  }
-
   @Test(
     "The handshake goes to the service with its fields and comes back with its answer; bytes go both ways")
   func handshake() throws {
@@ -44,18 +15,19 @@ struct TunnelTests {
     defer { service.stop() }
     try Gateway.run(["REQUEST_LOG": "console"]) { gateway in
       let transform = #""transform_request_headers":{"add_headers":{"x-added":"yes"}}"#
-      var api = Self.open(service.port, more: #","path_replacement":"/v1","transform_request_headers":true"#)
+      var api = Tunnel.api(service.port, more: #","path_replacement":"/v1","transform_request_headers":true"#)
       api.version = transform
       try gateway.define(api)
       let http = try HTTPConnection(port: gateway.inboundPort)
-      let headers = Self.upgrade + [("sec-websocket-protocol", "chat.v1, chat.v2"), ("cookie", "a=b")]
+      let headers =
+        WebSocketClient.upgrade + [("sec-websocket-protocol", "chat.v1, chat.v2"), ("cookie", "a=b")]
       // What comes right behind the request, and right behind the answer, isn't lost.
       try http.wire.send(HTTPConnection.request("GET", "/x?token=1", headers: headers) + "behind")
       let head = try http.head()
       #expect(head.status == 101 && head["upgrade"] == "websocket" && head["connection"] == "upgrade")
       #expect(head["sec-websocket-protocol"] == "chat.v2" && head["sec-websocket-accept"] == "x")
       #expect(head["content-length"] == nil && head["traceparent"] != nil)
-      try Self.expect("earlybehind", http.wire)
+      try Tunnel.expect("earlybehind", http.wire)
       let seen = try #require(service.requests.first)
       #expect(seen.path == "/v1?token=1" && seen.all("x-added") == ["yes"] && seen.all("cookie") == ["a=b"])
       #expect(seen.all("upgrade") == ["websocket"] && seen.all("connection") == ["upgrade"])
@@ -64,7 +36,7 @@ struct TunnelTests {
       #expect(seen.all("sec-websocket-protocol") == ["chat.v1, chat.v2"])
       #expect(seen.all("host") == ["127.0.0.1:\(service.port)"] && seen.all("x-forwarded-for").count == 1)
       for size in [1, 70_000, 3_000_000] {
-        try Self.exchange(String(repeating: "abcdefg\n", count: size / 8 + 1), http.wire)
+        try Tunnel.exchange(String(repeating: "abcdefg\n", count: size / 8 + 1), http.wire)
       }
       #expect(try gateway.metric("rig_tunnels") == 1)
       http.wire.endSending()
@@ -89,7 +61,7 @@ struct TunnelTests {
     let directory = try TestDirectory()
     try Gateway.run { gateway in
       let port = try FreePorts.next()
-      try gateway.define(Self.open(port))
+      try gateway.define(Tunnel.api(port))
       try Self.script.write(toFile: directory.file("peers.py"), atomically: true, encoding: .utf8)
       let peers = try ChildProcess(
         Tools.python("python"), ["peers.py", String(port), String(gateway.inboundPort)], environment: [:],
@@ -120,11 +92,13 @@ struct TunnelTests {
                     await ws.close(4001, "as you like")
                 else:
                     await ws.send(message)
+        except ConnectionClosed:
+            pass
         finally:
             closed.append((ws.close_code, ws.close_reason))
 
     async def one(number):
-        async with connect(url, max_size=None) as ws:
+        async with connect(url, max_size=None, subprotocols=["chat.v2"]) as ws:
             for turn in range(20):
                 text = f"{number} {turn} é"
                 await ws.send(text)
@@ -146,7 +120,7 @@ struct TunnelTests {
                     assert False
                 except ConnectionClosed as error:
                     assert (error.rcvd.code, error.rcvd.reason) == (4001, "as you like"), error
-            ws = await connect(url)
+            ws = await connect(url, subprotocols=["chat.v2"])
             await ws.close(4002, "that was it")
             while len(closed) < 2:
                 await asyncio.sleep(0.01)
@@ -162,23 +136,23 @@ struct TunnelTests {
     let service = try TestService(.upgrade(.flood(20_000_000)))
     defer { service.stop() }
     try Gateway.run(["CONNECTION_WORKERS": "1", "PROXY_RECV_TIMEOUT": "300"]) { gateway in
-      try gateway.define(Self.open(service.port))
-      let slow = try Self.tunnel(gateway, receiveBuffer: 4096)
+      try gateway.define(Tunnel.api(service.port))
+      let slow = try Tunnel.open(gateway, receiveBuffer: 4096)
       // Other tunnels and requests aren't held up.
       service.behave(.upgrade(.echo))
-      let other = try Self.tunnel(gateway)
-      for _ in 0..<50 { try Self.exchange("quick", other) }
+      let other = try Tunnel.open(gateway)
+      for _ in 0..<50 { try Tunnel.exchange("quick", other) }
       let sent = try gateway.metric("rig_proxied_bytes_total", ["direction": "response"])
       #expect(sent < 2_000_000, "what is under way is bounded, found \(sent)")
       #expect(try slow.receiveToEnd(Deadline(after: 60)).count == 20_000_000)
 
       service.behave(.upgrade(.deaf))
-      let wire = try Self.tunnel(gateway)
+      let wire = try Tunnel.open(gateway)
       let taken = try wire.send([UInt8](repeating: 0x61, count: 30_000_000), Deadline(after: 2))
       #expect(taken < 30_000_000)
       let received = try gateway.metric("rig_proxied_bytes_total", ["direction": "request"])
       #expect(received < 10_000_000, "only what the kernel and the windows hold, found \(received)")
-      try Self.exchange("quick", other)
+      try Tunnel.exchange("quick", other)
       // It ends its side while everything is full: the service gets all of it, and then the end.
       let before = service.tunnelled
       wire.endSending()
@@ -194,8 +168,8 @@ struct TunnelTests {
     let service = try TestService(.upgrade(.echo))
     defer { service.stop() }
     try Gateway.run(["MAX_PROXIED_REQUESTS": "10", "PROXY_RECV_TIMEOUT": "300"]) { gateway in
-      try gateway.define(Self.open(service.port))
-      let wires = try (0..<100).map { _ in try Self.tunnel(gateway) }
+      try gateway.define(Tunnel.api(service.port))
+      let wires = try (0..<100).map { _ in try Tunnel.open(gateway) }
       #expect(try gateway.metric("rig_tunnels") == 100)
       var (rounds, lastAge) = (0, 0.0)
       try eventually("the proxy worker has made three rounds") {
@@ -204,8 +178,10 @@ struct TunnelTests {
         lastAge = age
         return rounds >= 3
       }
+      #expect(SocketTable.areProbed(local: gateway.inboundPort) == true, "a dead client is found")
+      #expect(SocketTable.areProbed(remote: service.port) == true, "and a dead service")
       for (index, wire) in wires.enumerated() { try wire.send("tunnel \(index)") }
-      for (index, wire) in wires.enumerated() { try Self.expect("tunnel \(index)", wire) }
+      for (index, wire) in wires.enumerated() { try Tunnel.expect("tunnel \(index)", wire) }
     }
   }
 
@@ -214,31 +190,55 @@ struct TunnelTests {
     let service = try TestService(.upgrade(first: Array("last words".utf8), .end))
     defer { service.stop() }
     try Gateway.run(["CONNECTION_WORKERS": "1", "RESTART_INTENSITY": "100"]) { gateway in
-      try gateway.define(Self.open(service.port))
-      let ended = try Self.tunnel(gateway)
+      try gateway.define(Tunnel.api(service.port))
+      let ended = try Tunnel.open(gateway)
       #expect(try ended.receiveToEnd().text == "last words")
       #expect(!ended.isReset)
 
       service.behave(.upgrade(.echo))
-      var wire: Wire? = try Self.tunnel(gateway)
+      var wire: Wire? = try Tunnel.open(gateway)
       wire?.reset()
       wire = nil
       try eventually("the service is left") { service.openConnections == 0 }
 
-      let orphan = try Self.tunnel(gateway)
+      let orphan = try Tunnel.open(gateway)
       try gateway.killAndAwaitReplacement(try #require(gateway.workers(.proxies).first))
       _ = try orphan.receiveToEnd()
       try eventually("the service is left") { service.openConnections == 0 }
 
-      let second = try Self.tunnel(gateway)
+      let second = try Tunnel.open(gateway)
       try gateway.killAndAwaitReplacement(try #require(gateway.workers(.connections).first))
       _ = try second.receiveToEnd()
       try eventually("the service is left") { service.openConnections == 0 }
 
-      let third = try Self.tunnel(gateway)
+      let third = try Tunnel.open(gateway)
       service.stop()
       _ = try third.receiveToEnd()
       try eventually("nothing is left") { try gateway.metric("rig_tunnels") == 0 }
+    }
+  }
+
+  @Test("A client that ends its side, before or after the service has, still gets all that was sent to it")
+  func halfClosed() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in
+      try gateway.define(Tunnel.api(service.port))
+      // More than a window, and less than one.
+      for (count, isFirst) in [(5_000_000, true), (200_000, false)] {
+        service.behave(.upgrade(.flood(count)))
+        let wire = try Tunnel.open(gateway, receiveBuffer: 4096)
+        if !isFirst {
+          try eventually("the service has ended") { try gateway.metric("rig_tunnels") == 0 }
+        }
+        wire.endSending()
+        #expect(try wire.receiveToEnd().count == count)
+        #expect(!wire.isReset)
+      }
+      try eventually("nothing is left") {
+        try gateway.metric("rig_tunnels") == 0 && service.openConnections == 0
+          && gateway.metric("rig_http_open_connections", ["port": "inbound"]) == 0
+      }
     }
   }
 
@@ -247,82 +247,12 @@ struct TunnelTests {
     let service = try TestService(.upgrade(.echo))
     defer { service.stop() }
     try Gateway.run(["DRAIN_TIMEOUT_S": "1"]) { gateway in
-      try gateway.define(Self.open(service.port))
-      let wire = try Self.tunnel(gateway)
+      try gateway.define(Tunnel.api(service.port))
+      let wire = try Tunnel.open(gateway)
       gateway.process.signal(SIGTERM)
       _ = try wire.receiveToEnd()
       try eventually("the service is left") { service.openConnections == 0 }
       #expect(try gateway.process.wait() == .exited(0))
-    }
-  }
-
-  @Test("An answer that isn't 101 is an ordinary one, and what stands behind the request is a request")
-  func refusedByService() throws {
-    let service = try TestService(.answer(403, body: "no"))
-    defer { service.stop() }
-    try Gateway.run(TestToken.settings()) { gateway in
-      try gateway.define(Self.open(service.port))
-      try gateway.define(
-        TestAPI(
-          id: "secured", port: service.port, endpoint: #""method":"GET","path_regex":"/y","secured":true"#,
-          more: #""auth_type":"jwt""#))
-      let http = try HTTPConnection(port: gateway.inboundPort)
-      for _ in 0..<2 {
-        // A client that makes believe: were it a tunnel, the second request would reach the service unchecked.
-        try http.wire.send(
-          HTTPConnection.request("GET", "/x", headers: Self.upgrade) + HTTPConnection.request("GET", "/y"))
-        let answer = try http.answer()
-        #expect(answer.status == 403 && answer.text == "no")
-        #expect(try http.answer().status == 401)
-      }
-      #expect(service.requests.map(\.path) == ["/x", "/x"])
-    }
-  }
-
-  @Test("A secured endpoint refuses before anything is asked of the service, and takes a token")
-  func secured() throws {
-    let service = try TestService(.upgrade(.echo))
-    defer { service.stop() }
-    try Gateway.run(TestToken.settings()) { gateway in
-      var api = Self.open(service.port, more: #","secured":true"#)
-      api.more = #""auth_type":"jwt","auth":{"use_query":true,"query_name":"token"}"#
-      try gateway.define(api)
-      let refused = try HTTPConnection(port: gateway.inboundPort).send("GET", "/x", headers: Self.upgrade)
-      #expect(refused.status == 401 && service.requests.isEmpty)
-      let token = TestToken.of("alice", session: "s1")
-      let wire = try Self.tunnel(gateway, headers: Self.upgrade + [TestToken.bearer(token)])
-      try Self.exchange("hello", wire)
-    }
-  }
-
-  /// Fields of requests that ask for something that isn't passed on.
-  private static let others: [(String, [(String, String)])] = [
-    ("GET", [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")]),
-    ("GET", [("connection", "Upgrade"), ("upgrade", "TLS/1.0")]), ("GET", [("upgrade", "websocket")]),
-    ("POST", upgrade),
-  ]
-
-  @Test(
-    "Other upgrades aren't passed on, and a service that changes the protocol unasked is 502",
-    arguments: others)
-  func notPassedOn(method: String, headers: [(String, String)]) throws {
-    let service = try TestService(.answer(200, body: "plain"))
-    defer { service.stop() }
-    try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in
-      try gateway.define(
-        TestAPI(id: "open", port: service.port, endpoint: #""method":"\#(method)","path_regex":"/x""#))
-      let http = try HTTPConnection(port: gateway.inboundPort)
-      let body = method == "POST" ? "body" : nil
-      let answer = try http.send(method, "/x", headers: headers, body: body)
-      #expect(answer.status == 200 && answer.text == "plain")
-      let seen = try #require(service.requests.first)
-      #expect(
-        seen.all("upgrade").isEmpty && seen.all("connection").isEmpty && seen.all("http2-settings").isEmpty)
-      service.behave(.upgrade(.echo))
-      #expect(try http.send(method, "/x", headers: headers, body: body).status == 502)
-      service.behave(.upgrade(fields: [("upgrade", "h2c"), ("connection", "upgrade")], .echo))
-      let asked = try gateway.inbound("GET", "/x", headers: Self.upgrade)
-      #expect(asked.status == (method == "GET" ? 502 : 405))
     }
   }
 }

@@ -224,6 +224,51 @@ struct StreamedRequestTests {
   }
 }
 
+struct SwitchedProtocolTests {
+  private static let upgrade = get("/s", "connection: upgrade\r\nupgrade: websocket\r\n")
+
+  private func answer(_ stream: AnswerStream, _ gone: @escaping () -> Void) {
+    let headers: HTTPHeaders = [
+      "sec-websocket-accept": "x", "upgrade": "h2c", "connection": "x", "content-length": "5",
+      "transfer-encoding": "chunked", "x-bad": "a\r\nb: c",
+    ]
+    stream.switchProtocols(
+      to: "websocket", headers, onGone: gone,
+      { channel, _ in channel.writeAndFlush(ByteBuffer(string: "raw"), promise: nil) })
+  }
+
+  @Test("101 has the fields of its protocol once and no framing, and stands before what the new owner writes")
+  func head() throws {
+    let front = StreamFront()
+    let (client, exchange, stream) = try front.open(Self.upgrade + "behind")
+    answer(stream) { Issue.record("the client is there") }
+    let text = try front.turn(client)
+    #expect(
+      text.hasPrefix("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"))
+    #expect(text.hasSuffix("\r\n\r\nraw") && text.contains("\r\nsec-websocket-accept: x\r\n"))
+    #expect(text.contains("\r\nx-bad: a  b: c\r\n") && text.contains("\r\ntraceparent: 00-"))
+    for absent in ["h2c", "content-length", "transfer-encoding", "connection: x"] {
+      #expect(!text.contains(absent), "\(absent)")
+    }
+    #expect(try client.firedThrough() == "behind")
+    client.channel.close(promise: nil)
+    #expect(exchange.calls == ["begin", "end"] && stream.isOver)
+  }
+
+  @Test("Who would have had the channel learns that the client has gone before, once", arguments: [0, 1, 2])
+  func gone(way: Int) throws {
+    let front = StreamFront()
+    let (client, _, stream) = try front.open(Self.upgrade)
+    var count = 0
+    if way == 1 { stream.head(.ok) }
+    if way == 2 { client.channel.close(promise: nil) }
+    answer(stream) { count += 1 }
+    if way == 0 { client.channel.close(promise: nil) }
+    _ = try? front.turn(client)
+    #expect(count == 1 && !client.isOpen)
+  }
+}
+
 extension String {
   fileprivate func replacingVersion() -> String {
     let head = "POST /s HTTP/1.0"

@@ -56,6 +56,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     ledger = parts.ledger
     var limits = HTTPLimits()
     limits.maxHeadBytes = context.settings.maxRequestHeadBytes
+    limits.http2.maxStreams = context.settings.maxStreamsPerConnection
     limits.maxBodyBytes = context.settings.maxEventBytes
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker

@@ -25,7 +25,7 @@ struct WorkerParts {
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
     let cors = CORS(origin: context.settings.cors)
-    ledger = RequestLedger(context.status, sinks: try Self.requestLogs(context), proxies: hub.proxies)
+    ledger = RequestLedger(context.status, sinks: try Self.requestLogs(context, hub), proxies: hub.proxies)
     routes = FrontRoutes(
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
@@ -38,8 +38,15 @@ struct WorkerParts {
   }
 
   /// Where proxied requests are logged (REQUEST_LOG).
-  private static func requestLogs(_ context: WorkerContext) throws(IPCError) -> [any RequestLogSink] {
-    context.settings.requestLog.contains("console") ? [try ConsoleRequestLog(context)] : []
+  private static func requestLogs(
+    _ context: WorkerContext, _ hub: Hub
+  ) throws(IPCError) -> [any RequestLogSink] {
+    var sinks: [any RequestLogSink] = []
+    if context.settings.requestLog.contains("console") { sinks.append(try ConsoleRequestLog(context)) }
+    if context.settings.requestLog.contains("kafka"), let publications = hub.publications {
+      sinks.append(KafkaRequestLog(publications, topic: context.settings.requestLogTopic, context))
+    }
+    return sinks
   }
 
   private static func gateway(

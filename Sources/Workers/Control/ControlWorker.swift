@@ -90,6 +90,7 @@ final class ControlWorker: @unchecked Sendable {
   private static func limits(_ settings: Settings) -> HTTPLimits {
     var limits = HTTPLimits()
     limits.maxHeadBytes = settings.maxRequestHeadBytes
+    limits.http2.maxStreams = settings.maxStreamsPerConnection
     limits.maxBodyBytes = settings.maxEventBytes
     return limits
   }

@@ -63,7 +63,7 @@ extension HTTPConnection {
 
   /// Gives the channel away, without a trace of HTTP in it.
   func leaveToNewOwner() {
-    guard let context, let input, let inputContext = input.context, let takeOver else { return }
+    guard let context, let input, let takeOver else { return }
     if output != nil || hasUnflushed {
       isLeaving = true
       server.flushTurn()
@@ -76,9 +76,8 @@ extension HTTPConnection {
     let channel = context.channel
     let pipeline = channel.pipeline.syncOperations
     self.takeOver = nil
-    pipeline.removeHandler(context: inputContext, promise: nil)
+    input.giveWay()
     pipeline.removeHandler(context: context, promise: nil)
-    HTTPServer.setTakenOverOptions(on: channel)
     if hasStreamed {
       let mark = ChannelOptions.Types.WriteBufferWaterMark(
         low: Self.ordinaryUntakenBytes.lowerBound, high: Self.ordinaryUntakenBytes.upperBound)

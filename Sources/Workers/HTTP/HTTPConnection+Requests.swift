@@ -13,6 +13,11 @@ extension HTTPConnection {
     if isListening { perform(assembly.refuse(status, detail)) }
   }
 
+  /// The request whose head has come is not one that can be given to anybody.
+  func refused(_ status: HTTPResponseStatus, _ detail: String) {
+    if isListening { perform(assembly.refuse(status, detail)) }
+  }
+
   /// The parser has looked at everything that came in.
   func decoded() {
     // The parser bounds what it keeps; this bounds what it skips (blanks, line ends).

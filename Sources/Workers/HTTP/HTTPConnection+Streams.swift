@@ -40,7 +40,7 @@ extension HTTPConnection {
   private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
     stream = AnswerStream(exchange, request: request, body: body, connection: self)
     clock.requestEnded()
-    guard let options = context?.channel.syncOptions else { return }
+    guard let options = socketOptions else { return }
     if !hasStreamed {
       hasStreamed = true
       let mark = ChannelOptions.Types.WriteBufferWaterMark(
@@ -182,15 +182,16 @@ extension HTTPConnection {
 
   /// Once a second: a client that takes something, however little, is not one that doesn't read.
   func noteTakenOutput(at tick: Int) {
-    guard hasStreamed, let options = context?.channel.syncOptions,
-      let untaken = try? options.getOption(.bufferedWritableBytes), untaken != untakenBytes
+    let socket = hasStreamed ? socketOptions : nil
+    guard let untaken = input?.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes)),
+      untaken != untakenBytes
     else { return }
     untakenBytes = untaken
     clock.outputMoved(at: tick)
   }
 
   private func resetBodyOptions() {
-    guard hasBodyOptions, let options = context?.channel.syncOptions else { return }
+    guard hasBodyOptions, let options = socketOptions else { return }
     hasBodyOptions = false
     let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTPServer.receiveBufferBytes)
     try? options.setOption(.recvAllocator, value: allocator)

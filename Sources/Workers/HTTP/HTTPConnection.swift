@@ -58,7 +58,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   let server: HTTPServer
   /// Position in the server's table; the server's.
   var tableIndex = -1
-  weak var input: HTTPInput?
+  weak var input: (any ConnectionInput)?
   var context: ChannelHandlerContext?
   var phase = Phase.open
   var clock: ConnectionClock
@@ -89,7 +89,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
   /// Asked of the kernel once, not for each request.
-  private lazy var remoteAddress = context?.remoteAddress
+  private lazy var remoteAddress = context?.channel.remoteAddress
 
   init(server: HTTPServer) {
     self.server = server
@@ -111,6 +111,17 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var mayDecode: Bool {
     if stream == nil { return queue.isEmpty && mayHandle }
     return isListening && stream?.body.wantsBytes ?? false
+  }
+
+  /// The options of the socket; nil: the channel is a stream of HTTP/2 and has none.
+  var socketOptions: (any NIOSynchronousChannelOptions)? {
+    input?.isStream ?? true ? nil : context?.channel.syncOptions
+  }
+
+  /// The channel is somebody else's from the beginning.
+  func leavePipeline() {
+    guard let context else { return }
+    context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
   }
 
   /// Ends the connection at once.

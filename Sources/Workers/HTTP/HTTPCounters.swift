@@ -6,6 +6,10 @@
 //   rig_http_refused_connections_total{port}       accepted, and closed at once: as many are open as may be
 //   rig_http_timeouts_total{port}                  requests answered 408
 //   rig_http_open_connections{port}                open now, taken-over ones included
+//   rig_http_http2_connections_total{port}         of those accepted, that turned out to speak HTTP/2
+//   rig_http_http2_streams_total{port}             requests that came by HTTP/2
+//   rig_http_http2_open_streams{port}              streams of HTTP/2 open now, taken-over ones included
+//   rig_http_http2_malformed_total{port}           streams reset because of what the client sent
 
 import IPC
 
@@ -17,6 +21,10 @@ public struct HTTPCounters {
   let refused: Metric?
   let timeouts: Metric?
   let open: Metric?
+  let http2Connections: Metric?
+  let http2Streams: Metric?
+  let openStreams: Metric?
+  let malformedStreams: Metric?
 
   /// `port`: "inbound" or "management".
   public init(status: StatusPage, port: String) {
@@ -29,6 +37,10 @@ public struct HTTPCounters {
     refused = status.metric(.counter, "rig_http_refused_connections_total", labels: label)
     timeouts = status.metric(.counter, "rig_http_timeouts_total", labels: label)
     open = status.metric(.gauge, "rig_http_open_connections", labels: label)
+    http2Connections = status.metric(.counter, "rig_http_http2_connections_total", labels: label)
+    http2Streams = status.metric(.counter, "rig_http_http2_streams_total", labels: label)
+    openStreams = status.metric(.gauge, "rig_http_http2_open_streams", labels: label)
+    malformedStreams = status.metric(.counter, "rig_http_http2_malformed_total", labels: label)
   }
 
   /// Counts an answer by the class of its status.

@@ -5,12 +5,12 @@
 // By hand, because the connection must be able to say "not now" (a request is waiting for its answer), and because the
 // bytes behind an upgrade request must stay bytes: they go to whoever takes the channel over, or to a
 // fresh decoder if the upgrade is declined. `held` is empty on an idle connection; while a field is split over reads it
-// is that field, at most a head.
+// is that field, at most a head. A connection that begins with the preface of HTTP/2 is given away before anything is parsed.
 
 import NIOCore
 import NIOHTTP1
 
-final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
+final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, ConnectionInput {
   typealias InboundIn = ByteBuffer
   typealias InboundOut = HTTPServerRequestPart
 
@@ -25,11 +25,17 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
   private var isSpent = false
   /// Bytes have come while nothing could be decoded.
   private var isPostponed = false
+  /// Nothing has been parsed yet.
+  private var mayBeHTTP2: Bool
 
   init(connection: HTTPConnection, limits: HTTPLimits) {
     self.connection = connection
     self.limits = limits
+    mayBeHTTP2 = limits.http2.maxStreams > 0
   }
+
+  var isStream: Bool { false }
+  var untakenBytes: Int? { nil }
 
   /// Whether there are bytes that the decoder hasn't looked at.
   var isBehind: Bool { isPostponed || (isSpent && held.readableBytes > 0) }
@@ -47,6 +53,13 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
   /// The connection takes requests again.
   func resume() {
     if let context, isBehind { decodeHeld(context) }
+  }
+
+  func giveWay() {
+    guard let context else { return }
+    let channel = context.channel
+    channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+    HTTPServer.setTakenOverOptions(on: channel)
   }
 
   func handlerAdded(context: ChannelHandlerContext) {
@@ -70,6 +83,13 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
       held.discardReadBytes()
       held.writeBuffer(&bytes)
     }
+    if mayBeHTTP2 {
+      switch HTTP2Preface.match(held.readableBytesView) {
+      case .absent: mayBeHTTP2 = false
+      case .begun: return
+      case .whole: return leaveToHTTP2(context)
+      }
+    }
     if connection.mayDecode {
       decodeHeld(context)
     } else {
@@ -85,6 +105,22 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler {
     } else {
       context.fireUserInboundEventTriggered(event)
     }
+  }
+
+  private func leaveToHTTP2(_ context: ChannelHandlerContext) {
+    let bytes = takeHeldBytes()
+    let channel = context.channel
+    let pipeline = channel.pipeline
+    let server = connection.server
+    pipeline.syncOperations.removeHandler(context: context, promise: nil)
+    connection.leavePipeline()
+    do {
+      try server.addHTTP2(to: channel)
+    } catch {
+      return channel.close(promise: nil)
+    }
+    pipeline.fireChannelRead(bytes)
+    pipeline.fireChannelReadComplete()
   }
 
   private func install(_ context: ChannelHandlerContext) {

@@ -23,12 +23,15 @@ public struct HTTPLimits: Sendable {
   public var writeStallSeconds = 75
   /// After an error answer, for the client to read it while its unread input is thrown away (RFC 9112 §9.6).
   public var lingerSeconds = 5
-  /// Connections open at once, those that were taken over included; one more is closed as soon as it is accepted.
+  /// Connections and streams of HTTP/2 open at once, those that were taken over included; one more connection is closed as soon as it
+  /// is accepted, one more stream is refused.
   public var maxOpenConnections = 20_000
   /// Answers that wait in user space on one connection; then no further pipelined request is handled.
   public var maxUnflushedBytes = 64 * 1024
   /// Bytes kept from a client that sends the next request before it has its answer and then half-closes.
   public var maxHeldBytes = 64 * 1024
+  /// What holds for HTTP/2 alone.
+  public var http2 = HTTP2Limits()
 
   public init() {}
 }

@@ -1,4 +1,4 @@
-// The HTTP/1.x front of one port: connections of one event loop, their turns, their time-outs.
+// The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTPServer+HTTP2.
 //
 //   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
 //                                          │ answers of a turn
@@ -12,7 +12,7 @@ import Kit
 import NIOCore
 import NIOPosix
 
-/// An HTTP/1.x server on an inherited listening socket. Use it on its event loop only.
+/// An HTTP/1.x and HTTP/2 server on an inherited listening socket. Use it on its event loop only.
 ///
 /// `@unchecked Sendable`: the acceptor's thread and NIO's closures carry references to it; all of them get onto the
 /// loop before they touch it.
@@ -27,15 +27,13 @@ public final class HTTPServer: @unchecked Sendable {
   public let limits: HTTPLimits
   /// What is spoken below HTTP; nil: nothing.
   public let tls: TLSFront?
-  /// Connections that are open now, those that were taken over included; with those of the servers that share its room never more
-  /// than `limits.maxOpenConnections`.
+  /// Connections that are open now, those that were taken over included; with the streams of HTTP/2, and with those of the servers
+  /// that share its room, never more than `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
   /// Called when accepting has ended because the socket failed; the text says how.
   public var onAcceptFailure: ((String) -> Void)?
-  /// Puts the handlers of HTTP/2 into a channel whose client has agreed on it (ALPN `h2`); what it throws closes the channel.
-  public var installHTTP2: ((Channel) throws -> Void)?
 
   let responder: any Responder
   let counters: HTTPCounters?
@@ -50,6 +48,9 @@ public final class HTTPServer: @unchecked Sendable {
   private var acceptor: Acceptor?
   private var acceptingEnded: EventLoopPromise<Void>?
   private var table: [HTTPConnection] = []
+  private var http2Table: [HTTP2Connection] = []
+  /// Streams of HTTP/2 connections that are open now.
+  private var openStreams = 0
   private var turn: [HTTPConnection] = []
   private var isTurnScheduled = false
   private lazy var endOfTurn: () -> Void = { [unowned self] in self.flushTurn() }
@@ -101,12 +102,14 @@ public final class HTTPServer: @unchecked Sendable {
     stopAccepting()
     tls?.closeHandshaking()
     for connection in table { connection.endIfIdle() }
+    for connection in http2Table { connection.drain() }
   }
 
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
     tls?.closeHandshaking()
     for connection in table { connection.close() }
+    for connection in http2Table { connection.close() }
   }
 
   /// Checks the time-outs. Call once a second.
@@ -114,18 +117,19 @@ public final class HTTPServer: @unchecked Sendable {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
     for connection in table { connection.sweep(at: tick) }
     tls?.tick()
+    for connection in http2Table { connection.sweep(at: tick) }
     acceptor?.lookAgainIfWaiting()
   }
 
   /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
   /// channel closes it then.
   func install(on channel: Channel) throws {
-    try admit(channel)
+    try count(channel)
     try beginHTTP1(on: channel)
   }
 
   /// Counts a channel as open until it closes.
-  private func admit(_ channel: Channel) throws(Full) {
+  func count(_ channel: Channel) throws(Full) {
     guard room.taken < limits.maxOpenConnections else {
       counters?.refused?.add(1)
       throw Full()
@@ -180,6 +184,38 @@ extension HTTPServer {
     }
   }
 
+  func add(_ connection: HTTP2Connection) {
+    connection.tableIndex = http2Table.count
+    http2Table.append(connection)
+  }
+
+  func remove(_ connection: HTTP2Connection) {
+    let index = connection.tableIndex
+    guard http2Table.indices.contains(index), http2Table[index] === connection else { return }
+    connection.tableIndex = -1
+    let last = http2Table.removeLast()
+    if last !== connection {
+      http2Table[index] = last
+      last.tableIndex = index
+    }
+  }
+
+  /// A stream takes as much memory as a connection of HTTP/1: both count for the bound on open connections.
+  var hasRoomForStream: Bool { room.taken < limits.maxOpenConnections }
+
+  func streamOpened() {
+    openStreams += 1
+    room.taken += 1
+    counters?.http2Streams?.add(1)
+    counters?.openStreams?.set(Int64(openStreams))
+  }
+
+  func streamClosed() {
+    openStreams -= 1
+    room.taken -= 1
+    counters?.openStreams?.set(Int64(openStreams))
+  }
+
   /// The connection has something to flush at the end of this turn.
   func schedule(_ connection: HTTPConnection) {
     turn.append(connection)
@@ -219,7 +255,7 @@ extension HTTPServer {
 
   private func take(_ channel: Channel) throws {
     guard let tls else { return try install(on: channel) }
-    try admit(channel)
+    try count(channel)
     try tls.prepare(channel, for: self)
   }
 

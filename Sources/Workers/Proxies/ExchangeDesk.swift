@@ -23,16 +23,23 @@ final class ExchangeDesk {
   /// Exchanges that have more to send when the ring has room.
   private var stalled: [Key] = []
 
+  /// Exchanges that are, or may become, tunnels: these may live for days, and each has a descriptor.
+  private var upgrades = 0
+  private let mostUpgrades: Int
+
   /// The generation of the worker that writes a call ring.
   private let generation: (_ ring: Int) -> UInt64
 
-  /// - Parameter limit: nil: requests aren't limited.
+  /// - Parameters:
+  ///   - limit: nil: requests aren't limited.
+  ///   - mostUpgrades: tunnels at once; the rest of what the worker may open is for ordinary requests.
   init(
-    client: UpstreamClient, outbox: RecordOutbox, limit: RateLimit?,
+    client: UpstreamClient, outbox: RecordOutbox, limit: RateLimit?, mostUpgrades: Int,
     generation: @escaping (_ ring: Int) -> UInt64
   ) {
     self.client = client
     self.limit = limit
+    self.mostUpgrades = mostUpgrades
     self.outbox = outbox
     self.generation = generation
     outbox.onDrained = { [unowned self] in resumeStalled() }
@@ -67,6 +74,11 @@ final class ExchangeDesk {
       send(.limited(seconds: seconds), key)
       return true
     }
+    guard !request.isUpgrade || upgrades < mostUpgrades else {
+      send(.failed(.busy, reason: "\(mostUpgrades) WebSockets are open, the limit of a proxy worker"), key)
+      return true
+    }
+    if request.isUpgrade { upgrades += 1 }
     let exchange = ServiceExchange(
       key, self, hasBody: request.body != .none, mayUpgrade: request.isUpgrade)
     exchanges[key] = exchange
@@ -93,7 +105,14 @@ final class ExchangeDesk {
       body: body)
   }
 
-  private func cancel(_ key: Key) { exchanges.removeValue(forKey: key)?.cancel() }
+  private func cancel(_ key: Key) { remove(key)?.cancel() }
+
+  @discardableResult
+  private func remove(_ key: Key) -> ServiceExchange? {
+    guard let exchange = exchanges.removeValue(forKey: key) else { return nil }
+    if exchange.mayUpgrade { upgrades -= 1 }
+    return exchange
+  }
 
   /// Once per second: ends what workers have begun that have ended since.
   func tick() {
@@ -104,7 +123,7 @@ final class ExchangeDesk {
 
   // MARK: For exchanges
 
-  func end(_ key: Key) { exchanges[key] = nil }
+  func end(_ key: Key) { remove(key) }
 
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
   /// that is too large for the ring is another matter.

@@ -47,7 +47,9 @@ final class ProxiesWorker: @unchecked Sendable {
     upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
     let callers = try Self.callers(context.manifest)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
-    exchanges = ExchangeDesk(client: upstream, outbox: outbox, limit: limit) { ring in
+    exchanges = ExchangeDesk(
+      client: upstream, outbox: outbox, limit: limit, mostUpgrades: Self.descriptorLimit / 2
+    ) { ring in
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
     desk = try Self.desk(context, loop: loop, outbox: outbox, exchanges: exchanges) {
@@ -68,6 +70,13 @@ final class ProxiesWorker: @unchecked Sendable {
       try RingWriter(attaching: grant.fd, wake: grant.role.wake)
     }
     return RecordOutbox(writer, maximumBytes: maximumUnsentBytes) { loop.soon($0) }
+  }
+
+  /// Descriptors that this process may have.
+  private static var descriptorLimit: Int {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+    return Int(clamping: limit.rlim_cur)
   }
 
   private static func limits(_ settings: Settings) -> UpstreamLimits {

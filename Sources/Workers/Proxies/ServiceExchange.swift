@@ -12,7 +12,7 @@ final class ServiceExchange: UpstreamReceiver {
   private let key: ExchangeDesk.Key
   private unowned let desk: ExchangeDesk
   private let hasBody: Bool
-  private let mayUpgrade: Bool
+  let mayUpgrade: Bool
   private var isTunnel = false
   private var upstream: UpstreamExchange?
   /// Of the request's body: what may yet come, and what was taken and not credited.

@@ -44,6 +44,11 @@ struct ByteQueue {
     return taken
   }
 
+  /// The first `count` bytes, which stay; nil while there are fewer.
+  func peek(_ count: Int) -> [UInt8]? {
+    self.count >= count ? Array(bytes[start..<start + count]) : nil
+  }
+
   /// Removes and returns everything.
   mutating func takeAll() -> [UInt8] {
     take(count)

@@ -70,7 +70,20 @@ enum SocketTable {
     entries.first { $0.local == port && $0.state == listenState }?.inode
   }
 
+  /// Whether the kernel will ask the peers of all connected sockets at `local` (by their other ends at `remote`, if given)
+  /// whether they live; nil: there are none.
+  static func areProbed(local: Int? = nil, remote: Int? = nil) -> Bool? {
+    let found = entries.filter {
+      $0.state == connectedState && (local ?? $0.local) == $0.local && (remote ?? $0.remote) == $0.remote
+    }
+    return found.isEmpty ? nil : found.allSatisfy { $0.timer == keepAliveTimer }
+  }
+
+  private static let connectedState = "01"
+  private static let keepAliveTimer = "02"
+
   private struct Entry {
+    let timer: Substring
     let local: Int
     let remote: Int
     let state: String
@@ -83,7 +96,9 @@ enum SocketTable {
       return text.split(separator: "\n").dropFirst().compactMap { line -> Entry? in
         let fields = line.split(separator: " ", maxSplits: 10)
         guard fields.count > 9, let local = port(fields[1]), let remote = port(fields[2]) else { return nil }
-        return Entry(local: local, remote: remote, state: String(fields[3]), inode: String(fields[9]))
+        return Entry(
+          timer: fields[5].prefix(2), local: local, remote: remote, state: String(fields[3]),
+          inode: String(fields[9]))
       }
     }
   }

@@ -9,9 +9,13 @@ enum NumberedEvents {
 
   /// The event with this number. `padding`: bytes of further data.
   static func json(_ number: Int, padding: Int = 0) -> String {
+    CloudEvent.json(type, id: mark(number), data: "\"\(String(repeating: "x", count: padding))\"")
+  }
+
+  /// The id of the event with this number.
+  static func mark(_ number: Int) -> String {
     let text = String(number)
-    let id = "n-" + String(repeating: "0", count: digits - text.count) + text
-    return CloudEvent.json(type, id: id, data: "\"\(String(repeating: "x", count: padding))\"")
+    return "n-" + String(repeating: "0", count: digits - text.count) + text
   }
 
   /// The number of the event in `record`; nil if it holds none of ours.

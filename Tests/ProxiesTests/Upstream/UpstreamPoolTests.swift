@@ -195,6 +195,36 @@ import Testing
     }
   }
 
+  @Test("A tunnel takes no connection from the requests of its origin, and makes room for who waits")
+  func tunnels() async throws {
+    var limits = UpstreamLimits()
+    limits.maximumPerOrigin = 1
+    try await UpstreamBench.run(limits) { bench in
+      let upstream = try Upstream()
+      let headers: HTTPHeaders = ["host": "u", "connection": "Upgrade", "upgrade": "x"]
+      let tunnel = try await bench.begin(upstream.request(.GET, headers: headers), readsAll: false)
+      let waiting = try await bench.begin(upstream.get("/waiting"))
+      #expect(try await bench.onLoop { $0.waitingRequests } == 1)
+      let peer = try upstream.accept()
+      _ = peer.receive(until: "\r\n\r\n")
+      peer.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n")
+      try await tunnel.wait(for: .upgraded)
+      let second = try upstream.accept()
+      #expect(second.receive(until: "\r\n\r\n").hasPrefix("GET /waiting "))
+      second.send(Self.empty)
+      #expect(try await waiting.end().last == .ended([]))
+      _ = try await tunnel.onLoop { exchange, _ in exchange.cancel() }
+      // Its end makes no room a second time.
+      let calls = [try await bench.begin(upstream.get("/a")), try await bench.begin(upstream.get("/b"))]
+      #expect(try await bench.onLoop { $0.waitingRequests } == 1)
+      for _ in calls {
+        #expect(second.receive(until: "\r\n\r\n").hasPrefix("GET /"))
+        second.send(Self.empty)
+      }
+      for call in calls { #expect(try await call.end().last == .ended([])) }
+    }
+  }
+
   @Test("Who waits too long for a connection is told that all are busy")
   func waitsTooLong() async throws {
     var limits = UpstreamLimits()

@@ -25,7 +25,7 @@ protocol OutletOwner: AnyObject {
 final class Outlet {
   /// Bytes given to NIO at a time. Small, because they are copied for this connection alone; over TLS one record.
   private static let chunkBytes = 16 * 1024
-  /// Events in one chunk over TLS.
+  /// Events in one such chunk when all of them go through NIO.
   private static let chunkItems = 256
 
   private enum State {
@@ -50,7 +50,7 @@ final class Outlet {
 
   /// - Parameters:
   ///   - channel: on whose event loop everything here is called.
-  ///   - descriptor: the channel's socket; borrowed. -1: nothing may be sent past the channel (TLS).
+  ///   - descriptor: the channel's socket, borrowed; -1: nothing may be written past the channel (TLS, HTTP/2).
   ///   - limitBytes: bound on what waits here.
   init(channel: Channel, descriptor: CInt, limitBytes: Int) {
     self.channel = channel
@@ -173,7 +173,8 @@ final class Outlet {
   }
 
   private func sendWaiting() -> Int {
-    withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
+    guard descriptor >= 0 else { return 0 }
+    return withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
       var count = 0
       backlog.forEachStretch(atMost: DirectSend.vectorLimit) { stretch in
         vectors.initializeElement(at: count, to: DirectSend.vector(stretch))

@@ -157,8 +157,8 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     self.key = nil
     self.answer = nil
     answer.switchProtocols(
-      to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() }
-    ) { channel, _ in tunnel.attach(channel) }
+      to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() },
+      { channel, _ in tunnel.attach(channel) })
   }
 
   private func failed(_ failure: ExchangeFailure, _ reason: String) {

@@ -96,13 +96,14 @@ final class StreamRoutes {
     hub.begin(connection, wanted, hub.resumption(lastEventID: wanted.lastEventID))
   }
 
-  /// The channel's socket, with the options of a stream, or -1 if nothing may be sent past the channel; nil if the channel has
-  /// closed meanwhile.
+  /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
+  /// an HTTP/2 connection. nil if the channel has closed meanwhile.
   private static func descriptor(_ channel: Channel, isTLS: Bool) -> CInt? {
-    guard channel.isActive,
+    guard channel.isActive else { return nil }
+    guard
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
-    else { return nil }
+    else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor)
     return isTLS ? -1 : descriptor
   }

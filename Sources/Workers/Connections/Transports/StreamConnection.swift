@@ -60,6 +60,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   }
 
   final func outletDidDrain() {
+    if isOpen { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()
     if replay != nil { hub.scheduleTurn() }
   }

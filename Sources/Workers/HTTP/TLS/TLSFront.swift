@@ -15,10 +15,8 @@ import Settings
 import TLS
 
 public final class TLSFront {
-  /// Protocols offered to clients by ALPN, the preferred one first.
-  public static let http1 = ["http/1.1"]
-
   private let settings: Settings
+  /// Offered to clients by ALPN (RFC 7301), the preferred one first.
   private let protocols: [String]
   private let ticketSecret: [UInt8]
   private let counters: TLSCounters?
@@ -32,11 +30,10 @@ public final class TLSFront {
   ///   - ticketSecret: what all workers share.
   /// - Throws: what is wrong with a certificate or key.
   public init(
-    settings: Settings, ticketSecret: [UInt8] = [], protocols: [String] = TLSFront.http1,
-    counters: TLSCounters? = nil, log: Logger? = nil
+    settings: Settings, ticketSecret: [UInt8] = [], counters: TLSCounters? = nil, log: Logger? = nil
   ) throws(UnusableCertificate) {
     self.settings = settings
-    self.protocols = protocols
+    protocols = settings.maxStreamsPerConnection > 0 ? ["h2", "http/1.1"] : ["http/1.1"]
     self.ticketSecret = ticketSecret
     self.counters = counters
     self.log = log
@@ -46,11 +43,11 @@ public final class TLSFront {
 
   /// TLS for a worker's listener of that name; nil: none is configured.
   public static func ofWorker(
-    _ context: WorkerContext, port: String, protocols: [String] = TLSFront.http1
+    _ context: WorkerContext, port: String
   ) throws(UnusableCertificate) -> TLSFront? {
     guard context.settings.hasTLS else { return nil }
     return try TLSFront(
-      settings: context.settings, ticketSecret: Array(context.manifest.tokenKey), protocols: protocols,
+      settings: context.settings, ticketSecret: Array(context.manifest.tokenKey),
       counters: TLSCounters(status: context.status, port: port, showsExpiry: context.manifest.slot == 0),
       log: context.log)
   }
@@ -145,8 +142,7 @@ private final class TLSProtocolChooser: ChannelInboundHandler, RemovableChannelH
     guard !server.isDraining else { return context.close(promise: nil) }
     do {
       if event.alpn == "h2" {
-        guard let installHTTP2 = server.installHTTP2 else { return context.close(promise: nil) }
-        try installHTTP2(context.channel)
+        try server.addHTTP2(to: context.channel)
       } else {
         try server.beginHTTP1(on: context.channel)
       }

@@ -1,0 +1,30 @@
+// What stands before an HTTPConnection and gives it request parts: the parser of an HTTP/1.x connection, or a stream of HTTP/2.
+//
+//   socket ──▶ HTTPInput ────────▶ HTTPConnection       many requests, one after the other
+//   frames ──▶ HTTP2Stream ──────▶ HTTPConnection       one request
+
+import NIOCore
+
+protocol ConnectionInput: AnyObject {
+  /// Whether the channel is a stream of an HTTP/2 connection. Such a channel has no socket and traps when it is asked for options
+  /// that it doesn't know: none but autoRead may be used.
+  var isStream: Bool { get }
+  /// Whether there are bytes that nobody has parsed.
+  var isBehind: Bool { get }
+  /// True while parts are being given; what must not happen then waits for `HTTPConnection.decoded`.
+  var isDecoding: Bool { get }
+  /// Bytes written and not taken by the client; nil: the channel's options say.
+  var untakenBytes: Int? { get }
+
+  /// The connection got an upgrade request: nothing behind it may be parsed.
+  func decoderStopped()
+
+  /// The connection takes requests again.
+  func resume()
+
+  /// Bytes that wait, which the caller now owns.
+  func takeHeldBytes() -> ByteBuffer
+
+  /// The channel gets a new owner, who writes bytes: nothing more is given to the connection.
+  func giveWay()
+}

@@ -1,0 +1,107 @@
+// HTTP/2 on a server's connections: with prior knowledge (RFC 9113 §3.3), found out by HTTPInput, or because TLS has agreed on it.
+//
+// Bounds against floods are NIO's where it has them, with our numbers: resets, stream errors, control frames, empty and
+// continuation frames, size of a head. Heads are checked by HTTP2RequestHead, not by NIO: what it lets through is what we mean.
+
+import NIOCore
+import NIOHTTP2
+
+extension HTTPServer {
+  /// TCP_NOTSENT_LOWAT and TCP_USER_TIMEOUT, for which NIO has no names.
+  private static let unsentBound = NIOBSDSocket.Option(rawValue: 25)
+  private static let peerTimeout = NIOBSDSocket.Option(rawValue: 18)
+
+  /// Puts HTTP/2 into a connected channel of this loop whose client speaks it. Throws `Full` when it is one connection too many; who
+  /// made the channel closes it then.
+  public func installHTTP2(on channel: Channel) throws {
+    try count(channel)
+    try addHTTP2(to: channel)
+  }
+
+  /// The same for a channel that is counted already.
+  func addHTTP2(to channel: Channel) throws {
+    counters?.http2Connections?.add(1)
+    setHTTP2Options(on: channel)
+    let edge = HTTP2Edge()
+    let connection = HTTP2Connection(server: self, edge: edge)
+    let configuration = limits.http2.configuration(limits)
+    let frames = NIOHTTP2Handler(
+      mode: .server, eventLoop: loop, connectionConfiguration: configuration.connection,
+      streamConfiguration: configuration.stream
+    ) { stream in
+      stream.eventLoop.makeCompletedFuture { try connection.open(stream) }
+    }
+    try channel.pipeline.syncOperations.addHandlers([edge, frames, connection])
+  }
+
+  private func setHTTP2Options(on channel: Channel) {
+    guard let options = channel.syncOptions else { return }
+    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTP2Limits.receiveBufferBytes)
+    try? options.setOption(.recvAllocator, value: allocator)
+    try? options.setOption(.allowRemoteHalfClosure, value: false)
+    let unsent = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.unsentBound)
+    try? options.setOption(unsent, value: AnswerStream.maxUnsentBytes)
+    let peer = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.peerTimeout)
+    try? options.setOption(peer, value: HTTP2Limits.peerTimeoutMs)
+  }
+}
+
+/// Bounds of HTTP/2 connections.
+public struct HTTP2Limits: Sendable {
+  /// Size of one read from a connection: it carries many streams.
+  static let receiveBufferBytes = 16 * 1024
+  /// A peer that acknowledges nothing for so long is gone.
+  static let peerTimeoutMs = 120_000
+  /// What may be sent of all bodies together before the client hears that some has come. What nobody has taken yet is bounded
+  /// by the windows of the streams.
+  static let connectionWindowBytes = 1024 * 1024
+  /// Control frames (SETTINGS, PING, PRIORITY) of a client within `rateSeconds`.
+  static let maxControlFrames = 500
+  static let rateSeconds: Int64 = 30
+  /// Control frames that wait because the client doesn't read.
+  static let maxWaitingControlFrames = 1000
+  static let maxContinuationFrames = 5
+  /// The smallest size that a client may want for its frames: a head takes at most so many frames, and some that aren't full.
+  static let frameBytes = 16 * 1024
+  /// DATA frames without data in a row.
+  static let maxEmptyFrames = 10
+  /// What a field costs besides its text, as HTTP/2 counts (RFC 9113 §6.5.2).
+  static let fieldOverheadBytes = 32
+
+  /// Streams open at once on one connection; 0: HTTP/2 isn't spoken.
+  public var maxStreams = 128
+  /// Body bytes of one stream that wait until somebody takes them.
+  public var streamWindowBytes = 64 * 1024 - 1
+  /// Malformed requests of one connection; then it is closed.
+  public var maxMalformedStreams = 100
+
+  public init() {}
+
+  func configuration(_ limits: HTTPLimits) -> NIOHTTP2Handler.Configuration {
+    var configuration = NIOHTTP2Handler.Configuration()
+    // Above what is answered 431, so that it can be.
+    let listBytes = 2 * limits.maxHeadBytes + Self.fieldOverheadBytes * limits.maxHeaderFields
+    configuration.connection.initialSettings = [
+      HTTP2Setting(parameter: .maxConcurrentStreams, value: maxStreams),
+      HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
+      HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
+    ]
+    configuration.connection.headerBlockValidation = .disabled
+    configuration.connection.contentLengthValidation = .disabled
+    configuration.connection.targetWindowSize = Self.connectionWindowBytes
+    configuration.connection.maximumSequentialEmptyDataFrames = Self.maxEmptyFrames
+    configuration.connection.maximumSequentialContinuationFrames =
+      Self.maxContinuationFrames + listBytes / Self.frameBytes
+    configuration.connection.maximumBufferedControlFrames = Self.maxWaitingControlFrames
+    configuration.connection.maximumRecentlyResetStreams = max(1, maxStreams)
+    configuration.connection.controlFrameRateLimit.maximumCount = Self.maxControlFrames
+    configuration.connection.controlFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.stream.targetWindowSize = streamWindowBytes
+    configuration.stream.outboundBufferSizeHighWatermark = AnswerStream.maxUntakenBytes
+    configuration.stream.outboundBufferSizeLowWatermark = AnswerStream.resumeUntakenBytes
+    // A page that is left ends all of its streams at once; more than a few such pages in half a minute are an attack.
+    configuration.stream.streamResetFrameRateLimit.maximumCount = 4 * max(1, maxStreams)
+    configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    return configuration
+  }
+}

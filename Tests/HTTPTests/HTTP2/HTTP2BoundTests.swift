@@ -1,0 +1,235 @@
+// What a client of HTTP/2 can't do to the gateway: floods, hoards, and staying for ever. And how connections end.
+
+import NIOCore
+import NIOHTTP1
+import Testing
+
+@testable import HTTP
+
+@Suite("Bounds of HTTP/2")
+struct HTTP2BoundTests {
+  /// Sends what `frames` makes until the connection ends, at most `count` times. The number of times.
+  private static func flood(_ peer: HTTP2Peer, _ count: Int, _ frames: (UInt32) -> [Frame]) throws -> Int {
+    for index in 0..<count {
+      guard peer.goAway == nil, peer.isOpen else { return index }
+      try peer.send(bytes: frames(UInt32(index)).flatMap(\.encoded))
+    }
+    return count
+  }
+
+  struct Flood: CustomTestStringConvertible {
+    let testDescription: String
+    let most: Int
+    let frames: @Sendable (UInt32) -> [Frame]
+  }
+
+  static let floods = [
+    Flood(testDescription: "rapid reset", most: 513) { index in
+      [
+        HTTP2Peer.headers(2 * index + 1, HTTP2Peer.head()),
+        Frame(kind: .reset, stream: 2 * index + 1, payload: Frame.bytes(Code.cancel)),
+      ]
+    },
+    Flood(testDescription: "settings", most: 501) { _ in [Frame(kind: .settings)] },
+    Flood(testDescription: "pings", most: 501) { _ in
+      [Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8))]
+    },
+    Flood(testDescription: "priorities", most: 501) { index in
+      [Frame(kind: .priority, stream: 2 * index + 1, payload: [0, 0, 0, 0, 1])]
+    },
+    Flood(testDescription: "malformed requests", most: 102) { index in
+      [HTTP2Peer.headers(2 * index + 1, HTTP2Peer.head("GET", "bad"))]
+    },
+    Flood(testDescription: "window updates that make the server reset streams", most: 202) { index in
+      [
+        HTTP2Peer.headers(2 * index + 1, HTTP2Peer.head("POST"), isEnd: false),
+        Frame(kind: .windowUpdate, stream: 2 * index + 1, payload: [0, 0, 0, 0]),
+      ]
+    },
+    Flood(testDescription: "empty data", most: 12) { index in
+      (index == 0 ? [HTTP2Peer.headers(1, HTTP2Peer.head("POST"), isEnd: false)] : []) + [
+        HTTP2Peer.data(1, "")
+      ]
+    },
+    Flood(testDescription: "continuations", most: 9) { index in
+      let part: [UInt8] = HTTP2Peer.block([("x-\(index)", "1")])
+      guard index > 0 else {
+        return [Frame(kind: .headers, stream: 1, payload: HTTP2Peer.block(HTTP2Peer.head()))]
+      }
+      return [Frame(kind: .continuation, stream: 1, payload: part)]
+    },
+  ]
+
+  @Test("A flood ends its connection", arguments: floods)
+  func endsConnection(flood: Flood) throws {
+    let peer = try HTTP2Peer()
+    let sent = try Self.flood(peer, 3000, flood.frames)
+    #expect(sent <= flood.most && peer.goAway?.goAwayCode == Code.enhanceYourCalm, "\(sent)")
+    // The client is let go, and cut off if it doesn't go.
+    peer.front.sweep(at: 1)
+    peer.front.sweep(at: 10)
+    #expect(!peer.isOpen)
+  }
+
+  @Test("A head above the bound is answered 431, one above all reason ends the connection")
+  func largeHeads() throws {
+    let peer = try HTTP2Peer()
+    let large = HTTP2Peer.block(
+      HTTP2Peer.head("GET", "/", [("x-large", String(repeating: "a", count: 17_000))]))
+    try peer.send(
+      Frame(kind: .headers, flags: Frame.endStream, stream: 1, payload: Array(large.prefix(16_000))),
+      Frame(kind: .continuation, flags: Frame.endHeaders, stream: 1, payload: Array(large.dropFirst(16_000))))
+    #expect(peer.answer(1).status == "431" && peer.answer(1).isEnded)
+    try peer.request(3, "GET", "/", (0..<200).map { ("x-\($0)", "1") })
+    #expect(peer.answer(3).status == "431" && peer.goAway == nil)
+    #expect(peer.front.responder.requests.isEmpty)
+    // One entry of the table, referred to again and again (an HPACK bomb).
+    let entry = HTTP2Peer.block([("x-bomb", String(repeating: "c", count: 4000))])
+    let bomb =
+      HTTP2Peer.block(HTTP2Peer.head()) + [0x40] + entry.dropFirst() + [UInt8](repeating: 0xbe, count: 4000)
+    try peer.send(Frame(kind: .headers, flags: Frame.endHeaders | Frame.endStream, stream: 5, payload: bomb))
+    #expect(peer.goAway.map { $0.goAwayCode != 0 } == true && peer.front.responder.requests.isEmpty)
+  }
+
+  @Test("More streams than allowed are refused, whatever the client says of settings")
+  func streams() throws {
+    var limits = HTTPLimits()
+    limits.http2.maxStreams = 3
+    let front = StreamFront(limits: limits)
+    let peer = try HTTP2Peer(front.front)
+    for stream in [1, 3, 5, 7] as [UInt32] { try peer.request(stream, "GET", "/s") }
+    #expect(front.exchanges.count == 3)
+    #expect(peer.answer(7).reset == Code.refusedStream || peer.goAway != nil)
+    // Before the settings are acknowledged it is NIO's own number.
+    let other = StreamFront(limits: limits)
+    let silent = try HTTP2Peer(other.front, isGreeted: false)
+    try silent.send(bytes: Array(HTTP2Peer.preface.utf8))
+    try silent.send(Frame(kind: .settings))
+    for index in 0..<300 as Range<UInt32> { try silent.request(2 * index + 1, "GET", "/s") }
+    #expect(other.exchanges.count <= 100)
+  }
+
+  @Test("An answer that nobody takes is given up, on its stream alone")
+  func windowOfNothing() throws {
+    let body = String(repeating: "a", count: 10 * 16_384)
+    let peer = try HTTP2Peer(EmbeddedFront(ScriptedResponder { _ in .response(.text(body)) }), window: 0)
+    try peer.request(1)
+    #expect(peer.answer(1).status == "200" && peer.answer(1).body.isEmpty)
+    for second in [1, 75] as [Int64] {
+      peer.front.sweep(at: second)
+      try peer.settle()
+      #expect(peer.answer(1).reset == nil)
+    }
+    peer.front.sweep(at: 77)
+    try peer.settle()
+    #expect(peer.answer(1).reset == Code.cancel && peer.isOpen)
+    // Whoever takes a little now and then is served.
+    try peer.request(3)
+    try peer.send(HTTP2Peer.window(0, 1 << 20))
+    for index in 0..<10 as Range<Int64> {
+      try peer.send(HTTP2Peer.window(3, 16_384))
+      #expect(peer.answer(3).body.count == Int(index + 1) * 16_384 && peer.answer(3).reset == nil)
+      peer.front.sweep(at: 100 + index * 50)
+      try peer.settle()
+    }
+    #expect(peer.answer(3).isEnded && peer.answer(3).reset == nil)
+  }
+
+  @Test("An upload that stalls is answered 408, and idle connections are let go")
+  func times() throws {
+    let peer = try HTTP2Peer()
+    try peer.send(HTTP2Peer.headers(1, HTTP2Peer.head("POST"), isEnd: false))
+    peer.front.sweep(at: 31)
+    try peer.settle()
+    #expect(peer.answer(1).status == "408" && peer.answer(1).reset == Code.none)
+    peer.front.sweep(at: 105)
+    try peer.settle()
+    #expect(peer.goAway == nil)
+    peer.front.sweep(at: 107)
+    try peer.settle()
+    #expect(peer.goAway?.goAwayCode == Code.none && peer.goAway?.payload.prefix(4) == [0, 0, 0, 1])
+    peer.front.sweep(at: 113)
+    #expect(!peer.isOpen)
+  }
+
+  @Test("A preface that isn't completed times out, and so does a client that says nothing behind it")
+  func silence() throws {
+    let half = try HTTP2Peer(isGreeted: false)
+    try half.send(bytes: Array(HTTP2Peer.preface.utf8.prefix(20)))
+    half.front.sweep(at: 31)
+    half.front.sweep(at: 60)
+    #expect(!half.isOpen)
+    let silent = try HTTP2Peer(isGreeted: false)
+    try silent.send(bytes: Array(HTTP2Peer.preface.utf8))
+    silent.front.sweep(at: 31)
+    silent.front.sweep(at: 37)
+    #expect(!silent.isOpen)
+  }
+
+  @Test("Nonsense behind the preface ends the connection")
+  func nonsense() throws {
+    let peer = try HTTP2Peer(isGreeted: false)
+    try peer.send(bytes: Array((HTTP2Peer.preface + "GET / HTTP/1.1\r\n\r\n").utf8))
+    #expect(peer.goAway.map { $0.goAwayCode != 0 } == true)
+    peer.front.sweep(at: 1)
+    peer.front.sweep(at: 7)
+    #expect(!peer.isOpen && peer.front.responder.requests.isEmpty)
+  }
+
+  @Test("When the server drains, open streams end in peace, and then the connection does")
+  func drain() throws {
+    let front = StreamFront { ScriptedExchange(onBegin: { $0.head(.ok) }) }
+    let peer = try HTTP2Peer(front.front)
+    try peer.request(1, "GET", "/s")
+    front.front.server.drain()
+    try peer.settle()
+    #expect(peer.goAway?.payload.prefix(4) == [0x7f, 0xff, 0xff, 0xff])
+    // Begun before the client knew.
+    try peer.request(3)
+    #expect(peer.answer(3).status == "200")
+    let ping = try #require(peer.frames.last { $0.kind == .ping })
+    try peer.send(Frame(kind: .ping, flags: Frame.ack, payload: ping.payload))
+    #expect(peer.isOpen)
+    front.exchanges[0].stream?.write(ByteBuffer(string: "the rest"))
+    front.exchanges[0].stream?.end()
+    try peer.settle()
+    #expect(peer.answer(1).text == "the rest" && peer.answer(1).isEnded)
+    #expect(peer.goAway?.payload.prefix(4) == [0, 0, 0, 3] && peer.goAway?.goAwayCode == Code.none)
+    front.front.sweep(at: 6)
+    #expect(!peer.isOpen)
+    let idle = try HTTP2Peer()
+    idle.front.server.drain()
+    idle.front.sweep(at: 3)
+    idle.front.sweep(at: 9)
+    #expect(!idle.isOpen)
+  }
+
+  @Test("Streams count for the bound on open connections, and what is counted comes back")
+  func counting() throws {
+    var limits = HTTPLimits()
+    limits.maxOpenConnections = 3
+    let front = StreamFront(limits: limits)
+    let peer = try HTTP2Peer(front.front)
+    for stream in [1, 3, 5] as [UInt32] { try peer.request(stream, "GET", "/s") }
+    #expect(peer.answer(5).reset == Code.refusedStream && front.exchanges.count == 2)
+    #expect(throws: HTTPServer.Full.self) { _ = try front.front.connect() }
+    front.exchanges[0].stream?.respond(.text("done"))
+    try peer.settle()
+    try peer.request(7, "GET", "/s")
+    #expect(front.exchanges.count == 3 && front.front.server.openConnections == 1)
+    peer.channel.close(promise: nil)
+    try peer.settle()
+    #expect(front.front.server.openConnections == 0 && front.front.server.hasRoomForStream)
+    #expect(front.exchanges[2].calls.last == "gone")
+  }
+
+  @Test("closeAll ends connections and their streams")
+  func closeAll() throws {
+    let front = StreamFront()
+    let peer = try HTTP2Peer(front.front)
+    try peer.request(1, "GET", "/s")
+    front.front.server.closeAll()
+    try peer.settle()
+    #expect(!peer.isOpen && front.exchanges[0].calls.last == "gone")
+  }
+}
