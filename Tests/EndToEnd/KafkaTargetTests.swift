@@ -147,12 +147,14 @@ struct KafkaTargetTests {
     try KafkaBroker.run(topics: ["rig", "orders"]) { broker in
       try Gateway.run(Gateway.kafka(broker.address, ["KAFKA_PUBLISH_TIMEOUT_MS": "1500"])) { gateway in
         try gateway.define(Self.api())
-        #expect(try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202)
+        try eventually("requests are taken") {
+          try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202
+        }
         try broker.stop()
         let answer = try gateway.inbound("POST", "/orders", body: CloudEvent.json("a"))
         #expect(answer.status == 503 && answer["retry-after"] == "1", "\(answer.text)")
         #expect(
-          try gateway.metric("rig_produced_events_failed_total", ["target": "kafka", "topic": "orders"]) == 1)
+          try gateway.metric("rig_produced_events_failed_total", ["target": "kafka", "topic": "orders"]) >= 1)
         try broker.restart()
         try eventually("requests are taken again") {
           try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202

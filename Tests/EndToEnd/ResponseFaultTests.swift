@@ -37,7 +37,9 @@ struct ResponseFaultTests {
     try KafkaBroker.run(topics: Self.topics) { broker in
       try Gateway.run(Gateway.kafka(broker.address, ["KAFKA_PUBLISH_TIMEOUT_MS": "1000"])) { gateway in
         try gateway.define(Self.orders)
-        #expect(try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202)
+        try eventually("requests are taken") {
+          try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202
+        }
         try broker.freeze()
         let answer = try gateway.inbound("POST", "/orders", body: CloudEvent.json("a"))
         #expect(answer.status == 503 && answer["retry-after"] == "1")
@@ -183,6 +185,29 @@ struct ResponseFaultTests {
           try gateway.metric("rig_proxy_requests_total", ["path": "svc/only", "status": "0"]) == 1)
         #expect(try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202)
       }
+    }
+  }
+
+  @Test("An endpoint that is answered later makes no tunnel, whatever its client asks for")
+  func noTunnel() throws {
+    let service = try TestService(.answer(202))
+    defer { service.stop() }
+    try Gateway.run(["PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT": "60000"]) { gateway in
+      try gateway.define(
+        TestAPI(
+          id: "svc", port: service.port,
+          endpoint: #""method":"GET","path_regex":"/jobs","response_from":"http_async""#))
+      let http = try HTTPConnection(port: gateway.inboundPort)
+      let asked = [
+        ("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+      ]
+      try http.wire.send(HTTPConnection.request("GET", "/jobs", headers: asked))
+      let id = try correlation(service)
+      #expect(service.requests.last?.all("upgrade") == [])
+      #expect(try gateway.respond(id, body: "plain").status == 202)
+      #expect(try http.answer(to: "GET").text == "plain")
+      #expect(try gateway.metric("rig_waiting_requests") == 0)
     }
   }
 

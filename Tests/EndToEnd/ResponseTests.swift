@@ -137,6 +137,34 @@ struct ResponseTests {
     }
   }
 
+  @Test(
+    "Of several nodes the one whose request waits takes the response from Kafka, the others leave it alone")
+  func nodes() throws {
+    try KafkaBroker.run(topics: Self.topics) { broker in
+      let settings = Gateway.kafka(broker.address, ["PROXY_KAFKA_RESPONSE_TIMEOUT": "60000"])
+      try Gateway.run(settings) { first in
+        try Gateway.run(settings) { second in
+          for gateway in [first, second] {
+            try gateway.awaitReading("rig-proxy-response")
+            try gateway.define(Self.toKafka("kafka"))
+          }
+          var number = 0
+          for (gateway, other) in [(first, second), (second, first)] {
+            let http = try send(gateway, "/orders")
+            number += 1
+            let id = try correlation(broker, number)
+            #expect(try other.respond(id).status == 404)
+            try broker.respond(id, body: Array("mine".utf8))
+            #expect(try http.answer(to: "POST").text == "mine")
+            try eventually("the other one has seen it too") {
+              try other.metric(Self.answers, ["source": "kafka", "result": "foreign"]) == 1
+            }
+          }
+        }
+      }
+    }
+  }
+
   // MARK: Services by HTTP
 
   @Test(

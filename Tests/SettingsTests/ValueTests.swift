@@ -64,6 +64,10 @@ struct ValueTests {
     #expect(
       mistakes(["INBOUND_PORT": "5000", "API_HTTP_PORT": "5000"]).first?.contains("both are 5000") == true)
     #expect(mistakes(["KAFKA_BROKERS": "a:1", "KAFKA_SOURCE_TOPICS": ""]).count == 1)
+    #expect(
+      mistakes(["KAFKA_BROKERS": "a:1", "PROXY_KAFKA_RESPONSE_TOPICS": "x,rig"]).first?.contains(
+        "both have 'rig'")
+        == true)
     #expect(mistakes(["KAFKA_SSL_CERTFILE": "/a"]).count == 1)
     #expect(mistakes(["EVENT_RING_BYTES": "65536"]).first?.contains("expected 16777216 or more") == true)
     #expect(

@@ -17,7 +17,7 @@ private final class ProducingGateway {
   let responses: Descriptor
   private let streamsPage: Descriptor
   private let connectionsPage: Descriptor
-  private let wake: Descriptor
+  let wake: Descriptor
   /// The control worker's place at the ring.
   private let control: RingReader
   var settings = Settings()
@@ -63,7 +63,8 @@ private final class ProducingGateway {
 
   func client() throws -> PublicationClient {
     let context = try context(
-      "connections", page: connectionsPage.rawValue, publications: .write(wake: [-1, -1]), responses: .read(slot: 0))
+      "connections", page: connectionsPage.rawValue, publications: .write(wake: [-1, -1]),
+      responses: .read(slot: 0))
     return try #require(try PublicationClient(context) { _ in })
   }
 
@@ -114,6 +115,26 @@ struct ProducingTests {
     try gateway.turn(streams, client) { outcomes.all.count == 5 }
     #expect(outcomes.all.allSatisfy { $0 == .acknowledged })
     #expect(client.waitingCount == 0)
+    streams.desk.stop {}
+  }
+
+  @Test("An acknowledgement wakes the loop, whatever the client has had to say before")
+  func wakes() throws {
+    let broker = try MockBroker()
+    let gateway = try ProducingGateway(broker.address)
+    // Of no use to a producer: it says so at once.
+    gateway.settings.kafkaProperties = ["fetch.wait.max.ms": "20"]
+    let (streams, client, outcomes) = (try gateway.streams(), try gateway.client(), Outcomes())
+    publish(client, [1], outcomes)
+    _ = streams.turn(MonotonicTime.now())
+    while outcomes.all.isEmpty {
+      var entry = pollfd(fd: gateway.wake.rawValue, events: Int16(POLLIN), revents: 0)
+      try #require(poll(&entry, 1, 60_000) == 1, "nothing has woken the loop")
+      EventFD.drain(gateway.wake.rawValue)
+      _ = streams.turn(MonotonicTime.now())
+      client.serve()
+    }
+    #expect(outcomes.all == [.acknowledged])
     streams.desk.stop {}
   }
 

@@ -91,7 +91,8 @@ struct ControlParts {
     return SessionDesk(
       rings: rings, state: state,
       events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
-      confirmations: confirmations, calls: calls, responses: responses, settings: context.settings, status: status, log: log,
+      confirmations: confirmations, calls: calls, responses: responses, settings: context.settings,
+      status: status, log: log,
       environment: SessionDesk.Environment(
         nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
         enqueue: { body in loop.assumeIsolated().execute(body) },

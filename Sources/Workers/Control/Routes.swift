@@ -39,7 +39,9 @@ final class Routes: Responder {
     "/openapi.json": .document,
   ]
   /// Every path, with names in braces: what the document must have.
-  static var templates: [String] { table.keys + SessionResource.templates + APIResource.templates }
+  static var templates: [String] {
+    table.keys + SessionResource.templates + APIResource.templates + ResponseRoute.templates
+  }
   /// Bytes of a path that are repeated in an answer.
   private static let maxPathShown = 200
 

@@ -29,6 +29,8 @@ extension APIGateway {
       let responses = try available()
       var forwarded = request
       forwarded.rawQuery = Self.withoutCorrelation(request.rawQuery)
+      // A tunnel is no answer that could come later.
+      forwarded.headers.remove(name: "upgrade")
       return CorrelatedExchange(
         try proxied(match, forwarded), exchanges, waiting: responses.waiting,
         timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0, account: account)
@@ -121,7 +123,7 @@ extension APIGateway {
       remoteIP: hub.proxies.client(
         peer: peer, forwarded: request.headers["forwarded"],
         xForwardedFor: request.headers["x-forwarded-for"]),
-      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers, method: request.method.rawValue,
-      path: request.path, query: request.rawQuery ?? "")
+      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers,
+      method: request.method.rawValue, path: request.path, query: request.rawQuery ?? "")
   }
 }

@@ -59,6 +59,17 @@ enum OpenAPIDocument {
       #""summary":\#(quoted(operation.summary))"#,
     ]
     if operation.isOpen, isClosed { members.append(#""security":[]"#) }
+    if !operation.headers.isEmpty {
+      let headers = operation.headers.map {
+        #"{"name":\#(quoted($0.name)),"in":"header","required":true,"#
+          + #""schema":{"type":"string","pattern":\#(quoted($0.pattern))}}"#
+      }
+      members.append(#""parameters":["# + headers.joined(separator: ",") + "]")
+    }
+    if operation.takesAnyBody {
+      let content = #""application/octet-stream":{"schema":{"type":"string","format":"binary"}}"#
+      members.append(#""requestBody":{"required":false,"content":{"# + content + "}}")
+    }
     if !operation.bodies.isEmpty {
       let contents = operation.bodies.map {
         ##"\##(quoted($0.type)):{"schema":{"$ref":"#/components/schemas/\##($0.schema)"}}"##
@@ -84,7 +95,7 @@ enum OpenAPIDocument {
     add(.problem(400, "The request is no HTTP, or the path is not percent-encoded UTF-8."))
     add(.problem(408, "The request came too slowly."))
     add(.problem(431, "The head of the request is too large."))
-    if !operation.bodies.isEmpty { add(.problem(413, "The body is too large.")) }
+    if !operation.bodies.isEmpty || operation.takesAnyBody { add(.problem(413, "The body is too large.")) }
     // RIG 1's paths want a JWT where there is no token.
     if isClosed && !operation.isOpen || path.template.hasPrefix("/rg/") {
       add(.problem(401, "There is no bearer token that is right.", headers: ["www-authenticate"]))

@@ -42,6 +42,10 @@ struct OpenAPIOperation {
   var summary: String
   /// Types of the body that is demanded, each with the name of its schema; empty: no body.
   var bodies: [(type: String, schema: String)] = []
+  /// Whether it takes a body of any type, or none.
+  var takesAnyBody = false
+  /// Headers that are demanded, each with a regular expression for its value.
+  var headers: [(name: String, pattern: String)] = []
   var answers: [Answer]
   /// Whether it needs no MANAGEMENT_TOKEN.
   var isOpen = false

@@ -3,7 +3,8 @@
 
 enum OpenAPIPaths {
   static let all: [OpenAPIPath] =
-    apis("v3") + apis("v2") + messages("v3") + messages("v2") + blacklist("v3") + blacklist("v2") + sessions
+    apis("v3") + apis("v2") + messages("v3") + messages("v2") + responses("v3") + responses("v2")
+    + blacklist("v3") + blacklist("v2") + sessions
     + legacy + operation
 
   // MARK: API definitions
@@ -69,6 +70,33 @@ enum OpenAPIPaths {
             answers: [
               .json(202, "Accepted", "The events as they go out."),
               .problem(400, "No CloudEvents; the member or header is named."), .unsupported, .busy,
+            ])
+        ])
+    ]
+  }
+
+  // MARK: Responses
+
+  private static func responses(_ version: String) -> [OpenAPIPath] {
+    [
+      OpenAPIPath(
+        template: "/\(version)/responses",
+        operations: [
+          OpenAPIOperation(
+            method: "post",
+            summary:
+              "Answers a request that waits for it; the body, its content-type and other headers are the client's answer",
+            takesAnyBody: true,
+            headers: [
+              ("rig-correlation", "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"),
+              ("rig-response-code", "^[2-5][0-9][0-9]$"),
+            ],
+            answers: [
+              OpenAPIOperation.Answer(
+                status: 202, description: "The request has got it.",
+                contents: [.text("text/plain")]),
+              .problem(400, "A header is missing or wrong; it is named."),
+              .problem(404, "No request waits: it is unknown, expired or already answered."), .busy,
             ])
         ])
     ]

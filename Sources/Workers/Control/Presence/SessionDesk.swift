@@ -52,7 +52,8 @@ final class SessionDesk {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    calls: CallClient? = nil, responses: ResponseDesk? = nil, settings: Settings, status: StatusPage, log: Logger, environment: Environment
+    calls: CallClient? = nil, responses: ResponseDesk? = nil, settings: Settings, status: StatusPage,
+    log: Logger, environment: Environment
   ) {
     self.rings = rings
     self.state = state

@@ -26,7 +26,9 @@ final class ResponseRoute {
       labels: [("result", "invalid"), ("source", PublicationClient.Source.http.rawValue)])
   }
 
-  static func takes(_ path: String) -> Bool { path == "/v3/responses" || path == "/v2/responses" }
+  static let templates = ["/v2/responses", "/v3/responses"]
+
+  static func takes(_ path: String) -> Bool { templates.contains(path) }
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
     guard request.method == .POST else {

@@ -62,7 +62,8 @@ extension KafkaConsumer {
     var found: [Int: StartPosition] = [:]
     let committed: [TopicPartition: Result<Int64, KafkaError>]
     do throws(KafkaError) {
-      committed = try committedOffsets(questions.filter { $0.isCommitted && $0.seen != .outOfRange }.map(\.name))
+      committed = try committedOffsets(
+        questions.filter { $0.isCommitted && $0.seen != .outOfRange }.map(\.name))
     } catch {
       return (found, error)
     }

@@ -31,6 +31,8 @@ final class KafkaProducer: @unchecked Sendable {
     rd_kafka_set_log_queue(handle, nil)
     var one: UInt64 = 1
     rd_kafka_queue_io_event_enable(events, wake, &one, MemoryLayout<UInt64>.size)
+    // The descriptor is signalled when the queue gets its first entry: one that is there by now would keep all others silent.
+    rd_kafka_poll(handle, 0)
   }
 
   /// What the brokers are given.
