@@ -30,17 +30,17 @@ struct HTTP2BoundTests {
         Frame(kind: .reset, stream: 2 * index + 1, payload: Frame.bytes(Code.cancel)),
       ]
     },
-    Flood(testDescription: "settings", most: 501) { _ in [Frame(kind: .settings)] },
-    Flood(testDescription: "pings", most: 501) { _ in
+    Flood(testDescription: "settings", most: 251) { _ in [Frame(kind: .settings)] },
+    Flood(testDescription: "pings", most: 251) { _ in
       [Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8))]
     },
-    Flood(testDescription: "priorities", most: 501) { index in
+    Flood(testDescription: "priorities", most: 251) { index in
       [Frame(kind: .priority, stream: 2 * index + 1, payload: [0, 0, 0, 0, 1])]
     },
     Flood(testDescription: "malformed requests", most: 102) { index in
       [HTTP2Peer.headers(2 * index + 1, HTTP2Peer.head("GET", "bad"))]
     },
-    Flood(testDescription: "window updates that make the server reset streams", most: 202) { index in
+    Flood(testDescription: "window updates that make the server reset streams", most: 102) { index in
       [
         HTTP2Peer.headers(2 * index + 1, HTTP2Peer.head("POST"), isEnd: false),
         Frame(kind: .windowUpdate, stream: 2 * index + 1, payload: [0, 0, 0, 0]),

@@ -36,8 +36,8 @@ extension HTTPServer {
 
   private func setHTTP2Options(on channel: Channel) {
     guard let options = channel.syncOptions else { return }
-    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTP2Limits.receiveBufferBytes)
-    try? options.setOption(.recvAllocator, value: allocator)
+    try? options.setOption(.maxMessagesPerRead, value: 1)
+    try? options.setOption(.recvAllocator, value: BodyReadAllocator())
     try? options.setOption(.allowRemoteHalfClosure, value: false)
     let unsent = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.unsentBound)
     try? options.setOption(unsent, value: AnswerStream.maxUnsentBytes)
@@ -48,15 +48,15 @@ extension HTTPServer {
 
 /// Bounds of HTTP/2 connections.
 public struct HTTP2Limits: Sendable {
-  /// Size of one read from a connection: it carries many streams.
-  static let receiveBufferBytes = 16 * 1024
   /// A peer that acknowledges nothing for so long is gone.
   static let peerTimeoutMs = 120_000
   /// What may be sent of all bodies together before the client hears that some has come. What nobody has taken yet is bounded
   /// by the windows of the streams.
   static let connectionWindowBytes = 1024 * 1024
   /// Control frames (SETTINGS, PING, PRIORITY) of a client within `rateSeconds`.
-  static let maxControlFrames = 500
+  static let maxControlFrames = 250
+  /// ...and frames that make NIO reset a stream.
+  static let maxStreamErrors = 100
   static let rateSeconds: Int64 = 30
   /// Control frames that wait because the client doesn't read.
   static let maxWaitingControlFrames = 1000
@@ -102,6 +102,9 @@ public struct HTTP2Limits: Sendable {
     // A page that is left ends all of its streams at once; more than a few such pages in half a minute are an attack.
     configuration.stream.streamResetFrameRateLimit.maximumCount = 4 * max(1, maxStreams)
     configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.stream.streamErrorRateLimit.maximumCount = Self.maxStreamErrors
+    configuration.stream.streamErrorRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.connection.maximumConnectionGlitches = Self.maxStreamErrors
     return configuration
   }
 }
