@@ -61,6 +61,11 @@ public struct HTTP2Limits: Sendable {
   /// Control frames that wait because the client doesn't read.
   static let maxWaitingControlFrames = 1000
   static let maxContinuationFrames = 5
+  /// Of one stream's answer: written and not taken by the client; above this a writer is told to wait. Less than a connection of
+  /// HTTP/1 has, for a client has many streams at the price of one connection.
+  static let maxUntakenBytes = 64 * 1024
+  /// ...until no more than this are left.
+  static let resumeUntakenBytes = 16 * 1024
   /// The smallest size that a client may want for its frames: a head takes at most so many frames, and some that aren't full.
   static let frameBytes = 16 * 1024
   /// DATA frames without data in a row.
@@ -97,8 +102,8 @@ public struct HTTP2Limits: Sendable {
     configuration.connection.controlFrameRateLimit.maximumCount = Self.maxControlFrames
     configuration.connection.controlFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
     configuration.stream.targetWindowSize = streamWindowBytes
-    configuration.stream.outboundBufferSizeHighWatermark = AnswerStream.maxUntakenBytes
-    configuration.stream.outboundBufferSizeLowWatermark = AnswerStream.resumeUntakenBytes
+    configuration.stream.outboundBufferSizeHighWatermark = Self.maxUntakenBytes
+    configuration.stream.outboundBufferSizeLowWatermark = Self.resumeUntakenBytes
     // A page that is left ends all of its streams at once; more than a few such pages in half a minute are an attack.
     configuration.stream.streamResetFrameRateLimit.maximumCount = 4 * max(1, maxStreams)
     configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
