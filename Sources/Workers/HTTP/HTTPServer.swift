@@ -50,7 +50,7 @@ public final class HTTPServer: @unchecked Sendable {
   private var table: [HTTPConnection] = []
   private var http2Table: [HTTP2Connection] = []
   /// Streams of HTTP/2 connections that are open now.
-  private var openStreams = 0
+  private(set) var openStreams = 0
   private var turn: [HTTPConnection] = []
   private var isTurnScheduled = false
   private lazy var endOfTurn: () -> Void = { [unowned self] in self.flushTurn() }

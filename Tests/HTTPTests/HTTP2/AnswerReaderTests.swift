@@ -94,4 +94,21 @@ struct AnswerReaderTests {
   func malformed(text: String) {
     #expect(throws: AnswerReader.Malformed.self) { _ = try Self.read(text) }
   }
+
+  @Test("Only fields with few values enter the compression table, which the client may let grow")
+  func indexing() throws {
+    var reader = AnswerReader()
+    var indexed: [String] = []
+    let text =
+      "HTTP/1.1 200 OK\r\ndate: today\r\ncontent-type: text/plain\r\nx-any: 1\r\nset-cookie: a=b\r\n"
+      + "access-control-allow-origin: http://a\r\ncontent-length: 0\r\n\r\n"
+    try reader.read(ByteBuffer(string: text)) { piece in
+      guard case .head(let headers, _) = piece else { return }
+      for (name, _, indexing) in headers {
+        if indexing == .indexable { indexed.append(name) }
+        if name == "set-cookie" { #expect(indexing == .neverIndexed) }
+      }
+    }
+    #expect(indexed == [":status", "content-type"])
+  }
 }

@@ -77,9 +77,14 @@ final class HTTP2Peer {
   private var decoder = HPACKDecoder(allocator: ByteBufferAllocator())
 
   /// Connects and says the preface; `window`: what may be sent to it per stream.
-  init(_ front: EmbeddedFront = EmbeddedFront(), window: UInt32? = nil, isGreeted: Bool = true) throws {
+  init(
+    _ front: EmbeddedFront = EmbeddedFront(), on channel: EmbeddedChannel? = nil, window: UInt32? = nil,
+    isGreeted: Bool = true
+  ) throws {
     self.front = front
-    channel = try front.connect().channel
+    self.channel = try channel ?? front.connect().channel
+    // As large as any test says that it may be.
+    decoder.maxDynamicTableLength = Int(Int32.max)
     guard isGreeted else { return }
     try send(bytes: Array(Self.preface.utf8))
     let setting: [UInt8] = window.map { [0, 4] + Frame.bytes($0) } ?? []

@@ -1,6 +1,7 @@
 // Requests over HTTP/2: what the responder sees, what the client gets, and that neither goes faster than the other takes it.
 
 import NIOCore
+import NIOEmbedded
 import NIOHTTP1
 import Testing
 
@@ -52,6 +53,20 @@ struct HTTP2StreamTests {
     #expect(statusLines(try client.send("UT / HTTP/1.1\r\nhost: a\r\n\r\n")) == ["HTTP/1.1 200 OK"])
     // Only at the beginning of a connection.
     #expect(statusLines(try client.send(HTTP2Peer.preface)) == ["HTTP/1.1 505 HTTP Version Not Supported"])
+  }
+
+  @Test("A channel whose client is known to speak it gets HTTP/2 at once")
+  func known() throws {
+    let front = EmbeddedFront()
+    let channel = EmbeddedChannel(loop: front.loop)
+    try front.server.installHTTP2(on: channel)
+    channel.connect(to: try SocketAddress(unixDomainSocketPath: "/client"), promise: nil)
+    let peer = try HTTP2Peer(front, on: channel)
+    try peer.request(1)
+    #expect(peer.answer(1).status == "200" && front.server.openConnections == 1)
+    channel.close(promise: nil)
+    try peer.settle()
+    #expect(front.server.openConnections == 0)
   }
 
   @Test("An upgrade to h2c is ignored, and HTTP/2 can be turned off")
@@ -187,7 +202,7 @@ struct HTTP2StreamTests {
 
   @Test("A download waits for its client's window, and goes on when that grows")
   func downloadPushBack() throws {
-    let chunk = ByteBuffer(repeating: UInt8(ascii: "a"), count: 64 * 1024)
+    let chunk = ByteBuffer(repeating: UInt8(ascii: "a"), count: 16 * 1024)
     var written = 0
     func fill(_ answer: AnswerStream) {
       repeat { written += chunk.readableBytes } while answer.write(chunk) && written < 4 << 20
@@ -203,7 +218,7 @@ struct HTTP2StreamTests {
     try peer.request(1, "GET", "/s")
     #expect(peer.answer(1).body.count == 1000)
     let held = written
-    #expect(held <= AnswerStream.maxUntakenBytes + chunk.readableBytes)
+    #expect(held <= HTTP2Limits.maxUntakenBytes + chunk.readableBytes)
     try peer.send(HTTP2Peer.window(0, 1 << 20), HTTP2Peer.window(1, 100))
     #expect(peer.answer(1).body.count == 1100 && written == held)
     try peer.send(HTTP2Peer.window(1, 1 << 20))
@@ -271,7 +286,9 @@ struct HTTP2StreamTests {
   @Test("Frames of unknown kinds are ignored, and so are priorities")
   func unknownFrames() throws {
     let peer = try HTTP2Peer()
-    try peer.send(bytes: [0, 0, 5, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x75, 0, 0, 3, 0xfe, 9, 0, 0, 0, 1, 1, 2, 3])
+    try peer.send(bytes: [
+      0, 0, 5, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x75, 0, 0, 3, 0xfe, 9, 0, 0, 0, 1, 1, 2, 3,
+    ])
     try peer.send(Frame(kind: .priority, stream: 1, payload: [0, 0, 0, 0, 16]))
     try peer.request(3, "GET", "/", [("priority", "u=1, i")])
     #expect(peer.answer(3).status == "200" && peer.goAway == nil)

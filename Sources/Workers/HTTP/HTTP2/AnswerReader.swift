@@ -158,15 +158,20 @@ struct AnswerReader {
     return (name.lowercased(), String(decoding: value, as: UTF8.self))
   }
 
-  /// Adds a field unless it is one that HTTP/2 doesn't have. Values that are different in every answer stay out of the table that
-  /// both ends keep.
+  /// Fields whose values are few. Only they enter the table that both ends keep: the client says how large it may get, and NIO
+  /// believes it, so whatever is different in many answers would fill the memory of a connection that lives long.
+  private static let indexed: Set<String> = [
+    ":status", "accept-ranges", "cache-control", "content-encoding", "content-type", "server", "vary",
+    "x-accel-buffering", "x-content-type-options",
+  ]
+
+  /// Adds a field unless it is one that HTTP/2 doesn't have.
   private static func add(_ name: String, _ value: String, to headers: inout HPACKHeaders) {
     guard HTTP2Field.isToken(name, mayBeUpper: false), !HTTP2Field.isConnectionSpecific(name) else { return }
-    switch name {
-    case "content-length", "traceparent", "etag":
-      headers.add(name: name, value: value, indexing: .nonIndexable)
-    case "set-cookie": headers.add(name: name, value: value, indexing: .neverIndexed)
-    default: headers.add(name: name, value: value)
+    if name == "set-cookie" {
+      headers.add(name: name, value: value, indexing: .neverIndexed)
+    } else {
+      headers.add(name: name, value: value, indexing: indexed.contains(name) ? .indexable : .nonIndexable)
     }
   }
 

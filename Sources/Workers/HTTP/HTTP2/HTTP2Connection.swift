@@ -59,7 +59,8 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     {
       lastStream = max(lastStream, id)
     }
-    guard server.hasRoomForStream else {
+    // NIO keeps to the number of streams only when the client has said that it knows it.
+    guard openStreams < limits.http2.maxStreams, server.hasRoomForStream else {
       server.counters?.refused?.add(1)
       return try channel.pipeline.syncOperations.addHandler(RefusedStream())
     }
@@ -92,6 +93,9 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   /// Once a second.
   func sweep(at tick: Int) {
     switch phase {
+    case .open where server.isDraining:
+      // It was accepted when the others were asked to go.
+      drain()
     case .open:
       let isNew = lastStream == .rootStream
       let seconds = isNew ? limits.headSeconds : limits.idleSeconds

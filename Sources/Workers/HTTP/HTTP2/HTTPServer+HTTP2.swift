@@ -36,8 +36,8 @@ extension HTTPServer {
 
   private func setHTTP2Options(on channel: Channel) {
     guard let options = channel.syncOptions else { return }
-    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTP2Limits.receiveBufferBytes)
-    try? options.setOption(.recvAllocator, value: allocator)
+    try? options.setOption(.maxMessagesPerRead, value: 1)
+    try? options.setOption(.recvAllocator, value: BodyReadAllocator())
     try? options.setOption(.allowRemoteHalfClosure, value: false)
     let unsent = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.unsentBound)
     try? options.setOption(unsent, value: AnswerStream.maxUnsentBytes)
@@ -48,19 +48,24 @@ extension HTTPServer {
 
 /// Bounds of HTTP/2 connections.
 public struct HTTP2Limits: Sendable {
-  /// Size of one read from a connection: it carries many streams.
-  static let receiveBufferBytes = 16 * 1024
   /// A peer that acknowledges nothing for so long is gone.
   static let peerTimeoutMs = 120_000
   /// What may be sent of all bodies together before the client hears that some has come. What nobody has taken yet is bounded
   /// by the windows of the streams.
   static let connectionWindowBytes = 1024 * 1024
   /// Control frames (SETTINGS, PING, PRIORITY) of a client within `rateSeconds`.
-  static let maxControlFrames = 500
+  static let maxControlFrames = 250
+  /// ...and frames that make NIO reset a stream.
+  static let maxStreamErrors = 100
   static let rateSeconds: Int64 = 30
   /// Control frames that wait because the client doesn't read.
   static let maxWaitingControlFrames = 1000
   static let maxContinuationFrames = 5
+  /// Of one stream's answer: written and not taken by the client; above this a writer is told to wait. Less than a connection of
+  /// HTTP/1 has, for a client has many streams at the price of one connection.
+  static let maxUntakenBytes = 64 * 1024
+  /// ...until no more than this are left.
+  static let resumeUntakenBytes = 16 * 1024
   /// The smallest size that a client may want for its frames: a head takes at most so many frames, and some that aren't full.
   static let frameBytes = 16 * 1024
   /// DATA frames without data in a row.
@@ -97,11 +102,14 @@ public struct HTTP2Limits: Sendable {
     configuration.connection.controlFrameRateLimit.maximumCount = Self.maxControlFrames
     configuration.connection.controlFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
     configuration.stream.targetWindowSize = streamWindowBytes
-    configuration.stream.outboundBufferSizeHighWatermark = AnswerStream.maxUntakenBytes
-    configuration.stream.outboundBufferSizeLowWatermark = AnswerStream.resumeUntakenBytes
+    configuration.stream.outboundBufferSizeHighWatermark = Self.maxUntakenBytes
+    configuration.stream.outboundBufferSizeLowWatermark = Self.resumeUntakenBytes
     // A page that is left ends all of its streams at once; more than a few such pages in half a minute are an attack.
     configuration.stream.streamResetFrameRateLimit.maximumCount = 4 * max(1, maxStreams)
     configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.stream.streamErrorRateLimit.maximumCount = Self.maxStreamErrors
+    configuration.stream.streamErrorRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.connection.maximumConnectionGlitches = Self.maxStreamErrors
     return configuration
   }
 }
