@@ -58,7 +58,7 @@ let package = Package(
       name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
       providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(
-      name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "libcrypto",
+      name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"])]),
 
     library("IPC", path: "Sources/IPC", ["CLinux"]),
@@ -69,8 +69,10 @@ let package = Package(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
+    library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
     library(
-      "HTTP", path: "Sources/Workers/HTTP", ["Kit", "IPC", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2]),
+      "HTTP", path: "Sources/Workers/HTTP",
+      ["Kit", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2]),
     library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
     library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(
@@ -103,9 +105,13 @@ let package = Package(
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit"]),
+    tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
       "HTTPTests",
-      ["HTTP", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2, nioEmbedded]),
+      [
+        "HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2,
+        nioEmbedded,
+      ]),
     tests(
       "ConnectionsTests",
       [

@@ -8,25 +8,31 @@ extension SettingKey {
 
   static let network: [SettingKey] = [
     .integer("INBOUND_PORT", \.inboundPort, ports, "port that faces frontends; 0: any free one").also("PORT"),
-    .notUsed("INBOUND_HTTPS_PORT", form: "a port", initially: "4001", "TLS port that faces frontends") {
-      (text) throws(ValueProblem) in _ = try ValueForm.integer(text, ports, unit: "")
-    },
+    .integer(
+      "INBOUND_HTTPS_PORT", \.inboundHTTPSPort, ports,
+      "TLS port that faces frontends, open if HTTPS_CERTFILE is set; 0: any free one"),
     .integer(
       "API_HTTP_PORT", \.apiHTTPPort, ports, "port that faces services and operators; 0: any free one"),
-    .notUsed(
-      "API_HTTPS_PORT", form: "a port", initially: "4011", "TLS port that faces services and operators"
-    ) {
-      (text) throws(ValueProblem) in _ = try ValueForm.integer(text, ports, unit: "")
-    },
+    .integer(
+      "API_HTTPS_PORT", \.apiHTTPSPort, ports,
+      "TLS port that faces services and operators, open if HTTPS_CERTFILE is set; 0: any free one"),
     .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
     .text(
       "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; empty: all"),
     .text("CORS", \.cors, form: ValueForm.origin, "origin that may call the inbound port") {
       (text) throws(ValueProblem) in try ValueForm.origin(text)
     },
-    .notUsed("HTTPS_CERTFILE", form: "a path", "certificate of the TLS ports (PEM)"),
-    .notUsed("HTTPS_KEYFILE", form: "a path", "key of the TLS ports (PEM)"),
-    .notUsed("HTTPS_KEYFILE_PASS", form: "a password", "password of HTTPS_KEYFILE").secret,
+    .list(
+      "HTTPS_CERTFILE", \.httpsCertFiles, form: "paths, separated by commas",
+      "certificates of the TLS ports with their chains (PEM), chosen by server name, the first by default",
+      parse: { (text) throws(ValueProblem) in text }),
+    .list(
+      "HTTPS_KEYFILE", \.httpsKeyFiles, form: "paths, separated by commas",
+      "keys of these certificates (PEM), in the same order", parse: { (text) throws(ValueProblem) in text }),
+    .scalar(
+      "HTTPS_KEYFILE_PASS", \.httpsKeyFilePass, form: "a password", help: "password of the keys",
+      parse: { (text) throws(ValueProblem) in Secret(text) }, show: { $0.map(\.description) ?? "" }
+    ).secret,
   ]
 
   static let events: [SettingKey] = [

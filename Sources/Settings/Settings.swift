@@ -10,6 +10,16 @@ public struct Settings: Codable, Sendable, Equatable {
   public var inboundPort = 4000
   /// Port that faces services and operators; 0: any free one.
   public var apiHTTPPort = 4010
+  /// TLS port that faces frontends; 0: any free one. Of use only with certificates.
+  public var inboundHTTPSPort = 4001
+  /// TLS port that faces services and operators; 0: any free one. Of use only with certificates.
+  public var apiHTTPSPort = 4011
+  /// Files of the certificates, each with its chain (PEM), the default one first; empty: no TLS.
+  public var httpsCertFiles: [String] = []
+  /// Files of their keys (PEM), in the same order.
+  public var httpsKeyFiles: [String] = []
+  /// Password of those keys that are under one; nil: none is.
+  public var httpsKeyFilePass: Secret?
   /// Name under which others reach this gateway; empty: unknown. Never bound to.
   public var host = ""
   /// Address that both ports are bound to; empty: every address of the machine.
@@ -169,6 +179,9 @@ public struct Settings: Codable, Sendable, Equatable {
   static let mostConnectionWorkers = 63
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
+
+  /// Whether the TLS ports are open.
+  public var hasTLS: Bool { !httpsCertFiles.isEmpty }
 
   /// The URL of the JWK set; nil if it is a file, or there is none.
   public var jwtJWKSURL: String? { jwtJWKS.contains("://") ? jwtJWKS : nil }

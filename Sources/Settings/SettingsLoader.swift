@@ -47,14 +47,43 @@ extension Settings {
   /// bytes again for its extracted fields as for its JSON.
   private static let ringBytesPerEventByte = 16
 
+  /// Ports that two listeners would have.
+  private var portsInCommon: [SettingsMistake] {
+    var ports = [("INBOUND_PORT", inboundPort), ("API_HTTP_PORT", apiHTTPPort)]
+    if hasTLS { ports += [("INBOUND_HTTPS_PORT", inboundHTTPSPort), ("API_HTTPS_PORT", apiHTTPSPort)] }
+    var found: [SettingsMistake] = []
+    for (index, (name, port)) in ports.enumerated() where port != 0 {
+      for (other, same) in ports[(index + 1)...] where same == port {
+        found.append(
+          SettingsMistake(place: "\(name), \(other)", message: "both are \(port); expected two ports"))
+      }
+    }
+    return found
+  }
+
+  private var tlsContradictions: [SettingsMistake] {
+    var found: [SettingsMistake] = []
+    if httpsCertFiles.count != httpsKeyFiles.count {
+      found.append(
+        SettingsMistake(
+          place: "HTTPS_CERTFILE, HTTPS_KEYFILE",
+          message:
+            "\(httpsCertFiles.count) and \(httpsKeyFiles.count) files; expected a key for every certificate"
+        ))
+    }
+    if httpsKeyFilePass != nil, httpsCertFiles.isEmpty, httpsKeyFiles.isEmpty {
+      found.append(
+        SettingsMistake(
+          place: "HTTPS_KEYFILE_PASS",
+          message: "is set, but HTTPS_CERTFILE and HTTPS_KEYFILE are not; expected all or none"))
+    }
+    return found
+  }
+
   /// What no single key can say: values that don't go together.
   private var contradictions: [SettingsMistake] {
     var found: [SettingsMistake] = []
-    if inboundPort == apiHTTPPort, inboundPort != 0 {
-      found.append(
-        SettingsMistake(
-          place: "INBOUND_PORT, API_HTTP_PORT", message: "both are \(inboundPort); expected two ports"))
-    }
+    found += portsInCommon + tlsContradictions
     if !kafkaBrokers.isEmpty, kafkaSourceTopics.isEmpty {
       found.append(
         SettingsMistake(

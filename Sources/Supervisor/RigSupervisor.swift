@@ -34,10 +34,26 @@ enum RigSupervisor {
       return ExitStatus.success
     case .checkConfig:
       for warning in loaded.warnings { complain("warning: \(warning)") }
-      print("configuration is valid")
-      return ExitStatus.success
+      return check(loaded, arguments)
     case .run:
       return run(loaded, environment)
+    }
+  }
+
+  /// Has a worker judge what the supervisor can't: it has no OpenSSL. Returns only if there is nothing to judge, or nobody.
+  private static func check(_ loaded: LoadedSettings, _ arguments: [String]) -> Int32 {
+    guard loaded.settings.hasTLS else {
+      print("configuration is valid")
+      return ExitStatus.success
+    }
+    do throws(SupervisorError) {
+      let path = try WorkerExecutables.besideSupervisor().path(of: .control)
+      var words = ([path] + arguments).map { strdup($0) } + [nil]
+      execv(path, &words)
+      throw .missingExecutable(path: path, errno: errno)
+    } catch {
+      complain(error.description)
+      return error.exitStatus
     }
   }
 

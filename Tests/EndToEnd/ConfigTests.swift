@@ -137,7 +137,7 @@ struct ConfigTests {
   private static let secrets = [
     "KAFKA_SASL": "plain:alice:\(secret)", "KAFKA_SSL_KEYFILE_PASS": secret,
     "KAFKA_PROPERTIES": "ssl.key.password=\(secret)",
-    "JWT_SECRET_KEY": secret, "HTTPS_KEYFILE_PASS": secret,
+    "JWT_SECRET_KEY": secret,
   ]
 
   @Test("A secret is shown by no mistake, no warning and no check")

@@ -3,6 +3,7 @@
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import TLS
 import Testing
 
 @testable import HTTP
@@ -264,6 +265,21 @@ struct StreamedAnswerTests {
     }
   }
 
+  @Test("An answer that ends with the connection and can't be completed tells TLS not to say goodbye")
+  func abortedOverTLS() throws {
+    for (request, expected) in [("GET /s HTTP/1.0\r\n\r\n", 1), (get("/s"), 0)] {
+      let front = StreamFront()
+      let (client, _, stream) = try front.open(request)
+      let spy = AbortSpy()
+      try client.channel.pipeline.syncOperations.addHandler(spy, position: .first)
+      stream.head(.ok)
+      stream.write(ByteBuffer(string: "Wiki"))
+      stream.abort()
+      _ = try front.turn(client)
+      #expect(!client.isOpen && spy.aborts == expected)
+    }
+  }
+
   @Test("A counted body is never longer than announced, and a shorter one doesn't end")
   func miscounted() throws {
     for (text, wire) in [("longer", "long"), ("lo", "lo")] {
@@ -306,5 +322,18 @@ struct StreamedAnswerTests {
     let (client, _, stream) = try front.open(get("/s"))
     stream.end()
     #expect(try statusLines(front.turn(client)) == ["HTTP/1.1 500 Internal Server Error"])
+  }
+}
+
+/// Stands where TLS would.
+private final class AbortSpy: ChannelOutboundHandler {
+  typealias OutboundIn = ByteBuffer
+  var aborts = 0
+
+  func triggerUserOutboundEvent(
+    context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?
+  ) {
+    if event is TLSAbort { aborts += 1 }
+    promise?.succeed(())
   }
 }

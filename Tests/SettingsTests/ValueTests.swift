@@ -70,6 +70,25 @@ struct ValueTests {
         .isEmpty)
   }
 
+  @Test("TLS is configured whole or not at all, and its ports count only then")
+  func tls() throws {
+    let certificates = ["HTTPS_CERTFILE": "/a.pem, /b.pem", "HTTPS_KEYFILE": "/a.key,/b.key"]
+    let settings = try load(certificates.merging(["HTTPS_KEYFILE_PASS": "pw"]) { $1 }).settings
+    #expect(settings.hasTLS && settings.httpsCertFiles == ["/a.pem", "/b.pem"])
+    #expect(settings.httpsKeyFiles == ["/a.key", "/b.key"] && settings.httpsKeyFilePass?.revealed == "pw")
+    #expect(settings.inboundHTTPSPort == 4001 && settings.apiHTTPSPort == 4011)
+    #expect(try !load(["HTTPS_CERTFILE": ""]).settings.hasTLS)
+    for wrong in [
+      ["HTTPS_CERTFILE": "/a"], ["HTTPS_KEYFILE": "/a"], ["HTTPS_KEYFILE_PASS": "pw"],
+      ["HTTPS_CERTFILE": "/a,/b", "HTTPS_KEYFILE": "/a"],
+    ] {
+      #expect(mistakes(wrong).count == 1, "\(wrong)")
+    }
+    let ports = ["INBOUND_PORT": "4001", "API_HTTP_PORT": "4011"]
+    #expect(mistakes(ports).isEmpty)
+    #expect(mistakes(certificates.merging(ports) { $1 }).count == 2)
+  }
+
   @Test("Settings survive the hand-over to a worker as JSON")
   func coding() throws {
     let settings = try load([

@@ -11,6 +11,8 @@ enum SignalRequest: Equatable, Sendable {
   case stop
   /// QUIT: kill everything, then exit.
   case quit
+  /// HUP: read again what can be read again.
+  case reload
   /// A signal whose meaning is reserved and not available in this version.
   case unavailable(name: String, meaning: String)
 
@@ -18,7 +20,7 @@ enum SignalRequest: Equatable, Sendable {
     switch signal {
     case SIGTERM, SIGINT: self = .stop
     case SIGQUIT: self = .quit
-    case SIGHUP: self = .unavailable(name: "SIGHUP", meaning: "reload of the configuration")
+    case SIGHUP: self = .reload
     case SIGUSR1: self = .unavailable(name: "SIGUSR1", meaning: "rolling restart of the workers")
     case SIGUSR2: self = .unavailable(name: "SIGUSR2", meaning: "switch to another release")
     case SIGTTIN: self = .unavailable(name: "SIGTTIN", meaning: "one connection worker more")

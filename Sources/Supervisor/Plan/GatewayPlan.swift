@@ -55,10 +55,13 @@ struct GatewayPlan: Equatable, Sendable {
   /// Event rings in the order of the cursor's positions, then request rings, then the others.
   let rings: [RingPlan]
   let tree: NodeSpec
+  /// Whether there are listeners for TLS.
+  let hasTLS: Bool
 
   /// - Parameter startTimeout: time a worker has to report that it serves.
   init(settings: Settings, startTimeout: Nanoseconds = Self.startTimeout) {
     let connections = (0..<settings.connectionWorkers).map { WorkerIdentity(kind: .connections, slot: $0) }
+    hasTLS = settings.hasTLS
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
     let proxies = (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) }
@@ -97,12 +100,12 @@ struct GatewayPlan: Equatable, Sendable {
     return worker.kind == .control ? .inspect : nil
   }
 
-  /// The name of the listening socket that a kind of worker accepts from.
-  static func listener(of kind: WorkerKind) -> String? {
+  /// The names of the listening sockets that a kind of worker accepts from.
+  func listeners(of kind: WorkerKind) -> [String] {
     switch kind {
-    case .connections: Listeners.inbound
-    case .control: Listeners.management
-    case .streams, .proxies: nil
+    case .connections: hasTLS ? [Listeners.inbound, Listeners.inboundTLS] : [Listeners.inbound]
+    case .control: hasTLS ? [Listeners.management, Listeners.managementTLS] : [Listeners.management]
+    case .streams, .proxies: []
     }
   }
 }

@@ -56,7 +56,7 @@ struct WorkerBirth {
     let status = try grant(table.pages[worker], "the status page")
     let wake = try grant(table.wakes[worker], "the eventfd")
     var listeners: [String: CInt] = [:]
-    if let name = GatewayPlan.listener(of: worker.kind) {
+    for name in plan.listeners(of: worker.kind) {
       listeners[name] = try grant(table.listeners[name], "the listener \(name)")
     }
 

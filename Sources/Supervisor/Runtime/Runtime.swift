@@ -1,7 +1,7 @@
 // The supervisor at work: one thread, one epoll set. System events become events of the tree, and the tree's actions
 // are carried out in order. Everything that decides is in the tree; this file only waits.
 //
-//   signalfd ─▶ stop, quit             alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
+//   signalfd ─▶ stop, quit, reload             alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
 //
 //   look    while a worker is starting: has it reported ready?
 //   round   reports of corrupt rings, heartbeats, our own heartbeat
@@ -160,6 +160,8 @@ final class Runtime {
       log.log(.notice, "asked to end at once", fields)
       announceStop()
       dispatch(.quit)
+    case .reload:
+      reload(fields)
     case .unavailable(_, let meaning):
       log.log(.warning, "\(meaning) is not available in this version", fields)
     }

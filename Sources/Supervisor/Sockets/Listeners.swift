@@ -9,6 +9,8 @@ import Settings
 final class Listeners {
   static let inbound = "inbound"
   static let management = "management"
+  static let inboundTLS = "inbound-tls"
+  static let managementTLS = "management-tls"
 
   /// A socket and where it came from.
   final class Entry {
@@ -26,12 +28,19 @@ final class Listeners {
   let entries: [Entry]
 
   init(settings: Settings) throws(SupervisorError) {
-    var inherited = try InheritedSockets.take(expected: [Self.inbound, Self.management])
-    var entries: [Entry] = []
-    for (name, setting, port) in [
+    var wanted = [
       (Self.inbound, "INBOUND_PORT", settings.inboundPort),
       (Self.management, "API_HTTP_PORT", settings.apiHTTPPort),
-    ] {
+    ]
+    if settings.hasTLS {
+      wanted += [
+        (Self.inboundTLS, "INBOUND_HTTPS_PORT", settings.inboundHTTPSPort),
+        (Self.managementTLS, "API_HTTPS_PORT", settings.apiHTTPSPort),
+      ]
+    }
+    var inherited = try InheritedSockets.take(expected: wanted.map(\.0))
+    var entries: [Entry] = []
+    for (name, setting, port) in wanted {
       if let descriptor = inherited.removeValue(forKey: name) {
         entries.append(
           Entry(

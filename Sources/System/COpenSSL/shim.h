@@ -14,6 +14,8 @@
 #include <openssl/sha.h>
 #include <openssl/x509.h>
 
+#include "tls.h"
+
 // Swift doesn't see macros that are made of other macros.
 static const int rig_evp_pkey_public_key = EVP_PKEY_PUBLIC_KEY;
 

@@ -15,6 +15,7 @@ import NIOPosix
 /// `@unchecked Sendable`: made on the main thread, then used on its loop only.
 final class ConnectionsWorker: @unchecked Sendable {
   private static let listenerName = "inbound"
+  private static let tlsListenerName = "inbound-tls"
   private static let beatInterval = TimeAmount.seconds(1)
   /// How often it is looked, while the worker ends, whether the last client has gone.
   private static let stopLook = TimeAmount.milliseconds(20)
@@ -22,9 +23,11 @@ final class ConnectionsWorker: @unchecked Sendable {
   private let context: WorkerContext
   private let loop: EventLoop
   private let hub: Hub
-  private let server: HTTPServer
+  /// One for each port.
+  private let servers: [HTTPServer]
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
+  private var reloads: LoopSignals?
   private var wake: LoopWake?
   private var heartbeat: RepeatedTask?
   private var isStopping = false
@@ -45,7 +48,6 @@ final class ConnectionsWorker: @unchecked Sendable {
   private init(_ context: WorkerContext, listener: CInt, loop: EventLoop) throws {
     self.context = context
     self.loop = loop
-    ended = loop.makePromise()
     let parts = try WorkerParts(context, loop: loop)
     hub = parts.hub
     var limits = HTTPLimits()
@@ -54,9 +56,23 @@ final class ConnectionsWorker: @unchecked Sendable {
     limits.maxBodyBytes = context.settings.maxEventBytes
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
-    server = HTTPServer(
-      listening: listener, loop: loop, limits: limits, responder: parts.routes,
-      counters: HTTPCounters(status: context.status, port: Self.listenerName))
+    let room = ConnectionRoom()
+    var servers = [
+      HTTPServer(
+        listening: listener, loop: loop, limits: limits, responder: parts.routes,
+        counters: HTTPCounters(status: context.status, port: Self.listenerName), room: room)
+    ]
+    if let listener = context.manifest.listeners[Self.tlsListenerName],
+      let tls = try TLSFront.ofWorker(context, port: Self.tlsListenerName)
+    {
+      servers.append(
+        HTTPServer(
+          listening: listener, loop: loop, limits: limits, responder: parts.routes,
+          counters: HTTPCounters(status: context.status, port: Self.tlsListenerName), tls: tls, room: room))
+    }
+    self.servers = servers
+    // The last: a promise that is never kept is a defect for NIO.
+    ended = loop.makePromise()
   }
 
   // MARK: On the loop
@@ -66,16 +82,21 @@ final class ConnectionsWorker: @unchecked Sendable {
     do {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
+      reloads = try LoopSignals(descriptor: context.reloads, on: loop) { [unowned self] _ in
+        for server in servers { server.tls?.reload() }
+      }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in hub.scheduleTurn() }
       hub.catchUpState()
-      server.onAcceptFailure = { [unowned self] reason in fail(reason) }
-      try server.start()
+      for server in servers {
+        server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        try server.start()
+      }
     } catch {
       return loop.makeFailedFuture(error)
     }
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
-      self.server.sweep()
+      for server in self.servers { server.sweep() }
       self.hub.tick()
     }
     hub.scheduleTurn()
@@ -93,15 +114,15 @@ final class ConnectionsWorker: @unchecked Sendable {
     isStopping = true
     context.log.info("stopping", metadata: ["signal": "\(signal)", "connections": "\(hub.table.count)"])
     context.status.state = .stopping
-    server.drain()
+    for server in servers { server.drain() }
     hub.drain(.shutdown) { self.areClientsGone = true }
     let deadline = NIODeadline.now() + .seconds(Int64(context.settings.drainTimeoutSeconds))
     loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
       let isLate = NIODeadline.now() >= deadline
-      guard isLate || (self.areClientsGone && self.server.openConnections == 0) else { return }
+      guard isLate || (self.areClientsGone && self.openConnections == 0) else { return }
       if isLate {
         self.context.log.warning(
-          "clients didn't go in time", metadata: ["connections": "\(self.server.openConnections)"])
+          "clients didn't go in time", metadata: ["connections": "\(self.openConnections)"])
       }
       task.cancel()
       self.finish()
@@ -111,12 +132,17 @@ final class ConnectionsWorker: @unchecked Sendable {
   private func finish() {
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
-    server.stopAccepting().assumeIsolated().whenComplete { _ in
-      self.server.closeAll()
+    EventLoopFuture.andAllComplete(servers.map { $0.stopAccepting() }, on: loop).assumeIsolated().whenComplete
+    {
+      _ in
+      for server in self.servers { server.closeAll() }
       self.ended.succeed(())
     }
   }
+
+  private var openConnections: Int { servers.reduce(0) { $0 + $1.openConnections } }
 
   /// A connection worker that takes no connections is of no use: the supervisor starts another one.
   private func fail(_ reason: String) {

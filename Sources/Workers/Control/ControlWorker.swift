@@ -26,9 +26,11 @@ final class ControlWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let desk: SessionDesk
   private let legacy: LegacyAuthority
-  private let server: HTTPServer
+  /// One for each port.
+  private let servers: [HTTPServer]
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
+  private var reloads: LoopSignals?
   private var wake: LoopWake?
   private var heartbeat: RepeatedTask?
   private var isStopping = false
@@ -49,6 +51,7 @@ final class ControlWorker: @unchecked Sendable {
   }
 
   private static let listenerName = "management"
+  private static let tlsListenerName = "management-tls"
 
   private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool) throws {
     self.context = context
@@ -56,10 +59,22 @@ final class ControlWorker: @unchecked Sendable {
     let parts = try ControlParts(context, loop: loop, thread: thread)
     desk = parts.desk
     legacy = parts.legacy
-    server = HTTPServer(
-      listening: listener, loop: loop, limits: Self.limits(context.settings),
-      responder: parts.routes,
-      counters: HTTPCounters(status: context.status, port: Self.listenerName))
+    let limits = Self.limits(context.settings)
+    let room = ConnectionRoom()
+    var servers = [
+      HTTPServer(
+        listening: listener, loop: loop, limits: limits, responder: parts.routes,
+        counters: HTTPCounters(status: context.status, port: Self.listenerName), room: room)
+    ]
+    if let listener = context.manifest.listeners[Self.tlsListenerName],
+      let tls = try TLSFront.ofWorker(context, port: Self.tlsListenerName)
+    {
+      servers.append(
+        HTTPServer(
+          listening: listener, loop: loop, limits: limits, responder: parts.routes,
+          counters: HTTPCounters(status: context.status, port: Self.tlsListenerName), tls: tls, room: room))
+    }
+    self.servers = servers
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }
@@ -81,16 +96,21 @@ extension ControlWorker {
     do {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
+      reloads = try LoopSignals(descriptor: context.reloads, on: loop) { [unowned self] _ in
+        for server in servers { server.tls?.reload() }
+      }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
-      server.onAcceptFailure = { [unowned self] reason in fail(reason) }
-      try server.start()
+      for server in servers {
+        server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        try server.start()
+      }
     } catch {
       ended.fail(error)
       return ended.futureResult
     }
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
-      self.server.sweep()
+      for server in self.servers { server.sweep() }
       self.desk.tick()
       self.legacy.tick()
       self.endIfStateIsLost()
@@ -113,6 +133,7 @@ extension ControlWorker {
     if let grant = context.manifest.state { context.status.reportCorrupt(ring: grant.id) }
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
     desk.stop()
     ended.fail(failure)
@@ -123,11 +144,11 @@ extension ControlWorker {
     isStopping = true
     context.log.info("stopping", metadata: ["signal": "\(signal)"])
     context.status.state = .stopping
-    server.drain()
+    for server in servers { server.drain() }
     let deadline = NIODeadline.now() + Self.stopWithin
     loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
       let isLate = NIODeadline.now() >= deadline
-      guard isLate || self.server.openConnections == 0 else { return }
+      guard isLate || self.servers.allSatisfy({ $0.openConnections == 0 }) else { return }
       task.cancel()
       self.finish()
     }
@@ -137,10 +158,13 @@ extension ControlWorker {
   private func finish() {
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
     desk.stop()
-    server.stopAccepting().assumeIsolated().whenComplete { _ in
-      self.server.closeAll()
+    EventLoopFuture.andAllComplete(servers.map { $0.stopAccepting() }, on: loop).assumeIsolated().whenComplete
+    {
+      _ in
+      for server in self.servers { server.closeAll() }
       self.ended.succeed(())
     }
   }
@@ -150,6 +174,7 @@ extension ControlWorker {
     context.log.error("the management port can't be accepted from", metadata: ["reason": "\(reason)"])
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
     desk.stop()
     ended.fail(IPCError.invalid("listener \(Self.listenerName): \(reason)"))

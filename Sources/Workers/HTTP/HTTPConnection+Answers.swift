@@ -3,6 +3,7 @@
 
 import NIOCore
 import NIOHTTP1
+import TLS
 
 extension HTTPConnection {
   func write(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
@@ -83,8 +84,14 @@ extension HTTPConnection {
     }
     takeOver.body(channel, takeOver.request)
     if rest.readableBytes > 0, channel.isActive {
-      pipeline.fireChannelRead(NIOAny(rest))
-      pipeline.fireChannelReadComplete()
+      if let tls = try? pipeline.context(handlerType: ServerTLSHandler.self) {
+        // Behind it: these bytes are decrypted already.
+        tls.fireChannelRead(NIOAny(rest))
+        tls.fireChannelReadComplete()
+      } else {
+        pipeline.fireChannelRead(NIOAny(rest))
+        pipeline.fireChannelReadComplete()
+      }
     }
     if owesRead, channel.isActive { channel.read() }
   }

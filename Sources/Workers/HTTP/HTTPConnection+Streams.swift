@@ -9,6 +9,7 @@
 import Glibc
 import NIOCore
 import NIOHTTP1
+import TLS
 
 extension HTTPConnection {
   /// TCP_NOTSENT_LOWAT, for which Glibc has no Swift name.
@@ -141,6 +142,7 @@ extension HTTPConnection {
   func streamAborted(byReset: Bool) {
     detachStream()
     guard byReset else { return finish(linger: false) }
+    context?.triggerUserOutboundEvent(TLSAbort(), promise: nil)
     if let socket = context?.channel as? any SocketOptionProvider {
       _ = socket.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))
     }

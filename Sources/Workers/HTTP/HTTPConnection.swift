@@ -90,7 +90,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   init(server: HTTPServer) {
     self.server = server
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits)
+    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil)
     queue = CircularBuffer(initialCapacity: 0)
   }
 

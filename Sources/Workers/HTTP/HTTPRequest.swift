@@ -35,6 +35,8 @@ public struct HTTPRequest: Sendable {
   public var traceparent: String
   /// The client's `tracestate`; nil when absent or when its `traceparent` was not valid.
   public var tracestate: String?
+  /// Whether it came over TLS.
+  public internal(set) var isTLS = false
   /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
   /// request isn't parsed unless the answer is an ordinary one.
   public internal(set) var isUpgrade = false

@@ -1,6 +1,6 @@
 // The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTPServer+HTTP2.
 //
-//   Acceptor (thread) ──▶ install ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
+//   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
 //                                          │ answers of a turn
 //        end of the turn:  turnWillFlush() ▼ flush of every connection that has one
 //
@@ -25,8 +25,10 @@ public final class HTTPServer: @unchecked Sendable {
 
   public let loop: EventLoop
   public let limits: HTTPLimits
-  /// Connections that are open now, those that were taken over included; with the streams of HTTP/2 never more than
-  /// `limits.maxOpenConnections`.
+  /// What is spoken below HTTP; nil: nothing.
+  public let tls: TLSFront?
+  /// Connections that are open now, those that were taken over included; with the streams of HTTP/2, and with those of the servers
+  /// that share its room, never more than `limits.maxOpenConnections`.
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
@@ -40,6 +42,7 @@ public final class HTTPServer: @unchecked Sendable {
   /// Seconds since the server was made, as of the last sweep.
   private(set) var tick = 0
 
+  private let room: ConnectionRoom
   private let started: NIODeadline
   private let listening: CInt
   private var acceptor: Acceptor?
@@ -55,15 +58,20 @@ public final class HTTPServer: @unchecked Sendable {
   /// - Parameters:
   ///   - listening: a listening stream socket, which stays the caller's; it may be shared with other processes.
   ///   - loop: the loop on which everything happens.
+  ///   - tls: for connections that are encrypted.
+  ///   - room: shared with the other servers of the same loop whose connections count together.
   public init(
     listening: CInt, loop: EventLoop, limits: HTTPLimits = HTTPLimits(), responder: any Responder,
-    counters: HTTPCounters? = nil, now: NIODeadline = .now()
+    counters: HTTPCounters? = nil, tls: TLSFront? = nil, room: ConnectionRoom = ConnectionRoom(),
+    now: NIODeadline = .now()
   ) {
     self.listening = listening
     self.loop = loop
     self.limits = limits
     self.responder = responder
     self.counters = counters
+    self.tls = tls
+    self.room = room
     started = now
   }
 
@@ -92,12 +100,14 @@ public final class HTTPServer: @unchecked Sendable {
   public func drain() {
     isDraining = true
     stopAccepting()
+    tls?.closeHandshaking()
     for connection in table { connection.endIfIdle() }
     for connection in http2Table { connection.drain() }
   }
 
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
+    tls?.closeHandshaking()
     for connection in table { connection.close() }
     for connection in http2Table { connection.close() }
   }
@@ -107,13 +117,35 @@ public final class HTTPServer: @unchecked Sendable {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
     for connection in table { connection.sweep(at: tick) }
     for connection in http2Table { connection.sweep(at: tick) }
+    tls?.tick()
     acceptor?.lookAgainIfWaiting()
   }
 
   /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
   /// channel closes it then.
   func install(on channel: Channel) throws {
-    try count(channel)
+    try admit(channel)
+    try beginHTTP1(on: channel)
+  }
+
+  /// Counts a channel as open until it closes.
+  func admit(_ channel: Channel) throws(Full) {
+    guard room.taken < limits.maxOpenConnections else {
+      counters?.refused?.add(1)
+      throw Full()
+    }
+    openConnections += 1
+    room.taken += 1
+    counters?.open?.set(Int64(openConnections))
+    channel.closeFuture.assumeIsolated().whenComplete { _ in
+      self.openConnections -= 1
+      self.room.taken -= 1
+      self.counters?.open?.set(Int64(self.openConnections))
+    }
+  }
+
+  /// Puts the handlers of HTTP/1.x into a channel that counts already.
+  func beginHTTP1(on channel: Channel) throws {
     let connection = HTTPConnection(server: self)
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input
@@ -123,20 +155,6 @@ public final class HTTPServer: @unchecked Sendable {
       try options.setOption(.allowRemoteHalfClosure, value: true)
     }
     try channel.pipeline.syncOperations.addHandlers([input, connection])
-  }
-
-  /// Counts a connection as open until its channel closes.
-  func count(_ channel: Channel) throws {
-    guard openConnections + openStreams < limits.maxOpenConnections else {
-      counters?.refused?.add(1)
-      throw Full()
-    }
-    openConnections += 1
-    counters?.open?.set(Int64(openConnections))
-    channel.closeFuture.assumeIsolated().whenComplete { _ in
-      self.openConnections -= 1
-      self.counters?.open?.set(Int64(self.openConnections))
-    }
   }
 
   /// A channel that leaves HTTP: an end of input closes it, and it keeps one receive buffer.
@@ -183,16 +201,18 @@ extension HTTPServer {
   }
 
   /// A stream takes as much memory as a connection of HTTP/1: both count for the bound on open connections.
-  var hasRoomForStream: Bool { openConnections + openStreams < limits.maxOpenConnections }
+  var hasRoomForStream: Bool { room.taken < limits.maxOpenConnections }
 
   func streamOpened() {
     openStreams += 1
+    room.taken += 1
     counters?.http2Streams?.add(1)
     counters?.openStreams?.set(Int64(openStreams))
   }
 
   func streamClosed() {
     openStreams -= 1
+    room.taken -= 1
     counters?.openStreams?.set(Int64(openStreams))
   }
 
@@ -233,10 +253,16 @@ extension HTTPServer {
     }
   }
 
+  private func take(_ channel: Channel) throws {
+    guard let tls else { return try install(on: channel) }
+    try admit(channel)
+    try tls.prepare(channel, for: self)
+  }
+
   private func adopt(_ socket: CInt) {
     ClientBootstrap(group: loop)
       .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try self.install(on: channel) }
+        channel.eventLoop.makeCompletedFuture { try self.take(channel) }
       }
       .withConnectedSocket(socket)
       .whenComplete { _ in }

@@ -41,13 +41,15 @@ struct RequestAssembly {
   }
 
   private let limits: HTTPLimits
+  private let isTLS: Bool
   private var state = State.between
   private var request = HTTPRequest(method: .GET, path: "/")
   /// Whether the client waits for `100 Continue` before it sends the body of the current request.
   private(set) var expectsContinue = false
 
-  init(limits: HTTPLimits) {
+  init(limits: HTTPLimits, isTLS: Bool = false) {
     self.limits = limits
+    self.isTLS = isTLS
   }
 
   /// Whether a head has been received whose body hasn't ended.
@@ -73,6 +75,7 @@ struct RequestAssembly {
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.isTLS = isTLS
     request.isUpgrade = fields.isUpgrade
     if fields.isChunked {
       request.announcedBody = .chunked

@@ -2,6 +2,7 @@
 // somebody else's.
 
 import NIOCore
+import NIOEmbedded
 import Testing
 
 @testable import Connections
@@ -95,6 +96,48 @@ struct OutletTests {
     outlet.finish(with: Array("bye".utf8), dropping: false)
     #expect(owner.finished == 1)
     #expect(client.take() == "bye")
+  }
+
+  @Test("over TLS everything goes through the channel, in order and to the farewell")
+  func throughChannel() throws {
+    let client = try TestClient()
+    let outlet = Outlet(channel: client.channel, descriptor: -1, limitBytes: 1000)
+    outlet.owner = owner
+    outlet.open(with: piece(0, 10))
+    #expect(outlet.directDescriptor == -1 && outlet.waitingBytes == 0)
+    #expect(owner.drained == 1)
+    for number in 1..<20 { outlet.send(piece(number)) }
+    #expect(outlet.isOverfull && client.socket.isWaiting)
+    outlet.finish(with: piece(99), dropping: false)
+    #expect(owner.finished == 0)
+    #expect(pieceNumbers(client.take()) == Array(0..<20) + [99])
+    #expect(owner.finished == 1 && outlet.hasFinished)
+  }
+
+  @Test("over TLS the events of one turn share a chunk")
+  func sharedChunk() throws {
+    let client = try TestClient()
+    let outlet = Outlet(channel: client.channel, descriptor: -1, limitBytes: 1000)
+    outlet.owner = owner
+    for number in 0..<20 {
+      outlet.keep(piece(number, 100).withUnsafeBytes { SharedBytes(copying: $0) }, sent: 0)
+    }
+    outlet.resume()
+    #expect(client.socket.writes == 1)
+    #expect(pieceNumbers(client.take()) == Array(0..<20))
+  }
+
+  @Test("over TLS a large event goes out chunk by chunk and not level by level")
+  func manyChunks() throws {
+    let channel = EmbeddedChannel()
+    let outlet = Outlet(channel: channel, descriptor: -1, limitBytes: 1000)
+    outlet.owner = owner
+    let event = [UInt8](repeating: 1, count: 64 << 20)
+    outlet.send(event)
+    #expect(outlet.waitingBytes == 0 && owner.drained == 1)
+    var received = 0
+    while let chunk = try channel.readOutbound(as: ByteBuffer.self) { received += chunk.readableBytes }
+    #expect(received == event.count)
   }
 
   @Test("doesn't touch the descriptor once the channel has closed")

@@ -21,12 +21,14 @@ final class SocketHandler: ChannelOutboundHandler {
   private let descriptor: CInt
   private var waiting: [(bytes: ByteBuffer, promise: EventLoopPromise<Void>?)] = []
   private(set) var isOutputClosed = false
+  private(set) var writes = 0
 
   init(_ descriptor: CInt) { self.descriptor = descriptor }
 
   var isWaiting: Bool { !waiting.isEmpty }
 
   func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+    writes += 1
     waiting.append((unwrapOutboundIn(data), promise))
   }
 

@@ -27,6 +27,9 @@ extension Gateway {
 final class Gateway {
   let inboundPort: Int
   let managementPort: Int
+  /// Open only in a gateway that has certificates.
+  let inboundTLSPort: Int
+  let managementTLSPort: Int
   let process: ChildProcess
   private let directory: String
 
@@ -41,10 +44,14 @@ final class Gateway {
   ) throws {
     inboundPort = try FreePorts.next()
     managementPort = try FreePorts.next()
+    inboundTLSPort = try FreePorts.next()
+    managementTLSPort = try FreePorts.next()
     self.directory = directory
     var environment = Self.baseline.merging(settings) { _, given in given }
     environment["INBOUND_PORT"] = String(inboundPort)
     environment["API_HTTP_PORT"] = String(managementPort)
+    environment["INBOUND_HTTPS_PORT"] = String(inboundTLSPort)
+    environment["API_HTTPS_PORT"] = String(managementTLSPort)
     let command = try launcher + [Tools.ours("rig-supervisor")] + arguments
     process = try ChildProcess(
       command[0], Array(command.dropFirst()), environment: environment, directory: directory)
@@ -150,6 +157,11 @@ final class Gateway {
   }
 
   // MARK: Requests
+
+  /// A connection to the inbound port: with `tls` to the one for that.
+  func wire(_ receiveBuffer: Int? = nil, _ tls: TLSEnd? = nil) throws -> Wire {
+    try Wire(port: tls == nil ? inboundPort : inboundTLSPort, receiveBuffer: receiveBuffer, tls: tls)
+  }
 
   func inbound(
     _ method: String, _ path: String, headers: [(String, String)] = [], body: String? = nil

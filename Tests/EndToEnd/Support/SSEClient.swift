@@ -45,9 +45,10 @@ final class SSEClient {
 
   /// Opens a stream and reads the answer's head, whatever its status.
   init(
-    _ gateway: Gateway, query: String, headers: [(String, String)] = [], receiveBuffer: Int? = nil
+    _ gateway: Gateway, query: String, headers: [(String, String)] = [], receiveBuffer: Int? = nil,
+    tls: TLSEnd? = nil
   ) throws {
-    http = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: receiveBuffer))
+    http = try HTTPConnection(wire: gateway.wire(receiveBuffer, tls))
     let path = "/_rig/v1/connection/sse" + (query.isEmpty ? "" : "?\(query)")
     try http.wire.send(HTTPConnection.request("GET", path, headers: headers))
     head = try http.head()
@@ -57,12 +58,12 @@ final class SSEClient {
   /// Opens a stream with `subscriptions` and reads its greeting.
   static func open(
     _ gateway: Gateway, _ subscriptions: String, query: String = "", lastEventID: String? = nil,
-    receiveBuffer: Int? = nil
+    receiveBuffer: Int? = nil, tls: TLSEnd? = nil
   ) throws -> SSEClient {
     let parameters = "subscriptions=\(HTTP.encoded(subscriptions))" + (query.isEmpty ? "" : "&\(query)")
     let client = try SSEClient(
       gateway, query: parameters, headers: lastEventID.map { [("last-event-id", $0)] } ?? [],
-      receiveBuffer: receiveBuffer)
+      receiveBuffer: receiveBuffer, tls: tls)
     guard client.head.status == 200 else { throw TestFailure("no stream: \(client.head.status)") }
     try client.greet()
     return client

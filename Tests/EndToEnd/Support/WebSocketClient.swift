@@ -18,9 +18,10 @@ final class WebSocketClient {
 
   /// Sends the handshake and reads the answer's head, whatever its status.
   init(
-    _ gateway: Gateway, query: String, headers: [(String, String)] = upgrade, receiveBuffer: Int? = nil
+    _ gateway: Gateway, query: String, headers: [(String, String)] = upgrade, receiveBuffer: Int? = nil,
+    tls: TLSEnd? = nil
   ) throws {
-    http = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: receiveBuffer))
+    http = try HTTPConnection(wire: gateway.wire(receiveBuffer, tls))
     let path = "/_rig/v1/connection/ws" + (query.isEmpty ? "" : "?\(query)")
     try http.wire.send(HTTPConnection.request("GET", path, headers: headers))
     head = try http.head()
@@ -34,10 +35,11 @@ final class WebSocketClient {
 
   /// Opens a connection with `subscriptions` and reads its greeting.
   static func open(
-    _ gateway: Gateway, _ subscriptions: String, query: String = "", receiveBuffer: Int? = nil
+    _ gateway: Gateway, _ subscriptions: String, query: String = "", receiveBuffer: Int? = nil,
+    tls: TLSEnd? = nil
   ) throws -> WebSocketClient {
     let parameters = "subscriptions=\(HTTP.encoded(subscriptions))" + (query.isEmpty ? "" : "&\(query)")
-    let client = try WebSocketClient(gateway, query: parameters, receiveBuffer: receiveBuffer)
+    let client = try WebSocketClient(gateway, query: parameters, receiveBuffer: receiveBuffer, tls: tls)
     guard client.head.status == 101 else { throw TestFailure("no upgrade: \(client.head.status)") }
     client.token = try client.event("rig.connection.create")["data"]?["connection_token"]?.string ?? ""
     _ = try client.event("rig.subscriptions_set")

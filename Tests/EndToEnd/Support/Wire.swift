@@ -14,11 +14,16 @@ final class Wire {
   private(set) var isAtEnd = false
   /// The peer has reset the connection.
   private(set) var isReset = false
+  /// What is spoken over the socket; nil: nothing but bytes.
+  let tls: TLSEnd?
 
   private static let readSize = 65_536
 
   /// Connects to `port` of this machine. `receiveBuffer`: bytes that the kernel may hold for a reader that doesn't read.
-  init(port: Int, receiveBuffer: Int? = nil, blockingConnect: Bool = true) throws {
+  ///
+  /// - Parameter tls: shakes hands by this and speaks TLS from then on.
+  init(port: Int, receiveBuffer: Int? = nil, blockingConnect: Bool = true, tls: TLSEnd? = nil) throws {
+    self.tls = tls
     let fd = rig_stream_socket(AF_INET)
     guard fd >= 0 else { throw TestFailure("socket: \(String(cString: strerror(errno)))") }
     descriptor = fd
@@ -38,11 +43,27 @@ final class Wire {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &ownSize) }
     }
     localPort = Int(UInt16(bigEndian: own.sin_port))
-    guard result != 0 else { return }
+    guard result != 0 else {
+      try shakeHands()
+      return
+    }
     guard errno == EINPROGRESS else {
       throw TestFailure("connect to \(port): \(String(cString: strerror(errno)))")
     }
     if blockingConnect { try waitUntilConnected(port) }
+    try shakeHands()
+  }
+
+  private func shakeHands() throws {
+    guard let tls else { return }
+    let deadline = Deadline()
+    while try !tls.handshake() {
+      try sendRaw(tls.take(), deadline)
+      guard try receiveRaw(deadline, { tls.give($0) }) else {
+        throw TestFailure(isAtEnd ? "closed in the TLS handshake" : "no answer in the TLS handshake")
+      }
+    }
+    try sendRaw(tls.take(), deadline)
   }
 
   deinit {
@@ -78,6 +99,14 @@ final class Wire {
   /// Sends everything, or as much as the peer takes before the deadline. Returns the number of bytes sent.
   @discardableResult
   func send(_ bytes: [UInt8], _ deadline: Deadline = Deadline()) throws -> Int {
+    guard let tls else { return try sendRaw(bytes, deadline) }
+    try tls.write(bytes)
+    let records = tls.take()
+    return try sendRaw(records, deadline) == records.count ? bytes.count : 0
+  }
+
+  @discardableResult
+  private func sendRaw(_ bytes: [UInt8], _ deadline: Deadline) throws -> Int {
     var sent = 0
     while sent < bytes.count {
       let result = bytes.withUnsafeBytes { all in
@@ -104,11 +133,21 @@ final class Wire {
   /// Receives what is there, waiting for something until the deadline. False: nothing came.
   @discardableResult
   func receive(_ deadline: Deadline) throws -> Bool {
+    guard let tls else { return try receiveRaw(deadline) { received.append($0) } }
+    while !tls.read(into: &received) {
+      // What was read before may have brought records as well.
+      try sendRaw(tls.take(), deadline)
+      guard try receiveRaw(deadline, { tls.give($0) }) else { return false }
+    }
+    return true
+  }
+
+  private func receiveRaw(_ deadline: Deadline, _ body: (UnsafeRawBufferPointer) -> Void) throws -> Bool {
     guard !isAtEnd else { return false }
     while true {
       let count = withUnsafeTemporaryAllocation(byteCount: Self.readSize, alignment: 8) { space -> Int in
         let count = recv(descriptor, space.baseAddress, space.count, 0)
-        if count > 0 { received.append(UnsafeRawBufferPointer(rebasing: space[..<count])) }
+        if count > 0 { body(UnsafeRawBufferPointer(rebasing: space[..<count])) }
         return count
       }
       if count > 0 { return true }

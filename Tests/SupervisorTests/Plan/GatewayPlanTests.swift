@@ -66,6 +66,19 @@ import Testing
       ])
   }
 
+  @Test("there are listeners for TLS only with certificates, for the workers that have listeners at all")
+  func listeners() {
+    var settings = Settings()
+    let plain = GatewayPlan(settings: settings)
+    #expect(plain.listeners(of: .connections) == ["inbound"])
+    #expect(plain.listeners(of: .control) == ["management"])
+    settings.httpsCertFiles = ["/a"]
+    let tls = GatewayPlan(settings: settings)
+    #expect(tls.listeners(of: .connections) == ["inbound", "inbound-tls"])
+    #expect(tls.listeners(of: .control) == ["management", "management-tls"])
+    #expect(tls.listeners(of: .proxies) + tls.listeners(of: .streams) == [])
+  }
+
   @Test("the root restarts nothing: a node that gave up ends the gateway")
   func root() {
     let plan = GatewayPlan(settings: Self.settings(workers: 1))

@@ -76,8 +76,20 @@ extension ProcessSuite {
     func unavailable() throws {
       try RuntimeBench.run(try RuntimeBench()) { bench in
         try bench.becomeReady()
+        bench.signal(SIGUSR1)
+        try bench.waitForLine("rolling restart of the workers is not available in this version")
+        bench.signal(SIGTERM)
+        #expect(try bench.waitForEnd() == 0)
+        #expect(bench.lines("worker ended and is restarted").isEmpty)
+      }
+    }
+
+    @Test("a reload without certificates changes nothing, and says so")
+    func reload() throws {
+      try RuntimeBench.run(try RuntimeBench()) { bench in
+        try bench.becomeReady()
         bench.signal(SIGHUP)
-        try bench.waitForLine("reload of the configuration is not available in this version")
+        try bench.waitForLine("asked to reload: nothing can change without a restart")
         bench.signal(SIGTERM)
         #expect(try bench.waitForEnd() == 0)
         #expect(bench.lines("worker ended and is restarted").isEmpty)

@@ -3,7 +3,8 @@
 //
 //   add      event → encodings (once per transport in use) ; connection → range in its transport's buffer
 //   send     for each touched connection: send(descriptor, buffer + range)        ← the whole cost of a delivery
-//   settle   the few whose socket didn't take everything: the rest into their outlet, events shared by reference
+//   settle   the few whose socket didn't take everything, and those over TLS: the rest into their outlet, events shared by
+//            reference
 //
 // In the loop of `send` nothing is allocated, counted or looked up in a dictionary; objects are touched only for
 // connections that are stalled.
@@ -162,8 +163,7 @@ final class Delivery {
     for stall in stalled {
       guard let connection = connection(stall.connection), !connection.isClosing else { continue }
       keep(stall, in: connection.outlet)
-      connection.outlet.resume()
-      connection.outletDidChange()
+      connection.deliveryWasKept()
     }
   }
 

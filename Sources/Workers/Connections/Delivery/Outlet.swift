@@ -1,8 +1,10 @@
-// The way out of one connection: straight to the socket, and around through NIO while the socket is full.
+// The way out of one connection: straight to the socket, and around through NIO while the socket is full; over TLS always
+// through NIO, whose channel has the encryption in it.
 //
 //            ┌── direct ──── send(2) on the descriptor, nothing is waiting
 //   event ───┤
 //            └── stalled ─── Backlog ── one chunk at a time ──> NIO (it waits for EPOLLOUT) ──> backlog by sendmsg(2)
+//                                             ▲ over TLS: the next chunk, of as many events as it has room for ──┘
 //
 // NIO is used as what it is good at, waiting until a socket is writable; while a chunk is with it nothing is sent
 // directly, so order holds. The descriptor belongs to NIO: it is never used after the channel has closed.
@@ -21,10 +23,10 @@ protocol OutletOwner: AnyObject {
 }
 
 final class Outlet {
-  /// Bytes given to NIO at a time. Small, because they are copied for this connection alone.
+  /// Bytes given to NIO at a time. Small, because they are copied for this connection alone; over TLS one record.
   private static let chunkBytes = 16 * 1024
-  /// Events in one such chunk when all of them go through NIO.
-  private static let chunkEvents = 64
+  /// Events in one chunk over TLS.
+  private static let chunkItems = 256
 
   private enum State {
     /// Nothing is waiting.
@@ -41,12 +43,14 @@ final class Outlet {
   private var state = State.direct
   private var backlog = Backlog()
   private var isFinishing = false
+  /// A chunk is being handed to NIO right now.
+  private var isInFeed = false
   /// Set by the owner after its own initialization; cleared when the channel closes.
   unowned(safe) var owner: (any OutletOwner)?
 
   /// - Parameters:
   ///   - channel: on whose event loop everything here is called.
-  ///   - descriptor: the channel's socket, borrowed; -1: it has none that may be written to, everything goes through NIO.
+  ///   - descriptor: the channel's socket; borrowed. -1: nothing may be sent past the channel (TLS).
   ///   - limitBytes: bound on what waits here.
   init(channel: Channel, descriptor: CInt, limitBytes: Int) {
     self.channel = channel
@@ -114,7 +118,12 @@ final class Outlet {
       append(bytes)
       return false
     }
-    let sent = descriptor < 0 ? 0 : bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
+    guard descriptor >= 0 else {
+      append(bytes)
+      feed()
+      return false
+    }
+    let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
     if sent == bytes.count { return true }
     append(bytes, sent: max(0, sent))
     feed()
@@ -128,21 +137,33 @@ final class Outlet {
   /// Gives NIO the next chunk, whatever kept it from going directly: a full socket makes NIO wait until there is room,
   /// a broken one makes it close the channel.
   private func feed() {
+    isInFeed = true
+    repeat {
+      let chunk = nextChunk()
+      state = .feeding
+      channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
+        guard state == .feeding else { return }
+        state = .direct
+        // Written at once: whoever feeds goes on, and not one level deeper for each chunk.
+        if !isInFeed { drain() }
+      }
+    } while state == .direct && descriptor < 0 && !backlog.isEmpty
+    isInFeed = false
+    if state == .direct { drain() }
+  }
+
+  private func nextChunk() -> ByteBuffer {
     var chunk = channel.allocator.buffer(capacity: 0)
-    backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkEvents : 1) { stretch in
+    backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkItems : 1) { stretch in
       chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
     }
     backlog.advance(by: chunk.readableBytes)
-    state = .feeding
-    channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
-      guard state == .feeding else { return }
-      state = .direct
-      drain()
-    }
+    return chunk
   }
 
   /// Sends what is waiting until the socket is full or nothing is left.
   private func drain() {
+    if descriptor < 0, !backlog.isEmpty { return feed() }
     while !backlog.isEmpty {
       let sent = sendWaiting()
       guard sent > 0 else { return feed() }
@@ -152,8 +173,7 @@ final class Outlet {
   }
 
   private func sendWaiting() -> Int {
-    guard descriptor >= 0 else { return 0 }
-    return withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
+    withUnsafeTemporaryAllocation(of: iovec.self, capacity: DirectSend.vectorLimit) { vectors in
       var count = 0
       backlog.forEachStretch(atMost: DirectSend.vectorLimit) { stretch in
         vectors.initializeElement(at: count, to: DirectSend.vector(stretch))

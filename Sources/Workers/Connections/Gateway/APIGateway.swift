@@ -103,7 +103,7 @@ final class APIGateway {
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: false, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
+        isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
         addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
     let body: BodyForm =
       switch request.announcedBody {

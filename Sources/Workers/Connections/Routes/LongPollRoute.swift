@@ -44,16 +44,18 @@ final class LongPollRoute {
     guard let connection = hub.longPolling(serial: token.serial) else {
       return open(request, lastEventID, loop)
     }
-    return poll(connection, lastEventID, loop)
+    return poll(connection, lastEventID, loop, isTLS: request.isTLS)
   }
 
   /// A poll of a session of this worker.
-  private func poll(_ connection: LongPollConnection, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
+  private func poll(
+    _ connection: LongPollConnection, _ lastEventID: String?, _ loop: EventLoop, isTLS: Bool
+  ) -> Reply {
     var answered: HTTPResponse?
     var promise: EventLoopPromise<HTTPResponse>?
     let token = connection.token
     let id = connection.poll(lastEventID: lastEventID) { answer in
-      let response = Self.response(answer.body, lastEventID: answer.lastEventID, token: token)
+      let response = Self.response(answer.body, lastEventID: answer.lastEventID, token: token, isTLS: isTLS)
       if let promise { promise.succeed(response) } else { answered = response }
     }
     if let answered { return .response(answered) }
@@ -79,7 +81,9 @@ final class LongPollRoute {
         deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
       ) { [self] answer in
         guard let answer, answer.status == 200 else { return complete(open(request, lastEventID, loop)) }
-        complete(.response(Self.response(answer.body, lastEventID: answer.text, token: sealed)))
+        complete(
+          .response(
+            Self.response(answer.body, lastEventID: answer.text, token: sealed, isTLS: request.isTLS)))
       }
       switch asked {
       case .waiting(let correlation):
@@ -104,14 +108,14 @@ final class LongPollRoute {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       return admission.admit(wanted.check, on: loop) { [self] in
-        .response(open(wanted, lastEventID ?? wanted.lastEventID))
+        .response(open(wanted, lastEventID ?? wanted.lastEventID, isTLS: request.isTLS))
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in open(request, lastEventID, loop) }
     }
   }
 
-  private func open(_ wanted: ConnectRequest, _ lastEventID: String?) -> HTTPResponse {
+  private func open(_ wanted: ConnectRequest, _ lastEventID: String?, isTLS: Bool) -> HTTPResponse {
     let resumption = hub.resumption(lastEventID: lastEventID)
     var start = hub.events.own
     if case .plan(let plan) = resumption { start = plan.seen }
@@ -126,11 +130,14 @@ final class LongPollRoute {
       connection.say(event)
     }
     hub.begin(connection, wanted, resumption)
-    return Self.response(Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token)
+    return Self.response(
+      Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token, isTLS: isTLS)
   }
 
-  private static func response(_ body: [UInt8], lastEventID: String, token: String?) -> HTTPResponse {
-    let attributes = "; Path=/; HttpOnly; SameSite=Lax"
+  private static func response(
+    _ body: [UInt8], lastEventID: String, token: String?, isTLS: Bool
+  ) -> HTTPResponse {
+    let attributes = "; Path=/; HttpOnly; SameSite=Lax" + (isTLS ? "; Secure" : "")
     var headers = HTTPHeaders([("cache-control", "no-cache")])
     if let token { headers.add(name: "set-cookie", value: "connection_token=\(token)\(attributes)") }
     headers.add(name: "set-cookie", value: "last_event_id=\(lastEventID)\(attributes)")

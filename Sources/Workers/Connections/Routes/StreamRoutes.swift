@@ -29,15 +29,15 @@ final class StreamRoutes {
       let wanted = try hub.connectRequest(request)
       let head = SSEConnection.head(cors, traceparent: request.traceparent)
       return admission.admit(wanted.check, on: loop) { [self] in
-        .takeOver { [self] channel, _ in openSSE(channel, wanted, head) }
+        .takeOver { [self] channel, request in openSSE(channel, wanted, head, isTLS: request.isTLS) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ head: String) {
-    guard let descriptor = Self.descriptor(channel) else { return channel.close(promise: nil) }
+  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool) {
+    guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let connection = hub.table.insert(.sse, second: hub.clock.second) { [hub] index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
     }
@@ -56,7 +56,7 @@ final class StreamRoutes {
       let wanted = try hub.connectRequest(request)
       let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
       return admission.admit(wanted.check, on: loop) { [self] in
-        .takeOver { [self] channel, _ in openWebSocket(channel, wanted, head) }
+        .takeOver { [self] channel, request in openWebSocket(channel, wanted, head, isTLS: request.isTLS) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
@@ -64,8 +64,10 @@ final class StreamRoutes {
   }
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
-  func openWebSocket(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, greets: Bool = true) {
-    guard let descriptor = Self.descriptor(channel) else { return channel.close(promise: nil) }
+  func openWebSocket(
+    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool = false, greets: Bool = true
+  ) {
+    guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let transport: Transport = wanted.lastEventID == nil ? .webSocket : .webSocketWithCursor
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
@@ -94,16 +96,16 @@ final class StreamRoutes {
     hub.begin(connection, wanted, hub.resumption(lastEventID: wanted.lastEventID))
   }
 
-  /// The channel's socket, with the options of a stream; -1: it has none of its own, but is a stream of an HTTP/2 connection. nil if
-  /// the channel has closed meanwhile.
-  private static func descriptor(_ channel: Channel) -> CInt? {
+  /// The channel's socket, with the options of a stream, or -1 if nothing may be sent past the channel: it is encrypted, or a stream of
+  /// an HTTP/2 connection. nil if the channel has closed meanwhile.
+  private static func descriptor(_ channel: Channel, isTLS: Bool) -> CInt? {
     guard channel.isActive else { return nil }
     guard
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
     else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor)
-    return descriptor
+    return isTLS ? -1 : descriptor
   }
 
   /// The value of `sec-websocket-accept`.

@@ -51,6 +51,14 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
     if outlet.isOverfull { hub.close(self, .slowConsumer) }
   }
 
+  /// What a delivery couldn't send directly is in the outlet now.
+  final func deliveryWasKept() {
+    outlet.resume()
+    // Over TLS everything comes this way, and nothing waits unless the client is slow.
+    if outlet.waitingBytes == 0 { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    outletDidChange()
+  }
+
   final func outletDidDrain() {
     if isOpen { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()

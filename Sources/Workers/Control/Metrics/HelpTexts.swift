@@ -64,6 +64,10 @@ enum HelpTexts {
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
     "rig_http_open_connections": "Connections open now, by port.",
+    "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
+    "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
+    "rig_tls_certificate_not_after_seconds":
+      "End of the validity of the certificate that ends first, in seconds since 1970.",
 
     // Processes and the gateway
     "rig_process_cpu_seconds_total": "CPU time of a process, user and system.",

@@ -14,7 +14,7 @@ extension HTTPServer {
   /// Puts HTTP/2 into a connected channel of this loop whose client speaks it. Throws `Full` when it is one connection too many; who
   /// made the channel closes it then.
   public func installHTTP2(on channel: Channel) throws {
-    try count(channel)
+    try admit(channel)
     try addHTTP2(to: channel)
   }
 

@@ -18,16 +18,22 @@ public final class WorkerContext {
   public let log: Logger
   /// A signalfd (non-blocking) of SIGTERM and SIGINT, which are blocked in every thread.
   public let signals: CInt
+  /// A signalfd (non-blocking) of SIGHUP, blocked likewise: the supervisor wants files to be read again. Who has none needs not look.
+  public let reloads: CInt
 
   /// "connections.0", "streams", "control": the value of the label `worker`.
   public var name: String { Self.name(manifest.worker, manifest.slot) }
 
-  init(manifest: WorkerManifest, settings: Settings, status: StatusPage, log: Logger, signals: CInt) {
+  init(
+    manifest: WorkerManifest, settings: Settings, status: StatusPage, log: Logger, signals: CInt,
+    reloads: CInt = -1
+  ) {
     self.manifest = manifest
     self.settings = settings
     self.status = status
     self.log = log
     self.signals = signals
+    self.reloads = reloads
   }
 
   /// The value of the label `worker`. Connection and proxy workers may be several.
@@ -54,6 +60,8 @@ public final class WorkerContext {
 public enum WorkerProcess {
   /// Exit status of a worker that could not start or go on (EX_SOFTWARE).
   private static let failure: CInt = 70
+  /// ...because the configuration is wrong (EX_CONFIG).
+  private static let wrongConfiguration: CInt = 78
 
   /// A worker's whole life. `body` returns when the worker has ended in order; what it throws is logged and is a crash.
   ///
@@ -65,7 +73,7 @@ public enum WorkerProcess {
         try body(context)
       } catch {
         context.log.critical("the worker can't go on", metadata: ["reason": "\(error)"])
-        exit(failure)
+        exit(error is any ConfigurationFault ? wrongConfiguration : failure)
       }
     } catch {
       var line = "rig-\(worker): \(error)\n"
@@ -85,17 +93,19 @@ public enum WorkerProcess {
     guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
     signal(SIGPIPE, SIG_IGN)
     let stopping = [SIGTERM, SIGINT]
-    let blocked = rig_block_signals(stopping, CInt(stopping.count))
+    let blocked = rig_block_signals(stopping + [SIGHUP], CInt(stopping.count + 1))
     guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }
     let signals = rig_signalfd(stopping, CInt(stopping.count))
     guard signals >= 0 else { throw .system(call: "signalfd", errno: errno) }
+    let reloads = rig_signalfd([SIGHUP], 1)
+    guard reloads >= 0 else { throw .system(call: "signalfd", errno: errno) }
 
     let settings = try decode(manifest.settings)
     let status = try StatusPage(attaching: manifest.status)
     status.beginGeneration(pid: getpid())
     return WorkerContext(
       manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
-      signals: signals)
+      signals: signals, reloads: reloads)
   }
 
   private static func decode(_ json: Data) throws(IPCError) -> Settings {

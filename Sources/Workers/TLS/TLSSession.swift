@@ -1,0 +1,170 @@
+// The server's side of one TLS connection: bytes in, bytes out. No channel and no time in here.
+//
+//   feed ─▶ handshake… ─▶ read…, write…, shutdown ─▶ takeOutput after each of them
+
+import COpenSSL
+import NIOCore
+
+/// Belongs to the thread of its context.
+final class TLSSession {
+  enum HandshakeStep {
+    /// More is needed from the peer.
+    case unfinished
+    case done
+    /// There may be an alert to send.
+    case failed(String)
+  }
+
+  enum ReadStep {
+    /// So many bytes are in the context's scratch.
+    case bytes(Int)
+    /// More is needed from the peer.
+    case none
+    /// The peer has said that it sends no more.
+    case ended
+    /// There may be an alert to send.
+    case failed(String)
+  }
+
+  /// Header, nonce, content type and tag of a record, with some room to spare.
+  private static let recordOverheadBytes = 48
+
+  private let context: ServerTLSContext
+  private let pipe: RecordPipe
+  private let ssl: OpaquePointer
+
+  /// Nil: no memory.
+  init?(_ context: ServerTLSContext, allocator: ByteBufferAllocator) {
+    pipe = RecordPipe(allocator: allocator)
+    self.context = context
+    guard let ssl = context.makeSession() else { return nil }
+    guard let bio = pipe.makeBIO() else {
+      SSL_free(ssl)
+      return nil
+    }
+    // One reference serves both ways.
+    SSL_set_bio(ssl, bio, bio)
+    SSL_set_accept_state(ssl)
+    self.ssl = ssl
+  }
+
+  deinit { SSL_free(ssl) }
+
+  /// Takes records from the peer. Call `handshake` or `read` until they want more before feeding again.
+  func feed(_ bytes: ByteBuffer) {
+    if pipe.inbound.readableBytes == 0 {
+      pipe.inbound = bytes
+    } else {
+      pipe.inbound.writeImmutableBuffer(bytes)
+    }
+  }
+
+  /// Records for the peer, if there are any.
+  func takeOutput() -> ByteBuffer? {
+    let output = pipe.outbound
+    pipe.outbound = nil
+    return output?.readableBytes == 0 ? nil : output
+  }
+
+  func handshake() -> HandshakeStep {
+    ERR_clear_error()
+    let result = SSL_do_handshake(ssl)
+    guard result != 1 else { return .done }
+    guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else { return .failed(OpenSSLReason.take()) }
+    forgetInput()
+    return .unfinished
+  }
+
+  /// Decrypts what one record holds.
+  func read() -> ReadStep {
+    ERR_clear_error()
+    var count = 0
+    let result = SSL_read_ex(ssl, context.scratch.baseAddress, context.scratch.count, &count)
+    if result == 1 { return .bytes(count) }
+    switch SSL_get_error(ssl, result) {
+    case SSL_ERROR_WANT_READ:
+      forgetInput()
+      return .none
+    case SSL_ERROR_ZERO_RETURN:
+      forgetInput()
+      return .ended
+    default: return .failed(OpenSSLReason.take())
+    }
+  }
+
+  /// What `read` has put there.
+  func withRead<Result>(_ count: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    body(UnsafeRawBufferPointer(rebasing: context.scratch[..<count]))
+  }
+
+  /// Encrypts buffers into as few records as they fit. False: impossible, the connection is of no use any more.
+  func write(_ buffers: some Collection<ByteBuffer>) -> Bool {
+    let total = buffers.reduce(0) { $0 + $1.readableBytes }
+    let records = total / ServerTLSContext.recordBytes + 1
+    pipe.expect(bytes: total + records * Self.recordOverheadBytes)
+    let scratch = context.scratch
+    var filled = 0
+    for buffer in buffers {
+      let isWritten = buffer.withUnsafeReadableBytes { bytes in
+        var rest = bytes[...]
+        while !rest.isEmpty {
+          // Whole records need no copy, unless something stands before them.
+          if filled == 0, rest.count >= scratch.count {
+            let whole = rest.prefix(rest.count / scratch.count * scratch.count)
+            guard encrypt(UnsafeRawBufferPointer(rebasing: whole)) else { return false }
+            rest = rest.dropFirst(whole.count)
+            continue
+          }
+          let piece = rest.prefix(scratch.count - filled)
+          UnsafeMutableRawBufferPointer(rebasing: scratch[filled...]).copyMemory(
+            from: UnsafeRawBufferPointer(rebasing: piece))
+          filled += piece.count
+          rest = rest.dropFirst(piece.count)
+          if filled == scratch.count {
+            guard encrypt(UnsafeRawBufferPointer(scratch)) else { return false }
+            filled = 0
+          }
+        }
+        return true
+      }
+      guard isWritten else { return false }
+    }
+    return filled == 0 || encrypt(UnsafeRawBufferPointer(rebasing: scratch[..<filled]))
+  }
+
+  private func encrypt(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    ERR_clear_error()
+    var count = 0
+    let isDone = SSL_write_ex(ssl, bytes.baseAddress, bytes.count, &count) == 1
+    if !isDone { ERR_clear_error() }
+    return isDone && count == bytes.count
+  }
+
+  /// Says that no more will be sent.
+  func shutdown() {
+    ERR_clear_error()
+    _ = SSL_shutdown(ssl)
+    ERR_clear_error()
+  }
+
+  // MARK: What was agreed
+
+  /// The protocol that was agreed on; nil: the client doesn't ask for one.
+  var alpn: String? {
+    var name: UnsafePointer<UInt8>?
+    var count: CUnsignedInt = 0
+    SSL_get0_alpn_selected(ssl, &name, &count)
+    guard let name, count > 0 else { return nil }
+    return String(decoding: UnsafeBufferPointer(start: name, count: Int(count)), as: UTF8.self)
+  }
+
+  var serverName: String? { rig_ssl_server_name(ssl).map { String(cString: $0) } }
+
+  /// Whether the client came with a ticket that was good.
+  var isResumed: Bool { SSL_session_reused(ssl) == 1 }
+
+  /// The channel reads into the same memory again only if nobody else holds it.
+  private func forgetInput() {
+    if pipe.inbound.readableBytes == 0 { pipe.inbound = ByteBuffer() }
+  }
+}
