@@ -272,11 +272,14 @@ final class TLSTests {
   func http2() throws {
     func version(_ gateway: Gateway, _ more: [String] = []) throws -> String {
       let address = "https://localhost:\(gateway.inboundTLSPort)/_rig/health"
-      let common = ["-sS", "--max-time", "20", "--cacert", certificate.file, "-w", " %{http_version}", address]
+      let common = [
+        "-sS", "--max-time", "20", "--cacert", certificate.file, "-w", " %{http_version}", address,
+      ]
       return try Command.run("curl", more + common)
     }
     try gateway { gateway in
-      #expect(try version(gateway) == "OK 2" && version(gateway, ["--http1.1"]) == "OK 1.1")
+      let spoken = [try version(gateway), try version(gateway, ["--http1.1"])]
+      #expect(spoken == ["OK 2", "OK 1.1"])
       #expect(try gateway.metric("rig_http_http2_streams_total", ["port": "inbound-tls"]) == 1)
     }
     try gateway(["MAX_STREAMS_PER_CONNECTION": "0"]) { gateway in
