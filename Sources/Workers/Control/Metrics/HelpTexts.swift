@@ -79,6 +79,10 @@ enum HelpTexts {
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
     "rig_http_open_connections": "Connections open now, by port.",
+    "rig_http_http2_connections_total": "Connections that turned out to speak HTTP/2, by port.",
+    "rig_http_http2_streams_total": "Requests that came by HTTP/2, by port.",
+    "rig_http_http2_open_streams": "Streams of HTTP/2 connections open now, by port.",
+    "rig_http_http2_malformed_total": "Streams reset because of what the client sent, by port.",
     "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
     "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
     "rig_tls_certificate_not_after_seconds":
