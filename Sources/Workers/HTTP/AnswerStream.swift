@@ -48,6 +48,11 @@ public final class AnswerStream {
   /// Whether the head of the answer has been given.
   public var hasBegun: Bool { framing != nil }
 
+  /// Whether nothing of the answer is missing for its client: a counted body that was written whole is, before `end`.
+  public var isWhole: Bool {
+    framing.map { $0.kind != .chunked && $0.kind != .untilClose && $0.mayEnd } ?? false
+  }
+
   /// Whether the exchange is over: the answer has ended, or the client has gone. Everything is ignored then.
   public var isOver: Bool { connection == nil }
 

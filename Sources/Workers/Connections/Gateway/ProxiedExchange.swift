@@ -92,7 +92,8 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
 
   func clientGone() {
     if let key { _ = exchanges.send(.cancel, key) }
-    end()
+    // A client that counts knows the end before we hear of it, and may go.
+    end(isComplete: answer?.isWhole ?? false)
   }
 
   func ringHasRoom() { readOn() }
