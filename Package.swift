@@ -22,6 +22,7 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTP2: Target.Dependency = .product(name: "NIOHTTP2", package: "swift-nio-http2")
+let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
@@ -91,7 +92,8 @@ let package = Package(
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
       [
-        "Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioSSL,
+        "Kit", "HTTP", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioHTTP2, nioTLS,
+        nioSSL,
       ]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
@@ -121,7 +123,10 @@ let package = Package(
       ]),
     tests(
       "ProxiesTests",
-      ["Proxies", "Kit", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioSSL]),
+      [
+        "Proxies", "Kit", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2, nioTLS,
+        nioSSL,
+      ]),
     tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
     tests(
       "ControlTests",

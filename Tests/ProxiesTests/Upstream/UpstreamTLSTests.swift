@@ -89,7 +89,7 @@ import Testing
 }
 
 /// A server of its own thread that answers every head, and what follows it, with the same text.
-private final class TLSUpstream: @unchecked Sendable {
+final class TLSUpstream: @unchecked Sendable {
   let port: Int
   /// Connections.
   let accepted: Counter
@@ -112,14 +112,18 @@ private final class TLSUpstream: @unchecked Sendable {
     return tls
   }
 
+  /// What a server has that is trusted so; it speaks of no protocols.
+  static func serverTLS() throws -> TLSConfiguration {
+    TLSConfiguration.makeServerConfiguration(
+      certificateChain: try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)).map { .certificate($0) },
+      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(key.utf8), format: .pem)))
+  }
+
   /// - Parameter isPolite: says farewell when it closes.
   static func run(
     answer: String, closes: Bool = false, isPolite: Bool = true, _ body: (TLSUpstream) async throws -> Void
   ) async throws {
-    let tls = TLSConfiguration.makeServerConfiguration(
-      certificateChain: try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)).map { .certificate($0) },
-      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(key.utf8), format: .pem)))
-    let context = try NIOSSLContext(configuration: tls)
+    let context = try NIOSSLContext(configuration: try serverTLS())
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let accepted = Counter()
     let listening = try await ServerBootstrap(group: group)

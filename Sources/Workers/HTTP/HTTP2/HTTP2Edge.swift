@@ -8,11 +8,12 @@
 
 import NIOCore
 
-final class HTTP2Edge: ChannelDuplexHandler {
-  typealias InboundIn = ByteBuffer
-  typealias InboundOut = ByteBuffer
-  typealias OutboundIn = IOData
-  typealias OutboundOut = IOData
+/// Towards services it only gathers.
+public final class HTTP2Edge: ChannelDuplexHandler {
+  public typealias InboundIn = ByteBuffer
+  public typealias InboundOut = ByteBuffer
+  public typealias OutboundIn = IOData
+  public typealias OutboundOut = IOData
 
   /// Bytes that wait for the end of the turn; more are flushed at once.
   private static let gatheredBytes = 48 * 1024
@@ -23,7 +24,7 @@ final class HTTP2Edge: ChannelDuplexHandler {
   private static let errorOffset = 13
 
   /// Whether a GOAWAY with an error was written.
-  private(set) var hasWrittenError = false
+  public private(set) var hasWrittenError = false
   /// The next write is the payload of a DATA frame, which NIO writes apart from its head; all other frames come whole.
   private var isPayloadNext = false
   /// What still comes in is thrown away: the client has been told that nobody listens.
@@ -36,15 +37,17 @@ final class HTTP2Edge: ChannelDuplexHandler {
     self?.flushNow()
   }
 
-  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+  public init() {}
 
-  func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+  public func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+  public func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+  public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     if !isDeaf { context.fireChannelRead(data) }
   }
 
-  func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+  public func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
     let bytes = unwrapOutboundIn(data)
     gathered += bytes.readableBytes
     if isPayloadNext {
@@ -55,14 +58,14 @@ final class HTTP2Edge: ChannelDuplexHandler {
     context.write(data, promise: promise)
   }
 
-  func flush(context: ChannelHandlerContext) {
+  public func flush(context: ChannelHandlerContext) {
     guard gathered < Self.gatheredBytes else { return flushNow() }
     guard !isScheduled else { return }
     isScheduled = true
     context.eventLoop.assumeIsolated().execute(endOfTurn)
   }
 
-  func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+  public func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
     flushNow()
     context.close(mode: mode, promise: promise)
   }

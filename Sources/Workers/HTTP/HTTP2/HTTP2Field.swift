@@ -1,8 +1,8 @@
 // What a field of HTTP/2 may look like (RFC 9113 §8.2). Pure.
 
-enum HTTP2Field {
+public enum HTTP2Field {
   /// Fields that describe one connection of HTTP/1 and mean nothing here (§8.2.2).
-  static func isConnectionSpecific(_ name: String) -> Bool {
+  public static func isConnectionSpecific(_ name: String) -> Bool {
     switch name.utf8.count {
     case 7: name == "upgrade"
     case 10: name == "connection" || name == "keep-alive"
@@ -21,7 +21,7 @@ enum HTTP2Field {
   }
 
   /// A token (RFC 9110 §5.6.2); of a field name lower case only.
-  static func isToken(_ text: String, mayBeUpper: Bool) -> Bool {
+  public static func isToken(_ text: String, mayBeUpper: Bool) -> Bool {
     !text.isEmpty
       && text.utf8.allSatisfy { byte in
         switch byte {
@@ -36,7 +36,7 @@ enum HTTP2Field {
   }
 
   /// No control characters but tabs, no blank at either end.
-  private static func isValue(_ text: String) -> Bool {
+  public static func isValue(_ text: String) -> Bool {
     let bytes = text.utf8
     guard !isBlank(bytes.first), !isBlank(bytes.last) else { return false }
     return bytes.allSatisfy { ($0 >= 0x20 && $0 != 0x7f) || $0 == UInt8(ascii: "\t") }

@@ -7,14 +7,15 @@
 
 import NIOHPACK
 
-enum HTTP2HeadSize {
+public enum HTTP2HeadSize {
   /// What every client takes (RFC 9113 §4.2).
   private static let frameBytes = 16 * 1024
   /// Kind, index and two lengths of a field, and a change of the table's size.
   private static let fieldBytes = 16
   private static let longestCodeBytes = 4
 
-  static func fits(_ headers: HPACKHeaders) -> Bool {
+  /// Whether these fields may be given to NIO.
+  public static func fits(_ headers: HPACKHeaders) -> Bool {
     var text = 0
     for (name, value, _) in headers { text += name.utf8.count + value.utf8.count }
     let overhead = (headers.count + 1) * fieldBytes

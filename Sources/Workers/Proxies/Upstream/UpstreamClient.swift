@@ -1,6 +1,7 @@
-// The HTTP/1.1 client of the reverse proxy: exchanges with upstreams over connections that are kept.
+// The HTTP client of the reverse proxy: exchanges with upstreams over connections that are kept.
 //
-//   begin ──▶ pool of the origin ──┬─ idle connection: head is written at once
+//   begin ──▶ pool of the origin ──┬─ session (HTTP/2, by TLS only) with room: another stream
+//                                  ├─ idle connection: head is written at once
 //                                  ├─ room for another: connector ──▶ connection
 //                                  └─ none: waits, bounded
 //
@@ -20,8 +21,8 @@ final class UpstreamClient: @unchecked Sendable {
   let limits: UpstreamLimits
   let nowNs: () -> UInt64
   /// Connections: being made, in use, idle, and being closed.
-  var openConnections: Int { table.count }
-  private(set) var idleConnections = 0
+  var openConnections: Int { table.count + sessions.count }
+  var idleConnections: Int { idleHTTP1 + sessions.count { $0.streams.isEmpty } }
   var busyConnections: Int { openConnections - idleConnections }
   /// Requests that wait for a connection.
   private(set) var waitingRequests = 0
@@ -31,7 +32,9 @@ final class UpstreamClient: @unchecked Sendable {
   private let connector: UpstreamConnector
   private var pools: [UpstreamOrigin: UpstreamPool] = [:]
   private var table: [UpstreamConnection] = []
-  private var turn: [UpstreamConnection] = []
+  private var idleHTTP1 = 0
+  private var sessions: [UpstreamSession] = []
+  private var turn: [any UpstreamTransport] = []
   private var isTurnScheduled = false
   private var scratch = ByteBuffer()
   private var closed: EventLoopPromise<Void>?
@@ -68,11 +71,15 @@ final class UpstreamClient: @unchecked Sendable {
   /// Looks at the time-outs. Call about once a second.
   func tick() {
     let now = nowNs()
-    for connection in table { connection.sweep(nowNs: now) }
     for pool in pools.values {
+      let reason: UpstreamFailure.Reason = pool.isForming ? .connectTimeout : .busy
       for exchange in pool.waiting where now >= exchange.movedNs + limits.connectTimeoutNs {
-        if abandoned(exchange) { exchange.failed(.busy) }
+        if abandoned(exchange) { exchange.failed(reason) }
       }
+    }
+    for connection in table { connection.sweep(nowNs: now) }
+    for session in sessions { session.sweep(nowNs: now) }
+    for pool in pools.values {
       if pool.isUnused { pools[pool.origin] = nil }
     }
   }
@@ -89,7 +96,8 @@ final class UpstreamClient: @unchecked Sendable {
       }
     }
     for connection in table { connection.fail(.closing) }
-    if table.isEmpty { promise.succeed(()) }
+    for session in sessions { session.fail(.closing) }
+    succeedIfClosed()
     return promise.futureResult
   }
 
@@ -97,9 +105,11 @@ final class UpstreamClient: @unchecked Sendable {
 
   private func admit(_ exchange: UpstreamExchange) {
     let pool = pool(for: exchange.request.origin)
-    if let connection = popIdle(pool) {
+    if !exchange.request.needsHTTP1, let session = pool.session {
+      session.start(exchange)
+    } else if let connection = popIdle(pool) {
       connection.start(exchange)
-    } else if pool.open < limits.maximumPerOrigin {
+    } else if pool.open < limits.maximumPerOrigin, !mayShare(exchange, pool) {
       connect(exchange, pool)
     } else if pool.waiting.count < limits.maximumWaitingPerOrigin {
       pool.wait(exchange)
@@ -109,6 +119,11 @@ final class UpstreamClient: @unchecked Sendable {
     }
   }
 
+  /// Whether it waits for a connection that it may share rather than have its own.
+  private func mayShare(_ exchange: UpstreamExchange, _ pool: UpstreamPool) -> Bool {
+    !exchange.request.needsHTTP1 && pool.isForming && pool.waiting.count < limits.maximumWaitingPerOrigin
+  }
+
   private func pool(for origin: UpstreamOrigin) -> UpstreamPool {
     if let pool = pools[origin] { return pool }
     let pool = UpstreamPool(origin)
@@ -116,9 +131,10 @@ final class UpstreamClient: @unchecked Sendable {
     return pool
   }
 
-  /// Makes a connection for this exchange alone.
+  /// Makes a connection for this exchange, which others may share if it turns out so.
   private func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
-    let connection = UpstreamConnection(client: self, pool: pool)
+    let connection = UpstreamConnection(
+      client: self, pool: pool, offersHTTP2: !exchange.request.needsHTTP1)
     pool.open += 1
     connection.tableIndex = table.count
     table.append(connection)
@@ -127,10 +143,33 @@ final class UpstreamClient: @unchecked Sendable {
     // Behind `begin`: it may fail at once.
     loop.assumeIsolated().execute {
       guard connection.phase == .connecting else { return connection.neverConnected() }
-      self.connector.connect(connection) {
-        if let exchange = connection.take() { connection.start(exchange) }
+      self.connector.connect(connection) { session in
+        if let session {
+          self.opened(session, insteadOf: connection)
+        } else {
+          self.opened(connection)
+        }
       }
     }
+  }
+
+  private func opened(_ connection: UpstreamConnection) {
+    let pool = connection.pool
+    if connection.offersHTTP2 { pool.isHTTP1 = true }
+    if let exchange = connection.take() { connection.start(exchange) }
+    if connection.offersHTTP2 { freed(pool) }
+  }
+
+  /// The upstream has chosen HTTP/2.
+  private func opened(_ session: UpstreamSession, insteadOf connection: UpstreamConnection) {
+    let pool = session.pool
+    let exchange = connection.giveWay()
+    pool.isHTTP1 = false
+    pool.open += 1
+    pool.add(session)
+    sessions.append(session)
+    if let exchange { session.start(exchange) }
+    hasRoom(session)
   }
 
   private func failSoon(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
@@ -142,6 +181,15 @@ final class UpstreamClient: @unchecked Sendable {
     guard closed == nil else { return false }
     retries += 1
     connect(exchange, pool(for: exchange.request.origin))
+    return true
+  }
+
+  /// The upstream has said that it didn't look at it, or its session has ended before: it is begun as if it were new.
+  func startsElsewhere(_ exchange: UpstreamExchange) -> Bool {
+    guard closed == nil else { return false }
+    retries += 1
+    exchange.isWaiting()
+    admit(exchange)
     return true
   }
 
@@ -166,18 +214,18 @@ final class UpstreamClient: @unchecked Sendable {
     connection.phase = .idle
     connection.idleSinceNs = nowNs()
     pool.push(connection)
-    idleConnections += 1
+    idleHTTP1 += 1
   }
 
   private func popIdle(_ pool: UpstreamPool) -> UpstreamConnection? {
     guard let connection = pool.pop() else { return nil }
-    idleConnections -= 1
+    idleHTTP1 -= 1
     return connection
   }
 
   func removeIdle(_ connection: UpstreamConnection) {
     connection.pool.remove(connection)
-    idleConnections -= 1
+    idleHTTP1 -= 1
   }
 
   /// The connection is no more.
@@ -191,7 +239,11 @@ final class UpstreamClient: @unchecked Sendable {
       last.tableIndex = index
     }
     if connection.isPooled { connection.pool.open -= 1 }
-    if table.isEmpty { closed?.succeed(()) }
+    succeedIfClosed()
+  }
+
+  private func succeedIfClosed() {
+    if table.isEmpty, sessions.isEmpty { closed?.succeed(()) }
   }
 
   /// The connection is a tunnel now, which counts no more for its origin.
@@ -204,15 +256,44 @@ final class UpstreamClient: @unchecked Sendable {
 
   /// One connection less: those who wait may have another.
   func freed(_ pool: UpstreamPool) {
-    while closed == nil, pool.open < limits.maximumPerOrigin, let next = pool.nextWaiting() {
+    for session in pool.sessions { fill(session) }
+    while closed == nil, pool.open < limits.maximumPerOrigin, !pool.isForming, let next = pool.nextWaiting() {
       waitingRequests -= 1
       connect(next, pool)
     }
   }
 
+  // MARK: For sessions
+
+  /// It takes more streams than it did: those who wait may begin.
+  func hasRoom(_ session: UpstreamSession) {
+    fill(session)
+    freed(session.pool)
+  }
+
+  private func fill(_ session: UpstreamSession) {
+    while closed == nil, session.hasRoom, let next = session.pool.nextWaitingForStream() {
+      waitingRequests -= 1
+      session.start(next)
+    }
+  }
+
+  /// It takes no more streams, though it may have some.
+  func retired(_ session: UpstreamSession) { session.pool.remove(session) }
+
+  /// It is no more.
+  func remove(_ session: UpstreamSession) {
+    guard let index = sessions.firstIndex(where: { $0 === session }) else { return }
+    sessions.remove(at: index)
+    session.pool.remove(session)
+    session.pool.open -= 1
+    freed(session.pool)
+    succeedIfClosed()
+  }
+
   // MARK: Turns
 
-  func schedule(_ connection: UpstreamConnection) {
+  func schedule(_ connection: any UpstreamTransport) {
     turn.append(connection)
     guard !isTurnScheduled else { return }
     isTurnScheduled = true

@@ -10,6 +10,7 @@ extension UpstreamConnection {
 
   /// Begins an exchange; the connection is idle, or has just been made.
   func start(_ exchange: UpstreamExchange) {
+    endForming()
     phase = .busy
     current = exchange
     exchanges += 1
@@ -21,7 +22,12 @@ extension UpstreamConnection {
     var early = exchange.activate(self)
     var buffer = client.takeScratch()
     request.writeHead(to: &buffer)
-    if early != nil { Self.move(&early, behind: &buffer) }
+    if let count = early?.readableBytes {
+      if request.body == .chunked { buffer.writeString("\(String(count, radix: 16))\r\n") }
+      Self.move(&early, behind: &buffer)
+      if request.body == .chunked { buffer.writeStaticString("\r\n") }
+    }
+    if exchange.isRequestEnded { Self.writeEnd(of: exchange, to: &buffer) }
     output = buffer
     // A write may fail at once, and `begin` doesn't call back: those that can begin again are the ones that don't need to.
     if exchange.isRequestEnded, exchange.mayStartAgain || !isReused { flushOutput() } else { schedule() }
@@ -86,17 +92,29 @@ extension UpstreamConnection {
     buffer.writeBuffer(&bytes)
   }
 
-  func takeOutput() -> ByteBuffer? {
+  private func takeOutput() -> ByteBuffer? {
     defer { output = nil }
     return output
   }
 
-  func putOutput(_ bytes: ByteBuffer) { output = bytes }
-
   /// The request is whole: nothing is to be waited for.
   func requestEnded() {
-    guard phase == .busy else { return }
+    guard phase == .busy, let current else { return }
+    var tail = takeOutput()
+    if current.request.body == .chunked {
+      var buffer = tail ?? ByteBuffer()
+      tail = nil
+      Self.writeEnd(of: current, to: &buffer)
+      output = buffer
+    } else {
+      output = tail
+    }
     flushOutput()
+  }
+
+  private static func writeEnd(of exchange: UpstreamExchange, to buffer: inout ByteBuffer) {
+    guard exchange.request.body == .chunked else { return }
+    UpstreamRequest.writeEnd(exchange.trailers, to: &buffer)
   }
 
   /// The caller writes no more into the tunnel.

@@ -1,4 +1,5 @@
-// One connection to an upstream, last handler of its pipeline; one pipeline serves many exchanges.
+// One connection to an upstream, last handler of its pipeline; one pipeline serves many exchanges. HTTP/1.1: where an upstream behind
+// TLS chooses HTTP/2, it is only the attempt to connect, and an UpstreamSession takes the channel.
 //
 //   connecting ──▶ busy(exchange) ◀──▶ idle                    (https: [NIOSSLClientHandler][this])
 //        └──────────────┴───────────────┴──▶ closing ──▶ gone
@@ -17,7 +18,7 @@ import NIOHTTP1
 import NIOSSL
 
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
-final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
+final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unchecked Sendable {
   typealias InboundIn = ByteBuffer
   typealias OutboundOut = ByteBuffer
 
@@ -63,9 +64,16 @@ final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
   /// Bytes that waited to be sent when the clock was last looked at.
   var unsentBytes = 0
 
-  init(client: UpstreamClient, pool: UpstreamPool) {
+  /// The upstream may choose HTTP/2; this is nothing but the attempt to connect then.
+  let offersHTTP2: Bool
+  private var isForming: Bool
+
+  init(client: UpstreamClient, pool: UpstreamPool, offersHTTP2: Bool) {
     self.client = client
     self.pool = pool
+    self.offersHTTP2 = offersHTTP2
+    isForming = offersHTTP2
+    if offersHTTP2 { pool.forming += 1 }
     sinceNs = client.nowNs()
     parser = AnswerParser(limits: client.limits, method: .GET, mayUpgrade: false)
   }
@@ -96,6 +104,19 @@ final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
     client.freed(pool)
   }
 
+  /// It is known what becomes of it: nobody needs to wait for a connection that it could share.
+  func endForming() {
+    guard isForming else { return }
+    isForming = false
+    pool.forming -= 1
+  }
+
+  /// The upstream has chosen HTTP/2: a session takes the channel, and the exchange.
+  func giveWay() -> UpstreamExchange? {
+    leave()
+    return take()
+  }
+
   /// It was given up before anything was done.
   func neverConnected() {
     leave()
@@ -106,6 +127,7 @@ final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
   func close() {
     guard phase != .closing, phase != .gone else { return }
     if phase == .idle { client.removeIdle(self) }
+    endForming()
     phase = .closing
     output = nil
     input = ByteBuffer()
@@ -136,6 +158,7 @@ final class UpstreamConnection: ChannelInboundHandler, @unchecked Sendable {
   private func leave() {
     guard phase != .gone else { return }
     if phase == .idle { client.removeIdle(self) }
+    endForming()
     phase = .gone
     context = nil
     output = nil

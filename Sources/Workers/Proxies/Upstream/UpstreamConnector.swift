@@ -1,5 +1,9 @@
-// Makes connections: name, TCP, and for https the TLS handler with the certificate and the name checked. The handshake itself
-// goes on while the first request waits in NIO's handler.
+// Makes connections: name, TCP, and for https the handshake with the certificate and the name checked, in which the upstream chooses
+// between HTTP/2 and HTTP/1.1, unless the request must go by the latter.
+//
+//   http    TCP ─────────────▶ UpstreamConnection
+//   https   TCP ─▶ handshake ┬▶ UpstreamConnection
+//                            └▶ UpstreamSession (h2)
 
 import NIOCore
 import NIOHTTP1
@@ -15,25 +19,25 @@ final class UpstreamConnector {
   private let loop: EventLoop
   private let tls: TLSConfiguration
   private let timeoutNs: UInt64
-  private var tlsContext: NIOSSLContext?
+  /// By what is offered: HTTP/1.1 alone, or HTTP/2 before it.
+  private var tlsContexts: [Bool: NIOSSLContext] = [:]
 
   init(loop: EventLoop, tls: TLSConfiguration, timeoutNs: UInt64) {
     self.loop = loop
-    var tls = tls
-    tls.applicationProtocols = ["http/1.1"]
     self.tls = tls
     self.timeoutNs = timeoutNs
   }
 
-  /// Connects; then the connection is in its channel and `ready` is called, or it is told why not.
-  func connect(_ connection: UpstreamConnection, ready: @escaping () -> Void) {
+  /// Connects; then the connection is in its channel and `ready` is called without a session, or what stood for it is in a session's,
+  /// or the connection is told why not.
+  func connect(_ connection: UpstreamConnection, ready: @escaping (UpstreamSession?) -> Void) {
     let origin = connection.pool.origin
     guard (1...65535).contains(origin.port), !origin.host.isEmpty else {
       return connection.unreachable(.unreachable("\(origin) is no address"))
     }
     do {
       let address = origin.literalAddress
-      let context = origin.scheme == .https ? try sharedTLSContext() : nil
+      let context = origin.scheme == .https ? try tlsContext(offersHTTP2: connection.offersHTTP2) : nil
       // An address has no place in SNI; NIO compares it with those of the certificate.
       let bootstrap = bootstrap(for: connection, context, name: address == nil ? origin.host : nil)
       let future =
@@ -51,22 +55,59 @@ final class UpstreamConnector {
   }
 
   private func connected(
-    _ result: Result<Channel, any Error>, _ connection: UpstreamConnection, _ ready: () -> Void
+    _ result: Result<Channel, any Error>, _ connection: UpstreamConnection,
+    _ ready: @escaping (UpstreamSession?) -> Void
   ) {
-    connection.candidates = []
     switch result {
     case .success(let channel):
-      do {
-        try channel.pipeline.syncOperations.addHandler(connection)
-      } catch {
-        channel.close(promise: nil)
-        return connection.unreachable(.unreachable("\(error)"))
+      guard connection.pool.origin.scheme == .https else { return install(connection, in: channel, ready) }
+      // Given up meanwhile, or about to shake hands.
+      connection.candidates = connection.phase == .connecting ? [channel] : []
+      guard let choice = try? channel.pipeline.syncOperations.handler(type: ProtocolChoice.self) else {
+        return connection.unreachable(.unreachable("the connection ended at once"))
       }
-      // Given up meanwhile.
-      guard connection.phase == .connecting else { return channel.close(promise: nil) }
-      ready()
+      choice.whenMade { outcome in
+        switch outcome {
+        case .http1: self.install(connection, in: channel, ready)
+        case .http2: self.installSession(for: connection, in: channel, ready)
+        case .failed(let error): connection.unreachable(.unreachable("handshake failed: \(error)"))
+        }
+      }
+      if connection.phase != .connecting { channel.close(promise: nil) }
     case .failure(let error):
+      connection.candidates = []
       connection.unreachable(Self.reason(error))
+    }
+  }
+
+  private func install(
+    _ connection: UpstreamConnection, in channel: Channel, _ ready: (UpstreamSession?) -> Void
+  ) {
+    connection.candidates = []
+    do {
+      try channel.pipeline.syncOperations.addHandler(connection)
+    } catch {
+      channel.close(promise: nil)
+      return connection.unreachable(.unreachable("\(error)"))
+    }
+    // Given up meanwhile.
+    guard connection.phase == .connecting else { return channel.close(promise: nil) }
+    ready(nil)
+  }
+
+  private func installSession(
+    for connection: UpstreamConnection, in channel: Channel, _ ready: (UpstreamSession?) -> Void
+  ) {
+    connection.candidates = []
+    guard connection.phase == .connecting else {
+      channel.close(promise: nil)
+      return connection.neverConnected()
+    }
+    do {
+      ready(try UpstreamSession(client: connection.client, pool: connection.pool, channel: channel))
+    } catch {
+      channel.close(promise: nil)
+      connection.unreachable(.unreachable("\(error)"))
     }
   }
 
@@ -94,16 +135,19 @@ final class UpstreamConnector {
           connection.candidates.append(channel)
           guard let context else { return }
           let handler = try NIOSSLClientHandler(context: context, serverHostname: name)
-          try channel.pipeline.syncOperations.addHandler(handler)
+          try channel.pipeline.syncOperations.addHandlers([handler, ProtocolChoice()])
         }
       }
   }
 
   /// Made when it is first needed: it reads the certificates of the system.
-  private func sharedTLSContext() throws -> NIOSSLContext {
-    if let tlsContext { return tlsContext }
+  private func tlsContext(offersHTTP2: Bool) throws -> NIOSSLContext {
+    if let context = tlsContexts[offersHTTP2] { return context }
+    var tls = tls
+    tls.applicationProtocols =
+      offersHTTP2 ? [ProtocolChoice.http2, ProtocolChoice.http1] : [ProtocolChoice.http1]
     let context = try NIOSSLContext(configuration: tls)
-    tlsContext = context
+    tlsContexts[offersHTTP2] = context
     return context
   }
 

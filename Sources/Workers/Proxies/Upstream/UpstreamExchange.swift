@@ -14,7 +14,7 @@ final class UpstreamExchange {
   enum State {
     case waiting
     case connecting(UpstreamConnection)
-    case active(UpstreamConnection)
+    case active(any UpstreamTransport)
     case over
   }
 
@@ -27,8 +27,10 @@ final class UpstreamExchange {
   var mayBeSilent = false
   private(set) var state = State.waiting
   private var receiver: (any UpstreamReceiver)?
-  /// Body bytes, framed, until there is a connection.
+  /// Body bytes until there is a connection.
   private var early: ByteBuffer?
+  /// Of a chunked body that is whole.
+  private(set) var trailers: HTTPHeaders = [:]
   /// Of a counted body: bytes that are still to come.
   private var rest: Int
   private var hasWritten = false
@@ -59,7 +61,7 @@ final class UpstreamExchange {
   }
 
   var isOver: Bool { if case .over = state { true } else { false } }
-  private var connection: UpstreamConnection? {
+  private var connection: (any UpstreamTransport)? {
     if case .active(let connection) = state { connection } else { nil }
   }
 
@@ -77,7 +79,7 @@ final class UpstreamExchange {
     if let connection {
       hasRoom = connection.write(bytes, asChunk: isChunk)
     } else {
-      UpstreamConnection.append(bytes, asChunk: isChunk, to: &early)
+      UpstreamConnection.append(bytes, asChunk: false, to: &early)
       hasRoom = hasEarlyRoom
     }
     if !hasRoom { owesInvitation = true }
@@ -94,12 +96,7 @@ final class UpstreamExchange {
     isRequestEnded = true
     owesInvitation = false
     movedNs = client.nowNs()
-    if request.body == .chunked {
-      var tail = early ?? connection?.takeOutput() ?? ByteBuffer()
-      early = nil
-      UpstreamRequest.writeEnd(trailers, to: &tail)
-      if let connection { connection.putOutput(tail) } else { early = tail }
-    }
+    if request.body == .chunked { self.trailers = trailers }
     connection?.requestEnded()
   }
 
@@ -117,7 +114,8 @@ final class UpstreamExchange {
     let before = state
     finish()
     switch before {
-    case .connecting(let connection), .active(let connection): connection.abandon()
+    case .connecting(let connection): connection.abandon()
+    case .active(let connection): connection.abandon()
     case .waiting, .over: client.abandoned(self)
     }
   }
@@ -149,7 +147,8 @@ final class UpstreamExchange {
 
   private func fail(_ reason: UpstreamFailure.Reason) {
     switch state {
-    case .connecting(let connection), .active(let connection): connection.fail(reason)
+    case .connecting(let connection): connection.fail(reason)
+    case .active(let connection): connection.fail(reason)
     case .waiting, .over: if client.abandoned(self) { failed(reason) }
     }
   }
@@ -157,7 +156,7 @@ final class UpstreamExchange {
   // MARK: For the client and the connection
 
   /// A connection takes it up; the result is what was written so far.
-  func activate(_ connection: UpstreamConnection) -> ByteBuffer? {
+  func activate(_ connection: any UpstreamTransport) -> ByteBuffer? {
     state = .active(connection)
     attempts += 1
     movedNs = client.nowNs()
@@ -168,9 +167,15 @@ final class UpstreamExchange {
   /// Whether it may begin again when its connection, which had been used before, was closed.
   var mayStartAgain: Bool { isRepeatable && !hasWritten && attempts == 1 }
 
+  /// Whether it may begin again when the upstream has said that it didn't look at it.
+  var mayStartAgainUnheard: Bool { !hasReceived && !hasWritten && attempts == 1 }
+
   private var isRepeatable: Bool { request.method.isIdempotent && !hasReceived }
 
   func isConnecting(by connection: UpstreamConnection) { state = .connecting(connection) }
+
+  /// Its connection is made for another one, or not at all.
+  func isWaiting() { state = .waiting }
 
   func moved(at nowNs: UInt64) { movedNs = nowNs }
 
@@ -203,10 +208,12 @@ final class UpstreamExchange {
     finish()?.upstreamEnded(trailers)
   }
 
-  /// - Parameter onReused: its connection had been used before and was closed.
-  func failed(_ reason: UpstreamFailure.Reason, onReused: Bool = false) {
-    let failure = UpstreamFailure(
-      reason: reason, hasAnswerBegun: hasAnswerBegun, mayRetry: onReused && isRepeatable)
+  /// - Parameters:
+  ///   - onReused: its connection had been used before and was closed.
+  ///   - wasHeard: false: the upstream has said that it didn't look at it.
+  func failed(_ reason: UpstreamFailure.Reason, onReused: Bool = false, wasHeard: Bool = true) {
+    let mayRetry = (onReused && isRepeatable) || (!wasHeard && !hasReceived)
+    let failure = UpstreamFailure(reason: reason, hasAnswerBegun: hasAnswerBegun, mayRetry: mayRetry)
     finish()?.upstreamFailed(failure)
   }
 

@@ -1,0 +1,233 @@
+// One HTTP/2 connection to an upstream behind TLS: its streams, its time-outs, its end. The frames are NIO's business.
+//
+//   [NIOSSLClientHandler][ProtocolChoice][HTTP2Edge][NIOHTTP2Handler][this]
+//                                                          └── stream 1: [UpstreamStream]  stream 3: [UpstreamStream] …
+//
+//   new ──SETTINGS──▶ open ──GOAWAY, or nothing heard in time──▶ retired: no more streams ──the last has ended──▶ closing ──▶ gone
+//
+// As many streams as the upstream allows, and one until it has said so. The connection is read at all times: what comes is bounded
+// by the windows of its streams, which grow only as their receivers ask. Has no timer: the client's `tick` asks.
+
+import HTTP
+import NIOCore
+import NIOHTTP2
+import NIOSSL
+
+/// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
+final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
+  typealias InboundIn = HTTP2Frame
+
+  private enum Phase {
+    case open, retired, closing, gone
+  }
+
+  /// Streams at once, whatever the upstream allows.
+  static let maximumStreams = 100
+  /// Streams that a connection may have in its life: NIO counts them up without a look.
+  private static let maximumStreamsInLife = 1 << 29
+
+  private let edge = HTTP2Edge()
+  let client: UpstreamClient
+  let pool: UpstreamPool
+  /// Those that are open on the connection.
+  private(set) var streams: [UpstreamStream] = []
+  private(set) var lastError: (any Error)?
+  /// The upstream hasn't said how many streams it takes.
+  private(set) var isNew = true
+  private var phase = Phase.open
+  private var allowed = 1
+  private var begun = 0
+  private var idleSinceNs: UInt64
+  private var heardNs: UInt64
+  private var context: ChannelHandlerContext?
+  private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
+
+  /// Puts the handlers into a channel that has done its handshake.
+  init(client: UpstreamClient, pool: UpstreamPool, channel: Channel) throws {
+    self.client = client
+    self.pool = pool
+    idleSinceNs = client.nowNs()
+    heardNs = idleSinceNs
+    let configuration = Self.configuration(client.limits)
+    let frames = NIOHTTP2Handler(
+      mode: .client, eventLoop: client.loop, connectionConfiguration: configuration.connection,
+      streamConfiguration: configuration.stream
+    ) { pushed in
+      // Nobody may push; NIO refuses it, for it was told that we don't want it.
+      pushed.close()
+    }
+    try channel.pipeline.syncOperations.addHandlers([edge, frames, self])
+    multiplexer = try frames.syncMultiplexer()
+    try channel.syncOptions?.setOption(.autoRead, value: true)
+  }
+
+  var hasRoom: Bool { phase == .open && streams.count < allowed && begun < Self.maximumStreamsInLife }
+
+  // MARK: Streams
+
+  func start(_ exchange: UpstreamExchange) {
+    let stream = UpstreamStream(self, isFirst: begun == 0)
+    begun += 1
+    streams.append(stream)
+    stream.start(exchange)
+  }
+
+  /// Makes the channel of a stream, which NIO does a little later.
+  func open(_ stream: UpstreamStream) {
+    multiplexer?.createStreamChannel(promise: nil) { channel in
+      channel.eventLoop.makeCompletedFuture {
+        guard self.phase == .open, stream.isInProgress, self.context?.channel.isActive ?? false else {
+          stream.neverOpened()
+          throw ChannelError.eof
+        }
+        try channel.syncOptions?.setOption(.autoRead, value: false)
+        try channel.pipeline.syncOperations.addHandler(stream)
+      }
+    }
+  }
+
+  /// The stream takes no room any more.
+  func remove(_ stream: UpstreamStream) {
+    guard let index = streams.firstIndex(where: { $0 === stream }) else { return }
+    streams.swapAt(index, streams.count - 1)
+    streams.removeLast()
+    if streams.isEmpty { idleSinceNs = client.nowNs() }
+    switch phase {
+    case .open: client.hasRoom(self)
+    case .retired: if streams.isEmpty { close() }
+    case .closing, .gone: break
+    }
+  }
+
+  // MARK: Times and ends
+
+  func sweep(nowNs: UInt64) {
+    for stream in streams { stream.sweep(nowNs: nowNs) }
+    if streams.isEmpty, nowNs >= idleSinceNs + client.limits.keepAliveNs { close() }
+  }
+
+  /// A stream heard nothing in time. Where no other heard anything since then either, the connection may be dead, and isn't trusted with more.
+  func suspect(sinceNs: UInt64) {
+    if heardNs <= sinceNs { retire() }
+  }
+
+  /// Fails what is in progress.
+  func fail(_ reason: UpstreamFailure.Reason) {
+    retire()
+    for stream in streams { stream.fail(reason) }
+    close()
+  }
+
+  private func retire() {
+    guard phase == .open else { return }
+    phase = .retired
+    client.retired(self)
+    guard streams.isEmpty else { return }
+    close()
+  }
+
+  private func close() {
+    guard phase == .open || phase == .retired else { return }
+    if phase == .open { client.retired(self) }
+    phase = .closing
+    context?.close(promise: nil)
+  }
+
+  private func leave() {
+    guard phase != .gone else { return }
+    if phase == .open { client.retired(self) }
+    phase = .gone
+    context = nil
+    multiplexer = nil
+    // Those that never had a channel hear of it from nobody else.
+    for stream in streams { stream.neverOpened() }
+    streams = []
+    client.remove(self)
+  }
+
+  // MARK: Channel events
+
+  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+  func handlerRemoved(context: ChannelHandlerContext) { leave() }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    leave()
+    context.fireChannelInactive()
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    switch unwrapInboundIn(data).payload {
+    case .settings(.settings(let settings)):
+      if let most = settings.last(where: { $0.parameter == .maxConcurrentStreams }) {
+        allowed = min(most.value, Self.maximumStreams)
+      } else if isNew {
+        allowed = Self.maximumStreams
+      }
+      isNew = false
+      if phase == .open { client.hasRoom(self) }
+    case .goAway: retire()
+    default: break
+    }
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) {
+    heardNs = client.nowNs()
+    context.fireChannelReadComplete()
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if case .uncleanShutdown? = error as? NIOSSLError { return }
+    // A stream's error is told to the stream, too, which NIO resets; after any other it leaves the connection as it is.
+    guard edge.hasWrittenError || !(error is any NIOHTTP2Error) else { return }
+    if lastError == nil { lastError = error }
+    context.close(promise: nil)
+  }
+
+  // MARK: Bounds
+
+  /// Of one answer: what waits until somebody asks for it.
+  private static let streamWindowBytes = 256 << 10
+  /// Of all answers, before the upstream hears that some has come.
+  private static let connectionWindowBytes = 4 << 20
+  /// Control frames and resets of an upstream, which may be many where it looks after its connections, in `rateSeconds`.
+  private static let maximumControlFrames = 10_000
+  private static let rateSeconds: Int64 = 30
+  private static let maximumWaitingControlFrames = 1000
+  private static let maximumEmptyFrames = 10
+  /// Resets that are remembered, so that what was on its way then is no error.
+  private static let maximumRecentlyReset = 1000
+  private static let frameBytes = 16 << 10
+  private static let maximumContinuationFrames = 5
+
+  private static func configuration(_ limits: UpstreamLimits) -> NIOHTTP2Handler.Configuration {
+    var configuration = NIOHTTP2Handler.Configuration()
+    // Twice what is let through, for HTTP/2 counts fields more dearly.
+    let listBytes = 2 * limits.maximumHeadBytes
+    configuration.connection.initialSettings = [
+      HTTP2Setting(parameter: .enablePush, value: 0),
+      HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
+      HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
+    ]
+    // StreamAnswer looks at them.
+    configuration.connection.headerBlockValidation = .disabled
+    configuration.connection.contentLengthValidation = .disabled
+    configuration.connection.targetWindowSize = connectionWindowBytes
+    configuration.connection.maximumSequentialEmptyDataFrames = maximumEmptyFrames
+    configuration.connection.maximumSequentialContinuationFrames =
+      maximumContinuationFrames + listBytes / frameBytes
+    configuration.connection.maximumBufferedControlFrames = maximumWaitingControlFrames
+    configuration.connection.maximumRecentlyResetStreams = maximumRecentlyReset
+    configuration.connection.controlFrameRateLimit.maximumCount = maximumControlFrames
+    configuration.connection.controlFrameRateLimit.windowLength = .seconds(rateSeconds)
+    configuration.connection.maximumConnectionGlitches = maximumControlFrames
+    configuration.stream.targetWindowSize = streamWindowBytes
+    configuration.stream.outboundBufferSizeHighWatermark = UpstreamStream.highWaterBytes
+    configuration.stream.outboundBufferSizeLowWatermark = UpstreamStream.lowWaterBytes
+    configuration.stream.streamResetFrameRateLimit.maximumCount = maximumControlFrames
+    configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(rateSeconds)
+    configuration.stream.streamErrorRateLimit.maximumCount = maximumControlFrames
+    configuration.stream.streamErrorRateLimit.windowLength = .seconds(rateSeconds)
+    return configuration
+  }
+}

@@ -1,0 +1,319 @@
+// One exchange as a stream of an HTTP/2 connection, last handler of the stream's pipeline.
+//
+//   its channel is being made ──▶ open ──▶ ended: by both sides, or reset
+//
+//   in:  HEADERS DATA… ──StreamAnswer──▶ exchange: heads at once, the body one piece for each `readMore`
+//   out: head and body ──▶ output ──▶ HEADERS DATA…, written at the end of the turn, or when the request has ended
+//
+// Flow control is push-back on both sides: what isn't asked for isn't read, so that the stream's window doesn't grow; and the channel is
+// unwritable while the upstream's window is full. A stream that is gone may still hold the rest of an answer.
+
+import NIOCore
+import NIOHTTP1
+import NIOHTTP2
+
+/// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
+final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked Sendable {
+  typealias InboundIn = HTTP2Frame.FramePayload
+  typealias OutboundOut = HTTP2Frame.FramePayload
+
+  /// Bytes that wait to be sent: above the first a writer is told to wait, below the second to go on.
+  static let highWaterBytes = 128 << 10
+  static let lowWaterBytes = 32 << 10
+  /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has.
+  private static let pieceBytes = 16 << 10
+
+  private let session: UpstreamSession
+  private var client: UpstreamClient { session.client }
+  /// The first of its connection: what ends it isn't the age of the connection.
+  private let isFirst: Bool
+  private var current: UpstreamExchange?
+  private var context: ChannelHandlerContext?
+  private var answer: StreamAnswer
+  private var isOpened = false
+  private var isReset = false
+  /// Nothing more comes.
+  private var isGone = false
+  private var isPumping = false
+  /// Frames that have come.
+  private var frames = 0
+  private var isScheduled = false
+  private var input = ByteBuffer()
+  private var trailers: HTTPHeaders = [:]
+  private var output = ByteBuffer()
+  private var isEndWritten = false
+  /// Body bytes that NIO has been given and the connection not.
+  private var unsent = 0
+  private var isWritable = true
+  private var resetCode: HTTP2ErrorCode?
+  private var lastError: (any Error)?
+
+  init(_ session: UpstreamSession, isFirst: Bool) {
+    self.session = session
+    self.isFirst = isFirst
+    answer = StreamAnswer(limits: session.client.limits, method: .GET)
+  }
+
+  // MARK: UpstreamTransport
+
+  var isTunnel: Bool { false }
+  var hasRoom: Bool { isWritable && output.readableBytes < Self.highWaterBytes }
+
+  /// Whether anybody waits for it.
+  var isInProgress: Bool { current != nil }
+
+  func start(_ exchange: UpstreamExchange) {
+    answer = StreamAnswer(limits: client.limits, method: exchange.request.method)
+    current = exchange
+    if let early = exchange.activate(self) { output = early }
+    session.open(self)
+  }
+
+  func write(_ bytes: ByteBuffer, asChunk: Bool) -> Bool {
+    guard current != nil else { return true }
+    output.writeImmutableBuffer(bytes)
+    if isOpened { schedule() }
+    return hasRoom
+  }
+
+  func requestEnded() { flushOutput() }
+
+  func endTurn() {
+    isScheduled = false
+    flushOutput()
+    if hasRoom { current?.invite() }
+  }
+
+  func abandon() {
+    current = nil
+    reset(.cancel)
+  }
+
+  func fail(_ reason: UpstreamFailure.Reason) {
+    guard let exchange = take() else { return }
+    reset(.cancel)
+    exchange.failed(reason)
+  }
+
+  private func take() -> UpstreamExchange? {
+    defer { current = nil }
+    return current
+  }
+
+  private func schedule() {
+    guard !isScheduled else { return }
+    isScheduled = true
+    client.schedule(self)
+  }
+
+  // MARK: Out
+
+  private func writeHead(_ exchange: UpstreamExchange) {
+    let isWhole = exchange.isRequestEnded && output.readableBytes == 0 && exchange.trailers.isEmpty
+    isEndWritten = isWhole
+    write(.headers(.init(headers: exchange.request.http2Fields, endStream: isWhole)), promise: nil)
+  }
+
+  private func flushOutput() {
+    guard isOpened, let context, let exchange = current, !isReset, !isGone else { return }
+    let trailers = exchange.isRequestEnded ? UpstreamRequest.http2Trailers(exchange.trailers) : nil
+    while let piece = output.readSlice(length: min(Self.pieceBytes, output.readableBytes)),
+      piece.readableBytes > 0, current != nil
+    {
+      let isLast = exchange.isRequestEnded && trailers == nil && output.readableBytes == 0
+      isEndWritten = isEndWritten || isLast
+      let promise = context.eventLoop.makePromise(of: Void.self)
+      let count = piece.readableBytes
+      unsent += count
+      promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
+        guard let self else { return }
+        unsent -= count
+        if case .success = result { current?.moved(at: client.nowNs()) }
+      }
+      write(.data(.init(data: .byteBuffer(piece), endStream: isLast)), promise: promise)
+    }
+    if output.readableBytes == 0 { output = ByteBuffer() }
+    if exchange.isRequestEnded, !isEndWritten {
+      isEndWritten = true
+      if let trailers {
+        write(.headers(.init(headers: trailers, endStream: true)), promise: nil)
+      } else {
+        write(.data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: nil)
+      }
+    }
+    self.context?.flush()
+  }
+
+  private func write(_ payload: HTTP2Frame.FramePayload, promise: EventLoopPromise<Void>?) {
+    guard let context else {
+      promise?.fail(ChannelError.ioOnClosedChannel)
+      return
+    }
+    context.write(wrapOutboundOut(payload), promise: promise)
+  }
+
+  /// Ends the stream at once; what waits for room is dropped.
+  private func reset(_ code: HTTP2ErrorCode) {
+    guard isOpened, !isReset, !isGone, let context else { return }
+    isReset = true
+    output = ByteBuffer()
+    input = ByteBuffer()
+    context.writeAndFlush(wrapOutboundOut(.rstStream(code)), promise: nil)
+  }
+
+  // MARK: In
+
+  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+  func handlerRemoved(context: ChannelHandlerContext) { ended() }
+
+  func channelActive(context: ChannelHandlerContext) {
+    guard let exchange = current else { return context.close(promise: nil) }
+    isOpened = true
+    writeHead(exchange)
+    context.read()
+    flushOutput()
+    if hasRoom { current?.invite() }
+  }
+
+  func channelInactive(context: ChannelHandlerContext) { ended() }
+
+  /// There is no channel any more.
+  private func ended() {
+    guard !isGone else { return }
+    isGone = true
+    context = nil
+    pump()
+    session.remove(self)
+  }
+
+  /// The connection takes no more streams, or there is none any more, before this one had a channel of its own.
+  func neverOpened() {
+    guard !isOpened, !isGone else { return }
+    isGone = true
+    // The upstream has seen nothing of it.
+    resetCode = .refusedStream
+    session.remove(self)
+    pump()
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    frames += 1
+    guard let exchange = current, !isReset else { return }
+    exchange.hasReceived = true
+    exchange.moved(at: client.nowNs())
+    // Whoever asks for more from here has it at the end of the read.
+    let wasPumping = isPumping
+    isPumping = true
+    defer { isPumping = wasPumping }
+    do throws(AnswerDefect) {
+      switch unwrapInboundIn(data) {
+      case .headers(let headers):
+        switch try answer.receive(headers.headers, isEnd: headers.endStream) {
+        case .interim(let head): exchange.informed(head)
+        case .answer(let head): exchange.answered(head)
+        case .trailers(let fields): trailers = fields
+        }
+      case .data(let data):
+        guard case .byteBuffer(var bytes) = data.data else { return }
+        try answer.receive(dataBytes: bytes.readableBytes, isEnd: data.endStream)
+        if input.readableBytes == 0 {
+          input = bytes
+        } else {
+          input.discardReadBytes()
+          input.writeBuffer(&bytes)
+        }
+      default: break
+      }
+    } catch {
+      fail(.malformed(error.detail))
+    }
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) { pump() }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    isWritable = context.channel.isWritable
+    if hasRoom { current?.invite() }
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if let closed = error as? NIOHTTP2Errors.StreamClosed { resetCode = closed.errorCode }
+    if lastError == nil { lastError = error }
+    // NIO tells of an error and leaves it at that, unless the stream is closed by it.
+    if resetCode == nil, context.channel.isActive { fail(.malformed("\(error)")) }
+  }
+
+  func pump() {
+    guard !isPumping else { return }
+    isPumping = true
+    defer { isPumping = false }
+    while let exchange = current {
+      if input.readableBytes > 0 {
+        guard exchange.isWanted else { return }
+        let piece = input
+        input = ByteBuffer()
+        exchange.sent(piece)
+      } else if answer.hasEnded {
+        finish(exchange)
+      } else if isGone {
+        failClosed(exchange)
+      } else {
+        guard exchange.isWanted || answer.isAwaitingHead || answer.isAwaitingEnd else { return }
+        // What waits in the channel comes before this returns.
+        let before = frames
+        context?.read()
+        guard frames > before || isGone else { return }
+      }
+    }
+  }
+
+  private func finish(_ exchange: UpstreamExchange) {
+    current = nil
+    // Whoever has given its answer doesn't need the rest of the request (RFC 9113 §8.1).
+    if !isEndWritten || unsent > 0 { reset(.cancel) }
+    exchange.ended(trailers)
+  }
+
+  /// The stream is closed, and something is missing.
+  private func failClosed(_ exchange: UpstreamExchange) {
+    current = nil
+    let wasHeard = resetCode != .refusedStream
+    let mayStartAgain =
+      if wasHeard {
+        resetCode == nil && !isFirst && exchange.mayStartAgain
+      } else {
+        exchange.mayStartAgainUnheard
+      }
+    if mayStartAgain, client.startsElsewhere(exchange) { return }
+    exchange.failed(closedReason(exchange), onReused: resetCode == nil && !isFirst, wasHeard: wasHeard)
+  }
+
+  private func closedReason(_ exchange: UpstreamExchange) -> UpstreamFailure.Reason {
+    let error = resetCode.map { "\($0)" } ?? (session.lastError ?? lastError).map { "\($0)" }
+    let place = exchange.hasReceived ? "in the middle of an answer" : "before an answer"
+    return .closedEarly(error.map { "\(place): \($0)" } ?? place)
+  }
+
+  // MARK: Time
+
+  func sweep(nowNs: UInt64) {
+    guard let exchange = current else { return }
+    let limits = client.limits
+    let silentNs = nowNs >= exchange.movedNs ? nowNs - exchange.movedNs : 0
+    if !answer.isAwaitingHead {
+      let isDue = exchange.isWanted && !exchange.mayBeSilent || answer.isAwaitingEnd
+      if isDue, silentNs >= limits.idleTimeoutNs { timedOut(exchange, .stalled) }
+    } else if exchange.isRequestEnded || !hasRoom {
+      if silentNs >= limits.answerTimeoutNs { timedOut(exchange, .noAnswer) }
+    } else if silentNs >= max(limits.idleTimeoutNs, limits.answerTimeoutNs) {
+      // The body is late, which is the caller's doing, unless it waits for a 100 that never comes.
+      timedOut(exchange, .noAnswer)
+    }
+  }
+
+  private func timedOut(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
+    session.suspect(sinceNs: exchange.movedNs)
+    fail(reason)
+  }
+}
