@@ -90,7 +90,10 @@ final class HTTP2Upstream: @unchecked Sendable {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
       guard case .handshakeCompleted(let chosen)? = event as? TLSUserEvent else { return }
-      guard chosen == "h2" else { return isHTTP1 = true }
+      guard chosen == "h2" else {
+        isHTTP1 = true
+        return
+      }
       var configuration = NIOHTTP2Handler.Configuration()
       configuration.connection.headerBlockValidation = .disabled
       configuration.connection.contentLengthValidation = .disabled
@@ -249,9 +252,17 @@ extension ServedStream {
     if upstream.open.count == count { body(upstream.open) }
   }
 
+  /// No stream before this one had its path.
+  var isFirstOfItsPath: Bool { upstream.seen.first { $0.path == path } === self }
+
   func setReading(_ reads: Bool) {
     guard let context else { return }
     try? context.channel.syncOptions?.setOption(.autoRead, value: reads)
     if reads { context.read() }
   }
+}
+
+extension HTTP2StreamID {
+  /// The client's stream before this one.
+  var before: HTTP2StreamID { HTTP2StreamID(max(0, Int(self) - 2)) }
 }

@@ -35,6 +35,8 @@ final class Recorder: UpstreamReceiver {
   var received = 0
   var readsAll: Bool
   weak var exchange: UpstreamExchange?
+  /// Of a body that the test writes: what is left.
+  var unwritten: () -> Int = { 0 }
   /// Called behind everything that is written down.
   var then: (Told) -> Void = { _ in }
 

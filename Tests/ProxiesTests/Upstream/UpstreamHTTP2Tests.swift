@@ -9,7 +9,8 @@ import Testing
 @testable import Proxies
 
 @Suite("HTTP/2 to upstreams", .serialized) struct UpstreamHTTP2Tests {
-  @Test("An upstream that chooses HTTP/2 gets a request as one stream, and the next ones on the same connection")
+  @Test(
+    "An upstream that chooses HTTP/2 gets a request as one stream, and the next ones on the same connection")
   func get() async throws {
     try await HTTP2Upstream.run { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
@@ -32,7 +33,8 @@ import Testing
       }
       #expect(
         fields == [
-          ":method=GET", ":scheme=https", ":authority=api.test:8443", ":path=/a?b=0", "x-one=1", "te=trailers",
+          ":method=GET", ":scheme=https", ":authority=api.test:8443", ":path=/a?b=0", "x-one=1",
+          "te=trailers",
         ])
     }
   }
@@ -87,9 +89,11 @@ import Testing
         for (body, trailers) in [
           (UpstreamRequest.Body.counted(total), HTTPHeaders()), (.chunked, ["X-Sum": "7"]), (.chunked, [:]),
         ] {
-          let call = try await bench.begin(upstream.request(.POST, "/slow", body: body)) { exchange, recorder in
+          let call = try await bench.begin(upstream.request(.POST, "/slow", body: body)) {
+            exchange, recorder in
             let piece = ByteBuffer(repeating: 0x61, count: 64 << 10)
             nonisolated(unsafe) var left = total
+            recorder.unwritten = { left }
             let writeOn: () -> Void = { [weak exchange] in
               while let exchange, left > 0 {
                 left -= piece.readableBytes
@@ -99,11 +103,14 @@ import Testing
             }
             recorder.then = { if $0 == .wantsBody { writeOn() } }
           }
-          try await bench.wait { _ in upstream.streams.count > 0 && call.recorder.told == [.wantsBody] }
-          // What it may have sent is in windows and buffers: nothing like the whole.
-          let early = try await upstream.onLoop { $0.open.last?.received ?? 0 }
-          #expect(early < total / 4, "\(early)")
-          try await upstream.onLoop { $0.open.last?.setReading(true) }
+          try await bench.wait { _ in call.recorder.unwritten() < total }
+          // Another stream isn't held up by it.
+          let other = try await bench.begin(upstream.request(.GET, "/other"))
+          #expect(try await other.end() == [.answered(200), .sent("0 -"), .ended([])])
+          // What was written is in windows and buffers: nothing like the whole.
+          let unwritten = try await call.onLoop { $1.unwritten() }
+          #expect(unwritten > total / 2, "\(unwritten)")
+          try await upstream.onLoop { $0.open.first?.setReading(true) }
           _ = try await call.end()
           #expect(try await call.text() == "\(total) \(trailers["x-sum"].first ?? "-")")
         }
@@ -219,6 +226,248 @@ import Testing
           #expect(failure?.isMalformed ?? false, "\(target): \(String(describing: failure))")
         }
       }
+    }
+  }
+
+  @Test("A reset stream fails alone; one that was refused begins again, once")
+  func resets() async throws {
+    try await HTTP2Upstream.run(serve: { stream, event in
+      guard event == .end else { return }
+      switch stream.path {
+      case "/middle":
+        stream.head("200")
+        stream.data(1, "a")
+        stream.reset(.internalError)
+      case "/before": stream.reset(.internalError)
+      case "/refused": stream.reset(.refusedStream)
+      case "/once" where stream.isFirstOfItsPath: stream.reset(.refusedStream)
+      default: stream.answer("fine")
+      }
+    }) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
+        #expect(try await bench.begin(upstream.request()).end() == fine)
+        let middle = try await bench.begin(upstream.request(.GET, "/middle")).failure()
+        #expect(middle?.isClosedEarly ?? false)
+        #expect(middle?.hasAnswerBegun == true && middle?.mayRetry == false)
+        let before = try await bench.begin(upstream.request(.GET, "/before")).failure()
+        #expect(before?.isClosedEarly ?? false)
+        #expect(before?.mayRetry == false && upstream.streams.count == 3)
+        // Nobody has looked at it, so that it may be sent again whatever it is, if its body isn't gone.
+        #expect(try await bench.begin(upstream.request(.POST, "/once")).end() == fine)
+        #expect(try await bench.onLoop { $0.retries } == 1)
+        let refused = try await bench.begin(upstream.request(.GET, "/refused")).failure()
+        #expect(refused?.isClosedEarly == true && refused?.mayRetry == true)
+        let body = try await bench.begin(upstream.request(.POST, "/refused", body: .counted(1))) {
+          exchange, _ in
+          _ = exchange.write(ByteBuffer(string: "x"))
+          exchange.end()
+        }
+        #expect(try await body.failure()?.mayRetry == true)
+        #expect(try await bench.onLoop { $0.retries } == 2)
+      }
+      #expect(upstream.connections.count == 1 && upstream.streams.count == 8)
+    }
+  }
+
+  @Test("Behind a GOAWAY what is in progress ends, what wasn't looked at and what is new goes elsewhere")
+  func goAway() async throws {
+    try await HTTP2Upstream.run(serve: { stream, event in
+      guard event == .end else { return }
+      switch stream.path {
+      case "/held": break
+      case "/goaway" where stream.isFirstOfItsPath: stream.goAway(last: stream.id.before)
+      default: stream.answer("fine")
+      }
+    }) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
+        let held = try await bench.begin(upstream.request(.GET, "/held"))
+        try await bench.wait { _ in upstream.streams.count == 1 }
+        // Its own stream isn't among those that are looked at.
+        #expect(try await bench.begin(upstream.request(.POST, "/goaway")).end() == fine)
+        #expect(upstream.connections.count == 2)
+        #expect(try await bench.begin(upstream.request()).end() == fine)
+        #expect(upstream.connections.count == 2)
+        try await upstream.onLoop { $0.open.first?.answer("fine") }
+        #expect(try await held.end() == fine)
+        try await bench.wait { $0.openConnections == 1 }
+      }
+    }
+  }
+
+  @Test("A connection that is lost fails all its streams; those that may begin again do, on another")
+  func lost() async throws {
+    try await HTTP2Upstream.run(serve: { stream, event in
+      guard event == .end else { return }
+      switch stream.path {
+      case "/middle":
+        stream.head("200", ["content-length": "2"])
+        stream.data(1, "a")
+      case "/held" where stream.isFirstOfItsPath, "/posted": break
+      case "/end": stream.hangUp()
+      default: stream.answer("fine")
+      }
+    }) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
+        #expect(try await bench.begin(upstream.request()).end() == fine)
+        let middle = try await bench.begin(upstream.request(.GET, "/middle"))
+        try await middle.wait(for: .sent("a"))
+        let held = try await bench.begin(upstream.request(.GET, "/held"))
+        let posted = try await bench.begin(upstream.request(.POST, "/posted"))
+        let end = try await bench.begin(upstream.request(.POST, "/end"))
+        #expect(try await end.failure()?.isClosedEarly ?? false)
+        let cut = try await middle.failure()
+        #expect(cut?.isClosedEarly == true && cut?.hasAnswerBegun == true)
+        let unknown = try await posted.failure()
+        #expect(unknown?.isClosedEarly == true && unknown?.mayRetry == false)
+        #expect(try await held.end() == fine)
+        #expect(upstream.connections.count == 2)
+        #expect(try await bench.onLoop { $0.retries } == 1)
+      }
+    }
+  }
+
+  @Test("A cancelled exchange resets its stream and nothing else")
+  func cancelled() async throws {
+    try await HTTP2Upstream.run(serve: { stream, event in
+      if event == .end, stream.path != "/held" { stream.answer("fine") }
+    }) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let held = try await bench.begin(upstream.request(.GET, "/held"))
+        try await bench.wait { _ in upstream.streams.count == 1 }
+        try await held.onLoop { exchange, _ in exchange.cancel() }
+        try await bench.wait { _ in upstream.resets.count == 1 }
+        #expect(try await upstream.onLoop { $0.seen[0].resetCode } == .cancel)
+        // One that is given up at once isn't even begun.
+        let never = try await bench.begin(upstream.request(.GET, "/never")) { exchange, _ in exchange.cancel()
+        }
+        let call = try await bench.begin(upstream.request())
+        #expect(try await call.end() == [.answered(200), .sent("fine"), .ended([])])
+        #expect(try await never.told() == [])
+        #expect(try await held.told() == [])
+        #expect(upstream.connections.count == 1 && upstream.streams.count == 2)
+        try await bench.wait { $0.idleConnections == 1 }
+      }
+    }
+  }
+
+  @Test("An answer before the end of the request ends the exchange, and the rest of the request")
+  func early() async throws {
+    try await HTTP2Upstream.run(serve: { stream, event in
+      if event == .head { stream.answer("no", status: "413") }
+    }) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let call = try await bench.begin(upstream.request(.POST, body: .chunked))
+        #expect(try await call.end() == [.wantsBody, .answered(413), .sent("no"), .ended([])])
+        try await bench.wait { $0.idleConnections == 1 }
+        try await bench.wait { _ in upstream.resets.count == 1 }
+      }
+    }
+  }
+
+  @Test("Silence is found by the clock: before an answer, in the middle of one, on an idle connection")
+  func time() async throws {
+    try await HTTP2Upstream.run(
+      window: 0,
+      serve: { stream, event in
+        if stream.path == "/middle", event == .end {
+          stream.head("200")
+          stream.data(1, "a")
+        }
+      }
+    ) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        let mute = try await bench.begin(upstream.request(.GET, "/mute"))
+        // The upstream's window never opens.
+        let closed = try await bench.begin(upstream.request(.POST, "/", body: .counted(1))) { exchange, _ in
+          _ = exchange.write(ByteBuffer(string: "x"))
+          exchange.end()
+        }
+        let middle = try await bench.begin(upstream.request(.GET, "/middle"))
+        try await middle.wait(for: .sent("a"))
+        try await bench.wait { _ in upstream.streams.count == 3 }
+        try await bench.pass(seconds: 4.9)
+        #expect(try await mute.told() == [])
+        #expect(try await closed.told() == [])
+        try await bench.pass(seconds: 0.1)
+        #expect(try await mute.failure()?.reason == .noAnswer)
+        #expect(try await closed.failure()?.reason == .noAnswer)
+        try await bench.pass(seconds: 54.9)
+        #expect(try await middle.told().last == .sent("a"))
+        try await bench.pass(seconds: 0.1)
+        #expect(try await middle.failure()?.reason == .stalled)
+        // Nothing came of it for so long: it isn't trusted any more.
+        try await bench.wait { $0.openConnections == 0 }
+      }
+    }
+    try await HTTP2Upstream.run { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        _ = try await bench.begin(upstream.request()).end()
+        try await bench.wait { $0.idleConnections == 1 }
+        try await bench.pass(seconds: 29.9)
+        #expect(try await bench.onLoop { $0.idleConnections } == 1)
+        try await bench.pass(seconds: 0.1)
+        try await bench.wait { $0.openConnections == 0 }
+      }
+    }
+  }
+
+  @Test("An upstream that chooses HTTP/1.1 gets it, and as many connections as there are requests")
+  func http1() async throws {
+    try await HTTP2Upstream.run(protocols: ["http/1.1"]) { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        var calls: [Call] = []
+        for _ in 0..<5 { calls.append(try await bench.begin(upstream.request())) }
+        for call in calls { #expect(try await call.end() == [.answered(200), .sent("h1"), .ended([])]) }
+      }
+      #expect(upstream.http1Requests.count == 5 && upstream.streams.count == 0)
+    }
+  }
+
+  @Test("What may become a tunnel, and a head that is too large for a frame, go by HTTP/1.1")
+  func needsHTTP1() async throws {
+    try await HTTP2Upstream.run { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        _ = try await bench.begin(upstream.request()).end()
+        let tunnel = try await bench.begin(
+          upstream.request(headers: ["host": "u", "connection": "upgrade", "upgrade": "websocket"]))
+        try await tunnel.wait(for: .upgraded)
+        let large = try await bench.begin(
+          upstream.request(headers: ["host": "u", "x": String(repeating: "\u{e9}", count: 6000)]))
+        #expect(try await large.end() == [.answered(200), .sent("h1"), .ended([])])
+        let next = try await bench.begin(upstream.request(.GET, "/next"))
+        #expect(try await next.end() == [.answered(200), .sent("hello /next"), .ended([])])
+        #expect(upstream.http1Requests.count == 2 && upstream.connections.count == 3)
+        try await tunnel.onLoop { exchange, _ in exchange.cancel() }
+      }
+    }
+  }
+
+  @Test("Those who wait for a connection that can't be made hear of it")
+  func unreachable() async throws {
+    try await UpstreamBench.run { bench in
+      let port = try Upstream().port
+      let request = UpstreamRequest(
+        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: port), method: .GET, target: "/",
+        headers: [:])
+      var calls: [Call] = []
+      for _ in 0..<5 { calls.append(try await bench.begin(request)) }
+      for call in calls { #expect(try await call.failure()?.isUnreachable ?? false) }
+      let mute = try Upstream()
+      let silent = UpstreamRequest(
+        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: mute.port), method: .GET, target: "/",
+        headers: [:])
+      calls = []
+      for _ in 0..<5 { calls.append(try await bench.begin(silent)) }
+      try await bench.wait { $0.waitingRequests == 4 }
+      // The one who has it gives up: another takes its place.
+      try await calls.removeFirst().onLoop { exchange, _ in exchange.cancel() }
+      try await bench.wait { $0.waitingRequests == 3 }
+      try await bench.pass(seconds: 5)
+      for call in calls { #expect(try await call.failure()?.reason == .connectTimeout) }
+      try await bench.wait { $0.openConnections == 0 && $0.waitingRequests == 0 }
     }
   }
 }

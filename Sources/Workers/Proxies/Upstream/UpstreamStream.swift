@@ -200,7 +200,6 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     frames += 1
     guard let exchange = current, !isReset else { return }
-    exchange.hasReceived = true
     exchange.moved(at: client.nowNs())
     // Whoever asks for more from here has it at the end of the read.
     let wasPumping = isPumping
@@ -209,6 +208,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
     do throws(AnswerDefect) {
       switch unwrapInboundIn(data) {
       case .headers(let headers):
+        exchange.hasReceived = true
         switch try answer.receive(headers.headers, isEnd: headers.endStream) {
         case .interim(let head): exchange.informed(head)
         case .answer(let head): exchange.answered(head)
