@@ -255,6 +255,11 @@ extension ServedStream {
   /// No stream before this one had its path.
   var isFirstOfItsPath: Bool { upstream.seen.first { $0.path == path } === self }
 
+  /// Behind what NIO has to do with the stream's beginning.
+  func later(_ body: @escaping @Sendable (ServedStream) -> Void) {
+    context?.eventLoop.execute { body(self) }
+  }
+
   func setReading(_ reads: Bool) {
     guard let context else { return }
     try? context.channel.syncOptions?.setOption(.autoRead, value: reads)

@@ -276,7 +276,9 @@ import Testing
       guard event == .end else { return }
       switch stream.path {
       case "/held": break
-      case "/goaway" where stream.isFirstOfItsPath: stream.goAway(last: stream.id.before)
+      case "/goaway" where stream.isFirstOfItsPath:
+        // Its own stream isn't among those that are looked at.
+        stream.later { $0.goAway(last: $0.id.before) }
       default: stream.answer("fine")
       }
     }) { upstream in
@@ -284,8 +286,8 @@ import Testing
         let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
         let held = try await bench.begin(upstream.request(.GET, "/held"))
         try await bench.wait { _ in upstream.streams.count == 1 }
-        // Its own stream isn't among those that are looked at.
-        #expect(try await bench.begin(upstream.request(.POST, "/goaway")).end() == fine)
+        let told = try await bench.begin(upstream.request(.POST, "/goaway")).end()
+        #expect(told == fine)
         #expect(upstream.connections.count == 2)
         #expect(try await bench.begin(upstream.request()).end() == fine)
         #expect(upstream.connections.count == 2)
@@ -322,7 +324,8 @@ import Testing
         #expect(cut?.isClosedEarly == true && cut?.hasAnswerBegun == true)
         let unknown = try await posted.failure()
         #expect(unknown?.isClosedEarly == true && unknown?.mayRetry == false)
-        #expect(try await held.end() == fine)
+        let again = try await held.end()
+        #expect(again == fine)
         #expect(upstream.connections.count == 2)
         #expect(try await bench.onLoop { $0.retries } == 1)
       }

@@ -184,10 +184,16 @@ final class UpstreamClient: @unchecked Sendable {
     return true
   }
 
-  /// The upstream has said that it didn't look at it, or its session has ended before: it is begun as if it were new.
+  /// The upstream has said that it didn't look at it, or its session has ended before a byte of the answer: as if it were new.
+  func startsAgainElsewhere(_ exchange: UpstreamExchange) -> Bool {
+    guard startsElsewhere(exchange) else { return false }
+    retries += 1
+    return true
+  }
+
+  /// Nothing of it was sent. False: it can't be.
   func startsElsewhere(_ exchange: UpstreamExchange) -> Bool {
     guard closed == nil else { return false }
-    retries += 1
     exchange.isWaiting()
     admit(exchange)
     return true

@@ -164,6 +164,12 @@ final class UpstreamExchange {
     return early
   }
 
+  /// Whoever has taken it up has sent nothing of it, and gives back what was written.
+  func wasNotBegun(early bytes: ByteBuffer) {
+    attempts -= 1
+    early = bytes.readableBytes > 0 ? bytes : nil
+  }
+
   /// Whether it may begin again when its connection, which had been used before, was closed.
   var mayStartAgain: Bool { isRepeatable && !hasWritten && attempts == 1 }
 

@@ -61,7 +61,11 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     try channel.syncOptions?.setOption(.autoRead, value: true)
   }
 
-  var hasRoom: Bool { phase == .open && streams.count < allowed && begun < Self.maximumStreamsInLife }
+  var hasRoom: Bool {
+    // Streams hear of the end of the connection before this.
+    phase == .open && streams.count < allowed && begun < Self.maximumStreamsInLife
+      && context?.channel.isActive ?? false
+  }
 
   // MARK: Streams
 
@@ -78,13 +82,15 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       channel.eventLoop.makeCompletedFuture {
         guard self.phase == .open, stream.isInProgress, self.context?.channel.isActive ?? false else {
           stream.neverOpened()
-          throw ChannelError.eof
+          throw NotWanted()
         }
         try channel.syncOptions?.setOption(.autoRead, value: false)
         try channel.pipeline.syncOperations.addHandler(stream)
       }
     }
   }
+
+  private struct NotWanted: Error {}
 
   /// The stream takes no room any more.
   func remove(_ stream: UpstreamStream) {

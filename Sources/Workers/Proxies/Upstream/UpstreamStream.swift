@@ -46,6 +46,8 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   private var unsent = 0
   private var isWritable = true
   private var resetCode: HTTP2ErrorCode?
+  /// The upstream has reset it.
+  private var isResetByPeer = false
   private var lastError: (any Error)?
 
   init(_ session: UpstreamSession, isFirst: Bool) {
@@ -191,10 +193,10 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   func neverOpened() {
     guard !isOpened, !isGone else { return }
     isGone = true
-    // The upstream has seen nothing of it.
-    resetCode = .refusedStream
     session.remove(self)
-    pump()
+    guard let exchange = take() else { return }
+    exchange.wasNotBegun(early: output)
+    if !client.startsElsewhere(exchange) { exchange.failed(.closing) }
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -223,6 +225,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
           input.discardReadBytes()
           input.writeBuffer(&bytes)
         }
+      case .rstStream: isResetByPeer = true
       default: break
       }
     } catch {
@@ -238,7 +241,10 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    if let closed = error as? NIOHTTP2Errors.StreamClosed { resetCode = closed.errorCode }
+    if let closed = error as? NIOHTTP2Errors.StreamClosed {
+      // Closed by nobody: by a GOAWAY, as none of those that are looked at. NIO calls that cancelled.
+      resetCode = isReset || isResetByPeer ? closed.errorCode : .refusedStream
+    }
     if lastError == nil { lastError = error }
     // NIO tells of an error and leaves it at that, unless the stream is closed by it.
     if resetCode == nil, context.channel.isActive { fail(.malformed("\(error)")) }
@@ -285,7 +291,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
       } else {
         exchange.mayStartAgainUnheard
       }
-    if mayStartAgain, client.startsElsewhere(exchange) { return }
+    if mayStartAgain, client.startsAgainElsewhere(exchange) { return }
     exchange.failed(closedReason(exchange), onReused: resetCode == nil && !isFirst, wasHeard: wasHeard)
   }
 
