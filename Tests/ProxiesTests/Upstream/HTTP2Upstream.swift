@@ -12,6 +12,9 @@ import Synchronization
 @testable import Proxies
 
 final class HTTP2Upstream: @unchecked Sendable {
+  /// Called on the loop for everything that comes on a stream.
+  typealias Serving = @Sendable (ServedStream, ServedStream.Event) -> Void
+
   private(set) var port = 0
   let connections = TLSUpstream.Counter()
   let streams = TLSUpstream.Counter()
@@ -24,16 +27,14 @@ final class HTTP2Upstream: @unchecked Sendable {
   var open: [ServedStream] = []
   var mostOpen = 0
   var seen: [ServedStream] = []
-  let serve: @Sendable (ServedStream, ServedStream.Event) -> Void
+  let serve: Serving
 
-  private init(_ serve: @escaping @Sendable (ServedStream, ServedStream.Event) -> Void) { self.serve = serve }
+  private init(_ serve: @escaping Serving) { self.serve = serve }
 
-  /// - Parameters:
-  ///   - protocols: what it chooses from, its first choice first; without HTTP/2 it answers as HTTP/1.1.
-  ///   - serve: called on the loop for everything that comes on a stream.
+  /// - Parameter protocols: what it chooses from, its first choice first; without HTTP/2 it answers as HTTP/1.1.
   static func run(
     protocols: [String] = ["h2", "http/1.1"], maximumStreams: Int = 100, window: Int = 65_535,
-    serve: @escaping @Sendable (ServedStream, ServedStream.Event) -> Void = ServedStream.greet,
+    serve: @escaping Serving = ServedStream.greet,
     _ body: (HTTP2Upstream) async throws -> Void
   ) async throws {
     var tls = try TLSUpstream.serverTLS()

@@ -43,10 +43,11 @@ import Testing
   func concurrent() async throws {
     let count = 100
     // Nobody is answered before all are there.
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       stream.whenOpen(count) { for each in $0 { each.answer("to \(each.path)") } }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         var calls: [Call] = []
         for index in 0..<count { calls.append(try await bench.begin(upstream.request(.GET, "/\(index)"))) }
@@ -78,13 +79,14 @@ import Testing
   @Test("An upload waits for an upstream that doesn't read, and comes whole when it does")
   func upload() async throws {
     let total = 5 << 20
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       switch event {
       case .head: stream.setReading(stream.path != "/slow")
       case .data: break
       case .end: stream.answer("\(stream.received) \(stream.trailers.first(name: "x-sum") ?? "-")")
       }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         for (body, trailers) in [
           (UpstreamRequest.Body.counted(total), HTTPHeaders()), (.chunked, ["X-Sum": "7"]), (.chunked, [:]),
@@ -122,12 +124,13 @@ import Testing
   @Test("A download comes piece by piece as it is asked for, and the upstream waits meanwhile")
   func download() async throws {
     let total = 5 << 20
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       stream.head("200", ["content-length": "\(total)"])
       for _ in 0..<(total >> 14) { stream.data(1 << 14) }
       stream.data(0, isEnd: true)
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let call = try await bench.begin(upstream.request(), readsAll: false)
         try await call.wait(for: .answered(200))
@@ -151,7 +154,7 @@ import Testing
 
   @Test("Trailers, interim answers, HEAD, and answers without a body")
   func forms() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       switch stream.path {
       case "/trailers":
@@ -168,7 +171,8 @@ import Testing
         stream.head("200", ["content-length": "0"])
         stream.data(0, isEnd: true)
       }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let cases: [(HTTPMethod, String, [Told])] = [
           (.GET, "/trailers", [.informed(103), .answered(200), .sent("a"), .ended(["x-t: u"])]),
@@ -196,11 +200,12 @@ import Testing
       [":status": "200", "content-length": "x"], [":status": "200", ":path": "/"],
       HPACKHeaders([(":status", "200"), ("content-length", "1"), ("content-length", "2")]),
     ]
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       guard let index = Int(stream.path.dropFirst()) else { return stream.answer("fine") }
       stream.raw(heads[index])
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         for (index, head) in heads.enumerated() {
           let failure = try await bench.begin(upstream.request(.GET, "/\(index)")).failure()
@@ -215,11 +220,12 @@ import Testing
 
   @Test("A body that isn't as long as announced fails")
   func lengths() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       stream.head("200", ["content-length": "3"])
       stream.data(stream.path == "/long" ? 4 : 2, isEnd: true)
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         for target in ["/long", "/short"] {
           let failure = try await bench.begin(upstream.request(.GET, target)).failure()
@@ -231,7 +237,7 @@ import Testing
 
   @Test("A reset stream fails alone; one that was refused begins again, once")
   func resets() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       switch stream.path {
       case "/middle":
@@ -243,7 +249,8 @@ import Testing
       case "/once" where stream.isFirstOfItsPath: stream.reset(.refusedStream)
       default: stream.answer("fine")
       }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
         #expect(try await bench.begin(upstream.request()).end() == fine)
@@ -272,7 +279,7 @@ import Testing
 
   @Test("Behind a GOAWAY what is in progress ends, what wasn't looked at and what is new goes elsewhere")
   func goAway() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       switch stream.path {
       case "/held": break
@@ -281,7 +288,8 @@ import Testing
         stream.later { $0.goAway(last: $0.id.before) }
       default: stream.answer("fine")
       }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
         let held = try await bench.begin(upstream.request(.GET, "/held"))
@@ -300,7 +308,7 @@ import Testing
 
   @Test("A connection that is lost fails all its streams; those that may begin again do, on another")
   func lost() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       guard event == .end else { return }
       switch stream.path {
       case "/middle":
@@ -310,7 +318,8 @@ import Testing
       case "/end": stream.hangUp()
       default: stream.answer("fine")
       }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let fine: [Told] = [.answered(200), .sent("fine"), .ended([])]
         #expect(try await bench.begin(upstream.request()).end() == fine)
@@ -334,9 +343,10 @@ import Testing
 
   @Test("A cancelled exchange resets its stream and nothing else")
   func cancelled() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       if event == .end, stream.path != "/held" { stream.answer("fine") }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let held = try await bench.begin(upstream.request(.GET, "/held"))
         try await bench.wait { _ in upstream.streams.count == 1 }
@@ -358,9 +368,10 @@ import Testing
 
   @Test("An answer before the end of the request ends the exchange, and the rest of the request")
   func early() async throws {
-    try await HTTP2Upstream.run(serve: { stream, event in
+    let serve: HTTP2Upstream.Serving = { stream, event in
       if event == .head { stream.answer("no", status: "413") }
-    }) { upstream in
+    }
+    try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let call = try await bench.begin(upstream.request(.POST, body: .chunked))
         #expect(try await call.end() == [.wantsBody, .answered(413), .sent("no"), .ended([])])
@@ -372,15 +383,13 @@ import Testing
 
   @Test("Silence is found by the clock: before an answer, in the middle of one, on an idle connection")
   func time() async throws {
-    try await HTTP2Upstream.run(
-      window: 0,
-      serve: { stream, event in
-        if stream.path == "/middle", event == .end {
-          stream.head("200")
-          stream.data(1, "a")
-        }
+    let serve: HTTP2Upstream.Serving = { stream, event in
+      if stream.path == "/middle", event == .end {
+        stream.head("200")
+        stream.data(1, "a")
       }
-    ) { upstream in
+    }
+    try await HTTP2Upstream.run(window: 0, serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         let mute = try await bench.begin(upstream.request(.GET, "/mute"))
         // The upstream's window never opens.
