@@ -261,6 +261,13 @@ extension ServedStream {
     context?.eventLoop.execute { body(self) }
   }
 
+  /// Whether what comes on any stream of the connection is heard, and answered.
+  func setConnectionReading(_ reads: Bool) {
+    // A stream that wants to read makes its connection read.
+    for stream in upstream.open { stream.setReading(reads) }
+    try? context?.channel.parent?.syncOptions?.setOption(.autoRead, value: reads)
+  }
+
   func setReading(_ reads: Bool) {
     guard let context else { return }
     try? context.channel.syncOptions?.setOption(.autoRead, value: reads)

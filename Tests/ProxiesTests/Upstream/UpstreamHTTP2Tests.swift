@@ -366,6 +366,39 @@ import Testing
     }
   }
 
+  @Test("An upstream that is there is kept though it was slow; one that doesn't answer a ping is not")
+  func pings() async throws {
+    let serve: HTTP2Upstream.Serving = { stream, event in
+      if event == .head, stream.path == "/deaf" { stream.setConnectionReading(false) }
+      if event == .end, stream.path == "/fast" { stream.answer("fine") }
+    }
+    var limits = UpstreamLimits()
+    limits.answerTimeoutNs = .max / 4
+    try await HTTP2Upstream.run(serve: serve) { upstream in
+      try await UpstreamBench.run(limits, tls: try TLSUpstream.trust()) { bench in
+        let slow = try await bench.begin(upstream.request(.GET, "/slow"))
+        let held = try await bench.begin(upstream.request(.POST, "/held"))
+        try await bench.wait { _ in upstream.streams.count == 2 }
+        try await bench.pass(seconds: 11)
+        try await slow.onLoop { exchange, _ in exchange.cancel() }
+        // What answers this has answered the ping before.
+        #expect(try await bench.begin(upstream.request(.GET, "/fast")).end().last == .ended([]))
+        try await bench.pass(seconds: 5)
+        #expect(try await held.told() == [])
+        let deaf = try await bench.begin(upstream.request(.GET, "/deaf"))
+        try await bench.wait { _ in upstream.streams.count == 4 }
+        try await bench.pass(seconds: 11)
+        try await deaf.onLoop { exchange, _ in exchange.cancel() }
+        try await bench.pass(seconds: 4.9)
+        #expect(try await held.told() == [])
+        try await bench.pass(seconds: 0.1)
+        #expect(try await held.failure()?.isClosedEarly ?? false)
+        try await upstream.onLoop { $0.open.last?.setConnectionReading(true) }
+      }
+      #expect(upstream.connections.count == 1)
+    }
+  }
+
   @Test("An answer before the end of the request ends the exchange, and the rest of the request")
   func early() async throws {
     let serve: HTTP2Upstream.Serving = { stream, event in

@@ -16,6 +16,7 @@ import NIOSSL
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
 final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   typealias InboundIn = HTTP2Frame
+  typealias OutboundOut = HTTP2Frame
 
   private enum Phase {
     case open, retired, closing, gone
@@ -25,6 +26,11 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   static let maximumStreams = 100
   /// Streams that a connection may have in its life: NIO counts them up without a look.
   private static let maximumStreamsInLife = 1 << 29
+
+  /// Whoever is given up sooner proves nothing.
+  private static let silenceNs: UInt64 = 1_000_000_000
+  /// Some upstreams take many pings for an attack.
+  private static let pingIntervalNs: UInt64 = 10_000_000_000
 
   private let edge = HTTP2Edge()
   let client: UpstreamClient
@@ -39,6 +45,9 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private var begun = 0
   private var idleSinceNs: UInt64
   private var heardNs: UInt64
+  /// When the upstream was asked whether it is there.
+  private var askedNs: UInt64?
+  private var isAsked = false
   private var context: ChannelHandlerContext?
   private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
 
@@ -109,12 +118,33 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
 
   func sweep(nowNs: UInt64) {
     for stream in streams { stream.sweep(nowNs: nowNs) }
+    sweepPing(nowNs: nowNs)
     if streams.isEmpty, nowNs >= idleSinceNs + client.limits.keepAliveNs { close() }
   }
 
-  /// A stream heard nothing in time. Where no other heard anything since then either, the connection may be dead, and isn't trusted with more.
-  func suspect(sinceNs: UInt64) {
+  /// A stream heard nothing in time. Where no other heard anything since then either, the connection isn't trusted with more.
+  func distrust(sinceNs: UInt64) {
     if heardNs <= sinceNs { retire() }
+  }
+
+  /// Somebody has given up a stream, which may be because nothing comes any more: the upstream is asked whether it is there.
+  func suspect(sinceNs: UInt64) {
+    let now = client.nowNs()
+    guard phase == .open, heardNs <= sinceNs, now >= sinceNs + Self.silenceNs, let context else { return }
+    guard now >= (askedNs ?? 0) + Self.pingIntervalNs else { return }
+    askedNs = now
+    isAsked = true
+    let ping = HTTP2Frame(streamID: .rootStream, payload: .ping(HTTP2PingData(withInteger: now), ack: false))
+    context.writeAndFlush(wrapOutboundOut(ping), promise: nil)
+  }
+
+  private func sweepPing(nowNs: UInt64) {
+    guard isAsked, let askedNs else { return }
+    if heardNs > askedNs {
+      isAsked = false
+    } else if nowNs >= askedNs + client.limits.connectTimeoutNs {
+      fail(.closedEarly("no more: nothing comes, not even the answer to a ping"))
+    }
   }
 
   /// Fails what is in progress.
@@ -173,6 +203,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       isNew = false
       if phase == .open { client.hasRoom(self) }
     case .goAway: retire()
+    case .ping(_, ack: true): isAsked = false
     default: break
     }
   }

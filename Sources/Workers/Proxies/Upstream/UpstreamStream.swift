@@ -87,7 +87,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   }
 
   func abandon() {
-    current = nil
+    if let exchange = take() { session.suspect(sinceNs: exchange.movedNs) }
     reset(.cancel)
   }
 
@@ -242,8 +242,9 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     if let closed = error as? NIOHTTP2Errors.StreamClosed {
-      // Closed by nobody: by a GOAWAY, as none of those that are looked at. NIO calls that cancelled.
-      resetCode = isReset || isResetByPeer ? closed.errorCode : .refusedStream
+      // Cancelled by nobody: it isn't among those that a GOAWAY names as looked at.
+      let isRefused = closed.errorCode == .cancel && !isReset && !isResetByPeer
+      resetCode = isRefused ? .refusedStream : closed.errorCode
     }
     if lastError == nil { lastError = error }
     // NIO tells of an error and leaves it at that, unless the stream is closed by it.
@@ -319,7 +320,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   }
 
   private func timedOut(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
-    session.suspect(sinceNs: exchange.movedNs)
+    session.distrust(sinceNs: exchange.movedNs)
     fail(reason)
   }
 }
