@@ -25,19 +25,19 @@ final class UpstreamClient: @unchecked Sendable {
   var idleConnections: Int { idleHTTP1 + sessions.count { $0.streams.isEmpty } }
   var busyConnections: Int { openConnections - idleConnections }
   /// Requests that wait for a connection.
-  private(set) var waitingRequests = 0
+  var waitingRequests = 0
   /// Requests that were sent a second time, since the start.
-  private(set) var retries = 0
+  var retries = 0
 
   private let connector: UpstreamConnector
   private var pools: [UpstreamOrigin: UpstreamPool] = [:]
   private var table: [UpstreamConnection] = []
   private var idleHTTP1 = 0
-  private var sessions: [UpstreamSession] = []
+  var sessions: [UpstreamSession] = []
   private var turn: [any UpstreamTransport] = []
   private var isTurnScheduled = false
   private var scratch = ByteBuffer()
-  private var closed: EventLoopPromise<Void>?
+  var closed: EventLoopPromise<Void>?
   private lazy var endOfTurn: () -> Void = { [weak self] in self?.endTurn() }
 
   /// - Parameters:
@@ -103,7 +103,7 @@ final class UpstreamClient: @unchecked Sendable {
 
   // MARK: Connections for exchanges
 
-  private func admit(_ exchange: UpstreamExchange) {
+  func admit(_ exchange: UpstreamExchange) {
     let pool = pool(for: exchange.request.origin)
     if !exchange.request.needsHTTP1, let session = pool.session {
       session.start(exchange)
@@ -132,7 +132,7 @@ final class UpstreamClient: @unchecked Sendable {
   }
 
   /// Makes a connection for this exchange, which others may share if it turns out so.
-  private func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
+  func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
     let connection = UpstreamConnection(
       client: self, pool: pool, offersHTTP2: !exchange.request.needsHTTP1)
     pool.open += 1
@@ -160,18 +160,6 @@ final class UpstreamClient: @unchecked Sendable {
     if connection.offersHTTP2 { freed(pool) }
   }
 
-  /// The upstream has chosen HTTP/2.
-  private func opened(_ session: UpstreamSession, insteadOf connection: UpstreamConnection) {
-    let pool = session.pool
-    let exchange = connection.giveWay()
-    pool.isHTTP1 = false
-    pool.open += 1
-    pool.add(session)
-    sessions.append(session)
-    if let exchange { session.start(exchange) }
-    hasRoom(session)
-  }
-
   private func failSoon(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
     loop.assumeIsolated().execute { exchange.failed(reason) }
   }
@@ -181,21 +169,6 @@ final class UpstreamClient: @unchecked Sendable {
     guard closed == nil else { return false }
     retries += 1
     connect(exchange, pool(for: exchange.request.origin))
-    return true
-  }
-
-  /// The upstream has said that it didn't look at it, or its session has ended before a byte of the answer: as if it were new.
-  func startsAgainElsewhere(_ exchange: UpstreamExchange) -> Bool {
-    guard startsElsewhere(exchange) else { return false }
-    retries += 1
-    return true
-  }
-
-  /// Nothing of it was sent. False: it can't be.
-  func startsElsewhere(_ exchange: UpstreamExchange) -> Bool {
-    guard closed == nil else { return false }
-    exchange.isWaiting()
-    admit(exchange)
     return true
   }
 
@@ -248,7 +221,7 @@ final class UpstreamClient: @unchecked Sendable {
     succeedIfClosed()
   }
 
-  private func succeedIfClosed() {
+  func succeedIfClosed() {
     if table.isEmpty, sessions.isEmpty { closed?.succeed(()) }
   }
 
@@ -267,34 +240,6 @@ final class UpstreamClient: @unchecked Sendable {
       waitingRequests -= 1
       connect(next, pool)
     }
-  }
-
-  // MARK: For sessions
-
-  /// It takes more streams than it did: those who wait may begin.
-  func hasRoom(_ session: UpstreamSession) {
-    fill(session)
-    freed(session.pool)
-  }
-
-  private func fill(_ session: UpstreamSession) {
-    while closed == nil, session.hasRoom, let next = session.pool.nextWaitingForStream() {
-      waitingRequests -= 1
-      session.start(next)
-    }
-  }
-
-  /// It takes no more streams, though it may have some.
-  func retired(_ session: UpstreamSession) { session.pool.remove(session) }
-
-  /// It is no more.
-  func remove(_ session: UpstreamSession) {
-    guard let index = sessions.firstIndex(where: { $0 === session }) else { return }
-    sessions.remove(at: index)
-    session.pool.remove(session)
-    session.pool.open -= 1
-    freed(session.pool)
-    succeedIfClosed()
   }
 
   // MARK: Turns

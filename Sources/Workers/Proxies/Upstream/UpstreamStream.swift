@@ -7,6 +7,8 @@
 //
 // Flow control is push-back on both sides: what isn't asked for isn't read, so that the stream's window doesn't grow; and the channel is
 // unwritable while the upstream's window is full. A stream that is gone may still hold the rest of an answer.
+//
+// This file: state, what goes out, and time. +Answer: what comes in.
 
 import NIOCore
 import NIOHTTP1
@@ -23,32 +25,32 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has.
   private static let pieceBytes = 16 << 10
 
-  private let session: UpstreamSession
-  private var client: UpstreamClient { session.client }
+  let session: UpstreamSession
+  var client: UpstreamClient { session.client }
   /// The first of its connection: what ends it isn't the age of the connection.
-  private let isFirst: Bool
-  private var current: UpstreamExchange?
-  private var context: ChannelHandlerContext?
-  private var answer: StreamAnswer
+  let isFirst: Bool
+  var current: UpstreamExchange?
+  var context: ChannelHandlerContext?
+  var answer: StreamAnswer
   private var isOpened = false
-  private var isReset = false
+  var isReset = false
   /// Nothing more comes.
-  private var isGone = false
-  private var isPumping = false
+  var isGone = false
+  var isPumping = false
   /// Frames that have come.
-  private var frames = 0
+  var frames = 0
   private var isScheduled = false
-  private var input = ByteBuffer()
-  private var trailers: HTTPHeaders = [:]
+  var input = ByteBuffer()
+  var trailers: HTTPHeaders = [:]
   private var output = ByteBuffer()
-  private var isEndWritten = false
+  var isEndWritten = false
   /// Body bytes that NIO has been given and the connection not.
-  private var unsent = 0
+  var unsent = 0
   private var isWritable = true
-  private var resetCode: HTTP2ErrorCode?
+  var resetCode: HTTP2ErrorCode?
   /// The upstream has reset it.
-  private var isResetByPeer = false
-  private var lastError: (any Error)?
+  var isResetByPeer = false
+  var lastError: (any Error)?
 
   init(_ session: UpstreamSession, isFirst: Bool) {
     self.session = session
@@ -155,7 +157,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   }
 
   /// Ends the stream at once; what waits for room is dropped.
-  private func reset(_ code: HTTP2ErrorCode) {
+  func reset(_ code: HTTP2ErrorCode) {
     guard isOpened, !isReset, !isGone, let context else { return }
     isReset = true
     output = ByteBuffer()
@@ -199,40 +201,6 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
     if !client.startsElsewhere(exchange) { exchange.failed(.closing) }
   }
 
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    frames += 1
-    guard let exchange = current, !isReset else { return }
-    exchange.moved(at: client.nowNs())
-    // Whoever asks for more from here has it at the end of the read.
-    let wasPumping = isPumping
-    isPumping = true
-    defer { isPumping = wasPumping }
-    do throws(AnswerDefect) {
-      switch unwrapInboundIn(data) {
-      case .headers(let headers):
-        exchange.hasReceived = true
-        switch try answer.receive(headers.headers, isEnd: headers.endStream) {
-        case .interim(let head): exchange.informed(head)
-        case .answer(let head): exchange.answered(head)
-        case .trailers(let fields): trailers = fields
-        }
-      case .data(let data):
-        guard case .byteBuffer(var bytes) = data.data else { return }
-        try answer.receive(dataBytes: bytes.readableBytes, isEnd: data.endStream)
-        if input.readableBytes == 0 {
-          input = bytes
-        } else {
-          input.discardReadBytes()
-          input.writeBuffer(&bytes)
-        }
-      case .rstStream: isResetByPeer = true
-      default: break
-      }
-    } catch {
-      fail(.malformed(error.detail))
-    }
-  }
-
   func channelReadComplete(context: ChannelHandlerContext) { pump() }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) {
@@ -249,57 +217,6 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
     if lastError == nil { lastError = error }
     // NIO tells of an error and leaves it at that, unless the stream is closed by it.
     if resetCode == nil, context.channel.isActive { fail(.malformed("\(error)")) }
-  }
-
-  func pump() {
-    guard !isPumping else { return }
-    isPumping = true
-    defer { isPumping = false }
-    while let exchange = current {
-      if input.readableBytes > 0 {
-        guard exchange.isWanted else { return }
-        let piece = input
-        input = ByteBuffer()
-        exchange.sent(piece)
-      } else if answer.hasEnded {
-        finish(exchange)
-      } else if isGone {
-        failClosed(exchange)
-      } else {
-        guard exchange.isWanted || answer.isAwaitingHead || answer.isAwaitingEnd else { return }
-        // What waits in the channel comes before this returns.
-        let before = frames
-        context?.read()
-        guard frames > before || isGone else { return }
-      }
-    }
-  }
-
-  private func finish(_ exchange: UpstreamExchange) {
-    current = nil
-    // Whoever has given its answer doesn't need the rest of the request (RFC 9113 §8.1).
-    if !isEndWritten || unsent > 0 { reset(.cancel) }
-    exchange.ended(trailers)
-  }
-
-  /// The stream is closed, and something is missing.
-  private func failClosed(_ exchange: UpstreamExchange) {
-    current = nil
-    let wasHeard = resetCode != .refusedStream
-    let mayStartAgain =
-      if wasHeard {
-        resetCode == nil && !isFirst && exchange.mayStartAgain
-      } else {
-        exchange.mayStartAgainUnheard
-      }
-    if mayStartAgain, client.startsAgainElsewhere(exchange) { return }
-    exchange.failed(closedReason(exchange), onReused: resetCode == nil && !isFirst, wasHeard: wasHeard)
-  }
-
-  private func closedReason(_ exchange: UpstreamExchange) -> UpstreamFailure.Reason {
-    let error = resetCode.map { "\($0)" } ?? (session.lastError ?? lastError).map { "\($0)" }
-    let place = exchange.hasReceived ? "in the middle of an answer" : "before an answer"
-    return .closedEarly(error.map { "\(place): \($0)" } ?? place)
   }
 
   // MARK: Time
