@@ -34,6 +34,7 @@ final class HTTP2Upstream: @unchecked Sendable {
   /// - Parameter protocols: what it chooses from, its first choice first; without HTTP/2 it answers as HTTP/1.1.
   static func run(
     protocols: [String] = ["h2", "http/1.1"], maximumStreams: Int = 100, window: Int = 65_535,
+    table: Int = 4096,
     serve: @escaping Serving = ServedStream.greet,
     _ body: (HTTP2Upstream) async throws -> Void
   ) async throws {
@@ -47,7 +48,7 @@ final class HTTP2Upstream: @unchecked Sendable {
           upstream.connections.add()
           try channel.pipeline.syncOperations.addHandlers([
             NIOSSLServerHandler(context: context),
-            Choosing(upstream, maximumStreams: maximumStreams, window: window),
+            Choosing(upstream, maximumStreams: maximumStreams, window: window, table: table),
           ])
         }
       }
@@ -83,7 +84,10 @@ final class HTTP2Upstream: @unchecked Sendable {
     private let window: Int
     private var isHTTP1 = false
 
-    init(_ upstream: HTTP2Upstream, maximumStreams: Int, window: Int) {
+    private let table: Int
+
+    init(_ upstream: HTTP2Upstream, maximumStreams: Int, window: Int, table: Int) {
+      self.table = table
       self.upstream = upstream
       self.maximumStreams = maximumStreams
       self.window = window
@@ -101,6 +105,7 @@ final class HTTP2Upstream: @unchecked Sendable {
       configuration.connection.initialSettings = [
         HTTP2Setting(parameter: .maxConcurrentStreams, value: maximumStreams),
         HTTP2Setting(parameter: .initialWindowSize, value: window),
+        HTTP2Setting(parameter: .headerTableSize, value: table),
       ]
       configuration.stream.targetWindowSize = window
       let upstream = upstream

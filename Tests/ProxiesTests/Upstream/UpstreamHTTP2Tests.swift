@@ -39,6 +39,26 @@ import Testing
     }
   }
 
+  @Test("A table of fields is filled, but not one of any size that the upstream offers")
+  func tables() async throws {
+    for (table, isIndexed) in [(4096, true), (64 << 20, false)] {
+      try await HTTP2Upstream.run(table: table) { upstream in
+        try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+          for _ in 0..<2 {
+            let request = upstream.request(headers: ["host": "u", "x-one": "1", "Authorization": "secret"])
+            let told = try await bench.begin(request).end()
+            #expect(told.last == .ended([]))
+          }
+        }
+        let fields = try await upstream.onLoop { $0.seen.last.map { Array($0.fields) } ?? [] }
+        let one = try #require(fields.first { $0.name == "x-one" })
+        #expect(one.indexable == (isIndexed ? .indexable : .nonIndexable))
+        let secret = try #require(fields.first { $0.name == "authorization" })
+        #expect(secret.indexable == .neverIndexed && secret.value == "secret")
+      }
+    }
+  }
+
   @Test("A hundred requests at once share one connection, the first ones wait until it is made")
   func concurrent() async throws {
     let count = 100

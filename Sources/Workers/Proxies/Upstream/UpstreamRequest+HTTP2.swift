@@ -65,3 +65,15 @@ extension UpstreamRequest {
     return String(decoding: begin[...end], as: UTF8.self)
   }
 }
+
+extension HPACKHeaders {
+  /// The same fields, none of which is to be remembered.
+  var withoutIndexing: HPACKHeaders {
+    var fields = HPACKHeaders()
+    fields.reserveCapacity(count)
+    for (name, value, indexing) in self {
+      fields.add(name: name, value: value, indexing: indexing == .neverIndexed ? indexing : .nonIndexable)
+    }
+    return fields
+  }
+}

@@ -40,6 +40,8 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private(set) var lastError: (any Error)?
   /// The upstream hasn't said how many streams it takes.
   private(set) var isNew = true
+  /// Fields may enter the table that both ends keep.
+  private(set) var mayIndex = true
   private var phase = Phase.open
   private var allowed = 1
   private var begun = 0
@@ -195,6 +197,9 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     switch unwrapInboundIn(data).payload {
     case .settings(.settings(let settings)):
+      // NIO would fill whatever table the upstream offers.
+      let table = settings.last { $0.parameter == .headerTableSize }
+      if let table { mayIndex = table.value <= Self.maximumTableBytes }
       if let most = settings.last(where: { $0.parameter == .maxConcurrentStreams }) {
         allowed = min(most.value, Self.maximumStreams)
       } else if isNew {
@@ -231,6 +236,8 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private static let maximumControlFrames = 10_000
   private static let rateSeconds: Int64 = 30
   private static let maximumWaitingControlFrames = 1000
+  /// Of fields that both ends remember.
+  private static let maximumTableBytes = 64 << 10
   private static let maximumEmptyFrames = 10
   /// Resets that are remembered, so that what was on its way then is no error.
   private static let maximumRecentlyReset = 1000

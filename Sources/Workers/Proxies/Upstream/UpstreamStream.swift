@@ -11,6 +11,7 @@
 // This file: state, what goes out, and time. +Answer: what comes in.
 
 import NIOCore
+import NIOHPACK
 import NIOHTTP1
 import NIOHTTP2
 
@@ -115,7 +116,7 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   private func writeHead(_ exchange: UpstreamExchange) {
     let isWhole = exchange.isRequestEnded && output.readableBytes == 0 && exchange.trailers.isEmpty
     isEndWritten = isWhole
-    write(.headers(.init(headers: exchange.request.http2Fields, endStream: isWhole)), promise: nil)
+    write(headers: exchange.request.http2Fields, isEnd: isWhole)
   }
 
   private func flushOutput() {
@@ -140,12 +141,17 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
     if exchange.isRequestEnded, !isEndWritten {
       isEndWritten = true
       if let trailers {
-        write(.headers(.init(headers: trailers, endStream: true)), promise: nil)
+        write(headers: trailers, isEnd: true)
       } else {
         write(.data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: nil)
       }
     }
     self.context?.flush()
+  }
+
+  private func write(headers: HPACKHeaders, isEnd: Bool) {
+    let fields = session.mayIndex ? headers : headers.withoutIndexing
+    write(.headers(.init(headers: fields, endStream: isEnd)), promise: nil)
   }
 
   private func write(_ payload: HTTP2Frame.FramePayload, promise: EventLoopPromise<Void>?) {
