@@ -156,6 +156,30 @@ import Testing
   }
 
   @Test(
+    "Whoever is answered may order the next change at once, as a client does that sends one request behind the other"
+  )
+  func ordersFromAnswers() async throws {
+    try await withDesk { desk, disk, file in
+      var answers: [String: APIDesk.Outcome] = [:]
+      desk.order(.create(Self.body("a"))) {
+        answers["a"] = $0
+        desk.order(.create(Self.body("x"))) { answers["x"] = $0 }
+      }
+      desk.order(.create(Self.body("a"))) {
+        answers["a again"] = $0
+        desk.order(.create(Self.body("z"))) { answers["z"] = $0 }
+      }
+      desk.order(.create(Self.body("y"))) { answers["y"] = $0 }
+      while !disk.pending.isEmpty { disk.finish() }
+      #expect(answers["a again"] == .refused(.exists(id: "a")))
+      for id in ["a", "x", "y", "z"] { #expect(answers[id] == .done, "\(id)") }
+      #expect(Set(desk.table.all.map(\.id)) == ["a", "x", "y", "z"])
+      let bytes = try #require(try file.read())
+      #expect(try Set(DurableAPIs(decoding: bytes).ordered.map(\.definition.id)) == ["a", "x", "y", "z"])
+    }
+  }
+
+  @Test(
     "A write that fails fails all of its group, also what was refused because of it, and nothing has changed")
   func failedGroup() async throws {
     try await withDesk { desk, disk, file in

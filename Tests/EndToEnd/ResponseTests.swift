@@ -334,6 +334,26 @@ struct ResponseTests {
     }
   }
 
+  @Test("A response that is produced while no streams worker lives is found by the next one")
+  func missedResponse() throws {
+    try KafkaBroker.run(topics: Self.topics) { broker in
+      let settings = ["PROXY_KAFKA_RESPONSE_TIMEOUT": "60000", "RESTART_INTENSITY": "100"]
+      try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
+        try gateway.define(Self.toKafka("kafka"))
+        let http = try send(gateway, "/orders")
+        let id = try correlation(broker, 1)
+        let supervisor = try #require(gateway.process.tree().first { $0.name == "rig-supervisor" })
+        let streams = try #require(gateway.workers(.streams).first)
+        try supervisor.freeze()
+        kill(streams.pid, SIGKILL)
+        try eventually("the streams worker is dead") { streams.state.map { $0 == "Z" } ?? true }
+        try broker.respond(id, body: Array("late".utf8))
+        supervisor.thaw()
+        #expect(try http.answer(to: "POST").text == "late")
+      }
+    }
+  }
+
   @Test("Requests go on waiting when control and streams workers die, and end with their own worker")
   func deaths() throws {
     try KafkaBroker.run(topics: Self.topics) { broker in

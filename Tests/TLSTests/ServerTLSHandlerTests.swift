@@ -131,6 +131,18 @@ struct ServerTLSHandlerTests {
     #expect(client.hasReceivedShutdown)
   }
 
+  @Test("what comes behind the client's closing alert isn't kept")
+  func behindTheEnd() throws {
+    let client = try TestClient()
+    let server = try connected(client)
+    defer { server.finish() }
+    client.shutdown()
+    try server.give(client.take() + [UInt8](repeating: 0x17, count: 1_000))
+    for _ in 0..<100 { try server.give([UInt8](repeating: 0x17, count: 10_000)) }
+    #expect(server.recorder.inputClosed == 1 && server.recorder.received.isEmpty)
+    #expect(server.handler.session?.inputBytes == 0)
+  }
+
   @Test("our end of output leaves the input open")
   func halfClosed() throws {
     let client = try TestClient()

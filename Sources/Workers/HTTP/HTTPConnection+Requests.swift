@@ -31,6 +31,7 @@ extension HTTPConnection {
   /// The client has closed its side. What it has asked is answered, unless the answer was to come later.
   func inputEnded() {
     hasInputEnded = true
+    if phase == .lingering { return close() }
     if phase == .open, awaited != nil || stream != nil || assembly.isReceiving {
       close()
     } else {

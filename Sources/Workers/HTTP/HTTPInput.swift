@@ -31,7 +31,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
   init(connection: HTTPConnection, limits: HTTPLimits) {
     self.connection = connection
     self.limits = limits
-    mayBeHTTP2 = limits.http2.maxStreams > 0
+    mayBeHTTP2 = limits.http2.maxStreams > 0 && connection.server.tls == nil
   }
 
   var isStream: Bool { false }

@@ -255,6 +255,8 @@ extension HTTPServer {
 
   private func take(_ channel: Channel) throws {
     guard let tls else { return try install(on: channel) }
+    // One of a batch that was on its way when draining began.
+    guard !isDraining else { throw Full() }
     try count(channel)
     try tls.prepare(channel, for: self)
   }

@@ -54,6 +54,9 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
   private var hasInputEnded = false
   /// The end is to look like an accident.
   var isAborted = false
+  /// Of answers to changes of keys, which wait for room in the socket.
+  private var untakenAnswerBytes = 0
+  private static let mostUntakenAnswerBytes = 64 * 1024
 
   /// - Parameters:
   ///   - tls: of the same event loop's thread as the channel.
@@ -92,6 +95,8 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
     case .shaking:
       session?.feed(bytes)
       shakeHands(context)
+    // What comes behind the peer's goodbye is nobody's, and isn't kept.
+    case .open where hasInputEnded: break
     case .open:
       session?.feed(bytes)
       receive(context)
@@ -164,6 +169,7 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
       case .none: break reading
       case .ended:
         hasInputEnded = true
+        session.dropInput()
         break reading
       case .failed(let reason):
         failure = reason
@@ -171,7 +177,7 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
       }
     }
     // Answers to changes of keys, alerts.
-    if let output = session.takeOutput() { context.writeAndFlush(wrapOutboundOut(output), promise: nil) }
+    if let output = session.takeOutput() { answer(output, context) }
     if let plain, state == .open { context.fireChannelRead(wrapInboundOut(plain)) }
     guard state == .open else { return }
     if let failure {
@@ -181,6 +187,19 @@ public final class ServerTLSHandler: ChannelDuplexHandler {
     } else if hasInputEnded {
       inputEnded(context)
     }
+  }
+
+  /// Sends what OpenSSL says by itself. A peer that makes it speak and doesn't listen is sent away.
+  private func answer(_ output: ByteBuffer, _ context: ChannelHandlerContext) {
+    untakenAnswerBytes += output.readableBytes
+    let written = context.eventLoop.makePromise(of: Void.self)
+    written.futureResult.assumeIsolated().whenComplete { [self] _ in
+      untakenAnswerBytes -= output.readableBytes
+    }
+    context.writeAndFlush(wrapOutboundOut(output), promise: written)
+    guard untakenAnswerBytes > Self.mostUntakenAnswerBytes else { return }
+    isAborted = true
+    end(context)
   }
 
   /// The peer's closing alert is what the end of the stream is without TLS, half-closed connections included.

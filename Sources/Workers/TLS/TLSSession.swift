@@ -59,6 +59,12 @@ final class TLSSession {
     }
   }
 
+  /// What was fed and not read is of no use.
+  func dropInput() { pipe.inbound = ByteBuffer() }
+
+  /// Fed and not read.
+  var inputBytes: Int { pipe.inbound.readableBytes }
+
   /// Records for the peer, if there are any.
   func takeOutput() -> ByteBuffer? {
     let output = pipe.outbound

@@ -91,6 +91,20 @@ struct HTTP2BoundTests {
     #expect(peer.goAway.map { $0.goAwayCode != 0 } == true && peer.front.responder.requests.isEmpty)
   }
 
+  @Test("A request that its head has refused is answered, though its body and trailers follow at once")
+  func refusedBodies() throws {
+    let peer = try HTTP2Peer()
+    let fields = (0..<250).map { ("x-\($0)", "1") }
+    for stream in [1, 3] as [UInt32] {
+      let head = HTTP2Peer.headers(stream, HTTP2Peer.head("POST", "/", fields), isEnd: false)
+      let end =
+        stream == 1 ? HTTP2Peer.data(stream, "", isEnd: true) : HTTP2Peer.headers(stream, [("x", "y")])
+      try peer.send(head, HTTP2Peer.data(stream, "body"), end)
+      #expect(peer.answer(stream).status == "431" && peer.answer(stream).isEnded)
+    }
+    #expect(peer.goAway == nil && peer.front.responder.requests.isEmpty)
+  }
+
   @Test("More streams than allowed are refused, whatever the client says of settings")
   func streams() throws {
     var limits = HTTPLimits()

@@ -22,11 +22,22 @@ final class TestDirectory: Sendable {
     try? FileManager.default.removeItem(atPath: path)
   }
 
-  /// Writes an executable shell script.
+  /// F_SETLEASE of fcntl(2), for which Glibc has no Swift name.
+  private static let setLease: CInt = 1024
+
+  /// Writes an executable shell script, and waits until it can be executed: a child that another test has just forked holds it open for
+  /// writing until its own exec, and whoever executes it meanwhile gets ETXTBSY. A read lease is granted when nobody does.
   func script(_ name: String, _ text: String) throws {
     let file = "\(path)/\(name)"
     try Data("#!/bin/sh\n\(text)\n".utf8).write(to: URL(fileURLWithPath: file))
     guard chmod(file, 0o755) == 0 else { throw TestFailure(description: "chmod \(file): errno \(errno)") }
+    let descriptor = open(file, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw TestFailure(description: "open \(file): errno \(errno)") }
+    defer { close(descriptor) }
+    try eventually("nobody has \(file) open for writing") {
+      fcntl(descriptor, Self.setLease, CInt(F_RDLCK)) == 0
+    }
+    _ = fcntl(descriptor, Self.setLease, CInt(F_UNLCK))
   }
 }
 

@@ -179,7 +179,8 @@ final class RuntimeBench: Sendable {
       try body(bench)
     } catch {
       try bench.end()
-      throw error
+      let log = (try? String(contentsOfFile: bench.logFile, encoding: .utf8)) ?? ""
+      throw TestFailure(description: "\(error)\nthe supervisor's log ends:\n\(log.suffix(3_000))")
     }
     try bench.end()
   }

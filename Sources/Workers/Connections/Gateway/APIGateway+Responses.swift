@@ -59,9 +59,13 @@ extension APIGateway {
 
   /// The service shall know one correlation: the gateway's.
   private static func withoutCorrelation(_ query: String?) -> String? {
-    guard let query, query.contains("correlation") else { return query }
-    let kept = query.split(separator: "&", omittingEmptySubsequences: false).filter {
-      $0.prefix { $0 != "=" } != "correlation"
+    // The service may see the name behind any spelling.
+    guard let query, query.utf8.contains(UInt8(ascii: "%")) || query.contains("correlation") else {
+      return query
+    }
+    let kept = query.split(separator: "&", omittingEmptySubsequences: false).filter { pair in
+      let name = pair.prefix { $0 != "=" }
+      return (PathSegment.decode(name) ?? String(name)) != "correlation"
     }
     return kept.isEmpty ? nil : kept.joined(separator: "&")
   }
@@ -72,7 +76,7 @@ extension APIGateway {
     let parser = responses.parser
     return KafkaExchange.Plan(
       topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
-      maximumBytes: hub.settings.maxEventBytes,
+      maximumBytes: hub.settings.maxEventBytes, bodySeconds: HTTPLimits().bodySeconds,
       parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
       origin: { [self] in origin(match, request, correlation: $0) })
   }

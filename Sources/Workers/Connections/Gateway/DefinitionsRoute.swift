@@ -16,7 +16,9 @@ final class DefinitionsRoute {
 
   /// Whether the request is for the definitions rather than for an API.
   func takes(_ request: HTTPRequest) -> Bool {
-    guard hub.settings.inboundAPIs, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
+    // Who closes the management port doesn't want its content here.
+    guard hub.settings.inboundAPIs, hub.settings.managementToken == nil,
+      request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
       Self.isLoopback(TrustedProxies.plain(request.remoteAddress?.ipAddress ?? ""))
     else { return false }
     return !Self.forwarding.contains { request.headers.contains(name: $0) }

@@ -17,6 +17,8 @@ final class KafkaExchange: StreamedExchange {
     /// nil: no response is waited for.
     let responseTimeoutMs: Int?
     let maximumBytes: Int
+    /// That the client has for its whole body.
+    let bodySeconds: Int
     /// Reads the body as an event.
     let parse: (ByteBuffer) throws(EventError) -> [UInt8]
     /// What goes into the event about the request with this id.
@@ -30,6 +32,7 @@ final class KafkaExchange: StreamedExchange {
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
+  private var stopBodyClock: (() -> Void)?
 
   init(
     _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests, account: RequestAccount
@@ -47,6 +50,11 @@ final class KafkaExchange: StreamedExchange {
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
+    // The front's own time-outs are between two pieces: this one keeps all of them.
+    stopBodyClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
+      guard let self else { return }
+      refuse(.requestTimeout, "request body didn't come within \(plan.bodySeconds) s")
+    }
     answer.readBody()
   }
 
@@ -58,6 +66,8 @@ final class KafkaExchange: StreamedExchange {
   }
 
   func receivedEnd(trailers: HTTPHeaders) {
+    stopBodyClock?()
+    stopBodyClock = nil
     guard answer != nil else { return }
     do throws(EventError) {
       try produce()
@@ -145,6 +155,8 @@ final class KafkaExchange: StreamedExchange {
   private func end() {
     guard answer != nil else { return }
     answer = nil
+    stopBodyClock?()
+    stopBodyClock = nil
     if let ticket { waiting.end(ticket) }
     ticket = nil
   }

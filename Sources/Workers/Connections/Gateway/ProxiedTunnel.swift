@@ -20,6 +20,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// How long a client has to end its side when the service has ended.
   private static let lingerTime = TimeAmount.seconds(5)
+  /// When the service has ended, a client that takes nothing of what waits for it between two looks is gone.
+  private static let stallTime = TimeAmount.seconds(75)
   /// Read buffers grow and shrink between these with what comes.
   private static let readBytes = (minimum: 1 << 10, initial: 2 << 10, maximum: ExchangeWindow.pieceBytes)
   private static let switchingProtocols = 101
@@ -184,12 +186,22 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     // What the client still sends is read and dropped: closed on top of it, the connection would be reset, and what the client
     // hasn't read yet would be lost.
     try? channel.syncOptions?.setOption(.autoRead, value: true)
+    endIfStalled(channel, untaken: Int.max)
     let ended = channel.eventLoop.makePromise(of: Void.self)
     ended.futureResult.assumeIsolated().whenComplete { _ in self.outputEnded(channel) }
     if hasClientEnded {
       channel.writeAndFlush(ByteBuffer(), promise: ended)
     } else {
       channel.close(mode: .output, promise: ended)
+    }
+  }
+
+  private func endIfStalled(_ channel: Channel, untaken: Int) {
+    guard channel.isActive, !hasOutputEnded else { return }
+    let left = (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    guard left < untaken else { return channel.close(promise: nil) }
+    channel.eventLoop.assumeIsolated().scheduleTask(in: Self.stallTime) {
+      self.endIfStalled(channel, untaken: left)
     }
   }
 

@@ -53,6 +53,9 @@ final class WaitingRequests {
 
   var count: Int { waiting.count }
 
+  /// Calls the closure after so many milliseconds; what is returned prevents that.
+  func after(ms: Int, _ body: @escaping () -> Void) -> () -> Void { schedule(ms, body) }
+
   /// An id under which nobody waits; nil only if OpenSSL fails.
   func unusedID() -> String? {
     defer { nextNumber &+= 1 }

@@ -50,6 +50,8 @@ final class APIDesk {
   /// Whoever waits for the write that is going on.
   private var group: [Done] = []
   private var isWriting = false
+  /// Orders only wait meanwhile.
+  private var isProceeding = false
   private var hasStopped = false
 
   /// - Throws: what is wrong with PROXY_CONFIG_FILE or STATE_DIR, which count when the state log is new.
@@ -91,14 +93,16 @@ final class APIDesk {
 
   // MARK: Groups
 
+  /// Judges what waits, as one group. Nobody is answered before that is done: whoever is answered may order the next change at once.
   private func proceed() {
-    guard !isWriting, !waiting.isEmpty else { return }
-    let orders = waiting
-    (waiting, waitingBytes) = ([], 0)
+    guard !isWriting, !isProceeding, !waiting.isEmpty else { return }
+    isProceeding = true
+    let orders = takeOrders()
     var draft = current
     var accepted: [(step: APIDraft.Step, done: Done)] = []
     // Refused because of changes that may turn out not to have been.
     var refused: [(error: APIError, done: Done)] = []
+    var answers: [() -> Void] = []
     var promised = 0
     for order in orders {
       do throws(APIError) {
@@ -110,46 +114,85 @@ final class APIDesk {
         }
         accepted.append((step, order.done))
       } catch {
-        if accepted.isEmpty { order.done(.refused(error)) } else { refused.append((error, order.done)) }
+        if accepted.isEmpty {
+          answers.append { order.done(.refused(error)) }
+        } else {
+          refused.append((error, order.done))
+        }
       }
     }
-    guard !accepted.isEmpty else { return }
-    guard let keeper else { return carryOut(draft, accepted, refused) }
-    group = accepted.map(\.done) + refused.map(\.done)
-    isWriting = true
-    keeper.write(draft.durable) { [weak self] failure in
-      guard let self, !hasStopped else { return }
-      isWriting = false
-      if let failure {
-        let all = group
-        group = []
-        log.error("definitions can't be kept", metadata: ["reason": "\(failure)"])
-        for done in all { done(.unwritten(failure.description)) }
-      } else {
-        group = []
-        carryOut(draft, accepted, refused)
+    if let keeper, !accepted.isEmpty {
+      group = accepted.map(\.done) + refused.map(\.done)
+      isWriting = true
+      keeper.write(draft.durable) { [weak self] failure in
+        self?.written(draft, accepted, refused, failure)
       }
-      proceed()
+    } else if !accepted.isEmpty {
+      answers += carryOut(draft, accepted, refused)
     }
+    finish(answers)
   }
 
-  /// The draft is true from now on.
+  /// Without a file a change is kept or not by itself.
+  private func takeOrders() -> [(change: APIDraft.Change, done: Done)] {
+    let orders = keeper == nil ? Array(waiting.prefix(1)) : waiting
+    waiting.removeFirst(orders.count)
+    waitingBytes -= orders.reduce(0) { $0 + $1.change.bodyBytes }
+    return orders
+  }
+
+  private func written(
+    _ draft: APIDraft, _ accepted: [(step: APIDraft.Step, done: Done)],
+    _ refused: [(error: APIError, done: Done)], _ failure: StateFile.Failure?
+  ) {
+    guard !hasStopped else { return }
+    isWriting = false
+    let all = group
+    group = []
+    if let failure {
+      log.error("definitions can't be kept", metadata: ["reason": "\(failure)"])
+      return finish(all.map { done in { done(.unwritten(failure.description)) } })
+    }
+    finish(carryOut(draft, accepted, refused))
+  }
+
+  /// Answers, and goes on with what was ordered meanwhile.
+  private func finish(_ answers: [() -> Void]) {
+    isProceeding = true
+    for answer in answers { answer() }
+    isProceeding = false
+    proceed()
+  }
+
+  /// The draft is true from now on. Returns the answers that can be given at once.
   private func carryOut(
     _ draft: APIDraft, _ accepted: [(step: APIDraft.Step, done: Done)],
     _ refused: [(error: APIError, done: Done)]
-  ) {
+  ) -> [() -> Void] {
+    var answers: [() -> Void] = []
+    var stands = true
+    // Confirmed at once if there is nobody who has to: then too only after `current` is what it will be.
+    var isAtOnce = true
+    defer { isAtOnce = false }
     for (step, done) in accepted {
       guard untold.isEmpty, case .kept(let end) = tell(step) else {
-        // Without a file it is all or nothing, and a group has one change only.
-        guard keeper != nil else { return done(.busy) }
+        guard keeper != nil else {
+          stands = false
+          answers.append { done(.busy) }
+          continue
+        }
         untold.append(step)
-        done(.unconfirmed)
+        answers.append { done(.unconfirmed) }
         continue
       }
-      desk.carryOut(.kept(end: end)) { done($0 == .done ? .done : .unconfirmed) }
+      desk.carryOut(.kept(end: end)) { outcome in
+        let result: Outcome = outcome == .done ? .done : .unconfirmed
+        if isAtOnce { answers.append { done(result) } } else { done(result) }
+      }
     }
-    current = draft
-    for (error, done) in refused { done(.refused(error)) }
+    if stands { current = draft }
+    for (error, done) in refused { answers.append { done(.refused(error)) } }
+    return answers
   }
 
   private func tell(_ step: APIDraft.Step) -> StateLog.Outcome {

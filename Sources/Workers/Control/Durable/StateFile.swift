@@ -13,7 +13,7 @@ struct StateFile: Sendable {
   private static let temporaryName = "definitions.new"
   /// For the gateway's own user only: definitions may hold credentials in headers.
   private static let mode: mode_t = 0o600
-  /// A larger one is none of ours: the state ring holds far less.
+  /// What is larger isn't written, so a larger one is none of ours.
   private static let maximumBytes = APITable.maximumFileBytes
   private static let bytesAtOnce = 1 << 20
 
@@ -59,6 +59,9 @@ struct StateFile: Sendable {
   ///
   /// - Parameter old: what it holds.
   func replace(_ old: [UInt8]?, by bytes: [UInt8]) throws(Failure) {
+    guard bytes.count <= Self.maximumBytes else {
+      throw Failure(description: "STATE_DIR: \(path) would have more than \(Self.maximumBytes) bytes")
+    }
     try put(bytes)
     do throws(Failure) {
       try syncDirectory()

@@ -26,7 +26,7 @@ final class ResponseDesk {
   static let maximumWaiting = 10_000
   /// Nanoseconds that a connection worker has to say so.
   private static let patienceNs: UInt64 = 5_000_000_000
-  /// Of records that wait for room in the ring.
+  /// Of records that wait for room in the ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 32 << 20
   private static let recordsPerTurn = 256
 
@@ -59,7 +59,9 @@ final class ResponseDesk {
       }
     }
     guard let writer else { return nil }
-    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
+    let largest = PartedMessage.maximumBytes(
+      bodyBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes)
+    outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * largest), later: later)
     rings = try RingSet(grants: manifest.publications, status: context.status)
     // For this worker there is one byte; what is for the streams worker isn't looked at.
     assemblies = Array(repeating: MessageAssembly(maximumBytes: 1), count: rings.count)

@@ -67,9 +67,12 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     let connection = HTTPConnection(server: server)
     let stream = HTTP2Stream(owner: self, connection: connection)
     connection.input = stream
+    try channel.pipeline.syncOperations.addHandlers([stream, connection])
+  }
+
+  func streamOpened() {
     openStreams += 1
     server.streamOpened()
-    try channel.pipeline.syncOperations.addHandlers([stream, connection])
   }
 
   func streamClosed() {
@@ -140,9 +143,15 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     case .open, .ending: break
     }
     if !edge.hasWrittenError { goAway(lastStream, code) }
-    phase = .lingering(sinceTick: server.tick)
     edge.isDeaf = true
-    context?.close(mode: .output, promise: nil)
+    guard let context else { return }
+    // Answers may still be on their way to a slow client: it has the time of one that takes nothing.
+    phase = .lingering(sinceTick: server.tick + limits.writeStallSeconds)
+    let written = context.eventLoop.makePromise(of: Void.self)
+    written.futureResult.assumeIsolated().whenComplete { [self] _ in
+      if case .lingering = phase { phase = .lingering(sinceTick: server.tick) }
+    }
+    context.close(mode: .output, promise: written)
   }
 
   private func goAway(_ last: HTTP2StreamID, _ code: HTTP2ErrorCode) {

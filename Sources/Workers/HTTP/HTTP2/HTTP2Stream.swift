@@ -22,6 +22,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     /// `left`: of the announced length; nil: none was announced.
     case body(left: Int?)
     case ended
+    /// It was answered by its head; the rest of it is dropped.
+    case refused
   }
 
   /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has. A client that takes less
@@ -63,7 +65,10 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
 
   // MARK: In
 
-  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+  func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    owner.streamOpened()
+  }
 
   func handlerRemoved(context: ChannelHandlerContext) { leave() }
 
@@ -106,6 +111,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   ) throws(HTTP2RequestHead.Failure) {
     switch request {
     case .head:
+      request = headers.endStream ? .ended : .refused
       let head = try HTTP2RequestHead(headers.headers, isEnd: headers.endStream, limits: owner.limits)
       request = headers.endStream ? .ended : .body(left: head.contentLength)
       answer.isHead = head.head.method == .HEAD
@@ -117,6 +123,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       let trailers = try HTTP2RequestHead.trailers(headers.headers)
       request = .ended
       context.fireChannelRead(wrapInboundOut(.end(trailers)))
+    case .refused: if headers.endStream { request = .ended }
     case .ended: throw .malformed("a head behind the end")
     }
   }
@@ -124,6 +131,10 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   private func receive(
     _ data: HTTP2Frame.FramePayload.Data, _ context: ChannelHandlerContext
   ) throws(HTTP2RequestHead.Failure) {
+    if case .refused = request {
+      if data.endStream { request = .ended }
+      return
+    }
     guard case .body(let left) = request, case .byteBuffer(let bytes) = data.data else {
       throw .malformed("data without a head, or behind the end")
     }

@@ -21,7 +21,7 @@ public final class PublicationClient {
 
   /// Publications that wait for their acknowledgement at once.
   public static let maximumWaiting = 10_000
-  /// Of records that wait for room in the ring.
+  /// Of records that wait for room in the ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 16 << 20
   /// How much longer than the brokers the streams worker may take.
   private static let graceNs: UInt64 = 1_000_000_000
@@ -66,11 +66,12 @@ public final class PublicationClient {
     let writer = try context.status.attaching(grant) { () throws(IPCError) in
       try RingWriter(attaching: grant.fd, wake: wake)
     }
-    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
-    rings = try RingSet(grants: manifest.responses, status: context.status)
-    sources = manifest.responses.map { $0.name.hasSuffix(".streams") ? .kafka : .http }
     maximumBytes = PartedMessage.maximumBytes(
       bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
+    outbox = RecordOutbox(
+      writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * maximumBytes), later: later)
+    rings = try RingSet(grants: manifest.responses, status: context.status)
+    sources = manifest.responses.map { $0.name.hasSuffix(".streams") ? .kafka : .http }
     assemblies = Array(repeating: MessageAssembly(maximumBytes: maximumBytes), count: sources.count)
     self.slot = UInt16(clamping: slot)
     let page = manifest.peers.first { $0.worker == "streams" }

@@ -19,8 +19,10 @@ struct OffsetQuestion: Sendable {
   let number: Int
   let name: TopicPartition
   let seen: FirstSeen
-  /// False: what was committed doesn't matter.
-  var isCommitted = true
+  /// For a partition of responses, of which nothing is committed: those since then, milliseconds since 1970, are read. The
+  /// requests that they answer wait in other processes, and may have waited since before this one was started.
+  var sinceMs: Int64?
+  var isCommitted: Bool { sinceMs == nil }
 }
 
 extension KafkaConsumer {
@@ -84,6 +86,11 @@ extension KafkaConsumer {
         let timeout = failure == nil ? Self.lookupTimeout : Self.impatientTimeout
         let edge = try offset(at: question.seen.edge, of: question.name, timeout)
         found[question.number] = .answered(seen: question.seen, committed: nil, edge: edge)
+        if let since = question.sinceMs, question.seen == .atStart,
+          let first = try offset(sinceMs: since, of: question.name, timeout), first < edge
+        {
+          found[question.number] = StartPosition(offset: first, reason: .recent)
+        }
       } catch {
         failure = KafkaError("\(question.name): \(error)")
       }
@@ -108,6 +115,18 @@ extension KafkaConsumer {
       }
     }
     return offsets
+  }
+
+  /// The first record since then; nil: there is none.
+  private func offset(
+    sinceMs: Int64, of partition: TopicPartition, _ timeout: CInt
+  ) throws(KafkaError) -> Int64? {
+    let list = PartitionList([(partition, sinceMs)])
+    let error = rd_kafka_offsets_for_times(handle, list.raw, timeout)
+    guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
+    guard let answer = PartitionList.elements(of: list.raw).first else { return nil }
+    if let error = answer.error { throw error }
+    return answer.offset >= 0 ? answer.offset : nil
   }
 
   private func offset(

@@ -61,13 +61,20 @@ extension ConsumerLoop {
       } else {
         questions.append(
           OffsetQuestion(
-            number: number, name: name, seen: seen, isCommitted: !state.table.isOfResponses(number)))
+            number: number, name: name, seen: seen,
+            sinceMs: state.table.isOfResponses(number) ? oldestWaitingMs : nil))
       }
     }
     if !known.isEmpty { assign(known, consumer, now) }
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
     scout.ask(.starts(questions), of: consumer)
+  }
+
+  /// No request that waits now has begun to before that.
+  private var oldestWaitingMs: Int64 {
+    let patienceMs = max(settings.proxyKafkaResponseTimeoutMs, settings.proxyHTTPAsyncResponseTimeoutMs)
+    return Stamp.now().unixMs - Int64(patienceMs)
   }
 
   private func isOfResponses(_ topic: String) -> Bool {
@@ -108,7 +115,7 @@ extension ConsumerLoop {
         state.ledger.begin(
           number, at: start.offset, afterRingEnd: ringPositions.last[state.name(number)]?.ringEnd)
       case .committed: state.ledger.begin(number, at: start.offset, committed: start.offset)
-      case .end, .beginning, .outOfRange: state.ledger.begin(number, at: start.offset)
+      case .end, .beginning, .outOfRange, .recent: state.ledger.begin(number, at: start.offset)
       }
     }
     for (number, start) in starts.prefix(Self.mostNamed) {

@@ -38,6 +38,7 @@ struct StartPosition: Equatable, Sendable {
     case end = "end, nothing was committed"
     case beginning = "beginning, the partition is new"
     case outOfRange = "beginning, the offset was out of range"
+    case recent = "what came while requests may have been waiting"
   }
 
   let offset: Int64

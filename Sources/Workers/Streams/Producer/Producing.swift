@@ -9,7 +9,7 @@ final class Producing {
   let responses: ResponseIntake
   let moment = Moment()
 
-  /// Of records that wait for room in the response ring.
+  /// Of records that wait for room in the response ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 32 << 20
 
   /// nil if the manifest grants no response ring.
@@ -31,7 +31,9 @@ final class Producing {
       throw .invalid(error.description)
     }
     let moment = moment
-    let outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes) { moment.later($0) }
+    let outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * maximumBytes)) {
+      moment.later($0)
+    }
     desk = try ProducerDesk(
       context, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
     responses = ResponseIntake(
