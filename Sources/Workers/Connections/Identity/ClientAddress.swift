@@ -39,12 +39,12 @@ struct TrustedProxies: Sendable {
   }
 
   /// Whether the forwarding fields of this peer are believed.
-  func trusts(_ peer: String) -> Bool { isTrusted(Self.plain(peer)) }
+  func trusts(_ peer: String) -> Bool { !networks.isEmpty && isTrusted(Self.plain(peer)) }
 
   /// A socket for both families shows IPv4 as ::ffff:192.0.2.1.
   static func plain(_ peer: String) -> String {
     let mapped = "::ffff:"
-    return peer.hasPrefix(mapped) && peer.contains(".") ? String(peer.dropFirst(mapped.count)) : peer
+    return peer.hasPrefix(mapped) && peer.utf8.contains(UInt8(ascii: ".")) ? String(peer.dropFirst(mapped.count)) : peer
   }
 
   private func isTrusted(_ text: String) -> Bool {
