@@ -44,7 +44,8 @@ struct TrustedProxies: Sendable {
   /// A socket for both families shows IPv4 as ::ffff:192.0.2.1.
   static func plain(_ peer: String) -> String {
     let mapped = "::ffff:"
-    return peer.hasPrefix(mapped) && peer.utf8.contains(UInt8(ascii: ".")) ? String(peer.dropFirst(mapped.count)) : peer
+    return peer.hasPrefix(mapped) && peer.utf8.contains(UInt8(ascii: "."))
+      ? String(peer.dropFirst(mapped.count)) : peer
   }
 
   private func isTrusted(_ text: String) -> Bool {
