@@ -15,7 +15,6 @@ import NIOPosix
 /// `@unchecked Sendable`: made on the main thread, then used on its loop only.
 final class ConnectionsWorker: @unchecked Sendable {
   private static let listenerName = "inbound"
-  private static let tlsListenerName = "inbound-tls"
   private static let beatInterval = TimeAmount.seconds(1)
   /// How often it is looked, while the worker ends, whether the last client has gone.
   private static let stopLook = TimeAmount.milliseconds(20)
@@ -60,21 +59,9 @@ final class ConnectionsWorker: @unchecked Sendable {
     limits.maxBodyBytes = context.settings.maxEventBytes
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
-    let room = ConnectionRoom()
-    var servers = [
-      HTTPServer(
-        listening: listener, loop: loop, limits: limits, responder: parts.routes,
-        counters: HTTPCounters(status: context.status, port: Self.listenerName), room: room)
-    ]
-    if let listener = context.manifest.listeners[Self.tlsListenerName],
-      let tls = try TLSFront.ofWorker(context, port: Self.tlsListenerName)
-    {
-      servers.append(
-        HTTPServer(
-          listening: listener, loop: loop, limits: limits, responder: parts.routes,
-          counters: HTTPCounters(status: context.status, port: Self.tlsListenerName), tls: tls, room: room))
-    }
-    self.servers = servers
+    servers = try HTTPServer.ofWorker(
+      context, port: Self.listenerName, listening: listener, loop: loop, limits: limits,
+      responder: parts.routes)
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }

@@ -56,7 +56,6 @@ final class ControlWorker: @unchecked Sendable {
   }
 
   private static let listenerName = "management"
-  private static let tlsListenerName = "management-tls"
 
   private init(
     _ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool
@@ -68,21 +67,9 @@ final class ControlWorker: @unchecked Sendable {
     legacy = parts.legacy
     apis = parts.apis
     let limits = Self.limits(context.settings)
-    let room = ConnectionRoom()
-    var servers = [
-      HTTPServer(
-        listening: listener, loop: loop, limits: limits, responder: parts.routes,
-        counters: HTTPCounters(status: context.status, port: Self.listenerName), room: room)
-    ]
-    if let listener = context.manifest.listeners[Self.tlsListenerName],
-      let tls = try TLSFront.ofWorker(context, port: Self.tlsListenerName)
-    {
-      servers.append(
-        HTTPServer(
-          listening: listener, loop: loop, limits: limits, responder: parts.routes,
-          counters: HTTPCounters(status: context.status, port: Self.tlsListenerName), tls: tls, room: room))
-    }
-    self.servers = servers
+    servers = try HTTPServer.ofWorker(
+      context, port: Self.listenerName, listening: listener, loop: loop, limits: limits,
+      responder: parts.routes)
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }
