@@ -46,8 +46,6 @@ extension Runtime {
   func repairRings(writtenBy worker: WorkerRecord) -> Bool {
     guard isCorrupt.contains(true) else { return true }
     for (index, ring) in plan.rings.enumerated() where isCorrupt[index] && ring.writer == worker.identity {
-      // Late reports about the same corruption must not cost the new writer its life.
-      for reporter in workers { takeReport(of: reporter) }
       guard repairRing(ring.id) else { return false }
     }
     return true
@@ -56,6 +54,8 @@ extension Runtime {
   /// False if it is impossible: the gateway is then on its way down.
   @discardableResult
   private func repairRing(_ ring: UInt32) -> Bool {
+    // Late reports about the same corruption must not cost the new writer its life, and its events theirs.
+    for reporter in workers { takeReport(of: reporter) }
     do throws(IPCError) {
       try resources.reset(ring: ring)
       isCorrupt[Int(ring)] = false
