@@ -55,9 +55,13 @@ struct AnswerFraming: Equatable {
 
   /// The one length that all content-length fields agree on; nil: none, or nonsense.
   private static func length(_ headers: HTTPHeaders) -> Int? {
-    let values = headers["content-length"]
-    guard let first = values.first, values.allSatisfy({ $0 == first }) else { return nil }
-    guard first.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else { return nil }
-    return Int(first)
+    var length: String?
+    for (name, value) in headers where name.isField("content-length") {
+      guard length == nil || length == value else { return nil }
+      length = value
+    }
+    guard let length, length.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
+    else { return nil }
+    return Int(length)
   }
 }

@@ -9,11 +9,6 @@ import NIOHTTP1
 extension ResponseWriter {
   static let lineEnd: StaticString = "\r\n"
 
-  /// Fields that are never taken from an exchange.
-  private static let dropped: Set<String> = [
-    "connection", "content-length", "transfer-encoding", "traceparent", "keep-alive", "proxy-connection",
-  ]
-
   /// Appends a 1xx head.
   static func append(interim status: HTTPResponseStatus, _ headers: HTTPHeaders, to out: inout ByteBuffer) {
     append(statusLine: status, to: &out)
@@ -28,7 +23,7 @@ extension ResponseWriter {
     append(statusLine: .switchingProtocols, to: &out)
     append(field: "connection", "upgrade", to: &out)
     append(field: "upgrade", name, to: &out)
-    for (name, value) in headers where !isDropped(name) && name.lowercased() != "upgrade" {
+    for (name, value) in headers where !isDropped(name) && !name.isField("upgrade") {
       append(field: name, value, to: &out)
     }
     if !traceparent.isEmpty { append(field: "traceparent", traceparent, to: &out) }
@@ -45,10 +40,10 @@ extension ResponseWriter {
     var hasServer = false
     for (name, value) in headers where !isDropped(name) {
       switch name.utf8.count {
-      case 4 where name.lowercased() == "date":
+      case 4 where name.isField("date"):
         if hasDate { continue }
         hasDate = true
-      case 6 where name.lowercased() == "server":
+      case 6 where name.isField("server"):
         if hasServer { continue }
         hasServer = true
       default: break
@@ -98,9 +93,14 @@ extension ResponseWriter {
     writeClean(value, to: &out)
   }
 
+  /// Whether the field is never taken from an exchange.
   private static func isDropped(_ name: String) -> Bool {
     switch name.utf8.count {
-    case 10, 11, 14, 16, 17: dropped.contains(name.lowercased())
+    case 10: name.isField("connection") || name.isField("keep-alive")
+    case 11: name.isField("traceparent")
+    case 14: name.isField("content-length")
+    case 16: name.isField("proxy-connection")
+    case 17: name.isField("transfer-encoding")
     default: false
     }
   }

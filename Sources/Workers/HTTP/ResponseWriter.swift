@@ -31,11 +31,6 @@ extension AnswerContext {
 enum ResponseWriter {
   static let continueLine: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
 
-  /// Fields that describe the connection or the framing, which are the writer's own.
-  private static let ownFields: Set<String> = [
-    "connection", "content-length", "transfer-encoding", "date", "traceparent", "keep-alive",
-  ]
-
   /// Appends one answer to `out`.
   static func append(
     _ response: HTTPResponse, for request: AnswerContext, date: String, to out: inout ByteBuffer
@@ -82,19 +77,26 @@ enum ResponseWriter {
     }
   }
 
+  /// Whether the field describes the connection or the framing, which are the writer's own.
   private static func isOwn(_ name: String) -> Bool {
     switch name.utf8.count {
-    case 4, 10, 11, 14, 17: ownFields.contains(name.lowercased())
+    case 4: name.isField("date")
+    case 10: name.isField("connection") || name.isField("keep-alive")
+    case 11: name.isField("traceparent")
+    case 14: name.isField("content-length")
+    case 17: name.isField("transfer-encoding")
     default: false
     }
   }
 
   static func writeClean(_ text: String, to out: inout ByteBuffer) {
-    let isClean = text.utf8.allSatisfy { !isForbidden($0) }
-    if isClean {
-      out.writeString(text)
-    } else {
-      out.writeBytes(text.utf8.map { isForbidden($0) ? UInt8(ascii: " ") : $0 })
+    var text = text
+    text.withUTF8 { bytes in
+      if bytes.contains(where: isForbidden) {
+        _ = out.writeBytes(bytes.map { isForbidden($0) ? UInt8(ascii: " ") : $0 })
+      } else {
+        _ = out.writeBytes(UnsafeRawBufferPointer(bytes))
+      }
     }
   }
 

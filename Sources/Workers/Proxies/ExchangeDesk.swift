@@ -88,6 +88,7 @@ final class ExchangeDesk {
 
   private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
     var headers = HTTPHeaders()
+    headers.reserveCapacity(request.headers.count / 2)
     for index in stride(from: 0, to: request.headers.count - 1, by: 2) {
       headers.add(name: request.headers[index], value: request.headers[index + 1])
     }

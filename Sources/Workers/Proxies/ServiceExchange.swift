@@ -141,7 +141,15 @@ final class ServiceExchange: UpstreamReceiver {
 
   // MARK: Fields
 
-  private static func pairs(_ headers: HTTPHeaders) -> [String] { headers.flatMap { [$0.name, $0.value] } }
+  private static func pairs(_ headers: HTTPHeaders) -> [String] {
+    var pairs: [String] = []
+    pairs.reserveCapacity(2 * headers.count)
+    for (name, value) in headers {
+      pairs.append(name)
+      pairs.append(value)
+    }
+    return pairs
+  }
 
   private static func headers(_ pairs: [String]) -> HTTPHeaders {
     var headers = HTTPHeaders()

@@ -10,11 +10,14 @@ public struct APITarget: Equatable, Sendable {
   public let usesEnvironment: Bool
   public let targetURL: String
   public let port: Int
+  /// Where it is unless the environment tells.
+  private let fixedOrigin: Origin?
 
   init(_ json: JSONValue?) {
     usesEnvironment = json?.member("use_env")?.boolean ?? false
     targetURL = json?.member("target_url")?.string ?? ""
     port = json?.member("port")?.integer.flatMap { Int(exactly: $0) } ?? 0
+    fixedOrigin = usesEnvironment ? nil : Self.origin(of: targetURL, port: port)
   }
 
   /// Scheme, host and port of the service.
@@ -31,7 +34,7 @@ public struct APITarget: Equatable, Sendable {
   /// The service's origin; nil if the environment variable isn't set or says no URL.
   /// - Parameter environment: the value of an environment variable.
   public func origin(environment: (String) -> String?) -> Origin? {
-    guard usesEnvironment else { return Self.origin(of: targetURL, port: port) }
+    guard usesEnvironment else { return fixedOrigin }
     return environment(targetURL).flatMap { Self.origin(of: $0, port: port) }
   }
 

@@ -3,10 +3,23 @@
 // Paths are compared as they came, never decoded, and handed on as they came: `%2F`, `..` and `//` are the service's own
 // business. What is handed on always begins with '/', so behind the service's origin it stays with that service.
 
+/// An endpoint and the definition it belongs to. Every request holds one: an object is held at the price of one reference.
+@usableFromInline
+final class APIRoute: Sendable {
+  @usableFromInline let definition: APIDefinition
+  @usableFromInline let endpoint: APIEndpoint
+
+  init(_ definition: APIDefinition, _ endpoint: APIEndpoint) {
+    self.definition = definition
+    self.endpoint = endpoint
+  }
+}
+
 /// The endpoint that takes a request.
 public struct APIMatch: Sendable {
-  public let definition: APIDefinition
-  public let endpoint: APIEndpoint
+  @usableFromInline let route: APIRoute
+  @inlinable public var definition: APIDefinition { _read { yield route.definition } }
+  @inlinable public var endpoint: APIEndpoint { _read { yield route.endpoint } }
   /// The path to ask the service for. Begins with '/'; has a query only if `path_replacement` has one.
   public let path: String
 }
@@ -27,8 +40,7 @@ public struct APIRouter: Sendable {
   }
 
   private struct Entry: Sendable {
-    let definition: Int32
-    let endpoint: Int32
+    let route: APIRoute
     let method: Int32
     let pattern: PathPattern
   }
@@ -36,7 +48,6 @@ public struct APIRouter: Sendable {
   private static let get = "GET"
   private static let head = "HEAD"
 
-  private let definitions: [APIDefinition]
   /// One per pattern, in the order in which they win.
   private let entries: [Entry]
   private let methods: [String]
@@ -45,24 +56,22 @@ public struct APIRouter: Sendable {
 
   /// - Parameter definitions: in order of creation. Inactive and versioned ones are left out, as by RIG.
   public init(_ definitions: some Sequence<APIDefinition>) {
-    let definitions = definitions.filter { $0.isActive && !$0.isVersioned }
     var entries: [Entry] = []
     var methods: [String] = []
     var methodNumbers: [String: Int32] = [:]
-    for (index, definition) in definitions.enumerated() {
-      for (place, endpoint) in definition.endpoints.enumerated() {
+    for definition in definitions where definition.isActive && !definition.isVersioned {
+      for endpoint in definition.endpoints {
         let number = methodNumbers[endpoint.method] ?? Int32(methods.count)
         if Int(number) == methods.count {
           methods.append(endpoint.method)
           methodNumbers[endpoint.method] = number
         }
+        let route = APIRoute(definition, endpoint)
         for pattern in endpoint.patterns {
-          entries.append(
-            Entry(definition: Int32(index), endpoint: Int32(place), method: number, pattern: pattern))
+          entries.append(Entry(route: route, method: number, pattern: pattern))
         }
       }
     }
-    self.definitions = definitions
     self.entries = entries
     self.methods = methods
     self.methodNumbers = methodNumbers
@@ -115,13 +124,12 @@ public struct APIRouter: Sendable {
     candidates.sort()
     for number in candidates {
       let entry = entries[number]
-      let definition = definitions[Int(entry.definition)]
-      let endpoint = definition.endpoints[Int(entry.endpoint)]
-      let slots = endpoint.replacement.map { 2 * min($0.highestGroup, entry.pattern.groupCount) } ?? 0
+      let replacement = entry.route.endpoint.replacement
+      let slots = replacement.map { 2 * min($0.highestGroup, entry.pattern.groupCount) } ?? 0
       effort.patterns += 1
       guard entry.pattern.matches(folded: folded, slots: slots, &matcher) else { continue }
-      let rewritten = Self.path(path, endpoint.replacement, captures: matcher.captures)
-      return .match(APIMatch(definition: definition, endpoint: endpoint, path: rewritten))
+      let rewritten = Self.path(path, replacement, captures: matcher.captures)
+      return .match(APIMatch(route: entry.route, path: rewritten))
     }
     let allowed = allowedMethods(others, folded, &matcher, &effort)
     return allowed.isEmpty ? .notFound : .otherMethods(allowed)

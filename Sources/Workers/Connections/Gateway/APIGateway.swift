@@ -197,8 +197,17 @@ private final class APIExchange: StreamedExchange {
 
 /// What was answered to proxied requests.
 final class ProxyMetrics {
+  private struct Series: Hashable {
+    let api: String
+    let endpoint: String
+    let method: String
+    let target: APIEndpoint.Target
+    let response: APIEndpoint.Response?
+    let code: Int
+  }
+
   private let status: StatusPage
-  private var counters: [String: Metric] = [:]
+  private var counters: [Series: Metric] = [:]
   private var others: [String: Metric] = [:]
   /// Series of their own; the rest counts as "other" (design §10).
   private static let most = 200
@@ -207,19 +216,21 @@ final class ProxyMetrics {
 
   /// - Parameter code: of the answer; 0: the client was gone before.
   func answered(_ match: APIMatch, status code: Int) {
-    let path = "\(match.definition.id)/\(match.endpoint.id)"
+    let series = Series(
+      api: match.definition.id, endpoint: match.endpoint.id, method: match.endpoint.method,
+      target: match.endpoint.target, response: match.endpoint.responseFrom, code: code)
+    if let counter = counters[series] { return counter.add() }
     let ways = (
       target: match.endpoint.target.rawValue, response: match.endpoint.responseFrom?.rawValue ?? "none"
     )
-    let rest = "\(code) \(ways.target) \(ways.response)"
-    let key = "\(match.endpoint.method) \(rest) \(path)"
-    if let counter = counters[key] { return counter.add() }
     guard counters.count < Self.most else {
+      let rest = "\(code) \(ways.target) \(ways.response)"
       others[rest] = others[rest] ?? metric("other", "other", ways, code)
       return others[rest]?.add() ?? ()
     }
-    counters[key] = metric(match.endpoint.method, path, ways, code)
-    counters[key]?.add()
+    let counter = metric(match.endpoint.method, "\(series.api)/\(series.endpoint)", ways, code)
+    counters[series] = counter
+    counter?.add()
   }
 
   private func metric(

@@ -8,13 +8,29 @@ import NIOHTTP1
 
 enum ForwardedHead {
   /// Fields that concern one connection only.
-  private static let hopByHop: Set<String> = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-    "trailer",
-    "transfer-encoding", "upgrade",
-  ]
+  private static func isHopByHop(_ name: String) -> Bool {
+    switch name.utf8.count {
+    case 2: name.isField("te")
+    case 7: name.isField("trailer") || name.isField("upgrade")
+    case 10: name.isField("connection") || name.isField("keep-alive")
+    case 16: name.isField("proxy-connection")
+    case 17: name.isField("transfer-encoding")
+    case 18: name.isField("proxy-authenticate")
+    case 19: name.isField("proxy-authorization")
+    default: false
+    }
+  }
+
   /// The gateway's own business towards the service.
-  private static let ownInRequests: Set<String> = ["host", "expect", "content-length", "traceparent"]
+  private static func isOwnInRequests(_ name: String) -> Bool {
+    switch name.utf8.count {
+    case 4: name.isField("host")
+    case 6: name.isField("expect")
+    case 11: name.isField("traceparent")
+    case 14: name.isField("content-length")
+    default: false
+    }
+  }
 
   /// What else is to be known of a request.
   struct Context {
@@ -36,23 +52,26 @@ enum ForwardedHead {
     var fields: [(name: String, value: String)] = [("host", context.authority)]
     fields.reserveCapacity(request.headers.count + 6 + context.addedHeaders.count)
     for (name, value) in request.headers {
-      if isOfSpecialLength(name) || !named.isEmpty {
-        let lower = name.lowercased()
-        guard !hopByHop.contains(lower), !named.contains(lower), !ownInRequests.contains(lower),
-          !isForwarding(lower) || context.isPeerTrusted
-        else { continue }
-      }
+      guard !isHopByHop(name), !isOwnInRequests(name), context.isPeerTrusted || !isForwarding(name),
+        named.isEmpty || !named.contains(name.lowercased())
+      else { continue }
       fields.append((name, value))
     }
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
-    append(forwardingFields(request, context), to: &fields)
-    for header in context.addedHeaders {
+    append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
+    for header in context.addedHeaders
+    where !isHopByHop(header.name) && !header.name.isField("content-length") {
       let lower = header.name.lowercased()
-      guard !hopByHop.contains(lower), lower != "content-length" else { continue }
       fields.removeAll { $0.name.lowercased() == lower }
       fields.append(header)
     }
-    return fields.flatMap { [$0.name, $0.value] }
+    var pairs: [String] = []
+    pairs.reserveCapacity(2 * fields.count)
+    for field in fields {
+      pairs.append(field.name)
+      pairs.append(field.value)
+    }
+    return pairs
   }
 
   /// The fields of an answer for the client.
@@ -62,11 +81,8 @@ enum ForwardedHead {
     var named: Set<String> = []
     for index in stride(from: 0, to: pairs.count - 1, by: 2) {
       let (name, value) = (pairs[index], pairs[index + 1])
-      if isOfSpecialLength(name) {
-        let lower = name.lowercased()
-        if lower == "connection" { addOptions(of: value, to: &named) }
-        guard !hopByHop.contains(lower), lower != "traceparent" else { continue }
-      }
+      if name.isField("connection") { addOptions(of: value, to: &named) }
+      if isHopByHop(name) || name.isField("traceparent") { continue }
       headers.add(name: name, value: value)
     }
     for name in named { headers.remove(name: name) }
@@ -75,20 +91,24 @@ enum ForwardedHead {
 
   // MARK: Forwarding fields
 
-  private static let forwardedNames: Set<String> = [
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-  ]
-
-  private static func isForwarding(_ lower: String) -> Bool { forwardedNames.contains(lower) }
+  private static func isForwarding(_ name: String) -> Bool {
+    switch name.utf8.count {
+    case 9: name.isField("forwarded")
+    case 15: name.isField("x-forwarded-for")
+    case 16: name.isField("x-forwarded-host")
+    case 17: name.isField("x-forwarded-proto")
+    default: false
+    }
+  }
 
   private static func forwardingFields(_ request: HTTPRequest, _ context: Context) -> [(
     name: String, value: String, isList: Bool
   )] {
     let scheme = context.isTLS ? "https" : "http"
     let host = request.header("host") ?? ""
-    var element = "for=\(node(context.peer));proto=\(scheme)"
+    var element = "for=" + node(context.peer) + ";proto=" + scheme
     if isToken(host) {
-      element += ";host=\(host)"
+      element += ";host=" + host
     } else if isQuotable(host) {
       element += ";host=\"\(host)\""
     }
@@ -104,12 +124,14 @@ enum ForwardedHead {
     return fields
   }
 
-  /// Continues lists that came from a trusted proxy.
+  /// Continues lists that came from a trusted proxy; those of others have been dropped.
   private static func append(
-    _ more: [(name: String, value: String, isList: Bool)], to fields: inout [(name: String, value: String)]
+    _ more: [(name: String, value: String, isList: Bool)], to fields: inout [(name: String, value: String)],
+    mayContinue: Bool
   ) {
     for field in more {
-      if field.isList, let last = fields.lastIndex(where: { $0.name.lowercased() == field.name }) {
+      if mayContinue, field.isList, let last = fields.lastIndex(where: { $0.name.lowercased() == field.name })
+      {
         fields[last].value += ", \(field.value)"
       } else {
         fields.append((field.name, field.value))
@@ -142,17 +164,9 @@ enum ForwardedHead {
       }
   }
 
-  /// Whether the name is as long as one of those that are looked at here: most aren't, and cost no more than this.
-  private static func isOfSpecialLength(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 2, 4, 6, 7, 9, 10, 11, 14, 15, 16, 17, 18, 19: true
-    default: false
-    }
-  }
-
   private static func namedByConnection(_ headers: HTTPHeaders) -> Set<String> {
     var named: Set<String> = []
-    for (name, value) in headers where name.utf8.count == 10 && name.lowercased() == "connection" {
+    for (name, value) in headers where name.isField("connection") {
       addOptions(of: value, to: &named)
     }
     return named

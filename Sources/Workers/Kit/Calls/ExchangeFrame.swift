@@ -63,6 +63,8 @@ public struct ExchangeFrame: Equatable, Sendable {
 
   private static let version: UInt8 = 1
   private static let switchingProtocols: UInt32 = 101
+  /// Most frames without a body aren't larger.
+  private static let usualBytes = 512
 
   enum Kind: UInt8 {
     case open = 1
@@ -112,7 +114,7 @@ public struct ExchangeFrame: Equatable, Sendable {
 
   /// The frame's bytes.
   public static func encode(_ message: Message, target: UInt16, correlation: UInt64) -> [UInt8] {
-    var fields = FieldWriter()
+    var fields = FieldWriter(prefix: headerBytes, capacity: usualBytes)
     var value: UInt32 = 0
     let kind: Kind
     switch message {
@@ -138,12 +140,8 @@ public struct ExchangeFrame: Equatable, Sendable {
       (kind, value) = (.upgraded, switchingProtocols)
       fields.append(headers)
     }
-    let payload = fields.bytes
-    return [UInt8](unsafeUninitializedCapacity: headerBytes + payload.count) { buffer, count in
-      let bytes = UnsafeMutableRawBufferPointer(buffer)
-      Header(kind: kind, target: target, value: value, correlation: correlation).encode(into: bytes)
-      UnsafeMutableRawBufferPointer(rebasing: bytes[headerBytes...]).copyBytes(from: payload)
-      count = headerBytes + payload.count
+    return fields.bytes {
+      Header(kind: kind, target: target, value: value, correlation: correlation).encode(into: $0)
     }
   }
 
@@ -201,9 +199,9 @@ public enum Correlation {
 /// How much of a body may be under way between two workers.
 public enum ExchangeWindow {
   /// Bytes that one side may send before it is given credit.
-  public static let bytes: UInt32 = 256 << 10
+  public static let bytes: UInt32 = 512 << 10
   /// Credit is given in lumps of at least this size.
-  public static let lumpBytes: UInt32 = 64 << 10
+  public static let lumpBytes: UInt32 = 128 << 10
   /// Some credit is enough for a whole piece of this size.
   public static let pieceBytes = 64 << 10
   /// Bytes of one frame at most.

@@ -4,18 +4,29 @@
 
 /// Puts fields together.
 public struct FieldWriter {
-  public private(set) var bytes: [UInt8] = []
+  public private(set) var bytes: [UInt8]
 
-  public init() {}
+  /// - Parameters:
+  ///   - prefix: zeros that stand before the first field, for a header that is written last.
+  ///   - capacity: room in bytes that is made at once.
+  public init(prefix: Int = 0, capacity: Int = 0) {
+    bytes = []
+    bytes.reserveCapacity(max(prefix, capacity))
+    bytes.append(contentsOf: repeatElement(0, count: prefix))
+  }
+
+  public mutating func append(_ number: UInt8) { bytes.append(number) }
 
   public mutating func append(_ number: some FixedWidthInteger) {
     withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) }
   }
 
   public mutating func append(_ text: String) {
-    append(UInt32(clamping: text.utf8.count))
     var text = text
-    text.withUTF8 { bytes.append(contentsOf: $0) }
+    text.withUTF8 {
+      append(UInt32(clamping: $0.count))
+      bytes.append(contentsOf: $0)
+    }
   }
 
   public mutating func append(_ data: [UInt8]) {
@@ -26,6 +37,12 @@ public struct FieldWriter {
   public mutating func append(_ list: [String]) {
     append(UInt32(clamping: list.count))
     for text in list { append(text) }
+  }
+
+  /// What `header` makes of the prefix, and the fields behind it.
+  public consuming func bytes(behind header: (UnsafeMutableRawBufferPointer) -> Void) -> [UInt8] {
+    bytes.withUnsafeMutableBytes(header)
+    return bytes
   }
 }
 
