@@ -11,14 +11,17 @@ extension RecordOutbox {
     return body.withUnsafeReadableBytes { bytes in
       var start = 0
       while start < bytes.count {
-        let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(bytes.count, start + most)])
-        let isSent = send(type: type, target: target, length: ExchangeFrame.headerBytes + part.count) {
-          buffer in
+        let end = min(bytes.count, start + most)
+        let part = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+        let isSent = send(
+          type: type, target: target, length: ExchangeFrame.headerBytes + part.count,
+          isFollowed: end < bytes.count
+        ) { buffer in
           header.encode(into: buffer)
           UnsafeMutableRawBufferPointer(rebasing: buffer[ExchangeFrame.headerBytes...]).copyMemory(from: part)
         }
         guard isSent else { return false }
-        start += part.count
+        start = end
       }
       return true
     }

@@ -8,6 +8,7 @@
 #ifndef RIG_CLINUX_PROCESS_H
 #define RIG_CLINUX_PROCESS_H
 
+#include <malloc.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -95,6 +96,13 @@ static inline int rig_pidfd_wait(int pidfd, int reap, int *signalled, int *statu
 /// The signal that this process gets when the *thread* that spawned it ends. To be followed by a look at getppid():
 /// the parent may have gone before.
 static inline int rig_set_parent_death_signal(int signal) { return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0); }
+
+/// Blocks of up to `heap` bytes come from the heap, and up to `kept` free bytes at its end aren't given back to the kernel (mallopt(3)).
+/// To be called before there are threads.
+static inline void rig_keep_freed_memory(int heap, int kept) {
+  mallopt(M_MMAP_THRESHOLD, heap);
+  mallopt(M_TRIM_THRESHOLD, kept);
+}
 
 /// A timer of CLOCK_MONOTONIC, readable when it has fired.
 static inline int rig_timerfd_create(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }

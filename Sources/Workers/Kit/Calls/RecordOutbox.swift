@@ -62,15 +62,20 @@ public final class RecordOutbox {
 
   /// Sends one record, now or when there is room; false: there is no room for it to wait in, or it is too large for the ring.
   ///
-  /// - Parameter fill: writes all `length` bytes.
+  /// - Parameters:
+  ///   - isFollowed: another for the same target comes at once: the reader sees both together, and is woken once.
+  ///   - fill: writes all `length` bytes.
   public func send(
-    type: UInt16, target: UInt16, length: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void
+    type: UInt16, target: UInt16, length: Int, isFollowed: Bool = false,
+    _ fill: (UnsafeMutableRawBufferPointer) -> Void
   ) -> Bool {
     guard length <= maximumPayload else { return false }
     if waiting.isEmpty, case .appended = writer.append(type: type, length: length, fill) {
-      writer.publish(waking: .only(Int(target)))
+      if !isFollowed { writer.publish(waking: .only(Int(target))) }
       return true
     }
+    // What was to be seen together with this one isn't to wait with it.
+    writer.publish(waking: .only(Int(target)))
     guard length <= maximumBytes - waitingBytes else { return false }
     let bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
       fill(UnsafeMutableRawBufferPointer(buffer))

@@ -92,6 +92,7 @@ public enum WorkerProcess {
     guard rig_set_parent_death_signal(SIGKILL) == 0 else { throw .system(call: "prctl", errno: errno) }
     guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
     signal(SIGPIPE, SIG_IGN)
+    BufferMemory.keep()
     let stopping = [SIGTERM, SIGINT]
     let blocked = rig_block_signals(stopping + [SIGHUP], CInt(stopping.count + 1))
     guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }
