@@ -7,8 +7,8 @@ needs nginx, wrk, curl, and caddy unless --caddy is empty.
 
 PIDs: all processes of the gateway. Each prints one line of JSON. `requests`: small GETs over 32 kept connections, alternately through
 each proxy, per second of CPU time of all processes of the proxy; and the median latency of one connection, directly and through each.
-`transfer`: 1 GiB down and up, bytes per CPU-second, and by how much the anonymous memory of the gateway's processes had grown at most;
-the plot shows that memory over the time of all transfers.
+`transfer`: 1 GiB down and up, bytes per CPU-second, down beside nginx in turn, and by how much the anonymous memory of the gateway's
+processes had grown at most; the plot shows that memory over the time of all transfers.
 """
 
 import argparse
@@ -225,11 +225,19 @@ def plot(path, transfers):
         file.write("\n".join([*lines, "</svg>", ""]))
 
 
+def download_rate(address, pids):
+    """GB per CPU-second of `pids`, of one download."""
+    before = cpu_seconds(pids)
+    subprocess.run(["curl", "-sSf", "--max-time", "60", "-o", "/dev/null", address], check=True)
+    return GIBIBYTE / (cpu_seconds(pids) - before) / 1e9
+
+
 def transfer(options):
     listener = socket.create_server(("127.0.0.1", SINK))
     threading.Thread(target=sink, args=(listener,), daemon=True).start()
     result, transfers = {}, []
-    with tempfile.TemporaryDirectory() as directory, running(service(directory), SERVICE):
+    with tempfile.TemporaryDirectory() as directory, running(service(directory), SERVICE), \
+            running(nginx_proxy(directory), NGINX) as nginx_pid:
         path = f"{directory}/gibibyte"
         with open(path, "wb") as file:
             file.truncate(GIBIBYTE)
@@ -239,8 +247,10 @@ def transfer(options):
         ways = {"down": ["-o", "/dev/null", f"{base}/gibibyte"],
                 "up": ["-o", "/dev/null", "-H", "expect:", "-T", path, f"{base}/sink"]}
         for way, arguments in ways.items():
-            rates, growth = [], 0
+            rates, growth, reference = [], 0, []
             for _ in range(options.rounds):
+                if way == "down":
+                    reference.append(download_rate(f"http://127.0.0.1:{NGINX}/gibibyte", family(nginx_pid)))
                 before = cpu_seconds(options.pids)
                 transfers.append((way, []))
                 with Growth(options.pids, transfers[-1][1]) as watched:
@@ -249,6 +259,8 @@ def transfer(options):
                 growth = max(growth, watched.most)
             result[f"{way}_gb_per_cpu_s"] = round(statistics.median(rates), 2)
             result[f"{way}_growth_mb"] = round(growth / 1e6, 1)
+            if reference:
+                result["nginx_down_gb_per_cpu_s"] = round(statistics.median(reference), 2)
     listener.close()
     if options.plot:
         plot(options.plot, transfers)
