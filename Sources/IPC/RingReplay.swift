@@ -31,7 +31,8 @@ extension RingReader {
     guard after < last else { return .complete }
     let cursor = state.pointee.position
     let head = rig_load_acquire(segment.base + RingLayout.headOffset)
-    guard head <= cursor else { return .lost(firstAvailable: try firstAvailable()) }
+    // A ring that is full of what is unread holds nothing from before the cursor.
+    guard head < cursor else { return .lost(firstAvailable: try firstAvailable()) }
 
     var expected = after &+ 1
     var walk = try walk(from: history.entry(atOrBefore: expected, head: head)?.position ?? head)

@@ -70,6 +70,20 @@ struct RingReplayTests {
     }
   }
 
+  @Test("finds nothing, and no damage, in a ring that is full of what its reader has not read")
+  func fullOfUnread() throws {
+    let ring = try TestRing(capacity: 4096)
+    let (writer, reader) = (try ring.writer(), try ring.reader())
+    for n in 1...10 { try #require(writer.send(UInt8(n))) }
+    #expect(try reader.all().count == 10)
+    reader.commit()
+    while writer.send(0) {}
+    try #require(try ring.usage().headSequence == 11)
+    let (seen, result) = try reader.history(after: 3)
+    #expect(result == .lost(firstAvailable: 11) && seen.isEmpty)
+    #expect(try reader.next()?.sequence == 11)
+  }
+
   @Test("says what is lost and where the rest begins")
   func lost() throws {
     let (ring, _, reader) = try filled(20_000)

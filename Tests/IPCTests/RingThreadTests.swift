@@ -17,20 +17,26 @@ struct RingThreadTests {
   /// One mapping, as all threads use it.
   private struct Shared: Sendable {
     nonisolated(unsafe) let segment: RingSegment
+    let fd: CInt
     let wake: [CInt]
   }
 
   @Test("see every record complete and in order, and are woken for it", .timeLimit(.minutes(5)))
   func everyRecord() async throws {
     let ring = try TestRing(capacity: 8192, readers: Self.readers)
-    let shared = Shared(segment: try RingSegment(mapping: ring.fd, access: .all), wake: ring.wake)
-    async let written = onOwnThread { try Self.write(shared) }
-    async let first = onOwnThread { try Self.read(shared, slot: 0) }
-    async let second = onOwnThread { try Self.read(shared, slot: 1) }
-    async let third = onOwnThread { try Self.read(shared, slot: 2) }
-    let last = try await written
-    #expect(last == Self.records)
-    for replayed in try await [first, second, third] { #expect(replayed > 0) }
+    let shared = Shared(
+      segment: try RingSegment(mapping: ring.fd, access: .all), fd: ring.fd, wake: ring.wake)
+    async let written = outcome { try Self.write(shared) }
+    async let first = outcome { try Self.reading(shared, slot: 0) }
+    async let second = outcome { try Self.reading(shared, slot: 1) }
+    async let third = outcome { try Self.reading(shared, slot: 2) }
+    // All of them, whoever failed first: what one says explains why others waited in vain.
+    for result in await [first, second, third] {
+      let replayed = try? result.get()
+      #expect((replayed ?? 0) > 0, "\(result)")
+    }
+    let last = await written
+    #expect((try? last.get()) == Self.records, "\(last)")
     #expect(try ring.usage().usedBytes == 0)
   }
 
@@ -38,17 +44,47 @@ struct RingThreadTests {
   private static func write(_ shared: Shared) throws -> UInt64 {
     let writer = try RingWriter(segment: shared.segment, wake: shared.wake)
     var random = SplitMix(seed: 71)
+    let clock = ContinuousClock()
+    var fullSince: ContinuousClock.Instant?
     while writer.nextSequence <= records {
       let record = StressRecord(sequence: writer.nextSequence, maximumPayload: writer.maximumPayload)
       if writer.append(type: record.type, length: record.length, record.fill) == .full {
         writer.publish()
+        let since = fullSince ?? clock.now
+        fullSince = since
+        guard clock.now - since < .milliseconds(2 * Int(patienceMilliseconds)) else {
+          throw StressFailure("the ring stays full at record \(writer.nextSequence)")
+        }
         Waiting.moment()
-      } else if Int.random(in: 0..<8, using: &random) == 0 {
+        continue
+      }
+      fullSince = nil
+      if Int.random(in: 0..<8, using: &random) == 0 {
         writer.publish()
       }
     }
     writer.publish()
     return writer.nextSequence - 1
+  }
+
+  private func outcome<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async
+    -> Result<Value, any Error>
+  {
+    do {
+      return .success(try await onOwnThread(body))
+    } catch {
+      return .failure(error)
+    }
+  }
+
+  /// Reads; the writer doesn't wait for a reader that has failed.
+  private static func reading(_ shared: Shared, slot: Int) throws -> Int {
+    do {
+      return try read(shared, slot: slot)
+    } catch {
+      try Ring.setRegistered(shared.fd, reader: slot, false)
+      throw error
+    }
   }
 
   /// - Returns: the number of records seen again in replays.
