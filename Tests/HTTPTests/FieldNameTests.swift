@@ -26,4 +26,14 @@ struct FieldNameTests {
     #expect(!"x`y".isField("x@y"))
     #expect(!"x@y".isField("x`y"))
   }
+
+  @Test("A set has its names in any case, and no others of the same length")
+  func set() {
+    let names: FieldNames = ["te", "upgrade", "content-length"]
+    for name in ["te", "TE", "Upgrade", "Content-Length"] { #expect(names.contains(name)) }
+    let long = String(repeating: "x", count: 64 + 2)
+    for name in ["", "to", "trailer", "transfer-code", "content-lengths", long] {
+      #expect(!names.contains(name))
+    }
+  }
 }

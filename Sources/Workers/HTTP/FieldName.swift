@@ -12,3 +12,22 @@ extension String {
     }
   }
 }
+
+/// Some names of header fields, in lower case and of less than 64 octets.
+public struct FieldNames: ExpressibleByArrayLiteral, Sendable {
+  private let names: [StaticString]
+  /// A bit for each length that is among them: most names of a message need no other look.
+  private let lengths: UInt64
+
+  public init(arrayLiteral names: StaticString...) {
+    self.names = names
+    lengths = names.reduce(0) { $0 | 1 << UInt64($1.utf8CodeUnitCount) }
+  }
+
+  /// Whether `name` is one of them, in any case of its ASCII letters.
+  public func contains(_ name: String) -> Bool {
+    let count = name.utf8.count
+    guard count < UInt64.bitWidth, lengths >> UInt64(count) & 1 == 1 else { return false }
+    return names.contains { name.isField($0) }
+  }
+}

@@ -9,10 +9,15 @@ import NIOHTTP1
 extension ResponseWriter {
   static let lineEnd: StaticString = "\r\n"
 
+  /// Fields that are never taken from an exchange.
+  private static let dropped: FieldNames = [
+    "connection", "content-length", "transfer-encoding", "traceparent", "keep-alive", "proxy-connection",
+  ]
+
   /// Appends a 1xx head.
   static func append(interim status: HTTPResponseStatus, _ headers: HTTPHeaders, to out: inout ByteBuffer) {
     append(statusLine: status, to: &out)
-    for (name, value) in headers where !isDropped(name) { append(field: name, value, to: &out) }
+    for (name, value) in headers where !dropped.contains(name) { append(field: name, value, to: &out) }
     out.writeStaticString("\r\n\r\n")
   }
 
@@ -23,7 +28,7 @@ extension ResponseWriter {
     append(statusLine: .switchingProtocols, to: &out)
     append(field: "connection", "upgrade", to: &out)
     append(field: "upgrade", name, to: &out)
-    for (name, value) in headers where !isDropped(name) && !name.isField("upgrade") {
+    for (name, value) in headers where !dropped.contains(name) && !name.isField("upgrade") {
       append(field: name, value, to: &out)
     }
     if !traceparent.isEmpty { append(field: "traceparent", traceparent, to: &out) }
@@ -38,7 +43,7 @@ extension ResponseWriter {
     append(statusLine: status, to: &out)
     var hasDate = false
     var hasServer = false
-    for (name, value) in headers where !isDropped(name) {
+    for (name, value) in headers where !dropped.contains(name) {
       switch name.utf8.count {
       case 4 where name.isField("date"):
         if hasDate { continue }
@@ -91,17 +96,5 @@ extension ResponseWriter {
     writeClean(name, to: &out)
     out.writeStaticString(": ")
     writeClean(value, to: &out)
-  }
-
-  /// Whether the field is never taken from an exchange.
-  private static func isDropped(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 10: name.isField("connection") || name.isField("keep-alive")
-    case 11: name.isField("traceparent")
-    case 14: name.isField("content-length")
-    case 16: name.isField("proxy-connection")
-    case 17: name.isField("transfer-encoding")
-    default: false
-    }
   }
 }

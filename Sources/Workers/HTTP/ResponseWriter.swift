@@ -31,6 +31,11 @@ extension AnswerContext {
 enum ResponseWriter {
   static let continueLine: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
 
+  /// Fields that describe the connection or the framing, which are the writer's own.
+  private static let ownFields: FieldNames = [
+    "connection", "content-length", "transfer-encoding", "date", "traceparent", "keep-alive",
+  ]
+
   /// Appends one answer to `out`.
   static func append(
     _ response: HTTPResponse, for request: AnswerContext, date: String, to out: inout ByteBuffer
@@ -53,7 +58,7 @@ enum ResponseWriter {
     } else if request.isHTTP10 {
       out.writeStaticString("\r\nconnection: keep-alive")
     }
-    for (name, value) in response.headers where !isOwn(name) {
+    for (name, value) in response.headers where !ownFields.contains(name) {
       out.writeStaticString("\r\n")
       writeClean(name, to: &out)
       out.writeStaticString(": ")
@@ -74,18 +79,6 @@ enum ResponseWriter {
     let fixedBytes = 192
     return response.headers.reduce(fixedBytes + response.body.readableBytes) { sum, field in
       sum + field.name.utf8.count + field.value.utf8.count + 4
-    }
-  }
-
-  /// Whether the field describes the connection or the framing, which are the writer's own.
-  private static func isOwn(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 4: name.isField("date")
-    case 10: name.isField("connection") || name.isField("keep-alive")
-    case 11: name.isField("traceparent")
-    case 14: name.isField("content-length")
-    case 17: name.isField("transfer-encoding")
-    default: false
     }
   }
 

@@ -8,29 +8,15 @@ import NIOHTTP1
 
 enum ForwardedHead {
   /// Fields that concern one connection only.
-  private static func isHopByHop(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 2: name.isField("te")
-    case 7: name.isField("trailer") || name.isField("upgrade")
-    case 10: name.isField("connection") || name.isField("keep-alive")
-    case 16: name.isField("proxy-connection")
-    case 17: name.isField("transfer-encoding")
-    case 18: name.isField("proxy-authenticate")
-    case 19: name.isField("proxy-authorization")
-    default: false
-    }
-  }
-
+  private static let hopByHop: FieldNames = [
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+    "trailer", "transfer-encoding", "upgrade",
+  ]
   /// The gateway's own business towards the service.
-  private static func isOwnInRequests(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 4: name.isField("host")
-    case 6: name.isField("expect")
-    case 11: name.isField("traceparent")
-    case 14: name.isField("content-length")
-    default: false
-    }
-  }
+  private static let ownInRequests: FieldNames = ["host", "expect", "content-length", "traceparent"]
+  private static let forwarding: FieldNames = [
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+  ]
 
   /// What else is to be known of a request.
   struct Context {
@@ -52,7 +38,8 @@ enum ForwardedHead {
     var fields: [(name: String, value: String)] = [("host", context.authority)]
     fields.reserveCapacity(request.headers.count + 6 + context.addedHeaders.count)
     for (name, value) in request.headers {
-      guard !isHopByHop(name), !isOwnInRequests(name), context.isPeerTrusted || !isForwarding(name),
+      guard !hopByHop.contains(name), !ownInRequests.contains(name),
+        context.isPeerTrusted || !forwarding.contains(name),
         named.isEmpty || !named.contains(name.lowercased())
       else { continue }
       fields.append((name, value))
@@ -60,7 +47,7 @@ enum ForwardedHead {
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
     append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
     for header in context.addedHeaders
-    where !isHopByHop(header.name) && !header.name.isField("content-length") {
+    where !hopByHop.contains(header.name) && !header.name.isField("content-length") {
       let lower = header.name.lowercased()
       fields.removeAll { $0.name.lowercased() == lower }
       fields.append(header)
@@ -82,7 +69,7 @@ enum ForwardedHead {
     for index in stride(from: 0, to: pairs.count - 1, by: 2) {
       let (name, value) = (pairs[index], pairs[index + 1])
       if name.isField("connection") { addOptions(of: value, to: &named) }
-      if isHopByHop(name) || name.isField("traceparent") { continue }
+      if hopByHop.contains(name) || name.isField("traceparent") { continue }
       headers.add(name: name, value: value)
     }
     for name in named { headers.remove(name: name) }
@@ -90,16 +77,6 @@ enum ForwardedHead {
   }
 
   // MARK: Forwarding fields
-
-  private static func isForwarding(_ name: String) -> Bool {
-    switch name.utf8.count {
-    case 9: name.isField("forwarded")
-    case 15: name.isField("x-forwarded-for")
-    case 16: name.isField("x-forwarded-host")
-    case 17: name.isField("x-forwarded-proto")
-    default: false
-    }
-  }
 
   private static func forwardingFields(_ request: HTTPRequest, _ context: Context) -> [(
     name: String, value: String, isList: Bool
