@@ -92,6 +92,21 @@ extension SettingKey {
       "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
       "request head; more: 431"),
     .integer(
+      "REQUEST_HEAD_TIMEOUT_S", \.requestHeadTimeoutSeconds, 1...3_600, unit: "seconds",
+      "from the first byte of a request to the end of its head; longer: 408"),
+    .integer(
+      "REQUEST_STALL_TIMEOUT_S", \.requestStallTimeoutSeconds, 1...3_600, unit: "seconds",
+      "between two pieces of a request body; longer: 408"),
+    .integer(
+      "REQUEST_BODY_TIMEOUT_S", \.requestBodyTimeoutSeconds, 1...86_400, unit: "seconds",
+      "for a whole body that isn't passed on as it comes; longer: 408"),
+    .integer(
+      "IDLE_TIMEOUT_S", \.idleTimeoutSeconds, 1...86_400, unit: "seconds",
+      "between two requests of a connection; then it is closed"),
+    .integer(
+      "WRITE_STALL_TIMEOUT_S", \.writeStallTimeoutSeconds, 1...3_600, unit: "seconds",
+      "in which a client takes nothing of its answer; then the connection is closed"),
+    .integer(
       "MAX_STREAMS_PER_CONNECTION", \.maxStreamsPerConnection, 0...10_000,
       "streams of an HTTP/2 connection; 0: no HTTP/2"),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),

@@ -157,6 +157,16 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Bytes of a request line and its headers; more: 431.
   public var maxRequestHeadBytes = 16 * 1024
+  /// Seconds from the first byte of a request to the end of its head; longer: 408.
+  public var requestHeadTimeoutSeconds = 30
+  /// Seconds between two pieces of a request body; longer: 408.
+  public var requestStallTimeoutSeconds = 30
+  /// Seconds for the whole body of a request that isn't passed on as it comes; longer: 408.
+  public var requestBodyTimeoutSeconds = 300
+  /// Seconds between two requests of a connection; then it is closed.
+  public var idleTimeoutSeconds = 75
+  /// Seconds in which a client takes nothing of its answer; then the connection is closed.
+  public var writeStallTimeoutSeconds = 75
   /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
   public var maxStreamsPerConnection = 128
   /// Bytes of an inbound event or message; more: 413.

@@ -118,6 +118,27 @@ struct LimitTests {
     }
   }
 
+  @Test("A request that comes too slowly is answered 408 after the time that is configured, on both ports")
+  func slowRequests() throws {
+    let settings = ["REQUEST_HEAD_TIMEOUT_S": "1", "REQUEST_STALL_TIMEOUT_S": "2", "IDLE_TIMEOUT_S": "3"]
+    try Gateway.run(settings) { gateway in
+      #expect(try gateway.metric("rig_limit", ["limit": "REQUEST_HEAD_TIMEOUT_S"]) == 1)
+      for (port, path) in [
+        (gateway.inboundPort, "/_rig/v1/events"), (gateway.managementPort, "/v3/messages"),
+      ] {
+        let head = try HTTPConnection(port: port)
+        try head.wire.send("POST \(path) HTTP/1.1\r\nhost: a\r\n")
+        try expectProblem(try head.answer(), 408, naming: "1 s")
+        let body = try HTTPConnection(port: port)
+        try body.wire.send("POST \(path) HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n{")
+        try expectProblem(try body.answer(), 408, naming: "2 s")
+        let idle = try HTTPConnection(port: port)
+        #expect(try idle.send("GET", "/health").status != 408)
+        _ = try idle.wire.receiveToEnd()
+      }
+    }
+  }
+
   @Test("A JSON bomb is refused wherever JSON is taken in, and the worker goes on")
   func bombs() throws {
     try Gateway.run(["CONNECTION_WORKERS": "1"]) { gateway in

@@ -53,10 +53,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     let parts = try WorkerParts(context, loop: loop)
     hub = parts.hub
     ledger = parts.ledger
-    var limits = HTTPLimits()
-    limits.maxHeadBytes = context.settings.maxRequestHeadBytes
-    limits.http2.maxStreams = context.settings.maxStreamsPerConnection
-    limits.maxBodyBytes = context.settings.maxEventBytes
+    var limits = HTTPLimits(context.settings)
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
     servers = try HTTPServer.ofWorker(

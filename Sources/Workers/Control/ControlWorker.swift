@@ -66,20 +66,11 @@ final class ControlWorker: @unchecked Sendable {
     desk = parts.desk
     legacy = parts.legacy
     apis = parts.apis
-    let limits = Self.limits(context.settings)
     servers = try HTTPServer.ofWorker(
-      context, port: Self.listenerName, listening: listener, loop: loop, limits: limits,
+      context, port: Self.listenerName, listening: listener, loop: loop, limits: HTTPLimits(context.settings),
       responder: parts.routes)
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
-  }
-
-  private static func limits(_ settings: Settings) -> HTTPLimits {
-    var limits = HTTPLimits()
-    limits.maxHeadBytes = settings.maxRequestHeadBytes
-    limits.http2.maxStreams = settings.maxStreamsPerConnection
-    limits.maxBodyBytes = settings.maxEventBytes
-    return limits
   }
 }
 

@@ -1,6 +1,7 @@
 // Bounds of the HTTP front. Every one has an answer of its own, or a reason to close without one.
 
 import NIOCore
+import Settings
 
 /// Bounds in bytes and seconds. Times are checked once a second (HTTPServer.sweep), so they are met with ± 1 s.
 public struct HTTPLimits: Sendable {
@@ -34,4 +35,16 @@ public struct HTTPLimits: Sendable {
   public var http2 = HTTP2Limits()
 
   public init() {}
+
+  /// The limits that are configured.
+  public init(_ settings: Settings) {
+    maxHeadBytes = settings.maxRequestHeadBytes
+    maxBodyBytes = settings.maxEventBytes
+    headSeconds = settings.requestHeadTimeoutSeconds
+    bodyStallSeconds = settings.requestStallTimeoutSeconds
+    bodySeconds = settings.requestBodyTimeoutSeconds
+    idleSeconds = settings.idleTimeoutSeconds
+    writeStallSeconds = settings.writeStallTimeoutSeconds
+    http2.maxStreams = settings.maxStreamsPerConnection
+  }
 }

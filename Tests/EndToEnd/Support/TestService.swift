@@ -22,6 +22,8 @@ final class TestService: Sendable {
     case silence
     /// Closes the connection.
     case hangUp
+    /// An answer whose body goes on for as long as somebody takes it.
+    case endless(Int)
     /// What isn't HTTP.
     case garbage
     /// Holds the request until it is told to behave otherwise.
@@ -165,6 +167,11 @@ final class TestService: Sendable {
       let more = fields.map { "\($0.0): \($0.1)\r\n" }.joined()
       send("HTTP/1.1 \(status) X\r\ncontent-length: \(body.utf8.count)\r\n\(more)\r\n\(body)", descriptor)
       return true
+    case .endless(let status):
+      let piece = Array(("10000\r\n" + String(repeating: "x", count: 1 << 16) + "\r\n").utf8)
+      send("HTTP/1.1 \(status) X\r\ntransfer-encoding: chunked\r\n\r\n", descriptor)
+      while send(piece, descriptor) {}
+      return false
     case .silence: return true
     case .held: return answer(behaviourAfterHold(), descriptor)
     case .upgrade: return false
@@ -217,19 +224,22 @@ final class TestService: Sendable {
 
   private func send(_ text: String, _ descriptor: CInt) { send(Array(text.utf8), descriptor) }
 
-  private func send(_ all: [UInt8], _ descriptor: CInt) {
+  /// False: nobody takes it any more.
+  @discardableResult
+  private func send(_ all: [UInt8], _ descriptor: CInt) -> Bool {
     var bytes = all[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes {
         Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
       }
       if count < 0, errno == EAGAIN {
-        guard wait(descriptor, Int16(POLLOUT)) else { return }
+        guard wait(descriptor, Int16(POLLOUT)) else { return false }
         continue
       }
-      guard count > 0 else { return }
+      guard count > 0 else { return false }
       bytes = bytes.dropFirst(count)
     }
+    return true
   }
 
   /// The next whole request.

@@ -76,7 +76,7 @@ extension APIGateway {
     let parser = responses.parser
     return KafkaExchange.Plan(
       topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
-      maximumBytes: hub.settings.maxEventBytes, bodySeconds: HTTPLimits().bodySeconds,
+      maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
       parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
       origin: { [self] in origin(match, request, correlation: $0) })
   }
