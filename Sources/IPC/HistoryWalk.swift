@@ -40,7 +40,13 @@ struct HistoryWalk {
       position &+= UInt64(header.size)
       offset += header.size
       if offset == segment.capacity { offset = 0 }
-      if !header.isPadding { return .record(header, position: start, offset: place) }
+      if header.isPadding { continue }
+      let base = RingLayout.base(of: RingLayout.epoch(of: start))
+      guard header.sequence > base, RingLayout.epoch(of: header.sequence) == RingLayout.epoch(of: start)
+      else {
+        throw .corrupt("record sequence \(header.sequence) lies at position \(start) of another epoch")
+      }
+      return .record(header, position: start, offset: place)
     }
     return .end
   }

@@ -52,30 +52,44 @@ public enum Ring {
   /// Formats `fd` in place under the next epoch, after its writer was killed for corruption. Sequences go on above
   /// everything published before. The next writer to attach wakes the readers; each is told `.reset` once.
   ///
-  /// - Parameter readers: as at creation: the slots 0 ..< readers exist and are registered, whatever was written over
-  ///   these words. nil: slots and registrations stay as the segment states them.
-  /// - Throws: `.corrupt` if not even the epoch can be read any more, or the epochs (1,023) are used up: then only
-  ///   a new gateway helps.
-  public static func reset(_ fd: CInt, readers: Int? = nil) throws(IPCError) {
+  /// - Parameters:
+  ///   - readers: as at creation: the slots 0 ..< readers exist and are registered, whatever was written over these
+  ///     words. nil: slots and registrations stay as the segment states them.
+  ///   - knownEpoch: the epoch that the last formatting gave it, if the caller has kept it; nil: only the segment says it.
+  /// - Returns: the new epoch, above both.
+  /// - Throws: `.corrupt` if nothing says the epoch, or the epochs (1,023) are used up: then only a new gateway helps.
+  @discardableResult
+  public static func reset(
+    _ fd: CInt, readers: Int? = nil, knownEpoch: UInt64? = nil
+  ) throws(IPCError) -> UInt64 {
     let memory = try SharedMemory(
       mapping: fd, writable: true, minimumBytes: RingLayout.headerBytes + RingLayout.minimumCapacity)
-    let epoch = rig_load_acquire(memory.base + RingLayout.epochOffset)
+    let stated = rig_load_acquire(memory.base + RingLayout.epochOffset)
     let check = rig_load_acquire(memory.base + RingLayout.epochCheckOffset)
-    guard epoch == ~check, epoch < RingLayout.maximumEpoch else {
-      throw .corrupt("ring epoch is \(epoch), its complement \(check): there is no next epoch")
+    // Readers may have followed what the segment states, even if it was a lie.
+    let readable = stated == ~check ? stated : nil
+    guard let epoch = [readable, knownEpoch].compactMap({ $0 }).max(), epoch < RingLayout.maximumEpoch else {
+      throw .corrupt("ring epoch is \(stated), its complement \(check): there is no next epoch")
     }
     guard let readers else {
       let stated = rig_load_relaxed(memory.base + RingLayout.readersOffset)
       let slots = stated >= 1 && stated <= UInt64(maximumReaders) ? Int(stated) : maximumReaders
-      return format(memory, epoch: epoch + 1, readers: slots)
+      format(memory, epoch: epoch + 1, readers: slots)
+      return epoch + 1
     }
     try requireSlots(readers, "ring to be reset")
     register(memory, readers: readers)
     format(memory, epoch: epoch + 1, readers: readers)
+    return epoch + 1
   }
 
-  /// Says whether the writer must wait for `reader`. A slot that is registered again continues at its cursor,
-  /// which `setRegistered` moves to the tail if the writer has gone past it in the meantime.
+  /// The epoch that the segment states; nil if it can't be read.
+  public static func epoch(of fd: CInt) -> UInt64? {
+    try? RingSegment(mapping: fd, access: .none).epoch()
+  }
+
+  /// Says whether the writer must wait for `reader`, in whose slot nobody is reading. A slot that is registered again
+  /// continues at the tail: whatever the writer has taken for passed by everybody lies before it.
   public static func setRegistered(_ fd: CInt, reader: Int, _ registered: Bool) throws(IPCError) {
     let segment = try RingSegment(mapping: fd, access: .header)
     guard reader >= 0, reader < segment.readers else {
@@ -85,11 +99,7 @@ public enum Ring {
     if registered, rig_load_relaxed(slot + RingLayout.registeredOffset) != 1 {
       // Registered first, so that the writer waits for the old cursor, whatever it is, until the new one is there.
       rig_store_seq_cst(slot + RingLayout.registeredOffset, 1)
-      let bounds = try segment.bounds()
-      let cursor = rig_load_acquire(slot + RingLayout.cursorOffset)
-      if cursor < bounds.head || cursor > bounds.tail {
-        rig_store_release(slot + RingLayout.cursorOffset, bounds.tail)
-      }
+      rig_store_release(slot + RingLayout.cursorOffset, try segment.bounds().tail)
     } else {
       rig_store_seq_cst(slot + RingLayout.registeredOffset, registered ? 1 : 0)
     }

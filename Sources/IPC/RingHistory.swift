@@ -84,8 +84,9 @@ final class RingHistory {
         if position >= nextIndexed { _ = note(header.sequence, at: position) }
         last = header.sequence
       case .overtaken(let head):
-        guard head <= cursor, RingLayout.epoch(of: head) == RingLayout.epoch(of: cursor) else {
-          throw .corrupt("ring head \(head) has passed the cursor \(cursor) of a reader")
+        guard head <= cursor, head % 8 == 0, RingLayout.epoch(of: head) == RingLayout.epoch(of: cursor) else {
+          throw .corrupt(
+            "ring head is \(head), expected a multiple of 8 up to the cursor \(cursor) of a reader")
         }
         count = 0
         nextIndexed = head

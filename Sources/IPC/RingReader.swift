@@ -73,6 +73,9 @@ public final class RingReader {
   /// The sequence of the last record returned; at first that of the record before the cursor.
   public var lastSequence: UInt64 { state.pointee.sequence }
 
+  /// The epoch that this reader is in: what it finds corrupt, it finds corrupt in this one.
+  public var epoch: UInt64 { state.pointee.epoch }
+
   /// The next published record, or nil if there is none. No system call, no allocation.
   ///
   /// - Throws: `.corrupt` if a bound, a sequence or a check doesn't hold: the writer can't be trusted, and every

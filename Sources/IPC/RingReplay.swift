@@ -32,7 +32,7 @@ extension RingReader {
     let cursor = state.pointee.position
     let head = rig_load_acquire(segment.base + RingLayout.headOffset)
     // A ring that is full of what is unread holds nothing from before the cursor.
-    guard head < cursor else { return .lost(firstAvailable: try firstAvailable()) }
+    guard head < cursor else { return try lost(after: after) }
 
     var expected = after &+ 1
     var walk = try walk(from: history.entry(atOrBefore: expected, head: head)?.position ?? head)
@@ -56,7 +56,7 @@ extension RingReader {
         }
         let bytes = scratch.copy(from: segment.data + offset + RecordHeader.bytes, count: Int(header.length))
         if HistoryWalk.head(ifPast: position, in: segment) != nil {
-          return .lost(firstAvailable: try firstAvailable())
+          return try lost(after: expected &- 1)
         }
         let record = RingRecord(
           sequence: expected, type: header.type, bytes: bytes, end: position &+ UInt64(header.size))
@@ -76,6 +76,16 @@ extension RingReader {
       throw .corrupt("ring head is \(start), expected at most \(segment.capacity) bytes before \(position)")
     }
     return HistoryWalk(from: start, to: position, in: segment)
+  }
+
+  /// The answer when the record behind `after` has been overwritten: what is left must lie behind it, or whoever asks
+  /// again would get the same answer for ever.
+  private func lost(after: UInt64) throws(IPCError) -> Replay {
+    let available = try firstAvailable()
+    guard available > after &+ 1 else {
+      throw .corrupt("record sequence \(available) is retained, expected one above \(after &+ 1)")
+    }
+    return .lost(firstAvailable: available)
   }
 
   /// The sequence of the oldest record that is retained at this moment.

@@ -75,6 +75,9 @@ public final class RingWriter {
   /// The sequence that the next appended record gets. The first record of a ring has 1.
   public var nextSequence: UInt64 { state.pointee.sequence }
 
+  /// The epoch that this writer writes in.
+  public var epoch: UInt64 { RingLayout.epoch(of: state.pointee.position) }
+
   /// Appends a record, invisible to readers until `publish`. No system call, no allocation.
   ///
   /// - Parameters:

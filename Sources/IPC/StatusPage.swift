@@ -103,10 +103,10 @@ public final class StatusPage: Sendable {
     set { rig_store_release(base + StatusLayout.detailOffset, newValue) }
   }
 
-  /// Says that the ring with this id (its id in the manifest) can't be read: its writer is to be restarted. A
-  /// second report before the supervisor has taken the first replaces it.
-  public func reportCorrupt(ring: UInt32) {
-    rig_store_release(base + StatusLayout.corruptOffset, Self.reportFlag | UInt64(ring))
+  /// Says that a ring can't be read: its writer is to be restarted. A second report before the supervisor has taken
+  /// the first replaces it: report again as long as the ring can't be read.
+  public func reportCorrupt(_ report: RingReport) {
+    rig_store_release(base + StatusLayout.corruptOffset, report.word)
   }
 
   /// The minute (in the high 32 bits) and how many connections were accepted in it (in the low 32 bits).
@@ -129,14 +129,10 @@ public final class StatusPage: Sendable {
   public var heartbeat: UInt64 { rig_load_acquire(base + StatusLayout.heartbeatOffset) }
 
   /// The ring that the worker has reported as corrupt, once.
-  public func takeCorruptReport() -> UInt32? {
+  public func takeCorruptReport() -> RingReport? {
     guard rig_load_acquire(base + StatusLayout.corruptOffset) != 0 else { return nil }
-    let report = rig_exchange_seq_cst(base + StatusLayout.corruptOffset, 0)
-    return report & Self.reportFlag != 0 ? UInt32(truncatingIfNeeded: report) : nil
+    return RingReport(word: rig_exchange_seq_cst(base + StatusLayout.corruptOffset, 0))
   }
-
-  /// Distinguishes a report about ring 0 from none.
-  private static let reportFlag: UInt64 = 1 << 32
 
   static func monotonicNanoseconds() -> UInt64 {
     var time = timespec()

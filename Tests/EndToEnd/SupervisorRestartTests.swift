@@ -29,6 +29,27 @@ struct SupervisorRestartTests {
     }
   }
 
+  @Test("A gateway that was stopped as a whole goes on, though the workers run again last")
+  func frozen() throws {
+    let watchdogSeconds = 6
+    try Gateway.run(["WATCHDOG_S": "\(watchdogSeconds)"]) { gateway in
+      let before = gateway.process.tree()
+      for process in before { kill(process.pid, SIGSTOP) }
+      defer { for process in before { process.thaw() } }
+      // Time that passes is what this is about.
+      poll(nil, 0, CInt(watchdogSeconds + 1) * 1_000)
+      gateway.process.signal(SIGCONT)
+      try eventually("the supervisor runs again") {
+        !gateway.logged("the supervisor was kept from running").isEmpty
+      }
+      poll(nil, 0, CInt(watchdogSeconds) * 1_000 / 2)
+      for process in before { process.thaw() }
+      try gateway.waitUntilReady()
+      #expect(try gateway.metric(Self.restarts) == 0)
+      #expect(gateway.process.tree() == before)
+    }
+  }
+
   @Test("A worker that hangs is killed and replaced", arguments: WorkerKind.allCases)
   func hung(kind: WorkerKind) throws {
     try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "2"])) { gateway in
@@ -85,6 +106,21 @@ struct SupervisorRestartTests {
       #expect(try gateway.process.wait() == .exited(75))
       #expect(gateway.logged("worker can't be started").count == 3)
       #expect(gateway.process.tree().isEmpty)
+    }
+  }
+
+  @Test("An executable that is gone for a moment doesn't use up the restarts in that moment")
+  func executableReplaced() throws {
+    let installation = try Installation()
+    let launcher = ["/bin/sh", "-c", "shift; exec \"$0\" \"$@\"", installation.path("rig-supervisor")]
+    try Gateway.run(["RESTART_INTENSITY": "40"], launcher: launcher) { gateway in
+      let victim = try #require(gateway.workers(.control).first)
+      try installation.remove(WorkerKind.control.rawValue)
+      victim.signal(SIGKILL)
+      try eventually("the worker can't be started") { !gateway.logged("worker can't be started").isEmpty }
+      try installation.restore(WorkerKind.control.rawValue)
+      try gateway.waitUntilReady()
+      #expect(gateway.workers(.control).count == 1)
     }
   }
 }

@@ -95,6 +95,27 @@ struct RingFullTests {
     #expect(try ring.reader().all() == [Seen(201, 1, [UInt8](repeating: 42, count: 16))])
   }
 
+  @Test("waits for a slot that is registered again, whatever it has taken for passed meanwhile")
+  func registeredAgainInTime() throws {
+    let ring = try TestRing(capacity: 4096, readers: 1)
+    let writer = try ring.writer()
+    func send(_ value: UInt8) -> Bool { writer.send(value, count: 48) }
+    do {
+      let reader = try ring.reader()
+      for value in 0..<32 as Range<UInt8> { try #require(send(value)) }
+      #expect(try reader.all().count == 32)
+      reader.commit()
+    }
+    try Ring.setRegistered(ring.fd, reader: 0, false)
+    for value in 32..<65 as Range<UInt8> { try #require(send(value)) }
+    try #require(try ring.usage().headSequence > 1)
+    try Ring.setRegistered(ring.fd, reader: 0, true)
+    var unread: [UInt8] = []
+    for value in 65..<200 as Range<UInt8> where send(value) { unread.append(value) }
+    #expect(unread.count < 70, "nobody has read them")
+    #expect(try ring.reader().all().map { $0.bytes[0] } == unread)
+  }
+
   @Test("tells a reader that was overtaken because nobody registered it")
   func overtaken() throws {
     let ring = try TestRing(capacity: 4096, readers: 1)

@@ -84,6 +84,43 @@ struct RingReplayTests {
     #expect(try reader.next()?.sequence == 11)
   }
 
+  @Test("doesn't answer with what has been asked for already, which would be asked for again for ever")
+  func lostBackwards() throws {
+    let ring = try TestRing(capacity: 4096)
+    let (writer, reader) = (try ring.writer(), try ring.reader())
+    for n in 1...10 { try #require(writer.send(UInt8(n))) }
+    #expect(try reader.all().count == 10)
+    reader.commit()
+    while writer.send(0) {}
+    let head = try Vandal(ring.fd).word(RingLayout.headOffset)
+    try forge(ring, at: head, sequence: 2)
+    #expect(throws: IPCError.self) { try reader.history(after: 3) }
+  }
+
+  @Test(
+    "can't be attached to over a record whose sequence isn't of its epoch",
+    arguments: [0, 1 << 54, UInt64.max] as [UInt64])
+  func foreignSequence(sequence: UInt64) throws {
+    let ring = try TestRing(capacity: 4096)
+    let (writer, reader) = (try ring.writer(), try ring.reader())
+    try #require(writer.send(1))
+    #expect(try reader.all().count == 1)
+    reader.commit()
+    #expect(try ring.reader().lastSequence == 1)
+    try forge(ring, at: 0, sequence: sequence)
+    #expect(throws: IPCError.self) { try ring.reader() }
+  }
+
+  /// Gives the record at `position` another sequence, with a check that agrees.
+  private func forge(_ ring: TestRing, at position: UInt64, sequence: UInt64) throws {
+    let vandal = try Vandal(ring.fd)
+    let place = RingLayout.headerBytes + RingLayout.offset(of: position, capacity: 4096)
+    let length = UInt32(truncatingIfNeeded: vandal.word(place))
+    vandal.setWord(
+      place, RecordHeader.word(length: length, type: 1, sequence: sequence, position: position))
+    vandal.setWord(place + 8, sequence)
+  }
+
   @Test("says what is lost and where the rest begins")
   func lost() throws {
     let (ring, _, reader) = try filled(20_000)

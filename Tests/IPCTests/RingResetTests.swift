@@ -143,6 +143,10 @@ struct RingResetTests {
     let vandal = try Vandal(ring.fd)
     vandal.setWord(RingLayout.epochOffset, 7)
     #expect(throws: IPCError.self) { try Ring.reset(ring.fd) }
+    #expect(Ring.epoch(of: ring.fd) == nil)
+    #expect(try Ring.reset(ring.fd, knownEpoch: 3) == 4)
+    #expect(Ring.epoch(of: ring.fd) == 4)
+    vandal.setWord(RingLayout.epochOffset, 7)
     vandal.setWord(RingLayout.epochCheckOffset, ~7)
     try Ring.reset(ring.fd)
     #expect(try ring.usage().epoch == 8)

@@ -85,19 +85,22 @@ struct StatusPageTests {
     let worker = try test.worker()
     worker.state = .stopping
     worker.detail = 9
-    worker.reportCorrupt(ring: 3)
+    worker.reportCorrupt(RingReport(ring: 3, epoch: 0))
     let successor = try test.worker(pid: 5)
     #expect(successor.state == .starting && successor.detail == 0 && successor.pid == 5)
     #expect(successor.takeCorruptReport() == nil)
   }
 
-  @Test("hands a corruption report on once, about ring 0 as about any other", arguments: [0, 1, UInt32.max])
-  func corruptReport(ring: UInt32) throws {
+  @Test(
+    "hands a corruption report on once, about ring 0 as about any other", arguments: [0, 1, UInt32.max],
+    [nil, 0, 1, 1023] as [UInt64?])
+  func corruptReport(ring: UInt32, epoch: UInt64?) throws {
     let test = try TestPage()
     let (worker, supervisor) = (try test.worker(), try test.attach())
-    worker.reportCorrupt(ring: 77)
-    worker.reportCorrupt(ring: ring)
-    #expect(supervisor.takeCorruptReport() == ring, "the later report counts")
+    let report = RingReport(ring: ring, epoch: epoch)
+    worker.reportCorrupt(RingReport(ring: 77, epoch: 2))
+    worker.reportCorrupt(report)
+    #expect(supervisor.takeCorruptReport() == report, "the later report counts")
     #expect(supervisor.takeCorruptReport() == nil)
     #expect(worker.takeCorruptReport() == nil)
   }
@@ -199,7 +202,7 @@ struct StatusPageTests {
     let test = try TestPage()
     let worker = try test.worker()
     try #require(worker.metric(.counter, "a")).add(3)
-    worker.reportCorrupt(ring: 1)
+    worker.reportCorrupt(RingReport(ring: 1, epoch: 0))
     try Vandal(test.fd).setWord(StatusLayout.magicOffset, 0)
     #expect(throws: IPCError.self) { try test.attach() }
     try StatusPage.reset(test.fd)

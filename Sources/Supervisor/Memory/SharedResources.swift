@@ -44,6 +44,8 @@ final class SharedResources {
   /// By ring id.
   private let rings: [OwnedDescriptor]
   private let plans: [RingPlan]
+  /// By ring id; known here, whatever is written over the segments.
+  private(set) var epochs: [UInt64]
 
   init(plan: GatewayPlan) throws(IPCError) {
     supervisorPage = try OwnedPage(name: "supervisor")
@@ -63,11 +65,14 @@ final class SharedResources {
     self.wakes = wakes
     self.rings = rings
     plans = plan.rings
+    epochs = Array(repeating: 0, count: rings.count)
   }
 
   /// Formats a ring anew; its writer must be gone.
   func reset(ring: UInt32) throws(IPCError) {
-    try Ring.reset(rings[Int(ring)].rawValue, readers: plans[Int(ring)].readers.count)
+    let index = Int(ring)
+    epochs[index] = try Ring.reset(
+      rings[index].rawValue, readers: plans[index].readers.count, knownEpoch: epochs[index])
   }
 
   func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {

@@ -46,6 +46,9 @@ struct RingPlan: Equatable, Sendable {
   let writer: WorkerIdentity
   /// By reader slot.
   let readers: [WorkerIdentity]
+
+  /// Whether the worker writes or reads it.
+  func isUsed(by worker: WorkerIdentity) -> Bool { writer == worker || readers.contains(worker) }
 }
 
 /// What a worker is to a ring.

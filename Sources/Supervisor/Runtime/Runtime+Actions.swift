@@ -57,7 +57,8 @@ extension Runtime {
     } catch {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
-      dispatch(.exited(id, instance: instance, .notSpawned(errno: number)))
+      let event = TreeEvent.exited(id, instance: instance, .notSpawned(errno: number))
+      failedSpawns.append((due: MonotonicClock.now() + Self.failedSpawnDelay, event))
     }
   }
 

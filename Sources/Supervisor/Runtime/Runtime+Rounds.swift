@@ -10,27 +10,50 @@ extension Runtime {
     }
   }
 
-  /// - Parameter due: when this round should have been.
-  func round(due: Nanoseconds, now: Nanoseconds) {
+  func round() {
     resources.supervisorPage.page.beat()
-    serviceManager.beat(at: now, callsEvery: roundInterval)
+    serviceManager.beat(at: MonotonicClock.now(), callsEvery: roundInterval)
     for worker in workers { takeReport(of: worker) }
-    guard !Heartbeat.isBlind(due: due, now: now) else { return }
-    for worker in workers where worker.hasPage && mayBeCondemned(worker) {
+    // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
+    for worker in workers where worker.hasPage && tree[worker.child].state == .running {
+      // The clock behind the beat, however long this thread is kept from running in between.
       let beat = worker.page.heartbeat
-      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog) else { continue }
+      let now = MonotonicClock.now()
+      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: blindUntil) else {
+        continue
+      }
       say(.error, "worker is hung: its heartbeat has stopped", worker)
       dispatch(.condemn(worker.child, .hung))
     }
   }
 
+  /// Time in which this process didn't run, and perhaps none of the gateway's, is nobody's fault: nobody is judged by
+  /// it, and no timer runs on in it.
+  ///
+  /// - Parameter due: when the alarm should have gone off.
+  func excuse(from due: Nanoseconds, to now: Nanoseconds) {
+    guard Heartbeat.isBlind(due: due, now: now) else { return }
+    blindUntil = now
+    let lost = now - due
+    for index in timers.indices { timers[index]?.deadline += lost }
+    log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
+  }
+
   /// Acts on what a worker says about the writers of the rings it reads.
   func takeReport(of reporter: WorkerRecord) {
-    guard let ring = reporter.page.takeCorruptReport() else { return }
+    guard let report = reporter.page.takeCorruptReport() else { return }
+    let ring = report.ring
     guard ring < UInt32(plan.rings.count) else {
       return say(.warning, "worker reports a ring that does not exist", reporter, [("ring", String(ring))])
     }
     let index = Int(ring)
+    guard plan.rings[index].isUsed(by: reporter.identity) else {
+      return say(
+        .warning, "worker reports a ring that it has no part in", reporter, [("ring", plan.rings[index].name)]
+      )
+    }
+    // What was true before the ring was formatted anew must not cost the new writer its life, and its events theirs.
+    if let epoch = report.epoch, epoch < resources.epochs[index] { return }
     guard !isCorrupt[index] else { return }
     isCorrupt[index] = true
     say(.error, "ring is corrupt; its writer is restarted", reporter, [("ring", plan.rings[index].name)])
@@ -54,8 +77,6 @@ extension Runtime {
   /// False if it is impossible: the gateway is then on its way down.
   @discardableResult
   private func repairRing(_ ring: UInt32) -> Bool {
-    // Late reports about the same corruption must not cost the new writer its life, and its events theirs.
-    for reporter in workers { takeReport(of: reporter) }
     do throws(IPCError) {
       try resources.reset(ring: ring)
       isCorrupt[Int(ring)] = false
@@ -69,11 +90,5 @@ extension Runtime {
       dispatch(.quit)
       return false
     }
-  }
-
-  /// Whether the tree would act on it: a worker that is being stopped or killed already has its own deadline.
-  private func mayBeCondemned(_ worker: WorkerRecord) -> Bool {
-    let state = tree[worker.child].state
-    return state == .starting || state == .running
   }
 }

@@ -16,6 +16,9 @@ import Settings
 final class Runtime {
   /// How often a starting worker is looked at.
   static let lookInterval: Nanoseconds = .milliseconds(20)
+  /// Time from a failed spawn until the tree hears of it: what is lacking now (processes, memory, a binary that is just
+  /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
+  static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
   /// Longest time between two rounds.
   static let roundInterval: Nanoseconds = .seconds(1)
 
@@ -47,8 +50,12 @@ final class Runtime {
   var exitStatus: Int32?
   private var pending: [TreeEvent] = []
   private var isDispatching = false
-  private var nextLook: Nanoseconds = 0
+  private var nextLook: Nanoseconds = .max
   private var nextRound: Nanoseconds = 0
+  /// When it was last found that the supervisor had been kept from running; 0: never.
+  var blindUntil: Nanoseconds = 0
+  /// Workers that couldn't be started, and when the tree hears of it.
+  var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
 
   /// - Parameter environment: of this process; workers get it but for what is withheld.
   init(
@@ -114,8 +121,9 @@ final class Runtime {
       nextRound = MonotonicClock.now() + roundInterval
       dispatch(.start)
       while exitStatus == nil {
-        alarm.set(nextDeadline)
-        try poller.wait { handle($0) }
+        let due = nextDeadline
+        alarm.set(due)
+        try poller.wait { handle($0, due: due) }
       }
     } catch {
       log.log(.critical, "the event loop failed", [("error", error.description)])
@@ -136,13 +144,16 @@ final class Runtime {
     }
   }
 
-  private func handle(_ token: PollToken) {
+  /// - Parameter due: when the alarm is to go off.
+  private func handle(_ token: PollToken, due: Nanoseconds) {
     switch token {
     case .signals:
       while let (request, number, sender) = inbox.take() { obey(request, number, sender) }
     case .alarm:
       alarm.acknowledge()
-      alarmFired(at: MonotonicClock.now())
+      let now = MonotonicClock.now()
+      excuse(from: due, to: now)
+      alarmFired(at: now)
     case .child(let place, let instance):
       guard workers.indices.contains(place), workers[place].instance == instance else { return }
       workerMayHaveEnded(workers[place])
@@ -189,6 +200,7 @@ final class Runtime {
       nextLook = .max
     }
     for case let timer? in timers { earliest = min(earliest, timer.deadline) }
+    for failed in failedSpawns { earliest = min(earliest, failed.due) }
     return earliest
   }
 
@@ -207,10 +219,12 @@ final class Runtime {
       timers[index] = nil
       dispatch(.timer(ChildID(index: index), timer.token))
     }
+    let heard = failedSpawns.filter { $0.due <= now }
+    failedSpawns.removeAll { $0.due <= now }
+    for failed in heard { dispatch(failed.event) }
     if now >= nextRound {
-      let due = nextRound
       nextRound = now + roundInterval
-      round(due: due, now: now)
+      round()
     }
   }
 }

@@ -113,7 +113,7 @@ struct WorkerParts {
           schedule: { turn in loop.assumeIsolated().execute(turn) },
           wakeAgain: { EventFD.signal(wake) },
           beat: { status.beat() },
-          reportCorrupt: { status.reportCorrupt(ring: $0) })))
+          reportCorrupt: { status.reportCorrupt($0) })))
   }
 
   private static func stateFeed(_ context: WorkerContext) throws(IPCError) -> StateFeed {

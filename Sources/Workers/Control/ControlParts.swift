@@ -97,7 +97,7 @@ struct ControlParts {
         nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
         enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) },
-        reportCorrupt: { status.reportCorrupt(ring: $0) }, workers: { watch.look() }))
+        reportCorrupt: { status.reportCorrupt($0) }, workers: { watch.look() }))
   }
 
   /// The name of this node: as configured, or else the machine's.

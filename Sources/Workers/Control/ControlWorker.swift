@@ -117,7 +117,9 @@ extension ControlWorker {
   private func endIfStateIsLost() {
     guard !isStopping, let failure = desk.state.failure else { return }
     isStopping = true
-    if let grant = context.manifest.state { context.status.reportCorrupt(ring: grant.id) }
+    if let grant = context.manifest.state {
+      context.status.reportCorrupt(RingReport(ring: grant.id, epoch: desk.state.ring.epoch))
+    }
     heartbeat?.cancel()
     signals?.stop()
     reloads?.stop()

@@ -20,8 +20,8 @@ final class CallDesk {
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
     var wakeAgain: () -> Void
-    /// A ring is corrupt: its id in the manifest.
-    var reportCorrupt: (UInt32) -> Void
+    /// A ring is corrupt.
+    var reportCorrupt: (RingReport) -> Void
     /// Makes a call of a URL until a deadline; what comes back cancels it.
     var begin: (ServiceCall, String, UInt64, @escaping (CallOutcome) -> Void) -> (() -> Void)?
   }
@@ -105,9 +105,14 @@ final class CallDesk {
   }
 
   private func report() {
-    for case .corrupt(let ring, let id, let reason) in rings.takeIncidents() {
-      environment.reportCorrupt(id)
-      log.error("a call ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+    for incident in rings.takeIncidents() {
+      switch incident {
+      case .corrupt(let ring, let report, let reason):
+        environment.reportCorrupt(report)
+        log.error("a call ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+      case .stillCorrupt(let report): environment.reportCorrupt(report)
+      case .reset: break
+      }
     }
   }
 

@@ -108,7 +108,7 @@ final class ProxiesWorker: @unchecked Sendable {
       log: context.log,
       environment: CallDesk.Environment(
         nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
-        wakeAgain: { EventFD.signal(wake) }, reportCorrupt: { status.reportCorrupt(ring: $0) },
+        wakeAgain: { EventFD.signal(wake) }, reportCorrupt: { status.reportCorrupt($0) },
         begin: { call, url, deadlineNs, body in
           begin(call, url, .now() + .nanoseconds(Int64(deadlineNs &- MonotonicTime.now())), body)
         }))

@@ -221,11 +221,11 @@ struct RequestExchangeTests {
     exchange.serve { _, _, _ in Issue.record("that was no question") }
     let incidents = exchange.takeIncidents()
     #expect(incidents.count == 1)
-    guard case .corrupt(_, let id, _) = incidents.first else {
+    guard case .corrupt(_, let report, _) = incidents.first else {
       Issue.record("\(incidents)")
       return
     }
-    #expect(id == 101)
+    #expect(report == RingReport(ring: 101, epoch: 0))
   }
 }
 

@@ -110,7 +110,7 @@ final class TestLoop {
   fileprivate var scheduled: [() -> Void] = []
   fileprivate var isWoken = false
   /// Rings reported as corrupt, in order.
-  var corrupt: [UInt32] = []
+  var corrupt: [RingReport] = []
 }
 
 /// A hub, its routes for messages and events, and its loop.

@@ -12,15 +12,19 @@ struct Installation: ~Copyable {
   private static func linked() throws -> TestDirectory {
     let directory = try TestDirectory()
     for name in ["rig-supervisor"] + WorkerKind.allCases.map(\.rawValue) {
-      let (original, copy) = (try Tools.ours(name), directory.file(name))
-      // A hard link costs nothing; a symbolic one would lead back to the original.
-      do {
-        try FileManager.default.linkItem(atPath: original, toPath: copy)
-      } catch {
-        try FileManager.default.copyItem(atPath: original, toPath: copy)
-      }
+      try link(name, to: directory.file(name))
     }
     return directory
+  }
+
+  private static func link(_ name: String, to copy: String) throws {
+    let original = try Tools.ours(name)
+    // A hard link costs nothing; a symbolic one would lead back to the original.
+    do {
+      try FileManager.default.linkItem(atPath: original, toPath: copy)
+    } catch {
+      try FileManager.default.copyItem(atPath: original, toPath: copy)
+    }
   }
 
   func path(_ name: String) -> String {
@@ -29,6 +33,11 @@ struct Installation: ~Copyable {
 
   func remove(_ name: String) throws {
     try FileManager.default.removeItem(atPath: path(name))
+  }
+
+  /// Puts an executable back that was removed.
+  func restore(_ name: String) throws {
+    try Self.link(name, to: path(name))
   }
 
   /// Puts a shell script in the place of an executable.

@@ -77,7 +77,7 @@ struct WorkerContextTests {
       "streams", page: page.rawValue,
       [.init(name: "events.streams", id: 5, fd: ring.fd, role: .write(wake: [-1]))])
     #expect(throws: IPCError.self) { try context.eventWriter() }
-    #expect(context.status.takeCorruptReport() == 5)
+    #expect(context.status.takeCorruptReport() == RingReport(ring: 5, epoch: nil))
   }
 }
 

@@ -29,8 +29,13 @@ final class TestDirectory: Sendable {
   /// writing until its own exec, and whoever executes it meanwhile gets ETXTBSY. A read lease is granted when nobody does.
   func script(_ name: String, _ text: String) throws {
     let file = "\(path)/\(name)"
-    try Data("#!/bin/sh\n\(text)\n".utf8).write(to: URL(fileURLWithPath: file))
-    guard chmod(file, 0o755) == 0 else { throw TestFailure(description: "chmod \(file): errno \(errno)") }
+    // Closed by exec: a child that lives on would keep it busy for as long.
+    let output = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0o755)
+    guard output >= 0 else { throw TestFailure(description: "open \(file): errno \(errno)") }
+    let bytes = Array("#!/bin/sh\n\(text)\n".utf8)
+    let count = write(output, bytes, bytes.count)
+    close(output)
+    guard count == bytes.count else { throw TestFailure(description: "write \(file): errno \(errno)") }
     let descriptor = open(file, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw TestFailure(description: "open \(file): errno \(errno)") }
     defer { close(descriptor) }

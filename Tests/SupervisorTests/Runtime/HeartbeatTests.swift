@@ -20,6 +20,18 @@ import Testing
     #expect(Heartbeat.isHung(beat: .max, now: now, limit: .seconds(10)))
   }
 
+  @Test("time in which a worker may not have run excuses it, and no beat from the future")
+  func excused() {
+    let now: Nanoseconds = .seconds(100)
+    func isHung(_ beat: Int, excusedUntil: Int) -> Bool {
+      Heartbeat.isHung(
+        beat: .seconds(beat), now: now, limit: .seconds(10), excusedUntil: .seconds(excusedUntil))
+    }
+    #expect(!isHung(10, excusedUntil: 90) && !isHung(10, excusedUntil: 200))
+    #expect(isHung(10, excusedUntil: 89) && !isHung(95, excusedUntil: 20))
+    #expect(isHung(102, excusedUntil: 100))
+  }
+
   @Test("a look that comes more than a second late judges nobody")
   func blind() {
     let due: Nanoseconds = .seconds(100)

@@ -118,8 +118,20 @@ final class RuntimeBench: Sendable {
   }
 
   func waitForLine(_ message: String, about name: String? = nil, count: Int = 1) throws {
-    try eventually("\(count) times \"\(message)\" \(name ?? "")") {
-      lines(message, about: name).count >= count
+    try whileRunning("\(count) times \"\(message)\" \(name ?? "")") {
+      lines(message, about: name).count >= count ? () : nil
+    }
+  }
+
+  /// As `eventually`, but doesn't wait for a gateway that has ended.
+  private func whileRunning<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
+    try eventually(what) {
+      let status = state.withLock { $0.status }
+      let value = try condition()
+      if value == nil, let status {
+        throw TestFailure(description: "the gateway has ended with status \(status) before: \(what)")
+      }
+      return value
     }
   }
 
@@ -146,7 +158,7 @@ final class RuntimeBench: Sendable {
 
   /// Waits until the worker's `count`th process runs, and returns its pid.
   func process(_ name: String, count: Int = 1) throws -> pid_t {
-    try eventually("process \(count) of \(name) runs") {
+    try whileRunning("process \(count) of \(name) runs") {
       let lines = lines("worker is started", about: name)
       return lines.count >= count ? lines[count - 1].fields["child_pid"].flatMap(pid_t.init) : nil
     }

@@ -178,7 +178,8 @@ extension ProcessSuite {
       try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
         try bench.becomeReady()
         let ring = try bench.ring("events.control")
-        for name in ["connections.0", "connections.1"] { try bench.page(name).reportCorrupt(ring: ring.id) }
+        let pages = try ["connections.0", "connections.1"].map(bench.page)
+        for page in pages { page.reportCorrupt(RingReport(ring: ring.id, epoch: 0)) }
         try bench.becomeReady("control", count: 2)
         #expect(bench.lines("ring is corrupt; its writer is restarted").count == 1)
         #expect(try RingInspector(attaching: ring.fd).usage().epoch == 1)
@@ -190,16 +191,59 @@ extension ProcessSuite {
       }
     }
 
+    @Test("a report from before a ring was formatted anew costs its new writer nothing, one from after does")
+    func lateReport() throws {
+      try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
+        try bench.becomeReady()
+        let ring = try bench.ring("events.control")
+        let pages = try ["connections.0", "connections.1"].map(bench.page)
+        pages[0].reportCorrupt(RingReport(ring: ring.id, epoch: 0))
+        try bench.becomeReady("control", count: 2)
+        pages[1].reportCorrupt(RingReport(ring: ring.id, epoch: 0))
+        try eventually("the late report is heard") {
+          rig_load_acquire(pages[1].memory.base + StatusLayout.corruptOffset) == 0
+        }
+        pages[0].reportCorrupt(RingReport(ring: ring.id, epoch: 1))
+        try bench.becomeReady("control", count: 3)
+        #expect(bench.lines("ring is corrupt; its writer is restarted").count == 2)
+        #expect(try RingInspector(attaching: ring.fd).usage().epoch == 2)
+      }
+    }
+
+    @Test("a report about a ring that the reporter has no part in is only noted")
+    func foreignRing() throws {
+      try RuntimeBench.run(try RuntimeBench(workers: 2)) { bench in
+        try bench.becomeReady()
+        let ring = try bench.ring("presence.connections.0")
+        try bench.page("connections.1").reportCorrupt(RingReport(ring: ring.id, epoch: 0))
+        try bench.waitForLine("worker reports a ring that it has no part in")
+        #expect(bench.lines("ring is corrupt; its writer is restarted").isEmpty)
+      }
+    }
+
     @Test("a report about a ring without a writer repairs it, one about no ring at all is only noted")
     func ringWithoutWriter() throws {
       try RuntimeBench.run(try RuntimeBench()) { bench in
         try bench.becomeReady()
         let page = try bench.page("connections.0")
-        page.reportCorrupt(ring: try bench.ring("events.streams").id)
+        page.reportCorrupt(RingReport(ring: try bench.ring("events.streams").id, epoch: 0))
         try bench.waitForLine("ring is formatted anew")
-        page.reportCorrupt(ring: 999)
+        page.reportCorrupt(RingReport(ring: 999, epoch: 0))
         try bench.waitForLine("worker reports a ring that does not exist")
         #expect(bench.lines("worker is started").count == 3)
+      }
+    }
+
+    @Test("a ring whose epoch was written over is repaired all the same")
+    func epochLost() throws {
+      try RuntimeBench.run(try RuntimeBench()) { bench in
+        try bench.becomeReady()
+        let ring = try bench.ring("events.control")
+        let memory = try SharedMemory(mapping: ring.fd, writable: true, minimumBytes: RingLayout.headerBytes)
+        withExtendedLifetime(memory) { rig_store_seq_cst(memory.base + RingLayout.epochOffset, 99) }
+        try bench.page("connections.0").reportCorrupt(RingReport(ring: ring.id, epoch: nil))
+        try bench.becomeReady("control", count: 2)
+        #expect(try RingInspector(attaching: ring.fd).usage().epoch == 1)
       }
     }
 
@@ -209,8 +253,11 @@ extension ProcessSuite {
         try bench.becomeReady()
         let ring = try bench.ring("events.control")
         let memory = try SharedMemory(mapping: ring.fd, writable: true, minimumBytes: RingLayout.headerBytes)
-        withExtendedLifetime(memory) { rig_store_seq_cst(memory.base + RingLayout.epochOffset, 99) }
-        try bench.page("connections.0").reportCorrupt(ring: ring.id)
+        withExtendedLifetime(memory) {
+          rig_store_seq_cst(memory.base + RingLayout.epochOffset, RingLayout.maximumEpoch)
+          rig_store_seq_cst(memory.base + RingLayout.epochCheckOffset, ~RingLayout.maximumEpoch)
+        }
+        try bench.page("connections.0").reportCorrupt(RingReport(ring: ring.id, epoch: 0))
         #expect(try bench.waitForEnd() == 75)
         #expect(bench.lines("ring can't be formatted anew; giving up, a new start is needed").count == 1)
       }

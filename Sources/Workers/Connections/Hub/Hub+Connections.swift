@@ -142,9 +142,11 @@ extension Hub {
   func report(_ incidents: [RingIncident], areEvents: Bool = true) {
     for incident in incidents {
       switch incident {
-      case .corrupt(let ring, let id, let reason):
+      case .stillCorrupt(let report):
+        environment.reportCorrupt(report)
+      case .corrupt(let ring, let report, let reason):
         metrics.corruptRings?.add()
-        environment.reportCorrupt(id)
+        environment.reportCorrupt(report)
         log.error(
           "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .reset(let ring):

@@ -36,7 +36,7 @@ struct HubEnvironment {
   /// The worker lives.
   var beat: () -> Void
   /// A ring is corrupt: its id in the manifest.
-  var reportCorrupt: (UInt32) -> Void
+  var reportCorrupt: (RingReport) -> Void
 }
 
 /// A poll that came in at worker `from`.

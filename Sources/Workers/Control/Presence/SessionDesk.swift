@@ -22,8 +22,8 @@ final class SessionDesk {
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
     var wakeAgain: () -> Void
-    /// A ring is corrupt: its id in the manifest.
-    var reportCorrupt: (UInt32) -> Void
+    /// A ring is corrupt.
+    var reportCorrupt: (RingReport) -> Void
     /// Connection workers that serve, and those that are dead.
     var workers: () -> (live: [Int], dead: [Int])
   }
@@ -116,9 +116,14 @@ final class SessionDesk {
 
   /// A worker whose ring was reset begins with a report of its own: nothing else is to be done.
   private func report(_ incidents: [RingIncident]) {
-    for case .corrupt(let ring, let id, let reason) in incidents {
-      environment.reportCorrupt(id)
-      log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+    for incident in incidents {
+      switch incident {
+      case .corrupt(let ring, let report, let reason):
+        environment.reportCorrupt(report)
+        log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
+      case .stillCorrupt(let report): environment.reportCorrupt(report)
+      case .reset: break
+      }
     }
   }
 

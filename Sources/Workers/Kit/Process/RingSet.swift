@@ -3,7 +3,8 @@
 //   reading ──.corrupt──► suspended ──probe──► probing ──.reset or readable──► reading
 //                             ▲────────.corrupt────┘
 //
-// A corrupt ring is reported once; the supervisor restarts its writer on a ring formatted anew. Records are taken in
+// A corrupt ring is reported when it is found so, and again by every probe, because a report may be replaced by another
+// before the supervisor has seen it; the supervisor restarts the writer on a ring formatted anew. Records are taken in
 // batches, ring by ring, so that a busy ring doesn't keep the others waiting.
 
 import IPC
@@ -11,7 +12,9 @@ import IPC
 /// What reading has come upon besides records.
 public enum RingIncident: Equatable, Sendable {
   /// The ring can't be read any more until it is reset.
-  case corrupt(ring: String, id: UInt32, reason: String)
+  case corrupt(ring: String, RingReport, reason: String)
+  /// It still can't.
+  case stillCorrupt(RingReport)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
 }
@@ -103,8 +106,11 @@ public final class RingSet {
 
   /// A record of the ring wasn't what its writer should have written.
   public func suspend(_ ring: Int, reason: String) {
-    if sources[ring].state == .reading {
-      incidents.append(.corrupt(ring: sources[ring].name, id: sources[ring].id, reason: reason))
+    let report = RingReport(ring: sources[ring].id, epoch: sources[ring].reader.epoch)
+    switch sources[ring].state {
+    case .reading: incidents.append(.corrupt(ring: sources[ring].name, report, reason: reason))
+    case .probing: incidents.append(.stillCorrupt(report))
+    case .suspended: break
     }
     sources[ring].state = .suspended
   }
@@ -145,7 +151,7 @@ public final class RingSet {
   public func replay(
     _ ring: Int, after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool
   ) -> RingReader.Replay {
-    let lost = RingReader.Replay.lost(firstAvailable: through + 1)
+    let lost = RingReader.Replay.lost(firstAvailable: through &+ 1)
     guard ring < sources.count, sources[ring].state == .reading else { return lost }
     do throws(IPCError) {
       return try sources[ring].reader.replay(after: after, through: through, body)

@@ -198,15 +198,7 @@ public final class PublicationClient {
     for correlation in Array(waiting.keys) { end(correlation, .unavailable(reason)) }
   }
 
-  public func takeIncidents() -> [RingIncident] {
-    let incidents = rings.takeIncidents()
-    for case .reset(let ring) in incidents {
-      for index in sources.indices where ring.hasSuffix(".streams") == (sources[index] == .kafka) {
-        assemblies[index] = MessageAssembly(maximumBytes: maximumBytes)
-      }
-    }
-    return incidents
-  }
+  public func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
 
   public func declareAsleep() -> Bool { rings.declareAsleep() }
   public func declareAwake() { rings.declareAwake() }

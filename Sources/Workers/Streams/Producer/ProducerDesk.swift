@@ -100,8 +100,10 @@ final class ProducerDesk {
   private func report(_ incidents: [RingIncident]) {
     for incident in incidents {
       switch incident {
-      case .corrupt(let ring, let id, let reason):
-        status.reportCorrupt(ring: id)
+      case .stillCorrupt(let report):
+        status.reportCorrupt(report)
+      case .corrupt(let ring, let report, let reason):
+        status.reportCorrupt(report)
         log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
       case .reset(let ring):
         log.warning("a ring was reset", metadata: ["ring": "\(ring)"])
