@@ -322,7 +322,7 @@ final class Peer: @unchecked Sendable {
 
 extension UpstreamFailure {
   static func malformed(_ detail: String) -> UpstreamFailure {
-    UpstreamFailure(reason: .malformed(detail), hasAnswerBegun: false, mayRetry: false)
+    UpstreamFailure(reason: .malformed(detail), hasAnswerBegun: false)
   }
 
   var isClosedEarly: Bool { if case .closedEarly = reason { true } else { false } }

@@ -357,7 +357,6 @@ import Testing
         let failure = try await call.failure()
         #expect(closed(failure), "\(answer)")
         #expect(failure?.hasAnswerBegun == answer.contains("200 OK"))
-        #expect(failure?.mayRetry == false)
       }
     }
   }

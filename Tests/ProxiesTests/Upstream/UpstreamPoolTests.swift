@@ -95,7 +95,6 @@ import Testing
       second.close()
       let failure = try await call.failure()
       #expect(failure?.isClosedEarly ?? false)
-      #expect(failure?.mayRetry == false)
       #expect(!upstream.hasConnection)
     }
   }
@@ -104,12 +103,11 @@ import Testing
   func noRetry() async throws {
     try await UpstreamBench.run { bench in
       let upstream = try Upstream()
-      let cases: [(HTTPMethod, UpstreamRequest.Body, answer: String, mayRetry: Bool)] = [
-        (.POST, .none, "", false), (.POST, .counted(1), "", false), (.PATCH, .none, "", false),
-        (.PUT, .counted(1), "", true), (.GET, .none, "HTTP/1.1 ", false),
-        (.RAW(value: "GETX"), .none, "", false),
+      let cases: [(HTTPMethod, UpstreamRequest.Body, answer: String)] = [
+        (.POST, .none, ""), (.POST, .counted(1), ""), (.PATCH, .none, ""), (.PUT, .counted(1), ""),
+        (.GET, .none, "HTTP/1.1 "), (.RAW(value: "GETX"), .none, ""),
       ]
-      for (method, body, answer, mayRetry) in cases {
+      for (method, body, answer) in cases {
         let peer = try await bench.useOnce(upstream)
         let call = try await bench.begin(upstream.request(method, body: body)) { exchange, _ in
           guard body != .none else { return }
@@ -121,7 +119,6 @@ import Testing
         peer.close()
         let failure = try await call.failure()
         #expect(failure?.isClosedEarly ?? false)
-        #expect(failure?.mayRetry == mayRetry, "\(method)")
         #expect(!upstream.hasConnection)
       }
       #expect(try await bench.onLoop { $0.retries } == 0)
@@ -296,7 +293,7 @@ import Testing
       #expect(try await call.told() == [.wantsBody, .informed(102)])
       try await bench.pass(seconds: 0.1)
       let failure = try await call.failure()
-      #expect(failure == UpstreamFailure(reason: .noAnswer, hasAnswerBegun: false, mayRetry: false))
+      #expect(failure == UpstreamFailure(reason: .noAnswer, hasAnswerBegun: false))
       #expect(peer.isEndedByPeer())
     }
   }
@@ -357,7 +354,7 @@ import Testing
       #expect(try await call.told() == [.answered(200), .sent("a")])
       try await bench.pass(seconds: 0.1)
       let failure = try await call.failure()
-      #expect(failure == UpstreamFailure(reason: .stalled, hasAnswerBegun: true, mayRetry: false))
+      #expect(failure == UpstreamFailure(reason: .stalled, hasAnswerBegun: true))
       #expect(peer.isEndedByPeer())
     }
   }

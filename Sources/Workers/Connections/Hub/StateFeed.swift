@@ -30,7 +30,8 @@ final class StateFeed {
       // What is lost has been said again further on, if it is still true.
       after = max(after, firstAvailable - 1)
     }
-    while step(body) {}
+    // A reset is told once, and ends a round: what was said behind it counts as well.
+    for _ in 0..<2 { while step(body) {} }
   }
 
   /// Reads on. True: there may be more. What was read counts as done when `commit` is called.

@@ -70,7 +70,7 @@ extension UpstreamConnection {
     current = nil
     close()
     if isReused, exchange.mayStartAgain, client.startsAgain(exchange) { return }
-    exchange.failed(closedReason(exchange), onReused: isReused)
+    exchange.failed(closedReason(exchange))
   }
 
   private func closedReason(_ exchange: UpstreamExchange) -> UpstreamFailure.Reason {

@@ -214,13 +214,8 @@ final class UpstreamExchange {
     finish()?.upstreamEnded(trailers)
   }
 
-  /// - Parameters:
-  ///   - onReused: its connection had been used before and was closed.
-  ///   - wasHeard: false: the upstream has said that it didn't look at it.
-  func failed(_ reason: UpstreamFailure.Reason, onReused: Bool = false, wasHeard: Bool = true) {
-    let mayRetry = (onReused && isRepeatable) || (!wasHeard && !hasReceived)
-    let failure = UpstreamFailure(reason: reason, hasAnswerBegun: hasAnswerBegun, mayRetry: mayRetry)
-    finish()?.upstreamFailed(failure)
+  func failed(_ reason: UpstreamFailure.Reason) {
+    finish()?.upstreamFailed(UpstreamFailure(reason: reason, hasAnswerBegun: hasAnswerBegun))
   }
 
   @discardableResult

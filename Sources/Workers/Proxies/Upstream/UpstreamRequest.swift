@@ -118,9 +118,6 @@ struct UpstreamFailure: Error, Equatable, CustomStringConvertible {
   let reason: Reason
   /// Whether `upstreamAnswered` or `upstreamUpgraded` was called: it is too late for another answer to the client.
   let hasAnswerBegun: Bool
-  /// A connection that had been used before was closed before one byte of the answer, and the method is idempotent: the same
-  /// request may be sent again by a caller who still has its body. (Without a body that was done already.)
-  let mayRetry: Bool
 
   var description: String {
     switch reason {

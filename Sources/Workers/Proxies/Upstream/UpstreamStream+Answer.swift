@@ -73,15 +73,14 @@ extension UpstreamStream {
   /// The stream is closed, and something is missing.
   private func failClosed(_ exchange: UpstreamExchange) {
     current = nil
-    let wasHeard = resetCode != .refusedStream
     let mayStartAgain =
-      if wasHeard {
-        resetCode == nil && !isFirst && exchange.mayStartAgain
-      } else {
+      if resetCode == .refusedStream {
         exchange.mayStartAgainUnheard
+      } else {
+        resetCode == nil && !isFirst && exchange.mayStartAgain
       }
     if mayStartAgain, client.startsAgainElsewhere(exchange) { return }
-    exchange.failed(closedReason(exchange), onReused: resetCode == nil && !isFirst, wasHeard: wasHeard)
+    exchange.failed(closedReason(exchange))
   }
 
   private func closedReason(_ exchange: UpstreamExchange) -> UpstreamFailure.Reason {
