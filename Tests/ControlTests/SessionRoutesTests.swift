@@ -262,11 +262,6 @@ import Testing
       #expect(try client.get("/rg/sessions/alice", all).status == 401)
     }
   }
-
-  private func until(_ what: String, _ condition: () throws -> Bool) throws {
-    let deadline = ContinuousClock.now + .seconds(10)
-    while !(try condition()) { try #require(ContinuousClock.now < deadline, "not within 10 s: \(what)") }
-  }
 }
 
 /// The status of an answer that another thread waits for.

@@ -13,6 +13,15 @@ import Testing
 @testable import Control
 @testable import HTTP
 
+/// Waits for `condition` on this thread, 20 s at most.
+func until(_ what: String, _ condition: () throws -> Bool) throws {
+  let deadline = ContinuousClock.now + .seconds(20)
+  while !(try condition()) {
+    try #require(ContinuousClock.now < deadline, "not within 20 s: \(what)")
+    usleep(1000)
+  }
+}
+
 /// Pages and rings as a supervisor would make them; closed with the object.
 final class TestGateway: @unchecked Sendable {
   static let ringBytes = 65536
@@ -176,6 +185,8 @@ final class TestGateway: @unchecked Sendable {
       try server.start()
       return server
     }.get()
+    // This task may have waited for a thread longer than a heartbeat counts.
+    for page in pages.values { page.beat() }
     let result = Result { try body(ManagementClient(port: listener.port)) }
     try await loop.flatSubmit { server.stopAccepting() }.get()
     try await loop.submit { server.closeAll() }.get()
@@ -283,7 +294,8 @@ struct ManagementClient {
     var buffer = [UInt8](repeating: 0, count: 65536)
     while true {
       let count = recv(socket, &buffer, buffer.count, 0)
-      try #require(count >= 0, "receive: errno \(errno)")
+      let failure = errno
+      try #require(count >= 0, "receive: errno \(failure), asked: \(request.prefix { $0 != "\r\n" })")
       if count == 0 { break }
       answer.append(contentsOf: buffer[..<count])
     }
