@@ -194,7 +194,7 @@ struct CheckTests {
   func circuit() throws {
     let service = try TestService(.hangUp)
     defer { service.stop() }
-    let settings = ["SUBMISSION_CHECK": service.url(), "CIRCUIT_FAILURES": "3", "CIRCUIT_OPEN_S": "1"]
+    let settings = ["SUBMISSION_CHECK": service.url(), "CIRCUIT_FAILURES": "3", "CIRCUIT_OPEN_S": "3"]
     try Gateway.run(settings) { gateway in
       func submission() throws -> Int { try submit(gateway).status }
       for _ in 0..<3 { #expect(try submission() == 503) }

@@ -3,6 +3,7 @@
 // One thread.
 
 import Glibc
+import IPC
 
 final class LogWriter {
   enum Format: Sendable {
@@ -20,20 +21,17 @@ final class LogWriter {
   }
 
   /// How long a line may wait for room; after a dropped line, none waits until one has gone through.
-  private static let patienceMilliseconds: CInt = 100
+  private static let patienceMilliseconds = 100
 
-  /// Bytes written at once: a pipe that says it has room has it for this many (PIPE_BUF). More would wait.
-  private static let mostBytesAtOnce = 4096
-
-  private let descriptor: CInt
+  private let output: SharedOutput
   private let format: Format
   private let level: LogLevel
   private let pid = getpid()
   private(set) var dropped = 0
 
-  /// - Parameter descriptor: not owned.
+  /// - Parameter descriptor: not owned, open as long as this object lives.
   init(descriptor: CInt = STDERR_FILENO, format: Format, level: LogLevel) {
-    self.descriptor = descriptor
+    output = SharedOutput(descriptor)
     self.format = format
     self.level = level
   }
@@ -54,25 +52,9 @@ final class LogWriter {
     if !write(line, patience: Self.patienceMilliseconds) { dropped += 1 }
   }
 
-  private func write(_ line: LogLine, patience: CInt) -> Bool {
+  private func write(_ line: LogLine, patience: Int) -> Bool {
     var text = format == .json ? line.json(pid: pid) : line.human()
-    return text.withUTF8 { bytes in
-      var written = 0
-      while written < bytes.count {
-        guard hasRoom(patience), let base = bytes.baseAddress else { return false }
-        let count = Glibc.write(descriptor, base + written, min(bytes.count - written, Self.mostBytesAtOnce))
-        if count < 0 && errno == EINTR { continue }
-        guard count > 0 else { return false }
-        written += count
-      }
-      return true
-    }
-  }
-
-  private func hasRoom(_ patience: CInt) -> Bool {
-    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-    let count = poll(&entry, 1, patience)
-    return count == 1 && entry.revents & Int16(POLLOUT) != 0
+    return text.withUTF8 { output.write(UnsafeRawBufferPointer($0), patience: patience) }
   }
 
   private static func now() -> timespec {

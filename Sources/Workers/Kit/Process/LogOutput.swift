@@ -5,6 +5,7 @@
 //   human  2026-11-24T09:00:00.000Z info connections.0: … ring=events.control
 
 import Glibc
+import IPC
 import Logging
 import Synchronization
 
@@ -27,10 +28,9 @@ enum LogValue: Equatable, Sendable {
 /// Writes the lines of one worker. Any thread.
 final class LogOutput: Sendable {
   /// How long a line may wait for room; after a dropped line none waits until one has gone through.
-  private static let patienceMilliseconds: CInt = 100
-  /// Bytes written at once: a pipe that says it has room has it for this many (PIPE_BUF). More would wait.
-  private static let mostBytesAtOnce = 4096
+  private static let patienceMilliseconds = 100
 
+  private let output = SharedOutput(STDERR_FILENO)
   private let worker: String
   private let slot: Int
   private let isJSON: Bool
@@ -105,21 +105,8 @@ final class LogOutput: Sendable {
     return line
   }
 
-  private func send(_ line: [UInt8], patience: CInt) -> Bool {
-    var written = 0
-    while written < line.count {
-      var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
-      guard poll(&entry, 1, patience) == 1, entry.revents & Int16(POLLOUT) != 0 else { return false }
-      let count = line.withUnsafeBytes { bytes in
-        Glibc.write(
-          STDERR_FILENO, bytes.baseAddress.map { $0 + written },
-          min(bytes.count - written, Self.mostBytesAtOnce))
-      }
-      if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { return false }
-      written += count
-    }
-    return true
+  private func send(_ line: [UInt8], patience: Int) -> Bool {
+    line.withUnsafeBytes { output.write($0, patience: patience) }
   }
 }
 

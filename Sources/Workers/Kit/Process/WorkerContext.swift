@@ -77,7 +77,7 @@ public enum WorkerProcess {
       }
     } catch {
       var line = "rig-\(worker): \(error)\n"
-      line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+      line.withUTF8 { _ = SharedOutput(STDERR_FILENO).write(UnsafeRawBufferPointer($0), patience: 100) }
       exit(failure)
     }
     exit(0)
