@@ -19,6 +19,9 @@ public struct SharedOutput: ~Copyable, Sendable {
     case file, socket, reopened, polled
   }
 
+  /// How long a log line may wait for room, milliseconds.
+  public static let linePatience = 100
+
   /// Bytes written at once: a pipe takes so many whole or not at all.
   private static let mostBytesAtOnce = 4096
 

@@ -124,6 +124,7 @@ import Testing
     try await gateway.served(settings) { client in
       let ready = try client.get("/readyz")
       #expect(ready.status == 503)
+      #expect(ready.body.contains("no heartbeat for "))
       #expect(ready.body.contains(" s, expected one within 0 s"))
     }
   }

@@ -1,5 +1,6 @@
 // The supervisor's log on standard error. Who reads it may be slow or gone, and the supervisor must not wait for him: a
-// line that can't be written in a short time is dropped and counted, and the count is logged when there is room again.
+// line that can't be written in a short time is dropped and counted, and the count is logged when there is room again;
+// after a dropped line, none waits until one has gone through.
 // One thread.
 
 import Glibc
@@ -19,9 +20,6 @@ final class LogWriter {
       }
     }
   }
-
-  /// How long a line may wait for room; after a dropped line, none waits until one has gone through.
-  private static let patienceMilliseconds = 100
 
   private let output: SharedOutput
   private let format: Format
@@ -49,7 +47,7 @@ final class LogWriter {
       dropped = 0
     }
     let line = LogLine(time: Self.now(), level: level, message: message, fields: fields)
-    if !write(line, patience: Self.patienceMilliseconds) { dropped += 1 }
+    if !write(line, patience: SharedOutput.linePatience) { dropped += 1 }
   }
 
   private func write(_ line: LogLine, patience: Int) -> Bool {

@@ -234,7 +234,7 @@ final class Upstream {
   /// The next connection.
   func accept() throws -> Peer {
     let descriptor = Glibc.accept(socket, nil, nil)
-    try #require(descriptor >= 0, "no connection came in 60 s")
+    try #require(descriptor >= 0, "no connection came in 10 s")
     return Peer(descriptor)
   }
 

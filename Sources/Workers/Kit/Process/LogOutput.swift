@@ -1,5 +1,6 @@
 // Log lines of a worker on standard error, which all processes of the gateway share: one line, one write. Who reads them
-// may be slow or gone, and a worker must not wait for him: a line that can't be written soon is dropped and counted.
+// may be slow or gone, and a worker must not wait for him: a line that can't be written soon is dropped and counted,
+// and after it none waits until one has gone through.
 //
 //   json   {"time":"…","level":"info","worker":"connections","slot":0,"pid":7,"message":"…","ring":"events.control"}
 //   human  2026-11-24T09:00:00.000Z info connections.0: … ring=events.control
@@ -27,9 +28,6 @@ enum LogValue: Equatable, Sendable {
 
 /// Writes the lines of one worker. Any thread.
 final class LogOutput: Sendable {
-  /// How long a line may wait for room; after a dropped line none waits until one has gone through.
-  private static let patienceMilliseconds = 100
-
   private let output = SharedOutput(STDERR_FILENO)
   private let worker: String
   private let slot: Int
@@ -53,7 +51,7 @@ final class LogOutput: Sendable {
         }
         dropped = 0
       }
-      if !send(line(level, message, fields), patience: Self.patienceMilliseconds) { dropped += 1 }
+      if !send(line(level, message, fields), patience: SharedOutput.linePatience) { dropped += 1 }
     }
   }
 

@@ -77,7 +77,8 @@ public enum WorkerProcess {
       }
     } catch {
       var line = "rig-\(worker): \(error)\n"
-      line.withUTF8 { _ = SharedOutput(STDERR_FILENO).write(UnsafeRawBufferPointer($0), patience: 100) }
+      let output = SharedOutput(STDERR_FILENO)
+      line.withUTF8 { _ = output.write(UnsafeRawBufferPointer($0), patience: SharedOutput.linePatience) }
       exit(failure)
     }
     exit(0)
