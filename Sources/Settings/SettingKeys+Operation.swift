@@ -64,7 +64,9 @@ extension SettingKey {
       "silence after which a worker counts as hung"),
     .integer(
       "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds", "time to say goodbye to clients"),
-    .integer("RESTART_INTENSITY", \.restartIntensity, 0...1_000, "restarts allowed within RESTART_PERIOD_S"),
+    .integer(
+      "RESTART_INTENSITY", \.restartIntensity, 0...1_000,
+      "restarts of each worker allowed within RESTART_PERIOD_S"),
     .integer(
       "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
       "window in which restarts are counted"),

@@ -10,6 +10,9 @@
 // whoever calls services begins after and ends before those that make the calls. The workers
 // of a pool are stopped together: a gateway needs one drain time to end, not one per worker.
 //
+// RESTART_INTENSITY counts per worker: many of a pool that die together, of one event or one operator's mistake, are each
+// replaced, and a place that dies again and again is found as soon in a large pool as in a small one.
+//
 // The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
 // which a worker that fails again and again may need, and systemd is there to make it.
 
@@ -35,9 +38,9 @@ extension GatewayPlan {
           kind: .worker(startTimeout: startTimeout))
       }
       let node = NodeSpec(
-        strategy: .oneForOne, intensity: settings.restartIntensity,
+        strategy: .oneForOne, intensity: settings.restartIntensity * members.count,
         period: .seconds(settings.restartPeriodSeconds), children: children,
-        stopsTogether: true)
+        stopsTogether: true, childIntensity: settings.restartIntensity)
       // No time of its own: its workers have theirs.
       nodes.append(
         ChildSpec(id: kind.rawValue, restart: .permanent, shutdown: .infinity, kind: .supervisor(node)))

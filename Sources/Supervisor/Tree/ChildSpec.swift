@@ -67,19 +67,24 @@ struct NodeSpec: Equatable, Sendable {
   }
 
   let strategy: Strategy
-  /// Restarts allowed within `period`; one more and the node gives up.
+  /// Restarts of all children together that are allowed within `period`; one more and the node gives up.
   let intensity: Int
   let period: Nanoseconds
   let children: [ChildSpec]
   /// Whether children that have to be stopped are told all at once, as those of OTP's `simple_one_for_one`: for a pool
   /// whose members take their time and don't need each other.
   var stopsTogether = false
+  /// Restarts of one and the same child that are allowed within `period`, beside `intensity`; one more and the node gives
+  /// up. nil: as many as `intensity` allows, as in OTP. For a pool: many members that fail once each, from one cause, are
+  /// no reason to give up, and one place of many that fails again and again is.
+  var childIntensity: Int?
 }
 
 /// A specification that cannot be run.
 enum SpecError: Error, Equatable, CustomStringConvertible {
   case duplicateID(String)
   case negativeIntensity(node: String, Int)
+  case negativeChildIntensity(node: String, Int)
   case zeroPeriod(node: String)
 
   var description: String {
@@ -87,6 +92,8 @@ enum SpecError: Error, Equatable, CustomStringConvertible {
     case .duplicateID(let id): "child id \"\(id)\" is used twice in one supervisor; ids must be unique there"
     case .negativeIntensity(let node, let value):
       "restart intensity of supervisor \"\(node)\" is \(value); expected 0 or more"
+    case .negativeChildIntensity(let node, let value):
+      "restart intensity per child of supervisor \"\(node)\" is \(value); expected 0 or more"
     case .zeroPeriod(let node): "restart period of supervisor \"\(node)\" is 0; expected more than 0 ns"
     }
   }

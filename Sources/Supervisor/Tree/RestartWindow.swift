@@ -1,4 +1,4 @@
-// The restart intensity of one node as a sliding window: the moments of its latest restarts, never more of them
+// The restart intensity of a node, or of one of its children, as a sliding window: the moments of its latest restarts, never more of them
 // than are allowed. Storage is reserved once; recording a restart allocates nothing.
 
 /// Counts restarts within a period, as OTP's `add_restart` does: a restart belongs to the window as long as

@@ -90,10 +90,11 @@ extension SupervisionTree {
     }
   }
 
-  /// Counts a restart. False when it was one too many; the node then is on its way down.
+  /// Counts a restart, in the child and in its node. False when it was one too many for either; the node then is on its
+  /// way down.
   private mutating func admit(_ id: ChildID, _ failure: Failure, at now: Nanoseconds) -> Bool {
     let node = self[id].node
-    guard nodes[node].window.admit(at: now) else {
+    guard self[id].window?.admit(at: now) != false, nodes[node].window.admit(at: now) else {
       note(.gaveUp(node: nodes[node].owner, child: id, failure))
       takeDown(node, .gaveUp, at: now)
       return false

@@ -40,6 +40,7 @@ extension SupervisionTree {
       for child in nodes[node].children {
         self[child].state = .down
         self[child].cause = nil
+        self[child].window?.clear()
       }
       nodes[node].phase = .bringingUp(next: 0, .initial)
       guard startNext(node, at: now) else { return false }

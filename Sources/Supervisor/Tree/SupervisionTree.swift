@@ -82,6 +82,9 @@ struct SupervisionTree: Sendable {
 
   private mutating func append(_ spec: NodeSpec, name: String, owner: ChildID?) throws(SpecError) {
     guard spec.intensity >= 0 else { throw .negativeIntensity(node: name, spec.intensity) }
+    if let intensity = spec.childIntensity, intensity < 0 {
+      throw .negativeChildIntensity(node: name, intensity)
+    }
     guard spec.period > 0 else { throw .zeroPeriod(node: name) }
     let node = nodes.count
     nodes.append(
@@ -93,11 +96,14 @@ struct SupervisionTree: Sendable {
       guard names.insert(child.id).inserted else { throw .duplicateID(child.id) }
       let id = ChildID(index: children.count)
       nodes[node].children.append(id)
+      let window = spec.childIntensity.map { RestartWindow(intensity: $0, period: spec.period) }
       guard case .supervisor(let inner) = child.kind else {
-        children.append(Child(id: id, spec: child, node: node, position: position, ownNode: nil))
+        children.append(
+          Child(id: id, spec: child, node: node, position: position, ownNode: nil, window: window))
         continue
       }
-      children.append(Child(id: id, spec: child, node: node, position: position, ownNode: nodes.count))
+      children.append(
+        Child(id: id, spec: child, node: node, position: position, ownNode: nodes.count, window: window))
       try append(inner, name: child.id, owner: id)
     }
   }

@@ -46,6 +46,8 @@ struct Child: Sendable {
   var timer: TimerToken?
   /// Why the next spawn will happen, when it is the child's own failure.
   var cause: Failure?
+  /// Its own restarts, where its node counts them for each child.
+  var window: RestartWindow?
 }
 
 /// How a node's life ends.

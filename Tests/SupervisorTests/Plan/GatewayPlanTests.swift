@@ -107,13 +107,17 @@ import Testing
     #expect(plan.tree.strategy == .oneForOne)
   }
 
-  @Test("every node takes intensity and period from the settings")
+  @Test(
+    "13.B10: every node allows RESTART_INTENSITY restarts for each of its workers, and no worker more than that"
+  )
   func intensity() {
-    var settings = Self.settings(workers: 1, kafka: true)
+    var settings = Self.settings(workers: 3, kafka: true)
+    settings.proxyWorkers = 2
     settings.restartIntensity = 7
     settings.restartPeriodSeconds = 42
     for (id, node) in Self.nodes(GatewayPlan(settings: settings)) {
-      #expect(node.intensity == 7, "\(id)")
+      #expect(node.intensity == 7 * node.children.count, "\(id)")
+      #expect(node.childIntensity == 7, "\(id)")
       #expect(node.period == .seconds(42), "\(id)")
       #expect(node.strategy == .oneForOne, "\(id)")
     }

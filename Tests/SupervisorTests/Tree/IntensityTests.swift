@@ -58,6 +58,55 @@ import Testing
     ])
   }
 
+  @Test
+  func
+    `13.B10: many children of a pool that fail once each are restarted, one that fails again and again isn't`()
+    throws
+  {
+    let names = (0..<8).map { "w\($0)" }
+    var bench = try TreeBench.running([
+      supervisor("pool", intensity: 5 * 8, childIntensity: 5, names.map { worker($0) })
+    ])
+    for _ in 1...5 {
+      for name in names { bench.exit(name) }
+      for name in names { bench.ready(name) }
+      #expect(bench.tree.outcome == nil)
+    }
+    // All five of each are used up; ten seconds later they count no more.
+    bench.advance(seconds: 10.1)
+    for _ in 1...5 {
+      bench.exit("w3")
+      bench.ready("w3")
+    }
+    _ = bench.takeTrace()
+    bench.exit("w3")
+    bench.expect(["term w7"])
+    #expect(
+      bench.notes.contains(
+        .gaveUp(node: bench.child("pool").id, child: bench.child("w3").id, .exited(.status(1)))))
+  }
+
+  @Test func `13.B10: a node's own intensity counts beside that of its children`() throws {
+    var bench = try TreeBench.running([
+      supervisor("pool", intensity: 2, childIntensity: 2, [worker("a"), worker("b"), worker("c")])
+    ])
+    for name in ["a", "b", "c"] { bench.exit(name) }
+    bench.expect(["spawn a (exit)", "spawn b (exit)", "term b"])
+  }
+
+  @Test func `13.B10: a node that starts anew has forgotten the restarts of each child`() throws {
+    var bench = try TreeBench.running(
+      intensity: 1, [supervisor("pool", intensity: 9, childIntensity: 1, [worker("a")])])
+    bench.exit("a")
+    bench.ready("a")
+    bench.exit("a")
+    bench.ready("a")
+    bench.exit("a")
+    bench.ready("a")
+    bench.expect(["spawn a (exit)", "spawn a (group)", "spawn a (exit)"])
+    #expect(bench.tree.outcome == nil)
+  }
+
   @Test func `each node counts for itself`() throws {
     var bench = try TreeBench.running(
       intensity: 1,

@@ -101,7 +101,9 @@ extension TreeBench {
   /// The state as far as it decides about what happens next.
   var key: String {
     let nodes = tree.nodes.map { "\($0.phase) \($0.window.count)" }
-    let children = tree.children.map { "\($0.state) \($0.attempt) \($0.timer != nil) \($0.instance > 0)" }
+    let children = tree.children.map {
+      "\($0.state) \($0.attempt) \($0.timer != nil) \($0.instance > 0) \($0.window?.count ?? 0)"
+    }
     return "\(nodes) \(children) \(tree.outcome as Any)"
   }
 

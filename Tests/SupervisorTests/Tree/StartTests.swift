@@ -143,6 +143,9 @@ import Testing
   @Test func `specifications that can't be run are refused by name`() {
     #expect(throws: SpecError.duplicateID("a")) { try TreeBench([worker("a"), worker("a")]) }
     #expect(throws: SpecError.negativeIntensity(node: "root", -1)) { try TreeBench(intensity: -1, []) }
+    #expect(throws: SpecError.negativeChildIntensity(node: "pool", -3)) {
+      try TreeBench([supervisor("pool", childIntensity: -3, [])])
+    }
     #expect(throws: SpecError.negativeIntensity(node: "pool", -2)) {
       try TreeBench([supervisor("pool", intensity: -2, [])])
     }

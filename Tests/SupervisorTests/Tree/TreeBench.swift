@@ -15,7 +15,8 @@ func worker(
 
 func supervisor(
   _ id: String, restart: ChildSpec.Restart = .permanent, strategy: NodeSpec.Strategy = .oneForOne,
-  intensity: Int = 3, shutdown: ChildSpec.Shutdown = .infinity, stopsTogether: Bool = false,
+  intensity: Int = 3, childIntensity: Int? = nil, shutdown: ChildSpec.Shutdown = .infinity,
+  stopsTogether: Bool = false,
   _ children: [ChildSpec]
 ) -> ChildSpec {
   ChildSpec(
@@ -23,7 +24,7 @@ func supervisor(
     kind: .supervisor(
       NodeSpec(
         strategy: strategy, intensity: intensity, period: .seconds(10), children: children,
-        stopsTogether: stopsTogether)))
+        stopsTogether: stopsTogether, childIntensity: childIntensity)))
 }
 
 struct TreeBench {

@@ -2,7 +2,8 @@
 //   - no child runs twice; nothing is signalled that does not run; nobody is told to end twice;
 //   - a node's children are stopped last one first (or told to in this order, if they stop together), and a group restart
 //     starts nobody before all later ones are gone;
-//   - in a one_for_one node no more failed children are started anew within the period than the intensity allows;
+//   - in a one_for_one node no more failed children are started anew within the period than the intensity allows, and
+//     none of them more often than the intensity per child does;
 //   - a timer belongs to a living child; when everything has finished, nothing lives and nothing more is asked for.
 
 import Testing
@@ -11,7 +12,7 @@ import Testing
 
 struct TreeRules {
   private struct Restarts {
-    var moments: [Nanoseconds] = []
+    var moments: [(child: ChildID, at: Nanoseconds)] = []
   }
 
   private let tree: SupervisionTree
@@ -95,10 +96,13 @@ struct TreeRules {
       return
     }
     let (intensity, period) = limits(index)
-    var moments = restarts[index]?.moments.filter { $0 + period >= now } ?? []
-    moments.append(now)
+    var moments = restarts[index]?.moments.filter { $0.at + period >= now } ?? []
+    moments.append((id, now))
     restarts[index] = Restarts(moments: moments)
     expect(moments.count <= intensity, "\(moments.count) restarts, \(intensity) allowed")
+    guard let window = tree[id].window else { return }
+    let own = moments.count { $0.child == id }
+    expect(own <= window.intensity, "\(own) restarts of \(name(id)), \(window.intensity) allowed")
   }
 
   private func limits(_ node: Int) -> (Int, Nanoseconds) {

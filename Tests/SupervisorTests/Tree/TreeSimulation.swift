@@ -148,7 +148,8 @@ struct TreeSimulation {
       children: (0..<Int.random(in: depth == 0 ? 1...4 : 0...3, using: &random)).map { position in
         randomChild("\(depth).\(random.next() % 1_000_000).\(position)", depth: depth, &random)
       },
-      stopsTogether: random.chance(30))
+      stopsTogether: random.chance(30),
+      childIntensity: random.chance(30) ? Int.random(in: 0...2, using: &random) : nil)
   }
 
   private static func randomChild(_ id: String, depth: Int, _ random: inout SplitMix64) -> ChildSpec {
