@@ -180,7 +180,7 @@ def addressed(options):
     """A thousand connections share the users, who have one follower each. Events go to users of the same 50 connections
     in turn, however many users there are: what differs between two runs is the number of users alone."""
     connections, receivers = 1000, 50
-    jwt = token(options.secret, {"user": "bench", "roles": ["bench"]})
+    jwt = token(options.secret, {"user": "bench", "roles": ["bench"], "exp": int(time.time()) + 86400})
     streams = []
     for index in range(connections):
         names = [f"u{number}" for number in range(index, options.users, connections)]

@@ -10,12 +10,27 @@ extension SettingKey {
       "JWT_ALG", \.jwtAlgorithms, form: "names, separated by commas",
       "allowed signature algorithms; empty: HS256, or with a JWK set alone all asymmetric ones",
       parse: { (text) throws(ValueProblem) in try algorithm(text) }),
-    .text(
-      "JWT_JWKS", \.jwtJWKS, form: "a path or URL", "JWK set with keys of token signatures",
-      parse: { (text) throws(ValueProblem) in text.contains("://") ? try ValueForm.url(text) : text }),
+    SettingKey(
+      name: "JWT_JWKS", form: KeySetSource.form,
+      help: "JWK set with keys of token signatures; with issuers, each for tokens of that issuer (iss) only",
+      assign: { (node, settings) throws(ValueProblems) in
+        settings.jwtKeySets = try KeySetSource.list(node)
+      },
+      show: { $0.jwtKeySets.map(\.text).joined(separator: ",") }),
     .integer(
       "JWT_JWKS_REFRESH_S", \.jwtJWKSRefreshSeconds, 1...86_400, unit: "seconds",
-      "time after which the JWK set is looked at again"),
+      "time after which a JWK set is looked at again"),
+    .list(
+      "JWT_AUD", \.jwtAudiences, form: "names, separated by commas",
+      "audiences (aud) of which a token must have one; empty: not looked at",
+      parse: { (text) throws(ValueProblem) in text }),
+    .list(
+      "JWT_ISS", \.jwtIssuers, form: "names, separated by commas",
+      "issuers (iss) of which one must have issued a token; empty: not looked at",
+      parse: { (text) throws(ValueProblem) in text }),
+    .flag(
+      "JWT_REQUIRE_EXP", \.jwtRequireExpiry,
+      "refuse tokens that never expire (without exp); false for tokens of RIG 1"),
     pointer("JWT_SESSION_FIELD", \.jwtSessionPointer, "claim that names the session"),
     .scalar(
       "JWT_USER_FIELD", \.jwtUserPointer, form: "a JSON Pointer",

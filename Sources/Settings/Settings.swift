@@ -43,9 +43,9 @@ public struct Settings: Codable, Sendable, Equatable {
   /// Names of the signature algorithms that tokens may use; empty: HS256, or with nothing but a JWK set all that
   /// aren't symmetric.
   public var jwtAlgorithms: [String] = []
-  /// File, or `http` or `https` URL, of a JWK set; empty: none.
-  public var jwtJWKS = ""
-  /// Seconds after which the JWK set is looked at again.
+  /// JWK sets: one for tokens of every issuer, or any number, each for those of its own.
+  public var jwtKeySets: [KeySetSource] = []
+  /// Seconds after which a JWK set is looked at again.
   public var jwtJWKSRefreshSeconds = 60
   /// Where in a token the session is: RFC 6901 tokens.
   public var jwtSessionPointer = ["jti"]
@@ -53,6 +53,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var jwtUserPointer: [String]?
   /// Where in a token the roles are: RFC 6901 tokens.
   public var jwtRolesPointer = ["roles"]
+  /// Of these a token must be for one (`aud`, RFC 7519 §4.1.3); empty: it isn't looked at.
+  public var jwtAudiences: [String] = []
+  /// Of these one must have issued a token (`iss`, RFC 7519 §4.1.1); empty: it isn't looked at.
+  public var jwtIssuers: [String] = []
+  /// Whether a token without `exp` is refused.
+  public var jwtRequireExpiry = true
   /// Clock difference allowed for `exp` and `nbf`, in seconds.
   public var jwtLeewaySeconds = 0
   /// Whether a connection is closed when its token expires.
@@ -220,9 +226,6 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Whether the TLS ports are open.
   public var hasTLS: Bool { !httpsCertFiles.isEmpty }
-
-  /// The URL of the JWK set; nil if it is a file, or there is none.
-  public var jwtJWKSURL: String? { jwtJWKS.contains("://") ? jwtJWKS : nil }
 
   private static var processorCount: Int {
     min(max(ProcessInfo.processInfo.activeProcessorCount, 1), mostConnectionWorkers)

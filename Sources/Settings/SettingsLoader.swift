@@ -80,10 +80,22 @@ extension Settings {
     return found
   }
 
+  /// Key sets that no token could be verified by.
+  private var issuersWithoutUse: [SettingsMistake] {
+    guard !jwtIssuers.isEmpty else { return [] }
+    return jwtKeySets.compactMap(\.issuer).filter { issuer in
+      !jwtIssuers.contains { $0.utf8.elementsEqual(issuer.utf8) }
+    }.map { issuer in
+      SettingsMistake(
+        place: "JWT_ISS, JWT_JWKS",
+        message: "JWT_JWKS has keys of '\(issuer)', which JWT_ISS lacks; expected it in both")
+    }
+  }
+
   /// What no single key can say: values that don't go together.
   private var contradictions: [SettingsMistake] {
     var found: [SettingsMistake] = []
-    found += portsInCommon + tlsContradictions
+    found += portsInCommon + tlsContradictions + issuersWithoutUse
     if !kafkaBrokers.isEmpty, kafkaSourceTopics.isEmpty {
       found.append(
         SettingsMistake(

@@ -9,7 +9,7 @@ struct TokenCacheTests {
   private static func verifier(_ entries: Int, leeway: Double = 0) throws -> TokenVerifier {
     TokenVerifier(
       keys: try KeySet(configured: Fixtures.secret, algorithms: [.hs256]),
-      policy: TokenPolicy(leeway: leeway),
+      policy: TokenPolicy(leeway: leeway, requiresExpiry: false),
       cacheEntries: entries)
   }
 

@@ -16,7 +16,7 @@ private func problem(_ key: String, _ algorithms: [SignatureAlgorithm] = Signatu
 }
 
 private func policy(_ algorithms: [SignatureAlgorithm] = SignatureAlgorithm.allCases) -> TokenPolicy {
-  TokenPolicy(algorithms: algorithms)
+  TokenPolicy(algorithms: algorithms, requiresExpiry: false)
 }
 
 @Suite("Keys")

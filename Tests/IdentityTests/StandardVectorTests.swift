@@ -87,7 +87,8 @@ struct StandardVectorTests {
   private static func verifier(_ vector: Vector) throws -> TokenVerifier {
     let keys = try KeySet(jwks: #"{"keys":[\#(vector.jwk)]}"#)
     return TokenVerifier(
-      keys: keys, policy: TokenPolicy(algorithms: SignatureAlgorithm.allCases), cacheEntries: 0)
+      keys: keys, policy: TokenPolicy(algorithms: SignatureAlgorithm.allCases, requiresExpiry: false),
+      cacheEntries: 0)
   }
 
   @Test(

@@ -41,13 +41,13 @@ extension KeySet {
 }
 
 extension TokenVerifier {
-  /// A verifier with one key and without a cache, that allows everything unless told otherwise.
+  /// A verifier with one key and without a cache, that allows everything unless told otherwise, tokens without exp too.
   convenience init(
     key: String, _ algorithms: [SignatureAlgorithm] = SignatureAlgorithm.allCases, leeway: Double = 0
   ) throws(KeyProblem) {
     self.init(
       keys: try KeySet(configured: key, algorithms: algorithms),
-      policy: TokenPolicy(algorithms: algorithms, leeway: leeway), cacheEntries: 0)
+      policy: TokenPolicy(algorithms: algorithms, leeway: leeway, requiresExpiry: false), cacheEntries: 0)
   }
 }
 

@@ -11,7 +11,8 @@ struct CallRecordTests {
     body: Array("{\"a\":1}".utf8))
 
   private static let messages: [CallRecord.Message] = [
-    .call(call, deadlineNs: 7, hasMore: true), .call(ServiceCall(.keySet), deadlineNs: 0, hasMore: false),
+    .call(call, deadlineNs: 7, hasMore: true),
+    .call(ServiceCall(.keySet, index: 300), deadlineNs: 0, hasMore: false),
     .part([1, 2, 3], offset: 1 << 40, hasMore: true), .part([], offset: 0, hasMore: false), .cancel,
     .answer(.answered(status: 204, body: []), offset: 0, hasMore: false),
     .answer(.answered(status: 200, body: [7]), offset: 9, hasMore: true),
@@ -41,7 +42,7 @@ struct CallRecordTests {
       #expect(decode(record.type, Array(bytes[..<length])) == nil, "\(length)")
     }
     #expect(decode(record.type, bytes + [0]) == nil)
-    for version: UInt8 in [0, 2, 255] { #expect(decode(record.type, [version] + bytes.dropFirst()) == nil) }
+    for version: UInt8 in [0, 1, 255] { #expect(decode(record.type, [version] + bytes.dropFirst()) == nil) }
   }
 
   @Test("No byte that is changed crashes the reader")

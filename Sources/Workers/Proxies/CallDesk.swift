@@ -31,6 +31,19 @@ final class CallDesk {
     let correlation: UInt64
   }
 
+  /// What is called for a purpose: each service has a gate of its own.
+  private struct Service: Hashable {
+    let purpose: CallPurpose
+    let index: UInt16
+
+    init(_ purpose: CallPurpose, _ index: UInt16 = 0) {
+      self.purpose = purpose
+      self.index = index
+    }
+
+    init(_ call: ServiceCall) { self.init(call.purpose, call.index) }
+  }
+
   private struct Call {
     let caller: Caller
     let call: ServiceCall
@@ -47,13 +60,13 @@ final class CallDesk {
   private let outbox: RecordOutbox
   private let exchanges: ExchangeDesk
   private let environment: Environment
-  private let urls: [CallPurpose: String]
+  private let urls: [Service: String]
   private let metrics: CallMetrics
   private let log: Logger
-  private var gates: [CallPurpose: ServiceGate<Call>] = [:]
+  private var gates: [Service: ServiceGate<Call>] = [:]
   private var partial: [Int: Call] = [:]
   /// Calls that have begun, and what cancels them.
-  private var begun: [Caller: (purpose: CallPurpose, cancel: () -> Void)] = [:]
+  private var begun: [Caller: (service: Service, cancel: () -> Void)] = [:]
   private var isTurnScheduled = false
 
   init(
@@ -71,14 +84,17 @@ final class CallDesk {
     self.log = log
     // An event may be written longer than it came (base64 and escapes).
     maximumBodyBytes = 8 * settings.maxEventBytes
-    urls = [
-      .subscriptionCheck: settings.subscriptionCheck.url, .submissionCheck: settings.submissionCheck.url,
-      .keySet: settings.jwtJWKSURL,
-    ].compactMapValues { $0 }
+    var urls: [Service: String] = [:]
+    urls[Service(.subscriptionCheck)] = settings.subscriptionCheck.url
+    urls[Service(.submissionCheck)] = settings.submissionCheck.url
+    for (index, set) in settings.jwtKeySets.enumerated() {
+      urls[Service(.keySet, UInt16(clamping: index))] = set.url
+    }
+    self.urls = urls
     let limits = ServiceGate<Call>.Limits(
       concurrent: settings.checkMaxConcurrent, waiting: settings.checkMaxWaiting,
       failures: settings.circuitFailures, openNs: UInt64(settings.circuitOpenSeconds) * 1_000_000_000)
-    for purpose in urls.keys { gates[purpose] = ServiceGate(limits) }
+    for service in urls.keys { gates[service] = ServiceGate(limits) }
   }
 
   // MARK: Turns
@@ -120,12 +136,12 @@ final class CallDesk {
   func tick() {
     rings.probeSuspended()
     let now = environment.nowNs()
-    for purpose in urls.keys {
-      for call in gates[purpose]?.remove(where: { $0.deadlineNs <= now }) ?? [] {
+    for service in urls.keys {
+      for call in gates[service]?.remove(where: { $0.deadlineNs <= now }) ?? [] {
         finish(call, .busy("it has waited for its turn until its time was over"))
       }
-      observe(purpose)
     }
+    for purpose in Set(urls.keys.map(\.purpose)) { observe(purpose) }
     scheduleTurn()
   }
 
@@ -170,9 +186,8 @@ final class CallDesk {
   // MARK: Calls
 
   private func admit(_ call: Call) {
-    let purpose = call.call.purpose
     let now = environment.nowNs()
-    guard let admission = gates[purpose]?.admit(call, nowNs: now) else {
+    guard let admission = gates[Service(call.call)]?.admit(call, nowNs: now) else {
       return finish(call, .unreachable("no address is configured"))
     }
     switch admission {
@@ -184,44 +199,46 @@ final class CallDesk {
   }
 
   private func begin(_ call: Call) {
-    let purpose = call.call.purpose
-    guard let url = urls[purpose] else { return }
+    let service = Service(call.call)
+    guard let url = urls[service] else { return }
     let latest = environment.nowNs() + timeoutNs
-    begun[call.caller] = (purpose, {})
+    begun[call.caller] = (service, {})
     let cancel = environment.begin(call.call, url, min(call.deadlineNs, latest)) {
       [unowned self] outcome in
       // Nobody wants to know any more how a cancelled call ended.
       guard begun.removeValue(forKey: call.caller) != nil else { return }
       settle(call, outcome)
     }
-    if let cancel, begun[call.caller] != nil { begun[call.caller] = (purpose, cancel) }
+    if let cancel, begun[call.caller] != nil { begun[call.caller] = (service, cancel) }
   }
 
   private func settle(_ call: Call, _ outcome: CallOutcome) {
-    let purpose = call.call.purpose
-    let wasOpen = gates[purpose]?.isOpen ?? false
-    gates[purpose]?.ended(isFailure: outcome.isFailure, nowNs: environment.nowNs())
-    let isOpen = gates[purpose]?.isOpen ?? false
+    let service = Service(call.call)
+    let wasOpen = gates[service]?.isOpen ?? false
+    gates[service]?.ended(isFailure: outcome.isFailure, nowNs: environment.nowNs())
+    let isOpen = gates[service]?.isOpen ?? false
     if isOpen != wasOpen {
       log.log(
         level: isOpen ? .error : .notice,
         isOpen ? "a service fails again and again and is left alone" : "a service answers again",
-        metadata: ["purpose": "\(purpose.label)", "outcome": "\(outcome)"])
+        metadata: [
+          "purpose": "\(service.purpose.label)", "index": "\(service.index)", "outcome": "\(outcome)",
+        ])
     }
     finish(call, outcome)
-    guard isOpen else { return beginWaiting(purpose) }
-    for call in gates[purpose]?.remove(where: { _ in true }) ?? [] {
+    guard isOpen else { return beginWaiting(service) }
+    for call in gates[service]?.remove(where: { _ in true }) ?? [] {
       finish(call, .unreachable(Self.isLeftAlone))
     }
   }
 
   private static let isLeftAlone = "it has failed again and again and is left alone for a moment"
 
-  private func beginWaiting(_ purpose: CallPurpose) {
+  private func beginWaiting(_ service: Service) {
     let now = environment.nowNs()
-    while let call = gates[purpose]?.next() {
+    while let call = gates[service]?.next() {
       guard call.deadlineNs > now else {
-        gates[purpose]?.abandoned(nowNs: now)
+        gates[service]?.abandoned(nowNs: now)
         finish(call, .busy("it has waited for its turn until its time was over"))
         continue
       }
@@ -231,12 +248,12 @@ final class CallDesk {
 
   private func cancel(_ caller: Caller) {
     if let stop = begun.removeValue(forKey: caller) {
-      gates[stop.purpose]?.abandoned(nowNs: environment.nowNs())
+      gates[stop.service]?.abandoned(nowNs: environment.nowNs())
       stop.cancel()
-      return beginWaiting(stop.purpose)
+      return beginWaiting(stop.service)
     }
     if partial[caller.ring]?.caller == caller { partial[caller.ring] = nil }
-    for purpose in urls.keys { _ = gates[purpose]?.remove(where: { $0.caller == caller }) }
+    for service in urls.keys { _ = gates[service]?.remove(where: { $0.caller == caller }) }
   }
 
   private func finish(_ call: Call, _ outcome: CallOutcome) {
@@ -249,8 +266,11 @@ final class CallDesk {
   }
 
   private func observe(_ purpose: CallPurpose) {
-    guard let gate = gates[purpose] else { return }
-    metrics.observe(purpose, inProgress: gate.inProgress, waiting: gate.waiting, isOpen: gate.isOpen)
+    let own = gates.filter { $0.key.purpose == purpose }.values
+    guard !own.isEmpty else { return }
+    metrics.observe(
+      purpose, inProgress: own.reduce(0) { $0 + $1.inProgress }, waiting: own.reduce(0) { $0 + $1.waiting },
+      isOpen: own.contains { $0.isOpen })
   }
 }
 

@@ -38,11 +38,13 @@ final class TestIssuer {
     jwk = #"{"kty":"RSA","kid":"\#(kid)","n":"\#(TestToken.encoded(bytes))","e":"AQAB"}"#
   }
 
-  /// A token with these claims, JSON text.
+  /// A token with these claims, JSON text, and an `exp` far away if they have none.
   func token(_ claims: String, _ algorithm: Algorithm = .rs256, kid: String? = nil) throws -> String {
     signatures += 1
     let header = #"{"alg":"\#(algorithm.rawValue)","kid":"\#(kid ?? self.kid)"}"#
-    let signed = TestToken.encoded(Array(header.utf8)) + "." + TestToken.encoded(Array(claims.utf8))
+    let signed =
+      TestToken.encoded(Array(header.utf8)) + "."
+      + TestToken.encoded(Array(TestToken.withExpiry(claims).utf8))
     let name = "signature\(signatures)"
     try signed.write(toFile: directory.file("\(name).txt"), atomically: false, encoding: .utf8)
     let command =

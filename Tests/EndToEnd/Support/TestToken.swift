@@ -12,13 +12,21 @@ enum TestToken {
   }
 
   /// A token with these claims, JSON text.
+  ///
+  /// - Parameter expires: whether it gets an `exp` far away if it has none, as the gateway demands.
   static func make(
-    _ claims: String, header: String = #"{"alg":"HS256","typ":"JWT"}"#, secret: String = secret
-  )
-    -> String
-  {
+    _ claims: String, header: String = #"{"alg":"HS256","typ":"JWT"}"#, secret: String = secret,
+    expires: Bool = true
+  ) -> String {
+    let claims = expires ? withExpiry(claims) : claims
     let signed = encoded(Array(header.utf8)) + "." + encoded(Array(claims.utf8))
     return signed + "." + encoded(hmac(signed, secret))
+  }
+
+  /// The claims with an `exp` in the year 2100, unless they have one.
+  static func withExpiry(_ claims: String) -> String {
+    guard claims.hasPrefix("{"), claims.hasSuffix("}"), !claims.contains(#""exp""#) else { return claims }
+    return claims.dropLast() + (claims.count > 2 ? "," : "") + #""exp":4102444800}"#
   }
 
   /// A token of a user, with a session and further claims as JSON text (`"a":1`).

@@ -60,10 +60,10 @@ final class APIGateway {
         return nil
       } catch {
         // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
-        if error.mayNeedKeys {
+        if error.status == 503 || error.awaitedKeySet != nil {
           refusal = RefusedRequest(
             status: error.status, detail: error.status == 503 ? error.detail : refusal.detail,
-            mayNeedKeys: true)
+            awaitedKeySet: error.awaitedKeySet)
         }
       }
     }
@@ -80,13 +80,6 @@ final class APIGateway {
     }
     if auth.useQuery, let value = request.queryValue(auth.queryName), !value.isEmpty { tokens.append(value) }
     return tokens
-  }
-
-  /// Calls `body` when the keys that the token may need have come.
-  func whenKeysAreThere(_ body: @escaping () -> Void) -> Bool {
-    guard hub.authorizer.authority.isFetchingKeys else { return false }
-    hub.authorizer.authority.whenKeysAreThere(body)
-    return true
   }
 
   /// The request as it goes to the service.
@@ -162,9 +155,9 @@ private final class APIExchange: StreamedExchange {
   private func proceed() {
     guard let answer else { return }
     if let refusal = gateway.refusal(match, request) {
-      if refusal.mayNeedKeys, !hasWaited {
+      if let set = refusal.awaitedKeySet, !hasWaited {
         hasWaited = true
-        if gateway.whenKeysAreThere({ [weak self] in self?.proceed() }) { return }
+        return gateway.hub.authorizer.authority.whenKeySetIsThere(set) { [weak self] in self?.proceed() }
       }
       return refuse(refusal)
     }

@@ -19,10 +19,10 @@ extension Hub {
   /// The answer to a refused request: at once, or, if the key of its token may be on its way, what `again` says when the keys
   /// have come.
   func refusal(_ error: RefusedRequest, on loop: EventLoop, again: @escaping () -> Reply) -> Reply {
-    guard error.mayNeedKeys, authorizer.authority.isFetchingKeys else { return .response(error.response) }
+    guard let set = error.awaitedKeySet else { return .response(error.response) }
     return Deferred.reply(on: loop) { complete in
       var isGivenUp = false
-      authorizer.authority.whenKeysAreThere { [unowned self] in
+      authorizer.authority.whenKeySetIsThere(set) { [unowned self] in
         guard !isGivenUp else { return }
         clock.refresh()
         complete(again())

@@ -80,7 +80,9 @@ struct Authorizer {
         }
         if case .malformed = error { status = malformedStatus }
         if case .tooLong = error { status = malformedStatus }
-        throw RefusedRequest(status: status, detail: "\(place): \(error)", mayNeedKeys: mayNeedKeys)
+        throw RefusedRequest(
+          status: status, detail: "\(place): \(error)",
+          awaitedKeySet: mayNeedKeys ? authority.keySetOnItsWay(for: token) : nil)
       }
       let sessions = verified.session.map { [$0] } ?? []
       guard authority.digests(of: sessions, unixMs: unixMs) != nil else {

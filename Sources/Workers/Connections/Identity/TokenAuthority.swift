@@ -17,14 +17,14 @@ final class TokenAuthority {
     guard let hasher = SessionHasher() else { throw TokenError.unavailable("OpenSSL has no SHA-256") }
     self.hasher = hasher
     verifier = try ConfiguredVerifier(settings: settings, log: log)
-    if let calls { verifier.fetch = { calls.fetchKeySet($0) } }
+    if let calls { verifier.fetch = { calls.fetchKeySet($0, $1) } }
   }
 
-  /// Whether a set of keys is on its way.
-  var isFetchingKeys: Bool { verifier.isFetching }
+  /// The key set that a token needs, if that is on its way.
+  func keySetOnItsWay(for token: String) -> Int? { verifier.fetchedSet(for: token) }
 
-  /// Calls `body` once, when the keys have come or can't be had.
-  func whenKeysAreThere(_ body: @escaping () -> Void) { verifier.whenFetched(body) }
+  /// Calls `body` once, when the set has come or can't be had.
+  func whenKeySetIsThere(_ set: Int, _ body: @escaping () -> Void) { verifier.whenFetched(set, body) }
 
   /// Whether any token can be valid.
   var isConfigured: Bool { verifier.isConfigured }

@@ -111,13 +111,13 @@ struct RefusedRequest: Error, Equatable {
 
   let status: Int
   let detail: String
-  /// A token names a key that isn't known, or no keys are known yet.
-  let mayNeedKeys: Bool
+  /// The key set on its way that may have the key which a token names (TokenAuthority); nil: waiting for keys is of no use.
+  let awaitedKeySet: Int?
 
-  init(status: Int, detail: String, mayNeedKeys: Bool = false) {
+  init(status: Int, detail: String, awaitedKeySet: Int? = nil) {
     self.status = status
     self.detail = detail
-    self.mayNeedKeys = mayNeedKeys
+    self.awaitedKeySet = awaitedKeySet
   }
 
   init(_ error: SubscriptionError) {

@@ -30,7 +30,7 @@ final class LegacyAuthority {
   ) throws(UnusableKeys) {
     isReplaced = settings.managementToken != nil
     verifier = try ConfiguredVerifier(settings: settings, log: log)
-    if let calls { verifier.fetch = { calls.fetchKeySet($0) } }
+    if let calls { verifier.fetch = { calls.fetchKeySet($0, $1) } }
     self.unixMs = unixMs
   }
 

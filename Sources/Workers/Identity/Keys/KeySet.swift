@@ -37,6 +37,9 @@ public struct KeySet {
       keys: [key], isRefreshable: false, warnings: key.weakness(under: algorithms).map { [$0] } ?? [])
   }
 
+  /// Whether a token may be verified with it, now or when it has been read again.
+  var isUsable: Bool { !keys.isEmpty || isRefreshable }
+
   /// The keys of both.
   public func adding(_ other: KeySet) -> KeySet {
     KeySet(

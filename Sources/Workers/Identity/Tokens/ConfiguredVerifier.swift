@@ -1,6 +1,8 @@
-// Verifies tokens as the configuration wants it: which keys, which algorithms, where the claims are; and reads the JWK set
-// again when it is due, or when a token names a key that nobody knows: a file at once, one of a URL by whoever calls
-// services. Keys that are known stay in use when the set can't be had.
+// Verifies tokens as the configuration wants it: which keys, which algorithms, where the claims are; and has a JWK set read
+// again when it is due, or when a token names a key that nobody knows.
+//
+//   JWT_SECRET_KEY and a set without issuer   one pool of keys, for tokens of every issuer
+//   sets with issuers                         each for the tokens of its issuer alone; JWT_SECRET_KEY for those of all others
 
 import Kit
 import Logging
@@ -21,17 +23,15 @@ public final class ConfiguredVerifier {
   private let settings: Settings
   private let verifier: TokenVerifier
   private let configured: KeySet
-  private let log: Logger
-  /// The set as it was read last, and when that was tried last.
-  private var lastRead: (contents: [UInt8], second: Int64)?
-  private var remote = RemoteKeySet()
-  /// Fetches the set from its URL, and calls back once, on the same thread. The set's contents, or why it can't be had.
-  public var fetch: ((@escaping (Result<[UInt8], UnusableKeys>) -> Void) -> Void)?
+  /// In the order of JWT_JWKS.
+  private let feeds: [KeySetFeed]
+  /// Fetches a set, by its place in JWT_JWKS, from its URL, and calls back once, on the same thread. The set's contents, or
+  /// why it can't be had.
+  public var fetch: ((Int, @escaping (Result<[UInt8], UnusableKeys>) -> Void) -> Void)?
 
   /// - Throws: what is wrong with the configured key.
   public init(settings: Settings, log: Logger) throws(UnusableKeys) {
     self.settings = settings
-    self.log = log
     let algorithms = try Self.algorithms(settings)
     do throws(KeyProblem) {
       configured =
@@ -45,17 +45,22 @@ public final class ConfiguredVerifier {
     }
     let policy = TokenPolicy(
       algorithms: algorithms, leeway: Double(settings.jwtLeewaySeconds),
-      sessionPointer: settings.jwtSessionPointer,
+      requiresExpiry: settings.jwtRequireExpiry, audiences: settings.jwtAudiences,
+      issuers: settings.jwtIssuers, sessionPointer: settings.jwtSessionPointer,
       userPointers: settings.jwtUserPointer.map { [$0] } ?? TokenPolicy.defaultUserPointers,
       rolesPointer: settings.jwtRolesPointer)
     verifier = TokenVerifier(keys: configured, policy: policy)
-    warn(configured)
+    feeds = settings.jwtKeySets.map { KeySetFeed($0, algorithms: algorithms, log: log) }
+    for warning in configured.warnings {
+      log.warning("keys of tokens", metadata: ["reason": "\(warning)"])
+    }
+    useKeys()
   }
 
   /// Whether any token can be valid.
-  public var isConfigured: Bool { settings.jwtSecretKey != nil || !settings.jwtJWKS.isEmpty }
+  public var isConfigured: Bool { settings.jwtSecretKey != nil || !feeds.isEmpty }
 
-  /// Those of `JWT_ALG`; if that is unset HS256, and with a set of public keys alone every asymmetric one.
+  /// Those of `JWT_ALG`; if that is unset HS256, and with sets of public keys alone every asymmetric one.
   private static func algorithms(_ settings: Settings) throws(UnusableKeys) -> [SignatureAlgorithm] {
     guard settings.jwtAlgorithms.isEmpty else {
       return try settings.jwtAlgorithms.map { (name) throws(UnusableKeys) in
@@ -65,7 +70,7 @@ public final class ConfiguredVerifier {
         return algorithm
       }
     }
-    guard settings.jwtSecretKey == nil, !settings.jwtJWKS.isEmpty else { return [.hs256] }
+    guard settings.jwtSecretKey == nil, !settings.jwtKeySets.isEmpty else { return [.hs256] }
     return SignatureAlgorithm.allCases.filter { if case .hmac = $0.scheme { false } else { true } }
   }
 
@@ -75,115 +80,61 @@ public final class ConfiguredVerifier {
     do throws(TokenError) {
       return try verifier.verify(token, now: now)
     } catch {
-      guard mayBeOutdated(error) else { throw error }
-      if readKeys(atSecond: unixMs / 1000, restSeconds: Self.unknownKeyRestSeconds) {
+      guard error.concernsKeys, let index = feed(for: token) else { throw error }
+      let feed = feeds[index]
+      // Before a set has been read for the first time there are no keys at all.
+      guard feed.isAwaited || error.isUnknownKey || error == .noKeys else { throw error }
+      if read(index, atSecond: unixMs / 1000, restSeconds: Self.unknownKeyRestSeconds) {
         return try verifier.verify(token, now: now)
       }
       // As long as there was no answer to which keys there are, no token is known to be wrong.
-      if isWithoutRemoteKeys { throw .unavailable("the JWK set of JWT_JWKS couldn't be fetched yet") }
+      if feed.isAwaited { throw .unavailable("the JWK set of JWT_JWKS couldn't be fetched yet") }
       throw error
     }
   }
 
-  private func mayBeOutdated(_ error: TokenError) -> Bool {
-    // Before the set was read for the first time there are no keys at all.
-    if isWithoutRemoteKeys, error.concernsKeys { return true }
-    return error.isUnknownKey || error == .noKeys
-  }
-
-  private var isWithoutRemoteKeys: Bool { settings.jwtJWKSURL != nil && lastRead == nil }
-
-  /// Once per second: reads the JWK set if it is due.
+  /// Once per second: has every JWK set read that is due.
   public func tick(unixMs: Int64) {
-    _ = readKeys(atSecond: unixMs / 1000, restSeconds: Int64(settings.jwtJWKSRefreshSeconds))
-  }
-
-  /// Reads the JWK set unless that was tried a moment ago. Whether there are other keys now.
-  private func readKeys(atSecond second: Int64, restSeconds: Int64) -> Bool {
-    guard !settings.jwtJWKS.isEmpty else { return false }
-    guard settings.jwtJWKSURL == nil else {
-      beginFetch(atSecond: second, restSeconds: restSeconds)
-      return false
-    }
-    if let lastRead, second - lastRead.second < restSeconds { return false }
-    do {
-      return try use(Array(try TextFile.read(settings.jwtJWKS).utf8), atSecond: second)
-    } catch {
-      lastRead = (lastRead?.contents ?? [], second)
-      complain(error)
-      return false
+    for index in feeds.indices {
+      _ = read(index, atSecond: unixMs / 1000, restSeconds: Int64(settings.jwtJWKSRefreshSeconds))
     }
   }
 
-  /// Takes the keys of a set. Whether they are others than before.
-  private func use(_ contents: [UInt8], atSecond second: Int64) throws -> Bool {
-    guard contents != lastRead?.contents else {
-      lastRead?.second = second
-      return false
+  /// The set that the token's keys are from, by its place in JWT_JWKS, if it is being fetched.
+  public func fetchedSet(for token: String) -> Int? {
+    feed(for: token).flatMap { feeds[$0].isFetching ? $0 : nil }
+  }
+
+  /// Calls `body` once, when the fetch of this set that is in progress has ended; at once if there is none.
+  public func whenFetched(_ set: Int, _ body: @escaping () -> Void) {
+    if feeds.indices.contains(set) { feeds[set].whenFetched(body) } else { body() }
+  }
+
+  // MARK: Sets
+
+  private var haveIssuers: Bool { feeds.contains { $0.source.issuer != nil } }
+
+  private func feed(for token: String) -> Int? {
+    haveIssuers ? verifier.issuerKeys(for: token) : feeds.indices.first
+  }
+
+  /// Whether there are other keys now.
+  private func read(_ index: Int, atSecond second: Int64, restSeconds: Int64) -> Bool {
+    let areOthers = feeds[index].read(
+      atSecond: second, restSeconds: restSeconds,
+      fetch: fetch.map { fetch in { fetch(index, $0) } },
+      changed: { [weak self] in self?.useKeys() })
+    if areOthers { useKeys() }
+    return areOthers
+  }
+
+  private func useKeys() {
+    if haveIssuers {
+      verifier.issuerKeys = feeds.compactMap { feed in
+        feed.source.issuer.map { IssuerKeys(issuer: $0, keys: feed.keys ?? KeySet()) }
+      }
+    } else if let keys = feeds.first?.keys {
+      verifier.keys = configured.adding(keys)
     }
-    let set = try contents.withUnsafeBytes { try KeySet(jwks: $0, algorithms: verifier.policy.algorithms) }
-    lastRead = (contents, second)
-    warn(set)
-    verifier.keys = configured.adding(set)
-    log.info("the JWK set is read", metadata: ["keys": "\(set.keys.count)"])
-    return true
-  }
-
-  private func complain(_ error: any Error) {
-    // The keys known so far stay in use.
-    log.error("JWT_JWKS: the JWK set can't be used", metadata: ["reason": "\(error)"])
-  }
-
-  // MARK: A set behind a URL
-
-  /// Whether the set is being fetched.
-  public var isFetching: Bool { remote.isFetching }
-
-  /// Calls `body` once, when the fetch in progress has ended; at once if there is none.
-  public func whenFetched(_ body: @escaping () -> Void) {
-    if remote.isFetching { remote.waiting.append(body) } else { body() }
-  }
-
-  private func beginFetch(atSecond second: Int64, restSeconds: Int64) {
-    guard let fetch, remote.isDue(atSecond: second, restSeconds: restSeconds) else { return }
-    remote.isFetching = true
-    remote.lastTry = second
-    fetch { [weak self] result in self?.fetched(result, atSecond: second) }
-  }
-
-  private func fetched(_ result: Result<[UInt8], UnusableKeys>, atSecond second: Int64) {
-    remote.isFetching = false
-    do {
-      _ = try use(try result.get(), atSecond: second)
-      remote.hasFailed = false
-    } catch {
-      remote.hasFailed = true
-      complain(error)
-    }
-    let waiting = remote.waiting
-    remote.waiting = []
-    for body in waiting { body() }
-  }
-
-  private func warn(_ keys: KeySet) {
-    for warning in keys.warnings { log.warning("keys of tokens", metadata: ["reason": "\(warning)"]) }
-  }
-}
-
-/// How far the fetching of a JWK set from its URL has come.
-private struct RemoteKeySet {
-  /// After a failure it is tried again sooner than when it is due.
-  private static let failureRestSeconds: Int64 = 5
-
-  var isFetching = false
-  var hasFailed = false
-  /// The second of the last try; nil: there was none.
-  var lastTry: Int64?
-  var waiting: [() -> Void] = []
-
-  func isDue(atSecond second: Int64, restSeconds: Int64) -> Bool {
-    guard !isFetching else { return false }
-    guard let lastTry else { return true }
-    return second - lastTry >= (hasFailed ? min(restSeconds, Self.failureRestSeconds) : restSeconds)
   }
 }

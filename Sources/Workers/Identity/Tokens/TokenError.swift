@@ -17,8 +17,14 @@ public enum TokenError: Error, Equatable, Sendable {
   case wrongSignature
   /// `exp` has passed; seconds since 1970.
   case expired(at: Double)
-  /// `nbf` or `iat` lies in the future; seconds since 1970.
-  case notYetValid(claim: String, from: Double)
+  /// `nbf` lies in the future; seconds since 1970.
+  case notYetValid(from: Double)
+  /// Every issuer has keys of its own, and there are none of the one in `iss`. Said before any signature is checked.
+  case unknownIssuer
+  /// `iss` is none of `JWT_ISS`.
+  case wrongIssuer
+  /// `aud` has none of `JWT_AUD`.
+  case wrongAudience
   /// A claim that the gateway needs is of the wrong kind.
   case badClaim(String)
   /// OpenSSL failed: no matter of the token.
@@ -59,7 +65,10 @@ extension TokenError: CustomStringConvertible {
     case .unknownKey: "the token names a key (kid) that is unknown"
     case .wrongSignature: "the token's signature is wrong"
     case .expired: "the token has expired"
-    case .notYetValid(let claim, _): "the token is not valid yet (\(claim))"
+    case .notYetValid: "the token is not valid yet (nbf)"
+    case .unknownIssuer: "the token's issuer (iss) is none that JWT_JWKS has keys of"
+    case .wrongIssuer: "the token's issuer (iss) is none of JWT_ISS"
+    case .wrongAudience: "the token is for none of the audiences (aud) of JWT_AUD"
     case .badClaim(let reason): "the token's claims can't be used: \(reason)"
     case .unavailable(let reason): "the token can't be verified: \(reason)"
     }

@@ -6,8 +6,12 @@ public struct TokenPolicy: Sendable, Equatable {
   public var algorithms: [SignatureAlgorithm]
   /// `JWT_LEEWAY_S`: clock difference between the issuer and this machine, in seconds.
   public var leeway: Double
-  /// Whether a token without `exp` is refused, as RIG 3 does.
+  /// `JWT_REQUIRE_EXP`: whether a token without `exp` is refused, as RIG 3 does.
   public var requiresExpiry: Bool
+  /// `JWT_AUD`: one of these a token must be for; empty: `aud` isn't looked at.
+  public var audiences: [String]
+  /// `JWT_ISS`: one of these must have issued it; empty: `iss` isn't looked at.
+  public var issuers: [String]
   /// `JWT_SESSION_FIELD`, unescaped.
   public var sessionPointer: [String]
   /// `JWT_USER_FIELD`, unescaped: the first that leads anywhere counts.
@@ -19,13 +23,16 @@ public struct TokenPolicy: Sendable, Equatable {
   public static let defaultUserPointers = [["user"], ["sub"]]
 
   public init(
-    algorithms: [SignatureAlgorithm] = [.hs256], leeway: Double = 0, requiresExpiry: Bool = false,
-    sessionPointer: [String] = ["jti"], userPointers: [[String]] = Self.defaultUserPointers,
+    algorithms: [SignatureAlgorithm] = [.hs256], leeway: Double = 0, requiresExpiry: Bool = true,
+    audiences: [String] = [], issuers: [String] = [], sessionPointer: [String] = ["jti"],
+    userPointers: [[String]] = Self.defaultUserPointers,
     rolesPointer: [String] = ["roles"]
   ) {
     self.algorithms = algorithms
     self.leeway = leeway
     self.requiresExpiry = requiresExpiry
+    self.audiences = audiences
+    self.issuers = issuers
     self.sessionPointer = sessionPointer
     self.userPointers = userPointers
     self.rolesPointer = rolesPointer

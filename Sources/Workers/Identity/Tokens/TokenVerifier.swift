@@ -1,7 +1,8 @@
 // From the text of a token to who it speaks for: keys, policy and cache together. What time it is comes from the caller.
 //
 // The order is fixed: form, algorithm, key, signature, and only then the claims. Nobody without a key gets to the
-// claims' parser, and an error about a claim says that the signature was right.
+// claims' parser, and an error about a claim says that the signature was right. Where issuers have keys of their own, the
+// claims must be read first for the issuer, of which nothing is believed but whose keys to try: nobody signs for another.
 //
 // Whether a session is on the blacklist isn't known here: ask after every verification, cached or not.
 
@@ -12,8 +13,13 @@ public final class TokenVerifier {
   static let cacheBytes = 33_554_432
 
   public let policy: TokenPolicy
-  /// When keys change, everything that was verified with the old ones is verified again.
+  /// Of tokens whose issuer is none of `issuerKeys`. When keys change, everything that was verified with the old ones is
+  /// verified again.
   public var keys: KeySet {
+    didSet { cache.removeAll() }
+  }
+  /// Of the tokens of these issuers, which no other keys verify.
+  public var issuerKeys: [IssuerKeys] = [] {
     didSet { cache.removeAll() }
   }
   private var cache: TokenCache
@@ -57,13 +63,43 @@ public final class TokenVerifier {
   }
 
   private func verifyAnew(_ bytes: UnsafeRawBufferPointer, now: Double) throws(TokenError) -> VerifiedToken {
-    guard !keys.keys.isEmpty || keys.isRefreshable else { throw .noKeys }
+    guard issuerKeys.isEmpty else { return try verifyByIssuer(bytes, now: now) }
+    guard keys.isUsable else { throw .noKeys }
     let token = try CompactToken(bytes, allowed: policy.algorithms)
-    try requireSignature(token)
+    try Self.requireSignature(token, by: keys)
     return try VerifiedToken(try token.claims(), policy: policy, now: now)
   }
 
-  private func requireSignature(_ token: CompactToken) throws(TokenError) {
+  private func verifyByIssuer(
+    _ bytes: UnsafeRawBufferPointer, now: Double
+  ) throws(TokenError) -> VerifiedToken {
+    let token = try CompactToken(bytes, allowed: policy.algorithms)
+    let claims = try token.claims()
+    let issuer = Self.issuer(of: claims)
+    let own = issuerKeys.first { $0.isOf(issuer) }?.keys
+    guard let keys = own ?? (keys.isUsable ? keys : nil) else { throw .unknownIssuer }
+    guard keys.isUsable else { throw .noKeys }
+    try Self.requireSignature(token, by: keys)
+    return try VerifiedToken(claims, policy: policy, now: now)
+  }
+
+  /// Which of `issuerKeys` a token would be verified with, by what it says itself; nil: none of them.
+  func issuerKeys(for token: String) -> Int? {
+    var token = token
+    let issuer = token.withUTF8 { bytes -> String? in
+      let bytes = UnsafeRawBufferPointer(bytes)
+      guard let parts = try? CompactToken(bytes, allowed: policy.algorithms), let claims = try? parts.claims()
+      else { return nil }
+      return Self.issuer(of: claims)
+    }
+    return issuerKeys.firstIndex { $0.isOf(issuer) }
+  }
+
+  private static func issuer(of claims: Claims) -> String? {
+    if case .scalar(.string(let issuer)) = claims.target(of: ["iss"]) { issuer } else { nil }
+  }
+
+  private static func requireSignature(_ token: CompactToken, by keys: KeySet) throws(TokenError) {
     let candidates = keys.candidates(id: token.keyID, algorithm: token.algorithm)
     for key in candidates.keys {
       let isRight: Bool
@@ -79,5 +115,21 @@ public final class TokenVerifier {
     // A key without a name could have been meant; but where names come and go, a new one is likelier.
     if let id = token.keyID, !candidates.isNamed, keys.isRefreshable { throw .unknownKey(id: id) }
     throw candidates.keys.isEmpty ? .noKeyFits(token.algorithm) : .wrongSignature
+  }
+}
+
+/// An issuer and the keys that it signs with.
+public struct IssuerKeys {
+  /// The claim `iss` of its tokens; compare its UTF-8.
+  let issuer: String
+  var keys: KeySet
+
+  init(issuer: String, keys: KeySet) {
+    self.issuer = issuer
+    self.keys = keys
+  }
+
+  fileprivate func isOf(_ other: String?) -> Bool {
+    other.map { $0.utf8.elementsEqual(issuer.utf8) } ?? false
   }
 }

@@ -25,15 +25,18 @@ public final class VerifiedToken: Sendable {
   /// Checks times and claims of a token whose signature is right.
   init(_ claims: Claims, policy: TokenPolicy, now: Double) throws(TokenError) {
     expiry = try Self.time("exp", of: claims)
-    guard expiry != nil || !policy.requiresExpiry else { throw .badClaim("exp is missing") }
+    guard expiry != nil || !policy.requiresExpiry else {
+      throw .badClaim("exp is missing (JWT_REQUIRE_EXP)")
+    }
     validUntil = expiry.map { $0 + policy.leeway }
     // RFC 7519 §4.1.4: valid *before* exp, and not at it.
     if let expiry, let validUntil, now >= validUntil { throw .expired(at: expiry) }
-    for name in ["nbf", "iat"] {
-      if let time = try Self.time(name, of: claims), now + policy.leeway < time {
-        throw .notYetValid(claim: name, from: time)
-      }
+    // iat says nothing about whether a token is valid (RFC 7519 §4.1.6): the issuer's clock may be ahead.
+    if let start = try Self.time("nbf", of: claims), now + policy.leeway < start {
+      throw .notYetValid(from: start)
     }
+    if !policy.issuers.isEmpty { try Self.requireIssuer(of: claims, among: policy.issuers) }
+    if !policy.audiences.isEmpty { try Self.requireAudience(of: claims, among: policy.audiences) }
     session = try Self.name("the session", at: policy.sessionPointer, of: claims)
     var user: String?
     for pointer in policy.userPointers where user == nil {
@@ -54,6 +57,26 @@ public final class VerifiedToken: Sendable {
     case .scalar(.number(let seconds)): return min(seconds, latestTime)
     case .scalar, .array, .object, .unusable: throw .badClaim("\(name) is no number of seconds since 1970")
     }
+  }
+
+  private static func requireIssuer(of claims: Claims, among allowed: [String]) throws(TokenError) {
+    switch claims.target(of: ["iss"]) {
+    case .nothing: throw .badClaim("iss is missing (JWT_ISS)")
+    case .scalar(.string(let issuer)):
+      guard allowed.contains(where: { $0.utf8.elementsEqual(issuer.utf8) }) else { throw .wrongIssuer }
+    case .scalar, .array, .object, .unusable: throw .badClaim("iss is no string")
+    }
+  }
+
+  private static func requireAudience(of claims: Claims, among allowed: [String]) throws(TokenError) {
+    guard claims.target(of: ["aud"]) != .nothing else { throw .badClaim("aud is missing (JWT_AUD)") }
+    guard let audiences = claims.strings(at: ["aud"]) else {
+      throw .badClaim("aud is neither a string nor a list of strings")
+    }
+    let isMeant = audiences.contains { audience in
+      allowed.contains { $0.utf8.elementsEqual(audience.utf8) }
+    }
+    guard isMeant else { throw .wrongAudience }
   }
 
   private static func name(_ what: String, at pointer: [String], of claims: Claims) throws(TokenError)

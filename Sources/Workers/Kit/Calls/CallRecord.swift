@@ -1,10 +1,10 @@
 // What workers let proxy workers call, and what came of it. One record of a call ring (type 5) or an answer ring (type 6),
 // little endian:
 //
-//    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   correlation, 8 bytes
+//    0  version = 2, 1 byte   kind, 1 byte   target slot, 2 bytes   correlation, 8 bytes
 //   12  fields of the kind (FieldCoding):
 //
-//   call     purpose, 1 byte   flags (1: more parts follow), 1 byte   deadline, 8 bytes
+//   call     purpose, 1 byte   index, 2 bytes   flags (1: more parts follow), 1 byte   deadline, 8 bytes
 //            traceparent, text   tracestate, list   authorization, list   body, data
 //   part     flags, 1 byte   offset, 8 bytes   body, data
 //   cancel   –
@@ -33,6 +33,8 @@ public enum CallPurpose: UInt8, Sendable, CaseIterable {
 /// What a service is asked.
 public struct ServiceCall: Equatable, Sendable {
   public var purpose: CallPurpose
+  /// Which of several services of the purpose is called, such as of the key sets; 0 where there is one.
+  public var index: UInt16
   /// Values of the `Authorization` fields to send.
   public var authorization: [String]
   public var traceparent: String
@@ -41,10 +43,11 @@ public struct ServiceCall: Equatable, Sendable {
   public var body: [UInt8]
 
   public init(
-    _ purpose: CallPurpose, authorization: [String] = [], traceparent: String = "",
+    _ purpose: CallPurpose, index: UInt16 = 0, authorization: [String] = [], traceparent: String = "",
     tracestate: String? = nil, body: [UInt8] = []
   ) {
     self.purpose = purpose
+    self.index = index
     self.authorization = authorization
     self.traceparent = traceparent
     self.tracestate = tracestate
@@ -95,7 +98,7 @@ public struct CallRecord: Equatable, Sendable {
 // MARK: Wire format
 
 extension CallRecord {
-  private static let version: UInt8 = 1
+  private static let version: UInt8 = 2
   private static let headerBytes = 12
 
   private enum Kind: UInt8 {
@@ -119,6 +122,7 @@ extension CallRecord {
     switch message {
     case .call(let call, let deadlineNs, let hasMore):
       fields.append(call.purpose.rawValue)
+      fields.append(call.index)
       fields.append(UInt8(hasMore ? 1 : 0))
       fields.append(deadlineNs)
       fields.append(call.traceparent)
@@ -187,14 +191,15 @@ extension CallRecord {
     switch kind {
     case .cancel: return .cancel
     case .call:
-      guard let purpose = fields.number(UInt8.self).flatMap(CallPurpose.init), let hasMore = flag(&fields),
+      guard let purpose = fields.number(UInt8.self).flatMap(CallPurpose.init),
+        let index = fields.number(UInt16.self), let hasMore = flag(&fields),
         let deadlineNs = fields.number(UInt64.self), let traceparent = fields.text(),
         let tracestate = fields.list(), tracestate.count <= 1, let authorization = fields.list(),
         let body = fields.data()
       else { return nil }
       let call = ServiceCall(
-        purpose, authorization: authorization, traceparent: traceparent, tracestate: tracestate.first,
-        body: body)
+        purpose, index: index, authorization: authorization, traceparent: traceparent,
+        tracestate: tracestate.first, body: body)
       return .call(call, deadlineNs: deadlineNs, hasMore: hasMore)
     case .part:
       guard let hasMore = flag(&fields), let offset = fields.number(UInt64.self), let body = fields.data()
