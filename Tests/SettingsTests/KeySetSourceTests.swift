@@ -10,6 +10,10 @@ struct KeySetSourceTests {
     try load(["JWT_JWKS": text]).settings.jwtKeySets
   }
 
+  private static func inFile(_ text: String) throws -> Settings {
+    try withFile(text) { path in try load([:], ["--config", path]).settings }
+  }
+
   @Test(
     "A single path or URL is a set for every issuer, whatever its query holds",
     arguments: [
@@ -21,9 +25,8 @@ struct KeySetSourceTests {
   func single(location: String) throws {
     #expect(try Self.sets(location) == [KeySetSource(location: location)])
     #expect(try Self.sets(" \(location) ").first?.url == (location.contains("://") ? location : nil))
-    try withFile("jwt_jwks: '\(location)'") { path in
-      #expect(try load([:], ["--config", path]).settings.jwtKeySets == [KeySetSource(location: location)])
-    }
+    #expect(
+      try Self.inFile("jwt_jwks: '\(location)'").jwtKeySets == [KeySetSource(location: location)])
   }
 
   @Test("13.A5: sets with issuers are a list, and issuers may hold what URLs hold")
@@ -39,13 +42,8 @@ struct KeySetSourceTests {
           KeySetSource(
             issuer: "https://a.example:8443/x;y=z/", location: "http://[::1]:80/k?a=/b&c=https://d")
         ])
-    try withFile(
-      """
-      jwt_jwks:
-        - https://a.example=https://a.example/jwks.json
-        - b=c=/etc/b=c.json
-      """
-    ) { path in #expect(try load([:], ["--config", path]).settings.jwtKeySets == two) }
+    let list = "jwt_jwks:\n  - https://a.example=https://a.example/jwks.json\n  - b=c=/etc/b=c.json\n"
+    #expect(try Self.inFile(list).jwtKeySets == two)
   }
 
   @Test("13.A5: an object names issuers of any form")
@@ -57,13 +55,10 @@ struct KeySetSourceTests {
     let text =
       #"{"https://a.example/?x=/1,2#=https://b":"https://a.example/jwks.json","accounts.example":"/etc/b.json"}"#
     #expect(try Self.sets(text) == odd)
-    try withFile(
-      """
-      jwt_jwks:
-        "https://a.example/?x=/1,2#=https://b": https://a.example/jwks.json
-        accounts.example: /etc/b.json
-      """
-    ) { path in #expect(try load([:], ["--config", path]).settings.jwtKeySets == odd) }
+    let object =
+      "jwt_jwks:\n  \"https://a.example/?x=/1,2#=https://b\": https://a.example/jwks.json\n"
+      + "  accounts.example: /etc/b.json\n"
+    #expect(try Self.inFile(object).jwtKeySets == odd)
     #expect(try Self.sets("{}").isEmpty)
   }
 
@@ -120,8 +115,6 @@ struct KeySetSourceTests {
     let settings = try load(["JWT_AUD": "a, b", "JWT_ISS": "https://i", "JWT_REQUIRE_EXP": "off"]).settings
     #expect(settings.jwtAudiences == ["a", "b"] && settings.jwtIssuers == ["https://i"])
     #expect(!settings.jwtRequireExpiry)
-    try withFile("JWT_AUD: ['a,b', c]") { path in
-      #expect(try load([:], ["--config", path]).settings.jwtAudiences == ["a,b", "c"])
-    }
+    #expect(try Self.inFile("JWT_AUD: ['a,b', c]").jwtAudiences == ["a,b", "c"])
   }
 }
