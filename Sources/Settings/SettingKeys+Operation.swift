@@ -101,7 +101,7 @@ extension SettingKey {
       "between two pieces of a request body; longer: 408"),
     .integer(
       "REQUEST_BODY_TIMEOUT_S", \.requestBodyTimeoutSeconds, 1...86_400, unit: "seconds",
-      "for a whole body that isn't passed on as it comes; longer: 408"),
+      "for a whole body that isn't passed on as it comes, longer: 408; for a WebSocket message, longer: 1008"),
     .integer(
       "IDLE_TIMEOUT_S", \.idleTimeoutSeconds, 1...86_400, unit: "seconds",
       "between two requests of a connection; then it is closed"),
@@ -111,6 +111,13 @@ extension SettingKey {
     .integer(
       "MAX_STREAMS_PER_CONNECTION", \.maxStreamsPerConnection, 0...10_000,
       "streams of an HTTP/2 connection; 0: no HTTP/2"),
+    .integer(
+      "MAX_ASSEMBLY_BYTES_PER_CONNECTION", \.maxAssemblyBytesPerConnection, 16_384...1_073_741_824,
+      unit: "bytes", "unanswered bodies of a connection, at least MAX_EVENT_BYTES; more: 429"),
+    .integer(
+      "MAX_ASSEMBLY_BYTES_PER_WORKER", \.maxAssemblyBytesPerWorker, 65_536...68_719_476_736, unit: "bytes",
+      "unanswered bodies and unfinished messages of a worker, at least twice MAX_EVENT_BYTES; more: 503, 1013"
+    ),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,

@@ -167,7 +167,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var requestHeadTimeoutSeconds = 30
   /// Seconds between two pieces of a request body; longer: 408.
   public var requestStallTimeoutSeconds = 30
-  /// Seconds for the whole body of a request that isn't passed on as it comes; longer: 408.
+  /// Seconds for the whole body of a request that isn't passed on as it comes, longer: 408; and for a WebSocket message from its
+  /// first byte on, longer: closed with 1008.
   public var requestBodyTimeoutSeconds = 300
   /// Seconds between two requests of a connection; then it is closed.
   public var idleTimeoutSeconds = 75
@@ -175,6 +176,11 @@ public struct Settings: Codable, Sendable, Equatable {
   public var writeStallTimeoutSeconds = 75
   /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
   public var maxStreamsPerConnection = 128
+  /// Bytes of bodies that one connection has sent and that aren't answered, and of its unfinished message; more: 429. Never less than
+  /// `maxEventBytes`.
+  public var maxAssemblyBytesPerConnection = 4 * 1024 * 1024
+  /// The same bytes of all connections of a worker; more: 503. Never less than twice `maxEventBytes`.
+  public var maxAssemblyBytesPerWorker = 64 * 1024 * 1024
   /// Bytes of an inbound event or message; more: 413.
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.

@@ -108,7 +108,8 @@ struct WorkerParts {
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
         authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
         calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
-        metrics: WorkerMetrics(status, worker: context.name), log: context.log,
+        metrics: WorkerMetrics(status, worker: context.name),
+        budget: AssemblyBudget(context.settings, status: status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },
           wakeAgain: { EventFD.signal(wake) },

@@ -56,6 +56,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   static let ordinaryUntakenBytes = 32 * 1024...64 * 1024
 
   let server: HTTPServer
+  /// Of the budget for what is being assembled; streams of HTTP/2 have their connection's.
+  let share: AssemblyShare
   /// Position in the server's table; the server's.
   var tableIndex = -1
   weak var input: (any ConnectionInput)?
@@ -65,6 +67,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var assembly: RequestAssembly
   var queue: CircularBuffer<Queued>
   var awaited: Awaited?
+  /// What the request that the responder has holds of the budget, until it is answered.
+  var assembled: AssemblyHold?
   /// The request that is handled as it comes.
   var stream: AnswerStream?
   var takeOver: TakeOver?
@@ -91,10 +95,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// Asked of the kernel once, not for each request.
   private lazy var remoteAddress = context?.channel.remoteAddress
 
-  init(server: HTTPServer) {
+  init(server: HTTPServer, share: AssemblyShare) {
     self.server = server
+    self.share = share
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil)
+    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil, share: share)
     queue = CircularBuffer(initialCapacity: 0)
   }
 
@@ -201,6 +206,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     guard phase != .gone else { return }
     phase = .gone
     awaited = nil
+    assembled = nil
     detachStream()
     let onGone = takeOver?.onGone
     takeOver = nil

@@ -32,6 +32,7 @@ final class KafkaExchange: StreamedExchange {
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
+  private var hold: AssemblyHold?
   private var stopBodyClock: (() -> Void)?
 
   init(
@@ -50,6 +51,10 @@ final class KafkaExchange: StreamedExchange {
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
+    hold = answer.hold()
+    if case .counted(let bytes) = answer.request.announcedBody, let refusal = hold?.announce(bytes) {
+      return respond(HTTPResponse(refusal))
+    }
     // The front's own time-outs are between two pieces: this one keeps all of them.
     stopBodyClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
       guard let self else { return }
@@ -61,6 +66,9 @@ final class KafkaExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     account.received(bytes.readableBytes)
     guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
+    if let refusal = hold?.resize(to: body.readableBytes + bytes.readableBytes) {
+      return respond(HTTPResponse(refusal))
+    }
     body.writeImmutableBuffer(bytes)
     answer?.readBody()
   }
@@ -76,6 +84,7 @@ final class KafkaExchange: StreamedExchange {
       refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
     }
     body = ByteBuffer()
+    hold = nil
   }
 
   func canWrite() {}
@@ -155,6 +164,7 @@ final class KafkaExchange: StreamedExchange {
   private func end() {
     guard answer != nil else { return }
     answer = nil
+    hold = nil
     stopBodyClock?()
     stopBodyClock = nil
     if let ticket { waiting.end(ticket) }

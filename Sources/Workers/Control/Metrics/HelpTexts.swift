@@ -77,6 +77,9 @@ enum HelpTexts {
     "rig_http_requests_total": "HTTP requests answered, by port and class of status.",
     "rig_http_accepted_total": "Connections accepted, by port.",
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
+    "rig_assembly_bytes": "Bytes of bodies and messages that are not whole, or not answered yet, by worker.",
+    "rig_assembly_refused_total":
+      "Bodies and messages refused because too many bytes were being assembled, by the limit's setting.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
     "rig_http_open_connections": "Connections open now, by port.",
     "rig_http_http2_connections_total": "Connections that turned out to speak HTTP/2, by port.",
