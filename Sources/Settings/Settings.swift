@@ -97,6 +97,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxWaitingRequests = 10_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Tunnels of one connection worker at once: proxied requests that have become WebSockets, or ask for it; more: 503.
+  public var maxTunnels = 10_000
+  /// Percent of `maxProxiedRequests`, `maxTunnels` and `maxWaitingRequests` that one client may hold; more: 429.
+  public var maxShareOfClient = 50
+  /// Percent of them that one API may hold; more: 503.
+  public var maxShareOfAPI = 80
   /// Where proxied requests are logged: `console`; empty: nowhere.
   public var requestLog: [String] = []
   /// Topic of REQUEST_LOG=kafka.
@@ -170,6 +176,11 @@ public struct Settings: Codable, Sendable, Equatable {
   /// Seconds for the whole body of a request that isn't passed on as it comes, longer: 408; and for a WebSocket message from its
   /// first byte on, longer: closed with 1008.
   public var requestBodyTimeoutSeconds = 300
+  /// Bytes per second that a client must send of a body, or take of an answer, on average over time in which it is the one waited
+  /// for; slower: 408, or the end of the connection. 0: no bound.
+  public var minBodyRate = 100
+  /// Seconds over which that is averaged.
+  public var minBodyRateWindowSeconds = 10
   /// Seconds between two requests of a connection; then it is closed.
   public var idleTimeoutSeconds = 75
   /// Seconds in which a client takes nothing of its answer; then the connection is closed.

@@ -44,6 +44,7 @@ extension HTTPConnection {
     let isFlushOwed = hasUnflushed
     output = nil
     hasUnflushed = false
+    writtenBytes += bytes.readableBytes
     switch phase {
     case .open:
       if hasOutput {

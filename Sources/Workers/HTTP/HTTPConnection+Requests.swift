@@ -44,10 +44,19 @@ extension HTTPConnection {
   func sweep(at tick: Int) {
     guard awaited == nil else { return }
     noteTakenOutput(at: tick)
+    clock.secondPassed(
+      isBodyRead: !assembly.isUndecided, isOutputWaiting: untakenBytes > 0,
+      outputStepBytes: input?.outputStepBytes ?? 0, limits: server.limits)
     switch clock.verdict(at: tick, limits: server.limits) {
     case .fine: break
     case .close: close()
     case .timeout(let detail): if isListening { perform(assembly.refuse(.requestTimeout, detail)) }
+    case .slowBody(let detail):
+      server.counters?.slowRequests?.add(1)
+      if isListening { perform(assembly.refuse(.requestTimeout, detail)) }
+    case .slowReader:
+      server.counters?.slowAnswers?.add(1)
+      close()
     }
   }
 

@@ -90,8 +90,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var hasStreamed = false
   /// The channel has its options for reading a streamed body.
   var hasBodyOptions = false
-  /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
+  /// Bytes written in all.
+  var writtenBytes = 0
+  /// Of them, those that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
+  /// ...and those that it had.
+  var takenBytes = 0
   /// Asked of the kernel once, not for each request.
   private lazy var remoteAddress = context?.channel.remoteAddress
 
@@ -160,7 +164,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
       perform(assembly.receive(head: head, from: remoteAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
-      clock.bodyMoved(at: server.tick)
+      clock.bodyMoved(piece.readableBytes, at: server.tick)
       perform(assembly.receive(body: piece))
     case .end(let trailers):
       perform(assembly.receiveEnd(trailers: trailers))
