@@ -54,7 +54,9 @@ struct WorkerParts {
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
-      link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
+      link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
+      tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
+      generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
       hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), ledger: ledger,
@@ -67,7 +69,7 @@ struct WorkerParts {
     guard let publications = hub.publications else { return nil }
     let manifest = context.manifest
     let waiting = WaitingRequests(
-      limit: context.settings.maxWaitingRequests,
+      limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
         tokenKey: manifest.tokenKey, slot: UInt16(clamping: manifest.slot), epoch: manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,

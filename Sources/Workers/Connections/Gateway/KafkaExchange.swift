@@ -14,6 +14,7 @@ final class KafkaExchange: StreamedExchange {
   /// Of what was read and asked for, what it takes to produce it and to wait.
   struct Plan {
     let topic: String
+    let holder: PlaceHolder
     /// nil: no response is waited for.
     let responseTimeoutMs: Int?
     let maximumBytes: Int
@@ -114,9 +115,10 @@ final class KafkaExchange: StreamedExchange {
   /// nil: too many requests wait already, and this one is answered.
   private func correlation() -> String? {
     if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return id }
-    ticket = waiting.begin { [weak self] in self?.received($0) }
-    if ticket == nil {
-      refuse(.serviceUnavailable, "\(waiting.limit) requests of this worker wait for a response, its limit")
+    do throws(PlaceRefusal) {
+      ticket = try waiting.begin(for: plan.holder) { [weak self] in self?.received($0) }
+    } catch {
+      respond(waiting.refusal(error))
     }
     return ticket?.id
   }
