@@ -13,7 +13,8 @@ public struct AddressPrefix: Hashable, Sendable {
   public init?(_ address: String) {
     var four = in_addr()
     if inet_pton(AF_INET, address, &four) == 1 {
-      self.init(four)
+      isIPv4 = true
+      bits = UInt64(UInt32(bigEndian: four.s_addr))
       return
     }
     var six = in6_addr()
@@ -27,11 +28,6 @@ public struct AddressPrefix: Hashable, Sendable {
     let isMapped = high == 0 && low >> 32 == 0xffff
     isIPv4 = isMapped
     bits = isMapped ? low & 0xffff_ffff : high
-  }
-
-  private init(_ address: in_addr) {
-    isIPv4 = true
-    bits = UInt64(UInt32(bigEndian: address.s_addr))
   }
 }
 

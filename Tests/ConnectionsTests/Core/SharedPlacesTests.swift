@@ -67,18 +67,4 @@ struct SharedPlacesTests {
     for holder in held { places.giveBack(holder) }
     #expect(places.taken == 0 && places.holders == (0, 0))
   }
-
-  @Test("Connections whose messages aren't whole are found when their time is up, once begun is begun")
-  func unfinishedMessages() {
-    var messages = UnfinishedMessages()
-    messages.begun(1, second: 10)
-    messages.begun(2, second: 12)
-    messages.begun(1, second: 14)
-    #expect(messages.overdue(after: 5, second: 14) == [])
-    #expect(messages.overdue(after: 5, second: 15) == [1])
-    #expect(Set(messages.overdue(after: 5, second: 17)) == [1, 2])
-    messages.ended(1)
-    messages.ended(3)
-    #expect(messages.overdue(after: 5, second: 100) == [2] && messages.count == 1)
-  }
 }
