@@ -70,6 +70,9 @@ extension SettingKey {
     .integer(
       "RESTART_PERIOD_S", \.restartPeriodSeconds, 1...86_400, unit: "seconds",
       "window in which restarts are counted"),
+    .integer(
+      "TURN_LIMIT_MS", \.turnLimitMs, 1...3_600_000, unit: "milliseconds",
+      "CPU time of one turn of a worker's loop; longer ones are logged as errors"),
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
     .text(
       "STATE_DIR", \.stateDir, form: "the path of a directory",
@@ -129,6 +132,30 @@ extension SettingKey {
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,
       "subscriptions; more: 400"),
+    .integer(
+      "MAX_CONDITIONS_PER_CONNECTION", \.maxConditionsPerConnection, 1...65_535,
+      "objects in oneOf of a connection's subscriptions; more: 400"),
+    .integer(
+      "MAX_CONDITION_FIELDS_PER_CONNECTION", \.maxConditionFieldsPerConnection, 1...1_000_000,
+      "fields in all of those objects; more: 400"),
+    .integer(
+      "MAX_SUBSCRIPTION_BYTES_PER_CONNECTION", \.maxSubscriptionBytesPerConnection, 1_024...67_108_864,
+      unit: "bytes", "text of a connection's subscriptions; more: 413"),
+    .integer(
+      "MAX_SUBSCRIPTION_CHANGES_PER_MINUTE", \.maxSubscriptionChangesPerMinute, 1...1_000_000,
+      "changes of a connection's subscriptions; more: 429"),
+    .integer(
+      "MAX_CONDITIONS_PER_WORKER", \.maxConditionsPerWorker, 1...100_000_000,
+      "objects in oneOf of all connections of a worker; more: 503"),
+    .integer(
+      "MAX_CONDITION_FIELDS_PER_WORKER", \.maxConditionFieldsPerWorker, 1...1_000_000_000,
+      "fields in all of those objects; more: 503"),
+    .integer(
+      "MAX_SUBSCRIPTION_BYTES_PER_WORKER", \.maxSubscriptionBytesPerWorker, 1_048_576...68_719_476_736,
+      unit: "bytes", "bytes that a worker keeps of subscriptions; more: 503"),
+    .integer(
+      "MAX_CONDITIONS_PER_FIELD_VALUE", \.maxConditionsPerFieldValue, 1...1_000_000,
+      "conditions of several fields that an event has to be compared with for one of its values; more: 503"),
     .integer(
       "MAX_UNSENT_BYTES", \.maxUnsentBytes, 4_096...1_073_741_824, unit: "bytes",
       "bytes waiting for a slow client"),

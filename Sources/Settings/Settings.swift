@@ -160,8 +160,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var watchdogSeconds = 10
   /// Seconds that a connection worker has to say goodbye to its clients.
   public var drainTimeoutSeconds = 30
-  /// Restarts of one supervision node that are allowed within `restartPeriodSeconds`.
+  /// Restarts of each worker that are allowed within `restartPeriodSeconds`.
   public var restartIntensity = 5
+  /// Milliseconds of CPU time that one turn of a worker's loop may take; longer ones are logged.
+  public var turnLimitMs = 100
   /// Length of the window in which restarts are counted.
   public var restartPeriodSeconds = 10
   /// Development mode (`--dev`): serves the demo page.
@@ -196,6 +198,23 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.
   public var maxSubscriptionsPerConnection = 100
+  /// Conditions (objects in `oneOf`) of all subscriptions of one connection; more: 400.
+  public var maxConditionsPerConnection = 10_000
+  /// Fields in all conditions of one connection; more: 400.
+  public var maxConditionFieldsPerConnection = 20_000
+  /// Bytes of the text of one connection's subscriptions; more: 413.
+  public var maxSubscriptionBytesPerConnection = 256 * 1024
+  /// Changes of one connection's subscriptions in a minute; more: 429.
+  public var maxSubscriptionChangesPerMinute = 120
+  /// Conditions of all connections of one connection worker; more: 503.
+  public var maxConditionsPerWorker = 500_000
+  /// Fields in all conditions of one connection worker; more: 503.
+  public var maxConditionFieldsPerWorker = 2_000_000
+  /// Bytes that one connection worker keeps of subscriptions; more: 503.
+  public var maxSubscriptionBytesPerWorker = 256 * 1024 * 1024
+  /// Conditions of two or more fields that wait for one value of a field, where their combination of fields isn't indexed;
+  /// more: 503.
+  public var maxConditionsPerFieldValue = 256
   /// Open connections of one connection worker; more: 503.
   public var maxOpenConnectionsPerWorker = 10_000
   /// Bytes that may wait for a slow client before its connection is closed.

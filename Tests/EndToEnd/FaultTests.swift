@@ -11,7 +11,7 @@ struct FaultTests {
 
   @Test("Kill -9 of a connection worker: its clients resume without gap or repeat, the others notice nothing")
   func connectionWorkerKilled() throws {
-    try Gateway.run { gateway in
+    try Gateway.run(Gateway.turnsUnderLoad) { gateway in
       let fleet = try ClientFleet(gateway, count: 200)
       try fleet.spread()
       let publisher = HTTPPublisher(gateway)
@@ -39,7 +39,7 @@ struct FaultTests {
 
   @Test("Both connection workers killed one after the other, again and again: still every event once")
   func connectionWorkersKilledInTurn() throws {
-    try Gateway.run(["RESTART_INTENSITY": "100"]) { gateway in
+    try Gateway.run(Gateway.turnsUnderLoad.merging(["RESTART_INTENSITY": "100"]) { $1 }) { gateway in
       let fleet = try ClientFleet(gateway, count: 50)
       let publisher = HTTPPublisher(gateway)
       try publisher.publish(NumberedEvents.json(0))

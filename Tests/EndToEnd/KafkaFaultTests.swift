@@ -32,6 +32,7 @@ struct KafkaFaultTests {
     _ body: (Gateway, ClientFleet, Source) throws -> Void
   ) throws {
     try KafkaBroker.run { broker in
+      let settings = Gateway.turnsUnderLoad.merging(settings) { $1 }
       try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
         try gateway.awaitReading()
         let fleet = try ClientFleet(gateway, count: count)

@@ -21,6 +21,7 @@ final class ConnectionsWorker: @unchecked Sendable {
 
   private let context: WorkerContext
   private let loop: EventLoop
+  private let turns: TurnMeter
   private let hub: Hub
   private let ledger: RequestLedger
   /// One for each port.
@@ -38,8 +39,9 @@ final class ConnectionsWorker: @unchecked Sendable {
     guard let listener = context.manifest.listeners[listenerName] else {
       throw IPCError.invalid("the manifest has no listener \"\(listenerName)\"")
     }
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-    let worker = try ConnectionsWorker(context, listener: listener, loop: group.next())
+    let turns = TurnMeter(context)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: LoopTurns(turns))
+    let worker = try ConnectionsWorker(context, listener: listener, loop: group.next(), turns: turns)
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try group.syncShutdownGracefully()
     // Behind the last request that ended.
@@ -47,7 +49,8 @@ final class ConnectionsWorker: @unchecked Sendable {
     try result.get()
   }
 
-  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop) throws {
+  private init(_ context: WorkerContext, listener: CInt, loop: EventLoop, turns: TurnMeter) throws {
+    self.turns = turns
     self.context = context
     self.loop = loop
     let parts = try WorkerParts(context, loop: loop)
@@ -90,6 +93,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     hub.scheduleTurn()
     context.status.beat()
     context.status.state = .ready
+    turns.start()
     context.log.info("serving the inbound port")
     if context.manifest.slot == 0, !hub.authorizer.authority.isConfigured {
       context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")

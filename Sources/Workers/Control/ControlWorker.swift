@@ -24,6 +24,7 @@ final class ControlWorker: @unchecked Sendable {
 
   private let context: WorkerContext
   private let loop: EventLoop
+  private let turns: TurnMeter
   private let desk: SessionDesk
   private let legacy: LegacyAuthority
   private let apis: APIDesk
@@ -41,13 +42,14 @@ final class ControlWorker: @unchecked Sendable {
     guard let listener = context.manifest.listeners[listenerName] else {
       throw IPCError.invalid("the manifest has no listener \"\(listenerName)\"")
     }
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let turns = TurnMeter(context)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: LoopTurns(turns))
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
     let disk = NIOThreadPool(numberOfThreads: 1)
     if !context.settings.stateDir.isEmpty { disk.start() }
     let worker = try ControlWorker(
-      context, listener: listener, loop: group.next(), thread: thread, disk: disk)
+      context, listener: listener, loop: group.next(), turns: turns, thread: thread, disk: disk)
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try thread.syncShutdownGracefully()
     try disk.syncShutdownGracefully()
@@ -58,8 +60,10 @@ final class ControlWorker: @unchecked Sendable {
   private static let listenerName = "management"
 
   private init(
-    _ context: WorkerContext, listener: CInt, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool
+    _ context: WorkerContext, listener: CInt, loop: EventLoop, turns: TurnMeter, thread: NIOThreadPool,
+    disk: NIOThreadPool
   ) throws {
+    self.turns = turns
     self.context = context
     self.loop = loop
     let parts = try ControlParts(context, loop: loop, thread: thread, disk: disk)
@@ -110,6 +114,7 @@ extension ControlWorker {
     }
     context.status.beat()
     context.status.state = .ready
+    turns.start()
     context.log.info("serving the management port")
     return ended.futureResult
   }

@@ -19,6 +19,7 @@ final class ProxiesWorker: @unchecked Sendable {
 
   private let context: WorkerContext
   private let loop: EventLoop
+  private let turns: TurnMeter
   private let client: ServiceClient
   private let desk: CallDesk
   private let upstream: UpstreamClient
@@ -31,14 +32,16 @@ final class ProxiesWorker: @unchecked Sendable {
 
   /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-    let worker = try ProxiesWorker(context, loop: group.next())
+    let turns = TurnMeter(context)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: LoopTurns(turns))
+    let worker = try ProxiesWorker(context, loop: group.next(), turns: turns)
     let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
     try group.syncShutdownGracefully()
     try result.get()
   }
 
-  private init(_ context: WorkerContext, loop: EventLoop) throws {
+  private init(_ context: WorkerContext, loop: EventLoop, turns: TurnMeter) throws {
+    self.turns = turns
     self.context = context
     self.loop = loop
     let client = ServiceClient(loop: loop, maximumConnections: context.settings.checkMaxConcurrent)
@@ -136,6 +139,7 @@ final class ProxiesWorker: @unchecked Sendable {
     desk.scheduleTurn()
     context.status.beat()
     context.status.state = .ready
+    turns.start()
     context.log.info("calling services for the other workers")
     return ended.futureResult
   }

@@ -11,10 +11,16 @@ enum HelpTexts {
     "rig_connections": "Connections of clients open now, by transport.",
     "rig_connections_refused_total": "Connections that were not opened, by reason.",
     "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
+    "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
+    "rig_subscription_fields": "Fields in all conditions.",
+    "rig_subscription_bytes": "Memory that the texts of subscriptions take.",
+    "rig_subscriptions_refused_total": "Subscriptions that were not taken, by the limit that they exceed.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
     "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
+    "rig_turn_seconds": "CPU time of the turns of a worker's loop: for so long nobody else is served.",
+    "rig_turn_longest_seconds": "CPU time of the longest turn of a worker's loop since the worker began.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
     // Sessions

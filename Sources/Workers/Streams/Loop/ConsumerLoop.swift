@@ -26,6 +26,7 @@ final class ConsumerLoop {
   let settings: Settings
   let status: StatusPage
   let log: Logger
+  private let turns: TurnMeter
   let writer: EventWriter
   let properties: [ClientProperty]
   let metrics: StreamMetrics
@@ -69,6 +70,7 @@ final class ConsumerLoop {
     settings = context.settings
     status = context.status
     log = context.log
+    turns = TurnMeter(context)
     signals = context.signals
     ringWake = context.manifest.wake
     state = ReadState(responseTopics: context.settings.proxyKafkaResponseTopics)
@@ -88,7 +90,8 @@ final class ConsumerLoop {
   /// Runs until SIGTERM or SIGINT.
   func run() throws(IPCError) {
     status.state = .ready
-    while try turn() {}
+    turns.start()
+    while try turn() { turns.turnEnded(wallNs: MonotonicTime.now()) }
     stop()
   }
 
