@@ -10,7 +10,7 @@ struct MemberTableTests {
     #"{"a":{"b":[10,{"c":"x"},[true]],"":"empty","/":"slash","~":"tilde","0":"zero"},"s":"text","n":1.50,"z":null,"t":true,"e\u0061":"ea","":{"":5}}"#
 
   private func scalar(_ pointer: [String], in text: String = Self.text) throws -> ScalarValue? {
-    try withGuarded(text.utf8) { try MemberTable($0).scalar(at: pointer) }
+    try withGuarded(text.utf8) { try MemberTable($0).scalars(at: PointerTree([pointer])).first ?? nil }
   }
 
   @Test(

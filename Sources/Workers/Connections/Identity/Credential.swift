@@ -100,9 +100,8 @@ enum NameSet {
   }
 
   static func union(_ lists: [[String]]) -> [String] {
-    var union: [String] = []
-    for name in lists.joined() where !contains(union, name) { union.append(name) }
-    return union
+    var seen = Set<[UInt8]>()
+    return lists.joined().filter { seen.insert(Array($0.utf8)).inserted }
   }
 }
 

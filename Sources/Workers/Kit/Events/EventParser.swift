@@ -10,14 +10,15 @@ import Settings
 public final class EventParser {
   let maximumBytes: Int
   let userField: String
-  private let extractors: [String: [(name: String, pointer: [String])]]
+  private let extractors: [String: (names: [String], pointers: PointerTree)]
   var trace = TraceSource()
 
   public init(settings: Settings) {
     maximumBytes = settings.maxEventBytes
     userField = settings.kafkaUserField
     extractors = settings.extractors.byType.mapValues { fields in
-      fields.map { ($0.key, $0.value.eventPointer) }.sorted { $0.0 < $1.0 }
+      let sorted = fields.sorted { $0.key < $1.key }
+      return (sorted.map(\.key), PointerTree(sorted.map(\.value.eventPointer)))
     }
   }
 
@@ -145,8 +146,8 @@ public final class EventParser {
 
   private func fields(of type: String, _ members: MemberTable) -> [PreparedEvent.Field] {
     guard let wanted = extractors[type] else { return [] }
-    return wanted.compactMap { name, pointer in
-      members.scalar(at: pointer).map { PreparedEvent.Field(name: name, value: $0) }
+    return zip(wanted.names, members.scalars(at: wanted.pointers)).compactMap { name, value in
+      value.map { PreparedEvent.Field(name: name, value: $0) }
     }
   }
 

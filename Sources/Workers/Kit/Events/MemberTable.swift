@@ -5,6 +5,8 @@
 public struct MemberTable {
   private struct Member {
     let key: JSONScanner.Text
+    /// Of a key with escapes, which are read once.
+    let decodedKey: String?
     let value: Range<Int>
   }
 
@@ -34,7 +36,8 @@ public struct MemberTable {
       var members: [Member] = []
       members.reserveCapacity(16)
       try scanner.forEachMember { (scanner, key) throws(JSONError) in
-        members.append(Member(key: key, value: try scanner.skipValue(depth: 1)))
+        let decoded = key.hasEscapes ? scanner.decoded(key) : nil
+        members.append(Member(key: key, decodedKey: decoded, value: try scanner.skipValue(depth: 1)))
       }
       object = start..<scanner.position
       try scanner.requireEnd()
@@ -51,17 +54,18 @@ public struct MemberTable {
 
   var isEmpty: Bool { members.isEmpty }
 
-  func has(_ name: String) -> Bool {
-    let scanner = JSONScanner(bytes)
-    return members.contains { scanner.says($0.key, name) }
+  func has(_ name: String) -> Bool { members.contains { isNamed($0, name) } }
+
+  private func isNamed(_ member: Member, _ name: String) -> Bool {
+    if let decoded = member.decodedKey { return decoded.utf8.elementsEqual(name.utf8) }
+    return JSONScanner(bytes).says(member.key, name)
   }
 
   /// Where the value of a member lies; nil if there is none or it is null. A member that comes twice could mean one
   /// thing here and another thing for somebody else: it is refused.
   public func value(_ name: String) throws(EventError) -> Range<Int>? {
-    let scanner = JSONScanner(bytes)
     var found: Range<Int>?
-    for member in members where scanner.says(member.key, name) {
+    for member in members where isNamed(member, name) {
       guard found == nil else { throw EventError("\(name) is given twice, expected once") }
       found = member.value
     }
@@ -97,15 +101,19 @@ public struct MemberTable {
     return texts
   }
 
-  /// The scalar that an RFC 6901 pointer leads to; nil if it leads nowhere, or to an object or list.
-  func scalar(at pointer: [String]) -> ScalarValue? {
-    guard let first = pointer.first else { return nil }
-    let keys = JSONScanner(bytes)
-    guard let member = members.last(where: { keys.says($0.key, first) }) else { return nil }
-    guard let range = JSONScanner.place(of: pointer.dropFirst(), in: bytes, from: member.value) else {
-      return nil
+  /// The scalars that pointers lead to, by their numbers; nil where one leads nowhere, or to an object or list.
+  func scalars(at pointers: PointerTree) -> [ScalarValue?] {
+    var places = [Range<Int>?](repeating: nil, count: pointers.count)
+    for branch in pointers.branches {
+      guard let member = members.last(where: { isNamed($0, branch.token) }) else { continue }
+      var scanner = JSONScanner(bytes, in: member.value)
+      // The text is known to be JSON.
+      try? scanner.follow(branch, depth: 1, into: &places)
     }
-    var scanner = JSONScanner(bytes, in: range)
-    return try? ScalarValue(scanning: &scanner)
+    return places.map { place in
+      guard let place else { return nil }
+      var scanner = JSONScanner(bytes, in: place)
+      return try? ScalarValue(scanning: &scanner)
+    }
   }
 }

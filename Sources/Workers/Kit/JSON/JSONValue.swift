@@ -43,10 +43,10 @@ public indirect enum JSONValue: Equatable, Sendable {
     switch try scanner.kind() {
     case .object:
       var members: [(name: String, value: JSONValue)] = []
-      var names = Set<String>()
+      var names = MemberNames()
       try scanner.forEachMember(depth: depth) { (scanner, key) throws(JSONError) in
         let name = scanner.decoded(key)
-        guard names.insert(name).inserted else {
+        guard names.insert(name) else {
           throw JSONError("the name '\(name.prefix(64))' twice in one object", at: key.range.lowerBound)
         }
         members.append((name, try value(&scanner, depth: depth + 1)))
@@ -60,6 +60,25 @@ public indirect enum JSONValue: Equatable, Sendable {
       return .array(elements)
     case .string, .number, .bool, .null:
       return .scalar(try ScalarValue(scanning: &scanner))
+    }
+  }
+
+  /// The names of an object so far, byte for byte: Swift's own strings are also equal if they look the same, and finding that
+  /// out takes long for texts that were made for it.
+  private struct MemberNames {
+    private static let mostInList = 8
+    private var list: [String] = []
+    private var set = Set<[UInt8]>()
+
+    /// False: it is there already.
+    mutating func insert(_ name: String) -> Bool {
+      if set.isEmpty, list.count < Self.mostInList {
+        guard !list.contains(where: { $0.utf8.elementsEqual(name.utf8) }) else { return false }
+        list.append(name)
+        return true
+      }
+      if set.isEmpty { set = Set(list.map { Array($0.utf8) }) }
+      return set.insert(Array(name.utf8)).inserted
     }
   }
 
