@@ -147,6 +147,7 @@ struct MatchingTests {
   func tenThousand() throws {
     var settings = Self.extractors
     settings["MAX_SUBSCRIPTIONS_PER_CONNECTION"] = "10000"
+    settings["MAX_SUBSCRIPTION_BYTES_PER_CONNECTION"] = "1048576"
     try Gateway.run(settings) { gateway in
       let client = try SSEClient.open(gateway, "[]")
       let one = (0..<10_000).map { #"{"eventType":"greeting","oneOf":[{"name":"n\#($0)"}]}"# }

@@ -172,7 +172,7 @@ struct SubscriptionParserTests {
     #expect(try parse(oneOf(list(10_000, "{}"))).subscriptions.first?.oneOf.count == 10_000)
     #expect(
       refusal(oneOf(list(10_001, "{}")))?.detail
-        == "subscription 0: oneOf has 10001 objects, expected at most 10000")
+        == "oneOf has 10001 objects in all subscriptions, expected at most 10000 per connection")
     #expect(try parse(oneOf(fields(100))).subscriptions.count == 1)
     #expect(
       refusal(oneOf(fields(101)))?.detail == "subscription 0: oneOf 0 has 101 fields, expected at most 100")
@@ -193,7 +193,7 @@ struct SubscriptionParserTests {
     let type = String(repeating: "t", count: 4096)
     let parsed = try parse(#"[{"eventType":"\#(type)","oneOf":[{"\#(name)":"\#(value)"},{}]}]"#)
     var index = SubscriptionIndex(seed: 1)
-    index.set(0, parsed.subscriptions)
+    index.put(0, parsed.subscriptions)
     #expect(index.subscriptions(of: 0) == parsed.subscriptions)
   }
 

@@ -2,6 +2,7 @@
 
 import Glibc
 import Kit
+import Settings
 import Testing
 
 @testable import Connections
@@ -11,7 +12,9 @@ struct HubDeliveryTests {
   @Test("sends each event to those who asked for it, once and in order, with its cursor")
   func matching() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.hub {
+      $0.extractors = ExtractorTable(byType: ["greeting": ["name": Extractor(eventPointer: ["name"])]])
+    }
     let writer = try gateway.streamsWriter()
     let clients = try (0..<4).map { _ in try TestClient() }
     let wanted: [[Subscription]] = [

@@ -172,6 +172,14 @@ final class TestHub {
     Issue.record("the hub doesn't come to rest")
   }
 
+  /// Changes a connection's subscriptions, in as many turns as it takes; the answer.
+  func change(_ connection: Connection, _ change: SubscriptionChange) -> WorkerAnswer? {
+    var answer: WorkerAnswer?
+    hub.setSubscriptions(of: connection, change) { answer = $0 }
+    run()
+    return answer
+  }
+
   /// The value of a series on the worker's page.
   func metric(_ series: String) -> Int64? { status.metrics().first { $0.series == series }?.value }
 }

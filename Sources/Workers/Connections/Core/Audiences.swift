@@ -47,13 +47,18 @@ struct Audiences {
 
   // MARK: Changing
 
+  /// The set is there from now on, with nobody in it: an event may take it.
+  mutating func begin(_ set: SlabIndex) {
+    while audiences.count <= Int(set) { audiences.append(Audience()) }
+  }
+
   func isEmpty(_ set: SlabIndex) -> Bool {
     !audiences.indices.contains(Int(set)) || audiences[Int(set)].member == Self.nobody
   }
 
   /// Adds a member; its position.
   mutating func append(_ connection: ConnectionIndex, to set: SlabIndex) -> Int32 {
-    while audiences.count <= Int(set) { audiences.append(Audience()) }
+    begin(set)
     let member = audiences[Int(set)].member
     switch member {
     case Self.nobody:

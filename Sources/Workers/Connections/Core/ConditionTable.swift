@@ -1,5 +1,9 @@
 // The conditions of all subscription sets: each conjunction under its event type once, with the list of the sets that
 // have it, in the one place where an event that fulfils it will come by (the picture is in SubscriptionIndex).
+//
+// Finding, adding and removing a condition costs the same whatever else is there: it is found by the hash of the whole,
+// and buckets are linked both ways. Who adds conditions chooses their bytes, so nothing here depends on the hashes being
+// different: two that have the same are kept apart, and only one of them is shared.
 
 struct ConditionTable {
   /// Where in its node a condition waits.
@@ -7,8 +11,8 @@ struct ConditionTable {
     case unconstrained
     /// In the bucket of its one field.
     case byField
-    /// In the bucket of the field that was the rarest when it came; `whole` is the hash of all its fields.
-    case byRarestField(whole: UInt64)
+    /// In the bucket of the field that was the rarest when it came.
+    case byRarestField
     /// In the bucket of all its fields, under this combination of the node.
     case byAllFields(combination: UInt8)
   }
@@ -25,10 +29,13 @@ struct ConditionTable {
     /// As in SubscriptionContent: field count and fields.
     let conjunction: [UInt8]
     fileprivate let path: Path
+    /// Of node and all fields.
+    fileprivate let whole: UInt64
     /// Of its bucket; 0 when unconstrained.
     fileprivate let key: UInt64
-    /// Next condition in the bucket.
-    var next = noElement
+    /// The conditions behind it and before it in the bucket.
+    fileprivate(set) var next = noElement
+    fileprivate var previous = noElement
     fileprivate(set) var users = SmallList<User>()
   }
 
@@ -45,8 +52,9 @@ struct ConditionTable {
     let kind: SubscriptionContent.Kind
     let name: [UInt8]
     let hash: UInt64
-    /// Next node whose hash is the same.
+    /// The nodes behind it and before it whose hash is the same.
     var next = noElement
+    var previous = noElement
     var conditions = 0
     var unconstrained = noElement
     var conditionsByField = 0
@@ -54,21 +62,27 @@ struct ConditionTable {
   }
 
   private let hasher: KeyedHash
+  /// Conditions in the bucket of one value of a field; those of two or more fields go elsewhere, or nowhere.
+  private let maximumPerValue: Int
   private var nodes = Slab(vacant: Node(kind: .exact, name: [], hash: 0))
   private var conditions = Slab(
-    vacant: Condition(node: noElement, conjunction: [], path: .unconstrained, key: 0))
-  private var nodesByHash: [UInt64: SlabIndex] = [:]
+    vacant: Condition(node: noElement, conjunction: [], path: .unconstrained, whole: 0, key: 0))
+  private var nodesByHash = BucketTable()
   private var buckets = BucketTable()
-  /// Conditions in the bucket of their rarest field, by the hash of all their fields: which field is the rarest changes,
-  /// and a condition that comes again must be found where it is.
-  private var byRarestField: [UInt64: SlabIndex] = [:]
+  /// The condition with this hash of the whole; of several, the first that came.
+  private var byWhole = BucketTable()
   private var prefixNodes = 0
   /// Longest prefix that any node stands for; not lowered before the last prefix has gone.
   private(set) var longestPrefix = 0
   /// The node of `*`.
   private(set) var anyNode = noElement
+  /// Conditions and nodes looked at by additions and removals since the beginning: what changes have cost.
+  private(set) var visited: UInt64 = 0
 
-  init(hasher: KeyedHash) { self.hasher = hasher }
+  init(hasher: KeyedHash, maximumPerValue: Int = .max) {
+    self.hasher = hasher
+    self.maximumPerValue = maximumPerValue
+  }
 
   /// Distinct types, prefixes and `*` that somebody subscribes to.
   var nodeCount: Int { nodes.count }
@@ -85,7 +99,7 @@ struct ConditionTable {
 extension ConditionTable {
   /// The node of a type or prefix. `hash`: of the name, made with `KeyedHash.extend`.
   func node(_ kind: SubscriptionContent.Kind, hash: UInt64, name: UnsafeRawBufferPointer) -> SlabIndex {
-    var index = nodesByHash[nodeHash(kind, hash)] ?? noElement
+    var index = nodesByHash.head(of: nodeHash(kind, hash))
     while index != noElement {
       if nodes[index].kind == kind, nodes[index].name.withUnsafeBytes({ $0.equals(name) }) { return index }
       index = nodes[index].next
@@ -106,7 +120,8 @@ extension ConditionTable {
     if nodes[node].conditionsByField > 0 {
       for field in fields { buckets.append(self.buckets.head(of: key(node, field.hash))) }
     }
-    for combination in nodes[node].combinations where combination.conditions > 0 {
+    for combination in nodes[node].combinations
+    where combination.conditions > 0 && combination.nameHashes.count <= fields.count {
       var hash = hasher.initial
       let isComplete = combination.nameHashes.allSatisfy { nameHash in
         guard let field = fields.first(where: { $0.nameHash == nameHash }) else { return false }
@@ -129,23 +144,22 @@ extension ConditionTable {
 // MARK: Adding
 
 extension ConditionTable {
-  /// Adds a user to a condition, which is made if nobody has it yet.
-  mutating func add(
-    _ user: User, to conjunction: SubscriptionContent.Conjunction
-  ) -> (condition: SlabIndex, position: Int32) {
+  /// The condition that is this conjunction, made if nobody has it yet; nil if there is no room left under any value that
+  /// it asks for. One that has just been made goes when its last user does.
+  mutating func condition(_ conjunction: SubscriptionContent.Conjunction) -> SlabIndex? {
     let node = nodeForInsertion(conjunction.kind, conjunction.name)
     let fields = conjunction.fields.sorted { $0.nameHash < $1.nameHash }
     let whole = key(node, fields.reduce(hasher.initial) { hasher.combine($0, $1.hash) })
-    var index = byRarestField[whole] ?? noElement
-    if index == noElement || !isSame(conditions[index], node, conjunction) {
-      let (path, key) = place(fields, whole, in: node)
-      index = path == .unconstrained ? nodes[node].unconstrained : buckets.head(of: key)
-      while index != noElement, !isSame(conditions[index], node, conjunction) {
-        index = conditions[index].next
-      }
-      if index == noElement { index = insert(conjunction, node, path, key) }
-    }
-    return (index, conditions[index].users.append(user))
+    let same = byWhole.head(of: whole)
+    visited &+= 1
+    if same != noElement, isSame(conditions[same], node, conjunction) { return same }
+    guard let (path, key) = place(fields, whole, in: node) else { return nil }
+    return insert(conjunction, node, path, whole, key)
+  }
+
+  /// Adds a user to a condition; its position.
+  mutating func add(_ user: User, to condition: SlabIndex) -> Int32 {
+    conditions[condition].users.append(user)
   }
 
   private func isSame(
@@ -157,23 +171,24 @@ extension ConditionTable {
   }
 
   private mutating func insert(
-    _ conjunction: SubscriptionContent.Conjunction, _ node: SlabIndex, _ path: Path, _ key: UInt64
+    _ conjunction: SubscriptionContent.Conjunction, _ node: SlabIndex, _ path: Path, _ whole: UInt64,
+    _ key: UInt64
   ) -> SlabIndex {
+    if path == .unconstrained, nodes[node].unconstrained != noElement { return nodes[node].unconstrained }
     let index = conditions.insert(
-      Condition(node: node, conjunction: Array(conjunction.bytes), path: path, key: key))
+      Condition(node: node, conjunction: Array(conjunction.bytes), path: path, whole: whole, key: key))
     nodes[node].conditions += 1
+    if byWhole.head(of: whole) == noElement { _ = byWhole.push(index, key: whole) }
     switch path {
     case .unconstrained:
       nodes[node].unconstrained = index
       return index
-    case .byField: nodes[node].conditionsByField += 1
-    case .byRarestField(let whole):
-      nodes[node].conditionsByField += 1
-      // Of two with the same hash, one isn't found again and isn't shared.
-      if byRarestField[whole] == nil { byRarestField[whole] = index }
+    case .byField, .byRarestField: nodes[node].conditionsByField += 1
     case .byAllFields(let combination): nodes[node].combinations[Int(combination)].conditions += 1
     }
-    conditions[index].next = buckets.push(index, key: key)
+    let next = buckets.push(index, key: key)
+    conditions[index].next = next
+    if next != noElement { conditions[next].previous = index }
     return index
   }
 
@@ -184,9 +199,10 @@ extension ConditionTable {
     let existing = node(kind, hash: nameHash, name: name)
     if existing != noElement { return existing }
     let hash = nodeHash(kind, nameHash)
-    let index = nodes.insert(
-      Node(kind: kind, name: Array(name), hash: hash, next: nodesByHash[hash] ?? noElement))
-    nodesByHash[hash] = index
+    let index = nodes.insert(Node(kind: kind, name: Array(name), hash: hash))
+    let next = nodesByHash.push(index, key: hash)
+    nodes[index].next = next
+    if next != noElement { nodes[next].previous = index }
     switch kind {
     case .exact: break
     case .prefix:
@@ -197,10 +213,11 @@ extension ConditionTable {
     return index
   }
 
-  /// Where a condition is found soonest that has these fields, sorted by the hashes of their names.
+  /// Where a condition is found soonest that has these fields, sorted by the hashes of their names; nil if every place is
+  /// full.
   private mutating func place(
     _ fields: [EventField], _ whole: UInt64, in node: SlabIndex
-  ) -> (Path, key: UInt64) {
+  ) -> (Path, key: UInt64)? {
     switch fields.count {
     case 0: return (.unconstrained, 0)
     case 1: return (.byField, key(node, fields[0].hash))
@@ -209,23 +226,29 @@ extension ConditionTable {
     if let combination = combination(of: fields.map(\.nameHash), in: node) {
       return (.byAllFields(combination: combination), whole)
     }
-    let keys = fields.map { key(node, $0.hash) }
-    let rarest = keys.min { buckets.length(of: $0) < buckets.length(of: $1) }
-    return (.byRarestField(whole: whole), rarest ?? keys[0])
+    var rarest: (key: UInt64, length: Int)?
+    for field in fields {
+      let key = key(node, field.hash)
+      let length = buckets.length(of: key)
+      if length < rarest?.length ?? .max { rarest = (key, length) }
+    }
+    guard let rarest, rarest.length < maximumPerValue else { return nil }
+    return (.byRarestField, rarest.key)
   }
 
   /// The place of a combination in the node, made if there is room for one more.
   private mutating func combination(of nameHashes: [UInt64], in node: SlabIndex) -> UInt8? {
-    let combinations = nodes[node].combinations
-    if let known = combinations.firstIndex(where: { $0.nameHashes == nameHashes }) { return UInt8(known) }
+    if let known = nodes[node].combinations.firstIndex(where: { $0.nameHashes == nameHashes }) {
+      return UInt8(known)
+    }
     let new = Combination(nameHashes: nameHashes, conditions: 0)
-    if let free = combinations.firstIndex(where: { $0.conditions == 0 }) {
+    if let free = nodes[node].combinations.firstIndex(where: { $0.conditions == 0 }) {
       nodes[node].combinations[free] = new
       return UInt8(free)
     }
-    guard combinations.count < SubscriptionIndex.maximumCombinations else { return nil }
+    guard nodes[node].combinations.count < SubscriptionIndex.maximumCombinations else { return nil }
     nodes[node].combinations.append(new)
-    return UInt8(combinations.count)
+    return UInt8(nodes[node].combinations.count - 1)
   }
 }
 
@@ -240,46 +263,41 @@ extension ConditionTable {
   }
 
   private mutating func remove(_ index: SlabIndex) {
+    visited &+= 1
     let condition = conditions[index]
     switch condition.path {
     case .unconstrained: nodes[condition.node].unconstrained = noElement
-    case .byField:
+    case .byField, .byRarestField:
       nodes[condition.node].conditionsByField -= 1
-      removeFromBucket(index, condition)
-    case .byRarestField(let whole):
-      nodes[condition.node].conditionsByField -= 1
-      removeFromBucket(index, condition)
-      if byRarestField[whole] == index { byRarestField[whole] = nil }
-      if byRarestField.isEmpty { byRarestField = [:] }
+      removeFromBucket(condition)
     case .byAllFields(let combination):
       nodes[condition.node].combinations[Int(combination)].conditions -= 1
-      removeFromBucket(index, condition)
+      removeFromBucket(condition)
     }
+    if byWhole.head(of: condition.whole) == index { byWhole.pop(key: condition.whole, head: noElement) }
     conditions.remove(index)
     nodes[condition.node].conditions -= 1
     if nodes[condition.node].conditions == 0 { removeNode(condition.node) }
   }
 
-  private mutating func removeFromBucket(_ index: SlabIndex, _ condition: Condition) {
-    var head = buckets.head(of: condition.key)
-    if head == index {
-      head = condition.next
+  private mutating func removeFromBucket(_ condition: Condition) {
+    if condition.next != noElement { conditions[condition.next].previous = condition.previous }
+    if condition.previous != noElement {
+      conditions[condition.previous].next = condition.next
+      buckets.pop(key: condition.key, head: buckets.head(of: condition.key))
     } else {
-      var before = head
-      while before != noElement, conditions[before].next != index { before = conditions[before].next }
-      if before != noElement { conditions[before].next = condition.next }
+      buckets.pop(key: condition.key, head: condition.next)
     }
-    buckets.pop(key: condition.key, head: head)
   }
 
   private mutating func removeNode(_ index: SlabIndex) {
     let node = nodes[index]
-    if nodesByHash[node.hash] == index {
-      nodesByHash[node.hash] = node.next == noElement ? nil : node.next
+    if node.next != noElement { nodes[node.next].previous = node.previous }
+    if node.previous != noElement {
+      nodes[node.previous].next = node.next
+      nodesByHash.pop(key: node.hash, head: nodesByHash.head(of: node.hash))
     } else {
-      var before = nodesByHash[node.hash] ?? noElement
-      while before != noElement, nodes[before].next != index { before = nodes[before].next }
-      if before != noElement { nodes[before].next = node.next }
+      nodesByHash.pop(key: node.hash, head: node.next)
     }
     switch node.kind {
     case .exact: break

@@ -14,6 +14,12 @@ struct KeyedHash {
     multiplier = (seed &* 0x9E37_79B9_7F4A_7C15) | 0x8000_0001_0000_0001
   }
 
+  /// - Parameter multiplier: 0 only in tests, where all strings are to have the same hash.
+  init(key: UInt64, multiplier: UInt64) {
+    self.key = key
+    self.multiplier = multiplier
+  }
+
   /// The hash of the empty string: where byte-wise hashing starts.
   var initial: UInt64 { key }
 

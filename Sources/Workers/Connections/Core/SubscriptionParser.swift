@@ -13,11 +13,42 @@ struct SubscriptionError: Error, Equatable {
   let status: Int
   /// Which subscription, what was found, what was expected.
   let detail: String
+  /// The bound that they exceed, if it is one.
+  let limit: SubscriptionLimit?
 
-  init(status: Int = 400, _ detail: String) {
+  init(status: Int = 400, _ detail: String, limit: SubscriptionLimit? = nil) {
     self.status = status
     self.detail = detail
+    self.limit = limit
   }
+
+  /// The worker holds so many of something already.
+  static func full(_ limit: SubscriptionLimit, _ what: String, _ most: Int) -> SubscriptionError {
+    SubscriptionError(
+      status: 503, "this worker has no room for them: it holds at most \(most) \(what)", limit: limit)
+  }
+
+  /// Under every value that a condition asks for, so many conditions wait already.
+  static func valueIsFull(_ most: Int) -> SubscriptionError {
+    SubscriptionError(
+      status: 503,
+      "this worker holds \(most) conditions of two or more fields for each value in one of them, its limit",
+      limit: .fieldValue)
+  }
+}
+
+/// What subscriptions are bounded by; the raw value is the metric's label.
+enum SubscriptionLimit: String, CaseIterable {
+  case subscriptions
+  case conditions
+  case fields
+  case bytes
+  /// Conditions that wait for one value of one field.
+  case fieldValue = "field_value"
+  /// Changes of one connection in a minute.
+  case rate
+  /// Changes that wait for their turn.
+  case waiting
 }
 
 struct SubscriptionParser {
@@ -26,22 +57,44 @@ struct SubscriptionParser {
   /// Bounds of one subscription; they keep SubscriptionContent's counts and lengths within their widths.
   private enum Limit {
     static let typeBytes = 4096
-    static let conjunctions = 10_000
+    /// Of one subscription, and of lists that aren't bounded otherwise.
+    static let conjunctions = 65_535
     static let fields = 100
     static let nameBytes = 1024
     static let valueBytes = 65_536
     static let warnings = 20
+    /// Of all types and names of fields that aren't ASCII: Swift compares such texts by what they look like, which takes
+    /// long.
+    static let bytesBeyondASCII = 16_384
   }
 
   private static let typeNames = ["eventType", "event_type"]
   private static let conjunctionNames = ["oneOf", "one_of", "constraints"]
+  private static let names = typeNames + conjunctionNames
 
-  private let maximumCount: Int
+  /// Of one list. Bytes: of its text.
+  private struct Maximum {
+    var subscriptions: Int
+    var conditions: Int
+    var fields: Int
+    var bytes: Int
+  }
+
+  private let maximum: Maximum
   private let extractors: ExtractorTable
+  /// Fields that are defined for any type.
+  private let fieldsOfAnyType: Set<String>
+  private let refused: (SubscriptionLimit) -> Void
 
-  init(settings: Settings) {
-    maximumCount = settings.maxSubscriptionsPerConnection
+  /// - Parameter refused: is told what is refused for a limit's sake.
+  init(settings: Settings, refused: @escaping (SubscriptionLimit) -> Void = { _ in }) {
+    maximum = Maximum(
+      subscriptions: settings.maxSubscriptionsPerConnection,
+      conditions: settings.maxConditionsPerConnection, fields: settings.maxConditionFieldsPerConnection,
+      bytes: settings.maxSubscriptionBytesPerConnection)
     extractors = settings.extractors
+    fieldsOfAnyType = Set(settings.extractors.byType.values.flatMap(\.keys))
+    self.refused = refused
   }
 
   /// - Parameters:
@@ -50,6 +103,21 @@ struct SubscriptionParser {
   func parse(
     _ bytes: UnsafeRawBufferPointer, mustBeObject: Bool = false, isOurOwn: Bool = false
   ) throws(SubscriptionError) -> Parsed {
+    do throws(SubscriptionError) {
+      return try parseBounded(bytes, mustBeObject: mustBeObject, isOurOwn: isOurOwn)
+    } catch {
+      if let limit = error.limit { refused(limit) }
+      throw error
+    }
+  }
+
+  private func parseBounded(
+    _ bytes: UnsafeRawBufferPointer, mustBeObject: Bool, isOurOwn: Bool
+  ) throws(SubscriptionError) -> Parsed {
+    guard isOurOwn || bytes.count <= maximum.bytes else {
+      throw SubscriptionError(
+        status: 413, "\(bytes.count) bytes, expected at most \(maximum.bytes) per connection", limit: .bytes)
+    }
     let root: JSONValue
     do {
       root = try JSONValue(parsing: bytes)
@@ -57,9 +125,13 @@ struct SubscriptionParser {
       throw SubscriptionError("not JSON: \(error)")
     }
     let list = try list(in: root, mustBeObject)
-    guard isOurOwn || list.count <= maximumCount else {
-      throw SubscriptionError("\(list.count) subscriptions, expected at most \(maximumCount) per connection")
+    guard !isOurOwn else { return try parse(list) }
+    let most = maximum.subscriptions
+    guard list.count <= most else {
+      throw SubscriptionError(
+        "\(list.count) subscriptions, expected at most \(most) per connection", limit: .subscriptions)
     }
+    try requireFew(list)
     return try parse(list)
   }
 
@@ -92,6 +164,44 @@ struct SubscriptionParser {
     }
   }
 
+  /// Counts before anything is made of them.
+  private func requireFew(_ list: [JSONValue]) throws(SubscriptionError) {
+    var conditions = 0
+    var fields = 0
+    var bytesBeyondASCII = 0
+    func count(_ text: String) {
+      if text.utf8.contains(where: { $0 >= 0x80 }) { bytesBeyondASCII += text.utf8.count }
+    }
+    for case .object(let members) in list {
+      for member in members {
+        count(member.name)
+        if Self.typeNames.contains(member.name), let type = member.value.string { count(type) }
+      }
+      for case (let name, .array(let oneOf)) in members where Self.conjunctionNames.contains(name) {
+        conditions += max(1, oneOf.count)
+        for case .object(let conjunction) in oneOf {
+          fields += conjunction.count
+          for field in conjunction { count(field.name) }
+        }
+      }
+    }
+    guard bytesBeyondASCII <= Limit.bytesBeyondASCII else {
+      throw SubscriptionError(
+        "types and fields beyond ASCII have \(bytesBeyondASCII) bytes in all, expected at most \(Limit.bytesBeyondASCII) per connection",
+        limit: .bytes)
+    }
+    guard conditions <= maximum.conditions else {
+      throw SubscriptionError(
+        "oneOf has \(conditions) objects in all subscriptions, expected at most \(maximum.conditions) per connection",
+        limit: .conditions)
+    }
+    guard fields <= maximum.fields else {
+      throw SubscriptionError(
+        "oneOf has \(fields) fields in all subscriptions, expected at most \(maximum.fields) per connection",
+        limit: .fields)
+    }
+  }
+
   private func parse(_ list: [JSONValue]) throws(SubscriptionError) -> Parsed {
     var parsed: Parsed = ([], [])
     parsed.subscriptions.reserveCapacity(list.count)
@@ -99,7 +209,8 @@ struct SubscriptionParser {
       do throws(SubscriptionError) {
         parsed.subscriptions.append(try subscription(item, warnings: &parsed.warnings))
       } catch {
-        throw SubscriptionError(status: error.status, "subscription \(position): \(error.detail)")
+        throw SubscriptionError(
+          status: error.status, "subscription \(position): \(error.detail)", limit: error.limit)
       }
     }
     return parsed
@@ -113,7 +224,7 @@ struct SubscriptionParser {
     }
     let type = try eventType(members)
     let oneOf = try conjunctions(members)
-    for member in members where !(Self.typeNames + Self.conjunctionNames).contains(member.name) {
+    for member in members where isRoomForWarnings(warnings) && !Self.names.contains(member.name) {
       // Nothing bounds the length of this name but that of the whole text.
       let name = member.name.prefix(64)
       warn(
@@ -121,7 +232,9 @@ struct SubscriptionParser {
         &warnings)
     }
     let pattern = EventTypePattern(type)
-    for name in Set(oneOf.flatMap(\.keys)).sorted() where !isExtracted(name, pattern) {
+    let ofType = extractors.byType[type]
+    for name in Set(oneOf.flatMap(\.keys)).sorted()
+    where isRoomForWarnings(warnings) && !isExtracted(name, pattern, ofType) {
       warn(
         "subscription to '\(type)': no extractor defines the field '\(name)', so nothing will match it",
         &warnings)
@@ -130,8 +243,12 @@ struct SubscriptionParser {
   }
 
   private func warn(_ text: String, _ warnings: inout [String]) {
-    if warnings.count < Limit.warnings, !warnings.contains(text) { warnings.append(text) }
+    if isRoomForWarnings(warnings), !warnings.contains(where: { $0.utf8.elementsEqual(text.utf8) }) {
+      warnings.append(text)
+    }
   }
+
+  private func isRoomForWarnings(_ warnings: [String]) -> Bool { warnings.count < Limit.warnings }
 
   private func eventType(_ members: [(name: String, value: JSONValue)]) throws(SubscriptionError) -> String {
     guard let member = try only(Self.typeNames, of: members) else {
@@ -189,7 +306,9 @@ struct SubscriptionParser {
       if case .string(let text) = scalar, text.utf8.count > Limit.valueBytes {
         throw SubscriptionError("oneOf \(position), field '\(name)' has more than \(Limit.valueBytes) bytes")
       }
-      fields[name] = scalar
+      guard fields.updateValue(scalar, forKey: name) == nil else {
+        throw SubscriptionError("oneOf \(position) has the field '\(name.prefix(64))' twice")
+      }
     }
     return fields
   }
@@ -205,12 +324,19 @@ struct SubscriptionParser {
     return found.first?.value
   }
 
-  /// Whether an event that the pattern is about can have the field.
-  private func isExtracted(_ name: String, _ pattern: EventTypePattern) -> Bool {
+  /// Whether an event that the pattern is about can have the field. `ofType`: what is extracted from the one type that an
+  /// exact pattern is about.
+  private func isExtracted(
+    _ name: String, _ pattern: EventTypePattern, _ ofType: [String: Extractor]?
+  ) -> Bool {
+    guard fieldsOfAnyType.contains(name) else { return false }
     switch pattern {
-    case .exact(let type): extractors.byType[type]?[name] != nil
-    case .prefix(let prefix): extractors.byType.contains { $0.key.hasPrefix(prefix) && $0.value[name] != nil }
-    case .any: extractors.byType.contains { $0.value[name] != nil }
+    case .exact: return ofType?[name] != nil
+    case .prefix(let prefix):
+      return extractors.byType.contains {
+        $0.value[name] != nil && $0.key.utf8.starts(with: prefix.utf8)
+      }
+    case .any: return true
     }
   }
 }

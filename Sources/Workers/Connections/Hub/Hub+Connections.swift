@@ -20,24 +20,20 @@ extension Hub {
     {
       return close(connection, .sessionKilled)
     }
+    // Whoever made the request without one is answered by closing: there was no room.
+    guard let hold = wanted.hold ?? (try? self.hold(subscriptions)) else { return close(connection, .drain) }
     defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:
-      join(connection, subscriptions)
+      join(connection, hold)
     case .lost:
       connection.say(lost("the last event id isn't of this gateway's present life"))
-      join(connection, subscriptions)
+      join(connection, hold)
     case .plan(let plan):
-      connection.replay = Replay(plan: plan, subscriptions: subscriptions)
+      connection.replay = Replay(plan: plan, subscriptions: subscriptions, hold)
       replayer.add(connection)
       scheduleTurn()
     }
-  }
-
-  /// The connection takes part in live delivery.
-  func join(_ connection: Connection, _ subscriptions: [Subscription]) {
-    index.set(connection.index, subscriptions)
-    follow(connection)
   }
 
   /// The two events that every connection begins with.
@@ -46,25 +42,6 @@ extension Hub {
       OwnEvents.connectionCreate(token: connection.token ?? "", errors: errors, stamp: .now()),
       OwnEvents.subscriptionsSet(subscriptions, stamp: .now()),
     ]
-  }
-
-  /// Replaces the subscriptions of connection `serial`, and tells it; what the tokens of the request say is added to what
-  /// is known of it.
-  func setSubscriptions(serial: UInt64, _ change: SubscriptionChange) -> WorkerAnswer {
-    guard let connection = table.find(serial: serial), !connection.isClosing else { return .gone }
-    return setSubscriptions(of: connection, change)
-  }
-
-  func setSubscriptions(of connection: Connection, _ change: SubscriptionChange) -> WorkerAnswer {
-    if let refusal = adopt(change, by: connection) { return refusal }
-    if let replay = connection.replay {
-      replay.set(change.subscriptions)
-    } else {
-      index.set(connection.index, change.subscriptions)
-    }
-    connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
-    reportChange(of: connection)
-    return WorkerAnswer(status: 204, text: "")
   }
 
   /// Tells the connection why, and ends it.
@@ -110,10 +87,14 @@ extension Hub {
   func answer(from worker: UInt16, correlation: UInt64, _ message: WorkerRequest.Message) {
     switch message {
     case .setSubscriptions(let serial, let change):
-      let answer =
-        SubscriptionChange(change, parser).map { setSubscriptions(serial: serial, $0) }
-        ?? WorkerAnswer(status: 502, text: "the worker that received the request asked for nonsense")
-      exchange.answer(worker, correlation: correlation, answer)
+      let isTaken = work.start { [unowned self] _ in
+        work.spend(TurnWork.units(forBytes: change.count))
+        setSubscriptions(serial: serial, encoded: change) { [unowned self] in
+          exchange.answer(worker, correlation: correlation, $0)
+        }
+        return true
+      }
+      if !isTaken { exchange.answer(worker, correlation: correlation, .tooMuchWaits) }
     case .poll(let serial, let lastEventID):
       guard let connection = longPolling(serial: serial) else {
         return exchange.answer(worker, correlation: correlation, .gone)

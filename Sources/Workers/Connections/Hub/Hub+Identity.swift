@@ -122,6 +122,8 @@ extension Hub {
 
   /// Subscriptions longer than this aren't reported.
   private static let mostSubscriptionBytes = 16 << 10
+  /// The text of more than this is longer than that.
+  private static let mostContentBytes = 4 * mostSubscriptionBytes
 
   /// Something about an identified connection has changed, or it is new.
   func reportChange(of connection: Connection) {
@@ -139,8 +141,12 @@ extension Hub {
 
   private func present(_ connection: Connection) -> PresentConnection? {
     guard let identity = connection.identity, !connection.isClosing else { return nil }
-    let list = connection.replay?.subscriptions ?? index.subscriptions(of: connection.index)
-    let subscriptions = Subscription.list(list)
+    var subscriptions: [UInt8] = []
+    if let replay = connection.replay {
+      subscriptions = Subscription.list(replay.subscriptions)
+    } else if index.content(of: connection.index)?.count ?? 0 <= Self.mostContentBytes {
+      subscriptions = Subscription.list(index.subscriptions(of: connection.index))
+    }
     return PresentConnection(
       serial: connection.serial, transport: table.transports[Int(connection.index)].label,
       sinceUnixMs: connection.origin.sinceUnixMs, users: identity.users, sessions: identity.sessions,

@@ -17,7 +17,7 @@ extension Hub {
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)
-    metrics.observe(table, subscriptions: index.subscriptionCount)
+    metrics.observe(table, subscriptions: index.subscriptionCount, index.size)
     scheduleTurn()
   }
 
@@ -44,7 +44,23 @@ extension Hub {
       if let connection = table[index] { close(connection, .tokenExpired) }
     }
     for connection in due { table[connection]?.deadlinePassed(second: now) }
-    for connection in idle { table[connection]?.beat(second: now) }
+    beat(idle, second: now)
+  }
+
+  /// Those of a worker whose connections fell silent together are many at once.
+  private func beat(_ idle: [ConnectionIndex], second: UInt32) {
+    guard !idle.isEmpty else { return }
+    var rest = idle[...]
+    work.start(isOurOwn: true) { [unowned self] units in
+      while units > 0, let index = rest.popFirst() {
+        // It may have had traffic, or have become another one, since.
+        if table.descriptors[Int(index)] >= 0, table.lastTraffic[Int(index)] < second {
+          table[index]?.beat(second: second)
+        }
+        units -= TurnWork.unitsPerWord
+      }
+      return rest.isEmpty
+    }
   }
 
   /// Tells every connection that the worker ends, with the reason. `drained` is called when the last has gone.
@@ -53,10 +69,15 @@ extension Hub {
     isDraining = true
     clock.refresh()
     self.drained = drained
-    for connection in table.all {
-      // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
-      if connection.isClosing, connection is LongPollConnection { closed(connection) }
-      close(connection, reason)
+    var rest = Array(table.all)[...]
+    work.start(isOurOwn: true) { [unowned self] units in
+      while units > 0, let connection = rest.popFirst() {
+        // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
+        if connection.isClosing, connection is LongPollConnection { closed(connection) }
+        close(connection, reason)
+        units -= TurnWork.unitsPerEnd
+      }
+      return rest.isEmpty
     }
     // Whoever asked here for a connection of another worker asks again elsewhere.
     exchange.endAll()

@@ -3,7 +3,8 @@
 //
 //   wake-up ─► turn:  ended sessions, before anything else is done for them
 //                     read ≤ 256 records or 1 MiB ─► match ─► encode once ─► one send per connection ─► commit
-//                     questions of other workers ─► history of connections that come back ─► polls ─► presence
+//                     questions of other workers ─► history of connections that come back
+//                     ─► a share of large changes of subscriptions ─► polls ─► presence
 //                     nothing left: declare asleep, look again ─► wait      else: next turn, after the sockets' turn
 //
 // Records are committed after their effect: what a crash repeats is one turn. A turn must never block, and is
@@ -26,6 +27,8 @@ final class Hub {
     static let bytes = 1 << 20
     /// Bytes to all connections together: some 20 ms of sending.
     static let sentBytes = 64 << 20
+    /// Conditions and sets that events are compared with.
+    static let visits: UInt64 = 50_000
   }
 
   let slot: Int
@@ -47,7 +50,10 @@ final class Hub {
   let log: Logger
   let replayer = Replayer()
   var table: ConnectionTable
-  var index = SubscriptionIndex()
+  var index: SubscriptionIndex
+  private(set) lazy var work = TurnWork { [unowned self] in
+    if !isInTurn { scheduleTurn() }
+  }
   var followers = Followers()
   var sessions = SessionIndex()
   var apis = APIDirectory()
@@ -73,7 +79,9 @@ final class Hub {
   init(_ parts: HubParts) {
     slot = parts.slot
     settings = parts.settings
-    parser = SubscriptionParser(settings: parts.settings)
+    parser = SubscriptionParser(settings: parts.settings) { [metrics = parts.metrics] in metrics.refused($0) }
+    index = SubscriptionIndex(
+      limits: SubscriptionIndex.Limits(parts.settings), extracted: parts.settings.extractors)
     tokens = parts.tokens
     events = parts.events
     exchange = parts.exchange
@@ -126,10 +134,13 @@ final class Hub {
     let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
       join($0, $1)
     }
+    let hasWork = shareTurn()
     flushPolls()
     let hasPresence = reportPresence()
     isInTurn = false
-    let hasMore = hasState || !isDry || hasRequests || hasAnswers || hasResponses || hasHistory || hasPresence
+    let hasMore =
+      hasState || !isDry || hasRequests || hasAnswers || hasResponses || hasHistory || hasPresence
+      || hasWork
     if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 
@@ -154,6 +165,7 @@ final class Hub {
     turnDeliveries = 0
     var records = 0
     var bytes = 0
+    let visited = index.matcher.visited
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
@@ -166,6 +178,7 @@ final class Hub {
       }
       return records < TurnLimit.records && bytes < TurnLimit.bytes
         && delivery.pendingBytes < TurnLimit.sentBytes
+        && index.matcher.visited &- visited < TurnLimit.visits
     }
   }
 

@@ -15,24 +15,39 @@ import Kit
 /// The way to the present of one connection.
 final class Replay {
   fileprivate(set) var plan: ResumePlan
-  fileprivate(set) var subscriptions: [Subscription]
-  /// Knows this connection alone.
-  private var filter: SubscriptionIndex
+  private(set) var subscriptions: [Subscription]
+  /// The same in the hub's index, to be in force from the present on.
+  fileprivate private(set) var hold: SubscriptionHold
+  /// Knows this connection alone, and has no bounds of its own.
+  private var filter = SubscriptionIndex()
   private var matches: [ConnectionIndex] = []
   private static let only: ConnectionIndex = 0
 
-  init(plan: ResumePlan, subscriptions: [Subscription]) {
+  init(plan: ResumePlan, subscriptions: [Subscription], _ hold: SubscriptionHold) {
     self.plan = plan
     self.subscriptions = subscriptions
-    filter = SubscriptionIndex()
-    filter.set(Self.only, subscriptions)
+    self.hold = hold
+    try? filter.set(Self.only, subscriptions)
   }
 
-  /// The client has changed its mind before it has reached the present.
-  func set(_ subscriptions: [Subscription]) {
-    self.subscriptions = subscriptions
-    filter.set(Self.only, subscriptions)
+  /// The client changes its mind before it has reached the present: what is to be its filter.
+  func begin(_ content: [UInt8]) throws(SubscriptionError) -> SubscriptionDraft { try filter.begin(content) }
+
+  /// Goes on with that, as `SubscriptionIndex.advance`. Whether it is whole.
+  func advance(_ draft: inout SubscriptionDraft, _ budget: inout Int) throws(SubscriptionError) -> Bool {
+    try filter.advance(&draft, &budget)
+    return draft.isWhole
   }
+
+  /// It is in force from here on.
+  func set(_ subscriptions: [Subscription], _ draft: SubscriptionDraft, _ hold: SubscriptionHold) {
+    self.subscriptions = subscriptions
+    self.hold = hold
+    filter.commit(draft, for: Self.only)
+  }
+
+  /// Conditions that history has been compared with since the beginning.
+  var visited: UInt64 { filter.matcher.visited }
 
   /// Whether a subscription matches; an addressed event matches none.
   func matches(_ event: EventRecord) -> Bool {
@@ -45,6 +60,8 @@ final class Replay {
 final class Replayer {
   /// Records looked at in one turn for all connections together: some milliseconds.
   private static let recordsPerTurn = 4096
+  /// Conditions that a record is compared with for as much as it costs to look at another record.
+  private static let visitsPerRecord: UInt64 = 4
 
   private var waiting: [Connection] = []
 
@@ -65,7 +82,7 @@ final class Replayer {
   func step(
     _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
     wants: (Connection, Replay, EventRecord) -> Bool,
-    join: (Connection, [Subscription]) -> Void
+    join: (Connection, SubscriptionHold) -> Void
   ) -> Bool {
     guard !waiting.isEmpty else { return false }
     var budget = Self.recordsPerTurn
@@ -82,7 +99,7 @@ final class Replayer {
       // Live events come at their own pace: the client must have room for them first.
       if replay.plan.isLive, !connection.isCongested, isDry || replay.plan.isFinished(at: events.own) {
         connection.replay = nil
-        join(connection, replay.subscriptions)
+        join(connection, replay.hold)
       } else {
         // What the worker reads from now on is history again for this connection.
         if replay.plan.isLive { replay.plan = ResumePlan(client: replay.plan.seen) }
@@ -103,12 +120,13 @@ final class Replayer {
       let stretch = replay.plan.nextReplay(upTo: events.own)
     {
       let outcome = events.replay(stretch) { record in
-        budget -= 1
+        let visited = replay.visited
+        defer { budget -= 1 + Int((replay.visited &- visited) / Self.visitsPerRecord) }
         replay.plan.advance(ring: stretch.ring, to: record.sequence)
         if let event = EventRecord(ring: record), wants(event) {
           connection.send(replayed: event, cursor: replay.plan.seen)
         }
-        return budget > 0 && !connection.isCongested && !connection.isClosing
+        return budget > 1 && !connection.isCongested && !connection.isClosing
       }
       switch outcome {
       case .complete:

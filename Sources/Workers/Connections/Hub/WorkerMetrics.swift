@@ -19,6 +19,10 @@ final class WorkerMetrics {
   let eventsLost: Metric?
   private let deliveries: Metric?
   private let subscriptions: Metric?
+  private let conditions: Metric?
+  private let conditionFields: Metric?
+  private let subscriptionBytes: Metric?
+  private let subscriptionRefusals: LabelledCounter
   private let connections: [(transport: Transport, metric: Metric?)]
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
@@ -31,6 +35,10 @@ final class WorkerMetrics {
     eventsLost = status.metric(.counter, "rig_events_lost_total")
     deliveries = status.metric(.counter, "rig_deliveries_total")
     subscriptions = status.metric(.gauge, "rig_subscriptions_total")
+    conditions = status.metric(.gauge, "rig_subscription_conditions")
+    conditionFields = status.metric(.gauge, "rig_subscription_fields")
+    subscriptionBytes = status.metric(.gauge, "rig_subscription_bytes")
+    subscriptionRefusals = LabelledCounter(status, "rig_subscriptions_refused_total", label: "limit")
     connections = [[Transport.sse], [.webSocket], [.longPolling]].map { kinds in
       let labels = [("transport", kinds[0].label), ("worker", worker)]
       return (kinds[0], status.metric(.gauge, "rig_connections", labels: labels))
@@ -43,6 +51,9 @@ final class WorkerMetrics {
   /// A connection was not opened.
   func refused(reason: String) { refusals.add(1, reason) }
 
+  /// Subscriptions were not taken, for this limit's sake.
+  func refused(_ limit: SubscriptionLimit) { subscriptionRefusals.add(1, limit.rawValue) }
+
   /// An event went to somebody.
   func forwarded(type: UnsafeRawBufferPointer) { forwardedByType.add(1, bytes: type) }
 
@@ -53,8 +64,13 @@ final class WorkerMetrics {
   }
 
   /// The state of the moment; once per second.
-  func observe(_ table: borrowing ConnectionTable, subscriptions count: Int) {
+  func observe(
+    _ table: borrowing ConnectionTable, subscriptions count: Int, _ size: SubscriptionSize
+  ) {
     subscriptions?.set(Int64(count))
+    conditions?.set(Int64(size.conditions))
+    conditionFields?.set(Int64(size.fields))
+    subscriptionBytes?.set(Int64(size.bytes))
     for (transport, metric) in connections {
       var open = table.count(of: transport)
       if transport == .webSocket { open += table.count(of: .webSocketWithCursor) }

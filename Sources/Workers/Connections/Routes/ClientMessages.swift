@@ -34,7 +34,7 @@ final class ClientMessages: WebSocketApplication {
     do throws(EventError) {
       let envelope = try read.get()
       if envelope.type == Self.setSubscriptions {
-        set(envelope, message, connection)
+        whenThereIsTime(envelope, message, connection)
       } else {
         try submit(message, envelope, connection)
       }
@@ -73,6 +73,22 @@ final class ClientMessages: WebSocketApplication {
 
   // MARK: Subscriptions
 
+  private func whenThereIsTime(
+    _ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection
+  ) {
+    connection.heldMessages = HeldMessages(checking: message.count)
+    let isTaken = hub.work.start { [weak self, weak connection] _ in
+      guard let self, let connection else { return true }
+      hub.work.spend(TurnWork.units(forBytes: message.count))
+      release(connection) { self.set(envelope, message, connection) }
+      return true
+    }
+    guard !isTaken else { return }
+    hub.metrics.refused(SubscriptionLimit.waiting)
+    connection.heldMessages = nil
+    refuse(connection, envelope.id, EventError(status: 503, WorkerAnswer.tooMuchWaits.text))
+  }
+
   private func set(_ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection) {
     guard let data = envelope.data else {
       return refuse(connection, envelope.id, EventError("data is missing, expected {\"subscriptions\":[…]}"))
@@ -91,11 +107,17 @@ final class ClientMessages: WebSocketApplication {
       }
       let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
       whenAllowed(check, envelope.id, bytes: message.count, connection) { [self] in
-        let answer = hub.setSubscriptions(of: connection, change)
-        guard answer.status < 400 else {
-          return refuse(connection, envelope.id, EventError(status: Int(answer.status), answer.text))
+        connection.heldMessages = HeldMessages(checking: message.count)
+        hub.setSubscriptions(of: connection, change) { [weak self, weak connection] answer in
+          guard let self, let connection else { return }
+          release(connection) {
+            guard answer.status < 400 else {
+              return self.refuse(
+                connection, envelope.id, EventError(status: Int(answer.status), answer.text))
+            }
+            connection.authorization = shown
+          }
         }
-        connection.authorization = shown
       }
     } catch {
       refuse(connection, envelope.id, EventError(status: error.status, error.detail))
@@ -112,7 +134,11 @@ final class ClientMessages: WebSocketApplication {
 
   /// The member `jwt`, a token or a list of them.
   private static func tokens(_ json: [UInt8]) throws(RefusedRequest) -> [String] {
-    let tokens = json.withUnsafeBytes { try? JSONValue(parsing: $0) }?["jwt"]
+    let tokens = json.withUnsafeBytes { bytes -> JSONValue? in
+      // What is wrong with the rest is said where the rest is read.
+      guard let range = try? MemberTable(bytes).value("jwt") else { return nil }
+      return try? JSONValue(parsing: UnsafeRawBufferPointer(rebasing: bytes[range]))
+    }
     switch tokens {
     case nil: return []
     case .scalar(.string(let token))?: return [token]
@@ -143,19 +169,23 @@ final class ClientMessages: WebSocketApplication {
     connection.heldMessages = HeldMessages(checking: bytes)
     _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
       guard let self, let connection else { return }
-      let held = connection.heldMessages
-      connection.heldMessages = nil
+      release(connection) {
+        guard let refusal else { return granted() }
+        self.refuse(connection, id, EventError(status: refusal.status, refusal.detail))
+      }
+    }
+  }
+
+  /// What the client's message waited for has come: `effect`, and then what the client has said meanwhile.
+  private func release(_ connection: WebSocketConnection, _ effect: () -> Void) {
+    let held = connection.heldMessages
+    connection.heldMessages = nil
+    guard !connection.isClosing else { return }
+    hub.clock.refresh()
+    effect()
+    for (message, isText) in held?.messages ?? [] {
       guard !connection.isClosing else { return }
-      hub.clock.refresh()
-      if let refusal {
-        refuse(connection, id, EventError(status: refusal.status, refusal.detail))
-      } else {
-        granted()
-      }
-      for (message, isText) in held?.messages ?? [] {
-        guard !connection.isClosing else { return }
-        received(message, isText: isText, on: connection)
-      }
+      received(message, isText: isText, on: connection)
     }
   }
 

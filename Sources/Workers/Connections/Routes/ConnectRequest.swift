@@ -12,6 +12,8 @@ struct ConnectRequest {
 
   /// Those in force: of the tokens, and those asked for.
   var subscriptions: [Subscription] = []
+  /// The same in the index.
+  var hold: SubscriptionHold?
   /// What was accepted and will not do what the client may think; goes into the greeting.
   var warnings: [String] = []
   /// Where the client left off.
@@ -73,6 +75,11 @@ struct ConnectRequest {
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
     }
+  }
+
+  /// What it costs to take a request's subscriptions in, at most about.
+  static func units(_ request: HTTPRequest) -> Int {
+    TurnWork.units(forBytes: TurnWork.unitsPerCondition * (request.rawQuery?.utf8.count ?? 0))
   }
 
   /// The first value of a query parameter; an empty one counts as absent.

@@ -105,6 +105,12 @@ final class LongPollRoute {
 
   /// A new session, from now or from where the client left off.
   private func open(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
+    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
+      judge(request, lastEventID, loop)
+    }
+  }
+
+  private func judge(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       return admission.admit(wanted.check, on: loop) { [self] in

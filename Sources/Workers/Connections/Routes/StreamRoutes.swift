@@ -24,7 +24,10 @@ final class StreamRoutes {
 
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.clock.refresh()
+    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in judgeSSE(request, on: loop) }
+  }
+
+  private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       let head = SSEConnection.head(cors, traceparent: request.traceparent)
@@ -50,7 +53,12 @@ final class StreamRoutes {
 
   /// WebSocket.
   func webSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.clock.refresh()
+    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
+      judgeWebSocket(request, on: loop)
+    }
+  }
+
+  private func judgeWebSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let accept = try Self.handshake(request)
       let wanted = try hub.connectRequest(request)

@@ -21,6 +21,12 @@ final class SubscriptionsRoute {
 
   /// - Parameter text: the token in the path.
   func respond(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
+    hub.whenThereIsTime(TurnWork.units(forBytes: request.body.readableBytes), on: loop) { [self] in
+      judge(request, token: text, on: loop)
+    }
+  }
+
+  private func judge(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       try Self.checkMediaTypes(request)
       hub.clock.refresh()
@@ -40,11 +46,24 @@ final class SubscriptionsRoute {
           tracestate: request.tracestate) : ServiceCredentials()
       return hub.whenAllowed(hub.checks.subscription(asked, credentials), on: loop) { [self] in
         guard Int(token.slot) == hub.slot else { return ask(token, change, loop) }
-        return .response(Self.response(hub.setSubscriptions(serial: token.serial, change)))
+        return set(token.serial, change, loop)
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in respond(request, token: text, on: loop) }
     }
+  }
+
+  private func set(_ serial: UInt64, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
+    var answered: HTTPResponse?
+    var promise: EventLoopPromise<HTTPResponse>?
+    hub.setSubscriptions(serial: serial, change) { [self] answer in
+      let response = response(answer)
+      if let promise { promise.succeed(response) } else { answered = response }
+    }
+    if let answered { return .response(answered) }
+    let later = loop.makePromise(of: HTTPResponse.self)
+    promise = later
+    return .later(later.futureResult)
   }
 
   private func ask(_ token: ConnectionToken, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
@@ -52,18 +71,18 @@ final class SubscriptionsRoute {
     let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
     let asked = hub.exchange.ask(
       token.slot, .setSubscriptions(serial: token.serial, change: change.encoded), deadlineNs: deadline
-    ) { answer in
+    ) { [self] answer in
       // It may yet be done: the client asks again, which does no harm.
       let late = HTTPResponse.unavailable(
         retryAfterSeconds: Self.busyRetrySeconds,
         "worker \(token.slot), which holds the connection, didn't answer in time")
-      promise.succeed(answer.map { Self.response($0) } ?? late)
+      promise.succeed(answer.map { response($0) } ?? late)
     }
     switch asked {
     case .waiting:
       break
     case .noSuchWorker:
-      promise.succeed(Self.response(.gone))
+      promise.succeed(response(.gone))
     case .busy:
       promise.succeed(
         .unavailable(
@@ -75,10 +94,15 @@ final class SubscriptionsRoute {
     return .later(promise.futureResult)
   }
 
-  private static func response(_ answer: WorkerAnswer) -> HTTPResponse {
+  private func response(_ answer: WorkerAnswer) -> HTTPResponse {
     let status = HTTPResponseStatus(statusCode: Int(answer.status))
-    if status == .noContent { return .empty(.noContent) }
-    return RefusedRequest(status: Int(status.code), detail: answer.text).response
+    switch status {
+    case .noContent: return .empty(.noContent)
+    case .tooManyRequests:
+      let seconds = ChangeRate.retrySeconds(perMinute: hub.settings.maxSubscriptionChangesPerMinute)
+      return .problem(status, answer.text, headers: ["retry-after": String(seconds)])
+    default: return RefusedRequest(status: Int(status.code), detail: answer.text).response
+    }
   }
 
   private func parse(_ body: ByteBuffer) throws(RefusedRequest) -> [Subscription] {

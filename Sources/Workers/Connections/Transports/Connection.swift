@@ -24,6 +24,10 @@ class Connection {
   var sessions: [SessionDigest] = []
   /// Whether the hub has entered the connection among the followers of users: addressed events come live.
   var isFollowing = false
+  /// Whether a change of its subscriptions is being made.
+  var isChanging = false
+  /// How often its subscriptions are changed.
+  var changes = ChangeRate()
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
 
