@@ -91,10 +91,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// Asked of the kernel once, not for each request.
   private lazy var remoteAddress = context?.channel.remoteAddress
 
-  init(server: HTTPServer) {
+  init(server: HTTPServer, isHTTP2: Bool = false) {
     self.server = server
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil)
+    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil, isHTTP2: isHTTP2)
     queue = CircularBuffer(initialCapacity: 0)
   }
 

@@ -42,14 +42,16 @@ struct RequestAssembly {
 
   private let limits: HTTPLimits
   private let isTLS: Bool
+  private let isHTTP2: Bool
   private var state = State.between
   private var request = HTTPRequest(method: .GET, path: "/")
   /// Whether the client waits for `100 Continue` before it sends the body of the current request.
   private(set) var expectsContinue = false
 
-  init(limits: HTTPLimits, isTLS: Bool = false) {
+  init(limits: HTTPLimits, isTLS: Bool = false, isHTTP2: Bool = false) {
     self.limits = limits
     self.isTLS = isTLS
+    self.isHTTP2 = isHTTP2
   }
 
   /// Whether a head has been received whose body hasn't ended.
@@ -76,6 +78,7 @@ struct RequestAssembly {
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
     request.isTLS = isTLS
+    request.isHTTP2 = isHTTP2
     request.isUpgrade = fields.isUpgrade
     if fields.isChunked {
       request.announcedBody = .chunked

@@ -125,7 +125,9 @@ final class APIGateway {
       origin: ServiceOrigin(
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
-      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery),
+      method: request.method.rawValue,
+      target: Self.target(
+        match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
       body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
