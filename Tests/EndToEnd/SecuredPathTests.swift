@@ -131,4 +131,37 @@ struct SecuredPathTests {
       }
     }
   }
+
+  @Test("13.A4: whoever defines an open endpoint over a secured one is told so, by the answer and in the log")
+  func covering() throws {
+    let message = "an open endpoint covers a secured one"
+    let secured = TestAPI(
+      id: "admin", port: 1, endpoint: #""method":"GET","path_regex":"/admin/.*","secured":true"#,
+      more: #""auth_type":"jwt""#)
+    let open = TestAPI(id: "open", port: 1, endpoint: #""method":"GET","path_regex":"/.*""#)
+    let covering = "open endpoint open/only (GET /.*) covers secured endpoint admin/only (GET /admin/.*)"
+    try Gateway.run(["PROXY_CONFIG_FILE": "[\(open.json),\(secured.json)]"]) { gateway in
+      #expect(
+        gateway.logged(message).map { $0["reason"]?.string } == [
+          covering + " and comes first: no token is asked for"
+        ])
+      for id in ["open", "admin"] {
+        #expect(try gateway.management("DELETE", "/v3/apis/\(id)").status == 204)
+      }
+      let first = try gateway.manageAPIs("POST", "/v3/apis", secured.json)
+      #expect(first.status == 201 && first.text == #"{"message":"ok"}"#)
+      let second = try gateway.manageAPIs("POST", "/v3/apis", open.json)
+      let warning = covering + ": only paths that are read as the secured one's need a token"
+      #expect(second.status == 201)
+      #expect(try second.json["message"] == "ok" && second.json["warnings"] == [.string(warning)])
+      let third = try gateway.manageAPIs("PUT", "/v3/apis/admin", secured.json)
+      #expect(try third.status == 200 && third.json["warnings"] == [.string(warning)])
+      try eventually("both are in the log") {
+        gateway.logged(message).compactMap { $0["reason"]?.string }.filter { $0 == warning }.count == 2
+      }
+      var narrower = open
+      narrower.endpoint = #""method":"GET","path_regex":"/public/.*""#
+      #expect(try gateway.manageAPIs("PUT", "/v3/apis/open", narrower.json).text == #"{"message":"ok"}"#)
+    }
+  }
 }
