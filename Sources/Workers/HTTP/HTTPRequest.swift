@@ -37,6 +37,8 @@ public struct HTTPRequest: Sendable {
   public var tracestate: String?
   /// Whether it came over TLS.
   public internal(set) var isTLS = false
+  /// Whether it came by HTTP/2; `version` is that of HTTP/1.1 then.
+  public internal(set) var isHTTP2 = false
   /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
   /// request isn't parsed unless the answer is an ordinary one.
   public internal(set) var isUpgrade = false

@@ -51,6 +51,7 @@ struct RequestAssembly {
 
   private let limits: HTTPLimits
   private let isTLS: Bool
+  private let isHTTP2: Bool
   /// nil: nobody counts what is kept.
   private let share: AssemblyShare?
   private var state = State.between
@@ -60,9 +61,10 @@ struct RequestAssembly {
   /// Whether the client waits for `100 Continue` before it sends the body of the current request.
   private(set) var expectsContinue = false
 
-  init(limits: HTTPLimits, isTLS: Bool = false, share: AssemblyShare? = nil) {
+  init(limits: HTTPLimits, isTLS: Bool = false, isHTTP2: Bool = false, share: AssemblyShare? = nil) {
     self.limits = limits
     self.isTLS = isTLS
+    self.isHTTP2 = isHTTP2
     self.share = share
   }
 
@@ -90,6 +92,7 @@ struct RequestAssembly {
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
     request.isTLS = isTLS
+    request.isHTTP2 = isHTTP2
     request.isUpgrade = fields.isUpgrade
     if fields.isChunked {
       request.announcedBody = .chunked

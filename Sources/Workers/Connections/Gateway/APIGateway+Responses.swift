@@ -29,7 +29,8 @@ extension APIGateway {
     case (.http, .kafka), (.http, .httpAsync):
       let responses = try available()
       var forwarded = request
-      forwarded.rawQuery = Self.withoutCorrelation(request.rawQuery)
+      // The service shall know one correlation: the gateway's.
+      forwarded.rawQuery = QueryString.without(["correlation"], in: request.rawQuery)
       // A tunnel is no answer that could come later.
       forwarded.headers.remove(name: "upgrade")
       return CorrelatedExchange(
@@ -56,19 +57,6 @@ extension APIGateway {
     case .httpAsync: hub.settings.proxyHTTPAsyncResponseTimeoutMs
     case .http, nil: nil
     }
-  }
-
-  /// The service shall know one correlation: the gateway's.
-  private static func withoutCorrelation(_ query: String?) -> String? {
-    // The service may see the name behind any spelling.
-    guard let query, query.utf8.contains(UInt8(ascii: "%")) || query.contains("correlation") else {
-      return query
-    }
-    let kept = query.split(separator: "&", omittingEmptySubsequences: false).filter { pair in
-      let name = pair.prefix { $0 != "=" }
-      return (PathSegment.decode(name) ?? String(name)) != "correlation"
-    }
-    return kept.isEmpty ? nil : kept.joined(separator: "&")
   }
 
   private func plan(_ match: APIMatch, _ request: HTTPRequest, _ responses: GatewayResponses)
@@ -118,6 +106,7 @@ extension APIGateway {
     let (host, port) = ProducedEvent.Origin.split(
       host: field, defaultPort: request.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
+    let credentials = RequestCredentials(match)
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
@@ -129,7 +118,8 @@ extension APIGateway {
       remoteIP: hub.proxies.client(
         peer: peer, forwarded: request.headers["forwarded"],
         xForwardedFor: request.headers["x-forwarded-for"]),
-      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers,
-      method: request.method.rawValue, path: request.path, query: request.rawQuery ?? "")
+      host: host, port: port, scheme: request.isTLS ? "https" : "http",
+      headers: credentials.eventHeaders(headers), method: request.method.rawValue, path: request.path,
+      query: credentials.eventQuery(request.rawQuery) ?? "")
   }
 }

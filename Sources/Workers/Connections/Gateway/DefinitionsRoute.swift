@@ -8,7 +8,6 @@ import NIOHTTP1
 
 final class DefinitionsRoute {
   private static let list = "/apis"
-  private static let forwarding = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
 
   private let hub: Hub
 
@@ -21,7 +20,7 @@ final class DefinitionsRoute {
       request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
       Self.isLoopback(TrustedProxies.plain(request.remoteAddress?.ipAddress ?? ""))
     else { return false }
-    return !Self.forwarding.contains { request.headers.contains(name: $0) }
+    return !request.headers.contains { HeaderFields.isForwarding($0.name) }
   }
 
   private static func isLoopback(_ address: String) -> Bool {

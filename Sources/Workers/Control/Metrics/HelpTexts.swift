@@ -48,6 +48,8 @@ enum HelpTexts {
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
     "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_odd_paths_total":
+      "Requests to APIs whose path has several readings, by outcome: refused, or secured by a reading that isn't the path as sent.",
     "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
     "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
     "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",

@@ -72,8 +72,8 @@ final class ResponseRoute {
       throw EventError(
         "header rig-response-code is '\(code.prefix(64))', expected a status from 200 to 599")
     }
-    let named = Set(request.headers[canonicalForm: "connection"].map { $0.lowercased() })
-    let fields = request.headers.lazy.filter { !named.contains($0.name.lowercased()) }
+    let named = ConnectionOptions(request.headers)
+    let fields = request.headers.lazy.filter { !named.contains($0.name) }
     return ServiceResponse(
       correlation: correlation, status: status,
       headers: ResponseFields.passed(fields.map { (name: $0.name, value: $0.value) }),
