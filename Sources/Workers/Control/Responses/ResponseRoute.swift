@@ -73,10 +73,9 @@ final class ResponseRoute {
         "header rig-response-code is '\(code.prefix(64))', expected a status from 200 to 599")
     }
     let named = Set(request.headers[canonicalForm: "connection"].map { $0.lowercased() })
-    let fields = request.headers.lazy.filter { !named.contains($0.name.lowercased()) }
-    return ServiceResponse(
-      correlation: correlation, status: status,
-      headers: ResponseFields.passed(fields.map { (name: $0.name, value: $0.value) }),
+    let fields = request.headers.map { (name: $0.name.lowercased(), value: $0.value) }
+    return try ServiceResponse(
+      correlation: correlation, status: status, fields: fields.filter { !named.contains($0.name) },
       body: Array(request.body.readableBytesView))
   }
 
