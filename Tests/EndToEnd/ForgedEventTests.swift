@@ -186,18 +186,18 @@ struct ForgedEventTests {
     try run { gateway in
       for type in [#"a\nevent: rig.session_killed"#, #"a\r\ndata: x"#, #"a\rretry: 1"#] {
         let body = CloudEvent.json(type)
-        #expect(
-          try gateway.inbound("POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: body).status
-            == 400)
-        #expect(
-          try gateway.management("POST", "/v3/messages", headers: [CloudEvent.contentType], body: body).status
-            == 400)
+        let inbound = try gateway.inbound(
+          "POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: body)
+        let management = try gateway.management(
+          "POST", "/v3/messages", headers: [CloudEvent.contentType], body: body)
+        #expect(inbound.status == 400 && management.status == 400)
       }
       let broken = [
         ("ce-specversion", "1.0"), ("ce-type", "a%0Aevent: rig.x"), ("ce-source", "/f"), ("ce-id", "1"),
         ("content-type", "text/plain"),
       ]
-      #expect(try gateway.inbound("POST", "/_rig/v1/events", headers: broken, body: "x").status == 400)
+      let answer = try gateway.inbound("POST", "/_rig/v1/events", headers: broken, body: "x")
+      #expect(answer.status == 400)
     }
   }
 
