@@ -52,6 +52,9 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
     check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
+    .flag(
+      "SUBMISSION_MAY_ADDRESS", \.submissionMayAddress,
+      "let events that are submitted on the inbound port be addressed to users"),
   ]
 
   static let kafka: [SettingKey] = [

@@ -37,6 +37,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var subscriptionCheck = AccessCheck.none
   /// How submissions are authorized.
   public var submissionCheck = AccessCheck.none
+  /// Whether what is submitted on the inbound port may be addressed to users.
+  public var submissionMayAddress = true
 
   /// Key of token signatures: PEM, or else a secret; nil: none.
   public var jwtSecretKey: Secret?
@@ -63,6 +65,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var jwtLeewaySeconds = 0
   /// Whether a connection is closed when its token expires.
   public var jwtCloseOnExpiry = true
+  /// Whether a connection of one user may take on the token of another.
+  public var maySwitchUser = false
   /// Roles that may follow other users' events and presence.
   public var privilegedRoles: [String] = []
   /// Only users with this role are listed by presence; empty: all.

@@ -20,7 +20,7 @@ struct WorkerParts {
       hub: hub,
       intake: EventIntake(
         settings: context.settings, writer: try context.eventWriter(), status: context.status,
-        reservedPrefix: Authorizer.presencePrefix))
+        mayAddress: context.settings.submissionMayAddress))
     let admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))

@@ -63,18 +63,25 @@ extension APIGateway {
     -> KafkaExchange.Plan
   {
     let parser = responses.parser
+    let topic = match.endpoint.topic ?? ""
+    // What is produced there comes back as an event.
+    let mayAddress = hub.settings.submissionMayAddress || !hub.settings.kafkaSourceTopics.contains(topic)
     return KafkaExchange.Plan(
-      topic: match.endpoint.topic ?? "", holder: holder(match, request),
+      topic: topic, holder: holder(match, request),
       responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
       maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
-      parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
+      parse: { (body) throws(EventError) in
+        let event = try Self.event(body, request, parser)
+        if !mayAddress { try parser.requireUnaddressed([event]) }
+        return event.json
+      },
       origin: { [self] in origin(match, request, correlation: $0) })
   }
 
-  /// The event in the body, or in the fields and the body, as one line of JSON with its trace context.
+  /// The event in the body, or in the fields and the body.
   private static func event(
     _ body: ByteBuffer, _ request: HTTPRequest, _ parser: EventParser
-  ) throws(EventError) -> [UInt8] {
+  ) throws(EventError) -> PreparedEvent {
     let type = request.header("content-type")
     let isBinary =
       request.headers.contains(name: "ce-specversion")
@@ -97,7 +104,7 @@ extension APIGateway {
         return event
       }
     }
-    return try parsed.get().json
+    return try parsed.get()
   }
 
   private func origin(_ match: APIMatch, _ request: HTTPRequest, correlation: String) -> ProducedEvent.Origin
