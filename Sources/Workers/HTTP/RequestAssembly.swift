@@ -52,6 +52,9 @@ struct RequestAssembly {
     self.isTLS = isTLS
   }
 
+  /// The head of the request that was refused, if it was more than its head that was wrong.
+  private(set) var refusedHead: HTTPRequest?
+
   /// Whether a head has been received whose body hasn't ended.
   var isReceiving: Bool { state == .undecided || state == .collecting || state == .streaming }
 
@@ -147,8 +150,9 @@ struct RequestAssembly {
   /// Makes this the last thing that happens on the connection.
   mutating func refuse(_ status: HTTPResponseStatus, _ detail: String) -> Step {
     guard state != .refused else { return .wait }
-    state = .refused
     request.body = ByteBuffer()
+    if state == .undecided || state == .collecting { refusedHead = request }
+    state = .refused
     return .refuse(Refusal(status: status, detail: detail))
   }
 

@@ -27,7 +27,7 @@ final class StreamRoutes {
     hub.clock.refresh()
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
-      let head = SSEConnection.head(cors, traceparent: request.traceparent)
+      let head = SSEConnection.head(cors, for: request)
       return admission.admit(wanted.check, on: loop) { [self] in
         .takeOver { [self] channel, request in openSSE(channel, wanted, head, isTLS: request.isTLS) }
       }
@@ -53,6 +53,7 @@ final class StreamRoutes {
     hub.clock.refresh()
     do throws(RefusedRequest) {
       let accept = try Self.handshake(request)
+      if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
       let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
       return admission.admit(wanted.check, on: loop) { [self] in
