@@ -9,6 +9,7 @@ import NIOCore
 struct WorkerParts {
   let hub: Hub
   let routes: FrontRoutes
+  let admission: Admission
   /// What is logged and counted of proxied requests; to be closed at the end.
   let ledger: RequestLedger
 
@@ -21,7 +22,7 @@ struct WorkerParts {
       intake: EventIntake(
         settings: context.settings, writer: try context.eventWriter(), status: context.status,
         reservedPrefix: Authorizer.presencePrefix))
-    let admission = Admission(
+    admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
     let cors = CORS(context.settings.cors)

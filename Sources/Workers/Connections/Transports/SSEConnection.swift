@@ -30,7 +30,8 @@ final class SSEConnection: StreamConnection {
 
   override func end(_ reason: ClosingReason) {
     var farewell: [UInt8] = []
-    ServerSentEvents.append(OwnEvents.farewell(reason, stamp: .now()), to: &farewell)
+    ServerSentEvents.append(
+      OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason), to: &farewell)
     finish(with: farewell, dropping: reason == .slowConsumer)
   }
 
