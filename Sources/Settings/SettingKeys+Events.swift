@@ -19,9 +19,11 @@ extension SettingKey {
     .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
     .text(
       "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; empty: all"),
-    .text("CORS", \.cors, form: ValueForm.origin, "origin that may call the inbound port") {
-      (text) throws(ValueProblem) in try ValueForm.origin(text)
-    },
+    .list(
+      "CORS", \.cors, form: ValueForm.origin,
+      "origins of web pages that may read answers of the inbound port and open WebSockets to it",
+      parse: { (text) throws(ValueProblem) in try ValueForm.origin(text) }
+    ).unsetWhenEmpty,
     .list(
       "HTTPS_CERTFILE", \.httpsCertFiles, form: "paths, separated by commas",
       "certificates of the TLS ports with their chains (PEM), chosen by server name, the first by default",

@@ -24,8 +24,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var host = ""
   /// Address that both ports are bound to; empty: every address of the machine.
   public var bindAddress = ""
-  /// Value of `access-control-allow-origin`: `*` or one origin (`https://app.example.com`).
-  public var cors = "*"
+  /// Origins of web pages that may call the inbound port: `*`, origins, patterns (`OriginList`).
+  public var cors = ["*"]
   /// New connections that one gateway accepts per minute before it answers 429.
   public var maxConnectionsPerMinute = 5_000
 

@@ -6,7 +6,8 @@ import Foundation
 enum ValueForm {
   static let boolean = "true or false"
   static let brokerAddress = "host:port"
-  static let origin = "* or one origin such as https://app.example.com"
+  static let origin =
+    "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"
 
   /// The largest TCP port.
@@ -84,20 +85,18 @@ enum ValueForm {
     return text
   }
 
-  /// `*`, or scheme and host and perhaps port, without a path (RFC 6454).
+  /// `*`, `null`, or scheme and host and perhaps port, without a path (RFC 6454); `*.` before the host stands for labels of it.
   static func origin(_ text: String) throws(ValueProblem) -> String {
     let value = trimmed(text[...])
-    if value == "*" { return value }
-    let problem = ValueProblem(
-      "'\(text)' is no origin; expected \(origin), without a path and without a slash at the end")
-    guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }),
-      let components = URLComponents(string: value), let scheme = components.scheme,
-      let host = components.host,
-      !host.isEmpty, components.path.isEmpty, components.query == nil, components.fragment == nil,
-      components.user == nil, components.password == nil, !scheme.isEmpty,
-      components.port.map({ $0 <= largestPort }) ?? true
-    else { throw problem }
-    return value
+    if value == Origin.all || value == Origin.null { return value }
+    guard let origin = Origin(value, mayBePattern: true) else {
+      let why =
+        value.utf8.contains(UInt8(ascii: "*"))
+        ? "'*' stands only for whole labels at the beginning of a host"
+        : "without a path and without a slash at the end"
+      throw ValueProblem("'\(text)' is no origin; expected \(Self.origin), \(why)")
+    }
+    return origin.text
   }
 
   /// An absolute `http` or `https` URL without credentials and fragment (RFC 9110 §4.2).

@@ -68,6 +68,9 @@ struct RequestAssembly {
     self.share = share
   }
 
+  /// The head of the request that was refused, if it was more than its head that was wrong.
+  private(set) var refusedHead: HTTPRequest?
+
   /// Whether a head has been received whose body hasn't ended.
   var isReceiving: Bool { state == .undecided || state == .collecting || state == .streaming }
 
@@ -179,9 +182,10 @@ struct RequestAssembly {
 
   private mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
-    state = .refused
     request.body = ByteBuffer()
     request.hold = nil
+    if state == .undecided || state == .collecting { refusedHead = request }
+    state = .refused
     return .refuse(refusal)
   }
 

@@ -10,6 +10,8 @@ import NIOHTTP1
 
 final class APIGateway {
   let hub: Hub
+  /// Whose pages may open WebSockets to services.
+  private let cors: CORS
   let exchanges: ProxyExchanges
   /// nil: this worker has no ring for publications.
   let responses: GatewayResponses?
@@ -18,10 +20,11 @@ final class APIGateway {
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
+    hub: Hub, cors: CORS, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
     environment: @escaping (String) -> String?
   ) {
     self.hub = hub
+    self.cors = cors
     self.exchanges = exchanges
     self.responses = responses
     self.ledger = ledger
@@ -106,6 +109,9 @@ final class APIGateway {
     let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
+    if isUpgrade, let refusal = cors.handshakeRefusal(request) {
+      throw RefusedRequest(status: 403, detail: refusal)
+    }
     if isUpgrade, hub.isDraining {
       throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
     }

@@ -115,9 +115,10 @@ final class LongPollRoute {
   /// A new session, from now or from where the client left off.
   private func open(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
-      let wanted = try hub.connectRequest(request)
-      return admission.admit(wanted.check, on: loop) { [self] in
-        .response(open(wanted, lastEventID ?? wanted.lastEventID, isTLS: request.isTLS))
+      var wanted = try hub.connectRequest(request)
+      wanted.lastEventID = lastEventID ?? wanted.lastEventID
+      return admission.admit(wanted, on: loop) { [self] in
+        .response(open(wanted, wanted.lastEventID, isTLS: request.isTLS))
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in open(request, lastEventID, loop) }

@@ -10,6 +10,8 @@ enum HelpTexts {
     // Connections and delivery
     "rig_connections": "Connections of clients open now, by transport.",
     "rig_connections_refused_total": "Connections that were not opened, by reason.",
+    "rig_connections_returned_total":
+      "Connections that came back with a cursor, which MAX_CONNECTIONS_PER_MINUTE doesn't count.",
     "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
