@@ -75,6 +75,7 @@ struct RequestAssembly {
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.targetAuthority = target.authority
     request.isTLS = isTLS
     request.isUpgrade = fields.isUpgrade
     if fields.isChunked {
