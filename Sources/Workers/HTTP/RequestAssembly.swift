@@ -94,6 +94,7 @@ struct RequestAssembly {
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.targetAuthority = target.authority
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
     request.isUpgrade = fields.isUpgrade

@@ -17,6 +17,8 @@ enum HelpTexts {
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
     "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
+    "rig_management_refused_total":
+      "Requests to the management port that were refused: no right token, or without one the wrong peer, host or origin.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
     // Sessions
