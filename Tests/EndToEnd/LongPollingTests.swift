@@ -143,7 +143,8 @@ struct LongPollingTests {
   @Test("With one origin configured credentials are allowed, with * they can't be")
   func credentials() throws {
     try Gateway.run(["CORS": "https://app.example.com"]) { gateway in
-      let answer = try gateway.inbound("GET", LongPollClient.path)
+      let answer = try gateway.inbound(
+        "GET", LongPollClient.path, headers: [("origin", "https://app.example.com")])
       #expect(answer["access-control-allow-origin"] == "https://app.example.com")
       #expect(answer["access-control-allow-credentials"] == "true")
       #expect(answer["vary"]?.lowercased().contains("origin") == true)

@@ -22,6 +22,7 @@ final class ConnectionsWorker: @unchecked Sendable {
   private let context: WorkerContext
   private let loop: EventLoop
   private let hub: Hub
+  private let admission: Admission
   private let ledger: RequestLedger
   /// One for each port.
   private let servers: [HTTPServer]
@@ -52,6 +53,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     self.loop = loop
     let parts = try WorkerParts(context, loop: loop)
     hub = parts.hub
+    admission = parts.admission
     ledger = parts.ledger
     var limits = HTTPLimits(context.settings)
     // As many again for requests that open nothing: streams above their limit must still be told so.
@@ -86,6 +88,7 @@ final class ConnectionsWorker: @unchecked Sendable {
       self.context.status.beat()
       for server in self.servers { server.sweep() }
       self.hub.tick()
+      self.admission.tick()
     }
     hub.scheduleTurn()
     context.status.beat()

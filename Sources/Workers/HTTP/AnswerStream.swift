@@ -135,10 +135,15 @@ public final class AnswerStream {
     connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
   }
 
-  /// A whole answer at once, instead of head, write and end.
+  /// A whole answer at once, instead of head, write and end. It gets the front's cross-origin fields unless it has its own; what is
+  /// passed on by `head` doesn't.
   public func respond(_ response: HTTPResponse) {
     guard let connection else { return }
     guard !hasBegun else { return abort() }
+    var response = response
+    if !response.headers.contains(name: "access-control-allow-origin") {
+      response.headers.add(contentsOf: connection.server.responder.crossOriginHeaders(for: request))
+    }
     context.keepAlive = context.keepAlive && body.hasEnd
     connection.streamAnswered(response, for: context, linger: !body.hasEnd)
   }

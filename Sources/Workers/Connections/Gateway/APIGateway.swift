@@ -10,6 +10,8 @@ import NIOHTTP1
 
 final class APIGateway {
   let hub: Hub
+  /// Whose pages may open WebSockets to services.
+  private let cors: CORS
   let exchanges: ProxyExchanges
   /// nil: this worker has no ring for publications.
   let responses: GatewayResponses?
@@ -18,21 +20,34 @@ final class APIGateway {
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
+    hub: Hub, cors: CORS, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
     environment: @escaping (String) -> String?
   ) {
     self.hub = hub
+    self.cors = cors
     self.exchanges = exchanges
     self.responses = responses
     self.ledger = ledger
     self.environment = environment
   }
 
-  /// What takes the request; nil: no API does.
+  /// What takes the request, or refuses it for its path; nil: no API does.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
-    guard case .match(let match) = hub.apis.router.match(method: request.method.rawValue, path: request.path)
-    else { return nil }
-    return APIExchange(self, match, request, ledger.open(match, request))
+    switch hub.apis.router.match(method: request.method.rawValue, path: request.path) {
+    case .match(let match):
+      // A service may take what begins with it for no part of the query.
+      guard request.rawQuery?.utf8.contains(UInt8(ascii: "#")) != true else {
+        return refusal("query with a '#', expected it escaped as %23 (RFC 3986 §3.4)")
+      }
+      return APIExchange(self, match, request, ledger.open(match, request))
+    case .refused(let reason): return refusal(reason)
+    case .notFound, .otherMethods: return nil
+    }
+  }
+
+  private func refusal(_ reason: String) -> TargetRefusal {
+    ledger.refusedTarget()
+    return TargetRefusal(reason)
   }
 
   /// Methods with which the request's path is known; empty: it isn't.
@@ -50,9 +65,9 @@ final class APIGateway {
 
   /// Whether the request may go on: nil, or why it may not.
   func refusal(_ match: APIMatch, _ request: HTTPRequest) -> RefusedRequest? {
-    guard match.endpoint.isSecured else { return nil }
+    guard let authority = match.authority else { return nil }
     hub.clock.refresh()
-    let shown = tokens(match.definition.auth, request)
+    let shown = tokens(authority.auth, request)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
@@ -94,6 +109,9 @@ final class APIGateway {
     let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
+    if isUpgrade, let refusal = cors.handshakeRefusal(request) {
+      throw RefusedRequest(status: 403, detail: refusal)
+    }
     if isUpgrade, hub.isDraining {
       throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
     }
@@ -113,7 +131,9 @@ final class APIGateway {
       origin: ServiceOrigin(
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
-      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery),
+      method: request.method.rawValue,
+      target: Self.target(
+        match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
       body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
@@ -135,6 +155,19 @@ final class APIGateway {
   func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
     PlaceHolder(client: AddressPrefix(hub.proxies.client(of: request)), api: match.definition.id)
   }
+}
+
+/// The answer 400 to a target that could mean something else to a service than it says (contract §8).
+private final class TargetRefusal: StreamedExchange {
+  private let reason: String
+
+  init(_ reason: String) { self.reason = reason }
+
+  func begin(_ answer: AnswerStream) { answer.respond(.problem(.badRequest, reason)) }
+  func received(_ bytes: ByteBuffer) {}
+  func receivedEnd(trailers: HTTPHeaders) {}
+  func canWrite() {}
+  func clientGone() {}
 }
 
 /// A request to an API: first whether it may, then on to the service.

@@ -53,6 +53,7 @@ extension Hub {
     isDraining = true
     clock.refresh()
     self.drained = drained
+    spreadReturns()
     for connection in table.all {
       // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
       if connection.isClosing, connection is LongPollConnection { closed(connection) }

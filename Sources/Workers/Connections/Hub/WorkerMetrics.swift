@@ -17,6 +17,8 @@ final class WorkerMetrics {
   let corruptRings: Metric?
   /// Clients told that events are missing.
   let eventsLost: Metric?
+  /// Connections that came back from where they had left off, and weren't counted for the rate.
+  let returned: Metric?
   private let deliveries: Metric?
   private let subscriptions: Metric?
   private let connections: [(transport: Transport, metric: Metric?)]
@@ -29,6 +31,7 @@ final class WorkerMetrics {
     slowConsumers = status.metric(.counter, "rig_slow_consumers_total")
     corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
     eventsLost = status.metric(.counter, "rig_events_lost_total")
+    returned = status.metric(.counter, "rig_connections_returned_total")
     deliveries = status.metric(.counter, "rig_deliveries_total")
     subscriptions = status.metric(.gauge, "rig_subscriptions_total")
     connections = [[Transport.sse], [.webSocket], [.longPolling]].map { kinds in

@@ -11,6 +11,20 @@ struct Authorization {
   var credentials: [Credential] = []
 }
 
+/// Why what a token has authorised ends.
+enum AuthorizationEnd {
+  case sessionEnded
+  case tokenExpired
+
+  /// The answer to what hasn't been answered yet.
+  var refusal: RefusedRequest {
+    switch self {
+    case .sessionEnded: RefusedRequest(status: 401, detail: "the token's session has been ended")
+    case .tokenExpired: RefusedRequest(status: 401, detail: "the token has expired")
+    }
+  }
+}
+
 struct Authorizer {
   /// Types of events that only privileged connections get.
   static let presencePrefix = "rig.presence."
@@ -95,6 +109,18 @@ struct Authorizer {
           validUntil: verified.validUntil))
     }
     return result
+  }
+
+  /// Judges again what was verified a while ago: its session or its time may have ended since.
+  ///
+  /// - Throws: 401.
+  func requireValid(_ credentials: [Credential], unixMs: Int64) throws(RefusedRequest) {
+    guard !credentials.contains(where: { $0.hasExpired(unixMs: unixMs) }) else {
+      throw AuthorizationEnd.tokenExpired.refusal
+    }
+    guard authority.digests(of: credentials.compactMap(\.session), unixMs: unixMs) != nil else {
+      throw AuthorizationEnd.sessionEnded.refusal
+    }
   }
 
   func isPrivileged(_ credentials: [Credential]) -> Bool {

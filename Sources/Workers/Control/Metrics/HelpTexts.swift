@@ -10,11 +10,15 @@ enum HelpTexts {
     // Connections and delivery
     "rig_connections": "Connections of clients open now, by transport.",
     "rig_connections_refused_total": "Connections that were not opened, by reason.",
+    "rig_connections_returned_total":
+      "Connections that came back with a cursor, which MAX_CONNECTIONS_PER_MINUTE doesn't count.",
     "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
     "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
+    "rig_management_refused_total":
+      "Requests to the management port that were refused: no right token, or without one the wrong peer, host or origin.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
     // Sessions
@@ -48,6 +52,8 @@ enum HelpTexts {
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
     "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_odd_paths_total":
+      "Requests to APIs whose path has several readings, by outcome: refused, or secured by a reading that isn't the path as sent.",
     "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
     "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
     "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",
