@@ -128,7 +128,7 @@ struct BodyRateTests {
     exchanges[0].stream?.write(ByteBuffer(repeating: 1, count: 1000))
     exchanges[1].stream?.write(ByteBuffer(repeating: 1, count: 50_000))
     for second in 1...10 as ClosedRange<Int64> { front.front.sweep(at: second) }
-    #expect(exchanges.allSatisfy { $0.calls == ["begin"] })
+    #expect(exchanges.allSatisfy { $0.calls == ["begin", "end"] })
     for second in 11...60 as ClosedRange<Int64> { front.front.sweep(at: second) }
     try peer.send(HTTP2Peer.window(0, 1))
     #expect(exchanges.map { $0.calls.last == "gone" } == [false, true, false])
@@ -150,7 +150,7 @@ struct BodyRateTests {
     // 20,000 bytes at every tenth second.
     for second in 1...200 as ClosedRange<Int64> {
       if second % 10 == 1 { stream.write(ByteBuffer(repeating: 1, count: 32_768)) }
-      if second % 10 == 9 { try peer.send(HTTP2Peer.window(1, 32_768)) }
+      if second % 10 == 9 { try peer.send(HTTP2Peer.window(0, 32_768), HTTP2Peer.window(1, 32_768)) }
       front.front.sweep(at: second)
     }
     #expect(front.exchanges[0].calls.last != "gone" && peer.answer(1).reset == nil)
