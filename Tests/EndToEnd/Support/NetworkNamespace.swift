@@ -17,23 +17,19 @@ enum NetworkNamespace {
   static let isAvailable = (try? run {}) != nil
 
   /// Runs `body` on a thread of its own in a namespace of its own, which ends with it.
-  static func run(_ body: () throws -> Void) throws {
-    try withoutActuallyEscaping(body) { body in
-      nonisolated(unsafe) let body = body
-      nonisolated(unsafe) var result: Result<Void, any Error>?
-      let done = DispatchSemaphore(value: 0)
-      let thread = Thread {
-        result = Result {
-          try enter()
-          try body()
-        }
-        done.signal()
+  static func run(_ body: @escaping () throws -> Void) throws {
+    nonisolated(unsafe) let body = body
+    nonisolated(unsafe) var result: Result<Void, any Error>?
+    let done = DispatchSemaphore(value: 0)
+    Thread {
+      result = Result {
+        try enter()
+        try body()
       }
-      thread.start()
-      done.wait()
-      guard let result else { throw TestFailure("the thread has ended without a result") }
-      try result.get()
-    }
+      done.signal()
+    }.start()
+    done.wait()
+    try result?.get()
   }
 
   private static func enter() throws {

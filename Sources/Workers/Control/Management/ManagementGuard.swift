@@ -11,6 +11,7 @@
 
 import HTTP
 import Identity
+import Kit
 import NIOHTTP1
 import Settings
 
