@@ -149,9 +149,11 @@ public final class AnswerStream {
   }
 
   /// The answer can't be completed: what was written goes out, and then the connection ends so that the client notices.
-  public func abort() {
+  ///
+  /// - Parameter byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
+  public func abort(byReset: Bool = false) {
     guard let connection else { return }
-    connection.streamAborted(byReset: framing?.kind == .untilClose)
+    connection.streamAborted(byReset: byReset || framing?.kind == .untilClose)
   }
 
   /// Leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been received. Otherwise

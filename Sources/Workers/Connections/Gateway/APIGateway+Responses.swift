@@ -21,7 +21,7 @@ extension APIGateway {
   /// What carries the request out.
   func carrier(
     _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount
-  ) throws(RefusedRequest) -> any StreamedExchange {
+  ) throws(RefusedRequest) -> any RequestCarrier {
     let endpoint = match.endpoint
     switch (endpoint.target, endpoint.responseFrom) {
     case (.http, .http), (.http, nil):

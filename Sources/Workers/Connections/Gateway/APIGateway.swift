@@ -63,16 +63,17 @@ final class APIGateway {
 
   // MARK: Of one request
 
-  /// Whether the request may go on: nil, or why it may not.
-  func refusal(_ match: APIMatch, _ request: HTTPRequest) -> RefusedRequest? {
+  /// What authorises the request; nil: nothing has to.
+  ///
+  /// - Throws: why it may not go on.
+  func authorization(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> Authorization? {
     guard let authority = match.authority else { return nil }
     hub.clock.refresh()
     let shown = tokens(authority.auth, request)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
-        _ = try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
-        return nil
+        return try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
       } catch {
         // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
         if error.status == 503 || error.awaitedKeySet != nil {
@@ -82,7 +83,7 @@ final class APIGateway {
         }
       }
     }
-    return refusal
+    throw refusal
   }
 
   private func tokens(_ auth: APIDefinition.Auth, _ request: HTTPRequest) -> [String] {
@@ -177,7 +178,7 @@ private final class APIExchange: StreamedExchange {
   private let request: HTTPRequest
   private let account: RequestAccount
   private var answer: AnswerStream?
-  private var carrier: (any StreamedExchange)?
+  private var carrier: (any RequestCarrier)?
   private var hasWaited = false
 
   init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
@@ -194,20 +195,26 @@ private final class APIExchange: StreamedExchange {
 
   private func proceed() {
     guard let answer else { return }
-    if let refusal = gateway.refusal(match, request) {
-      if let set = refusal.awaitedKeySet, !hasWaited {
+    do throws(RefusedRequest) {
+      let authorization = try gateway.authorization(match, request)
+      let carrier = try gateway.carrier(match, request, account)
+      self.carrier = carrier
+      if let authorization { bind(carrier, to: authorization) }
+      carrier.begin(answer)
+    } catch {
+      if let set = error.awaitedKeySet, !hasWaited {
         hasWaited = true
         return gateway.hub.authorizer.authority.whenKeySetIsThere(set) { [weak self] in self?.proceed() }
       }
-      return refuse(refusal)
-    }
-    do throws(RefusedRequest) {
-      let exchange = try gateway.carrier(match, request, account)
-      carrier = exchange
-      exchange.begin(answer)
-    } catch {
       refuse(error)
     }
+  }
+
+  /// The request ends with what has authorised it, also when it has become a tunnel and this object has gone.
+  private func bind(_ carrier: any RequestCarrier, to authorization: Authorization) {
+    let work = gateway.hub.work
+    let ticket = work.begin(authorization) { carrier.breakOff($0.refusal) }
+    if let ticket { account.onFinish = { work.finish(ticket) } }
   }
 
   private func refuse(_ refusal: RefusedRequest) {

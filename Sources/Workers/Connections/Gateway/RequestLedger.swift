@@ -106,6 +106,8 @@ final class RequestAccount {
   fileprivate var bytesOut: Int64 = 0
   /// nil once it is finished.
   private var ledger: RequestLedger?
+  /// Called when it is finished.
+  var onFinish: (() -> Void)?
 
   fileprivate init(_ ledger: RequestLedger, _ match: APIMatch, record: RequestRecord?, beganNs: UInt64) {
     self.ledger = ledger
@@ -134,5 +136,8 @@ final class RequestAccount {
   func finish(status: Int, isComplete: Bool) {
     ledger?.finish(self, status: status, isComplete: isComplete)
     ledger = nil
+    guard let onFinish else { return }
+    self.onFinish = nil
+    onFinish()
   }
 }

@@ -103,6 +103,7 @@ extension Hub {
       authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
       guard until > clock.unixSecond else { return }
       for index in sessions[session] { end(index, .sessionKilled) }
+      metrics.endedWork(work.end(session), by: .sessionEnded)
     case .online(let user, let roles):
       if !settings.privilegedRoles.isEmpty { followers.note(user: user, holds: roles) }
     case .offline(let user):

@@ -17,6 +17,7 @@ extension Hub {
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)
+    metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount)
     scheduleTurn()
   }

@@ -50,6 +50,7 @@ final class Hub {
   var index = SubscriptionIndex()
   var followers = Followers()
   var sessions = SessionIndex()
+  let work = AuthorizedWork()
   var apis = APIDirectory()
   var clock = LoopClock()
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.

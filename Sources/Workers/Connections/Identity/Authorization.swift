@@ -9,6 +9,11 @@ import Settings
 struct Authorization {
   var tokens: [VerifiedToken] = []
   var credentials: [Credential] = []
+  /// Of the tokens' sessions.
+  var sessions: [SessionDigest] = []
+
+  /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
+  var validUntil: UInt32 { credentials.earliestEnd }
 }
 
 /// Why what a token has authorised ends.
@@ -99,9 +104,10 @@ struct Authorizer {
           awaitedKeySet: mayNeedKeys ? authority.keySetOnItsWay(for: token) : nil)
       }
       let sessions = verified.session.map { [$0] } ?? []
-      guard authority.digests(of: sessions, unixMs: unixMs) != nil else {
+      guard let digests = authority.digests(of: sessions, unixMs: unixMs) else {
         throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
       }
+      result.sessions += digests
       result.tokens.append(verified)
       result.credentials.append(
         Credential(
@@ -158,14 +164,15 @@ struct Authorizer {
     }
   }
 
-  /// Whether an event may be submitted.
+  /// Whether an event may be submitted. What its tokens say.
   ///
   /// - Throws: 403 without a valid token where one is needed, 401 for an invalid one.
-  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) {
+  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) -> Authorization {
     // Without keys a token says nothing, and may be meant for somebody else.
-    guard authority.isConfigured || settings.submissionCheck == .token else { return }
+    guard authority.isConfigured || settings.submissionCheck == .token else { return Authorization() }
     let authorization = try authorize(request, unixMs: unixMs)
     try requireSubmission(hasToken: !authorization.tokens.isEmpty)
+    return authorization
   }
 
   func requireSubmission(hasToken: Bool) throws(RefusedRequest) {

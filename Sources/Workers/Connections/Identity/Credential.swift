@@ -86,9 +86,7 @@ struct ConnectionIdentity: Equatable, Sendable {
   var roles: [String] { NameSet.union(credentials.map(\.roles)) }
 
   /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
-  var validUntil: UInt32 {
-    credentials.compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
-  }
+  var validUntil: UInt32 { credentials.earliestEnd }
 
   /// Whether the user is one of them, or is followed.
   func concerns(_ user: UnsafeRawBufferPointer) -> Bool {
@@ -98,6 +96,11 @@ struct ConnectionIdentity: Equatable, Sendable {
 }
 
 extension [Credential] {
+  /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
+  var earliestEnd: UInt32 {
+    compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
+  }
+
   /// Whether one of them has a role that may follow others.
   func isPrivileged(by privileged: [String]) -> Bool {
     contains { $0.roles.contains { role in NameSet.contains(privileged, role) } }

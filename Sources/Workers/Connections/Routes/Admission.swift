@@ -35,7 +35,7 @@ final class Admission {
   func admit(_ wanted: ConnectRequest, on loop: EventLoop, _ open: @escaping () -> Reply) -> Reply {
     if let refusal = refuseForRoom() ?? refuseForRate(wanted) { return .response(refusal) }
     guard let check = wanted.check else { return open() }
-    return hub.whenAllowed(check, on: loop) { [self] in
+    return hub.whenAllowed(check, wanted.authorization, on: loop) { [self] in
       // Others may have come while this one waited.
       if let refusal = refuseForRoom() { return .response(refusal) }
       return open()

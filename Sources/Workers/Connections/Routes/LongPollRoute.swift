@@ -2,8 +2,8 @@
 //
 //   no valid token ───────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
-//   session of another worker ────► asked over a request ring ── gone, or no answer ──► new session, which goes on
-//                                                                                       where the client left off
+//   session of another worker ────► asked over a request ring ── no answer ──► new session
+//   session that is gone ─────────► with subscriptions a new session, which goes on where the client left off; else 410
 
 import HTTP
 import Kit
@@ -46,7 +46,7 @@ final class LongPollRoute {
       ).credentials
       guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, shown, loop) }
       guard let connection = hub.longPolling(serial: token.serial) else {
-        return open(request, lastEventID, loop)
+        return beginAnew(request, lastEventID, loop)
       }
       return poll(connection, lastEventID, shown, loop, isTLS: request.isTLS)
     } catch {
@@ -89,8 +89,10 @@ final class LongPollRoute {
         token.slot, .poll(serial: token.serial, lastEventID: lastEventID, shown: shown),
         deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
       ) { [self] answer in
-        guard let answer, Self.answersPolls(answer.status) else {
-          return complete(open(request, lastEventID, loop))
+        // No answer: the other worker is slow, or this one ends.
+        guard let answer else { return complete(open(request, lastEventID, loop)) }
+        guard Self.answersPolls(answer.status) else {
+          return complete(beginAnew(request, lastEventID, loop))
         }
         complete(.response(Self.response(answer, token: sealed, isTLS: request.isTLS)))
       }
@@ -100,7 +102,7 @@ final class LongPollRoute {
           hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
         }
       case .noSuchWorker, .tooLarge:
-        complete(open(request, lastEventID, loop))
+        complete(beginAnew(request, lastEventID, loop))
       case .busy:
         complete(
           .response(
@@ -110,6 +112,20 @@ final class LongPollRoute {
       }
       return nil
     }
+  }
+
+  /// The session is gone. A client that says what it wants gets a new one; else it would wait for events that nobody has asked for.
+  private func beginAnew(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
+    guard ConnectRequest.value("subscriptions", request.query) == nil else {
+      return open(request, lastEventID, loop)
+    }
+    var response = RefusedRequest(
+      status: 410, detail: "the session no longer exists: begin another one, with the parameter subscriptions"
+    ).response
+    for name in ["connection_token", "last_event_id"] {
+      response.headers.add(name: "set-cookie", value: "\(name)=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
+    }
+    return .response(response)
   }
 
   /// A new session, from now or from where the client left off.

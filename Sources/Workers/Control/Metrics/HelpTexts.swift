@@ -24,6 +24,8 @@ enum HelpTexts {
     // Sessions
     "rig_users_online": "Users that are online, or were a moment ago.",
     "rig_blacklist_entries": "Sessions on the blacklist.",
+    "rig_authorized_work_ended_total":
+      "Requests and tunnels that were ended because the session, or the token, that had authorised them was over.",
     "rig_presence_events_dropped_total":
       "Joins and leaves that were not said, because the event ring was full.",
 
