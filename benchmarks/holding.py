@@ -12,7 +12,7 @@ line of JSON for each:
     slow-uploads  MAX_PROXIED_REQUESTS=5 and five uploads at one byte per second: when another client is served, when the five are gone
 
 `private_mb`: what the connection worker's private memory has grown by at the most. `account_mb`: what it says that it holds. `seconds`:
-after how long it was given back (REQUEST_BODY_TIMEOUT_S=30); null: not within S (default 60).
+after how long it was given back (REQUEST_BODY_TIMEOUT_S=60); null: not within S (default 90).
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Gateway:
         self.inbound, self.management = free_port(), free_port()
         environment = dict(
             os.environ, INBOUND_PORT=str(self.inbound), API_HTTP_PORT=str(self.management), BIND_ADDRESS="127.0.0.1",
-            CONNECTION_WORKERS="1", LOG_LEVEL="error", REQUEST_BODY_TIMEOUT_S="30", **settings)
+            CONNECTION_WORKERS="1", LOG_LEVEL="error", REQUEST_BODY_TIMEOUT_S="60", **settings)
         self.directory = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [os.path.join(os.path.abspath(binaries), "rig-supervisor")], env=environment, cwd=self.directory.name,
@@ -270,7 +270,7 @@ CASES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binaries")
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--only", choices=CASES)
     options = parser.parse_args()
     for name, case in CASES.items():

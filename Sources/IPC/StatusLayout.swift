@@ -1,9 +1,10 @@
-// Where everything lies in a status page. Layout version 1.
+// Where everything lies in a status page. Layout version 2.
 //
 //      0  identity    magic · layout version                                   written by the supervisor
 //     64  process     generation · pid · state · detail · corrupt report       written by the worker
 //    128  heartbeat   CLOCK_MONOTONIC nanoseconds                              written by the worker, often
-//    192  connections minute << 32 | connections accepted in it                written by the worker, often
+//    192  connections minute << 32 | accepted in it · the same of those that returned · open now · open lately
+//                                                                              written by the worker, often
 //    256  count       entries in use; an entry below it never changes its key
 //   4096  entries     4096 × 256 bytes
 //
@@ -15,8 +16,8 @@
 /// Offsets and limits of a status page.
 enum StatusLayout {
   static let magic: UInt64 = 0x5249_4753_5441_5431  // "RIGSTAT1" read as a big-endian number
-  static let version: UInt64 = 1
-  static let knownVersions: ClosedRange<UInt64> = 1...1
+  static let version: UInt64 = 2
+  static let knownVersions: ClosedRange<UInt64> = 2...2
 
   static let magicOffset = 0
   static let versionOffset = 8
@@ -27,6 +28,9 @@ enum StatusLayout {
   static let corruptOffset = 96
   static let heartbeatOffset = 128
   static let connectionWindowOffset = 192
+  static let returnWindowOffset = 200
+  static let openConnectionsOffset = 208
+  static let openPeakOffset = 216
   static let countOffset = 256
   static let entriesOffset = 4096
 

@@ -73,6 +73,7 @@ public final class StatusPage: Sendable {
   /// Begins the life of a worker: raises the generation, sets gauges to 0, forgets a corruption report, and beats.
   public func beginGeneration(pid: Int32) {
     resetGauges()
+    openConnections = 0
     rig_store_relaxed(base + StatusLayout.corruptOffset, 0)
     rig_store_relaxed(base + StatusLayout.detailOffset, 0)
     state = .starting
@@ -113,6 +114,24 @@ public final class StatusPage: Sendable {
   public var connectionWindow: UInt64 {
     get { rig_load_relaxed(base + StatusLayout.connectionWindowOffset) }
     set { rig_store_relaxed(base + StatusLayout.connectionWindowOffset, newValue) }
+  }
+
+  /// As `connectionWindow`, of connections that came back from where they had left off.
+  public var returnWindow: UInt64 {
+    get { rig_load_relaxed(base + StatusLayout.returnWindowOffset) }
+    set { rig_store_relaxed(base + StatusLayout.returnWindowOffset, newValue) }
+  }
+
+  /// How many connections the worker has open.
+  public var openConnections: UInt64 {
+    get { rig_load_relaxed(base + StatusLayout.openConnectionsOffset) }
+    set { rig_store_relaxed(base + StatusLayout.openConnectionsOffset, newValue) }
+  }
+
+  /// How many connections were open lately, as the workers' code defines it. Outlives the worker.
+  public var openPeak: UInt64 {
+    get { rig_load_relaxed(base + StatusLayout.openPeakOffset) }
+    set { rig_store_relaxed(base + StatusLayout.openPeakOffset, newValue) }
   }
 
   // MARK: The readers' side

@@ -123,6 +123,13 @@ extension SettingKey {
     return key
   }
 
+  /// The same key, of which an empty value says nothing.
+  var unsetWhenEmpty: SettingKey {
+    var key = self
+    key.takesEmpty = false
+    return key
+  }
+
   /// The same key, whose values are never quoted.
   var secret: SettingKey {
     var key = self

@@ -35,12 +35,31 @@ extension SettingKey {
     .integer(
       "RATE_LIMIT_BURST_SIZE", \.rateLimitBurst, 1...1_000_000,
       "requests to a service at once, after it had none for a while"),
-    .scalar(
-      "INBOUND_APIS", \.inboundAPIs, form: "loopback or off", help: "API definitions on the inbound port",
-      parse: { (text) throws(ValueProblem) in
-        try ValueForm.choice(text, of: ["loopback", "off"]) == "loopback"
-      }, show: { $0 ? "loopback" : "off" }),
+    inboundAPIs,
   ]
+
+  private static let inboundAPIs: SettingKey = {
+    let off = "off"
+    let key = SettingKey.list(
+      "INBOUND_APIS", \.inboundAPIs, form: "loopback, IP addresses and networks, separated by commas; or off",
+      "peers that may read the API definitions on the inbound port",
+      parse: { (text) throws(ValueProblem) in
+        let word = text.lowercased()
+        return [Settings.loopback, off].contains(word) ? word : try ValueForm.network(text)
+      })
+    let assign = key.assign
+    return SettingKey(
+      name: key.name, form: key.form, help: key.help,
+      assign: { (node, settings) throws(ValueProblems) in
+        try assign(node, &settings)
+        guard settings.inboundAPIs.contains(off) else { return }
+        guard settings.inboundAPIs == [off] else {
+          throw ValueProblems("has \(off) beside others; expected \(off) alone, or none")
+        }
+        settings.inboundAPIs = []
+      },
+      show: { $0.inboundAPIs.isEmpty ? off : $0.inboundAPIs.joined(separator: ",") })
+  }()
 
   static let operation: [SettingKey] = [
     .scalar(

@@ -22,10 +22,14 @@ public struct Settings: Codable, Sendable, Equatable {
   public var httpsKeyFilePass: Secret?
   /// Name under which others reach this gateway; empty: unknown. Never bound to.
   public var host = ""
-  /// Address that both ports are bound to; empty: every address of the machine.
+  /// IP address that the ports are bound to; empty: every address of the machine.
   public var bindAddress = ""
-  /// Value of `access-control-allow-origin`: `*` or one origin (`https://app.example.com`).
-  public var cors = "*"
+  /// IP address that the management ports are bound to; empty: as `bindAddress` says.
+  public var apiBindAddress = ""
+  /// Host names under which the management ports may be called without a token, beside addresses and names without a dot.
+  public var apiHosts: [String] = []
+  /// Origins of web pages that may call the inbound port: `*`, origins, patterns (`OriginList`).
+  public var cors = ["*"]
   /// New connections that one gateway accepts per minute before it answers 429.
   public var maxConnectionsPerMinute = 5_000
 
@@ -37,6 +41,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var subscriptionCheck = AccessCheck.none
   /// How submissions are authorized.
   public var submissionCheck = AccessCheck.none
+  /// Whether what is submitted on the inbound port may be addressed to users.
+  public var submissionMayAddress = true
 
   /// Key of token signatures: PEM, or else a secret; nil: none.
   public var jwtSecretKey: Secret?
@@ -63,6 +69,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var jwtLeewaySeconds = 0
   /// Whether a connection is closed when its token expires.
   public var jwtCloseOnExpiry = true
+  /// Whether a connection of one user may take on the token of another.
+  public var maySwitchUser = false
   /// Roles that may follow other users' events and presence.
   public var privilegedRoles: [String] = []
   /// Only users with this role are listed by presence; empty: all.
@@ -115,8 +123,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var rateLimitPerSecond = 50
   /// Requests to a service at once, after it had none for a while.
   public var rateLimitBurst = 100
-  /// Whether loopback peers may read the API definitions on the inbound port.
-  public var inboundAPIs = true
+  /// Peers that may read the API definitions on the inbound port: networks, and `loopback`; empty: nobody.
+  public var inboundAPIs = [Settings.loopback]
   /// Token that the management port demands of everybody; nil: it is open.
   public var managementToken: Secret?
   /// Directory in which API definitions outlive the gateway; empty: they don't.
@@ -259,6 +267,21 @@ public struct Settings: Codable, Sendable, Equatable {
   static let mostConnectionWorkers = 63
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
+
+  /// The word for this machine's own addresses in `inboundAPIs`.
+  static let loopback = "loopback"
+
+  /// Peers that may read the API definitions on the inbound port, as `address` or `address/bits`.
+  public var inboundAPINetworks: [String] {
+    inboundAPIs.flatMap { $0 == Self.loopback ? ["127.0.0.0/8", "::1"] : [$0] }
+  }
+
+  /// IP address that the management ports are bound to; empty: every address of the machine.
+  public var managementAddress: String { apiBindAddress.isEmpty ? bindAddress : apiBindAddress }
+
+  /// Whether the management ports serve peers on this machine only, but for health and metrics: as long as neither a token nor an
+  /// address is chosen for them.
+  public var isManagementForThisMachine: Bool { managementToken == nil && managementAddress.isEmpty }
 
   /// Whether the TLS ports are open.
   public var hasTLS: Bool { !httpsCertFiles.isEmpty }

@@ -6,7 +6,8 @@ import Foundation
 enum ValueForm {
   static let boolean = "true or false"
   static let brokerAddress = "host:port"
-  static let origin = "* or one origin such as https://app.example.com"
+  static let origin =
+    "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"
 
   /// The largest TCP port.
@@ -47,6 +48,38 @@ enum ValueForm {
     return value
   }
 
+  /// An IP address; of IPv6 perhaps with a zone (RFC 4007 §11).
+  static func address(_ text: String) throws(ValueProblem) -> String {
+    let value = trimmed(text[...])
+    let parts = value.split(separator: "%", maxSplits: 1, omittingEmptySubsequences: false)
+    var four = in_addr()
+    var six = in6_addr()
+    let isAddress =
+      parts.count == 1 && inet_pton(AF_INET, value, &four) == 1
+      || inet_pton(AF_INET6, parts.first.map(String.init) ?? "", &six) == 1 && parts.last?.isEmpty == false
+    guard isAddress else {
+      throw ValueProblem("'\(text)' is no IP address; expected one such as 127.0.0.1, 0.0.0.0 or ::1")
+    }
+    return value
+  }
+
+  /// A host name (RFC 1123 §2.1), which is compared in lower case.
+  static func hostName(_ text: String) throws(ValueProblem) -> String {
+    let isLegal = text.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."):
+        return true
+      default: return false
+      }
+    }
+    guard isLegal, !text.hasPrefix("."), text.utf8.count <= 255 else {
+      throw ValueProblem(
+        "'\(text)' is no host name; expected one such as rig.example.com, without scheme, port and path")
+    }
+    return text.lowercased()
+  }
+
   /// An IP address, or a network as `address/bits`.
   static func network(_ text: String) throws(ValueProblem) -> String {
     let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
@@ -84,20 +117,18 @@ enum ValueForm {
     return text
   }
 
-  /// `*`, or scheme and host and perhaps port, without a path (RFC 6454).
+  /// `*`, `null`, or scheme and host and perhaps port, without a path (RFC 6454); `*.` before the host stands for labels of it.
   static func origin(_ text: String) throws(ValueProblem) -> String {
     let value = trimmed(text[...])
-    if value == "*" { return value }
-    let problem = ValueProblem(
-      "'\(text)' is no origin; expected \(origin), without a path and without a slash at the end")
-    guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }),
-      let components = URLComponents(string: value), let scheme = components.scheme,
-      let host = components.host,
-      !host.isEmpty, components.path.isEmpty, components.query == nil, components.fragment == nil,
-      components.user == nil, components.password == nil, !scheme.isEmpty,
-      components.port.map({ $0 <= largestPort }) ?? true
-    else { throw problem }
-    return value
+    if value == Origin.all || value == Origin.null { return value }
+    guard let origin = Origin(value, mayBePattern: true) else {
+      let why =
+        value.utf8.contains(UInt8(ascii: "*"))
+        ? "'*' stands only for whole labels at the beginning of a host"
+        : "without a path and without a slash at the end"
+      throw ValueProblem("'\(text)' is no origin; expected \(Self.origin), \(why)")
+    }
+    return origin.text
   }
 
   /// An absolute `http` or `https` URL without credentials and fragment (RFC 9110 §4.2).

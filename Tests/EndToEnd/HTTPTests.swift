@@ -162,13 +162,14 @@ struct HTTPTests {
         ("GET", "/_rig/nothing", [], nil, 404),
       ]
       for (method, path, headers, body, status) in requests {
-        let answer = try http.send(method, path, headers: headers, body: body)
+        let answer = try http.send(
+          method, path, headers: headers + [("origin", "https://app.example.com")], body: body)
         #expect(answer.status == status, "\(method) \(path): \(answer.text)")
         #expect(answer.head.all("access-control-allow-origin") == [origin], "\(method) \(path)")
         #expect(
           (answer["vary"]?.lowercased().contains("origin") ?? false) == (origin != "*"), "\(method) \(path)")
       }
-      let stream = try SSEClient(gateway, query: "")
+      let stream = try SSEClient(gateway, query: "", headers: [("origin", "https://app.example.com")])
       #expect(stream.head.all("access-control-allow-origin") == [origin])
       #expect((stream.head["vary"]?.lowercased().contains("origin") ?? false) == (origin != "*"))
     }

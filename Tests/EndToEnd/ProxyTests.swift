@@ -80,7 +80,7 @@ struct ProxyTests {
     defer { service.stop() }
     try Gateway.run { gateway in
       try gateway.define(TestAPI(port: service.port, endpoint: #""method":"GET","path_regex":".*""#))
-      for path in ["//example.com/a", "/..//../x", "/a@example.com", "/%2e%2e/", "/\\\\example.com"] {
+      for path in ["//example.com/a", "/a@example.com", "/\\\\example.com", "///x", "/http://example.com/"] {
         #expect(try gateway.inbound("GET", path).status == 200)
         #expect(service.requests.last?.path == path)
       }

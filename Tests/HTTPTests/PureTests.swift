@@ -23,6 +23,37 @@ struct RequestTargetTests {
   }
 }
 
+struct AuthorityTests {
+  @Test(
+    "13.A6: whom a request is for is said by an absolute target, and else by Host",
+    arguments: [
+      ("/", nil), ("*", nil), ("//host/a", nil), ("http://host:4000/a?x", "host:4000"),
+      ("HTTPS://host", "host"),
+      ("http://host?x", "host"), ("http:///a", ""), ("http://a@host/", "a@host"),
+    ] as [(String, String?)])
+  func authority(target: String, expected: String?) {
+    #expect(RequestTarget(target).authority == expected)
+    var request = HTTPRequest(method: .GET, path: "/", headers: ["host": "field"])
+    request.targetAuthority = RequestTarget(target).authority
+    #expect(request.authority == expected ?? "field")
+  }
+}
+
+struct NetworkSetTests {
+  @Test("Addresses are in networks of their family, also IPv4 ones in IPv6's clothes")
+  func contains() {
+    let set = NetworkSet(["10.0.0.0/8", "192.0.2.1", "2001:db8::/33", "x", "10.0.0.0/33", "::1/129"])
+    for inside in ["10.1.2.3", "192.0.2.1", "::ffff:10.1.2.3", "2001:db8::1", "2001:db8:7fff::"] {
+      #expect(set.contains(inside), "\(inside)")
+    }
+    for outside in ["11.0.0.0", "192.0.2.2", "2001:db8:8000::", "::1", "", "x", "10.0.0", "::10.1.2.3"] {
+      #expect(!set.contains(outside), "\(outside)")
+    }
+    #expect(!NetworkSet(["x"]).contains("10.0.0.1") && NetworkSet(["x"]).isEmpty)
+    #expect(NetworkSet(["0.0.0.0/0"]).contains("255.1.1.1") && !NetworkSet(["0.0.0.0/0"]).contains("::1"))
+  }
+}
+
 struct QueryStringTests {
   @Test(
     "Query parameters are decoded in their order",
@@ -123,33 +154,69 @@ struct ResponseWriterTests {
 }
 
 struct CORSTests {
+  private func request(_ origins: String...) -> HTTPRequest {
+    HTTPRequest(method: .GET, path: "/", headers: HTTPHeaders(origins.map { ("origin", $0) }))
+  }
+
   @Test("With any origin nothing varies and no credentials are allowed")
   func anyOrigin() {
-    let headers = CORS(origin: "*").headers(credentials: true)
+    let headers = CORS(["*"]).headers(for: request("https://app.example"), credentials: true)
     #expect(headers["access-control-allow-origin"] == ["*"])
     #expect(headers["vary"].isEmpty)
     #expect(headers["access-control-allow-credentials"].isEmpty)
   }
 
-  @Test("With one origin the answer varies by origin and may allow credentials")
-  func oneOrigin() {
-    let cors = CORS(origin: "https://app.example")
-    #expect(cors.headers()["vary"] == ["origin"])
-    #expect(cors.headers()["access-control-allow-credentials"].isEmpty)
-    #expect(cors.headers(credentials: true)["access-control-allow-credentials"] == ["true"])
+  @Test(
+    "With a list the request's own origin is answered, may bring credentials, and every answer varies by origin"
+  )
+  func list() {
+    let cors = CORS(["https://app.example", "https://*.other.example"])
+    for origin in ["https://app.example", "https://a.other.example"] {
+      let headers = cors.headers(for: request(origin))
+      #expect(headers["access-control-allow-origin"] == [origin] && headers["vary"] == ["origin"])
+      #expect(headers["access-control-allow-credentials"].isEmpty)
+      let credentials = cors.headers(for: request(origin), credentials: true)
+      #expect(credentials["access-control-allow-credentials"] == ["true"])
+    }
+    let foreign = [
+      request(), request("https://evil.example"), request("https://app.example", "https://app.example"),
+    ]
+    for request in foreign {
+      #expect(cors.headers(for: request, credentials: true).map(\.name) == ["vary"])
+    }
+  }
+
+  @Test("A handshake is refused that names an origin which isn't in the list; without one it is no page's")
+  func handshakes() {
+    let cors = CORS(["https://app.example"])
+    #expect(cors.handshakeRefusal(request()) == nil)
+    #expect(cors.handshakeRefusal(request("https://app.example")) == nil)
+    #expect(
+      cors.handshakeRefusal(request("https://evil.example"))?.contains(
+        "header origin is 'https://evil.example'") == true)
+    #expect(cors.handshakeRefusal(request("null")) != nil)
+    #expect(cors.handshakeRefusal(request("https://app.example", "https://app.example")) != nil)
+    #expect(CORS(["*"]).handshakeRefusal(request("whatever")) == nil)
+  }
+
+  @Test("Cross-origin headers that an answer has of its own are left as they are")
+  func ownHeaders() {
+    var headers: HTTPHeaders = ["Access-Control-Allow-Origin": "https://service.example"]
+    CORS(["https://app.example"]).apply(to: &headers, for: request("https://app.example"))
+    #expect(headers.count == 1)
   }
 
   @Test("A preflight is answered 204 with the methods and the headers that were asked for")
   func preflight() {
     let asked = HTTPRequest(
       method: .OPTIONS, path: "/", headers: ["access-control-request-headers": "ce-custom,content-type"])
-    let answer = CORS(origin: "*").preflight(for: asked, methods: [.GET, .PUT])
+    let answer = CORS(["*"]).preflight(for: asked, methods: [.GET, .PUT])
     #expect(answer.status == .noContent)
     #expect(answer.headers["access-control-allow-methods"] == ["GET, PUT"])
     #expect(answer.headers["access-control-allow-headers"] == ["ce-custom,content-type"])
     let odd = HTTPRequest(
       method: .OPTIONS, path: "/", headers: ["access-control-request-headers": "<script>"])
-    let fallback = CORS(origin: "*").preflight(for: odd, methods: [.GET])
+    let fallback = CORS(["*"]).preflight(for: odd, methods: [.GET])
     #expect(fallback.headers["access-control-allow-headers"] == [CORS.defaultAllowedHeaders])
   }
 }

@@ -11,7 +11,7 @@ struct LayerTests {
     let settings = try load().settings
     #expect(settings.inboundPort == 4000)
     #expect(settings.apiHTTPPort == 4010)
-    #expect(settings.cors == "*")
+    #expect(settings.cors == ["*"])
     #expect(settings.kafkaBrokers.isEmpty)
     #expect(settings.kafkaSourceTopics == ["rig"])
     #expect(settings.maxConnectionsPerMinute == 5000)

@@ -13,7 +13,11 @@ struct ValueTests {
       ("INBOUND_PORT", "65536"), ("INBOUND_PORT", "-1"), ("INBOUND_PORT", "4000.5"), ("INBOUND_PORT", "http"),
       ("API_HTTP_PORT", "0x10"), ("CONNECTION_WORKERS", "0"), ("CONNECTION_WORKERS", "64"),
       ("CORS", "example.com"), ("CORS", "https://a.example/"), ("CORS", "https://a.example/path"),
-      ("CORS", "https://a, https://b"), ("CORS", "https://a.example\r\nx: y"),
+      ("CORS", "https://a, b"), ("CORS", "https://a.*.example"), ("CORS", "https://*"),
+      ("CORS", "https://*a.example"),
+      ("CORS", "https://a..example"), ("CORS", "https://user@a.example"), ("CORS", "https://a.example:0"),
+      ("CORS", "https://ä.example"),
+      ("CORS", "https://a.example\r\nx: y"),
       ("KAFKA_BROKERS", "kafka"), ("KAFKA_BROKERS", "kafka:"), ("KAFKA_BROKERS", "kafka:0"),
       ("KAFKA_BROKERS", ":9092"), ("KAFKA_BROKERS", "a:1,b"), ("KAFKA_BROKERS", "kafka://a:1"),
       ("KAFKA_BROKERS", "::1:9092"), ("KAFKA_SOURCE_TOPICS", "a b"), ("KAFKA_SOURCE_TOPICS", ".."),
@@ -40,7 +44,7 @@ struct ValueTests {
     #expect(settings.inboundPort == 0)
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
-    #expect(settings.cors == "https://app.example.com:8443")
+    #expect(settings.cors == ["https://app.example.com:8443"])
     #expect(settings.connectionWorkers == 63)
   }
 

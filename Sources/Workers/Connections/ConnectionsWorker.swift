@@ -23,6 +23,7 @@ final class ConnectionsWorker: @unchecked Sendable {
   private let loop: EventLoop
   private let turns: TurnMeter
   private let hub: Hub
+  private let admission: Admission
   private let ledger: RequestLedger
   /// One for each port.
   private let servers: [HTTPServer]
@@ -55,6 +56,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     self.loop = loop
     let parts = try WorkerParts(context, loop: loop)
     hub = parts.hub
+    admission = parts.admission
     ledger = parts.ledger
     var limits = HTTPLimits(context.settings)
     // As many again for requests that open nothing: streams above their limit must still be told so.
@@ -89,6 +91,7 @@ final class ConnectionsWorker: @unchecked Sendable {
       self.context.status.beat()
       for server in self.servers { server.sweep() }
       self.hub.tick()
+      self.admission.tick()
     }
     hub.scheduleTurn()
     context.status.beat()

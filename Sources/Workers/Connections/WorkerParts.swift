@@ -9,6 +9,7 @@ import NIOCore
 struct WorkerParts {
   let hub: Hub
   let routes: FrontRoutes
+  let admission: Admission
   /// What is logged and counted of proxied requests; to be closed at the end.
   let ledger: RequestLedger
 
@@ -20,17 +21,17 @@ struct WorkerParts {
       hub: hub,
       intake: EventIntake(
         settings: context.settings, writer: try context.eventWriter(), status: context.status,
-        reservedPrefix: Authorizer.presencePrefix))
-    let admission = Admission(
+        mayAddress: context.settings.submissionMayAddress))
+    admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
-    let cors = CORS(origin: context.settings.cors)
+    let cors = CORS(context.settings.cors)
     ledger = RequestLedger(context.status, sinks: try Self.requestLogs(context, hub), proxies: hub.proxies)
     routes = FrontRoutes(
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, gateway: try Self.gateway(context, hub, ledger, loop),
+      events: events, gateway: try Self.gateway(context, hub, cors, ledger, loop),
       definitions: DefinitionsRoute(hub: hub),
       cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)
@@ -50,7 +51,7 @@ struct WorkerParts {
   }
 
   private static func gateway(
-    _ context: WorkerContext, _ hub: Hub, _ ledger: RequestLedger, _ loop: EventLoop
+    _ context: WorkerContext, _ hub: Hub, _ cors: CORS, _ ledger: RequestLedger, _ loop: EventLoop
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
@@ -59,7 +60,8 @@ struct WorkerParts {
       generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
-      hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), ledger: ledger,
+      hub: hub, cors: cors, exchanges: exchanges, responses: try responses(context, hub, loop),
+      ledger: ledger,
       environment: { name in getenv(name).map { String(cString: $0) } })
   }
 

@@ -135,18 +135,25 @@ public final class AnswerStream {
     connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
   }
 
-  /// A whole answer at once, instead of head, write and end.
+  /// A whole answer at once, instead of head, write and end. It gets the front's cross-origin fields unless it has its own; what is
+  /// passed on by `head` doesn't.
   public func respond(_ response: HTTPResponse) {
     guard let connection else { return }
     guard !hasBegun else { return abort() }
+    var response = response
+    if !response.headers.contains(name: "access-control-allow-origin") {
+      response.headers.add(contentsOf: connection.server.responder.crossOriginHeaders(for: request))
+    }
     context.keepAlive = context.keepAlive && body.hasEnd
     connection.streamAnswered(response, for: context, linger: !body.hasEnd)
   }
 
   /// The answer can't be completed: what was written goes out, and then the connection ends so that the client notices.
-  public func abort() {
+  ///
+  /// - Parameter byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
+  public func abort(byReset: Bool = false) {
     guard let connection else { return }
-    connection.streamAborted(byReset: framing?.kind == .untilClose)
+    connection.streamAborted(byReset: byReset || framing?.kind == .untilClose)
   }
 
   /// Leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been received. Otherwise

@@ -1,15 +1,20 @@
-// Cross-origin headers (Fetch standard §3.2) of what browsers call.
+// Cross-origin headers (Fetch standard §3.2) of what browsers call, and which pages may open WebSockets, which that standard leaves to
+// the server.
 //
-// One origin is configured, `*` or a concrete one. With a concrete one the answers vary by origin for caches, and
-// credentials may be allowed; with `*` browsers refuse credentials, so the header is left out.
+//   CORS=*             every answer has `access-control-allow-origin: *`; browsers send no credentials then
+//   CORS=<a list>      the request's own origin, if it is in the list; every answer varies by origin, so that no cache mixes them
+//
+// Whether a page may read an answer is the browser's to judge by these headers: a request itself is never refused here.
 
 import NIOCore
 import NIOHTTP1
+import Settings
 
 /// The cross-origin policy of the inbound port.
 public struct CORS: Sendable {
-  public let origin: String
+  private let origins: OriginList
 
+  private static let allowOrigin = "access-control-allow-origin"
   /// Seconds for which a browser may keep a preflight's answer.
   static let maxAgeSeconds = 86400
   /// Longest `access-control-request-headers` that is repeated in the answer, in bytes.
@@ -18,23 +23,40 @@ public struct CORS: Sendable {
     "authorization, content-type, last-event-id, traceparent, tracestate, "
     + "ce-specversion, ce-type, ce-source, ce-id, ce-time, ce-subject, ce-dataschema, ce-user, ce-rigexpires"
 
-  /// `origin`: `*` or the one origin that is allowed.
-  public init(origin: String) {
-    self.origin = origin
+  /// `origins`: as the setting `CORS` has them.
+  public init(_ origins: [String]) {
+    self.origins = OriginList(origins)
   }
 
-  /// Adds what an answer carries. `credentials`: cookies are part of this resource (long-polling).
-  public func apply(to headers: inout HTTPHeaders, credentials: Bool = false) {
-    headers.add(name: "access-control-allow-origin", value: origin)
-    guard origin != "*" else { return }
+  /// Whether the page that the request comes from may call. What names no origin is no page of another one.
+  public func allows(_ request: HTTPRequest) -> Bool {
+    let named = request.headers["origin"]
+    return origins.isAll || named.isEmpty || (named.count == 1 && origins.contains(named[0]))
+  }
+
+  /// The answer to a WebSocket handshake from a page that may not call; nil: it may.
+  public func handshakeRefusal(_ request: HTTPRequest) -> String? {
+    guard !allows(request) else { return nil }
+    let origin = request.headers["origin"].joined(separator: ", ").prefix(256)
+    return "header origin is '\(origin)', expected one of those in CORS"
+  }
+
+  /// Adds what an answer to the request carries, unless it carries its own.
+  ///
+  /// - Parameter credentials: cookies are part of this resource (long-polling).
+  public func apply(to headers: inout HTTPHeaders, for request: HTTPRequest, credentials: Bool = false) {
+    guard !headers.contains(name: Self.allowOrigin) else { return }
+    guard !origins.isAll else { return headers.add(name: Self.allowOrigin, value: "*") }
     headers.add(name: "vary", value: "origin")
+    guard let origin = request.header("origin"), allows(request) else { return }
+    headers.add(name: Self.allowOrigin, value: origin)
     if credentials { headers.add(name: "access-control-allow-credentials", value: "true") }
   }
 
   /// The headers that `apply` adds, alone.
-  public func headers(credentials: Bool = false) -> HTTPHeaders {
+  public func headers(for request: HTTPRequest, credentials: Bool = false) -> HTTPHeaders {
     var headers = HTTPHeaders()
-    apply(to: &headers, credentials: credentials)
+    apply(to: &headers, for: request, credentials: credentials)
     return headers
   }
 
@@ -42,8 +64,10 @@ public struct CORS: Sendable {
   public func preflight(
     for request: HTTPRequest, methods: [HTTPMethod], credentials: Bool = false
   ) -> HTTPResponse {
-    var headers = self.headers(credentials: credentials)
-    headers.add(name: "access-control-allow-methods", value: methods.map(\.rawValue).joined(separator: ", "))
+    var headers = self.headers(for: request, credentials: credentials)
+    let names = methods.map(\.rawValue)
+    headers.add(name: "allow", value: (names + [HTTPMethod.OPTIONS.rawValue]).joined(separator: ", "))
+    headers.add(name: "access-control-allow-methods", value: names.joined(separator: ", "))
     let requested = request.header("access-control-request-headers").flatMap {
       Self.isTokenList($0) ? $0 : nil
     }

@@ -87,7 +87,7 @@ extension HTTPConnection {
       if let stream, !stream.body.hasEnd {
         failStream(refusal)
       } else if queue.isEmpty && awaited == nil && stream == nil {
-        refuse(refusal)
+        refuse(refusal, of: assembly.refusedHead)
       } else {
         queue.append(.refusal(refusal))
       }
@@ -102,7 +102,7 @@ extension HTTPConnection {
       while mayHandle, let next = queue.popFirst() {
         switch next {
         case .request(let request): handle(request)
-        case .refusal(let refusal): refuse(refusal)
+        case .refusal(let refusal): refuse(refusal, of: assembly.refusedHead)
         }
       }
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
@@ -130,7 +130,7 @@ extension HTTPConnection {
     owesInvitation = false
     if !request.isDecided {
       if stream(request) { return }
-      if let refusal = assembly.bound(request) { return refuse(refusal) }
+      if let refusal = assembly.bound(request) { return refuse(refusal, of: request) }
     }
     assembled = request.hold
     var request = request
@@ -173,15 +173,14 @@ extension HTTPConnection {
     pump()
   }
 
-  func refuse(_ refusal: Refusal) {
+  /// - Parameter request: what is refused, if so much of it is known.
+  func refuse(_ refusal: Refusal, of request: HTTPRequest?) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
     let answer = AnswerContext(
       isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
-    var response = HTTPResponse.problem(refusal.status, refusal.detail)
-    if let seconds = refusal.retryAfterSeconds {
-      response.headers.add(name: "retry-after", value: String(seconds))
-    }
-    write(response, for: answer, linger: true)
+    var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
+    if let seconds = refusal.retryAfterSeconds { headers.add(name: "retry-after", value: String(seconds)) }
+    write(.problem(refusal.status, refusal.detail, headers: headers), for: answer, linger: true)
   }
 
   /// Answers an expectation once nothing is to be written before it.

@@ -170,7 +170,7 @@ extension HTTPConnection {
     if failed.hasBegun {
       close()
     } else {
-      refuse(refusal)
+      refuse(refusal, of: failed.request)
       readIfSuppressed()
     }
     exchange?.clientGone()

@@ -99,11 +99,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// Asked of the kernel once, not for each request.
   private lazy var remoteAddress = context?.channel.remoteAddress
 
-  init(server: HTTPServer, share: AssemblyShare) {
+  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false) {
     self.server = server
     self.share = share
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil, share: share)
+    assembly = RequestAssembly(
+      limits: server.limits, isTLS: server.tls != nil, isHTTP2: isHTTP2, share: share)
     queue = CircularBuffer(initialCapacity: 0)
   }
 

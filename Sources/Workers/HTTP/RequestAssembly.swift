@@ -51,6 +51,7 @@ struct RequestAssembly {
 
   private let limits: HTTPLimits
   private let isTLS: Bool
+  private let isHTTP2: Bool
   /// nil: nobody counts what is kept.
   private let share: AssemblyShare?
   private var state = State.between
@@ -60,11 +61,15 @@ struct RequestAssembly {
   /// Whether the client waits for `100 Continue` before it sends the body of the current request.
   private(set) var expectsContinue = false
 
-  init(limits: HTTPLimits, isTLS: Bool = false, share: AssemblyShare? = nil) {
+  init(limits: HTTPLimits, isTLS: Bool = false, isHTTP2: Bool = false, share: AssemblyShare? = nil) {
     self.limits = limits
     self.isTLS = isTLS
+    self.isHTTP2 = isHTTP2
     self.share = share
   }
+
+  /// The head of the request that was refused, if it was more than its head that was wrong.
+  private(set) var refusedHead: HTTPRequest?
 
   /// Whether a head has been received whose body hasn't ended.
   var isReceiving: Bool { state == .undecided || state == .collecting || state == .streaming }
@@ -89,7 +94,9 @@ struct RequestAssembly {
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.targetAuthority = target.authority
     request.isTLS = isTLS
+    request.isHTTP2 = isHTTP2
     request.isUpgrade = fields.isUpgrade
     if fields.isChunked {
       request.announcedBody = .chunked
@@ -176,9 +183,10 @@ struct RequestAssembly {
 
   private mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
-    state = .refused
     request.body = ByteBuffer()
     request.hold = nil
+    if state == .undecided || state == .collecting { refusedHead = request }
+    state = .refused
     return .refuse(refusal)
   }
 

@@ -36,6 +36,10 @@ public protocol Responder: AnyObject {
   /// request assembled for `respond`. Only decides: nothing is written or read before the exchange's `begin`.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)?
 
+  /// Cross-origin fields (CORS) of answers that no responder makes, or whose maker doesn't care: refusals by the front, and whole
+  /// answers of exchanges that have none of their own. None by default.
+  func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders
+
   /// Called on the loop once per turn in which requests were answered, before any of these answers is written.
   /// What the answers promise is made true here for all of them together (rings are published).
   func turnWillFlush()
@@ -43,6 +47,8 @@ public protocol Responder: AnyObject {
 
 extension Responder {
   public func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? { nil }
+
+  public func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders { [:] }
 
   public func turnWillFlush() {}
 }

@@ -186,6 +186,45 @@ struct SubscriptionParserTests {
         == "subscription 0: oneOf 0, field 'name' has more than 65536 bytes")
   }
 
+  private final class Refusals { var limits: [SubscriptionLimit] = [] }
+
+  @Test(
+    "13.B9: bounds what a connection may have in all, however it is spread over subscriptions, and says which bound"
+  )
+  func boundsOfConnection() {
+    var settings = Settings()
+    settings.maxConditionsPerConnection = 3
+    settings.maxConditionFieldsPerConnection = 5
+    settings.maxSubscriptionBytesPerConnection = 40_000
+    let refusals = Refusals()
+    let parser = SubscriptionParser(settings: settings) { refusals.limits.append($0) }
+    func status(_ text: String) -> Int? {
+      do {
+        _ = try parser.parse(Array(text.utf8))
+        return nil
+      } catch {
+        return error.status
+      }
+    }
+    func two(_ a: String, _ b: String) -> String {
+      #"[{"eventType":"a","oneOf":[\#(a)]},{"eventType":"b","one_of":[\#(b)]}]"#
+    }
+    #expect(status(two("{},{}", "{}")) == nil)
+    #expect(status(two("{},{}", "{},{}")) == 400)
+    #expect(status(two(#"{"a":1,"b":1,"c":1}"#, #"{"d":1,"e":1}"#)) == nil)
+    #expect(status(two(#"{"a":1,"b":1,"c":1}"#, #"{"d":1,"e":1,"f":1}"#)) == 400)
+    let long = String(repeating: "x", count: 4_000)
+    #expect(status("[" + String(repeating: #"{"eventType":"\#(long)"},"#, count: 10) + "]") == 413)
+    // Texts that take long to compare by what they look like.
+    let accents = String(repeating: "\u{301}", count: 2_000)
+    func types(_ count: Int) -> String {
+      "[" + (0..<count).map { #"{"eventType":"e\#(accents)\#($0)"}"# }.joined(separator: ",") + "]"
+    }
+    #expect(status(types(4)) == nil)
+    #expect(status(types(5)) == 400)
+    #expect(refusals.limits == [.conditions, .fields, .bytes, .bytes])
+  }
+
   @Test("what is accepted at its bounds comes back from the index as it was")
   func widths() throws {
     let name = String(repeating: "n", count: 1024)

@@ -112,7 +112,7 @@ struct TurnBufferTests {
 
   @Test("the fixed texts of a stream are those of the contract")
   func fixedTexts() {
-    #expect(String(decoding: ServerSentEvents.preamble, as: UTF8.self) == "retry: 2000\n\n")
+    #expect(String(decoding: ServerSentEvents.preamble(retryMs: 2137), as: UTF8.self) == "retry: 2137\n\n")
     #expect(String(decoding: ServerSentEvents.heartbeat, as: UTF8.self) == ":heartbeat\n\n")
   }
 }

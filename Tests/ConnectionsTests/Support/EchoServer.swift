@@ -67,7 +67,7 @@ final class EchoServer: @unchecked Sendable {
       responder: EchoResponder(
         StreamRoutes(
           hub: hub, admission: Admission(hub: hub, own: status, others: []),
-          cors: CORS(origin: settings.cors), application: Echo())))
+          cors: CORS(settings.cors), application: Echo())))
   }
 
   /// The hub of the only connection worker, with one event ring that nobody writes to.

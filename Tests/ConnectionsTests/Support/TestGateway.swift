@@ -9,13 +9,13 @@
 import Foundation
 import Glibc
 import IPC
-import Kit
 import Logging
 import Settings
 import Testing
 
 @testable import Connections
 @testable import HTTP
+@testable import Kit
 
 final class TestGateway {
   static let epoch: UInt64 = 0xABC

@@ -41,11 +41,11 @@ final class HTTP2Client {
   }
 
   /// Opens a stream without a body; its number.
-  func get(_ path: String) throws -> Int {
+  func get(_ path: String, headers: [(String, String)] = []) throws -> Int {
     lastStream += 2
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
     var block: [UInt8] = []
-    for (name, value) in fields { block += [0] + Self.string(name) + Self.string(value) }
+    for (name, value) in fields + headers { block += [0] + Self.string(name) + Self.string(value) }
     try send(.headers, Self.endStream | Self.endHeaders, lastStream, block)
     return lastStream
   }

@@ -3,12 +3,16 @@
 
 enum ServerSentEvents {
   /// First bytes of the stream: how long a browser waits before it comes back.
-  static let preamble = Array("retry: 2000\n\n".utf8)
+  static func preamble(retryMs: Int) -> [UInt8] { Array("retry: \(retryMs)\n\n".utf8) }
+
   /// A comment, which clients ignore.
   static let heartbeat = Array(":heartbeat\n\n".utf8)
 
   /// Appends an own event: no `id:`, so that the client keeps the cursor of the last delivered one.
-  static func append(_ event: OwnEvent, to bytes: inout [UInt8]) {
+  ///
+  /// - Parameter retryMs: how long the client waits, from now on, before it comes back; nil: as before.
+  static func append(_ event: OwnEvent, retryMs: Int? = nil, to bytes: inout [UInt8]) {
+    if let retryMs { bytes.append(contentsOf: "retry: \(retryMs)\n".utf8) }
     bytes.append(contentsOf: "event: ".utf8)
     bytes.append(contentsOf: event.type.utf8)
     bytes.append(contentsOf: "\ndata: ".utf8)

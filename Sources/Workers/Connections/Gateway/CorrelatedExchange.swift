@@ -11,7 +11,7 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class CorrelatedExchange: StreamedExchange {
+final class CorrelatedExchange: RequestCarrier {
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
   private let holder: PlaceHolder
@@ -69,6 +69,10 @@ final class CorrelatedExchange: StreamedExchange {
     proxied?.clientGone()
     account.finish(status: 0, isComplete: false)
     end()
+  }
+
+  func breakOff(_ refusal: RefusedRequest) {
+    if isAccepted { respond(refusal.response) } else { proxied?.breakOff(refusal) }
   }
 
   // MARK: From the service

@@ -10,7 +10,7 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class KafkaExchange: StreamedExchange {
+final class KafkaExchange: RequestCarrier {
   /// Of what was read and asked for, what it takes to produce it and to wait.
   struct Plan {
     let topic: String
@@ -34,6 +34,8 @@ final class KafkaExchange: StreamedExchange {
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
   private var hold: AssemblyHold?
+  /// The event is on its way to the brokers.
+  private var isHandedOver = false
   private var stopBodyClock: (() -> Void)?
 
   init(
@@ -96,6 +98,11 @@ final class KafkaExchange: StreamedExchange {
     end()
   }
 
+  func breakOff(_ refusal: RefusedRequest) {
+    let hint = isHandedOver ? "; the event may have been produced" : ""
+    respond(RefusedRequest(status: refusal.status, detail: refusal.detail + hint).response)
+  }
+
   private func tooLarge() {
     refuse(.payloadTooLarge, "the event has more than \(plan.maximumBytes) bytes, the limit")
   }
@@ -106,6 +113,7 @@ final class KafkaExchange: StreamedExchange {
     let event = try plan.parse(body)
     guard let id = correlation() else { return }
     let produced = try ProducedEvent(event, plan.origin(id))
+    isHandedOver = true
     publications.publish(
       topic: plan.topic, key: produced.key, headers: ["content-type", "application/cloudevents+json"],
       value: produced.json, nowNs: MonotonicTime.now()

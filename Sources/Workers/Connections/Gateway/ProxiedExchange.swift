@@ -9,7 +9,7 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
+final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
   private static let mostTries = 2
   private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
@@ -19,6 +19,8 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   private let holder: PlaceHolder
   private let account: RequestAccount
   private var answer: AnswerStream?
+  /// What it has become.
+  private var tunnel: ProxiedTunnel?
   private var key: ProxyExchanges.Key?
   private var tries = 0
   /// Of the request's body that may be sent.
@@ -99,6 +101,21 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     end(isComplete: answer?.isWhole ?? false)
   }
 
+  func breakOff(_ refusal: RefusedRequest) {
+    tunnel?.breakOff()
+    guard let answer else { return }
+    if let key { _ = exchanges.send(.cancel, key) }
+    if answer.hasBegun {
+      // Nothing of what waits to be sent goes out either.
+      answer.abort(byReset: true)
+      end()
+    } else {
+      status = refusal.status
+      answer.respond(refusal.response)
+      end(isComplete: true)
+    }
+  }
+
   func ringHasRoom() { readOn() }
 
   /// Asks the client for more, as long as it may be sent.
@@ -157,6 +174,7 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
       return fail(.badGateway, "the service has changed the protocol unasked")
     }
     let tunnel = ProxiedTunnel(key, exchanges, account)
+    self.tunnel = tunnel
     exchanges.handOver(key, to: tunnel)
     self.key = nil
     self.answer = nil

@@ -110,7 +110,7 @@ extension Hub {
     if let refusal = refuseChange(of: connection) { return done(refusal) }
     let pending = PendingChange(connection, change)
     connection.isChanging = true
-    let isTaken = work.start { [unowned self] units in
+    let isTaken = turnWork.start { [unowned self] units in
       guard let answer = goOn(with: pending, &units) else { return false }
       connection.isChanging = false
       done(answer)
@@ -191,7 +191,7 @@ extension Hub {
 
   /// One share of everything that waits for its turn. Whether there is more to do.
   func shareTurn() -> Bool {
-    let hasWork = work.turn()
+    let hasWork = turnWork.turn()
     var clauses = TurnWork.unitsPerTurn / TurnWork.unitsPerCondition
     return index.takeApart(&clauses) || hasWork
   }
@@ -201,9 +201,9 @@ extension Hub {
     var reply: Reply?
     var complete: ((Reply) -> Void)?
     var isGivenUp = false
-    let isTaken = work.start { [unowned self] _ in
+    let isTaken = turnWork.start { [unowned self] _ in
       guard !isGivenUp else { return true }
-      work.spend(units)
+      turnWork.spend(units)
       clock.refresh()
       if let complete { complete(body()) } else { reply = body() }
       return true

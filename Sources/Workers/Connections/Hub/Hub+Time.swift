@@ -17,6 +17,7 @@ extension Hub {
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)
+    metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount, index.size)
     scheduleTurn()
   }
@@ -51,7 +52,7 @@ extension Hub {
   private func beat(_ idle: [ConnectionIndex], second: UInt32) {
     guard !idle.isEmpty else { return }
     var rest = idle[...]
-    work.start(isOurOwn: true) { [unowned self] units in
+    turnWork.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let index = rest.popFirst() {
         // It may have had traffic, or have become another one, since.
         if table.descriptors[Int(index)] >= 0, table.lastTraffic[Int(index)] < second {
@@ -69,8 +70,9 @@ extension Hub {
     isDraining = true
     clock.refresh()
     self.drained = drained
+    spreadReturns()
     var rest = Array(table.all)[...]
-    work.start(isOurOwn: true) { [unowned self] units in
+    turnWork.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let connection = rest.popFirst() {
         // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
         if connection.isClosing, connection is LongPollConnection { closed(connection) }

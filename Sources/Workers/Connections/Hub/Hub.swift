@@ -51,21 +51,25 @@ final class Hub {
   let replayer = Replayer()
   var table: ConnectionTable
   var index: SubscriptionIndex
-  private(set) lazy var work = TurnWork { [unowned self] in
+  private(set) lazy var turnWork = TurnWork { [unowned self] in
     if !isInTurn { scheduleTurn() }
   }
   var followers = Followers()
   var sessions = SessionIndex()
+  let work = AuthorizedWork()
   var apis = APIDirectory()
   var clock = LoopClock()
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
   var isDraining = false
   var drained: (() -> Void)?
+  /// When clients that a draining worker has told may come back.
+  private var returnAfterDrainMs = ReconnectAdvice.usualMs
 
   /// Polls of other workers that wait here, and where.
   var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
 
   let environment: HubEnvironment
+  private var random: RandomSource
   private let delivery = Delivery()
   private var isTurnScheduled = false
   private var isInTurn = false
@@ -96,7 +100,24 @@ final class Hub {
     budget = parts.budget
     log = parts.log
     environment = parts.environment
+    random = parts.environment.random
     table = ConnectionTable(generation: parts.generation)
+  }
+
+  // MARK: Coming back
+
+  /// Of a stream that opens: milliseconds after which its client comes back when it ends.
+  func retryMs() -> Int { Int.random(in: ReconnectAdvice.usualMs, using: &random) }
+
+  /// The same for a stream that ends by `reason`; nil: as it was told.
+  func retryMs(after reason: ClosingReason) -> Int? {
+    reason.isOfWorker ? Int.random(in: returnAfterDrainMs, using: &random) : nil
+  }
+
+  /// The worker ends, with all of its connections.
+  func spreadReturns() {
+    returnAfterDrainMs = ReconnectAdvice.endingMs(
+      connections: table.count, drainSeconds: settings.drainTimeoutSeconds)
   }
 
   // MARK: Turns

@@ -40,6 +40,7 @@ struct HubEnvironment {
   var beat: () -> Void
   /// A ring is corrupt: its id in the manifest.
   var reportCorrupt: (RingReport) -> Void
+  var random = RandomSource.system
 }
 
 /// A poll that came in at worker `from`.

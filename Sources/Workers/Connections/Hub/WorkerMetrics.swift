@@ -17,6 +17,8 @@ final class WorkerMetrics {
   let corruptRings: Metric?
   /// Clients told that events are missing.
   let eventsLost: Metric?
+  /// Connections that came back from where they had left off, and weren't counted for the rate.
+  let returned: Metric?
   private let deliveries: Metric?
   private let subscriptions: Metric?
   private let conditions: Metric?
@@ -27,12 +29,15 @@ final class WorkerMetrics {
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
   private let latency: Histogram
+  private let sessionEndedWork: Metric?
+  private let tokenExpiredWork: Metric?
 
   /// - Parameter worker: value of the label `worker`.
   init(_ status: StatusPage, worker: String) {
     slowConsumers = status.metric(.counter, "rig_slow_consumers_total")
     corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
     eventsLost = status.metric(.counter, "rig_events_lost_total")
+    returned = status.metric(.counter, "rig_connections_returned_total")
     deliveries = status.metric(.counter, "rig_deliveries_total")
     subscriptions = status.metric(.gauge, "rig_subscriptions_total")
     conditions = status.metric(.gauge, "rig_subscription_conditions")
@@ -45,6 +50,9 @@ final class WorkerMetrics {
     }
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
+    let endedWork = "rig_authorized_work_ended_total"
+    sessionEndedWork = status.metric(.counter, endedWork, labels: [("reason", "session_ended")])
+    tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
     latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
   }
 
@@ -53,6 +61,13 @@ final class WorkerMetrics {
 
   /// Subscriptions were not taken, for this limit's sake.
   func refused(_ limit: SubscriptionLimit) { subscriptionRefusals.add(1, limit.rawValue) }
+
+  /// What tokens had authorised was ended while it was under way.
+  func endedWork(_ count: Int, by end: AuthorizationEnd) {
+    guard count > 0 else { return }
+    let metric = end == .sessionEnded ? sessionEndedWork : tokenExpiredWork
+    metric?.add(Int64(count))
+  }
 
   /// An event went to somebody.
   func forwarded(type: UnsafeRawBufferPointer) { forwardedByType.add(1, bytes: type) }

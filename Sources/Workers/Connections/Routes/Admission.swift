@@ -2,6 +2,9 @@
 //
 // The rate is counted over all connection workers through the words in their status pages (RateWindow), so that the
 // limit is the node's, not the worker's. Polls of a session count once, when the session opens.
+//
+// An EventSource that is refused gives up for good, so whoever comes back from where it left off isn't counted: after a crash everybody
+// does. A cursor is no secret, which is why no more return in a minute than were open lately (RecentPeak).
 
 import HTTP
 import IPC
@@ -29,18 +32,15 @@ final class Admission {
   /// Counts a new connection, has it checked, and then lets it be opened; or the answer for one that may not be.
   ///
   /// It is counted first: whoever comes too often doesn't get the check service asked either.
-  func admit(_ check: ServiceCall?, on loop: EventLoop, _ open: @escaping () -> Reply) -> Reply {
-    if let refusal = refuse() { return .response(refusal) }
-    guard let check else { return open() }
-    return hub.whenAllowed(check, on: loop) { [self] in
+  func admit(_ wanted: ConnectRequest, on loop: EventLoop, _ open: @escaping () -> Reply) -> Reply {
+    if let refusal = refuseForRoom() ?? refuseForRate(wanted) { return .response(refusal) }
+    guard let check = wanted.check else { return open() }
+    return hub.whenAllowed(check, wanted.authorization, on: loop) { [self] in
       // Others may have come while this one waited.
       if let refusal = refuseForRoom() { return .response(refusal) }
       return open()
     }
   }
-
-  /// Counts a new connection; the answer for one that may not be opened.
-  private func refuse() -> HTTPResponse? { refuseForRoom() ?? refuseForRate() }
 
   private func refuseForRoom() -> HTTPResponse? {
     let limit = min(hub.settings.maxOpenConnectionsPerWorker, ConnectionTable.maximumConnections)
@@ -56,10 +56,13 @@ final class Admission {
     return nil
   }
 
-  private func refuseForRate() -> HTTPResponse? {
+  /// Counts a new connection; the answer for one that may not be opened.
+  private func refuseForRate(_ wanted: ConnectRequest) -> HTTPResponse? {
+    let unixSeconds = hub.clock.unixMs / LoopClock.msPerSecond
+    if isReturning(wanted, unixSeconds) { return nil }
     let decision = RateWindow.admit(
       own: own.connectionWindow, others: others.lazy.map(\.connectionWindow),
-      limit: hub.settings.maxConnectionsPerMinute, unixSeconds: hub.clock.unixMs / LoopClock.msPerSecond)
+      limit: hub.settings.maxConnectionsPerMinute, unixSeconds: unixSeconds)
     switch decision {
     case .admitted(let word):
       own.connectionWindow = word
@@ -70,5 +73,26 @@ final class Admission {
         .tooManyRequests, "more than \(hub.settings.maxConnectionsPerMinute) new connections in this minute",
         headers: ["retry-after": String(seconds)])
     }
+  }
+
+  /// Whether it has a cursor of this gateway's present life, and not too many had one in this minute; it is counted as one of them.
+  private func isReturning(_ wanted: ConnectRequest, _ unixSeconds: Int64) -> Bool {
+    guard case .plan = hub.resumption(lastEventID: wanted.lastEventID) else { return false }
+    let peaks = [own.openPeak] + others.map(\.openPeak)
+    let decision = RateWindow.admit(
+      own: own.returnWindow, others: others.lazy.map(\.returnWindow),
+      limit: RecentPeak.peak(of: peaks, unixSeconds: unixSeconds), unixSeconds: unixSeconds)
+    guard case .admitted(let word) = decision else { return false }
+    own.returnWindow = word
+    metrics.returned?.add()
+    return true
+  }
+
+  /// Once per second: shows the others how many connections are open, and notes how many are on the node.
+  func tick() {
+    own.openConnections = UInt64(hub.table.count)
+    let open = others.reduce(own.openConnections) { $0 &+ $1.openConnections }
+    own.openPeak = RecentPeak.noting(
+      Int(clamping: open), in: own.openPeak, unixSeconds: hub.clock.unixMs / LoopClock.msPerSecond)
   }
 }

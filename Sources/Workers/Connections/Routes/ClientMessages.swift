@@ -48,13 +48,14 @@ final class ClientMessages: WebSocketApplication {
   private func submit(_ message: [UInt8], _ envelope: Envelope, _ connection: WebSocketConnection)
     throws(EventError)
   {
-    try requireSubmission(connection)
+    let valid = try requireSubmission(connection)
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
     let credentials = credentials(connection.authorization, traceparent)
     whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, bytes: message.count, connection)
     { [self] in
       do throws(EventError) {
+        try requireValid(valid)
         try events.take(event)
         connection.say(OwnEvents.accepted(id: event.id, stamp: .now()))
       } catch {
@@ -63,9 +64,21 @@ final class ClientMessages: WebSocketApplication {
     }
   }
 
-  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) {
+  /// Whether the connection may submit events. Its tokens that haven't expired, as it may have outlived some (JWT_CLOSE_ON_EXPIRY).
+  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) -> [Credential] {
+    let valid = (connection.identity?.credentials ?? []).filter { !$0.hasExpired(unixMs: hub.clock.unixMs) }
     do throws(RefusedRequest) {
-      try hub.authorizer.requireSubmission(hasToken: !(connection.identity?.credentials ?? []).isEmpty)
+      try hub.authorizer.requireSubmission(hasToken: !valid.isEmpty)
+    } catch {
+      throw EventError(status: error.status, error.detail)
+    }
+    return valid
+  }
+
+  /// Judges again what was valid before the service was asked.
+  private func requireValid(_ credentials: [Credential]) throws(EventError) {
+    do throws(RefusedRequest) {
+      try hub.authorizer.requireValid(credentials, unixMs: hub.clock.unixMs)
     } catch {
       throw EventError(status: error.status, error.detail)
     }
@@ -77,9 +90,9 @@ final class ClientMessages: WebSocketApplication {
     _ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection
   ) {
     connection.heldMessages = HeldMessages(checking: message.count)
-    let isTaken = hub.work.start { [weak self, weak connection] _ in
+    let isTaken = hub.turnWork.start { [weak self, weak connection] _ in
       guard let self, let connection else { return true }
-      hub.work.spend(TurnWork.units(forBytes: message.count))
+      hub.turnWork.spend(TurnWork.units(forBytes: message.count))
       release(connection) { self.set(envelope, message, connection) }
       return true
     }

@@ -1,5 +1,5 @@
 // Everything on the inbound port, by path (contract §1, §2, §4.1). Answers to what browsers call carry the cross-origin
-// headers, refusals too.
+// headers, refusals too; the API definitions are for local tools, and no page's.
 //
 //   /_rig/v1/connection/{sse,ws,longpolling}                        GET
 //   /_rig/v1/connection/{sse,ws,longpolling}/:token/subscriptions   PUT
@@ -72,14 +72,20 @@ final class FrontRoutes: Responder {
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
     guard let route = route(request.path) else { return .response(outside(request)) }
-    let credentials = route.hasCredentials
     if request.method == .OPTIONS {
-      return .response(cors.preflight(for: request, methods: route.methods, credentials: credentials))
+      return .response(
+        cors.preflight(for: request, methods: route.methods, credentials: route.hasCredentials))
     }
     guard route.methods.contains(request.method) else {
-      return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), credentials))
+      return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), request))
     }
-    return crossOrigin(answer(route, request, loop), credentials)
+    let headers = cors.headers(for: request, credentials: route.hasCredentials)
+    return Self.adding(headers, to: answer(route, request, loop))
+  }
+
+  func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders {
+    guard request.path.hasPrefix(Self.prefix) || !definitions.takes(request) else { return [:] }
+    return cors.headers(for: request, credentials: route(request.path)?.hasCredentials ?? false)
   }
 
   func turnWillFlush() {
@@ -128,42 +134,42 @@ final class FrontRoutes: Responder {
     if definitions.takes(request) { return definitions.respond(request) }
     let methods = gateway?.methods(for: request) ?? []
     guard !methods.isEmpty else { return notFound(request) }
-    return .methodNotAllowed(request.method, allowed: methods.map { HTTPMethod(rawValue: $0) })
+    let allowed = methods.map { HTTPMethod(rawValue: $0) }
+    guard request.method != .OPTIONS else { return cors.preflight(for: request, methods: allowed) }
+    return crossOrigin(.methodNotAllowed(request.method, allowed: allowed), request)
   }
 
   /// Outside of `/_rig/` RIG's clients look for `message`.
   private func notFound(_ request: HTTPRequest) -> HTTPResponse {
     let isOurs = request.path.hasPrefix(Self.prefix)
     var response = HTTPResponse.problem(.notFound, "path \(request.path.prefix(256)) is not known here")
-    guard !isOurs else { return crossOrigin(response, false) }
+    guard !isOurs else { return crossOrigin(response, request) }
     var body = Array(response.body.readableBytesView.dropLast())
     body.append(contentsOf: #","message":"Not Found"}"#.utf8)
     response.body = ByteBuffer(bytes: body)
-    return response
+    return crossOrigin(response, request)
   }
 
   // MARK: Cross-origin headers
 
-  private func crossOrigin(_ response: HTTPResponse, _ credentials: Bool) -> HTTPResponse {
+  private func crossOrigin(_ response: HTTPResponse, _ request: HTTPRequest) -> HTTPResponse {
+    Self.adding(crossOriginHeaders(for: request), to: response)
+  }
+
+  private static func adding(_ headers: HTTPHeaders, to response: HTTPResponse) -> HTTPResponse {
     var response = response
-    cors.apply(to: &response.headers, credentials: credentials)
+    response.headers.add(contentsOf: headers)
     return response
   }
 
-  private func crossOrigin(_ reply: Reply, _ credentials: Bool) -> Reply {
+  private static func adding(_ headers: HTTPHeaders, to reply: Reply) -> Reply {
     switch reply {
-    case .response(let response): .response(crossOrigin(response, credentials))
+    case .response(let response): .response(adding(headers, to: response))
     case .later(let future, let onClientGone):
-      .later(
-        future.map { [cors] response in
-          var response = response
-          cors.apply(to: &response.headers, credentials: credentials)
-          return response
-        }, onClientGone: onClientGone)
+      .later(future.map { adding(headers, to: $0) }, onClientGone: onClientGone)
     case .eventually(let future, let onClientGone):
       .eventually(
-        future.assumeIsolated().map { [self] in crossOrigin($0, credentials) }.nonisolated(),
-        onClientGone: onClientGone)
+        future.assumeIsolated().map { adding(headers, to: $0) }.nonisolated(), onClientGone: onClientGone)
     case .takeOver: reply
     }
   }

@@ -30,8 +30,8 @@ final class StreamRoutes {
   private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
-      let head = SSEConnection.head(cors, traceparent: request.traceparent)
-      return admission.admit(wanted.check, on: loop) { [self] in
+      let head = SSEConnection.head(cors, for: request)
+      return admission.admit(wanted, on: loop) { [self] in
         .takeOver { [self] channel, request in openSSE(channel, wanted, head, isTLS: request.isTLS) }
       }
     } catch {
@@ -44,7 +44,7 @@ final class StreamRoutes {
     let connection = hub.table.insert(.sse, second: hub.clock.second) { [hub] index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
     }
-    var bytes = Array(head.utf8) + ServerSentEvents.preamble
+    var bytes = Array(head.utf8) + ServerSentEvents.preamble(retryMs: hub.retryMs())
     for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
       ServerSentEvents.append(event, to: &bytes)
     }
@@ -61,9 +61,10 @@ final class StreamRoutes {
   private func judgeWebSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let accept = try Self.handshake(request)
+      if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
       let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
-      return admission.admit(wanted.check, on: loop) { [self] in
+      return admission.admit(wanted, on: loop) { [self] in
         .takeOver { [self] channel, request in openWebSocket(channel, wanted, head, isTLS: request.isTLS) }
       }
     } catch {

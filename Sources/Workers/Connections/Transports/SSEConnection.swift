@@ -30,14 +30,16 @@ final class SSEConnection: StreamConnection {
 
   override func end(_ reason: ClosingReason) {
     var farewell: [UInt8] = []
-    ServerSentEvents.append(OwnEvents.farewell(reason, stamp: .now()), to: &farewell)
+    ServerSentEvents.append(
+      OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason), to: &farewell)
     finish(with: farewell, dropping: reason == .slowConsumer)
   }
 
   /// Status line and headers of the answer.
-  static func head(_ cors: CORS, traceparent: String) -> String {
+  static func head(_ cors: CORS, for request: HTTPRequest) -> String {
+    let traceparent = request.traceparent
     var headers = headers()
-    cors.apply(to: &headers)
+    cors.apply(to: &headers, for: request)
     headers.add(name: "connection", value: "close")
     if !traceparent.isEmpty { headers.add(name: "traceparent", value: traceparent) }
     return "HTTP/1.1 200 OK\r\n" + headers.map { "\($0.name): \($0.value)\r\n" }.joined() + "\r\n"

@@ -10,6 +10,8 @@ enum HelpTexts {
     // Connections and delivery
     "rig_connections": "Connections of clients open now, by transport.",
     "rig_connections_refused_total": "Connections that were not opened, by reason.",
+    "rig_connections_returned_total":
+      "Connections that came back with a cursor, which MAX_CONNECTIONS_PER_MINUTE doesn't count.",
     "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
     "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
     "rig_subscription_fields": "Fields in all conditions.",
@@ -21,11 +23,15 @@ enum HelpTexts {
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_turn_seconds": "CPU time of the turns of a worker's loop: for so long nobody else is served.",
     "rig_turn_longest_seconds": "CPU time of the longest turn of a worker's loop since the worker began.",
+    "rig_management_refused_total":
+      "Requests to the management port that were refused: no right token, or without one the wrong peer, host or origin.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
     // Sessions
     "rig_users_online": "Users that are online, or were a moment ago.",
     "rig_blacklist_entries": "Sessions on the blacklist.",
+    "rig_authorized_work_ended_total":
+      "Requests and tunnels that were ended because the session, or the token, that had authorised them was over.",
     "rig_presence_events_dropped_total":
       "Joins and leaves that were not said, because the event ring was full.",
 
@@ -54,6 +60,8 @@ enum HelpTexts {
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
     "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_odd_paths_total":
+      "Requests to APIs whose path has several readings, by outcome: refused, or secured by a reading that isn't the path as sent.",
     "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
     "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
     "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",

@@ -67,7 +67,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
       server.counters?.refused?.add(1)
       return try channel.pipeline.syncOperations.addHandler(RefusedStream())
     }
-    let connection = HTTPConnection(server: server, share: share)
+    let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
     connection.input = stream
     try channel.pipeline.syncOperations.addHandlers([stream, connection])
