@@ -77,6 +77,9 @@ extension APIGateway {
     return KafkaExchange.Plan(
       topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
       maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
+      question: limitKey(forTopic: match.endpoint.topic ?? "", request).map {
+        RateLimitQuestion($0, exchanges)
+      },
       parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
       origin: { [self] in origin(match, request, correlation: $0) })
   }

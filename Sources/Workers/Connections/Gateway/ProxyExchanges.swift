@@ -62,12 +62,24 @@ final class ProxyExchanges {
 
   /// Sends the head of a request; frames about it come to `exchange` until `end`.
   func open(_ request: ProxiedRequest, _ exchange: any ExchangeReceiver) throws(Refusal) -> Key {
-    guard exchanges.count - tunnels.count < limit else { throw .tooMany(limit: limit) }
     let serving = request.limitKey.map { link.servingPeer(for: $0) } ?? link.servingPeer()
-    guard let peer = serving else { throw .noWorker }
+    return try begin(.open(request), serving, exchange)
+  }
+
+  /// Asks the proxy worker that counts requests with this key whether one more may be; `.limited` or `.admitted` comes to
+  /// `exchange`, unless there is a failure.
+  func count(_ limitKey: String, _ exchange: any ExchangeReceiver) throws(Refusal) -> Key {
+    try begin(.count(key: limitKey), link.servingPeer(for: limitKey), exchange)
+  }
+
+  private func begin(
+    _ message: ExchangeFrame.Message, _ peer: UInt16?, _ exchange: any ExchangeReceiver
+  ) throws(Refusal) -> Key {
+    guard exchanges.count - tunnels.count < limit else { throw .tooMany(limit: limit) }
+    guard let peer else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
-    guard send(.open(request), key) else { throw .noRoom }
+    guard send(message, key) else { throw .noRoom }
     exchanges[key.correlation] = (peer, exchange)
     observe()
     return key
@@ -134,6 +146,7 @@ final class ProxyExchanges {
     guard let message = ExchangeFrame.message(header, bytes) else { return false }
     if case .open = message { return false }
     if case .cancel = message { return false }
+    if case .count = message { return false }
     guard let known, Int(known.peer) == ring else { return true }
     known.exchange.received(message)
     return true

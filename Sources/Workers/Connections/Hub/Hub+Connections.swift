@@ -15,11 +15,14 @@ extension Hub {
     guard !connection.isClosing, table[connection.index] === connection else { return }
     let subscriptions = wanted.subscriptions
     connection.origin = wanted.origin
+    giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
     if let identity = wanted.identity,
       !identify(connection, identity, isPrivileged: wanted.isPrivileged)
     {
       return close(connection, .sessionKilled)
     }
+    // Others may have been opened since it was admitted.
+    if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
     defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:
@@ -83,6 +86,7 @@ extension Hub {
       scheduleTurn()
     }
     connection.markClosing()
+    limits?.closed(connection.index)
     connection.replay = nil
     index.remove(connection.index)
     forget(connection)
@@ -102,6 +106,23 @@ extension Hub {
       !connection.isClosing || connection.owesFarewell
     else { return nil }
     return connection
+  }
+
+  // MARK: Limits
+
+  /// The oldest connection makes room for one that was opened.
+  func giveWay(to excess: ConnectionLimits.Excess?) {
+    switch excess {
+    case .ours(let index, let subject): displace(index, subject)
+    case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
+    case nil: break
+    }
+  }
+
+  private func displace(_ index: ConnectionIndex, _ subject: ConnectionLimits.Subject) {
+    guard let connection = table[index], !connection.isClosing else { return }
+    metrics.displaced(subject)
+    close(connection, subject.reason)
   }
 
   // MARK: Other workers
@@ -131,6 +152,8 @@ extension Hub {
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
       waiting.connection.cancel(poll: waiting.poll)
+    case .closeOldest(let key):
+      if let oldest = limits?.oldest(of: key) { displace(oldest.connection, oldest.subject) }
     case .answer:
       break
     }

@@ -23,6 +23,8 @@ struct HubParts {
   var calls: CallClient?
   /// Has records produced and takes services' responses in; nil only in tests that have none.
   var publications: PublicationClient?
+  /// How many connections a user and an address may have; nil: any number.
+  var limits: ConnectionLimits?
   var metrics: WorkerMetrics
   var log: Logger
   var environment: HubEnvironment

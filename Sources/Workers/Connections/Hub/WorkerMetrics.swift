@@ -24,6 +24,7 @@ final class WorkerMetrics {
   private let connections: [(transport: Transport, metric: Metric?)]
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
+  private let displacements: LabelledCounter
   private let latency: Histogram
 
   /// - Parameter worker: value of the label `worker`.
@@ -40,11 +41,15 @@ final class WorkerMetrics {
     }
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
+    displacements = LabelledCounter(status, "rig_connections_displaced_total", label: "limit")
     latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
   }
 
   /// A connection was not opened.
   func refused(reason: String) { refusals.add(1, reason) }
+
+  /// A connection was closed because a newer one was opened.
+  func displaced(_ subject: ConnectionLimits.Subject) { displacements.add(1, subject.rawValue) }
 
   /// An event went to somebody.
   func forwarded(type: UnsafeRawBufferPointer) { forwardedByType.add(1, bytes: type) }

@@ -4,6 +4,25 @@
 
 import Glibc
 
+/// What a client is counted by.
+enum ClientNetwork {
+  private static let networkBytes = 8
+
+  /// Of an IPv4 address itself; of an IPv6 address its network of 64 bits, of which one client has all addresses (RFC 4291 §2.5.4).
+  /// What is no address is taken as it is.
+  static func name(of address: String) -> String {
+    guard address.utf8.contains(UInt8(ascii: ":")) else { return address }
+    // The zone says on which link it is (RFC 4007 §11).
+    let plain = address.prefix { $0 != "%" }
+    guard let bytes = TrustedProxies.bytes(String(plain)) else { return address }
+    guard bytes.count > networkBytes else { return bytes.map { String($0) }.joined(separator: ".") }
+    let groups = stride(from: 0, to: networkBytes, by: 2).map { place in
+      String(UInt16(bytes[place]) << 8 | UInt16(bytes[place + 1]), radix: 16)
+    }
+    return groups.joined(separator: ":") + "::/64"
+  }
+}
+
 /// Addresses whose forwarding fields are believed.
 struct TrustedProxies: Sendable {
   private struct Network {
@@ -60,7 +79,7 @@ struct TrustedProxies: Sendable {
   }
 
   /// The address in network order; nil: it is none. IPv4 in IPv6's clothes is IPv4.
-  private static func bytes(_ text: String) -> [UInt8]? {
+  fileprivate static func bytes(_ text: String) -> [UInt8]? {
     var four = in_addr()
     if inet_pton(AF_INET, text, &four) == 1 { return withUnsafeBytes(of: four) { Array($0) } }
     var six = in6_addr()
