@@ -108,7 +108,8 @@ let package = Package(
     tests("KitTests", ["Kit", "IPC", "Settings", logging]),
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
-    tests("APIsTests", ["APIs", "Kit"]),
+    library("OddPaths", path: "Tests/OddPaths"),
+    tests("APIsTests", ["APIs", "Kit", "OddPaths"]),
     tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
       "HTTPTests",
@@ -134,6 +135,6 @@ let package = Package(
         "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
         nioPosix, nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL"], exclude: ["OpenAPI"]),
+    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "OddPaths"], exclude: ["OpenAPI"]),
   ]
 )

@@ -18,7 +18,17 @@ extension SettingKey {
       "TLS port that faces services and operators, open if HTTPS_CERTFILE is set; 0: any free one"),
     .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
     .text(
-      "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; empty: all"),
+      "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; unset: all",
+      parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
+    .text(
+      "API_BIND_ADDRESS", \.apiBindAddress, form: "an IP address",
+      "address that the API_ ports are bound to; unset: BIND_ADDRESS, and without that and a MANAGEMENT_TOKEN they serve this "
+        + "machine only, but for health and metrics",
+      parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
+    .list(
+      "API_HOSTS", \.apiHosts, form: "host names, separated by commas",
+      "names by which the API_ ports may be called without a MANAGEMENT_TOKEN, beside addresses and names without a dot",
+      parse: { (text) throws(ValueProblem) in try ValueForm.hostName(text) }),
     .list(
       "CORS", \.cors, form: ValueForm.origin,
       "origins of web pages that may read answers of the inbound port and open WebSockets to it",
@@ -54,6 +64,9 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
     check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
+    .flag(
+      "SUBMISSION_MAY_ADDRESS", \.submissionMayAddress,
+      "let events that are submitted on the inbound port be addressed to users"),
   ]
 
   static let kafka: [SettingKey] = [

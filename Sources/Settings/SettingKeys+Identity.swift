@@ -42,6 +42,9 @@ extension SettingKey {
       "clock difference allowed for exp and nbf"
     ),
     .flag("JWT_CLOSE_ON_EXPIRY", \.jwtCloseOnExpiry, "close a connection when its token expires"),
+    .flag(
+      "MAY_SWITCH_USER", \.maySwitchUser,
+      "let a change of subscriptions show the token of another user than the connection's"),
     .list(
       "PRIVILEGED_ROLES", \.privilegedRoles, form: "names, separated by commas",
       "roles that may follow other users' events and presence",

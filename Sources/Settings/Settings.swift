@@ -22,8 +22,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var httpsKeyFilePass: Secret?
   /// Name under which others reach this gateway; empty: unknown. Never bound to.
   public var host = ""
-  /// Address that both ports are bound to; empty: every address of the machine.
+  /// IP address that the ports are bound to; empty: every address of the machine.
   public var bindAddress = ""
+  /// IP address that the management ports are bound to; empty: as `bindAddress` says.
+  public var apiBindAddress = ""
+  /// Host names under which the management ports may be called without a token, beside addresses and names without a dot.
+  public var apiHosts: [String] = []
   /// Origins of web pages that may call the inbound port: `*`, origins, patterns (`OriginList`).
   public var cors = ["*"]
   /// New connections that one gateway accepts per minute before it answers 429.
@@ -43,6 +47,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var subscriptionCheck = AccessCheck.none
   /// How submissions are authorized.
   public var submissionCheck = AccessCheck.none
+  /// Whether what is submitted on the inbound port may be addressed to users.
+  public var submissionMayAddress = true
 
   /// Key of token signatures: PEM, or else a secret; nil: none.
   public var jwtSecretKey: Secret?
@@ -69,6 +75,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var jwtLeewaySeconds = 0
   /// Whether a connection is closed when its token expires.
   public var jwtCloseOnExpiry = true
+  /// Whether a connection of one user may take on the token of another.
+  public var maySwitchUser = false
   /// Roles that may follow other users' events and presence.
   public var privilegedRoles: [String] = []
   /// Only users with this role are listed by presence; empty: all.
@@ -103,6 +111,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxWaitingRequests = 10_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Tunnels of one connection worker at once: proxied requests that have become WebSockets, or ask for it; more: 503.
+  public var maxTunnels = 10_000
+  /// Percent of `maxProxiedRequests`, `maxTunnels` and `maxWaitingRequests` that one client may hold; more: 429.
+  public var maxShareOfClient = 50
+  /// Percent of them that one API may hold; more: 503.
+  public var maxShareOfAPI = 80
   /// Where proxied requests are logged: `console`; empty: nowhere.
   public var requestLog: [String] = []
   /// Topic of REQUEST_LOG=kafka.
@@ -115,8 +129,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var rateLimitPerSecond = 50
   /// Requests to a service at once, after it had none for a while.
   public var rateLimitBurst = 100
-  /// Whether loopback peers may read the API definitions on the inbound port.
-  public var inboundAPIs = true
+  /// Peers that may read the API definitions on the inbound port: networks, and `loopback`; empty: nobody.
+  public var inboundAPIs = [Settings.loopback]
   /// Token that the management port demands of everybody; nil: it is open.
   public var managementToken: Secret?
   /// Directory in which API definitions outlive the gateway; empty: they don't.
@@ -173,14 +187,25 @@ public struct Settings: Codable, Sendable, Equatable {
   public var requestHeadTimeoutSeconds = 30
   /// Seconds between two pieces of a request body; longer: 408.
   public var requestStallTimeoutSeconds = 30
-  /// Seconds for the whole body of a request that isn't passed on as it comes; longer: 408.
+  /// Seconds for the whole body of a request that isn't passed on as it comes, longer: 408; and for a WebSocket message from its
+  /// first byte on, longer: closed with 1008.
   public var requestBodyTimeoutSeconds = 300
+  /// Bytes per second that a client must send of a body, or take of an answer, on average over time in which it is the one waited
+  /// for; slower: 408, or the end of the connection. 0: no bound.
+  public var minBodyRate = 100
+  /// Seconds over which that is averaged.
+  public var minBodyRateWindowSeconds = 10
   /// Seconds between two requests of a connection; then it is closed.
   public var idleTimeoutSeconds = 75
   /// Seconds in which a client takes nothing of its answer; then the connection is closed.
   public var writeStallTimeoutSeconds = 75
   /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
   public var maxStreamsPerConnection = 128
+  /// Bytes of bodies that one connection has sent and that aren't answered, and of its unfinished message; more: 429. Never less than
+  /// `maxEventBytes`.
+  public var maxAssemblyBytesPerConnection = 4 * 1024 * 1024
+  /// The same bytes of all connections of a worker; more: 503. Never less than twice `maxEventBytes`.
+  public var maxAssemblyBytesPerWorker = 64 * 1024 * 1024
   /// Bytes of an inbound event or message; more: 413.
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.
@@ -229,6 +254,21 @@ public struct Settings: Codable, Sendable, Equatable {
   static let mostConnectionWorkers = 63
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
+
+  /// The word for this machine's own addresses in `inboundAPIs`.
+  static let loopback = "loopback"
+
+  /// Peers that may read the API definitions on the inbound port, as `address` or `address/bits`.
+  public var inboundAPINetworks: [String] {
+    inboundAPIs.flatMap { $0 == Self.loopback ? ["127.0.0.0/8", "::1"] : [$0] }
+  }
+
+  /// IP address that the management ports are bound to; empty: every address of the machine.
+  public var managementAddress: String { apiBindAddress.isEmpty ? bindAddress : apiBindAddress }
+
+  /// Whether the management ports serve peers on this machine only, but for health and metrics: as long as neither a token nor an
+  /// address is chosen for them.
+  public var isManagementForThisMachine: Bool { managementToken == nil && managementAddress.isEmpty }
 
   /// Whether the TLS ports are open.
   public var hasTLS: Bool { !httpsCertFiles.isEmpty }

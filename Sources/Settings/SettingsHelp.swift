@@ -8,7 +8,7 @@ extension Settings {
       let shown = key.show(defaults)
       let initially = shown.isEmpty ? "" : ", default \(shown)"
       let unused = key.isUsed ? "" : " [accepted, no effect in this release]"
-      let names = ([key.name] + key.aliases).joined(separator: ", ")
+      let names = ([key.name] + key.aliases).joined(separator: ", ") + (key.isSecret ? " (secret)" : "")
       return "  \(names)\n      \(key.help)\(unused)\n      \(key.form)\(initially)"
     }
     return """
@@ -22,6 +22,7 @@ extension Settings {
         --help            print this, and stop
 
       Keys, for the environment, for --set, and in either case for the file. KEY_FILE names a file that holds the value.
+      Secrets are not taken from --set: everybody on the machine sees command lines.
 
       \(keys.joined(separator: "\n"))
       """

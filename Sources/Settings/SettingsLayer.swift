@@ -33,7 +33,11 @@ struct SettingsLayer {
     for entry in entries {
       guard let (position, isPath) = Self.lookUp(entry.name) else { continue }
       let key = SettingKey.all[position]
-      guard !saysNothing(entry.value, key, isPath: isPath) else { continue }
+      guard !saysNothing(entry.value, key, isPath: isPath) else {
+        // As from a variable that isn't set: who writes a secret's name means to have one.
+        if key.isSecret { warnings.append("\(entry.place): \(key.name) is empty and counts as not set") }
+        continue
+      }
       if let earlier = given[position] {
         let message = "sets \(key.name) again, after \(earlier.place); expected one of them"
         mistakes.append(SettingsMistake(place: entry.place, message: message))
@@ -41,7 +45,13 @@ struct SettingsLayer {
       }
       given[position] = entry
       do throws(ValueProblems) {
-        try key.assign(isPath ? try content(ofFile: entry.value) : entry.value, &settings)
+        let value = isPath ? try content(ofFile: entry.value, mayBeBlank: key.isSecret) : entry.value
+        guard !isPath || !key.isSecret || !isBlank(value) else {
+          warnings.append("\(entry.place): the file of \(key.name) is empty, which counts as not set")
+          given[position] = nil
+          continue
+        }
+        try key.assign(value, &settings)
         if !key.isUsed {
           warnings.append("\(entry.place): \(key.name) is accepted, but has no effect in this release")
         }
@@ -61,16 +71,22 @@ struct SettingsLayer {
   /// Whether an entry counts as not there: null, or empty where that is no value.
   private func saysNothing(_ value: SourceNode, _ key: SettingKey, isPath: Bool) -> Bool {
     value.isNull || value.text?.isEmpty == true && (isPath || !key.takesEmpty)
+      || key.isSecret && isBlank(value)
+  }
+
+  /// Whether a value is a text with nothing in it but white space.
+  private func isBlank(_ value: SourceNode) -> Bool {
+    value.text.map { ValueForm.trimmed($0[...]).isEmpty } ?? false
   }
 
   /// What the file holds whose path is given.
-  private func content(ofFile value: SourceNode) throws(ValueProblems) -> SourceNode {
+  private func content(ofFile value: SourceNode, mayBeBlank: Bool) throws(ValueProblems) -> SourceNode {
     guard let path = value.text else { throw ValueProblems("expected the path of a file") }
     do throws(ValueProblem) {
       let text = try TextFile.read(path)
       // The line break at the end isn't part of the value. CR LF is one character.
       let content = text.last == "\n" || text.last == "\r\n" ? String(text.dropLast()) : text
-      guard !content.isEmpty else { throw ValueProblem("'\(path)' is empty") }
+      guard mayBeBlank || !content.isEmpty else { throw ValueProblem("'\(path)' is empty") }
       return SourceNode(content: .scalar(content, quoted: true), line: 1, column: 1)
     } catch {
       throw ValueProblems([error])

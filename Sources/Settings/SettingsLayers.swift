@@ -54,8 +54,19 @@ extension SettingsLayer {
     for (written, value) in assignments {
       let name = normalized(written)
       let place = "--set \(written)"
-      guard lookUp(name) != nil else {
+      guard let (position, isPath) = lookUp(name) else {
         mistakes.append(unknown(written, place: place))
+        continue
+      }
+      let key = SettingKey.all[position]
+      guard isPath || !key.isSecret else {
+        mistakes.append(
+          SettingsMistake(
+            place: place,
+            message:
+              "\(key.name) is a secret, and everybody on the machine sees command lines; expected it in the "
+              + "environment, in the file that \(key.name)\(SettingKey.fileSuffix) names, or in the configuration file"
+          ))
         continue
       }
       entries.removeAll { $0.name == name }

@@ -48,6 +48,38 @@ enum ValueForm {
     return value
   }
 
+  /// An IP address; of IPv6 perhaps with a zone (RFC 4007 §11).
+  static func address(_ text: String) throws(ValueProblem) -> String {
+    let value = trimmed(text[...])
+    let parts = value.split(separator: "%", maxSplits: 1, omittingEmptySubsequences: false)
+    var four = in_addr()
+    var six = in6_addr()
+    let isAddress =
+      parts.count == 1 && inet_pton(AF_INET, value, &four) == 1
+      || inet_pton(AF_INET6, parts.first.map(String.init) ?? "", &six) == 1 && parts.last?.isEmpty == false
+    guard isAddress else {
+      throw ValueProblem("'\(text)' is no IP address; expected one such as 127.0.0.1, 0.0.0.0 or ::1")
+    }
+    return value
+  }
+
+  /// A host name (RFC 1123 §2.1), which is compared in lower case.
+  static func hostName(_ text: String) throws(ValueProblem) -> String {
+    let isLegal = text.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."):
+        return true
+      default: return false
+      }
+    }
+    guard isLegal, !text.hasPrefix("."), text.utf8.count <= 255 else {
+      throw ValueProblem(
+        "'\(text)' is no host name; expected one such as rig.example.com, without scheme, port and path")
+    }
+    return text.lowercased()
+  }
+
   /// An IP address, or a network as `address/bits`.
   static func network(_ text: String) throws(ValueProblem) -> String {
     let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)

@@ -63,6 +63,12 @@ enum RigSupervisor {
       format: LogWriter.Format(setting: settings.logFormat, descriptor: STDERR_FILENO),
       level: LogLevel(name: settings.logLevel) ?? .info)
     for warning in loaded.warnings { log.log(.warning, warning) }
+    if settings.isManagementForThisMachine {
+      log.log(
+        .notice,
+        "the management port serves this machine only, but for health and metrics; for others set MANAGEMENT_TOKEN or API_BIND_ADDRESS"
+      )
+    }
     do throws(SupervisorError) {
       let plan = GatewayPlan(settings: settings)
       let executables = try WorkerExecutables.besideSupervisor()

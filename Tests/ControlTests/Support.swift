@@ -151,7 +151,7 @@ final class TestGateway: @unchecked Sendable {
       errors: ScrapeErrors(status: control, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
     let desk = try desk(settings, writer, loop: loop)
     return Routes(
-      gate: ManagementGuard(settings.managementToken),
+      gate: ManagementGuard(settings), status: control,
       intake: EventIntake(settings: settings, writer: writer, status: control),
       health: HealthWatch(
         pages: watched, own: "control", isKafkaConfigured: !settings.kafkaBrokers.isEmpty,

@@ -122,14 +122,30 @@ struct ConfigTests {
     }
   }
 
-  @Test("An address that isn't this machine's ends the start with 71")
-  func wrongAddress() throws {
+  @Test(
+    "An address that isn't this machine's ends the start with 71, and what is none with 78",
+    arguments: ["BIND_ADDRESS", "API_BIND_ADDRESS"])
+  func wrongAddress(setting: String) throws {
     let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0"]
-    for address in ["192.0.2.1", "nowhere.example"] {
-      let run = try GatewayRun([], environment: ports.merging(["BIND_ADDRESS": address]) { $1 })
-      #expect(run.ending == Self.noSystem, "\(run.output)")
+    for (address, ending) in [("192.0.2.1", Self.noSystem), ("nowhere.example", Self.wrong)] {
+      let run = try GatewayRun([], environment: ports.merging([setting: address]) { $1 })
+      #expect(run.ending == ending, "\(run.output)")
       #expect(run.output.contains(address), "\(run.output)")
     }
+  }
+
+  @Test("13.A6: an empty secret counts as not set, and --set refuses one, also when the gateway is started")
+  func emptySecrets() throws {
+    let run = try GatewayRun(
+      ["--check-config"],
+      environment: ["MANAGEMENT_TOKEN": "", "JWT_SECRET_KEY": " ", "BIND_ADDRESS": "0.0.0.0"])
+    #expect(run.ending == .exited(0), "\(run.output)")
+    for words in ["MANAGEMENT_TOKEN is empty", "JWT_SECRET_KEY is empty", "MANAGEMENT PORTS ARE OPEN"] {
+      #expect(run.output.contains(words), "\(run.output)")
+    }
+    let refused = try GatewayRun(["--set", "MANAGEMENT_TOKEN=\(Self.secret)-token"])
+    #expect(refused.ending == Self.wrong)
+    #expect(refused.output.contains("MANAGEMENT_TOKEN_FILE") && !refused.output.contains(Self.secret))
   }
 
   /// What must be seen nowhere.

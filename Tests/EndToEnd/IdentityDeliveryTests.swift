@@ -44,7 +44,7 @@ struct IdentityDeliveryTests {
 
   @Test("A connection with tokens of several users gets what is addressed to any of them, each event once")
   func severalUsers() throws {
-    try Gateway.run(TestToken.settings()) { gateway in
+    try Gateway.run(TestToken.settings(["MAY_SWITCH_USER": "on"])) { gateway in
       let (alice, bob) = (TestToken.of("alice"), TestToken.of("bob"))
       let both = try SSEClient(gateway, query: "", headers: [TestToken.bearer(alice, bob)])
       try both.greet()

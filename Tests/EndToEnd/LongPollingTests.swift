@@ -91,7 +91,7 @@ struct LongPollingTests {
     }
   }
 
-  @Test("A session without a poll ends, and its client begins anew")
+  @Test("A session without a poll ends: its client begins anew with subscriptions, and is told so without")
   func expiry() throws {
     try Gateway.run(["LONGPOLLING_TIMEOUT_S": "1"]) { gateway in
       let client = try LongPollClient(gateway, "[]")
@@ -100,9 +100,20 @@ struct LongPollingTests {
         try gateway.setSubscriptions("[]", of: token, path: "longpolling").status == 410
       }
       let request = client.request
-      let answer = try gateway.inbound("GET", request.path, headers: request.headers)
-      #expect(answer.status == 200)
-      #expect(answer.text == #""ok""#)
+      let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
+        try HTTPConnection(port: gateway.inboundPort)
+      }
+      for (_, http) in doors {
+        let gone = try http.send("GET", request.path, headers: request.headers)
+        try expectProblem(gone, 410, naming: "subscriptions")
+        let cleared = gone.head.all("set-cookie")
+        #expect(cleared.count == 2 && cleared.allSatisfy { $0.contains("=; Path=/; Max-Age=0") })
+        let answer = try http.send(
+          "GET", "\(request.path)?subscriptions=\(HTTP.encoded(Subscriptions.to("a")))",
+          headers: request.headers)
+        #expect(answer.status == 200)
+        #expect(answer.text == #""ok""#)
+      }
     }
   }
 

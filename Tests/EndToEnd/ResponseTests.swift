@@ -70,7 +70,10 @@ struct ResponseTests {
           headers: [
             "content-type=image/x-test", "x-kept=1", "transfer-encoding=chunked", "content-length=3",
             "connection=x-kept-not", "x-kept-not=1", "user-agent=kcat", "host=a", "rig-other=1",
-            "bad name=1", "x-split=a\nset-cookie: b", "set-cookie=c=d",
+            "bad name=1", "x-split=a\nset-cookie: b", "set-cookie=c=d", "content_length=3",
+            "transfer_encoding=x",
+            "x_forwarded_for=6.6.6.6", "x-real-ip=6.6.6.6", "Via=1.1 x", "rig_other=1",
+            "proxy_authorization=x",
           ], body: bytes)
         let answer = try http.answer(to: "POST")
         #expect(answer.status == 418 && answer.body == bytes)
@@ -78,6 +81,8 @@ struct ResponseTests {
         #expect(answer.head.all("set-cookie") == ["c=d"] && answer["content-length"] == "259")
         for name in [
           "transfer-encoding", "user-agent", "host", "rig-other", "bad name", "x-split", "rig-correlation",
+          "content_length", "transfer_encoding", "x_forwarded_for", "x-real-ip", "via", "rig_other",
+          "proxy_authorization",
         ] {
           #expect(answer[name] == nil, "\(name)")
         }

@@ -167,6 +167,7 @@ struct ResponseMessageTests {
       ("content-length", "3"), ("Transfer-Encoding", "x"), ("connection", "x"), ("traceparent", "x"),
       ("sec-fetch-mode", "x"), ("bad name", "x"), ("", "x"), ("näme", "x"), ("x-split", "a\r\nb: c"),
       ("x-zero", "a\0"), ("x-tab", "a\tb"), ("set-cookie", "a=b"), ("cookie", "a=b"), ("if-match", "x"),
+      ("Content_Length", "3"), ("x_forwarded_for", "x"), ("x-real-ip", "x"), ("Via", "x"), ("rig_x", "x"),
     ]
     #expect(
       ResponseFields.passed(given.map { (name: $0.0, value: $0.1) }) == [

@@ -60,11 +60,64 @@ struct SecretTests {
     }
   }
 
-  @Test("A secret's file that is missing or empty is a mistake")
+  @Test("A value's file that is missing is a mistake, and so is one that is empty and no secret's")
   func missing() throws {
     #expect(mistakes(["KAFKA_SASL_FILE": "/nonexistent"]).count == 1)
     try withFile("\n") { path in
-      #expect(mistakes(["KAFKA_SASL_FILE": path]).count == 1)
+      #expect(mistakes(["CORS_FILE": path]).count == 1)
+    }
+  }
+
+  private static let secrets = SettingKey.all.filter(\.isSecret).map(\.name)
+
+  @Test("13.A6: a secret that is empty counts as not set, with a warning that names it", arguments: secrets)
+  func empty(name: String) throws {
+    for value in ["", " ", "\t\n"] {
+      let loaded = try load([name: value])
+      #expect(loaded.settings == Settings())
+      #expect(loaded.warnings == ["environment \(name): \(name) is empty and counts as not set"])
+    }
+    for content in ["", "\n", " \r\n"] {
+      try withFile(content) { path in
+        let loaded = try load(["\(name)_FILE": path])
+        #expect(loaded.settings == Settings())
+        #expect(
+          loaded.warnings == [
+            "environment \(name)_FILE: the file of \(name) is empty, which counts as not set"
+          ])
+      }
+    }
+    #expect(try load(["\(name)_FILE": ""]).warnings.count == 1)
+    for text in ["\(name):", "\(name): ''", "\(name): ~", "\(name): ' '"] {
+      try withFile(text) { path in
+        let loaded = try load([:], ["--config", path])
+        #expect(loaded.settings == Settings())
+        #expect(loaded.warnings == ["\(path):1:1: \(name) is empty and counts as not set"])
+      }
+    }
+  }
+
+  @Test("13.A6: an empty secret of a later layer leaves the one before")
+  func emptyLater() throws {
+    try withFile("jwt_secret_key: hunter2") { path in
+      let settings = try load(["JWT_SECRET_KEY": ""], ["--config", path]).settings
+      #expect(settings.jwtSecretKey?.revealed == "hunter2")
+    }
+  }
+
+  @Test("13.A6: --set refuses secrets, shows none, and says where they can come from", arguments: secrets)
+  func commandLine(name: String) throws {
+    for arguments in [["--set", "\(name)=hunter2"], ["--set=\(name.lowercased())=hunter2"]] {
+      let found = mistakes([:], arguments)
+      #expect(found.count == 1)
+      #expect(!found.joined().contains("hunter2"))
+      for words in ["--set", "environment", "\(name)_FILE", "configuration file"] {
+        #expect(found.joined().contains(words))
+      }
+    }
+    try withFile("plain:me:0123456789abcdef,a=b") { path in
+      let found = mistakes([:], ["--set", "\(name)_FILE=\(path)"])
+      #expect(!found.contains { $0.contains("command line") })
     }
   }
 }

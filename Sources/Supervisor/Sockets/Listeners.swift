@@ -1,5 +1,6 @@
 // The listening sockets of the gateway, by name: from systemd where it hands them over (rig.socket), opened here
-// otherwise. Nothing else differs between the two.
+// otherwise. Nothing else differs between the two: whom the management port serves is said by the settings, also when the address
+// is systemd's.
 
 import Glibc
 import IPC
@@ -28,19 +29,20 @@ final class Listeners {
   let entries: [Entry]
 
   init(settings: Settings) throws(SupervisorError) {
+    let (inboundAddress, managementAddress) = (settings.bindAddress, settings.managementAddress)
     var wanted = [
-      (Self.inbound, "INBOUND_PORT", settings.inboundPort),
-      (Self.management, "API_HTTP_PORT", settings.apiHTTPPort),
+      (Self.inbound, "INBOUND_PORT", inboundAddress, settings.inboundPort),
+      (Self.management, "API_HTTP_PORT", managementAddress, settings.apiHTTPPort),
     ]
     if settings.hasTLS {
       wanted += [
-        (Self.inboundTLS, "INBOUND_HTTPS_PORT", settings.inboundHTTPSPort),
-        (Self.managementTLS, "API_HTTPS_PORT", settings.apiHTTPSPort),
+        (Self.inboundTLS, "INBOUND_HTTPS_PORT", inboundAddress, settings.inboundHTTPSPort),
+        (Self.managementTLS, "API_HTTPS_PORT", managementAddress, settings.apiHTTPSPort),
       ]
     }
     var inherited = try InheritedSockets.take(expected: wanted.map(\.0))
     var entries: [Entry] = []
-    for (name, setting, port) in wanted {
+    for (name, setting, address, port) in wanted {
       if let descriptor = inherited.removeValue(forKey: name) {
         entries.append(
           Entry(
@@ -49,7 +51,7 @@ final class Listeners {
       }
       do {
         let socket = try ListeningSocket(
-          name: name, setting: setting, bindAddress: settings.bindAddress, port: port)
+          name: name, setting: setting, bindAddress: address, port: port)
         entries.append(Entry(name: name, socket: socket, isInherited: false))
       } catch {
         throw .listen(error)

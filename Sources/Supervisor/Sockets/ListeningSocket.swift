@@ -56,7 +56,7 @@ struct ListeningSocket: ~Copyable {
     var found: UnsafeMutablePointer<addrinfo>?
     let lookup = getaddrinfo(host, String(port), &hints, &found)
     guard lookup == 0, let found else {
-      throw failure(EINVAL, "BIND_ADDRESS is \"\(host)\", expected an IPv4 or IPv6 address")
+      throw failure(EINVAL, "\"\(host)\" is no IPv4 or IPv6 address")
     }
     defer { freeaddrinfo(found) }
 

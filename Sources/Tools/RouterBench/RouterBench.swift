@@ -39,10 +39,39 @@ struct RouterBench {
     let unknown = nanosecondsPerCall(seconds) {
       if case .match = router.match(method: "GET", path: "/nowhere/items/4711") { found += 1 }
     }
+    try measureReadings(seconds, table)
     let title = "among \(count) definitions"
     print("matching and rewriting a path with two groups \(title): \(microseconds(matching)) µs")
     print("unknown path \(title): \(microseconds(unknown)) µs")
     print("making the router of \(count) definitions anew: \(microseconds(making / 1000)) ms")
+  }
+
+  /// Paths that a service could read in several ways, beside a secured endpoint.
+  private static func measureReadings(_ seconds: Double, _ table: APITable) throws {
+    var table = table
+    let json = #"""
+      {"id":"admin","name":"admin","auth_type":"jwt","version_data":{"default":{"endpoints":[
+        {"id":"below","method":"GET","path_regex":"/admin/.*","secured":true},
+        {"id":"rest","method":"GET","path_regex":"/.*"}]}},
+       "proxy":{"target_url":"http://localhost","port":3000}}
+      """#
+    let stamp = APIChange(timestamp: Stamp.now().rfc3339, nodeName: "bench")
+    try Array(json.utf8).withUnsafeBytes { _ = try table.create($0, stamp) }
+    let router = table.router()
+    let long = 16_000
+    let paths = [
+      ("ordinary", "/public/items/4711"), ("last slash", "/public/items/4711/"),
+      ("one escape", "/public/items/a%20b"), ("many kinds", "/public/a%2Fb%20c;v=1//d/"),
+      ("16 kB, ordinary", "/" + String(repeating: "x", count: long)),
+      ("16 kB of %2e", "/" + String(repeating: "%2e", count: long / 3)),
+      ("16 kB of /", String(repeating: "/", count: long)),
+      ("16 kB of every kind", String(repeating: #"/a%2f\b;c%252f%3f"#, count: long / 17)),
+      ("2 kB of every kind", String(repeating: #"/a%2f\b;c%252f%3f"#, count: 120)),
+    ]
+    for (name, path) in paths {
+      let judging = nanosecondsPerCall(seconds / 4) { _ = router.match(method: "GET", path: path) }
+      print("judging a path, \(name): \(microseconds(judging)) µs")
+    }
   }
 
   private static func define(_ number: Int, in table: inout APITable) throws {

@@ -21,7 +21,7 @@ struct WorkerParts {
       hub: hub,
       intake: EventIntake(
         settings: context.settings, writer: try context.eventWriter(), status: context.status,
-        reservedPrefix: Authorizer.presencePrefix))
+        mayAddress: context.settings.submissionMayAddress))
     admission = Admission(
       hub: hub, own: context.status,
       others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
@@ -55,7 +55,9 @@ struct WorkerParts {
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
-      link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
+      link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
+      tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
+      generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
       hub: hub, cors: cors, exchanges: exchanges, responses: try responses(context, hub, loop),
@@ -69,7 +71,7 @@ struct WorkerParts {
     guard let publications = hub.publications else { return nil }
     let manifest = context.manifest
     let waiting = WaitingRequests(
-      limit: context.settings.maxWaitingRequests,
+      limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
         tokenKey: manifest.tokenKey, slot: UInt16(clamping: manifest.slot), epoch: manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
@@ -112,7 +114,8 @@ struct WorkerParts {
         calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
         limits: ConnectionLimits(
           context.settings, slot: manifest.slot, pages: peers, secret: manifest.tokenKey),
-        metrics: WorkerMetrics(status, worker: context.name), log: context.log,
+        metrics: WorkerMetrics(status, worker: context.name),
+        budget: AssemblyBudget(context.settings, status: status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },
           wakeAgain: { EventFD.signal(wake) },

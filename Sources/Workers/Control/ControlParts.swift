@@ -49,7 +49,7 @@ struct ControlParts {
       supervisorPid: manifest.supervisorPid, release: manifest.release,
       errors: ScrapeErrors(status: context.status, log: context.log))
     routes = Routes(
-      gate: ManagementGuard(settings.managementToken),
+      gate: ManagementGuard(settings), status: context.status,
       intake: EventIntake(settings: settings, writer: writer, status: context.status, source: "http"),
       health: HealthWatch(
         pages: pages, own: context.name, isKafkaConfigured: !settings.kafkaBrokers.isEmpty,

@@ -1,5 +1,4 @@
-// What the management port answers. It is for services and operators, and is not to be exposed: with a MANAGEMENT_TOKEN
-// everything but health and metrics needs it (ManagementGuard), without one it is open to whoever reaches it.
+// What the management port answers. It is for services and operators: who may use it is ManagementGuard's.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
 //   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
@@ -11,6 +10,7 @@
 //   …         sessions, users, connections   see SessionResource
 
 import HTTP
+import IPC
 import NIOCore
 import NIOHTTP1
 
@@ -46,6 +46,7 @@ final class Routes: Responder {
   private static let maxPathShown = 200
 
   private let gate: ManagementGuard
+  private let refused: [ManagementGuard.Reason: Metric]
   private let intake: any MessageIntake
   private let health: HealthWatch
   private let scrape: SlicedScrape
@@ -55,12 +56,19 @@ final class Routes: Responder {
   private let document: ByteBuffer
 
   init(
-    gate: ManagementGuard, intake: any MessageIntake, health: HealthWatch, scrape: SlicedScrape,
+    gate: ManagementGuard, status: StatusPage, intake: any MessageIntake, health: HealthWatch,
+    scrape: SlicedScrape,
     sessions: SessionRoutes, apis: APIRoutes,
     responses: ResponseRoute = ResponseRoute(desk: nil, status: nil), document: [UInt8]
   ) {
     self.document = ByteBuffer(bytes: document)
     self.gate = gate
+    refused = Dictionary(
+      uniqueKeysWithValues: ManagementGuard.Reason.allCases.compactMap { reason in
+        status.metric(.counter, "rig_management_refused_total", labels: [("reason", reason.rawValue)]).map {
+          (reason, $0)
+        }
+      })
     self.responses = responses
     self.apis = apis
     self.intake = intake
@@ -70,10 +78,9 @@ final class Routes: Responder {
   }
 
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
-    if Self.table[request.path]?.isOpen != true,
-      let refusal = gate.refusal(of: request.headers["authorization"])
-    {
-      return .response(refusal)
+    if Self.table[request.path]?.isOpen != true, let refusal = gate.refusal(of: request) {
+      refused[refusal.reason]?.add()
+      return .response(refusal.response)
     }
     if let resource = SessionResource(path: request.path) {
       guard resource.methods.contains(request.method) else {

@@ -5,6 +5,7 @@
 //   chunked      else, for HTTP/1.1
 //   untilClose   else, for HTTP/1.0
 
+import Kit
 import NIOCore
 import NIOHTTP1
 

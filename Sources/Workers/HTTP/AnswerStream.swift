@@ -67,6 +67,9 @@ public final class AnswerStream {
     connection.bodyAsked()
   }
 
+  /// For an exchange that keeps the body until it is whole: what that holds of the budget. nil: the exchange is over.
+  public func hold() -> AssemblyHold? { connection.map { AssemblyHold($0.share) } }
+
   /// An interim answer, before the head. Not sent to clients of HTTP/1.0, which know none. 100 is sent only to a client that still
   /// waits for it; 101 never: see `takeOver`.
   public func informational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {
@@ -146,9 +149,11 @@ public final class AnswerStream {
   }
 
   /// The answer can't be completed: what was written goes out, and then the connection ends so that the client notices.
-  public func abort() {
+  ///
+  /// - Parameter byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
+  public func abort(byReset: Bool = false) {
     guard let connection else { return }
-    connection.streamAborted(byReset: framing?.kind == .untilClose)
+    connection.streamAborted(byReset: byReset || framing?.kind == .untilClose)
   }
 
   /// Leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been received. Otherwise

@@ -15,7 +15,7 @@ public final class EventIntake {
   private static let fullRetrySeconds = 1
 
   private let parser: EventParser
-  private let reservedPrefix: String?
+  private let mayAddress: Bool
   private let writer: EventWriter
   private let accepted: Metric?
   private let refused: Metric?
@@ -26,13 +26,13 @@ public final class EventIntake {
 
   /// - Parameters:
   ///   - source: value of the label `source`.
-  ///   - reservedPrefix: events whose type begins with it are refused (403); nil: all are taken.
+  ///   - mayAddress: whether events that are addressed to users are taken; else they are refused (403).
   public init(
     settings: Settings, writer: EventWriter, status: StatusPage, source: String = "http",
-    reservedPrefix: String? = nil
+    mayAddress: Bool = true
   ) {
     self.writer = writer
-    self.reservedPrefix = reservedPrefix
+    self.mayAddress = mayAddress
     parser = EventParser(settings: settings)
     let labels = [("source", source), ("topic", "")]
     accepted = status.metric(.counter, "rig_consumed_events_total", labels: labels)
@@ -60,7 +60,7 @@ public final class EventIntake {
     defer { duration.observe(ns: MonotonicTime.now() - start) }
     do throws(EventError) {
       let submission = try parse(request, acceptedAtNs: start)
-      try requireOpenTypes(submission.events)
+      if !mayAddress { try parser.requireUnaddressed(submission.events) }
       return .success(submission)
     } catch {
       return .failure(Refusal(response: refuse(error)))
@@ -85,7 +85,7 @@ public final class EventIntake {
     }
     do throws(EventError) {
       let event = try parsed.get()
-      try requireOpenTypes([event])
+      if !mayAddress { try parser.requireUnaddressed([event]) }
       return event
     } catch {
       refused?.add()
@@ -123,14 +123,6 @@ public final class EventIntake {
       }
     }
     return try parsed.get()
-  }
-
-  private func requireOpenTypes(_ events: [PreparedEvent]) throws(EventError) {
-    guard let reservedPrefix,
-      let event = events.first(where: { $0.type.utf8.starts(with: reservedPrefix.utf8) })
-    else { return }
-    throw EventError(
-      status: 403, "type '\(event.type.prefix(64))' is the gateway's own, expected another one")
   }
 
   /// Puts all events into the ring, or none; they are visible after `publish`.

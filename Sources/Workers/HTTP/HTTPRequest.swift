@@ -19,8 +19,10 @@ public enum AnnouncedBody: Sendable, Equatable {
 /// One HTTP/1.x request.
 public struct HTTPRequest: Sendable {
   public var method: HTTPMethod
-  /// Path of the request target as it came, without query; scheme and authority of an absolute-form target are gone.
+  /// Path of the request target as it came, without query; of an absolute-form target what is behind its authority.
   public var path: String
+  /// Authority of an absolute-form target; nil: another form.
+  var targetAuthority: String?
   /// Query of the request target as it came, without the question mark; nil: none.
   public var rawQuery: String?
   public var headers: HTTPHeaders
@@ -37,6 +39,8 @@ public struct HTTPRequest: Sendable {
   public var tracestate: String?
   /// Whether it came over TLS.
   public internal(set) var isTLS = false
+  /// Whether it came by HTTP/2; `version` is that of HTTP/1.1 then.
+  public internal(set) var isHTTP2 = false
   /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
   /// request isn't parsed unless the answer is an ordinary one.
   public internal(set) var isUpgrade = false
@@ -46,6 +50,8 @@ public struct HTTPRequest: Sendable {
   var trailers: HTTPHeaders?
   /// Whether it is known not to be streamed, and within the bounds of what is assembled.
   var isDecided = false
+  /// What its body holds of the budget; no responder gets it.
+  var hold: AssemblyHold?
 
   public init(
     method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
@@ -64,9 +70,14 @@ public struct HTTPRequest: Sendable {
     self.tracestate = tracestate
   }
 
+  /// Whom the request is for: the authority of its target, or else `Host` (RFC 9112 §3.2.2), in HTTP/2 `:authority`; nil: it
+  /// doesn't say.
+  public var authority: String? { targetAuthority ?? headers.first(name: "host") }
+
   var withoutBody: HTTPRequest {
     var head = self
     head.body = ByteBuffer()
+    head.hold = nil
     return head
   }
 

@@ -19,6 +19,16 @@ public enum QueryString {
     return result
   }
 
+  /// `text` without the parameters of these names, however they are spelled; the rest as it is. nil: nothing is left.
+  public static func without(_ names: [String], in text: String?) -> String? {
+    guard let text, !names.isEmpty else { return text }
+    let kept = text.utf8.split(separator: UInt8(ascii: "&"), omittingEmptySubsequences: false).filter {
+      part in
+      !names.contains(percentDecoded(part.prefix { $0 != UInt8(ascii: "=") }))
+    }
+    return kept.isEmpty ? nil : kept.map { String(Substring($0)) }.joined(separator: "&")
+  }
+
   private static func percentDecoded(_ bytes: Substring.UTF8View) -> String {
     guard bytes.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
       return String(Substring(bytes))

@@ -7,15 +7,19 @@
 
 /// Path and query of a request target, both as they came.
 struct RequestTarget: Equatable {
+  /// Of an absolute-form target; nil: another form.
+  var authority: String?
   var path: String
   var query: String?
 
   init(_ target: String) {
     var rest = Substring(target)
     if rest.utf8.first != UInt8(ascii: "/"), let schemeEnd = Self.schemeEnd(of: rest) {
-      let authority = rest.utf8[schemeEnd...]
-      let pathStart = authority.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") }
-      rest = rest[(pathStart ?? rest.endIndex)...]
+      let behind = rest.utf8[schemeEnd...]
+      let pathStart =
+        behind.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") } ?? rest.endIndex
+      authority = String(rest[schemeEnd..<pathStart])
+      rest = rest[pathStart...]
     }
     if let mark = rest.utf8.firstIndex(of: UInt8(ascii: "?")) {
       path = String(rest[..<mark])

@@ -3,6 +3,7 @@
 // Same rules as for whole answers: no field value can begin a field of its own, and what describes the connection or the
 // framing is never taken from the exchange. Fields that a message has once are written once, whoever gave them.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -10,9 +11,7 @@ extension ResponseWriter {
   static let lineEnd: StaticString = "\r\n"
 
   /// Fields that are never taken from an exchange.
-  private static let dropped: FieldNames = [
-    "connection", "content-length", "transfer-encoding", "traceparent", "keep-alive", "proxy-connection",
-  ]
+  private static let dropped = FieldNames(HeaderFields.hopByHop, HeaderFields.framing, ["traceparent"])
 
   /// Appends a 1xx head.
   static func append(interim status: HTTPResponseStatus, _ headers: HTTPHeaders, to out: inout ByteBuffer) {
@@ -28,7 +27,7 @@ extension ResponseWriter {
     append(statusLine: .switchingProtocols, to: &out)
     append(field: "connection", "upgrade", to: &out)
     append(field: "upgrade", name, to: &out)
-    for (name, value) in headers where !dropped.contains(name) && !name.isField("upgrade") {
+    for (name, value) in headers where !dropped.contains(name) {
       append(field: name, value, to: &out)
     }
     if !traceparent.isEmpty { append(field: "traceparent", traceparent, to: &out) }

@@ -9,6 +9,7 @@
 // Pure: bytes in, bytes out. A line break or NUL inside a field value, whoever put it there, goes out as a space, so that
 // no value can begin a field or a message of its own.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -32,9 +33,8 @@ enum ResponseWriter {
   static let continueLine: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
 
   /// Fields that describe the connection or the framing, which are the writer's own.
-  private static let ownFields: FieldNames = [
-    "connection", "content-length", "transfer-encoding", "date", "traceparent", "keep-alive",
-  ]
+  private static let ownFields = FieldNames(
+    HeaderFields.framing, ["connection", "keep-alive", "proxy-connection", "date", "traceparent"])
 
   /// Appends one answer to `out`.
   static func append(

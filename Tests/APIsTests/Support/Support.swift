@@ -79,6 +79,7 @@ extension APIRouting {
     case .match(let match): "\(match.definition.id)/\(match.endpoint.id) \(match.path)"
     case .notFound: "404"
     case .otherMethods(let methods): "405 \(methods.joined(separator: ","))"
+    case .refused: "400"
     }
   }
 }

@@ -49,20 +49,6 @@ struct ClientAddressTests {
   }
 }
 
-@Suite("13.B12: what a client is counted by")
-struct ClientNetworkTests {
-  @Test(
-    "An IPv4 address in any clothes, or the /64 of an IPv6 address",
-    arguments: [
-      ("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8:0:0::/64"),
-      ("2001:DB8:0:0:ffff::2", "2001:db8:0:0::/64"), ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
-      ("fe80::1%eth0", "fe80:0:0:0::/64"), ("::1", "0:0:0:0::/64"), ("", ""), ("nonsense:", "nonsense:"),
-    ])
-  func names(address: String, name: String) {
-    #expect(ClientNetwork.name(of: address) == name)
-  }
-}
-
 @Suite("Connection identity")
 struct ConnectionIdentityTests {
   @Test("a fresh token of a user takes the place of the old one; its sessions add up, within bounds")

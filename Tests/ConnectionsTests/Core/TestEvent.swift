@@ -1,8 +1,7 @@
 // An event for tests of matching: only what subscriptions look at.
 
-import Kit
-
 @testable import Connections
+@testable import Kit
 
 struct TestEvent {
   var type: String

@@ -12,6 +12,10 @@ struct WorkerRequestTests {
     .poll(serial: 7, lastEventID: nil),
     .poll(serial: 7, lastEventID: ""),
     .poll(serial: 7, lastEventID: "7-1.1"),
+    .poll(
+      serial: 7, lastEventID: nil,
+      shown: [Credential(user: "alice", session: "s", roles: ["r"], validUntil: 7)]),
+    .poll(serial: 7, lastEventID: "7-1.1", shown: [Credential(), Credential(user: "bob")]),
     .cancelPoll(serial: 9),
     .closeOldest(key: .max),
     .answer(WorkerAnswer(status: 204, text: "")),

@@ -9,13 +9,13 @@
 import Foundation
 import Glibc
 import IPC
-import Kit
 import Logging
 import Settings
 import Testing
 
 @testable import Connections
 @testable import HTTP
+@testable import Kit
 
 final class TestGateway {
   static let epoch: UInt64 = 0xABC
@@ -144,7 +144,7 @@ final class TestHub {
         limits: ConnectionLimits(
           settings, slot: slot, pages: try (0..<gateway.workers).map { try gateway.page($0) },
           secret: Data(repeating: 7, count: 32)),
-        metrics: WorkerMetrics(status, worker: "connections.\(slot)"),
+        metrics: WorkerMetrics(status, worker: "connections.\(slot)"), budget: AssemblyBudget(settings),
         log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
           schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},

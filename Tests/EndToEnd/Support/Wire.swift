@@ -21,8 +21,12 @@ final class Wire {
 
   /// Connects to `port` of this machine. `receiveBuffer`: bytes that the kernel may hold for a reader that doesn't read.
   ///
+  /// - Parameter host: an IPv4 address of this machine.
   /// - Parameter tls: shakes hands by this and speaks TLS from then on.
-  init(port: Int, receiveBuffer: Int? = nil, blockingConnect: Bool = true, tls: TLSEnd? = nil) throws {
+  init(
+    port: Int, host: String = "127.0.0.1", receiveBuffer: Int? = nil, blockingConnect: Bool = true,
+    tls: TLSEnd? = nil
+  ) throws {
     self.tls = tls
     let fd = rig_stream_socket(AF_INET)
     guard fd >= 0 else { throw TestFailure("socket: \(String(cString: strerror(errno)))") }
@@ -33,6 +37,7 @@ final class Wire {
     var one: CInt = 1
     setsockopt(fd, CInt(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<CInt>.size))
     var address = Self.loopback(port)
+    inet_pton(AF_INET, host, &address.sin_addr)
     let size = socklen_t(MemoryLayout<sockaddr_in>.size)
     let result = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(fd, $0, size) }

@@ -30,6 +30,8 @@ public final class APIEndpoint: Sendable {
   /// nil for Kafka without an answer.
   public let responseFrom: Response?
   public let topic: String?
+  /// Whether credentials go where they else don't: the token parameter to the service, all of them into the event.
+  public let forwardsCredentials: Bool
 
   /// Reads an endpoint that has been validated. What doesn't compile is left out: it matches nothing.
   init(_ json: JSONValue, isJWT: Bool) {
@@ -50,6 +52,7 @@ public final class APIEndpoint: Sendable {
     // RIG's default, which for Kafka means that nothing is waited for.
     responseFrom = target == .http ? response ?? .http : response == .http ? nil : response
     topic = json.text("topic")
+    forwardsCredentials = json.member("forward_credentials")?.boolean ?? false
   }
 }
 

@@ -183,7 +183,7 @@ struct APIValidation {
     if let method = endpoint.text("method"), !HeaderText.isName(method) {
       problems.add(scope, "method", "must be an HTTP method")
     }
-    for name in ["secured", "not_secured", "transform_request_headers"] {
+    for name in ["secured", "not_secured", "transform_request_headers", "forward_credentials"] {
       requireBoolean(name, of: endpoint, in: scope)
     }
     if endpoint.member("secured")?.boolean == true {

@@ -55,6 +55,9 @@ public struct PathPattern: Sendable, Equatable {
     program = try PatternProgram(node)
   }
 
+  /// Whether every path that matches ends with a slash.
+  var needsLastSlash: Bool { program.lastByte == PathOctet.slash }
+
   /// The size that counts towards the bounds of definitions and tables.
   public var instructionCount: Int { program.instructions.count }
 

@@ -24,6 +24,15 @@ struct PatternProgram: Sendable {
     case start
     case end
     case match
+
+    /// Whether it goes on elsewhere than at the next instruction, and there.
+    fileprivate func leads(to target: Int32) -> Bool {
+      switch self {
+      case .split(let a, let b): a == target || b == target
+      case .jump(let a): a == target
+      default: false
+      }
+    }
   }
 
   private(set) var instructions: [Instruction] = []
@@ -35,6 +44,20 @@ struct PatternProgram: Sendable {
     try emit(node)
     try append(.match)
     setNumbers = [:]
+  }
+
+  /// The byte that every match ends with, as far as it can be seen at the end of the program; nil: none.
+  var lastByte: UInt8? {
+    for (index, instruction) in instructions.enumerated().reversed() {
+      // Who comes here from elsewhere may have read something else last.
+      let isReached = instructions.contains { $0.leads(to: Int32(index)) }
+      switch instruction {
+      case .byte(let byte): return byte
+      case .match, .save, .end: if isReached { return nil }
+      default: return nil
+      }
+    }
+    return nil
   }
 
   private var count: Int32 { Int32(instructions.count) }

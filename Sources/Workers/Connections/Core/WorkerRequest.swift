@@ -10,6 +10,8 @@
 // Who sent it is known by the ring it came through. The other worker may have gone mad: nothing in a record is
 // trusted, and one that isn't exactly as above is nil.
 
+import Kit
+
 /// A message to the connection worker `target`.
 struct WorkerRequest: Equatable, Sendable {
   /// Record type in the request rings.
@@ -18,8 +20,8 @@ struct WorkerRequest: Equatable, Sendable {
   enum Message: Equatable, Sendable {
     /// Change connection `serial`. `change`: as `SubscriptionChange` encodes it, already accepted by the asking worker.
     case setSubscriptions(serial: UInt64, change: [UInt8])
-    /// A poll of long-polling connection `serial`.
-    case poll(serial: UInt64, lastEventID: String?)
+    /// A poll of long-polling connection `serial`. `shown`: of its tokens, already verified by the asking worker.
+    case poll(serial: UInt64, lastEventID: String?, shown: [Credential] = [])
     /// The client of the poll with this correlation has gone.
     case cancelPoll(serial: UInt64)
     /// There is one connection too many with this key of `ConnectionLimits`, and the oldest is the target's. Nobody waits for an
@@ -87,7 +89,8 @@ extension WorkerRequest {
   {
     switch message {
     case .setSubscriptions(let serial, let change): (.setSubscriptions, serial, 0, [], "", change)
-    case .poll(let serial, let id): (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", [])
+    case .poll(let serial, let id, let shown):
+      (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", Self.encode(shown))
     case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
     case .closeOldest(let key): (.closeOldest, key, 0, [], "", [])
     case .answer(let answer):
@@ -95,6 +98,24 @@ extension WorkerRequest {
         .answer, UInt64(clamping: answer.offset), answer.status, answer.hasMore ? .hasMore : [], answer.text,
         answer.body
       )
+    }
+  }
+
+  /// None take no bytes.
+  private static func encode(_ credentials: [Credential]) -> [UInt8] {
+    guard !credentials.isEmpty else { return [] }
+    var fields = FieldWriter()
+    Credential.encode(credentials, into: &fields)
+    return fields.bytes
+  }
+
+  /// nil if they aren't any.
+  private static func credentials(_ bytes: [UInt8]) -> [Credential]? {
+    guard !bytes.isEmpty else { return [] }
+    return bytes.withUnsafeBytes { bytes in
+      var fields = FieldReader(bytes)
+      let credentials = Credential.decodeList(&fields)
+      return fields.isComplete && credentials?.isEmpty == false ? credentials : nil
     }
   }
 
@@ -156,10 +177,10 @@ extension WorkerRequest {
       message = .setSubscriptions(serial: serial, change: body)
     case .poll:
       let hasText = flags.contains(.hasText)
-      guard bodyLength == 0, status == 0, hasText || textLength == 0, !flags.contains(.hasMore) else {
-        return nil
-      }
-      message = .poll(serial: serial, lastEventID: hasText ? text : nil)
+      guard status == 0, hasText || textLength == 0, !flags.contains(.hasMore),
+        let shown = Self.credentials(body)
+      else { return nil }
+      message = .poll(serial: serial, lastEventID: hasText ? text : nil, shown: shown)
     case .cancelPoll:
       guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
       message = .cancelPoll(serial: serial)

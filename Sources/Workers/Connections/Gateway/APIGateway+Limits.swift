@@ -24,7 +24,8 @@ extension APIGateway {
 
   private func limitKey(_ service: String, _ request: HTTPRequest) -> String {
     guard hub.settings.rateLimitPerIP else { return service }
-    return "\(service) \(ClientNetwork.name(of: hub.proxies.client(of: request)))"
+    let address = hub.proxies.client(of: request)
+    return "\(service) \(AddressPrefix(address)?.description ?? address)"
   }
 }
 

@@ -21,18 +21,20 @@ extension APIGateway {
   /// What carries the request out.
   func carrier(
     _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount
-  ) throws(RefusedRequest) -> any StreamedExchange {
+  ) throws(RefusedRequest) -> any RequestCarrier {
     let endpoint = match.endpoint
     switch (endpoint.target, endpoint.responseFrom) {
-    case (.http, .http), (.http, nil): return exchange(try proxied(match, request), account)
+    case (.http, .http), (.http, nil):
+      return exchange(try proxied(match, request), for: holder(match, request), account)
     case (.http, .kafka), (.http, .httpAsync):
       let responses = try available()
       var forwarded = request
-      forwarded.rawQuery = Self.withoutCorrelation(request.rawQuery)
+      // The service shall know one correlation: the gateway's.
+      forwarded.rawQuery = QueryString.without(["correlation"], in: request.rawQuery)
       // A tunnel is no answer that could come later.
       forwarded.headers.remove(name: "upgrade")
       return CorrelatedExchange(
-        try proxied(match, forwarded), exchanges, waiting: responses.waiting,
+        try proxied(match, forwarded), exchanges, for: holder(match, request), waiting: responses.waiting,
         timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0, account: account)
     case (.kafka, _):
       let responses = try available()
@@ -57,37 +59,30 @@ extension APIGateway {
     }
   }
 
-  /// The service shall know one correlation: the gateway's.
-  private static func withoutCorrelation(_ query: String?) -> String? {
-    // The service may see the name behind any spelling.
-    guard let query, query.utf8.contains(UInt8(ascii: "%")) || query.contains("correlation") else {
-      return query
-    }
-    let kept = query.split(separator: "&", omittingEmptySubsequences: false).filter { pair in
-      let name = pair.prefix { $0 != "=" }
-      return (PathSegment.decode(name) ?? String(name)) != "correlation"
-    }
-    return kept.isEmpty ? nil : kept.joined(separator: "&")
-  }
-
   private func plan(_ match: APIMatch, _ request: HTTPRequest, _ responses: GatewayResponses)
     -> KafkaExchange.Plan
   {
     let parser = responses.parser
+    let topic = match.endpoint.topic ?? ""
+    // What is produced there comes back as an event.
+    let mayAddress = hub.settings.submissionMayAddress || !hub.settings.kafkaSourceTopics.contains(topic)
     return KafkaExchange.Plan(
-      topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
+      topic: topic, holder: holder(match, request),
+      responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
       maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
-      question: limitKey(forTopic: match.endpoint.topic ?? "", request).map {
-        RateLimitQuestion($0, exchanges)
+      question: limitKey(forTopic: topic, request).map { RateLimitQuestion($0, exchanges) },
+      parse: { (body) throws(EventError) in
+        let event = try Self.event(body, request, parser)
+        if !mayAddress { try parser.requireUnaddressed([event]) }
+        return event.json
       },
-      parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
       origin: { [self] in origin(match, request, correlation: $0) })
   }
 
-  /// The event in the body, or in the fields and the body, as one line of JSON with its trace context.
+  /// The event in the body, or in the fields and the body.
   private static func event(
     _ body: ByteBuffer, _ request: HTTPRequest, _ parser: EventParser
-  ) throws(EventError) -> [UInt8] {
+  ) throws(EventError) -> PreparedEvent {
     let type = request.header("content-type")
     let isBinary =
       request.headers.contains(name: "ce-specversion")
@@ -110,7 +105,7 @@ extension APIGateway {
         return event
       }
     }
-    return try parsed.get().json
+    return try parsed.get()
   }
 
   private func origin(_ match: APIMatch, _ request: HTTPRequest, correlation: String) -> ProducedEvent.Origin
@@ -119,6 +114,7 @@ extension APIGateway {
     let (host, port) = ProducedEvent.Origin.split(
       host: field, defaultPort: request.isTLS ? 443 : 80)
     let peer = request.remoteAddress?.ipAddress ?? ""
+    let credentials = RequestCredentials(match)
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
@@ -130,7 +126,8 @@ extension APIGateway {
       remoteIP: hub.proxies.client(
         peer: peer, forwarded: request.headers["forwarded"],
         xForwardedFor: request.headers["x-forwarded-for"]),
-      host: host, port: port, scheme: request.isTLS ? "https" : "http", headers: headers,
-      method: request.method.rawValue, path: request.path, query: request.rawQuery ?? "")
+      host: host, port: port, scheme: request.isTLS ? "https" : "http",
+      headers: credentials.eventHeaders(headers), method: request.method.rawValue, path: request.path,
+      query: credentials.eventQuery(request.rawQuery) ?? "")
   }
 }

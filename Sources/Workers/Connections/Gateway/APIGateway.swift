@@ -31,11 +31,23 @@ final class APIGateway {
     self.environment = environment
   }
 
-  /// What takes the request; nil: no API does.
+  /// What takes the request, or refuses it for its path; nil: no API does.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
-    guard case .match(let match) = hub.apis.router.match(method: request.method.rawValue, path: request.path)
-    else { return nil }
-    return APIExchange(self, match, request, ledger.open(match, request))
+    switch hub.apis.router.match(method: request.method.rawValue, path: request.path) {
+    case .match(let match):
+      // A service may take what begins with it for no part of the query.
+      guard request.rawQuery?.utf8.contains(UInt8(ascii: "#")) != true else {
+        return refusal("query with a '#', expected it escaped as %23 (RFC 3986 §3.4)")
+      }
+      return APIExchange(self, match, request, ledger.open(match, request))
+    case .refused(let reason): return refusal(reason)
+    case .notFound, .otherMethods: return nil
+    }
+  }
+
+  private func refusal(_ reason: String) -> TargetRefusal {
+    ledger.refusedTarget()
+    return TargetRefusal(reason)
   }
 
   /// Methods with which the request's path is known; empty: it isn't.
@@ -51,16 +63,17 @@ final class APIGateway {
 
   // MARK: Of one request
 
-  /// Whether the request may go on: nil, or why it may not.
-  func refusal(_ match: APIMatch, _ request: HTTPRequest) -> RefusedRequest? {
-    guard match.endpoint.isSecured else { return nil }
+  /// What authorises the request; nil: nothing has to.
+  ///
+  /// - Throws: why it may not go on.
+  func authorization(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> Authorization? {
+    guard let authority = match.authority else { return nil }
     hub.clock.refresh()
-    let shown = tokens(match.definition.auth, request)
+    let shown = tokens(authority.auth, request)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
-        _ = try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
-        return nil
+        return try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
       } catch {
         // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
         if error.status == 503 || error.awaitedKeySet != nil {
@@ -70,7 +83,7 @@ final class APIGateway {
         }
       }
     }
-    return refusal
+    throw refusal
   }
 
   private func tokens(_ auth: APIDefinition.Auth, _ request: HTTPRequest) -> [String] {
@@ -119,7 +132,9 @@ final class APIGateway {
       origin: ServiceOrigin(
         isTLS: origin.isTLS, host: isLiteral ? String(origin.host.dropFirst().dropLast()) : origin.host,
         port: UInt16(clamping: origin.port)),
-      method: request.method.rawValue, target: Self.target(match.path, request.rawQuery),
+      method: request.method.rawValue,
+      target: Self.target(
+        match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
       body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
@@ -131,9 +146,29 @@ final class APIGateway {
     return path.utf8.contains(UInt8(ascii: "?")) ? "\(path)&\(query)" : "\(path)?\(query)"
   }
 
-  func exchange(_ request: ProxiedRequest, _ account: RequestAccount) -> ProxiedExchange {
-    ProxiedExchange(request, exchanges, account)
+  func exchange(
+    _ request: ProxiedRequest, for holder: PlaceHolder, _ account: RequestAccount
+  ) -> ProxiedExchange {
+    ProxiedExchange(request, exchanges, for: holder, account)
   }
+
+  /// Whose place a request takes.
+  func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
+    PlaceHolder(client: AddressPrefix(hub.proxies.client(of: request)), api: match.definition.id)
+  }
+}
+
+/// The answer 400 to a target that could mean something else to a service than it says (contract §8).
+private final class TargetRefusal: StreamedExchange {
+  private let reason: String
+
+  init(_ reason: String) { self.reason = reason }
+
+  func begin(_ answer: AnswerStream) { answer.respond(.problem(.badRequest, reason)) }
+  func received(_ bytes: ByteBuffer) {}
+  func receivedEnd(trailers: HTTPHeaders) {}
+  func canWrite() {}
+  func clientGone() {}
 }
 
 /// A request to an API: first whether it may, then on to the service.
@@ -143,7 +178,7 @@ private final class APIExchange: StreamedExchange {
   private let request: HTTPRequest
   private let account: RequestAccount
   private var answer: AnswerStream?
-  private var carrier: (any StreamedExchange)?
+  private var carrier: (any RequestCarrier)?
   private var hasWaited = false
 
   init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
@@ -160,20 +195,26 @@ private final class APIExchange: StreamedExchange {
 
   private func proceed() {
     guard let answer else { return }
-    if let refusal = gateway.refusal(match, request) {
-      if let set = refusal.awaitedKeySet, !hasWaited {
+    do throws(RefusedRequest) {
+      let authorization = try gateway.authorization(match, request)
+      let carrier = try gateway.carrier(match, request, account)
+      self.carrier = carrier
+      if let authorization { bind(carrier, to: authorization) }
+      carrier.begin(answer)
+    } catch {
+      if let set = error.awaitedKeySet, !hasWaited {
         hasWaited = true
         return gateway.hub.authorizer.authority.whenKeySetIsThere(set) { [weak self] in self?.proceed() }
       }
-      return refuse(refusal)
-    }
-    do throws(RefusedRequest) {
-      let exchange = try gateway.carrier(match, request, account)
-      carrier = exchange
-      exchange.begin(answer)
-    } catch {
       refuse(error)
     }
+  }
+
+  /// The request ends with what has authorised it, also when it has become a tunnel and this object has gone.
+  private func bind(_ carrier: any RequestCarrier, to authorization: Authorization) {
+    let work = gateway.hub.work
+    let ticket = work.begin(authorization) { carrier.breakOff($0.refusal) }
+    if let ticket { account.onFinish = { work.finish(ticket) } }
   }
 
   private func refuse(_ refusal: RefusedRequest) {

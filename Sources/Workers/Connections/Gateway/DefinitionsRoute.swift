@@ -1,5 +1,5 @@
-// GET /apis and /apis/:id on the inbound port, as RIG 1 had them (contract §9): for loopback peers that speak for nobody
-// else. For everybody else there is nothing here.
+// GET /apis and /apis/:id on the inbound port, as RIG 1 had them (contract §9): for peers of INBOUND_APIS that speak for nobody
+// else, and not for pages of foreign sites. For everybody else there is nothing here.
 
 import HTTP
 import Kit
@@ -8,24 +8,25 @@ import NIOHTTP1
 
 final class DefinitionsRoute {
   private static let list = "/apis"
-  private static let forwarding = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
 
   private let hub: Hub
+  private let readers: NetworkSet
+  private let hosts: OwnHosts
 
-  init(hub: Hub) { self.hub = hub }
+  init(hub: Hub) {
+    self.hub = hub
+    // Who closes the management port doesn't want its content here.
+    readers = NetworkSet(hub.settings.managementToken == nil ? hub.settings.inboundAPINetworks : [])
+    hosts = OwnHosts(hub.settings.apiHosts)
+  }
 
   /// Whether the request is for the definitions rather than for an API.
   func takes(_ request: HTTPRequest) -> Bool {
-    // Who closes the management port doesn't want its content here.
-    guard hub.settings.inboundAPIs, hub.settings.managementToken == nil,
-      request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
-      Self.isLoopback(TrustedProxies.plain(request.remoteAddress?.ipAddress ?? ""))
+    guard !readers.isEmpty, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
+      readers.contains(request.remoteAddress?.ipAddress ?? ""),
+      !request.headers.contains(where: { HeaderFields.isForwarding($0.name) })
     else { return false }
-    return !Self.forwarding.contains { request.headers.contains(name: $0) }
-  }
-
-  private static func isLoopback(_ address: String) -> Bool {
-    address == "::1" || address.hasPrefix("127.")
+    return request.authority.map { hosts.contains(authority: $0) } ?? false
   }
 
   func respond(_ request: HTTPRequest) -> HTTPResponse {

@@ -1,22 +1,23 @@
 // Headers on their way through the gateway (contract §8): what a service gets of a client's, and a client of a service's. Pure.
 //
 //   dropped both ways   hop-by-hop fields (RFC 9110 §7.6.1), those that `connection` names, and framing, which each hop has its own
-//   to the service      host of the service; forwarded, x-forwarded-for, -host, -proto; trace context; what the API's transforms set
+//   to the service      host of the service; forwarded, x-forwarded-for, -host, -proto, via (RFC 9110 §7.6.3); trace context; what
+//                       the API's transforms set
+//
+// Other forwarding fields (x-real-ip, x-forwarded-port …) are passed on from trusted proxies and dropped from everybody else; so are
+// all that are written with '_', since no proxy replaces those.
 
 import HTTP
+import Kit
 import NIOHTTP1
 
 enum ForwardedHead {
-  /// Fields that concern one connection only.
-  private static let hopByHop: FieldNames = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade",
-  ]
-  /// The gateway's own business towards the service.
-  private static let ownInRequests: FieldNames = ["host", "expect", "content-length", "traceparent"]
-  private static let forwarding: FieldNames = [
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-  ]
+  /// What isn't taken from a client: also the gateway's own business towards the service.
+  private static let ownInRequests = FieldNames(
+    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent"])
+  private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
+  /// The gateway in `via`.
+  private static let pseudonym = "rig"
 
   /// What else is to be known of a request.
   struct Context {
@@ -34,22 +35,20 @@ enum ForwardedHead {
 
   /// Names and values, alternately, of the request to the service.
   static func toService(_ request: HTTPRequest, _ context: Context) -> [String] {
-    let named = namedByConnection(request.headers)
+    let named = ConnectionOptions(request.headers)
     var fields: [(name: String, value: String)] = [("host", context.authority)]
-    fields.reserveCapacity(request.headers.count + 6 + context.addedHeaders.count)
+    fields.reserveCapacity(request.headers.count + 7 + context.addedHeaders.count)
     for (name, value) in request.headers {
-      guard !hopByHop.contains(name), !ownInRequests.contains(name),
-        context.isPeerTrusted || !forwarding.contains(name),
-        named.isEmpty || !named.contains(name.lowercased())
+      guard !ownInRequests.contains(name), !named.contains(name),
+        !HeaderFields.isForwarding(name) || (context.isPeerTrusted && !name.utf8.contains(UInt8(ascii: "_")))
       else { continue }
       fields.append((name, value))
     }
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
     append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
     for header in context.addedHeaders
-    where !hopByHop.contains(header.name) && !header.name.isField("content-length") {
-      let lower = header.name.lowercased()
-      fields.removeAll { $0.name.lowercased() == lower }
+    where !HeaderFields.hopByHop.contains(header.name) && !HeaderFields.framing.contains(header.name) {
+      fields.removeAll { HeaderFields.isSame($0.name, header.name) }
       fields.append(header)
     }
     var pairs: [String] = []
@@ -65,14 +64,15 @@ enum ForwardedHead {
   static func toClient(_ pairs: [String]) -> HTTPHeaders {
     var headers = HTTPHeaders()
     headers.reserveCapacity(pairs.count / 2)
-    var named: Set<String> = []
-    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
-      let (name, value) = (pairs[index], pairs[index + 1])
-      if name.isField("connection") { addOptions(of: value, to: &named) }
-      if hopByHop.contains(name) || name.isField("traceparent") { continue }
+    let fields = stride(from: 0, to: pairs.count - 1, by: 2).lazy.map {
+      (name: pairs[$0], value: pairs[$0 + 1])
+    }
+    let named = ConnectionOptions(fields)
+    for (name, value) in fields where !ownInAnswers.contains(name) && !named.contains(name) {
+      // Another spelling of the length may be another length to somebody.
+      if HeaderFields.framing.contains(name), !name.isField("content-length") { continue }
       headers.add(name: name, value: value)
     }
-    for name in named { headers.remove(name: name) }
     return headers
   }
 
@@ -98,6 +98,8 @@ enum ForwardedHead {
     if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
       fields.append(("x-forwarded-proto", scheme, false))
     }
+    let received = request.isHTTP2 ? "2" : request.version == .http1_0 ? "1.0" : "1.1"
+    fields.append(("via", "\(received) \(pseudonym)", true))
     return fields
   }
 
@@ -139,23 +141,5 @@ enum ForwardedHead {
       && text.utf8.allSatisfy {
         (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
       }
-  }
-
-  private static func namedByConnection(_ headers: HTTPHeaders) -> Set<String> {
-    var named: Set<String> = []
-    for (name, value) in headers where name.isField("connection") {
-      addOptions(of: value, to: &named)
-    }
-    return named
-  }
-
-  /// The options of a `connection` field (RFC 9110 §7.6.1), in lower case.
-  private static func addOptions(of value: String, to named: inout Set<String>) {
-    for option in value.utf8.split(separator: UInt8(ascii: ",")) {
-      let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
-      let start = option.drop(while: isBlank)
-      guard let last = start.lastIndex(where: { !isBlank($0) }) else { continue }
-      named.insert(String(Substring(start[...last])).lowercased())
-    }
   }
 }

@@ -10,10 +10,11 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class KafkaExchange: StreamedExchange {
+final class KafkaExchange: RequestCarrier {
   /// Of what was read and asked for, what it takes to produce it and to wait.
   struct Plan {
     let topic: String
+    let holder: PlaceHolder
     /// nil: no response is waited for.
     let responseTimeoutMs: Int?
     let maximumBytes: Int
@@ -34,6 +35,9 @@ final class KafkaExchange: StreamedExchange {
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
+  private var hold: AssemblyHold?
+  /// The event is on its way to the brokers.
+  private var isHandedOver = false
   private var stopBodyClock: (() -> Void)?
   /// The rate limit allows it.
   private var isAdmitted = false
@@ -75,6 +79,10 @@ final class KafkaExchange: StreamedExchange {
   private func proceed() {
     isAdmitted = true
     if hasWholeBody { return complete() }
+    hold = answer?.hold()
+    if case .counted(let bytes)? = answer?.request.announcedBody, let refusal = hold?.announce(bytes) {
+      return respond(HTTPResponse(refusal))
+    }
     // The front's own time-outs are between two pieces: this one keeps all of them.
     stopBodyClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
       guard let self else { return }
@@ -86,6 +94,9 @@ final class KafkaExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     account.received(bytes.readableBytes)
     guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
+    if let refusal = hold?.resize(to: body.readableBytes + bytes.readableBytes) {
+      return respond(HTTPResponse(refusal))
+    }
     body.writeImmutableBuffer(bytes)
     answer?.readBody()
   }
@@ -106,6 +117,7 @@ final class KafkaExchange: StreamedExchange {
       refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
     }
     body = ByteBuffer()
+    hold = nil
   }
 
   func canWrite() {}
@@ -114,6 +126,11 @@ final class KafkaExchange: StreamedExchange {
     guard answer != nil else { return }
     account.finish(status: 0, isComplete: false)
     end()
+  }
+
+  func breakOff(_ refusal: RefusedRequest) {
+    let hint = isHandedOver ? "; the event may have been produced" : ""
+    respond(RefusedRequest(status: refusal.status, detail: refusal.detail + hint).response)
   }
 
   private func tooLarge() {
@@ -126,6 +143,7 @@ final class KafkaExchange: StreamedExchange {
     let event = try plan.parse(body)
     guard let id = correlation() else { return }
     let produced = try ProducedEvent(event, plan.origin(id))
+    isHandedOver = true
     publications.publish(
       topic: plan.topic, key: produced.key, headers: ["content-type", "application/cloudevents+json"],
       value: produced.json, nowNs: MonotonicTime.now()
@@ -135,9 +153,10 @@ final class KafkaExchange: StreamedExchange {
   /// nil: too many requests wait already, and this one is answered.
   private func correlation() -> String? {
     if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return id }
-    ticket = waiting.begin { [weak self] in self?.received($0) }
-    if ticket == nil {
-      refuse(.serviceUnavailable, "\(waiting.limit) requests of this worker wait for a response, its limit")
+    do throws(PlaceRefusal) {
+      ticket = try waiting.begin(for: plan.holder) { [weak self] in self?.received($0) }
+    } catch {
+      respond(waiting.refusal(error))
     }
     return ticket?.id
   }
@@ -185,6 +204,7 @@ final class KafkaExchange: StreamedExchange {
   private func end() {
     guard answer != nil else { return }
     answer = nil
+    hold = nil
     stopBodyClock?()
     stopBodyClock = nil
     plan.question?.cancel()

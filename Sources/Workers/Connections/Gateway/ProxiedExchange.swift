@@ -9,15 +9,18 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
+final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
   private static let mostTries = 2
   private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
 
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
+  private let holder: PlaceHolder
   private let account: RequestAccount
   private var answer: AnswerStream?
+  /// What it has become.
+  private var tunnel: ProxiedTunnel?
   private var key: ProxyExchanges.Key?
   private var tries = 0
   /// Of the request's body that may be sent.
@@ -36,9 +39,12 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   private static let mostDiscardedBytes = 1 << 20
   private var discardedBytes = 0
 
-  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
+  init(
+    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, for holder: PlaceHolder, _ account: RequestAccount
+  ) {
     self.request = request
     self.exchanges = exchanges
+    self.holder = holder
     self.account = account
   }
 
@@ -55,11 +61,10 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     // One request takes one token, however often it is tried.
     if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
-      key = try exchanges.open(request, self)
+      key = try exchanges.open(request, for: holder, self)
     } catch {
       switch error {
-      case .tooMany(let limit):
-        refuse(.serviceUnavailable, "\(limit) requests are being proxied by this worker, its limit")
+      case .noPlace(let response): refuse(response)
       case .noRoom: refuse(.serviceUnavailable, "the proxy workers are too busy")
       case .noWorker: refuse(.badGateway, "no proxy worker serves now")
       }
@@ -94,6 +99,21 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     if let key { _ = exchanges.send(.cancel, key) }
     // A client that counts knows the end before we hear of it, and may go.
     end(isComplete: answer?.isWhole ?? false)
+  }
+
+  func breakOff(_ refusal: RefusedRequest) {
+    tunnel?.breakOff()
+    guard let answer else { return }
+    if let key { _ = exchanges.send(.cancel, key) }
+    if answer.hasBegun {
+      // Nothing of what waits to be sent goes out either.
+      answer.abort(byReset: true)
+      end()
+    } else {
+      status = refusal.status
+      answer.respond(refusal.response)
+      end(isComplete: true)
+    }
   }
 
   func ringHasRoom() { readOn() }
@@ -154,6 +174,7 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
       return fail(.badGateway, "the service has changed the protocol unasked")
     }
     let tunnel = ProxiedTunnel(key, exchanges, account)
+    self.tunnel = tunnel
     exchanges.handOver(key, to: tunnel)
     self.key = nil
     self.answer = nil
@@ -195,11 +216,15 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   // MARK: Ends
 
   private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
-    self.status = Int(status.code)
     var response = HTTPResponse.problem(status, detail)
     if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
       response.headers.add(name: "retry-after", value: String(seconds))
     }
+    refuse(response)
+  }
+
+  private func refuse(_ response: HTTPResponse) {
+    status = Int(response.status.code)
     answer?.respond(response)
     end(isComplete: true)
   }

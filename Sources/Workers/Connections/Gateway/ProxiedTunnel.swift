@@ -10,6 +10,7 @@
 //
 // What is read and not sent is at most one piece, unless the client has ended its side: NIO reads all that the kernel has then.
 
+import Glibc
 import HTTP
 import Kit
 import NIOCore
@@ -116,6 +117,14 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     if let key { _ = exchanges.send(.cancel, key) }
     over(isComplete: false)
     channel = nil
+  }
+
+  /// What has authorised the tunnel has ended: both sides are cut off, and what waits to be sent is dropped.
+  func breakOff() {
+    if let socket = channel as? any SocketOptionProvider {
+      _ = socket.setSoLinger(Glibc.linger(l_onoff: 1, l_linger: 0))
+    }
+    fail()
   }
 
   func ringHasRoom() { sendOn() }

@@ -33,10 +33,8 @@ final class RateLimitQuestion: ExchangeReceiver {
       key = try exchanges.count(limitKey, self)
     } catch {
       switch error {
-      case .tooMany(let limit):
-        answer(.unknown(reason: "\(limit) requests are under way, the worker's limit"))
       case .noWorker: answer(.unknown(reason: "no proxy worker serves"))
-      case .noRoom: answer(.unknown(reason: "the proxy workers are too busy"))
+      case .noRoom, .noPlace: answer(.unknown(reason: "the proxy workers are too busy"))
       }
     }
   }
@@ -44,7 +42,7 @@ final class RateLimitQuestion: ExchangeReceiver {
   /// Nobody waits for the answer any more.
   func cancel() {
     asker = nil
-    if let key { exchanges.end(key) }
+    if let key { exchanges.endQuestion(key) }
     key = nil
   }
 

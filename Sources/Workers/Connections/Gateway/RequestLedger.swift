@@ -26,6 +26,8 @@ final class RequestLedger {
   private var durations: [Histogram?]
   fileprivate let bytesIn: Metric?
   fileprivate let bytesOut: Metric?
+  private let refusedTargets: Metric?
+  private let securedByReading: Metric?
 
   /// - Parameters:
   ///   - sinks: get a record of every request.
@@ -42,10 +44,16 @@ final class RequestLedger {
     durations = Array(repeating: nil, count: Self.classes.count)
     bytesIn = status.metric(.counter, "rig_proxied_bytes_total", labels: [("direction", "request")])
     bytesOut = status.metric(.counter, "rig_proxied_bytes_total", labels: [("direction", "response")])
+    refusedTargets = status.metric(.counter, "rig_odd_paths_total", labels: [("outcome", "refused")])
+    securedByReading = status.metric(.counter, "rig_odd_paths_total", labels: [("outcome", "secured")])
   }
 
+  /// A request was answered 400 for its path or query before any endpoint took it.
+  func refusedTarget() { refusedTargets?.add() }
+
   func open(_ match: APIMatch, _ request: HTTPRequest) -> RequestAccount {
-    RequestAccount(self, match, record: sinks.isEmpty ? nil : record(match, request), beganNs: nowNs())
+    if match.authority != nil, !match.endpoint.isSecured { securedByReading?.add() }
+    return RequestAccount(self, match, record: sinks.isEmpty ? nil : record(match, request), beganNs: nowNs())
   }
 
   /// The worker ends.
@@ -98,6 +106,8 @@ final class RequestAccount {
   fileprivate var bytesOut: Int64 = 0
   /// nil once it is finished.
   private var ledger: RequestLedger?
+  /// Called when it is finished.
+  var onFinish: (() -> Void)?
 
   fileprivate init(_ ledger: RequestLedger, _ match: APIMatch, record: RequestRecord?, beganNs: UInt64) {
     self.ledger = ledger
@@ -126,5 +136,8 @@ final class RequestAccount {
   func finish(status: Int, isComplete: Bool) {
     ledger?.finish(self, status: status, isComplete: isComplete)
     ledger = nil
+    guard let onFinish else { return }
+    self.onFinish = nil
+    onFinish()
   }
 }

@@ -96,7 +96,7 @@ final class ConnectionLimits {
   func refusal(users: [String], address: String? = nil) -> Refusal? {
     guard !closesOldest else { return nil }
     for key in users.map({ key(.user, $0) })
-      + (address.map { [key(.address, ClientNetwork.name(of: $0))] } ?? [])
+      + (address.map { [key(.address, Self.network($0))] } ?? [])
     {
       let subject = Self.subject(of: key)
       if let limit = limits[subject], total(of: key) >= limit {
@@ -110,7 +110,7 @@ final class ConnectionLimits {
 
   /// The connection is open, from this address.
   func opened(_ connection: ConnectionIndex, from address: String, nowNs: UInt64) -> Excess? {
-    address.isEmpty ? nil : add(connection, key(.address, ClientNetwork.name(of: address)), nowNs)
+    address.isEmpty ? nil : add(connection, key(.address, Self.network(address)), nowNs)
   }
 
   /// The connection is one of `user` from now on, or has been.
@@ -177,6 +177,9 @@ final class ConnectionLimits {
   }
 
   // MARK: Keys
+
+  /// What is no address is counted as it is.
+  private static func network(_ address: String) -> String { AddressPrefix(address)?.description ?? address }
 
   /// The lowest bit tells the subject.
   private func key(_ subject: Subject, _ name: String) -> UInt64 {

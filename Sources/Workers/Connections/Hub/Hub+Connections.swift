@@ -108,6 +108,43 @@ extension Hub {
     return connection
   }
 
+  /// A poll of a client of this worker or another. `complete` is called once, now or later: 200, or 401 or 403 for one that shows
+  /// tokens which aren't the connection's, or no longer any. Whatever is asked for is told to nobody then.
+  ///
+  /// - Parameter shown: of the tokens that came with the poll, verified by the worker that it came to.
+  /// - Returns: the poll's id, for `cancel`; nil: it was refused.
+  func poll(
+    _ connection: LongPollConnection, lastEventID: String?, shown: [Credential],
+    _ complete: @escaping (WorkerAnswer) -> Void
+  ) -> UInt64? {
+    do throws(RefusedRequest) {
+      try authorizer.requireValid(shown, unixMs: clock.unixMs)
+      try requireOwn(shown, connection)
+    } catch {
+      complete(WorkerAnswer(error))
+      return nil
+    }
+    return connection.poll(lastEventID: lastEventID) { [unowned self, unowned connection] answer in
+      // The end of the connection itself is told to whoever waits.
+      if !connection.isClosing, shown.contains(where: { $0.hasExpired(unixMs: clock.unixMs) }) {
+        return complete(WorkerAnswer(AuthorizationEnd.tokenExpired.refusal))
+      }
+      complete(WorkerAnswer(status: 200, text: answer.lastEventID, body: answer.body))
+    }
+  }
+
+  private func requireOwn(_ shown: [Credential], _ connection: Connection) throws(RefusedRequest) {
+    guard let identity = connection.identity else { return }
+    guard identity.isOfUsers(of: shown) else {
+      throw RefusedRequest(status: 403, detail: "the token is of another user than the connection")
+    }
+    guard identity.isOfSessions(of: shown) else {
+      throw RefusedRequest(
+        status: 403,
+        detail: "the token is of another session than the connection, expected one that was shown for it")
+    }
+  }
+
   // MARK: Limits
 
   /// The oldest connection makes room for one that was opened.
@@ -135,19 +172,18 @@ extension Hub {
         SubscriptionChange(change, parser).map { setSubscriptions(serial: serial, $0) }
         ?? WorkerAnswer(status: 502, text: "the worker that received the request asked for nonsense")
       exchange.answer(worker, correlation: correlation, answer)
-    case .poll(let serial, let lastEventID):
+    case .poll(let serial, let lastEventID, let shown):
       guard let connection = longPolling(serial: serial) else {
         return exchange.answer(worker, correlation: correlation, .gone)
       }
       let asker = RemotePoll(from: worker, correlation: correlation)
       var isAnswered = false
-      let poll = connection.poll(lastEventID: lastEventID) { [unowned self] answer in
+      let poll = poll(connection, lastEventID: lastEventID, shown: shown) { [unowned self] answer in
         isAnswered = true
         remotePolls[asker] = nil
-        let whole = WorkerAnswer(status: 200, text: answer.lastEventID, body: answer.body)
-        exchange.answer(worker, correlation: correlation, whole)
+        exchange.answer(worker, correlation: correlation, answer)
       }
-      if !isAnswered { remotePolls[asker] = (connection, poll) }
+      if !isAnswered, let poll { remotePolls[asker] = (connection, poll) }
     case .cancelPoll:
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
@@ -189,6 +225,10 @@ extension Hub {
 }
 
 extension WorkerAnswer {
+  init(_ refusal: RefusedRequest) {
+    self.init(status: UInt16(clamping: refusal.status), text: refusal.detail)
+  }
+
   /// There is no such connection (any more).
   static let gone = WorkerAnswer(status: 410, text: "the connection no longer exists")
 }

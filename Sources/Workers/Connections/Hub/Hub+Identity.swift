@@ -43,6 +43,17 @@ extension Hub {
   /// Fresh tokens were shown for the connection. The answer if it can't be: then nothing has changed.
   func adopt(_ change: SubscriptionChange, by connection: Connection) -> WorkerAnswer? {
     guard !change.credentials.isEmpty else { return nil }
+    // The worker that verified the tokens may have done so before the session, or the token, ended.
+    do throws(RefusedRequest) {
+      try authorizer.requireValid(change.credentials, unixMs: clock.unixMs)
+    } catch {
+      return WorkerAnswer(error)
+    }
+    guard settings.maySwitchUser || connection.identity?.isOfUsers(of: change.credentials) ?? true else {
+      return WorkerAnswer(
+        status: 403,
+        text: "the token is of another user than the connection, which belongs to whoever opened it")
+    }
     var identity = connection.identity ?? ConnectionIdentity()
     guard identity.adopt(change.credentials) else {
       let most = ConnectionIdentity.maximumCredentials
@@ -62,9 +73,9 @@ extension Hub {
       identity.followedUsers = []
       identity.followedRoles = []
     }
-    // The worker that verified the tokens may have asked the blacklist before the session was ended.
+    // One of the sessions that it had before.
     guard identify(connection, identity, isPrivileged: isPrivileged) else {
-      return WorkerAnswer(status: 401, text: "header authorization: the token's session has been ended")
+      return WorkerAnswer(AuthorizationEnd.sessionEnded.refusal)
     }
     if isFollowing || connection.replay == nil { follow(connection) }
     return nil
@@ -101,6 +112,7 @@ extension Hub {
       authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
       guard until > clock.unixSecond else { return }
       for index in sessions[session] { end(index, .sessionKilled) }
+      metrics.endedWork(work.end(session), by: .sessionEnded)
     case .online(let user, let roles):
       if !settings.privilegedRoles.isEmpty { followers.note(user: user, holds: roles) }
     case .offline(let user):

@@ -8,12 +8,16 @@ extension Hub {
   func tick() {
     clock.refresh()
     sweep()
+    for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
+      (table[index] as? WebSocketConnection)?.messageIsOverdue()
+    }
     exchange.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
     publications?.tick(nowNs: clock.nowNs)
     events.rings.probeSuspended()
     state?.tick()
     authorizer.authority.tick(unixMs: clock.unixMs)
+    metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount)
     scheduleTurn()
   }

@@ -5,13 +5,32 @@ import Kit
 import NIOCore
 
 extension Hub {
-  /// The reply of `granted`, once the service has allowed it; at once if there is nothing to ask.
-  func whenAllowed(_ call: ServiceCall?, on loop: EventLoop, _ granted: @escaping () -> Reply) -> Reply {
+  /// The reply of `granted`, once the service has allowed it; at once if there is nothing to ask. What waits ends with its tokens, and is
+  /// judged again when it has been allowed.
+  func whenAllowed(
+    _ call: ServiceCall?, _ authorization: Authorization, on loop: EventLoop, _ granted: @escaping () -> Reply
+  ) -> Reply {
     guard let call else { return granted() }
     return Deferred.reply(on: loop) { complete in
-      checks.ask(call, nowNs: clock.nowNs) { [unowned self] refusal in
+      var giveUp: (() -> Void)?
+      let ticket = work.begin(authorization) { end in
+        giveUp?()
+        complete(.response(end.refusal.response))
+      }
+      giveUp = checks.ask(call, nowNs: clock.nowNs) { [unowned self] refusal in
+        work.finish(ticket)
         clock.refresh()
-        complete(refusal.map { .response($0.response) } ?? granted())
+        if let refusal { return complete(.response(refusal.response)) }
+        do throws(RefusedRequest) {
+          try authorizer.requireValid(authorization.credentials, unixMs: clock.unixMs)
+          complete(granted())
+        } catch {
+          complete(.response(error.response))
+        }
+      }
+      return { [work] in
+        work.finish(ticket)
+        giveUp?()
       }
     }
   }

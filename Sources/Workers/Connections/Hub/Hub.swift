@@ -12,6 +12,7 @@
 // This file: state and turns. Hub+Connections: opening and closing. Hub+Identity: whose they are. Hub+Time: what happens
 // once per second.
 
+import HTTP
 import IPC
 import Kit
 import Logging
@@ -42,12 +43,15 @@ final class Hub {
   let checks: AccessChecks
   let limits: ConnectionLimits?
   let metrics: WorkerMetrics
+  let budget: AssemblyBudget
+  var unfinishedMessages = UnfinishedMessages()
   let log: Logger
   let replayer = Replayer()
   var table: ConnectionTable
   var index = SubscriptionIndex()
   var followers = Followers()
   var sessions = SessionIndex()
+  let work = AuthorizedWork()
   var apis = APIDirectory()
   var clock = LoopClock()
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
@@ -87,6 +91,7 @@ final class Hub {
     checks = AccessChecks(calls: parts.calls, settings: parts.settings)
     limits = parts.limits
     metrics = parts.metrics
+    budget = parts.budget
     log = parts.log
     environment = parts.environment
     random = parts.environment.random

@@ -1,5 +1,6 @@
 // What a hub is made of and what it needs of its surroundings, so that a test can give it others.
 
+import HTTP
 import IPC
 import Kit
 import Logging
@@ -26,6 +27,8 @@ struct HubParts {
   /// How many connections a user and an address may have; nil: any number.
   var limits: ConnectionLimits?
   var metrics: WorkerMetrics
+  /// For what clients send by WebSocket; the front's too.
+  var budget: AssemblyBudget
   var log: Logger
   var environment: HubEnvironment
 }

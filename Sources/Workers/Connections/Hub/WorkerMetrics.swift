@@ -26,6 +26,8 @@ final class WorkerMetrics {
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
   private let latency: Histogram
+  private let sessionEndedWork: Metric?
+  private let tokenExpiredWork: Metric?
 
   /// - Parameter worker: value of the label `worker`.
   init(_ status: StatusPage, worker: String) {
@@ -42,6 +44,9 @@ final class WorkerMetrics {
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
     displacements = LabelledCounter(status, "rig_connections_displaced_total", label: "limit")
+    let endedWork = "rig_authorized_work_ended_total"
+    sessionEndedWork = status.metric(.counter, endedWork, labels: [("reason", "session_ended")])
+    tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
     latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
   }
 
@@ -50,6 +55,13 @@ final class WorkerMetrics {
 
   /// A connection was closed because a newer one was opened.
   func displaced(_ subject: ConnectionLimits.Subject) { displacements.add(1, subject.rawValue) }
+
+  /// What tokens had authorised was ended while it was under way.
+  func endedWork(_ count: Int, by end: AuthorizationEnd) {
+    guard count > 0 else { return }
+    let metric = end == .sessionEnded ? sessionEndedWork : tokenExpiredWork
+    metric?.add(Int64(count))
+  }
 
   /// An event went to somebody.
   func forwarded(type: UnsafeRawBufferPointer) { forwardedByType.add(1, bytes: type) }

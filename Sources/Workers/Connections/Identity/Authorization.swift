@@ -9,6 +9,25 @@ import Settings
 struct Authorization {
   var tokens: [VerifiedToken] = []
   var credentials: [Credential] = []
+  /// Of the tokens' sessions.
+  var sessions: [SessionDigest] = []
+
+  /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
+  var validUntil: UInt32 { credentials.earliestEnd }
+}
+
+/// Why what a token has authorised ends.
+enum AuthorizationEnd {
+  case sessionEnded
+  case tokenExpired
+
+  /// The answer to what hasn't been answered yet.
+  var refusal: RefusedRequest {
+    switch self {
+    case .sessionEnded: RefusedRequest(status: 401, detail: "the token's session has been ended")
+    case .tokenExpired: RefusedRequest(status: 401, detail: "the token has expired")
+    }
+  }
 }
 
 struct Authorizer {
@@ -85,9 +104,10 @@ struct Authorizer {
           awaitedKeySet: mayNeedKeys ? authority.keySetOnItsWay(for: token) : nil)
       }
       let sessions = verified.session.map { [$0] } ?? []
-      guard authority.digests(of: sessions, unixMs: unixMs) != nil else {
+      guard let digests = authority.digests(of: sessions, unixMs: unixMs) else {
         throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
       }
+      result.sessions += digests
       result.tokens.append(verified)
       result.credentials.append(
         Credential(
@@ -95,6 +115,18 @@ struct Authorizer {
           validUntil: verified.validUntil))
     }
     return result
+  }
+
+  /// Judges again what was verified a while ago: its session or its time may have ended since.
+  ///
+  /// - Throws: 401.
+  func requireValid(_ credentials: [Credential], unixMs: Int64) throws(RefusedRequest) {
+    guard !credentials.contains(where: { $0.hasExpired(unixMs: unixMs) }) else {
+      throw AuthorizationEnd.tokenExpired.refusal
+    }
+    guard authority.digests(of: credentials.compactMap(\.session), unixMs: unixMs) != nil else {
+      throw AuthorizationEnd.sessionEnded.refusal
+    }
   }
 
   func isPrivileged(_ credentials: [Credential]) -> Bool {
@@ -132,14 +164,15 @@ struct Authorizer {
     }
   }
 
-  /// Whether an event may be submitted.
+  /// Whether an event may be submitted. What its tokens say.
   ///
   /// - Throws: 403 without a valid token where one is needed, 401 for an invalid one.
-  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) {
+  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) -> Authorization {
     // Without keys a token says nothing, and may be meant for somebody else.
-    guard authority.isConfigured || settings.submissionCheck == .token else { return }
+    guard authority.isConfigured || settings.submissionCheck == .token else { return Authorization() }
     let authorization = try authorize(request, unixMs: unixMs)
     try requireSubmission(hasToken: !authorization.tokens.isEmpty)
+    return authorization
   }
 
   func requireSubmission(hasToken: Bool) throws(RefusedRequest) {

@@ -12,6 +12,10 @@ struct Credential: Equatable, Sendable {
   /// Seconds since 1970 at which the token is dead; nil: never.
   var validUntil: Double?
 
+  func hasExpired(unixMs: Int64) -> Bool {
+    validUntil.map { $0 * Double(LoopClock.msPerSecond) <= Double(unixMs) } ?? false
+  }
+
   /// Whether both speak for the same user: Swift finds texts equal that only look the same.
   func hasUser(of other: Credential) -> Bool {
     guard let user, let other = other.user else { return user == nil && other.user == nil }
@@ -62,13 +66,27 @@ struct ConnectionIdentity: Equatable, Sendable {
 
   var users: [String] { credentials.compactMap(\.user) }
 
+  /// Whether tokens may be shown for the connection, which belongs to whoever opened it: those of its users, and as long as it has
+  /// none those of anybody.
+  func isOfUsers(of shown: [Credential]) -> Bool {
+    let users = users
+    guard !users.isEmpty else { return true }
+    return shown.allSatisfy { credential in credential.user.map { NameSet.contains(users, $0) } ?? true }
+  }
+
+  /// Whether tokens are of the connection's sessions, as far as it and they have any.
+  func isOfSessions(of shown: [Credential]) -> Bool {
+    guard !sessions.isEmpty else { return true }
+    return shown.allSatisfy { credential in
+      credential.session.map { NameSet.contains(sessions, $0) } ?? true
+    }
+  }
+
   /// Of all credentials, each once.
   var roles: [String] { NameSet.union(credentials.map(\.roles)) }
 
   /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
-  var validUntil: UInt32 {
-    credentials.compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
-  }
+  var validUntil: UInt32 { credentials.earliestEnd }
 
   /// Whether the user is one of them, or is followed.
   func concerns(_ user: UnsafeRawBufferPointer) -> Bool {
@@ -78,6 +96,11 @@ struct ConnectionIdentity: Equatable, Sendable {
 }
 
 extension [Credential] {
+  /// The earliest end of a token, in whole seconds since 1970; 0: none ends.
+  var earliestEnd: UInt32 {
+    compactMap(\.validUntil).min().map { UInt32(clamping: Int64($0.rounded(.up))) } ?? 0
+  }
+
   /// Whether one of them has a role that may follow others.
   func isPrivileged(by privileged: [String]) -> Bool {
     contains { $0.roles.contains { role in NameSet.contains(privileged, role) } }
@@ -116,9 +139,12 @@ extension Credential {
       fields.append(credential.user.map { [$0] } ?? [])
       fields.append(credential.session.map { [$0] } ?? [])
       fields.append(credential.roles)
-      fields.append((credential.validUntil ?? -1).bitPattern)
+      fields.append((credential.validUntil ?? never).bitPattern)
     }
   }
+
+  /// As the end of what doesn't end.
+  private static let never = -1.0
 
   /// No token is valid longer, whatever the leeway.
   private static let latestValidUntil = 2 * VerifiedToken.latestTime
@@ -134,7 +160,7 @@ extension Credential {
       guard let user = fields.list(), let session = fields.list(), user.count <= 1, session.count <= 1,
         let roles = fields.list(), let time = fields.number(UInt64.self).map({ Double(bitPattern: $0) }),
         // Also false for what is no number.
-        time <= latestValidUntil
+        time <= latestValidUntil, time >= 0 || time == never
       else { return nil }
       credentials.append(
         Credential(

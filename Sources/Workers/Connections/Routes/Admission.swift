@@ -38,7 +38,7 @@ final class Admission {
       return .response(refusal)
     }
     guard let check = wanted.check else { return open() }
-    return hub.whenAllowed(check, on: loop) { [self] in
+    return hub.whenAllowed(check, wanted.authorization, on: loop) { [self] in
       // Others may have come while this one waited.
       if let refusal = refuseForRoom() ?? refuseForLimits(wanted) { return .response(refusal) }
       return open()

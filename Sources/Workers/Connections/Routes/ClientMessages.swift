@@ -48,12 +48,14 @@ final class ClientMessages: WebSocketApplication {
   private func submit(_ message: [UInt8], _ envelope: Envelope, _ connection: WebSocketConnection)
     throws(EventError)
   {
-    try requireSubmission(connection)
+    let valid = try requireSubmission(connection)
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
     let credentials = credentials(connection.authorization, traceparent)
-    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, connection) { [self] in
+    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, bytes: message.count, connection)
+    { [self] in
       do throws(EventError) {
+        try requireValid(valid)
         try events.take(event)
         connection.say(OwnEvents.accepted(id: event.id, stamp: .now()))
       } catch {
@@ -62,9 +64,21 @@ final class ClientMessages: WebSocketApplication {
     }
   }
 
-  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) {
+  /// Whether the connection may submit events. Its tokens that haven't expired, as it may have outlived some (JWT_CLOSE_ON_EXPIRY).
+  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) -> [Credential] {
+    let valid = (connection.identity?.credentials ?? []).filter { !$0.hasExpired(unixMs: hub.clock.unixMs) }
     do throws(RefusedRequest) {
-      try hub.authorizer.requireSubmission(hasToken: !(connection.identity?.credentials ?? []).isEmpty)
+      try hub.authorizer.requireSubmission(hasToken: !valid.isEmpty)
+    } catch {
+      throw EventError(status: error.status, error.detail)
+    }
+    return valid
+  }
+
+  /// Judges again what was valid before the service was asked.
+  private func requireValid(_ credentials: [Credential]) throws(EventError) {
+    do throws(RefusedRequest) {
+      try hub.authorizer.requireValid(credentials, unixMs: hub.clock.unixMs)
     } catch {
       throw EventError(status: error.status, error.detail)
     }
@@ -89,7 +103,7 @@ final class ClientMessages: WebSocketApplication {
         shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
       }
       let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
-      whenAllowed(check, envelope.id, connection) { [self] in
+      whenAllowed(check, envelope.id, bytes: message.count, connection) { [self] in
         let answer = hub.setSubscriptions(of: connection, change)
         guard answer.status < 400 else {
           return refuse(connection, envelope.id, EventError(status: Int(answer.status), answer.text))
@@ -135,10 +149,11 @@ final class ClientMessages: WebSocketApplication {
   /// `granted` once the service has allowed it; at once if there is nothing to ask. Meanwhile what the client says is
   /// held: its messages take effect in their order.
   private func whenAllowed(
-    _ call: ServiceCall?, _ id: String?, _ connection: WebSocketConnection, _ granted: @escaping () -> Void
+    _ call: ServiceCall?, _ id: String?, bytes: Int, _ connection: WebSocketConnection,
+    _ granted: @escaping () -> Void
   ) {
     guard let call else { return granted() }
-    connection.heldMessages = HeldMessages()
+    connection.heldMessages = HeldMessages(checking: bytes)
     _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
       guard let self, let connection else { return }
       let held = connection.heldMessages

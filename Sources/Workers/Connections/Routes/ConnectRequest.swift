@@ -19,6 +19,8 @@ struct ConnectRequest {
   /// nil: nobody in particular.
   var identity: ConnectionIdentity?
   var isPrivileged = false
+  /// What the tokens say that it was granted by.
+  var authorization = Authorization()
   var origin = ConnectionOrigin()
   /// What check services may want to see of the client.
   var credentials = ServiceCredentials()
@@ -40,7 +42,7 @@ struct ConnectRequest {
   ) throws(RefusedRequest) {
     let query = request.query
     let jwt = Self.value("jwt", query)
-    let authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
+    authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
     if checks.areAsked {
       credentials = try ServiceCredentials(
         authorization: request.headers["authorization"],

@@ -16,7 +16,7 @@ final class EventsRoute {
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     hub.clock.refresh()
     do throws(RefusedRequest) {
-      try hub.authorizer.requireSubmission(request, unixMs: hub.clock.unixMs)
+      let authorization = try hub.authorizer.requireSubmission(request, unixMs: hub.clock.unixMs)
       let submission: EventSubmission
       switch intake.read(request) {
       case .success(let read): submission = read
@@ -30,7 +30,7 @@ final class EventsRoute {
       guard let check = hub.checks.submission(EventIntake.body(submission), credentials) else {
         return .response(intake.take(submission))
       }
-      return hub.whenAllowed(check, on: loop) { [self] in
+      return hub.whenAllowed(check, authorization, on: loop) { [self] in
         let answer = intake.take(submission)
         publish()
         return .response(answer)

@@ -2,8 +2,8 @@
 //
 //   no valid token ───────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
-//   session of another worker ────► asked over a request ring ── gone, or no answer ──► new session, which goes on
-//                                                                                       where the client left off
+//   session of another worker ────► asked over a request ring ── no answer ──► new session
+//   session that is gone ─────────► with subscriptions a new session, which goes on where the client left off; else 410
 
 import HTTP
 import Kit
@@ -40,22 +40,30 @@ final class LongPollRoute {
     let text =
       ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
     guard let token = text.flatMap(hub.tokens.open) else { return open(request, lastEventID, loop) }
-    guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, loop) }
-    guard let connection = hub.longPolling(serial: token.serial) else {
-      return open(request, lastEventID, loop)
+    do throws(RefusedRequest) {
+      let shown = try hub.authorizer.authorize(
+        request, jwt: ConnectRequest.value("jwt", query), unixMs: hub.clock.unixMs
+      ).credentials
+      guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, shown, loop) }
+      guard let connection = hub.longPolling(serial: token.serial) else {
+        return beginAnew(request, lastEventID, loop)
+      }
+      return poll(connection, lastEventID, shown, loop, isTLS: request.isTLS)
+    } catch {
+      return hub.refusal(error, on: loop) { [self] in respond(request, on: loop) }
     }
-    return poll(connection, lastEventID, loop, isTLS: request.isTLS)
   }
 
   /// A poll of a session of this worker.
   private func poll(
-    _ connection: LongPollConnection, _ lastEventID: String?, _ loop: EventLoop, isTLS: Bool
+    _ connection: LongPollConnection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
+    isTLS: Bool
   ) -> Reply {
     var answered: HTTPResponse?
     var promise: EventLoopPromise<HTTPResponse>?
     let token = connection.token
-    let id = connection.poll(lastEventID: lastEventID) { answer in
-      let response = Self.response(answer.body, lastEventID: answer.lastEventID, token: token, isTLS: isTLS)
+    let id = hub.poll(connection, lastEventID: lastEventID, shown: shown) { answer in
+      let response = Self.response(answer, token: token, isTLS: isTLS)
       if let promise { promise.succeed(response) } else { answered = response }
     }
     if let answered { return .response(answered) }
@@ -64,26 +72,29 @@ final class LongPollRoute {
     return .later(
       later.futureResult,
       onClientGone: {
-        connection.cancel(poll: id)
+        if let id { connection.cancel(poll: id) }
         later.fail(ClientGone())
       })
   }
 
   /// A poll of a session of another worker.
   private func ask(
-    _ token: ConnectionToken, _ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop
+    _ token: ConnectionToken, _ request: HTTPRequest, _ lastEventID: String?, _ shown: [Credential],
+    _ loop: EventLoop
   ) -> Reply {
     let waitSeconds = hub.settings.longpollingWaitSeconds + Self.answerGraceSeconds
     let sealed = try? hub.tokens.seal(token)
     return Deferred.reply(on: loop) { complete in
       let asked = hub.exchange.ask(
-        token.slot, .poll(serial: token.serial, lastEventID: lastEventID),
+        token.slot, .poll(serial: token.serial, lastEventID: lastEventID, shown: shown),
         deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
       ) { [self] answer in
-        guard let answer, answer.status == 200 else { return complete(open(request, lastEventID, loop)) }
-        complete(
-          .response(
-            Self.response(answer.body, lastEventID: answer.text, token: sealed, isTLS: request.isTLS)))
+        // No answer: the other worker is slow, or this one ends.
+        guard let answer else { return complete(open(request, lastEventID, loop)) }
+        guard Self.answersPolls(answer.status) else {
+          return complete(beginAnew(request, lastEventID, loop))
+        }
+        complete(.response(Self.response(answer, token: sealed, isTLS: request.isTLS)))
       }
       switch asked {
       case .waiting(let correlation):
@@ -91,7 +102,7 @@ final class LongPollRoute {
           hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
         }
       case .noSuchWorker, .tooLarge:
-        complete(open(request, lastEventID, loop))
+        complete(beginAnew(request, lastEventID, loop))
       case .busy:
         complete(
           .response(
@@ -101,6 +112,20 @@ final class LongPollRoute {
       }
       return nil
     }
+  }
+
+  /// The session is gone. A client that says what it wants gets a new one; else it would wait for events that nobody has asked for.
+  private func beginAnew(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
+    guard ConnectRequest.value("subscriptions", request.query) == nil else {
+      return open(request, lastEventID, loop)
+    }
+    var response = RefusedRequest(
+      status: 410, detail: "the session no longer exists: begin another one, with the parameter subscriptions"
+    ).response
+    for name in ["connection_token", "last_event_id"] {
+      response.headers.add(name: "set-cookie", value: "\(name)=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
+    }
+    return .response(response)
   }
 
   /// A new session, from now or from where the client left off.
@@ -132,17 +157,23 @@ final class LongPollRoute {
     }
     hub.begin(connection, wanted, resumption)
     return Self.response(
-      Array("\"ok\"".utf8), lastEventID: initialEventID, token: connection.token, isTLS: isTLS)
+      WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)), token: connection.token,
+      isTLS: isTLS)
   }
 
-  private static func response(
-    _ body: [UInt8], lastEventID: String, token: String?, isTLS: Bool
-  ) -> HTTPResponse {
+  /// Whether whoever holds the session has judged the poll: 200, or refused for its tokens.
+  private static func answersPolls(_ status: UInt16) -> Bool { [200, 401, 403].contains(status) }
+
+  /// The answer to a poll, or its refusal.
+  private static func response(_ answer: WorkerAnswer, token: String?, isTLS: Bool) -> HTTPResponse {
+    guard answer.status == 200 else {
+      return RefusedRequest(status: Int(answer.status), detail: answer.text).response
+    }
     let attributes = "; Path=/; HttpOnly; SameSite=Lax" + (isTLS ? "; Secure" : "")
     var headers = HTTPHeaders([("cache-control", "no-cache")])
     if let token { headers.add(name: "set-cookie", value: "connection_token=\(token)\(attributes)") }
-    headers.add(name: "set-cookie", value: "last_event_id=\(lastEventID)\(attributes)")
-    return .json(body, headers: headers)
+    headers.add(name: "set-cookie", value: "last_event_id=\(answer.text)\(attributes)")
+    return .json(answer.body, headers: headers)
   }
 
   private static func ns(_ seconds: Int) -> UInt64 { UInt64(max(0, seconds)) * LoopClock.nsPerSecond }

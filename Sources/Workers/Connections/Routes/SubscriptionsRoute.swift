@@ -38,7 +38,8 @@ final class SubscriptionsRoute {
         ? try ServiceCredentials(
           authorization: request.headers["authorization"], traceparent: request.traceparent,
           tracestate: request.tracestate) : ServiceCredentials()
-      return hub.whenAllowed(hub.checks.subscription(asked, credentials), on: loop) { [self] in
+      let check = hub.checks.subscription(asked, credentials)
+      return hub.whenAllowed(check, authorization, on: loop) { [self] in
         guard Int(token.slot) == hub.slot else { return ask(token, change, loop) }
         return .response(Self.response(hub.setSubscriptions(serial: token.serial, change)))
       }

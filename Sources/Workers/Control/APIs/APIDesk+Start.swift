@@ -32,6 +32,7 @@ extension APIDesk {
             "\(source(of: definition)): API \(definition.id) doesn't fit into STATE_RING_BYTES")
       }
     }
+    warn(CoveredEndpoints(table.all).warnings)
   }
 
   private func source(of definition: APIDefinition) -> String {

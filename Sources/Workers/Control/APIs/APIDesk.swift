@@ -80,6 +80,20 @@ final class APIDesk {
     proceed()
   }
 
+  /// Secured endpoints that open ones cover since a change that stands; logged too.
+  func warnings(about change: APIDraft.Change) -> [String] {
+    guard let id = change.id else { return [] }
+    let warnings = CoveredEndpoints(table.all, of: id).warnings
+    warn(warnings)
+    return warnings
+  }
+
+  func warn(_ warnings: [String]) {
+    for warning in warnings {
+      log.warning("an open endpoint covers a secured one", metadata: ["reason": "\(warning)"])
+    }
+  }
+
   /// One second has passed.
   func tick() { tell() }
 

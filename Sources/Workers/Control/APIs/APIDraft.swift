@@ -10,6 +10,15 @@ struct APIDraft {
     case replace(id: String, [UInt8])
     case remove(id: String)
 
+    /// Of the definition; nil: a body that has none is refused.
+    var id: String? {
+      switch self {
+      case .create(let body):
+        (try? body.withUnsafeBytes { try APIDefinition(stored: $0) })?.id
+      case .replace(let id, _), .remove(let id): id
+      }
+    }
+
     var bodyBytes: Int {
       switch self {
       case .create(let body), .replace(_, let body): body.count

@@ -57,7 +57,7 @@ final class APIRoutes {
       }
       switch request.method {
       case .PUT: return change(request, loop, .ok) { .replace(id: id, $0) }
-      case .DELETE: return later(loop, .empty(.noContent), .remove(id: id))
+      case .DELETE: return later(loop, .remove(id: id)) { .empty(.noContent) }
       default: return .response(definition(id))
       }
     }
@@ -79,15 +79,30 @@ final class APIRoutes {
       return .response(
         .problem(.unsupportedMediaType, "header content-type \(found), expected application/json"))
     }
-    let body = Array(request.body.readableBytesView)
-    return later(loop, .json(Array(#"{"message":"ok"}"#.utf8), status: status), order(body))
+    let change = order(Array(request.body.readableBytesView))
+    return later(loop, change) { [desk] in
+      .json(Self.accepted(warnings: desk.warnings(about: change)), status: status)
+    }
   }
 
-  private func later(_ loop: EventLoop, _ answer: HTTPResponse, _ change: APIDraft.Change) -> Reply {
+  /// `{"message":"ok"}` as of RIG, with what is to be known of what stands now.
+  private static func accepted(warnings: [String]) -> [UInt8] {
+    var json = Array(#"{"message":"ok""#.utf8)
+    if !warnings.isEmpty {
+      json += #","warnings":"#.utf8
+      JSONText.appendArray(warnings, to: &json) { JSONText.appendString($0, to: &$1) }
+    }
+    json.append(UInt8(ascii: "}"))
+    return json
+  }
+
+  private func later(
+    _ loop: EventLoop, _ change: APIDraft.Change, _ answer: @escaping () -> HTTPResponse
+  ) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
     desk.order(change) { outcome in
       switch outcome {
-      case .done: promise.succeed(answer)
+      case .done: promise.succeed(answer())
       case .refused(let error): promise.succeed(Self.refusal(error))
       case .busy:
         promise.succeed(

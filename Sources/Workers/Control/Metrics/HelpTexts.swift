@@ -21,11 +21,15 @@ enum HelpTexts {
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
     "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
+    "rig_management_refused_total":
+      "Requests to the management port that were refused: no right token, or without one the wrong peer, host or origin.",
     "rig_limit": "The configured limit, in the unit of its key.",
 
     // Sessions
     "rig_users_online": "Users that are online, or were a moment ago.",
     "rig_blacklist_entries": "Sessions on the blacklist.",
+    "rig_authorized_work_ended_total":
+      "Requests and tunnels that were ended because the session, or the token, that had authorised them was over.",
     "rig_presence_events_dropped_total":
       "Joins and leaves that were not said, because the event ring was full.",
 
@@ -48,10 +52,14 @@ enum HelpTexts {
     // Proxied requests
     "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_places_refused_total":
+      "Requests refused because a limit, or one client's or API's share of it, was used up.",
     "rig_tunnels": "Proxied requests that have become WebSockets between clients and services, open now.",
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
     "rig_proxied_bytes_total": "Bytes of the bodies of proxied requests and of their answers.",
+    "rig_odd_paths_total":
+      "Requests to APIs whose path has several readings, by outcome: refused, or secured by a reading that isn't the path as sent.",
     "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
     "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
     "rig_rate_limit_buckets": "Clients, services and topics whose rate limit is not at its full burst.",
@@ -83,7 +91,12 @@ enum HelpTexts {
     "rig_http_requests_total": "HTTP requests answered, by port and class of status.",
     "rig_http_accepted_total": "Connections accepted, by port.",
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
+    "rig_assembly_bytes": "Bytes of bodies and messages that are not whole, or not answered yet, by worker.",
+    "rig_assembly_refused_total":
+      "Bodies and messages refused because too many bytes were being assembled, by the limit's setting.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
+    "rig_http_too_slow_total":
+      "Requests and answers ended because their client was slower than MIN_BODY_RATE, by port and direction.",
     "rig_http_open_connections": "Connections open now, by port.",
     "rig_http_http2_connections_total": "Connections that turned out to speak HTTP/2, by port.",
     "rig_http_http2_streams_total": "Requests that came by HTTP/2, by port.",

@@ -93,6 +93,7 @@ enum OpenAPIDefinitionSchema {
                 "path_replacement":{"type":["string","null"],"format":"rig-replacement"},
                 "secured":\##(secured),"not_secured":{"enum":[false,null]},
                 "transform_request_headers":{"$ref":"#/components/schemas/Flag"},
+                "forward_credentials":{"$ref":"#/components/schemas/Flag"},
                 "target":{"type":["string","null"],"pattern":"^([hH][tT][tT][pP])?$"},
                 "response_from":{"type":["string","null"],"pattern":"^([hH][tT][tT][pP])?$"},
                 "topic":{"type":["string","null"]}}}}}}}}}}

@@ -69,7 +69,9 @@ enum OpenAPIPaths {
             ],
             answers: [
               .json(202, "Accepted", "The events as they go out."),
-              .problem(400, "No CloudEvents; the member or header is named."), .unsupported, .busy,
+              .problem(
+                400, "No CloudEvents, or a type that begins with `rig.`; the member or header is named."),
+              .unsupported, .busy,
             ])
         ])
     ]
@@ -95,7 +97,8 @@ enum OpenAPIPaths {
               OpenAPIOperation.Answer(
                 status: 202, description: "The request has got it.",
                 contents: [.text("text/plain")]),
-              .problem(400, "A header is missing or wrong; it is named."),
+              .problem(
+                400, "A header is missing or wrong, or it is an event of the gateway's own; it is named."),
               .problem(404, "No request waits: it is unknown, expired or already answered."), .busy,
             ])
         ])

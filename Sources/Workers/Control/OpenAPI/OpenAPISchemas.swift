@@ -16,7 +16,7 @@ enum OpenAPISchemas {
     "Message":{"type":"object","required":["message"],"additionalProperties":false,"properties":{
       "message":{"type":"string"}}},
     "Done":{"type":"object","required":["message"],"additionalProperties":false,"properties":{
-      "message":{"const":"ok"}}},
+      "message":{"const":"ok"},"warnings":{"type":"array","minItems":1,"items":{"type":"string"}}}},
     "Empty":{"type":"object","maxProperties":0},
     "Document":{"type":"object","required":["openapi","info","paths"]},
     "Health":{"type":"object","required":["status","parts"],"properties":{

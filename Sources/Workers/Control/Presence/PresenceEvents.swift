@@ -36,15 +36,7 @@ final class PresenceEvents {
       return
     }
     let json = Self.json(kind, user: user, node: node, stamp: stamp)
-    // Through the parser, so that extractors find their fields in it.
-    let parsed = json.withUnsafeBytes { bytes in
-      try? parser.structured(bytes, trace: TraceContext(traceparent: ""), acceptedAtNs: nowNs)
-    }
-    var event =
-      parsed
-      ?? PreparedEvent(
-        type: kind.rawValue, source: "rig", id: stamp.uuid, json: json, acceptedAtNs: nowNs)
-    event.users = []
+    let event = parser.own(kind.rawValue, id: stamp.uuid, json, acceptedAtNs: nowNs)
     waiting.append(event)
   }
 

@@ -72,11 +72,11 @@ final class ResponseRoute {
       throw EventError(
         "header rig-response-code is '\(code.prefix(64))', expected a status from 200 to 599")
     }
-    let named = Set(request.headers[canonicalForm: "connection"].map { $0.lowercased() })
-    let fields = request.headers.lazy.filter { !named.contains($0.name.lowercased()) }
-    return ServiceResponse(
+    let named = ConnectionOptions(request.headers)
+    let fields = request.headers.filter { !named.contains($0.name) }
+    return try ServiceResponse(
       correlation: correlation, status: status,
-      headers: ResponseFields.passed(fields.map { (name: $0.name, value: $0.value) }),
+      fields: fields.map { (name: $0.name.lowercased(), value: $0.value) },
       body: Array(request.body.readableBytesView))
   }
 

@@ -114,18 +114,39 @@ extension EventParser {
     )
   }
 
-  /// The attributes in headers that begin with `ce-`, percent-decoded (HTTP binding §3.1.3.2).
+  /// The attributes in headers that begin with `ce-`, decoded.
   private static func httpAttributes(
     _ headers: some Sequence<(name: String, value: String)>
   ) throws(EventError) -> [Attribute] {
     var attributes: [Attribute] = []
     for (name, value) in headers where name.utf8.count > 3 && name.lowercased().hasPrefix("ce-") {
-      guard let decoded = percentDecoded(value) else {
+      guard let decoded = decodedHeader(value) else {
         throw EventError("header \(name.lowercased().prefix(64)) is not UTF-8 when percent-decoded")
       }
       attributes.append(Attribute(name: String(name.lowercased().dropFirst(3)), value: decoded))
     }
     return attributes
+  }
+
+  /// The value of an attribute in a header of HTTP (HTTP binding §3.1.3.2): a text in double quotes is unquoted (RFC 9110 §5.6.4), then
+  /// percent-decoded once; nil: that isn't UTF-8.
+  static func decodedHeader(_ text: String) -> String? { percentDecoded(unquoted(text)) }
+
+  /// What isn't one quoted string from its first to its last octet stays as it is.
+  private static func unquoted(_ text: String) -> String {
+    let quote = UInt8(ascii: "\"")
+    let bytes = Array(text.utf8)
+    guard bytes.count >= 2, bytes.first == quote, bytes.last == quote else { return text }
+    var unquoted: [UInt8] = []
+    var index = 1
+    while index < bytes.count - 1 {
+      guard bytes[index] != quote else { return text }
+      if bytes[index] == UInt8(ascii: "\\") { index += 1 }
+      guard index < bytes.count - 1 else { return text }
+      unquoted.append(bytes[index])
+      index += 1
+    }
+    return String(decoding: unquoted, as: UTF8.self)
   }
 
   /// A percent sign that no two hexadecimal digits follow stays as it is.

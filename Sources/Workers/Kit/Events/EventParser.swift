@@ -66,6 +66,31 @@ public final class EventParser {
     return events
   }
 
+  /// An event that the gateway itself makes, in structured mode: the only way to a type that begins with `rig.`. It is addressed to
+  /// nobody, whatever its members are called.
+  ///
+  /// - Parameter type: as the event says it; with it the event goes out if the rest of it isn't as the configuration wants events.
+  public func own(_ type: String, id: String, _ json: [UInt8], acceptedAtNs: UInt64) -> PreparedEvent {
+    // Through the parser, so that extractors find their fields in it.
+    let parsed = json.withUnsafeBytes { bytes in
+      try? unreserved(
+        MemberTable(bytes), bytes, TraceContext(traceparent: ""), acceptedAtNs, allowsPlain: false)
+    }
+    var event =
+      parsed ?? PreparedEvent(type: type, source: "rig", id: id, json: json, acceptedAtNs: acceptedAtNs)
+    event.users = []
+    return event
+  }
+
+  /// Refuses events that are addressed to users (`SUBMISSION_MAY_ADDRESS`).
+  ///
+  /// - Throws: 403 for the first one.
+  public func requireUnaddressed(_ events: [PreparedEvent]) throws(EventError) {
+    guard events.contains(where: { !$0.users.isEmpty }) else { return }
+    throw EventError(
+      status: 403, "\(userField) addresses users, which is not allowed here (SUBMISSION_MAY_ADDRESS is off)")
+  }
+
   func tooLarge(_ count: Int) -> EventError {
     EventError(status: 413, "event of \(count) bytes, expected at most \(maximumBytes)")
   }
@@ -73,6 +98,15 @@ public final class EventParser {
   // MARK: One object
 
   func event(
+    _ members: MemberTable, _ bytes: UnsafeRawBufferPointer, _ trace: TraceContext, _ acceptedAtNs: UInt64,
+    allowsPlain: Bool
+  ) throws(EventError) -> PreparedEvent {
+    try ReservedTypes.refuse(in: members)
+    return try unreserved(members, bytes, trace, acceptedAtNs, allowsPlain: allowsPlain)
+  }
+
+  /// The event, whatever its type.
+  private func unreserved(
     _ members: MemberTable, _ bytes: UnsafeRawBufferPointer, _ trace: TraceContext, _ acceptedAtNs: UInt64,
     allowsPlain: Bool
   ) throws(EventError) -> PreparedEvent {

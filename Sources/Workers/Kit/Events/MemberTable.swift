@@ -56,6 +56,25 @@ public struct MemberTable {
     return members.contains { scanner.says($0.key, name) }
   }
 
+  /// The first member that is a string of which `condition` holds, however often its name comes.
+  ///
+  /// - Parameters:
+  ///   - names: in lower case; the members' letters may have any.
+  ///   - lengths: of the names. Members whose names have others aren't looked at.
+  func firstString(
+    among names: Set<String>, lengths: Set<Int>, where condition: (String) -> Bool
+  ) -> (name: String, text: String)? {
+    let scanner = JSONScanner(bytes)
+    for member in members where member.key.hasEscapes || lengths.contains(member.key.range.count) {
+      let name = scanner.decoded(member.key)
+      guard names.contains(name.lowercased()), let text = JSONScanner.string(bytes, in: member.value),
+        condition(text)
+      else { continue }
+      return (name, text)
+    }
+    return nil
+  }
+
   /// Where the value of a member lies; nil if there is none or it is null. A member that comes twice could mean one
   /// thing here and another thing for somebody else: it is refused.
   public func value(_ name: String) throws(EventError) -> Range<Int>? {

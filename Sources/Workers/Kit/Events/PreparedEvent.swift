@@ -14,7 +14,7 @@ public struct EventOrigin: Equatable, Sendable {
   }
 }
 
-/// A validated event, ready for a ring.
+/// A validated event, ready for a ring. Only EventParser makes them: whatever comes from outside has been judged by it.
 public struct PreparedEvent: Equatable, Sendable {
   /// A field that an extractor found.
   public struct Field: Equatable, Sendable {
@@ -50,7 +50,7 @@ public struct PreparedEvent: Equatable, Sendable {
   /// When the gateway took it in: nanoseconds of CLOCK_MONOTONIC.
   public var acceptedAtNs: UInt64
 
-  public init(
+  init(
     type: String, source: String = "", id: String = "", json: [UInt8], users: [String] = [],
     fields: [Field] = [],
     isPlainMessage: Bool = false, expiresAtUnixMs: Int64? = nil,

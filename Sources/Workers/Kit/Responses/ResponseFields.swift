@@ -1,5 +1,5 @@
-// Which of the fields that come with a service's response are part of the answer to the client. The rest concerns the way that the
-// response came: the request that carries it, its connection, its framing. What can't be a field of HTTP is left out.
+// Which of the fields that come with a service's response are part of the answer to the client (HeaderFields). What can't be a field of
+// HTTP is left out.
 
 public enum ResponseFields {
   public static let correlation = "rig-correlation"
@@ -7,32 +7,17 @@ public enum ResponseFields {
   /// Fields of one response at most.
   public static let maximumCount = 200
 
-  private static let ownOfTheWay: Set<String> = [
-    "authorization", "connection", "content-length", "cookie", "date", "expect",
-    "forwarded", "from", "host", "keep-alive", "max-forwards", "origin", "proxy-authenticate",
-    "proxy-authorization", "proxy-connection", "range", "referer", "te", "traceparent", "tracestate",
-    "trailer", "transfer-encoding", "upgrade", "upgrade-insecure-requests", "user-agent", "via",
-    "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
-  ]
-  private static let prefixesOfTheWay = ["accept", "rig-", "sec-", "if-"]
-  /// Begin like a field of requests, and are fields of answers.
-  private static let ofAnswers: Set<String> = ["accept-ranges", "accept-patch", "accept-post"]
-
   /// Names and values, alternately, of what is passed on to the client.
   public static func passed(_ fields: some Sequence<(name: String, value: String)>) -> [String] {
     var passed: [String] = []
     for (name, value) in fields {
       let lower = name.lowercased()
-      guard isPassed(lower), isName(lower), isValue(value), passed.count < 2 * maximumCount else { continue }
+      guard HeaderFields.isOfResponse(lower), isName(lower), isValue(value), passed.count < 2 * maximumCount
+      else { continue }
       passed.append(lower)
       passed.append(value)
     }
     return passed
-  }
-
-  private static func isPassed(_ lower: String) -> Bool {
-    ofAnswers.contains(lower)
-      || !ownOfTheWay.contains(lower) && !prefixesOfTheWay.contains(where: lower.hasPrefix)
   }
 
   /// A status that an answer can have: 200 to 599.

@@ -17,11 +17,32 @@ public struct ServiceResponse: Equatable, Sendable {
 
   public static let statuses: ClosedRange<UInt16> = 200...599
 
-  public init(correlation: String, status: UInt16, headers: [String], body: [UInt8]) {
+  init(correlation: String, status: UInt16, headers: [String], body: [UInt8]) {
     self.correlation = correlation
     self.status = status
     self.headers = headers
     self.body = body
+  }
+
+  /// A response as a service has given it.
+  ///
+  /// - Parameters:
+  ///   - fields: all that came with it, names in lower case; those that concern the client are passed on.
+  ///   - contentType: of the answer, if the fields name none.
+  /// - Throws: 400 for one that is an event of the gateway's own, or could be taken for one (contract §1).
+  public init(
+    correlation: String, status: UInt16, fields: [(name: String, value: String)], contentType: String? = nil,
+    body: [UInt8]
+  ) throws(EventError) {
+    let refused = body.withUnsafeBytes { bytes in
+      Result { () throws(EventError) in try ReservedTypes.refuse(inResponse: fields, body: bytes) }
+    }
+    try refused.get()
+    var headers = ResponseFields.passed(fields)
+    if let contentType, !fields.contains(where: { $0.name == "content-type" }) {
+      headers += ["content-type", contentType]
+    }
+    self.init(correlation: correlation, status: status, headers: headers, body: body)
   }
 
   public var encoded: [UInt8] {

@@ -7,6 +7,7 @@
 // The fields have been looked at by `defect` before.
 
 import HTTP
+import Kit
 import NIOHPACK
 import NIOHTTP1
 
@@ -44,14 +45,14 @@ extension UpstreamRequest {
   }
 
   private static func add(_ headers: HTTPHeaders, to fields: inout HPACKHeaders) {
-    let named = headers[canonicalForm: "connection"].map { $0.lowercased() }
+    let named = ConnectionOptions(headers)
     for (name, value) in headers {
       let name = name.lowercased()
       if name == "host" || HTTP2Field.isConnectionSpecific(name) || named.contains(name) { continue }
       let value = trimmed(value)
       if name == "te", value.lowercased() != "trailers" { continue }
       // What is secret stays out of the table that all requests of the connection share (RFC 7541 §7.1.3).
-      let isSecret = name == "authorization" || name == "cookie" || name == "proxy-authorization"
+      let isSecret = HeaderFields.credentials.contains(name)
       fields.add(name: name, value: value, indexing: isSecret ? .neverIndexed : .indexable)
     }
   }

@@ -112,9 +112,8 @@ enum RecordResponse {
       default: fields.append((name, value))
       }
     }
-    var passed = ResponseFields.passed(fields)
     if let correlation {
-      return ServiceResponse(correlation: correlation, status: status, headers: passed, body: Array(body))
+      return try ServiceResponse(correlation: correlation, status: status, fields: fields, body: Array(body))
     }
     let members = try MemberTable(body)
     guard let rig = try members.value("rig"),
@@ -129,8 +128,7 @@ enum RecordResponse {
       }
       status = code
     }
-    let hasType = fields.contains { $0.name == "content-type" }
-    if !hasType { passed += ["content-type", "application/json"] }
-    return ServiceResponse(correlation: found, status: status, headers: passed, body: Array(body))
+    return try ServiceResponse(
+      correlation: found, status: status, fields: fields, contentType: "application/json", body: Array(body))
   }
 }

@@ -1,0 +1,199 @@
+// Which paths need a token because of another reading of them, which are refused, and what judging them costs. Contract §8.
+
+import OddPaths
+import Testing
+
+@testable import APIs
+
+@Suite("Readings of paths")
+struct PathReadingTests {
+  private static let jwt = #""auth_type":"jwt","#
+  private static let secured = #","secured":true"#
+
+  /// `/admin` and all below it needs a token, everything else is open.
+  private static func router(others: String = "/.*", method: String = "GET") throws -> APIRouter {
+    var table = APITable()
+    try table.create(
+      definitionText(
+        "admin",
+        endpoints: endpointText("top", "/admin", method: method, more: secured) + ","
+          + endpointText("below", "/admin/.*", method: method, more: secured), more: jwt))
+    try table.create(definitionText("open", endpoints: endpointText("all", others, method: method)))
+    return table.router()
+  }
+
+  private static func router(_ definitions: [String]) throws -> APIRouter {
+    var table = APITable()
+    for definition in definitions { try table.create(definition) }
+    return table.router()
+  }
+
+  /// `open`, `token of <API>`, or the status without one.
+  private static func judgement(_ router: APIRouter, _ path: String, method: String = "GET") -> String {
+    let routing = router.match(method: method, path: path)
+    guard case .match(let match) = routing else { return String(routing.summary.prefix(3)) }
+    return match.authority.map { "token of \($0.id)" } ?? "open"
+  }
+
+  /// Those of issue 13, and their kin.
+  private static let table: [(path: String, judgement: String)] = [
+    ("/public/../admin/x", "400"), ("/public/%2e%2e/admin/x", "400"), ("/./admin", "400"),
+    ("/admin#x", "400"),
+    ("//admin", "token of admin"), ("/%61dmin", "token of admin"), ("/admin;x", "token of admin"),
+    ("/admin/", "token of admin"),
+    // as sent
+    ("/admin", "token of admin"), ("/ADMIN/x", "token of admin"), ("/public/y", "open"), ("/", "open"),
+    ("/administrator", "open"), ("/public/admin", "open"), ("/public/a%2Fb", "open"), ("/c%23", "open"),
+    ("/100%", "open"), ("/%zz", "open"), ("/a%20b;v=1/c/", "open"), ("/.well-known/x", "open"),
+    ("/...", "open"),
+    ("/public/a..b/..c/d..", "open"), ("/é", "open"),
+    // escapes, their case, and two layers of them
+    ("/%41DMIN/x", "token of admin"), ("/%61%64%6d%69%6E", "token of admin"),
+    ("/adm%2569n", "token of admin"),
+    ("/admin%2fx", "token of admin"), ("/admin%2Fx", "token of admin"), ("/admin%252Fx", "token of admin"),
+    ("/%2fadmin", "token of admin"), ("/admin%2F", "token of admin"), ("/admin%3f", "token of admin"),
+    ("/admin%3fx=1", "token of admin"), ("/admin%23x", "token of admin"),
+    // slashes of other kinds, empty segments, authorities
+    ("/admin\\x", "token of admin"), ("\\admin", "token of admin"), ("/admin%5cx", "token of admin"),
+    ("/admin%255cx", "token of admin"), ("///admin//x", "token of admin"), ("/\\admin", "token of admin"),
+    ("//host/admin", "token of admin"), ("/\\host/admin", "token of admin"),
+    ("///host/admin/x", "token of admin"),
+    ("/%2f%2fhost/admin", "token of admin"), ("admin/x", "token of admin"),
+    ("/admin%c0%afx", "token of admin"),
+    ("/%c1%a1dmin", "token of admin"), ("/admin%e0%80%afx", "token of admin"),
+    // parameters and last slashes
+    ("/admin;a=b/x", "token of admin"), ("/admin;a=b;c/", "token of admin"), ("/admin%3bx", "token of admin"),
+    ("/admin;/", "token of admin"), ("/admin//", "token of admin"), ("/;x/admin", "token of admin"),
+    ("/admin;x%2fy", "token of admin"), ("/admin;x/y", "token of admin"),
+    // dot segments in any reading
+    ("/a/.", "400"), ("/..", "400"), ("/a/..;x/b", "400"), ("/a%2f..%2fb", "400"), ("/a\\..\\b", "400"),
+    ("/a/.%2e/b", "400"), ("/a/%252e%252e/b", "400"), ("/a/%c0%ae./b", "400"), ("/a/..%3fb", "400"),
+    ("/a/..%00", "400"), ("..", "400"), ("/a;x%2f..%2fb", "400"), ("/%2e", "400"), ("/.%3bx", "400"),
+    ("/a/..%5c", "400"),
+    // NUL
+    ("/a%00", "400"), ("/a%2500", "400"), ("/a%c0%80", "400"),
+  ]
+
+  @Test("13.A4: a path needs the token if any reading of it meets a secured endpoint", arguments: table)
+  func readings(path: String, judgement: String) throws {
+    #expect(Self.judgement(try Self.router(others: ".*"), path) == judgement)
+  }
+
+  @Test("13.A4: 10,000 odd paths: none reaches a secured resource of a service of any kind without a token")
+  func oddPaths() throws {
+    let router = try Self.router()
+    var generator = OddPathGenerator(seed: 13)
+    var reaching = 0
+    var refused = 0
+    var open = 0
+    var slipped: [String] = []
+    for _ in 0..<10_000 {
+      let target = generator.next()
+      let path = String(target.prefix { $0 != "?" })
+      let models = ServiceModel.all.filter { $0.isSecured(target) }
+      if !models.isEmpty { reaching += 1 }
+      switch Self.judgement(router, path) {
+      case "400": refused += 1
+      case "open":
+        open += 1
+        if let model = models.first { slipped.append("\(target) by \(model.name)") }
+      case let judgement: #expect(judgement == "token of admin", "\(target)")
+      }
+    }
+    #expect(slipped.isEmpty, "\(slipped.count) slipped by, e.g. \(slipped.prefix(10))")
+    // It would be no test if nothing were disguised, or everything refused.
+    #expect(reaching > 2_000 && open > 1_500 && refused < 6_000, "\(reaching), \(open), \(refused)")
+  }
+
+  @Test("13.A4: patterns of other forms, and services with endpoints of their own, are judged alike")
+  func otherPatterns() throws {
+    let router = try Self.router([
+      definitionText(
+        "a",
+        endpoints: [
+          endpointText("open", "/files/([^/]+)", replacement: "/v1/\\1"),
+          endpointText("list", "/lists/", more: Self.secured),
+          endpointText("hidden", "/files/(secret)/?", more: Self.secured),
+        ].joined(separator: ","), more: Self.jwt),
+      definitionText("b", endpoints: endpointText("rest", "/.*")),
+      definitionText(
+        "late", endpoints: endpointText("covered", "/covered/.*", more: Self.secured), more: Self.jwt),
+    ])
+    // An encoded slash in a name stays one.
+    #expect(router.match(method: "GET", path: "/files/a%2Fb").summary == "a/open /v1/a%2Fb")
+    #expect(Self.judgement(router, "/files/a%2Fb") == "open")
+    // The open endpoint comes first, and is an exception however the path is written.
+    #expect(
+      Self.judgement(router, "/files/secret") == "open" && Self.judgement(router, "/covered/x") == "open")
+    #expect(Self.judgement(router, "/%63overed/x") == "open")
+    // What isn't one name any more is the secured endpoint's.
+    #expect(Self.judgement(router, "//files/secret/") == "token of a")
+    // A service that doesn't mind the last slash takes the path without it.
+    #expect(
+      Self.judgement(router, "/lists/") == "token of a" && Self.judgement(router, "/lists") == "token of a")
+    #expect(Self.judgement(router, "/%6cists") == "token of a" && Self.judgement(router, "/listsx") == "open")
+    // Dot segments of a capture's making.
+    let cut = try Self.router([
+      definitionText("a", endpoints: endpointText("e", "/books(.*)", replacement: "/v1/\\1"))
+    ])
+    #expect(cut.match(method: "GET", path: "/books../x").summary == "400")
+    #expect(cut.match(method: "GET", path: "/books..x").summary == "a/e /v1/..x")
+  }
+
+  @Test("13.A4: the method is the router's: HEAD is taken for GET, others have endpoints of their own")
+  func methods() throws {
+    let router = try Self.router([
+      definitionText(
+        "admin",
+        endpoints: endpointText("get", "/admin", more: Self.secured) + ","
+          + endpointText("post", "/admin/.*", method: "POST", more: Self.secured), more: Self.jwt),
+      definitionText(
+        "open",
+        endpoints: ["GET", "POST", "DELETE"].map { endpointText($0, "/.*", method: $0) }.joined(
+          separator: ",")),
+    ])
+    #expect(Self.judgement(router, "//admin", method: "HEAD") == "token of admin")
+    #expect(Self.judgement(router, "//admin", method: "GET") == "token of admin")
+    #expect(Self.judgement(router, "//admin", method: "DELETE") == "open")
+    #expect(Self.judgement(router, "/admin%2fx", method: "POST") == "token of admin")
+    #expect(Self.judgement(router, "/admin%2fx") == "open")
+    #expect(Self.judgement(router, "//admin", method: "PUT") == "405")
+  }
+
+  @Test("13.A4: an ordinary path is looked at once, and an odd one costs no more than its bounds")
+  func effort() throws {
+    let router = try Self.router()
+    var effort = APIRouter.Effort()
+    _ = router.match(method: "GET", path: "/public/items/4711", &effort)
+    #expect(effort.readings == 0 && effort.patterns == 1)
+
+    let length = 16_384
+    let pieces = [
+      "%2e", "/", "//a", "\\", ";", "%25", "%2525", "/;", "%2f", "a%2f;b//c\\d%5c%3b%3f/", "%c0%af",
+      "/a;b%252f//",
+      "%2", "%%32%66", "/%2e%2e%2e/", ";/%3b%253b", "%3f%253f;", "%61%2561", "é%c0",
+    ]
+    for piece in pieces {
+      let path = "/" + String(repeating: piece, count: length / piece.utf8.count)
+      var effort = APIRouter.Effort()
+      let summary = router.match(method: "GET", path: path, &effort).summary.prefix(3)
+      #expect(summary == "400" || summary == "ope" || summary == "adm", "\(piece): \(summary)")
+      #expect(effort.readings <= PathReadings.maximumCount, "\(piece)")
+      // A reading is noted before it is known to be too much.
+      #expect(effort.readingBytes <= PathReadings.maximumBytes + length, "\(piece)")
+      // The pattern for everything is tried with the path as sent; readings only if a secured one may take them.
+      #expect(effort.steps <= 16 * (length + effort.readingBytes), "\(piece): \(effort.steps)")
+    }
+    #expect(Self.judgement(router, "/" + String(repeating: "%2e", count: length / 3)) == "open")
+  }
+
+  @Test("13.A4: a path with more readings than are judged is refused; without a secured endpoint nothing is")
+  func tooMany() throws {
+    let path = (0..<12).map { "/a%2f\\b%5c;c//%25\($0)%3b%3f" }.joined()
+    #expect(Self.judgement(try Self.router(), path + "/") == "400")
+    let open = try Self.router([definitionText("open", endpoints: endpointText("all", ".*"))])
+    #expect(Self.judgement(open, path + "/") == "open")
+    #expect(Self.judgement(open, path + "/..") == "400")
+    #expect(Self.judgement(APIRouter(), "/..") == "404")
+  }
+}
