@@ -52,7 +52,7 @@ struct WorkerRequestTests {
 
   @Test(
     "with a field that this version doesn't know is nothing",
-    arguments: [(0, 2), (1, 0), (1, 5), (6, 8), (7, 1)] as [(Int, UInt8)])
+    arguments: [(0, 2), (1, 0), (1, 6), (6, 8), (7, 1)] as [(Int, UInt8)])
   func unknown(offset: Int, value: UInt8) {
     var bytes = encoded(WorkerRequest(target: 1, correlation: 2, message: .cancelPoll(serial: 1)))
     bytes[offset] = value
