@@ -101,7 +101,14 @@ extension SettingKey {
       "between two pieces of a request body; longer: 408"),
     .integer(
       "REQUEST_BODY_TIMEOUT_S", \.requestBodyTimeoutSeconds, 1...86_400, unit: "seconds",
-      "for a whole body that isn't passed on as it comes; longer: 408"),
+      "for a whole body that isn't passed on as it comes, longer: 408; for a WebSocket message, longer: 1008"),
+    .integer(
+      "MIN_BODY_RATE", \.minBodyRate, 0...1_000_000_000, unit: "bytes per second",
+      "rate at which a client must send a body, or take an answer, while it is waited for; slower: 408; 0: any"
+    ),
+    .integer(
+      "MIN_BODY_RATE_WINDOW_S", \.minBodyRateWindowSeconds, 1...3_600, unit: "seconds",
+      "time over which MIN_BODY_RATE is averaged"),
     .integer(
       "IDLE_TIMEOUT_S", \.idleTimeoutSeconds, 1...86_400, unit: "seconds",
       "between two requests of a connection; then it is closed"),
@@ -111,6 +118,13 @@ extension SettingKey {
     .integer(
       "MAX_STREAMS_PER_CONNECTION", \.maxStreamsPerConnection, 0...10_000,
       "streams of an HTTP/2 connection; 0: no HTTP/2"),
+    .integer(
+      "MAX_ASSEMBLY_BYTES_PER_CONNECTION", \.maxAssemblyBytesPerConnection, 16_384...1_073_741_824,
+      unit: "bytes", "unanswered bodies of a connection, at least MAX_EVENT_BYTES; more: 429"),
+    .integer(
+      "MAX_ASSEMBLY_BYTES_PER_WORKER", \.maxAssemblyBytesPerWorker, 65_536...68_719_476_736, unit: "bytes",
+      "unanswered bodies and unfinished messages of a worker, at least twice MAX_EVENT_BYTES; more: 503, 1013"
+    ),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,
@@ -146,6 +160,15 @@ extension SettingKey {
     .integer(
       "MAX_WAITING_REQUESTS", \.maxWaitingRequests, 1...1_000_000,
       "requests of a connection worker that wait for a response at once; more: 503"),
+    .integer(
+      "MAX_TUNNELS", \.maxTunnels, 1...1_000_000,
+      "WebSockets between clients and services that a connection worker has at once; more: 503"),
+    .integer(
+      "MAX_SHARE_OF_CLIENT", \.maxShareOfClient, 1...100, unit: "percent",
+      "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one address (IPv6: /64); more: 429"),
+    .integer(
+      "MAX_SHARE_OF_API", \.maxShareOfAPI, 1...100, unit: "percent",
+      "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one API; more: 503"),
     .integer(
       "CHECK_TIMEOUT_MS", \.checkTimeoutMs, 1...600_000, unit: "milliseconds",
       "time that a check service has to answer"),

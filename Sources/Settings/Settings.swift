@@ -97,6 +97,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxWaitingRequests = 10_000
   /// Requests of one connection worker that are proxied at once; more: 503.
   public var maxProxiedRequests = 1_000
+  /// Tunnels of one connection worker at once: proxied requests that have become WebSockets, or ask for it; more: 503.
+  public var maxTunnels = 10_000
+  /// Percent of `maxProxiedRequests`, `maxTunnels` and `maxWaitingRequests` that one client may hold; more: 429.
+  public var maxShareOfClient = 50
+  /// Percent of them that one API may hold; more: 503.
+  public var maxShareOfAPI = 80
   /// Where proxied requests are logged: `console`; empty: nowhere.
   public var requestLog: [String] = []
   /// Topic of REQUEST_LOG=kafka.
@@ -167,14 +173,25 @@ public struct Settings: Codable, Sendable, Equatable {
   public var requestHeadTimeoutSeconds = 30
   /// Seconds between two pieces of a request body; longer: 408.
   public var requestStallTimeoutSeconds = 30
-  /// Seconds for the whole body of a request that isn't passed on as it comes; longer: 408.
+  /// Seconds for the whole body of a request that isn't passed on as it comes, longer: 408; and for a WebSocket message from its
+  /// first byte on, longer: closed with 1008.
   public var requestBodyTimeoutSeconds = 300
+  /// Bytes per second that a client must send of a body, or take of an answer, on average over time in which it is the one waited
+  /// for; slower: 408, or the end of the connection. 0: no bound.
+  public var minBodyRate = 100
+  /// Seconds over which that is averaged.
+  public var minBodyRateWindowSeconds = 10
   /// Seconds between two requests of a connection; then it is closed.
   public var idleTimeoutSeconds = 75
   /// Seconds in which a client takes nothing of its answer; then the connection is closed.
   public var writeStallTimeoutSeconds = 75
   /// Streams open at once on one HTTP/2 connection; more are refused. 0: HTTP/2 isn't spoken.
   public var maxStreamsPerConnection = 128
+  /// Bytes of bodies that one connection has sent and that aren't answered, and of its unfinished message; more: 429. Never less than
+  /// `maxEventBytes`.
+  public var maxAssemblyBytesPerConnection = 4 * 1024 * 1024
+  /// The same bytes of all connections of a worker; more: 503. Never less than twice `maxEventBytes`.
+  public var maxAssemblyBytesPerWorker = 64 * 1024 * 1024
   /// Bytes of an inbound event or message; more: 413.
   public var maxEventBytes = 1024 * 1024
   /// Subscriptions of one connection; more: 400.

@@ -241,7 +241,7 @@ import Testing
     var settings = Settings()
     settings.jwtSecretKey = Secret("secret")
     func bearer(_ actions: String, jti: String = "operator") throws -> String {
-      let token = Self.token(#"{"jti":"\#(jti)","scopes":{"rg":{"actions":\#(actions)}}}"#)
+      let token = Self.token(#"{"exp":4102444800,"jti":"\#(jti)","scopes":{"rg":{"actions":\#(actions)}}}"#)
       return "authorization: Bearer \(token)\r\n"
     }
     try await gateway.served(settings) { client in

@@ -260,7 +260,10 @@ struct ProxyTests {
   func bounds() throws {
     let service = try TestService(.silence)
     defer { service.stop() }
-    let settings = ["MAX_PROXIED_REQUESTS": "2", "CONNECTION_WORKERS": "1", "PROXY_RECV_TIMEOUT": "60000"]
+    let settings = [
+      "MAX_PROXIED_REQUESTS": "2", "MAX_SHARE_OF_CLIENT": "100", "CONNECTION_WORKERS": "1",
+      "PROXY_RECV_TIMEOUT": "60000",
+    ]
     try Gateway.run(settings) { gateway in
       try gateway.define(Self.open(service.port))
       let waiting = try (0..<2).map { _ in

@@ -44,10 +44,10 @@ struct ConnectionClockTests {
     #expect(clock.verdict(at: 19, limits: limits) == .fine)
     #expect(isTimeout(clock.verdict(at: 20, limits: limits)))
     for tick in 1..<100 {
-      clock.bodyMoved(at: tick)
+      clock.bodyMoved(1, at: tick)
       #expect(clock.verdict(at: tick, limits: limits) == .fine)
     }
-    clock.bodyMoved(at: 100)
+    clock.bodyMoved(1, at: 100)
     #expect(isTimeout(clock.verdict(at: 100, limits: limits)))
   }
 

@@ -221,6 +221,7 @@ struct StreamedAnswerTests {
     client.channel.isWritable = false
     client.channel.pipeline.fireChannelWritabilityChanged()
     stream.write(ByteBuffer(string: "2"))
+    _ = try front.turn(client)
     front.front.sweep(at: 74)
     #expect(client.isOpen)
     front.front.sweep(at: 200)

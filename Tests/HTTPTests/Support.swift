@@ -3,6 +3,7 @@
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import Settings
 
 @testable import HTTP
 
@@ -43,10 +44,14 @@ final class EmbeddedFront {
   let responder: ScriptedResponder
   let server: HTTPServer
 
-  init(_ responder: ScriptedResponder = ScriptedResponder(), limits: HTTPLimits = HTTPLimits()) {
+  init(
+    _ responder: ScriptedResponder = ScriptedResponder(), limits: HTTPLimits = HTTPLimits(),
+    budget: AssemblyBudget = AssemblyBudget(Settings())
+  ) {
     self.responder = responder
     server = HTTPServer(
-      listening: -1, loop: loop, limits: limits, responder: responder, now: .uptimeNanoseconds(0))
+      listening: -1, loop: loop, limits: limits, responder: responder, budget: budget,
+      now: .uptimeNanoseconds(0))
   }
 
   /// A connected client's channel.

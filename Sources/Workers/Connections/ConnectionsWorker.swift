@@ -58,7 +58,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
     servers = try HTTPServer.ofWorker(
       context, port: Self.listenerName, listening: listener, loop: loop, limits: limits,
-      responder: parts.routes)
+      responder: parts.routes, budget: hub.budget)
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }

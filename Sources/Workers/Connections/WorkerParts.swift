@@ -54,7 +54,9 @@ struct WorkerParts {
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
     let exchanges = ProxyExchanges(
-      link: link, limit: context.settings.maxProxiedRequests, generation: context.status.generation,
+      link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
+      tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
+      generation: context.status.generation,
       status: context.status, worker: context.name)
     return APIGateway(
       hub: hub, exchanges: exchanges, responses: try responses(context, hub, loop), ledger: ledger,
@@ -67,7 +69,7 @@ struct WorkerParts {
     guard let publications = hub.publications else { return nil }
     let manifest = context.manifest
     let waiting = WaitingRequests(
-      limit: context.settings.maxWaitingRequests,
+      limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
         tokenKey: manifest.tokenKey, slot: UInt16(clamping: manifest.slot), epoch: manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
@@ -108,7 +110,8 @@ struct WorkerParts {
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
         authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
         calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
-        metrics: WorkerMetrics(status, worker: context.name), log: context.log,
+        metrics: WorkerMetrics(status, worker: context.name),
+        budget: AssemblyBudget(context.settings, status: status, worker: context.name), log: context.log,
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) },
           wakeAgain: { EventFD.signal(wake) },

@@ -68,7 +68,8 @@ final class ControlWorker: @unchecked Sendable {
     apis = parts.apis
     servers = try HTTPServer.ofWorker(
       context, port: Self.listenerName, listening: listener, loop: loop, limits: HTTPLimits(context.settings),
-      responder: parts.routes)
+      responder: parts.routes,
+      budget: AssemblyBudget(context.settings, status: context.status, worker: context.name))
     // The last: a promise that is never kept is a defect for NIO.
     ended = loop.makePromise()
   }

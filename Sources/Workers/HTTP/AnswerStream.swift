@@ -67,6 +67,9 @@ public final class AnswerStream {
     connection.bodyAsked()
   }
 
+  /// For an exchange that keeps the body until it is whole: what that holds of the budget. nil: the exchange is over.
+  public func hold() -> AssemblyHold? { connection.map { AssemblyHold($0.share) } }
+
   /// An interim answer, before the head. Not sent to clients of HTTP/1.0, which know none. 100 is sent only to a client that still
   /// waits for it; 101 never: see `takeOver`.
   public func informational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {

@@ -16,6 +16,10 @@ struct ConnectionClock {
     case close
     /// Answer 408 with this detail.
     case timeout(String)
+    /// The request's body comes too slowly: answer 408 with this detail.
+    case slowBody(String)
+    /// The answer is taken too slowly: close.
+    case slowReader
   }
 
   private(set) var waiting = Waiting.firstByte
@@ -24,6 +28,10 @@ struct ConnectionClock {
   private var since: Int
   private var bodySince: Int
   private var unwritableSince: Int?
+  private var upload = BodyRateMeter()
+  private var download = BodyRateMeter()
+  private var isUploadSlow = false
+  private var isDownloadSlow = false
 
   init(tick: Int) {
     since = tick
@@ -44,9 +52,13 @@ struct ConnectionClock {
     since = tick
     bodySince = tick
     headBytes = 0
+    upload = BodyRateMeter()
   }
 
-  mutating func bodyMoved(at tick: Int) { since = tick }
+  mutating func bodyMoved(_ bytes: Int, at tick: Int) {
+    since = tick
+    upload.moved(bytes)
+  }
 
   /// A streamed exchange waits for its client's body.
   mutating func bodyAwaited(at tick: Int) {
@@ -56,7 +68,8 @@ struct ConnectionClock {
   }
 
   /// The client has taken some of what was written.
-  mutating func outputMoved(at tick: Int) {
+  mutating func outputMoved(_ bytes: Int, at tick: Int) {
+    download.moved(bytes)
     if unwritableSince != nil { unwritableSince = tick }
     if waiting == .finishing || waiting == .idle { since = tick }
   }
@@ -72,6 +85,7 @@ struct ConnectionClock {
     waiting = isReceiving ? .body : .idle
     since = tick
     bodySince = tick
+    upload = BodyRateMeter()
   }
 
   mutating func finishing(at tick: Int) {
@@ -88,7 +102,25 @@ struct ConnectionClock {
     unwritableSince = isWritable ? nil : (unwritableSince ?? tick)
   }
 
+  /// A second has passed.
+  ///
+  /// - Parameters:
+  ///   - isBodyRead: the client's body is taken as it comes, if one is awaited.
+  ///   - isOutputWaiting: something was written that the client hasn't taken.
+  ///   - outputStepBytes: how much it takes before that is seen.
+  mutating func secondPassed(
+    isBodyRead: Bool, isOutputWaiting: Bool, outputStepBytes: Int, limits: HTTPLimits
+  ) {
+    let least = limits.minimumBodyRate
+    guard least.bytesPerSecond > 0 else { return }
+    if upload.secondPassed(isAwaited: isBodyRead && waiting == .body, least) { isUploadSlow = true }
+    if download.secondPassed(isAwaited: isOutputWaiting, least.seen(inStepsOf: outputStepBytes)) {
+      isDownloadSlow = true
+    }
+  }
+
   func verdict(at tick: Int, limits: HTTPLimits) -> Verdict {
+    if isDownloadSlow { return .slowReader }
     if let unwritableSince, tick - unwritableSince >= limits.writeStallSeconds { return .close }
     let elapsed = tick - since
     switch waiting {
@@ -101,6 +133,12 @@ struct ConnectionClock {
       guard elapsed >= limits.headSeconds else { return .fine }
       return .timeout("request head not complete \(limits.headSeconds) s after its first byte")
     case .body:
+      if isUploadSlow {
+        let least = limits.minimumBodyRate
+        return .slowBody(
+          "request body of fewer than \(least.bytesPerSecond) bytes/s over \(least.windowSeconds) s (MIN_BODY_RATE)"
+        )
+      }
       if elapsed >= limits.bodyStallSeconds {
         return .timeout("no byte of the request body for \(limits.bodyStallSeconds) s")
       }

@@ -15,6 +15,8 @@ protocol ConnectionInput: AnyObject {
   var isDecoding: Bool { get }
   /// Bytes written and not taken by the client; nil: the channel's options say.
   var untakenBytes: Int? { get }
+  /// How much the client takes before `untakenBytes`, or that option, shows it.
+  var outputStepBytes: Int { get }
 
   /// The connection got an upgrade request: nothing behind it may be parsed.
   func decoderStopped()

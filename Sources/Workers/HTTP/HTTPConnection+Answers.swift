@@ -7,6 +7,7 @@ import TLS
 
 extension HTTPConnection {
   func write(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
+    assembled = nil
     var answer = answer
     if server.isDraining || response.headers.closesConnection { answer.keepAlive = false }
     server.counters?.answered(response.status.code)
@@ -43,6 +44,7 @@ extension HTTPConnection {
     let isFlushOwed = hasUnflushed
     output = nil
     hasUnflushed = false
+    writtenBytes += bytes.readableBytes
     switch phase {
     case .open:
       if hasOutput {

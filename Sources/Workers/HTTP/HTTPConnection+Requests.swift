@@ -20,6 +20,7 @@ extension HTTPConnection {
 
   /// The parser has looked at everything that came in.
   func decoded() {
+    assembly.readEnded()
     // The parser bounds what it keeps; this bounds what it skips (blanks, line ends).
     if isListening, clock.headBytes > server.limits.maxHeadBytes + HTTPServer.receiveBufferBytes {
       let limit = server.limits.maxHeadBytes
@@ -43,10 +44,19 @@ extension HTTPConnection {
   func sweep(at tick: Int) {
     guard awaited == nil else { return }
     noteTakenOutput(at: tick)
+    clock.secondPassed(
+      isBodyRead: !assembly.isUndecided, isOutputWaiting: untakenBytes > 0,
+      outputStepBytes: input?.outputStepBytes ?? 0, limits: server.limits)
     switch clock.verdict(at: tick, limits: server.limits) {
     case .fine: break
     case .close: close()
     case .timeout(let detail): if isListening { perform(assembly.refuse(.requestTimeout, detail)) }
+    case .slowBody(let detail):
+      server.counters?.slowRequests?.add(1)
+      if isListening { perform(assembly.refuse(.requestTimeout, detail)) }
+    case .slowReader:
+      server.counters?.slowAnswers?.add(1)
+      close()
     }
   }
 
@@ -122,6 +132,9 @@ extension HTTPConnection {
       if stream(request) { return }
       if let refusal = assembly.bound(request) { return refuse(refusal) }
     }
+    assembled = request.hold
+    var request = request
+    request.hold = nil
     let answer = AnswerContext(request)
     carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
   }
@@ -140,6 +153,7 @@ extension HTTPConnection {
       awaited = Awaited(onClientGone: onClientGone)
       future.assumeIsolated().whenComplete { self.settled($0, of: request, answer) }
     case .takeOver(let body):
+      assembled = nil
       takeOver = TakeOver(body: body, request: request)
       pump()
     }
@@ -163,7 +177,11 @@ extension HTTPConnection {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
     let answer = AnswerContext(
       isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
-    write(.problem(refusal.status, refusal.detail), for: answer, linger: true)
+    var response = HTTPResponse.problem(refusal.status, refusal.detail)
+    if let seconds = refusal.retryAfterSeconds {
+      response.headers.add(name: "retry-after", value: String(seconds))
+    }
+    write(response, for: answer, linger: true)
   }
 
   /// Answers an expectation once nothing is to be written before it.

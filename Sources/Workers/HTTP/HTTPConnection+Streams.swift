@@ -112,9 +112,13 @@ extension HTTPConnection {
     }
     if let output {
       self.output = nil
+      writtenBytes += output.readableBytes
       context.write(wrapOutboundOut(output), promise: nil)
     }
-    if bytes.readableBytes > Self.copiedBytes { context.write(wrapOutboundOut(bytes), promise: nil) }
+    if bytes.readableBytes > Self.copiedBytes {
+      writtenBytes += bytes.readableBytes
+      context.write(wrapOutboundOut(bytes), promise: nil)
+    }
     hasUnflushed = true
     schedule()
   }
@@ -183,11 +187,14 @@ extension HTTPConnection {
   /// Once a second: a client that takes something, however little, is not one that doesn't read.
   func noteTakenOutput(at tick: Int) {
     let socket = hasStreamed ? socketOptions : nil
-    guard let untaken = input?.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes)),
-      untaken != untakenBytes
-    else { return }
+    guard let untaken = input?.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes)) else {
+      return
+    }
+    let taken = writtenBytes - untaken
     untakenBytes = untaken
-    clock.outputMoved(at: tick)
+    guard taken != takenBytes else { return }
+    clock.outputMoved(max(0, taken - takenBytes), at: tick)
+    takenBytes = taken
   }
 
   private func resetBodyOptions() {

@@ -56,6 +56,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   static let ordinaryUntakenBytes = 32 * 1024...64 * 1024
 
   let server: HTTPServer
+  /// Of the budget for what is being assembled; streams of HTTP/2 have their connection's.
+  let share: AssemblyShare
   /// Position in the server's table; the server's.
   var tableIndex = -1
   weak var input: (any ConnectionInput)?
@@ -65,6 +67,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var assembly: RequestAssembly
   var queue: CircularBuffer<Queued>
   var awaited: Awaited?
+  /// What the request that the responder has holds of the budget, until it is answered.
+  var assembled: AssemblyHold?
   /// The request that is handled as it comes.
   var stream: AnswerStream?
   var takeOver: TakeOver?
@@ -86,15 +90,21 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   var hasStreamed = false
   /// The channel has its options for reading a streamed body.
   var hasBodyOptions = false
-  /// Bytes that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
+  /// Bytes written in all.
+  var writtenBytes = 0
+  /// Of them, those that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
+  /// ...and those that it had.
+  var takenBytes = 0
   /// Asked of the kernel once, not for each request.
   private lazy var remoteAddress = context?.channel.remoteAddress
 
-  init(server: HTTPServer, isHTTP2: Bool = false) {
+  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false) {
     self.server = server
+    self.share = share
     clock = ConnectionClock(tick: server.tick)
-    assembly = RequestAssembly(limits: server.limits, isTLS: server.tls != nil, isHTTP2: isHTTP2)
+    assembly = RequestAssembly(
+      limits: server.limits, isTLS: server.tls != nil, isHTTP2: isHTTP2, share: share)
     queue = CircularBuffer(initialCapacity: 0)
   }
 
@@ -155,7 +165,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
       perform(assembly.receive(head: head, from: remoteAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
-      clock.bodyMoved(at: server.tick)
+      clock.bodyMoved(piece.readableBytes, at: server.tick)
       perform(assembly.receive(body: piece))
     case .end(let trailers):
       perform(assembly.receiveEnd(trailers: trailers))
@@ -201,6 +211,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     guard phase != .gone else { return }
     phase = .gone
     awaited = nil
+    assembled = nil
     detachStream()
     let onGone = takeOver?.onGone
     takeOver = nil

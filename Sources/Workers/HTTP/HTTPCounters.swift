@@ -5,6 +5,7 @@
 //   rig_http_accept_exhausted_total{port}          accepts refused by the kernel for want of descriptors or memory
 //   rig_http_refused_connections_total{port}       accepted, and closed at once: as many are open as may be
 //   rig_http_timeouts_total{port}                  requests answered 408
+//   rig_http_too_slow_total{port,direction}        bodies that came, or answers that were taken, below MIN_BODY_RATE
 //   rig_http_open_connections{port}                open now, taken-over ones included
 //   rig_http_http2_connections_total{port}         of those accepted, that turned out to speak HTTP/2
 //   rig_http_http2_streams_total{port}             requests that came by HTTP/2
@@ -20,6 +21,8 @@ public struct HTTPCounters {
   let exhausted: Metric?
   let refused: Metric?
   let timeouts: Metric?
+  let slowRequests: Metric?
+  let slowAnswers: Metric?
   let open: Metric?
   let http2Connections: Metric?
   let http2Streams: Metric?
@@ -36,6 +39,11 @@ public struct HTTPCounters {
     exhausted = status.metric(.counter, "rig_http_accept_exhausted_total", labels: label)
     refused = status.metric(.counter, "rig_http_refused_connections_total", labels: label)
     timeouts = status.metric(.counter, "rig_http_timeouts_total", labels: label)
+    func slow(_ direction: String) -> Metric? {
+      status.metric(.counter, "rig_http_too_slow_total", labels: [("direction", direction)] + label)
+    }
+    slowRequests = slow("request")
+    slowAnswers = slow("response")
     open = status.metric(.gauge, "rig_http_open_connections", labels: label)
     http2Connections = status.metric(.counter, "rig_http_http2_connections_total", labels: label)
     http2Streams = status.metric(.counter, "rig_http_http2_streams_total", labels: label)

@@ -18,6 +18,8 @@ public struct HTTPLimits: Sendable {
   public var bodyStallSeconds = 30
   /// A whole body that is assembled; longer is answered 408, however steadily it drips.
   public var bodySeconds = 300
+  /// Of a body that comes or an answer that is taken, in time in which the client is the one waited for; slower: 408, or the end.
+  var minimumBodyRate = MinimumBodyRate(bytesPerSecond: 100, windowSeconds: 10)
   /// Between two requests; then the connection is closed.
   public var idleSeconds = 75
   /// For a client that doesn't read its answers; then the connection is closed.
@@ -43,6 +45,8 @@ public struct HTTPLimits: Sendable {
     headSeconds = settings.requestHeadTimeoutSeconds
     bodyStallSeconds = settings.requestStallTimeoutSeconds
     bodySeconds = settings.requestBodyTimeoutSeconds
+    minimumBodyRate = MinimumBodyRate(
+      bytesPerSecond: settings.minBodyRate, windowSeconds: settings.minBodyRateWindowSeconds)
     idleSeconds = settings.idleTimeoutSeconds
     writeStallSeconds = settings.writeStallTimeoutSeconds
     http2.maxStreams = settings.maxStreamsPerConnection

@@ -48,6 +48,8 @@ public struct HTTPRequest: Sendable {
   var trailers: HTTPHeaders?
   /// Whether it is known not to be streamed, and within the bounds of what is assembled.
   var isDecided = false
+  /// What its body holds of the budget; no responder gets it.
+  var hold: AssemblyHold?
 
   public init(
     method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
@@ -69,6 +71,7 @@ public struct HTTPRequest: Sendable {
   var withoutBody: HTTPRequest {
     var head = self
     head.body = ByteBuffer()
+    head.hold = nil
     return head
   }
 

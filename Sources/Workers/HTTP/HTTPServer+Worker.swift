@@ -11,13 +11,14 @@ extension HTTPServer {
   /// - Throws: `UnusableCertificate`.
   public static func ofWorker(
     _ context: WorkerContext, port: String, listening: CInt, loop: EventLoop, limits: HTTPLimits,
-    responder: any Responder
+    responder: any Responder, budget: AssemblyBudget
   ) throws -> [HTTPServer] {
     let room = ConnectionRoom()
     func server(_ name: String, _ listening: CInt, _ tls: TLSFront?) -> HTTPServer {
       HTTPServer(
         listening: listening, loop: loop, limits: limits, responder: responder,
-        counters: HTTPCounters(status: context.status, port: name), tls: tls, room: room)
+        counters: HTTPCounters(status: context.status, port: name), tls: tls, room: room,
+        budget: budget)
     }
     var servers = [server(port, listening, nil)]
     let tlsPort = "\(port)-tls"

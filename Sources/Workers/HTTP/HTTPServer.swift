@@ -11,6 +11,7 @@ import IPC
 import Kit
 import NIOCore
 import NIOPosix
+import Settings
 
 /// An HTTP/1.x and HTTP/2 server on an inherited listening socket. Use it on its event loop only.
 ///
@@ -42,6 +43,7 @@ public final class HTTPServer: @unchecked Sendable {
   /// Seconds since the server was made, as of the last sweep.
   private(set) var tick = 0
 
+  let budget: AssemblyBudget
   private let room: ConnectionRoom
   private let started: NIODeadline
   private let listening: CInt
@@ -60,10 +62,11 @@ public final class HTTPServer: @unchecked Sendable {
   ///   - loop: the loop on which everything happens.
   ///   - tls: for connections that are encrypted.
   ///   - room: shared with the other servers of the same loop whose connections count together.
+  ///   - budget: shared with everything of the same loop that assembles bodies or messages.
   public init(
     listening: CInt, loop: EventLoop, limits: HTTPLimits = HTTPLimits(), responder: any Responder,
     counters: HTTPCounters? = nil, tls: TLSFront? = nil, room: ConnectionRoom = ConnectionRoom(),
-    now: NIODeadline = .now()
+    budget: AssemblyBudget = AssemblyBudget(Settings()), now: NIODeadline = .now()
   ) {
     self.listening = listening
     self.loop = loop
@@ -72,6 +75,7 @@ public final class HTTPServer: @unchecked Sendable {
     self.counters = counters
     self.tls = tls
     self.room = room
+    self.budget = budget
     started = now
   }
 
@@ -146,7 +150,7 @@ public final class HTTPServer: @unchecked Sendable {
 
   /// Puts the handlers of HTTP/1.x into a channel that counts already.
   func beginHTTP1(on channel: Channel) throws {
-    let connection = HTTPConnection(server: self)
+    let connection = HTTPConnection(server: self, share: AssemblyShare(budget))
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input
     if let options = channel.syncOptions {

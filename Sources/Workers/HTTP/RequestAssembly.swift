@@ -19,6 +19,15 @@ import NIOHTTP1
 struct Refusal: Equatable {
   var status: HTTPResponseStatus
   var detail: String
+  /// nil: trying again is of no use.
+  var retryAfterSeconds: Int?
+}
+
+extension Refusal {
+  init(_ refusal: AssemblyRefusal) {
+    self.init(
+      status: refusal.status, detail: refusal.detail, retryAfterSeconds: AssemblyRefusal.retryAfterSeconds)
+  }
 }
 
 struct RequestAssembly {
@@ -43,15 +52,20 @@ struct RequestAssembly {
   private let limits: HTTPLimits
   private let isTLS: Bool
   private let isHTTP2: Bool
+  /// nil: nobody counts what is kept.
+  private let share: AssemblyShare?
   private var state = State.between
   private var request = HTTPRequest(method: .GET, path: "/")
+  /// The body is a part of a buffer that was read into.
+  private var sharesRead = false
   /// Whether the client waits for `100 Continue` before it sends the body of the current request.
   private(set) var expectsContinue = false
 
-  init(limits: HTTPLimits, isTLS: Bool = false, isHTTP2: Bool = false) {
+  init(limits: HTTPLimits, isTLS: Bool = false, isHTTP2: Bool = false, share: AssemblyShare? = nil) {
     self.limits = limits
     self.isTLS = isTLS
     self.isHTTP2 = isHTTP2
+    self.share = share
   }
 
   /// Whether a head has been received whose body hasn't ended.
@@ -95,7 +109,7 @@ struct RequestAssembly {
   mutating func collect() -> Step {
     guard state == .undecided else { return .wait }
     state = .collecting
-    if let refusal = bound(request) { return refuse(refusal.status, refusal.detail) }
+    if let refusal = bound(request) ?? keep(request.body.readableBytes) { return refuse(refusal) }
     return expectsContinue ? .invite : .wait
   }
 
@@ -126,12 +140,23 @@ struct RequestAssembly {
     guard state == .undecided || total <= limits.maxBodyBytes else {
       return refuse(.payloadTooLarge, tooLarge("more than \(total - 1)"))
     }
+    if state == .collecting, let refusal = keep(total) { return refuse(refusal) }
     if request.body.readableBytes == 0 {
       request.body = piece
+      sharesRead = true
     } else {
       request.body.writeImmutableBuffer(piece)
+      sharesRead = false
     }
     return .wait
+  }
+
+  /// Everything of one read was given. A piece of it keeps all of the read's buffer, which is counted nowhere: what isn't whole
+  /// yet gets a buffer of its own.
+  mutating func readEnded() {
+    guard sharesRead, state == .collecting else { return }
+    sharesRead = false
+    request.body = ByteBuffer(bytes: request.body.readableBytesView)
   }
 
   /// The end of the request.
@@ -149,15 +174,32 @@ struct RequestAssembly {
 
   /// Makes this the last thing that happens on the connection.
   mutating func refuse(_ status: HTTPResponseStatus, _ detail: String) -> Step {
+    refuse(Refusal(status: status, detail: detail))
+  }
+
+  private mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
     state = .refused
     request.body = ByteBuffer()
-    return .refuse(Refusal(status: status, detail: detail))
+    request.hold = nil
+    return .refuse(refusal)
   }
 
   private mutating func forget() {
     request.body = ByteBuffer()
     request.headers = [:]
+    request.hold = nil
+  }
+
+  /// So much of the body is kept. Returns why it may not be.
+  private mutating func keep(_ bytes: Int) -> Refusal? {
+    guard let share, request.announcedBody != .none else { return nil }
+    let hold = request.hold ?? AssemblyHold(share)
+    request.hold = hold
+    if case .counted(let length) = request.announcedBody, let refusal = hold.announce(length) {
+      return Refusal(refusal)
+    }
+    return hold.resize(to: bytes).map { Refusal($0) }
   }
 
   private func check(_ head: HTTPRequestHead, _ fields: HeadFields) -> Refusal? {

@@ -89,7 +89,7 @@ final class EchoServer: @unchecked Sendable {
           grants: [requestGrant], peers: [status], slot: 0, status: status),
         authority: try TokenAuthority(
           settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
-        metrics: WorkerMetrics(status, worker: "connections.0"),
+        metrics: WorkerMetrics(status, worker: "connections.0"), budget: AssemblyBudget(settings),
         log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
           schedule: { turn in loop.assumeIsolated().execute(turn) }, wakeAgain: { again.call() }, beat: {},

@@ -141,7 +141,7 @@ final class TestHub {
         presence: PresenceReporter(
           writer: try RingWriter(attaching: gateway.presence[slot], wake: [-1]), generation: status.generation
         ),
-        metrics: WorkerMetrics(status, worker: "connections.\(slot)"),
+        metrics: WorkerMetrics(status, worker: "connections.\(slot)"), budget: AssemblyBudget(settings),
         log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
           schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},

@@ -10,6 +10,9 @@ final class HTTP2Client {
   private static let endStream: UInt8 = 1
   private static let endHeaders: UInt8 = 4
   private static let ack: UInt8 = 1
+  /// RFC 9113 §6.9.2, and the largest frame that every server takes.
+  private static let firstWindow = 65_535
+  private static let frameBytes = 16_384
   /// :status entries of the static table.
   private static let statuses: [UInt8: Int] = [
     0x88: 200, 0x89: 204, 0x8a: 206, 0x8b: 304, 0x8c: 400, 0x8d: 404, 0x8e: 500,
@@ -25,6 +28,8 @@ final class HTTP2Client {
   /// Error codes of the GOAWAYs.
   private(set) var goAways: [Int] = []
   private var lastStream = -1
+  /// What the server still takes: of all streams together by 0, of each by its number.
+  private var windows: [Int: Int] = [:]
 
   /// - Parameter window: bytes that may be sent to each stream until it is read.
   init(port: Int, window: Int = 65_535) throws {
@@ -43,6 +48,36 @@ final class HTTP2Client {
     for (name, value) in fields + headers { block += [0] + Self.string(name) + Self.string(value) }
     try send(.headers, Self.endStream | Self.endHeaders, lastStream, block)
     return lastStream
+  }
+
+  /// Opens a stream whose body of `length` bytes is still to come; its number.
+  func post(_ path: String, type: String, length: Int) throws -> Int {
+    lastStream += 2
+    let fields = [
+      (":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", path),
+      ("content-type", type), ("content-length", String(length)),
+    ]
+    var block: [UInt8] = []
+    for (name, value) in fields { block += [0] + Self.string(name) + Self.string(value) }
+    try send(.headers, Self.endHeaders, lastStream, block)
+    return lastStream
+  }
+
+  /// Sends so much of a stream's body, as far as the server's windows allow it; ends early if the server ends the stream.
+  func upload(_ bytes: Int, on stream: Int) throws {
+    var left = bytes
+    while left > 0, !ended.contains(stream), resets[stream] == nil {
+      try readAvailable()
+      let room = min(windows[0, default: Self.firstWindow], windows[stream, default: Self.firstWindow])
+      let count = min(left, room, Self.frameBytes)
+      guard count > 0 else {
+        guard try wire.receive(Deadline()) else { throw TestFailure("no window for stream \(stream)") }
+        continue
+      }
+      try send(.data, 0, stream, [UInt8](repeating: UInt8(ascii: " "), count: count))
+      for window in [0, stream] { windows[window, default: Self.firstWindow] -= count }
+      left -= count
+    }
   }
 
   /// Sends DATA on a stream, for clients that shouldn't.
@@ -98,6 +133,7 @@ final class HTTP2Client {
     case .reset: resets[stream] = Self.number(frame.payload)
     case .settings: if frame.flags & Self.ack == 0 { try send(.settings, Self.ack, 0, []) }
     case .ping: if frame.flags & Self.ack == 0 { try send(.ping, Self.ack, 0, frame.payload) }
+    case .windowUpdate: windows[stream, default: Self.firstWindow] += Self.number(frame.payload)
     case .goAway: goAways.append(Self.number(frame.payload[4..<8]))
     default: break
     }

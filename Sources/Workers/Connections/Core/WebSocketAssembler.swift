@@ -21,6 +21,14 @@ enum WebSocketAction: Equatable, Sendable {
   case close(WebSocketCloseCode?, reason: String)
   /// The peer broke the protocol or a limit: send a close frame with this code and reason, then close the connection.
   case fail(WebSocketCloseCode, reason: String)
+
+  /// Whether a message has become whole.
+  var isMessage: Bool {
+    switch self {
+    case .text, .binary: true
+    case .ping, .pong, .close, .fail: false
+    }
+  }
 }
 
 struct WebSocketAssembler {
@@ -61,6 +69,15 @@ struct WebSocketAssembler {
 
   /// Whether nothing more is taken.
   var isOver: Bool { step == .over }
+
+  /// Whether a message, or a frame, has begun and isn't whole.
+  var isUnfinished: Bool { step != .over && (step != .first || messageKind != nil) }
+
+  /// Bytes kept of what isn't whole.
+  var keptBytes: Int { message.count + control.count }
+
+  /// Takes nothing more, and forgets what isn't whole.
+  mutating func stop() { end() }
 
   /// Takes bytes as they came and appends what they lead to.
   mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) {

@@ -24,7 +24,8 @@ extension APIGateway {
   ) throws(RefusedRequest) -> any StreamedExchange {
     let endpoint = match.endpoint
     switch (endpoint.target, endpoint.responseFrom) {
-    case (.http, .http), (.http, nil): return exchange(try proxied(match, request), account)
+    case (.http, .http), (.http, nil):
+      return exchange(try proxied(match, request), for: holder(match, request), account)
     case (.http, .kafka), (.http, .httpAsync):
       let responses = try available()
       var forwarded = request
@@ -33,7 +34,7 @@ extension APIGateway {
       // A tunnel is no answer that could come later.
       forwarded.headers.remove(name: "upgrade")
       return CorrelatedExchange(
-        try proxied(match, forwarded), exchanges, waiting: responses.waiting,
+        try proxied(match, forwarded), exchanges, for: holder(match, request), waiting: responses.waiting,
         timeoutMs: timeoutMs(endpoint.responseFrom) ?? 0, account: account)
     case (.kafka, _):
       let responses = try available()
@@ -63,7 +64,8 @@ extension APIGateway {
   {
     let parser = responses.parser
     return KafkaExchange.Plan(
-      topic: match.endpoint.topic ?? "", responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
+      topic: match.endpoint.topic ?? "", holder: holder(match, request),
+      responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
       maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
       parse: { (body) throws(EventError) in try Self.event(body, request, parser) },
       origin: { [self] in origin(match, request, correlation: $0) })

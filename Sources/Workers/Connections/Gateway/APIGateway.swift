@@ -139,8 +139,15 @@ final class APIGateway {
     return path.utf8.contains(UInt8(ascii: "?")) ? "\(path)&\(query)" : "\(path)?\(query)"
   }
 
-  func exchange(_ request: ProxiedRequest, _ account: RequestAccount) -> ProxiedExchange {
-    ProxiedExchange(request, exchanges, account)
+  func exchange(
+    _ request: ProxiedRequest, for holder: PlaceHolder, _ account: RequestAccount
+  ) -> ProxiedExchange {
+    ProxiedExchange(request, exchanges, for: holder, account)
+  }
+
+  /// Whose place a request takes.
+  func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
+    PlaceHolder(client: AddressPrefix(hub.proxies.client(of: request)), api: match.definition.id)
   }
 }
 

@@ -14,6 +14,7 @@ import NIOHTTP1
 final class CorrelatedExchange: StreamedExchange {
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
+  private let holder: PlaceHolder
   private let waiting: WaitingRequests
   private let timeoutMs: Int
   private let account: RequestAccount
@@ -25,11 +26,12 @@ final class CorrelatedExchange: StreamedExchange {
   private var early: ServiceResponse?
 
   init(
-    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, waiting: WaitingRequests, timeoutMs: Int,
-    account: RequestAccount
+    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, for holder: PlaceHolder,
+    waiting: WaitingRequests, timeoutMs: Int, account: RequestAccount
   ) {
     self.request = request
     self.exchanges = exchanges
+    self.holder = holder
     self.waiting = waiting
     self.timeoutMs = timeoutMs
     self.account = account
@@ -39,16 +41,20 @@ final class CorrelatedExchange: StreamedExchange {
 
   func begin(_ answer: AnswerStream) {
     self.answer = answer
-    guard let ticket = waiting.begin({ [weak self] in self?.received($0) }) else {
-      return respond(
-        .unavailable(
-          retryAfterSeconds: 1, "\(waiting.limit) requests of this worker wait for a response, its limit"))
+    do throws(PlaceRefusal) {
+      let ticket = try waiting.begin(for: holder) { [weak self] in self?.received($0) }
+      self.ticket = ticket
+      proceed(answer, ticket)
+    } catch {
+      respond(waiting.refusal(error))
     }
-    self.ticket = ticket
+  }
+
+  private func proceed(_ answer: AnswerStream, _ ticket: WaitingRequests.Ticket) {
     var request = request
     request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
     // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
-    let proxied = ProxiedExchange(request, exchanges, account)
+    let proxied = ProxiedExchange(request, exchanges, for: holder, account)
     proxied.onEnd = { [self] in end() }
     proxied.onAccepted = { [self] in accepted() }
     self.proxied = proxied

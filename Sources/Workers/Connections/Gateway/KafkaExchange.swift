@@ -14,6 +14,7 @@ final class KafkaExchange: StreamedExchange {
   /// Of what was read and asked for, what it takes to produce it and to wait.
   struct Plan {
     let topic: String
+    let holder: PlaceHolder
     /// nil: no response is waited for.
     let responseTimeoutMs: Int?
     let maximumBytes: Int
@@ -32,6 +33,7 @@ final class KafkaExchange: StreamedExchange {
   private var answer: AnswerStream?
   private var ticket: WaitingRequests.Ticket?
   private var body = ByteBuffer()
+  private var hold: AssemblyHold?
   private var stopBodyClock: (() -> Void)?
 
   init(
@@ -50,6 +52,10 @@ final class KafkaExchange: StreamedExchange {
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
+    hold = answer.hold()
+    if case .counted(let bytes) = answer.request.announcedBody, let refusal = hold?.announce(bytes) {
+      return respond(HTTPResponse(refusal))
+    }
     // The front's own time-outs are between two pieces: this one keeps all of them.
     stopBodyClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
       guard let self else { return }
@@ -61,6 +67,9 @@ final class KafkaExchange: StreamedExchange {
   func received(_ bytes: ByteBuffer) {
     account.received(bytes.readableBytes)
     guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
+    if let refusal = hold?.resize(to: body.readableBytes + bytes.readableBytes) {
+      return respond(HTTPResponse(refusal))
+    }
     body.writeImmutableBuffer(bytes)
     answer?.readBody()
   }
@@ -76,6 +85,7 @@ final class KafkaExchange: StreamedExchange {
       refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
     }
     body = ByteBuffer()
+    hold = nil
   }
 
   func canWrite() {}
@@ -105,9 +115,10 @@ final class KafkaExchange: StreamedExchange {
   /// nil: too many requests wait already, and this one is answered.
   private func correlation() -> String? {
     if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return id }
-    ticket = waiting.begin { [weak self] in self?.received($0) }
-    if ticket == nil {
-      refuse(.serviceUnavailable, "\(waiting.limit) requests of this worker wait for a response, its limit")
+    do throws(PlaceRefusal) {
+      ticket = try waiting.begin(for: plan.holder) { [weak self] in self?.received($0) }
+    } catch {
+      respond(waiting.refusal(error))
     }
     return ticket?.id
   }
@@ -155,6 +166,7 @@ final class KafkaExchange: StreamedExchange {
   private func end() {
     guard answer != nil else { return }
     answer = nil
+    hold = nil
     stopBodyClock?()
     stopBodyClock = nil
     if let ticket { waiting.end(ticket) }

@@ -16,6 +16,7 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
 
   private let request: ProxiedRequest
   private let exchanges: ProxyExchanges
+  private let holder: PlaceHolder
   private let account: RequestAccount
   private var answer: AnswerStream?
   private var key: ProxyExchanges.Key?
@@ -36,9 +37,12 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   private static let mostDiscardedBytes = 1 << 20
   private var discardedBytes = 0
 
-  init(_ request: ProxiedRequest, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
+  init(
+    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, for holder: PlaceHolder, _ account: RequestAccount
+  ) {
     self.request = request
     self.exchanges = exchanges
+    self.holder = holder
     self.account = account
   }
 
@@ -55,11 +59,10 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
     // One request takes one token, however often it is tried.
     if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
-      key = try exchanges.open(request, self)
+      key = try exchanges.open(request, for: holder, self)
     } catch {
       switch error {
-      case .tooMany(let limit):
-        refuse(.serviceUnavailable, "\(limit) requests are being proxied by this worker, its limit")
+      case .noPlace(let response): refuse(response)
       case .noRoom: refuse(.serviceUnavailable, "the proxy workers are too busy")
       case .noWorker: refuse(.badGateway, "no proxy worker serves now")
       }
@@ -195,11 +198,15 @@ final class ProxiedExchange: StreamedExchange, ExchangeReceiver {
   // MARK: Ends
 
   private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
-    self.status = Int(status.code)
     var response = HTTPResponse.problem(status, detail)
     if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
       response.headers.add(name: "retry-after", value: String(seconds))
     }
+    refuse(response)
+  }
+
+  private func refuse(_ response: HTTPResponse) {
+    status = Int(response.status.code)
     answer?.respond(response)
     end(isComplete: true)
   }

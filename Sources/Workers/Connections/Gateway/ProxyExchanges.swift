@@ -5,6 +5,7 @@
 //
 // Every exchange ends: by the end of its answer, by a failure, because its client has gone, or because its proxy worker has.
 
+import HTTP
 import IPC
 import Kit
 import NIOCore
@@ -24,10 +25,22 @@ final class ProxyExchanges {
   }
 
   private let link: CallClient
-  private let limit: Int
-  private var exchanges: [UInt64: (peer: UInt16, exchange: any ExchangeReceiver)] = [:]
-  /// Exchanges that have become tunnels: as many as there are clients for them.
-  private var tunnels: Set<UInt64> = []
+  private struct Exchange {
+    let peer: UInt16
+    var receiver: any ExchangeReceiver
+    let holder: PlaceHolder
+    var isRequest = true
+    /// It is a tunnel, or may become one.
+    var isTunnel: Bool
+  }
+
+  private var exchanges: [UInt64: Exchange] = [:]
+  /// Exchanges that haven't become tunnels.
+  private var requests: SharedPlaces
+  /// Tunnels, and upgrades that are asked for.
+  private var tunnels: SharedPlaces
+  private let requestCounters: PlaceCounters
+  private let tunnelCounters: PlaceCounters
   /// Exchanges that have more to send when the ring has room.
   private var stalled: [UInt64] = []
   private var nextCorrelation: UInt64
@@ -35,11 +48,18 @@ final class ProxyExchanges {
   private let openTunnels: Metric?
 
   /// - Parameters:
-  ///   - limit: of exchanges at once.
+  ///   - requests: of exchanges at once.
+  ///   - tunnels: of those that have become tunnels.
   ///   - generation: the worker's, so that answers to a predecessor's requests match none of ours.
-  init(link: CallClient, limit: Int, generation: UInt64, status: StatusPage, worker: String) {
+  init(
+    link: CallClient, requests: PlaceLimits, tunnels: PlaceLimits, generation: UInt64, status: StatusPage,
+    worker: String
+  ) {
     self.link = link
-    self.limit = limit
+    self.requests = SharedPlaces(requests)
+    self.tunnels = SharedPlaces(tunnels)
+    requestCounters = PlaceCounters("MAX_PROXIED_REQUESTS", requests, status)
+    tunnelCounters = PlaceCounters("MAX_TUNNELS", tunnels, status)
     nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
@@ -52,8 +72,8 @@ final class ProxyExchanges {
 
   /// Why a request can't be sent now.
   enum Refusal: Error {
-    /// There are as many as allowed already.
-    case tooMany(limit: Int)
+    /// There are as many as allowed already, or of this client or API.
+    case noPlace(HTTPResponse)
     /// No proxy worker serves.
     case noWorker
     /// The ring has no room, or not for a head as large as this one.
@@ -61,35 +81,70 @@ final class ProxyExchanges {
   }
 
   /// Sends the head of a request; frames about it come to `exchange` until `end`.
-  func open(_ request: ProxiedRequest, _ exchange: any ExchangeReceiver) throws(Refusal) -> Key {
-    guard exchanges.count - tunnels.count < limit else { throw .tooMany(limit: limit) }
+  func open(
+    _ request: ProxiedRequest, for holder: PlaceHolder, _ exchange: any ExchangeReceiver
+  ) throws(Refusal) -> Key {
+    try takePlaces(holder, isUpgrade: request.isUpgrade)
+    do throws(Refusal) {
+      let key = try send(request)
+      exchanges[key.correlation] = Exchange(
+        peer: key.peer, receiver: exchange, holder: holder, isTunnel: request.isUpgrade)
+      observe()
+      return key
+    } catch {
+      requests.giveBack(holder)
+      if request.isUpgrade { tunnels.giveBack(holder) }
+      throw error
+    }
+  }
+
+  private func takePlaces(_ holder: PlaceHolder, isUpgrade: Bool) throws(Refusal) {
+    do throws(PlaceRefusal) {
+      try requests.take(holder)
+    } catch {
+      requestCounters.add(error)
+      throw .noPlace(requestCounters.response(error, "requests are being proxied"))
+    }
+    guard isUpgrade else { return }
+    do throws(PlaceRefusal) {
+      try tunnels.take(holder)
+    } catch {
+      requests.giveBack(holder)
+      tunnelCounters.add(error)
+      throw .noPlace(tunnelCounters.response(error, "tunnels are open"))
+    }
+  }
+
+  private func send(_ request: ProxiedRequest) throws(Refusal) -> Key {
     let serving = request.limitKey.map { link.servingPeer(for: $0) } ?? link.servingPeer()
     guard let peer = serving else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
     guard send(.open(request), key) else { throw .noRoom }
-    exchanges[key.correlation] = (peer, exchange)
-    observe()
     return key
   }
 
   /// The exchange is a tunnel from here on: frames about it come to `tunnel`.
   func handOver(_ key: Key, to tunnel: any ExchangeReceiver) {
-    exchanges[key.correlation]?.exchange = tunnel
-    tunnels.insert(key.correlation)
+    guard var exchange = exchanges[key.correlation] else { return }
+    exchange.receiver = tunnel
+    if exchange.isRequest { requests.giveBack(exchange.holder) }
+    exchange.isRequest = false
+    exchanges[key.correlation] = exchange
     observe()
   }
 
   /// Nothing more comes about it.
   func end(_ key: Key) {
-    exchanges[key.correlation] = nil
-    tunnels.remove(key.correlation)
+    guard let exchange = exchanges.removeValue(forKey: key.correlation) else { return }
+    if exchange.isRequest { requests.giveBack(exchange.holder) }
+    if exchange.isTunnel { tunnels.giveBack(exchange.holder) }
     observe()
   }
 
   private func observe() {
-    inProgress?.set(Int64(exchanges.count - tunnels.count))
-    openTunnels?.set(Int64(tunnels.count))
+    inProgress?.set(Int64(requests.taken))
+    openTunnels?.set(Int64(exchanges.count - requests.taken))
   }
 
   /// False: there is no room; the exchange can't go on.
@@ -115,7 +170,7 @@ final class ProxyExchanges {
   private func resumeStalled() {
     let all = stalled
     stalled = []
-    for correlation in all { exchanges[correlation]?.exchange.ringHasRoom() }
+    for correlation in all { exchanges[correlation]?.receiver.ringHasRoom() }
   }
 
   // MARK: Frames
@@ -127,7 +182,7 @@ final class ProxyExchanges {
     if header.isBody {
       // What comes for an exchange that has ended was under way.
       guard let known, Int(known.peer) == ring else { return true }
-      known.exchange.received(
+      known.receiver.received(
         fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
       return true
     }
@@ -135,13 +190,13 @@ final class ProxyExchanges {
     if case .open = message { return false }
     if case .cancel = message { return false }
     guard let known, Int(known.peer) == ring else { return true }
-    known.exchange.received(message)
+    known.receiver.received(message)
     return true
   }
 
   private func peerGone(_ peer: Int) {
     for (_, known) in exchanges where Int(known.peer) == peer {
-      known.exchange.received(.failed(.badGateway, reason: "the proxy worker has ended"))
+      known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }
 }

@@ -2,6 +2,7 @@
 // id that services answer by, and is answered once: what comes late, twice, or under an id that was never given out finds nothing
 // here and is counted.
 
+import HTTP
 import IPC
 import Kit
 
@@ -19,11 +20,13 @@ final class WaitingRequests {
 
   private struct Waiting {
     let waiter: Waiter
+    let holder: PlaceHolder
     /// Ends the time-out; nil: its time hasn't begun.
     var stopClock: (() -> Void)?
   }
 
-  let limit: Int
+  private var places: SharedPlaces
+  private let counters: PlaceCounters
   private let seal: CorrelationSeal
   /// Calls the closure on the loop after so many milliseconds; what is returned prevents that.
   private let schedule: (_ ms: Int, _ body: @escaping () -> Void) -> () -> Void
@@ -33,10 +36,11 @@ final class WaitingRequests {
   private let results: [PublicationClient.Source: (delivered: Metric?, unknown: Metric?)]
 
   init(
-    limit: Int, seal: CorrelationSeal, generation: UInt64, status: StatusPage, worker: String,
+    limits: PlaceLimits, seal: CorrelationSeal, generation: UInt64, status: StatusPage, worker: String,
     schedule: @escaping (_ ms: Int, _ body: @escaping () -> Void) -> () -> Void
   ) {
-    self.limit = limit
+    places = SharedPlaces(limits)
+    counters = PlaceCounters("MAX_WAITING_REQUESTS", limits, status)
     self.seal = seal
     self.schedule = schedule
     nextNumber = Correlation.first(generation: generation)
@@ -62,14 +66,27 @@ final class WaitingRequests {
     return try? seal.seal(nextNumber)
   }
 
-  /// A request waits from now on, for as long as it likes until `startClock`; nil: too many wait already.
-  func begin(_ waiter: @escaping Waiter) -> Ticket? {
-    guard waiting.count < limit else { return nil }
+  /// A request waits from now on, for as long as it likes until `startClock`; or too many wait already.
+  func begin(for holder: PlaceHolder, _ waiter: @escaping Waiter) throws(PlaceRefusal) -> Ticket {
+    do throws(PlaceRefusal) {
+      try places.take(holder)
+    } catch {
+      counters.add(error)
+      throw error
+    }
     let number = nextNumber
-    guard let id = unusedID() else { return nil }
-    waiting[number] = Waiting(waiter: waiter)
+    guard let id = unusedID() else {
+      places.giveBack(holder)
+      throw .all
+    }
+    waiting[number] = Waiting(waiter: waiter, holder: holder)
     gauge?.set(Int64(waiting.count))
     return Ticket(id: id, number: number)
+  }
+
+  /// How a request that may not wait is answered.
+  func refusal(_ refusal: PlaceRefusal) -> HTTPResponse {
+    counters.response(refusal, "requests wait for a response")
   }
 
   /// From now on it waits for so many milliseconds.
@@ -97,6 +114,7 @@ final class WaitingRequests {
   private func take(_ number: UInt64) -> Waiting? {
     guard let found = waiting.removeValue(forKey: number) else { return nil }
     found.stopClock?()
+    places.giveBack(found.holder)
     gauge?.set(Int64(waiting.count))
     return found
   }

@@ -8,6 +8,9 @@ extension Hub {
   func tick() {
     clock.refresh()
     sweep()
+    for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
+      (table[index] as? WebSocketConnection)?.messageIsOverdue()
+    }
     exchange.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
     publications?.tick(nowNs: clock.nowNs)

@@ -12,6 +12,7 @@
 // This file: state and turns. Hub+Connections: opening and closing. Hub+Identity: whose they are. Hub+Time: what happens
 // once per second.
 
+import HTTP
 import IPC
 import Kit
 import Logging
@@ -41,6 +42,8 @@ final class Hub {
   let publications: PublicationClient?
   let checks: AccessChecks
   let metrics: WorkerMetrics
+  let budget: AssemblyBudget
+  var unfinishedMessages = UnfinishedMessages()
   let log: Logger
   let replayer = Replayer()
   var table: ConnectionTable
@@ -82,6 +85,7 @@ final class Hub {
     publications = parts.publications
     checks = AccessChecks(calls: parts.calls, settings: parts.settings)
     metrics = parts.metrics
+    budget = parts.budget
     log = parts.log
     environment = parts.environment
     table = ConnectionTable(generation: parts.generation)

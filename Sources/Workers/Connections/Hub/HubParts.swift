@@ -1,5 +1,6 @@
 // What a hub is made of and what it needs of its surroundings, so that a test can give it others.
 
+import HTTP
 import IPC
 import Kit
 import Logging
@@ -24,6 +25,8 @@ struct HubParts {
   /// Has records produced and takes services' responses in; nil only in tests that have none.
   var publications: PublicationClient?
   var metrics: WorkerMetrics
+  /// For what clients send by WebSocket; the front's too.
+  var budget: AssemblyBudget
   var log: Logger
   var environment: HubEnvironment
 }

@@ -52,7 +52,8 @@ final class ClientMessages: WebSocketApplication {
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
     let credentials = credentials(connection.authorization, traceparent)
-    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, connection) { [self] in
+    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, bytes: message.count, connection)
+    { [self] in
       do throws(EventError) {
         try events.take(event)
         connection.say(OwnEvents.accepted(id: event.id, stamp: .now()))
@@ -89,7 +90,7 @@ final class ClientMessages: WebSocketApplication {
         shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
       }
       let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
-      whenAllowed(check, envelope.id, connection) { [self] in
+      whenAllowed(check, envelope.id, bytes: message.count, connection) { [self] in
         let answer = hub.setSubscriptions(of: connection, change)
         guard answer.status < 400 else {
           return refuse(connection, envelope.id, EventError(status: Int(answer.status), answer.text))
@@ -135,10 +136,11 @@ final class ClientMessages: WebSocketApplication {
   /// `granted` once the service has allowed it; at once if there is nothing to ask. Meanwhile what the client says is
   /// held: its messages take effect in their order.
   private func whenAllowed(
-    _ call: ServiceCall?, _ id: String?, _ connection: WebSocketConnection, _ granted: @escaping () -> Void
+    _ call: ServiceCall?, _ id: String?, bytes: Int, _ connection: WebSocketConnection,
+    _ granted: @escaping () -> Void
   ) {
     guard let call else { return granted() }
-    connection.heldMessages = HeldMessages()
+    connection.heldMessages = HeldMessages(checking: bytes)
     _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
       guard let self, let connection else { return }
       let held = connection.heldMessages

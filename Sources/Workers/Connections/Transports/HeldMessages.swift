@@ -6,6 +6,13 @@ struct HeldMessages {
 
   private(set) var messages: [(bytes: [UInt8], isText: Bool)] = []
   private var bytes = 0
+  /// Of the message that is being checked.
+  private let checkedBytes: Int
+
+  init(checking checkedBytes: Int) { self.checkedBytes = checkedBytes }
+
+  /// Of all messages that wait, the one that is being checked included.
+  var keptBytes: Int { checkedBytes + bytes }
 
   /// False: there is no room.
   mutating func add(_ message: [UInt8], isText: Bool) -> Bool {

@@ -6,6 +6,7 @@
 // Frames are taken apart by the assembler (pure); this class sends, and keeps the times. Whatever the client sends,
 // what is kept for it is bounded: one message by the assembler, answers by the outlet.
 
+import HTTP
 import Kit
 import NIOCore
 
@@ -23,7 +24,11 @@ final class WebSocketConnection: StreamConnection {
   /// `Authorization` values for check services; empty unless one is configured.
   var authorization: [String]
   /// Messages that wait for the check of an earlier one; nil: none is being checked.
-  var heldMessages: HeldMessages?
+  var heldMessages: HeldMessages? {
+    didSet { noteKept() }
+  }
+  /// What is kept of messages, of the worker's budget; nil: nothing is.
+  private var hold: AssemblyHold?
 
   init(
     index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
@@ -91,6 +96,51 @@ final class WebSocketConnection: StreamConnection {
     unwrapInboundIn(data).withUnsafeReadableBytes { assembler.receive($0, into: &actions) }
     if !isClosing { hub.table.deadlines[Int(index)] = 0 }
     for action in actions { perform(action) }
+    noteKept()
+    noteMessage(hasEnded: actions.contains(where: \.isMessage))
+  }
+
+  override func channelInactive(context: ChannelHandlerContext) {
+    hub.unfinishedMessages.ended(index)
+    super.channelInactive(context: context)
+  }
+
+  /// Counts what is kept, and ends the connection if that is too much.
+  private func noteKept() {
+    let bytes = assembler.keptBytes + (heldMessages?.keptBytes ?? 0)
+    guard bytes > 0 else {
+      hold = nil
+      return
+    }
+    let hold = hold ?? AssemblyHold(AssemblyShare(hub.budget))
+    self.hold = hold
+    switch hold.resize(to: bytes) {
+    case nil: break
+    case .connection(let limit)?:
+      giveUp(.tooBig, "unfinished and waiting messages may have at most \(limit) bytes")
+    case .worker?: giveUp(.tryAgainLater, "MAX_ASSEMBLY_BYTES_PER_WORKER is reached, try again later")
+    }
+  }
+
+  /// Keeps the time of a message that isn't whole, from its first byte on.
+  private func noteMessage(hasEnded: Bool) {
+    guard assembler.isUnfinished else { return hub.unfinishedMessages.ended(index) }
+    if hasEnded { hub.unfinishedMessages.ended(index) }
+    hub.clock.refresh()
+    hub.unfinishedMessages.begun(index, second: hub.clock.second)
+  }
+
+  /// A message has begun and hasn't become whole in its time.
+  func messageIsOverdue() {
+    giveUp(.policyViolation, "message not complete after \(hub.settings.requestBodyTimeoutSeconds) s")
+  }
+
+  /// Nothing more is taken from the client, not even its close frame: it may be in the middle of another one.
+  private func giveUp(_ code: WebSocketCloseCode, _ reason: String) {
+    assembler.stop()
+    heldMessages = nil
+    hub.unfinishedMessages.ended(index)
+    end(answering: code, reason: reason)
   }
 
   private func perform(_ action: WebSocketAction) {

@@ -42,6 +42,8 @@ enum HelpTexts {
     // Proxied requests
     "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_places_refused_total":
+      "Requests refused because a limit, or one client's or API's share of it, was used up.",
     "rig_tunnels": "Proxied requests that have become WebSockets between clients and services, open now.",
     "rig_proxy_request_duration_seconds":
       "Time from a proxied request's head to its end, by class of status.",
@@ -79,7 +81,12 @@ enum HelpTexts {
     "rig_http_requests_total": "HTTP requests answered, by port and class of status.",
     "rig_http_accepted_total": "Connections accepted, by port.",
     "rig_http_accept_exhausted_total": "Accepts that the kernel refused for want of descriptors or memory.",
+    "rig_assembly_bytes": "Bytes of bodies and messages that are not whole, or not answered yet, by worker.",
+    "rig_assembly_refused_total":
+      "Bodies and messages refused because too many bytes were being assembled, by the limit's setting.",
     "rig_http_timeouts_total": "Requests answered 408, by port.",
+    "rig_http_too_slow_total":
+      "Requests and answers ended because their client was slower than MIN_BODY_RATE, by port and direction.",
     "rig_http_open_connections": "Connections open now, by port.",
     "rig_http_http2_connections_total": "Connections that turned out to speak HTTP/2, by port.",
     "rig_http_http2_streams_total": "Requests that came by HTTP/2, by port.",

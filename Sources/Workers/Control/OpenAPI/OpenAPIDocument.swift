@@ -1,7 +1,7 @@
 // GET /openapi.json: the management API as it is, as OpenAPI 3.1. Written once, when the worker starts.
 //
 //   OpenAPIPaths     paths, methods, answers               what every answer can be is added here:
-//   OpenAPISchemas   what bodies look like                  400, 408, 431; with a body 413; with a MANAGEMENT_TOKEN 401
+//   OpenAPISchemas   what bodies look like                  400, 408, 431; with a body 413, 429, 503; with a MANAGEMENT_TOKEN 401
 //
 // It must not promise more than the gateway does, nor less: schemathesis holds the two against each other
 // (Tests/EndToEnd/OpenAPITests).
@@ -95,7 +95,11 @@ enum OpenAPIDocument {
     add(.problem(400, "The request is no HTTP, or the path is not percent-encoded UTF-8."))
     add(.problem(408, "The request came too slowly."))
     add(.problem(431, "The head of the request is too large."))
-    if !operation.bodies.isEmpty || operation.takesAnyBody { add(.problem(413, "The body is too large.")) }
+    if !operation.bodies.isEmpty || operation.takesAnyBody {
+      add(.problem(413, "The body is too large."))
+      add(.problem(429, "There are too many unanswered bodies on this connection.", headers: ["retry-after"]))
+      add(.problem(503, "There are too many unanswered bodies.", headers: ["retry-after"]))
+    }
     // RIG 1's paths want a JWT where there is no token.
     if isClosed && !operation.isOpen || path.template.hasPrefix("/rg/") {
       add(.problem(401, "There is no bearer token that is right.", headers: ["www-authenticate"]))

@@ -33,6 +33,8 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   /// Position in the server's table; the server's.
   var tableIndex = -1
   private let server: HTTPServer
+  /// All streams together have no more of the budget than one connection.
+  private let share: AssemblyShare
   private let edge: HTTP2Edge
   private var context: ChannelHandlerContext?
   private var phase = Phase.open
@@ -44,6 +46,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
 
   init(server: HTTPServer, edge: HTTP2Edge) {
     self.server = server
+    share = AssemblyShare(server.budget)
     self.edge = edge
     idleSince = server.tick
   }
@@ -64,7 +67,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
       server.counters?.refused?.add(1)
       return try channel.pipeline.syncOperations.addHandler(RefusedStream())
     }
-    let connection = HTTPConnection(server: server, isHTTP2: true)
+    let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
     connection.input = stream
     try channel.pipeline.syncOperations.addHandlers([stream, connection])

@@ -54,6 +54,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   var isStream: Bool { true }
   var isBehind: Bool { false }
   var untakenBytes: Int? { untaken }
+  var outputStepBytes: Int { Self.pieceBytes }
 
   func decoderStopped() {}
 
