@@ -7,6 +7,7 @@
 //                                                                              written by the worker, often
 //    256  count       entries in use; an entry below it never changes its key
 //   4096  entries     4096 × 256 bytes
+//    …    tally       2 MiB, see SharedTally                                   written by the worker
 //
 //   entry:  +0 value | +8 kind (1) · 0 (1) · key length (2) · 0 (4) | +16 key, up to 200 bytes of UTF-8
 //
@@ -31,6 +32,8 @@ enum StatusLayout {
   static let returnWindowOffset = 200
   static let openConnectionsOffset = 208
   static let openPeakOffset = 216
+  /// Whether there has been anything in the tally.
+  static let tallyUseOffset = 224
   static let countOffset = 256
   static let entriesOffset = 4096
 
@@ -41,7 +44,18 @@ enum StatusLayout {
   static let keyOffset = 16
   static let maximumKeyBytes = 200
 
-  static let bytes = entriesOffset + maximumEntries * entryBytes
+  static let tallyOffset = entriesOffset + maximumEntries * entryBytes
+  static let tallyBuckets = 1 << 14
+  static let tallyBucketEntries = 8
+  static let tallyEntryBytes = 16
+  static let tallyValueOffset = 8
+  static let tallyBytes = tallyBuckets * tallyBucketEntries * tallyEntryBytes
+
+  static let bytes = tallyOffset + tallyBytes
+
+  static func tallyEntry(_ bucket: Int, _ place: Int) -> Int {
+    tallyOffset + (bucket * tallyBucketEntries + place) * tallyEntryBytes
+  }
 
   static func entry(_ index: Int) -> Int { entriesOffset + index * entryBytes }
 }

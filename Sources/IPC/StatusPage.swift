@@ -30,7 +30,7 @@ public final class StatusPage: Sendable {
   /// Entries by series, as far as this process has looked them up or created them.
   let known: Mutex<[String: Int]>
 
-  /// A new page: a memfd of 1 MiB and 4 KiB (used as entries are created), sealed against resizing.
+  /// A new page: a memfd of 3 MiB and 4 KiB (used as entries are created), sealed against resizing.
   /// `name` shows in /proc and nowhere else.
   public static func create(name: String) throws(IPCError) -> Descriptor {
     let descriptor = try SharedMemory.create(name: name, bytes: StatusLayout.bytes)
@@ -42,6 +42,7 @@ public final class StatusPage: Sendable {
   /// worker may be writing to it.
   public static func reset(_ fd: CInt) throws(IPCError) {
     let memory = try SharedMemory(mapping: fd, writable: true, minimumBytes: StatusLayout.bytes)
+    clearTally(in: memory.base)
     rig_store_release(memory.base + StatusLayout.countOffset, 0)
     memset(memory.base, 0, StatusLayout.entriesOffset)
     rig_store_relaxed(memory.base + StatusLayout.versionOffset, StatusLayout.version)
@@ -74,6 +75,7 @@ public final class StatusPage: Sendable {
   public func beginGeneration(pid: Int32) {
     resetGauges()
     openConnections = 0
+    Self.clearTally(in: base)
     rig_store_relaxed(base + StatusLayout.corruptOffset, 0)
     rig_store_relaxed(base + StatusLayout.detailOffset, 0)
     state = .starting
@@ -151,6 +153,13 @@ public final class StatusPage: Sendable {
   public func takeCorruptReport() -> RingReport? {
     guard rig_load_acquire(base + StatusLayout.corruptOffset) != 0 else { return nil }
     return RingReport(word: rig_exchange_seq_cst(base + StatusLayout.corruptOffset, 0))
+  }
+
+  /// Leaves the memory of a tally alone that was never used: it takes none.
+  private static func clearTally(in base: UnsafeMutableRawPointer) {
+    guard rig_load_relaxed(base + StatusLayout.tallyUseOffset) != 0 else { return }
+    memset(base + StatusLayout.tallyOffset, 0, StatusLayout.tallyBytes)
+    rig_store_release(base + StatusLayout.tallyUseOffset, 0)
   }
 
   static func monotonicNanoseconds() -> UInt64 {

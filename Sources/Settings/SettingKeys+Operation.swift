@@ -27,7 +27,8 @@ extension SettingKey {
       "REQUEST_LOG_TOPIC", \.requestLogTopic, form: "a topic", "topic of REQUEST_LOG=kafka",
       parse: { (text) throws(ValueProblem) in try topic(text) }
     ).also("KAFKA_LOG_TOPIC"),
-    .flag("RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service"),
+    .flag(
+      "RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service and to each Kafka topic"),
     .flag("RATE_LIMIT_PER_IP", \.rateLimitPerIP, "limit them for each client address, not for all together"),
     .integer(
       "RATE_LIMIT_AVG_RATE_PER_SEC", \.rateLimitPerSecond, 1...1_000_000,
@@ -109,6 +110,16 @@ extension SettingKey {
     .integer(
       "MAX_CONNECTIONS_PER_MINUTE", \.maxConnectionsPerMinute, 1...1_000_000_000, "new connections; more: 429"
     ),
+    .integer(
+      "MAX_CONNECTIONS_PER_USER", \.maxConnectionsPerUser, 0...1_000_000,
+      "open connections of one user; 0: any number"),
+    .integer(
+      "MAX_CONNECTIONS_PER_ADDRESS", \.maxConnectionsPerAddress, 0...1_000_000,
+      "open connections from one address, of IPv6 from one /64; 0: any number"),
+    .text(
+      "CONNECTION_LIMIT_CLOSES", \.connectionLimitCloses, form: "oldest or newest",
+      "what gives way to such a limit: the oldest connection, which is closed, or the newest: 429",
+      parse: { (text) throws(ValueProblem) in try ValueForm.choice(text, of: ["oldest", "newest"]) }),
     .integer(
       "MAX_CONNECTIONS_PER_WORKER", \.maxOpenConnectionsPerWorker, 1...1_000_000,
       "open connections; more: 503"),

@@ -32,6 +32,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var cors = ["*"]
   /// New connections that one gateway accepts per minute before it answers 429.
   public var maxConnectionsPerMinute = 5_000
+  /// Connections of one user that one gateway has open at once; 0: any number.
+  public var maxConnectionsPerUser = 0
+  /// Connections from one address (of IPv6 one network of 64 bits) that one gateway has open at once; 0: any number.
+  public var maxConnectionsPerAddress = 0
+  /// Which connection goes when there is one too many: `oldest` or `newest`.
+  public var connectionLimitCloses = "oldest"
 
   /// Constraint fields of each event type.
   public var extractors = ExtractorTable()

@@ -46,6 +46,7 @@ struct EndedSessionTests {
         "SUBMISSION_CHECK": submissionCheck.url(), "SUBSCRIPTION_CHECK": subscriptionCheck.url(),
         "CHECK_TIMEOUT_MS": "60000", "PROXY_RECV_TIMEOUT": "60000", "PROXY_KAFKA_RESPONSE_TIMEOUT": "60000",
         "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT": "60000",
+        "KAFKA_PUBLISH_TIMEOUT_MS": "60000", "LONGPOLLING_WAIT_S": "60", "MIN_BODY_RATE": "0",
       ])
     }
 

@@ -53,6 +53,67 @@ struct LimitTests {
     }
   }
 
+  @Test(
+    "13.B12: who comes back with a cursor isn't counted, as often in a minute as connections were open; a made-up one is"
+  )
+  func returning() throws {
+    let limit = 5
+    try Gateway.run(["MAX_CONNECTIONS_PER_MINUTE": String(limit)]) { gateway in
+      let streams = try eventually("a minute that is long enough", within: 180) {
+        try Self.fill(gateway, limit)
+      }
+      let minute = time(nil) / Self.secondsPerMinute
+      try gateway.publish(CloudEvent.json("a"))
+      try streams[0].event(named: "a")
+      let cursor = try #require(streams[0].lastEventID)
+      var held: [HTTPConnection] = []
+      func returns(_ cursor: String, _ transport: String) throws -> Bool {
+        let query =
+          transport == "sse" ? "" : "?\(transport == "ws" ? "lastEventId" : "last_event_id")=\(cursor)"
+        let headers = transport == "ws" ? WebSocketClient.upgrade : [("last-event-id", cursor)]
+        let http = try HTTPConnection(port: gateway.inboundPort)
+        let path = "/_rig/v1/connection/\(transport)\(query)"
+        try http.wire.send(HTTPConnection.request("GET", path, headers: headers))
+        held.append(http)
+        return try http.head().status != 429
+      }
+      // How many are open is noted once per second.
+      var returned = 0
+      for transport in ["sse", "ws", "longpolling", "sse", "sse"] {
+        try eventually("one more returns by \(transport)") { try returns(cursor, transport) }
+        returned += 1
+      }
+      while returned < 4 * limit, try returns(cursor, "sse") { returned += 1 }
+      #expect(try gateway.metric("rig_connections_returned_total") >= Double(limit))
+      let isMadeUpRefused = try !returns("1-2-3", "sse")
+      guard time(nil) / Self.secondsPerMinute == minute else { return }
+      #expect(returned < 4 * limit, "\(returned) have returned")
+      #expect(isMadeUpRefused)
+    }
+  }
+
+  @Test("13.B12: advice when to come back is at random for each stream, and again when the worker ends")
+  func advice() throws {
+    var streams: [SSEClient] = []
+    try Gateway.run { gateway in
+      var advices: Set<Int> = []
+      for _ in 0..<12 {
+        let stream = try SSEClient(gateway, query: "")
+        let advice = try #require(try stream.record().retry.flatMap { Int($0) })
+        #expect((1_000...3_000).contains(advice))
+        advices.insert(advice)
+        try stream.greet()
+        streams.append(stream)
+      }
+      #expect(advices.count > 6, "\(advices)")
+      gateway.process.signal(SIGTERM)
+      let farewells = try streams.map { try $0.event(named: "rig.server_closing") }
+      let ending = farewells.compactMap { $0.retry.flatMap { Int($0) } }
+      #expect(ending.count == streams.count && ending.allSatisfy { (1_000...3_000).contains($0) })
+      #expect(Set(ending).count > 6, "\(ending)")
+    }
+  }
+
   @Test("More open connections than a worker may hold are answered 503 with retry-after, until one goes")
   func openConnections() throws {
     let limit = 4

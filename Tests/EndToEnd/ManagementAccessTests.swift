@@ -59,7 +59,7 @@ struct ManagementAccessTests {
         #expect(try Self.http2("http", port, "/v3/apis", at: Self.other) == "2 403")
         #expect(try Self.http2("http", port, "/metrics", at: Self.other) == "2 200")
         #expect(try gateway.metric("rig_management_refused_total", ["reason": "peer"]) == 8)
-        #expect(gateway.logged("the management port serves this machine only").count == 1)
+        #expect(gateway.log.contains("the management port serves this machine only"))
       }
     }
   }
@@ -78,14 +78,14 @@ struct ManagementAccessTests {
       try Gateway.run(["BIND_ADDRESS": "", "API_BIND_ADDRESS": "0.0.0.0"]) { gateway in
         let statuses = try ["rig", "evil.example"].map { try status(gateway.managementPort, host: $0) }
         #expect(statuses == [200, 403])
-        #expect(gateway.logged("THE MANAGEMENT PORTS ARE OPEN").count == 1)
+        #expect(gateway.log.contains("THE MANAGEMENT PORTS ARE OPEN"))
       }
       try Gateway.run(["BIND_ADDRESS": "", "MANAGEMENT_TOKEN": "0123456789abcdef"]) { gateway in
         let port = gateway.managementPort
         let bearer = TestToken.bearer("0123456789abcdef")
         let statuses = try [[], [bearer]].map { try status(port, host: "rig.example", $0) }
         #expect(statuses == [401, 200])
-        #expect(gateway.logged("THE MANAGEMENT PORTS ARE OPEN").isEmpty)
+        #expect(!gateway.log.contains("THE MANAGEMENT PORTS ARE OPEN"))
       }
       // An address for each port.
       try Gateway.run(["BIND_ADDRESS": Self.other, "API_BIND_ADDRESS": "127.0.0.1"]) { gateway in

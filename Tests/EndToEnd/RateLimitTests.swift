@@ -83,6 +83,57 @@ struct RateLimitTests {
     }
   }
 
+  @Test("13.B12: all addresses of one /64 share a bucket; those of another have their own")
+  func networks() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(Self.settings(["TRUSTED_PROXIES": "127.0.0.1/32"])) { gateway in
+      try Self.define(gateway, service)
+      for network in ["2001:db8:0:1", "2001:db8:0:2"] {
+        let begin = ContinuousClock.now
+        let statuses = try (0..<60).map { index in
+          try gateway.inbound("GET", "/x", headers: [("x-forwarded-for", "\(network)::\(index)")]).status
+        }
+        Self.expectBurst(statuses, since: begin)
+      }
+    }
+  }
+
+  @Test("13.B12: requests to a topic are limited as those to a service are, before their bodies are read")
+  func topics() throws {
+    try KafkaBroker.run(topics: ["rig", "orders"]) { broker in
+      try Gateway.run(Gateway.kafka(broker.address, Self.settings())) { gateway in
+        try gateway.define(
+          TestAPI(
+            id: "shop", port: 1,
+            endpoint: #""method":"POST","path_regex":"/orders","target":"kafka","topic":"orders""#))
+        func order() throws -> HTTPAnswer {
+          try gateway.inbound(
+            "POST", "/orders", headers: [("content-type", "application/json")], body: CloudEvent.json("order")
+          )
+        }
+        let begin = ContinuousClock.now
+        var statuses: [Int] = []
+        for _ in 0..<40 { statuses.append(try order().status == 202 ? 200 : 429) }
+        Self.expectBurst(statuses, since: begin)
+        let refused = try eventually("one is too many") { () -> HTTPAnswer? in
+          let answer = try order()
+          return answer.status == 429 ? answer : nil
+        }
+        #expect(refused["retry-after"] == "1" && refused["content-type"] == "application/problem+json")
+        #expect(refused.text.contains("topic orders"))
+        #expect(try gateway.metric("rig_rate_limited_requests_total") >= 10)
+        #expect(try gateway.metric("rig_proxy_requests_total", ["target": "kafka", "status": "429"]) >= 10)
+        try eventually("an upload is refused before it has come") {
+          let http = try HTTPConnection(port: gateway.inboundPort)
+          try http.wire.send(HTTPConnection.request("POST", "/orders", headers: [("content-length", "100")]))
+          // One that counted waits for its body, and so for ever.
+          return (try? http.head(Deadline(after: 2)).status) == 429
+        }
+      }
+    }
+  }
+
   @Test("Without RATE_LIMIT_PER_IP all clients of a service share its bucket")
   func together() throws {
     let service = try TestService()

@@ -71,7 +71,7 @@ struct SealTests {
     let page = try StatusPage.create(name: "test").take()
     defer { close(page) }
     try Vandal(page).setWord(StatusLayout.versionOffset, 99)
-    #expect(throws: IPCError.unknownLayout(found: 99, known: 1...1)) { try StatusPage(attaching: page) }
+    #expect(throws: IPCError.unknownLayout(found: 99, known: 2...2)) { try StatusPage(attaching: page) }
   }
 
   @Test("outlives the descriptor by which it was mapped")

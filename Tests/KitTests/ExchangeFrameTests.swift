@@ -21,7 +21,7 @@ struct ExchangeFrameTests {
     .open(request), .cancel, .credit(.max), .end(trailers: []), .end(trailers: ["a", "b"]),
     .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
     .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .open(limited),
-    .upgraded(headers: ["upgrade", "websocket"]),
+    .upgraded(headers: ["upgrade", "websocket"]), .count(key: "topic/a 192.0.2.1"), .admitted,
   ]
 
   private func decode(_ bytes: [UInt8]) -> (ExchangeFrame.Header, ExchangeFrame.Message?)? {

@@ -26,7 +26,9 @@ struct ValueTests {
       ("LOG_LEVEL", "loud"), ("LOG_FMT", "xml"), ("EVENT_RING_BYTES", "16777217"),
       ("EVENT_RING_BYTES", "4096"),
       ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
-      ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("INBOUND_APIS", "public"),
+      ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("CONNECTION_LIMIT_CLOSES", "both"),
+      ("MAX_CONNECTIONS_PER_USER", "-1"),
+      ("INBOUND_APIS", "public"),
       ("JWT_CLOSE_ON_EXPIRY", "often"), ("KAFKA_SERIALIZER", "xml"),
     ])
   func refused(name: String, value: String) throws {

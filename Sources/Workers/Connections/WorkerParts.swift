@@ -112,6 +112,8 @@ struct WorkerParts {
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
         authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
         calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
+        limits: ConnectionLimits(
+          context.settings, slot: manifest.slot, pages: peers, secret: manifest.tokenKey),
         metrics: WorkerMetrics(status, worker: context.name),
         budget: AssemblyBudget(context.settings, status: status, worker: context.name), log: context.log,
         environment: HubEnvironment(

@@ -58,10 +58,11 @@ final class ExchangeDesk {
     guard let message = ExchangeFrame.message(header, bytes) else { return false }
     switch message {
     case .open(let request): return open(request, key)
+    case .count(let limitKey): count(limitKey, key)
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed, .limited, .upgraded: return false
+    case .informed, .answered, .failed, .limited, .admitted, .upgraded: return false
     }
     return true
   }
@@ -84,6 +85,13 @@ final class ExchangeDesk {
     exchanges[key] = exchange
     exchange.begin(client.begin(Self.upstream(request), exchange))
     return true
+  }
+
+  /// A request that needs no service, only a token of its bucket.
+  private func count(_ limitKey: String, _ key: Key) {
+    guard Correlation.isOf(generation: generation(key.ring), key.correlation) else { return }
+    let seconds = limit?.refusal(limitKey, nowNs: client.nowNs())
+    send(seconds.map { .limited(seconds: $0) } ?? .admitted, key)
   }
 
   private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {

@@ -93,9 +93,10 @@ struct OwnEventsTests {
     let codes = ClosingReason.allCases.map { ($0.rawValue, $0.webSocketCode.rawValue) }
     let reasons = [
       "drain", "shutdown", "slow consumer", "token expired", "session killed", "closed by operator",
+      "too many connections of this user", "too many connections from this address",
     ]
     #expect(codes.map(\.0) == reasons)
-    #expect(codes.map(\.1) == [1012, 1001, 1013, 1008, 1008, 1008])
+    #expect(codes.map(\.1) == [1012, 1001, 1013, 1008, 1008, 1008, 1008, 1008])
   }
 }
 

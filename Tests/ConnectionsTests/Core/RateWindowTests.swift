@@ -23,6 +23,13 @@ struct RateWindowTests {
       RateWindow.admit(own: word, others: [], limit: 5, unixSeconds: 180) == .admitted(word: 3 << 32 | 1))
   }
 
+  @Test("tells how many all workers have admitted in the minute")
+  func admitted() {
+    let words: [UInt64] = [2 << 32 | 3, 1 << 32 | 9, 2 << 32 | 4, 0]
+    #expect(RateWindow.admitted(words, unixSeconds: 120) == 7)
+    #expect(RateWindow.admitted(words, unixSeconds: 180) == 0)
+  }
+
   @Test("counts what the other workers accepted in the same minute, and not what is older")
   func others() {
     let minute: UInt64 = 2 << 32

@@ -17,6 +17,7 @@ struct WorkerRequestTests {
       shown: [Credential(user: "alice", session: "s", roles: ["r"], validUntil: 7)]),
     .poll(serial: 7, lastEventID: "7-1.1", shown: [Credential(), Credential(user: "bob")]),
     .cancelPoll(serial: 9),
+    .closeOldest(key: .max),
     .answer(WorkerAnswer(status: 204, text: "")),
     .answer(WorkerAnswer(status: 410, text: "the connection is gone — sorry")),
     .answer(WorkerAnswer(status: 200, text: "7-1.2", body: [0, 255, 1], hasMore: true)),
@@ -51,7 +52,7 @@ struct WorkerRequestTests {
 
   @Test(
     "with a field that this version doesn't know is nothing",
-    arguments: [(0, 2), (1, 0), (1, 5), (6, 8), (7, 1)] as [(Int, UInt8)])
+    arguments: [(0, 2), (1, 0), (1, 6), (6, 8), (7, 1)] as [(Int, UInt8)])
   func unknown(offset: Int, value: UInt8) {
     var bytes = encoded(WorkerRequest(target: 1, correlation: 2, message: .cancelPoll(serial: 1)))
     bytes[offset] = value

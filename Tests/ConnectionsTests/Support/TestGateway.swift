@@ -141,6 +141,9 @@ final class TestHub {
         presence: PresenceReporter(
           writer: try RingWriter(attaching: gateway.presence[slot], wake: [-1]), generation: status.generation
         ),
+        limits: ConnectionLimits(
+          settings, slot: slot, pages: try (0..<gateway.workers).map { try gateway.page($0) },
+          secret: Data(repeating: 7, count: 32)),
         metrics: WorkerMetrics(status, worker: "connections.\(slot)"), budget: AssemblyBudget(settings),
         log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(

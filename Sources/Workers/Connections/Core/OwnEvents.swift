@@ -25,6 +25,9 @@ enum ClosingReason: String, Sendable, CaseIterable {
   case sessionKilled = "session killed"
   /// An operator has closed the connection.
   case closedByOperator = "closed by operator"
+  /// A newer one has taken its place: the limits allow no more.
+  case tooManyOfUser = "too many connections of this user"
+  case tooManyOfAddress = "too many connections from this address"
 
   /// Whether it is the worker that ends, and not the connection alone.
   var isOfWorker: Bool { self == .drain || self == .shutdown }
@@ -35,7 +38,7 @@ enum ClosingReason: String, Sendable, CaseIterable {
     case .drain: .serviceRestart
     case .shutdown: .goingAway
     case .slowConsumer: .tryAgainLater
-    case .tokenExpired, .sessionKilled, .closedByOperator: .policyViolation
+    case .tokenExpired, .sessionKilled, .closedByOperator, .tooManyOfUser, .tooManyOfAddress: .policyViolation
     }
   }
 }

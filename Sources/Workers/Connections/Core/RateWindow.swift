@@ -20,12 +20,27 @@ enum RateWindow {
   ///   - limit: connections per minute of the node; 0 refuses all.
   ///   - unixSeconds: the time; windows are aligned to the epoch.
   static func admit(own: UInt64, others: some Sequence<UInt64>, limit: Int, unixSeconds: Int64) -> Decision {
-    let minute = UInt64(UInt32(truncatingIfNeeded: unixSeconds / windowSeconds))
-    func count(_ word: UInt64) -> UInt64 { word >> 32 == minute ? word & 0xFFFF_FFFF : 0 }
-    let accepted = others.reduce(count(own)) { $0 + count($1) }
-    guard accepted < UInt64(max(0, limit)), count(own) < 0xFFFF_FFFF else {
+    let ownCount = count(own, unixSeconds)
+    let accepted = others.reduce(ownCount) { $0 + count($1, unixSeconds) }
+    guard accepted < UInt64(max(0, limit)), ownCount < mostCount else {
       return .refused(retryAfterSeconds: Int(windowSeconds - unixSeconds % windowSeconds))
     }
-    return .admitted(word: minute << 32 | (count(own) + 1))
+    return .admitted(word: minute(unixSeconds) << countBits | (ownCount + 1))
+  }
+
+  /// How many the words of all workers have admitted in the present minute.
+  static func admitted(_ words: some Sequence<UInt64>, unixSeconds: Int64) -> Int {
+    Int(clamping: words.reduce(0) { $0 + count($1, unixSeconds) })
+  }
+
+  private static let countBits: UInt64 = 32
+  private static let mostCount: UInt64 = (1 << countBits) - 1
+
+  private static func minute(_ unixSeconds: Int64) -> UInt64 {
+    UInt64(UInt32(truncatingIfNeeded: unixSeconds / windowSeconds))
+  }
+
+  private static func count(_ word: UInt64, _ unixSeconds: Int64) -> UInt64 {
+    word >> countBits == minute(unixSeconds) ? word & mostCount : 0
   }
 }

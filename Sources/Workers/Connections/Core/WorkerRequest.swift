@@ -3,7 +3,7 @@
 //
 //    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   status, 2 bytes   flags, 2 bytes
 //    8  correlation, 8 bytes
-//   16  serial of the connection; of an answer the offset of its part, 8 bytes
+//   16  serial of the connection; of an answer the offset of its part; a key, 8 bytes
 //   24  length of text, 4 bytes   length of body, 4 bytes
 //   32  text (UTF-8) | body
 //
@@ -24,6 +24,9 @@ struct WorkerRequest: Equatable, Sendable {
     case poll(serial: UInt64, lastEventID: String?, shown: [Credential] = [])
     /// The client of the poll with this correlation has gone.
     case cancelPoll(serial: UInt64)
+    /// There is one connection too many with this key of `ConnectionLimits`, and the oldest is the target's. Nobody waits for an
+    /// answer.
+    case closeOldest(key: UInt64)
     /// The answer to a message of `target`, or one part of it.
     case answer(WorkerAnswer)
   }
@@ -71,6 +74,7 @@ extension WorkerRequest {
     case poll = 2
     case cancelPoll = 3
     case answer = 4
+    case closeOldest = 5
   }
 
   private struct Flags: OptionSet {
@@ -88,6 +92,7 @@ extension WorkerRequest {
     case .poll(let serial, let id, let shown):
       (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", Self.encode(shown))
     case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
+    case .closeOldest(let key): (.closeOldest, key, 0, [], "", [])
     case .answer(let answer):
       (
         .answer, UInt64(clamping: answer.offset), answer.status, answer.hasMore ? .hasMore : [], answer.text,
@@ -179,6 +184,9 @@ extension WorkerRequest {
     case .cancelPoll:
       guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
       message = .cancelPoll(serial: serial)
+    case .closeOldest:
+      guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
+      message = .closeOldest(key: serial)
     case .answer:
       guard let offset = Int(exactly: serial), (100...599).contains(status), !flags.contains(.hasText) else {
         return nil

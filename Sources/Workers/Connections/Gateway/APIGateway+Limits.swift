@@ -1,5 +1,5 @@
-// Whose tokens a request takes when requests are limited (contract §8): those of its service, or of its service and its client. The
-// tokens themselves are with the proxy worker that the key leads to.
+// Whose tokens a request takes when requests are limited (contract §8): those of its service or topic, or of this and its client. The
+// tokens themselves are with the proxy worker that the key leads to, which is asked about requests to Kafka as well.
 
 import HTTP
 import Kit
@@ -13,8 +13,19 @@ extension APIGateway {
     guard hub.settings.rateLimitEnabled else { return nil }
     let service =
       "\(String(decoding: host.lowercased().utf8.prefix(Self.mostHostBytes), as: UTF8.self)):\(port)"
+    return limitKey(service, request)
+  }
+
+  /// Of a request that is produced to a topic; nil: nothing is limited.
+  func limitKey(forTopic topic: String, _ request: HTTPRequest) -> String? {
+    // No host has a slash.
+    hub.settings.rateLimitEnabled ? limitKey("topic/\(topic)", request) : nil
+  }
+
+  private func limitKey(_ service: String, _ request: HTTPRequest) -> String {
     guard hub.settings.rateLimitPerIP else { return service }
-    return "\(service) \(hub.proxies.client(of: request))"
+    let address = hub.proxies.client(of: request)
+    return "\(service) \(AddressPrefix(address)?.description ?? address)"
   }
 }
 

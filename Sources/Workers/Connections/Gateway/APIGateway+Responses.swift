@@ -70,6 +70,7 @@ extension APIGateway {
       topic: topic, holder: holder(match, request),
       responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
       maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
+      question: limitKey(forTopic: topic, request).map { RateLimitQuestion($0, exchanges) },
       parse: { (body) throws(EventError) in
         let event = try Self.event(body, request, parser)
         if !mayAddress { try parser.requireUnaddressed([event]) }

@@ -24,7 +24,7 @@ final class DefinitionsRoute {
   func takes(_ request: HTTPRequest) -> Bool {
     guard !readers.isEmpty, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
       readers.contains(request.remoteAddress?.ipAddress ?? ""),
-      !request.headers.contains { HeaderFields.isForwarding($0.name) }
+      !request.headers.contains(where: { HeaderFields.isForwarding($0.name) })
     else { return false }
     return request.authority.map { hosts.contains(authority: $0) } ?? false
   }

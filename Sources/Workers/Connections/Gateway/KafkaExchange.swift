@@ -1,7 +1,7 @@
 // One request that goes to Kafka: its body is an event, which is produced to the endpoint's topic.
 //
-//   body ─► event ─► publish ─► acknowledged ─┬─ nothing to wait for ─► 202 "Accepted."
-//    │ 400, 413          │ 502, 503           └─ wait ─► the service's response, or 504
+//   count ─► body ─► event ─► publish ─► acknowledged ─┬─ nothing to wait for ─► 202 "Accepted."
+//    │ 429      │ 400, 413          │ 502, 503         └─ wait ─► the service's response, or 504
 //
 // A response that is faster than the acknowledgement is taken as it comes. It must never answer before the brokers have the event.
 
@@ -20,6 +20,8 @@ final class KafkaExchange: RequestCarrier {
     let maximumBytes: Int
     /// That the client has for its whole body.
     let bodySeconds: Int
+    /// Asks whether the rate limit allows the request; nil: it isn't limited.
+    let question: RateLimitQuestion?
     /// Reads the body as an event.
     let parse: (ByteBuffer) throws(EventError) -> [UInt8]
     /// What goes into the event about the request with this id.
@@ -37,6 +39,9 @@ final class KafkaExchange: RequestCarrier {
   /// The event is on its way to the brokers.
   private var isHandedOver = false
   private var stopBodyClock: (() -> Void)?
+  /// The rate limit allows it.
+  private var isAdmitted = false
+  private var hasWholeBody = false
 
   init(
     _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests, account: RequestAccount
@@ -54,8 +59,28 @@ final class KafkaExchange: RequestCarrier {
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
-    hold = answer.hold()
-    if case .counted(let bytes) = answer.request.announcedBody, let refusal = hold?.announce(bytes) {
+    guard let question = plan.question else { return proceed() }
+    question.ask { [weak self] verdict in
+      guard let self, self.answer != nil else { return }
+      switch verdict {
+      case .admitted: proceed()
+      case .limited(let seconds):
+        respond(
+          .problem(
+            .tooManyRequests, "too many requests to topic \(plan.topic)",
+            headers: ["retry-after": String(seconds)]))
+      case .unknown(let reason):
+        refuse(.serviceUnavailable, "whether the rate limit allows the request can't be told now: \(reason)")
+      }
+    }
+  }
+
+  /// The request counts, and may go on.
+  private func proceed() {
+    isAdmitted = true
+    if hasWholeBody { return complete() }
+    hold = answer?.hold()
+    if case .counted(let bytes)? = answer?.request.announcedBody, let refusal = hold?.announce(bytes) {
       return respond(HTTPResponse(refusal))
     }
     // The front's own time-outs are between two pieces: this one keeps all of them.
@@ -63,7 +88,7 @@ final class KafkaExchange: RequestCarrier {
       guard let self else { return }
       refuse(.requestTimeout, "request body didn't come within \(plan.bodySeconds) s")
     }
-    answer.readBody()
+    answer?.readBody()
   }
 
   func received(_ bytes: ByteBuffer) {
@@ -77,6 +102,11 @@ final class KafkaExchange: RequestCarrier {
   }
 
   func receivedEnd(trailers: HTTPHeaders) {
+    hasWholeBody = true
+    if isAdmitted { complete() }
+  }
+
+  private func complete() {
     stopBodyClock?()
     stopBodyClock = nil
     guard answer != nil else { return }
@@ -177,6 +207,7 @@ final class KafkaExchange: RequestCarrier {
     hold = nil
     stopBodyClock?()
     stopBodyClock = nil
+    plan.question?.cancel()
     if let ticket { waiting.end(ticket) }
     ticket = nil
   }

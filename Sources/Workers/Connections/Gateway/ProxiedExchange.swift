@@ -164,7 +164,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     case .upgraded(let headers): upgraded(headers, key, answer)
     case .limited(let seconds):
       refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
-    case .open, .cancel: break
+    case .open, .cancel, .count, .admitted: break
     }
   }
 

@@ -165,8 +165,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       hasServiceEnded = true
       over(isComplete: true)
       if channel != nil { endClient() }
-    case .failed, .limited, .informed, .answered, .upgraded: fail()
-    case .open, .cancel: break
+    case .failed, .limited, .admitted, .informed, .answered, .upgraded: fail()
+    case .open, .cancel, .count: break
     }
   }
 

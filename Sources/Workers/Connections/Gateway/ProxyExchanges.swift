@@ -35,6 +35,9 @@ final class ProxyExchanges {
   }
 
   private var exchanges: [UInt64: Exchange] = [:]
+  /// Of rate limits, waiting for their answers.
+  private var questions: [UInt64: (peer: UInt16, receiver: any ExchangeReceiver)] = [:]
+  private static let mostQuestions = 10_000
   /// Exchanges that haven't become tunnels.
   private var requests: SharedPlaces
   /// Tunnels, and upgrades that are asked for.
@@ -117,10 +120,26 @@ final class ProxyExchanges {
 
   private func send(_ request: ProxiedRequest) throws(Refusal) -> Key {
     let serving = request.limitKey.map { link.servingPeer(for: $0) } ?? link.servingPeer()
-    guard let peer = serving else { throw .noWorker }
+    return try send(.open(request), to: serving)
+  }
+
+  /// Asks the proxy worker that counts requests with this key whether one more may be; `.limited` or `.admitted` comes to
+  /// `receiver`, unless there is a failure. It takes no place: whoever asks has a request of its own.
+  func count(_ limitKey: String, _ receiver: any ExchangeReceiver) throws(Refusal) -> Key {
+    guard questions.count < Self.mostQuestions else { throw .noRoom }
+    let key = try send(.count(key: limitKey), to: link.servingPeer(for: limitKey))
+    questions[key.correlation] = (key.peer, receiver)
+    return key
+  }
+
+  /// The question is answered, or nobody waits for its answer.
+  func endQuestion(_ key: Key) { questions[key.correlation] = nil }
+
+  private func send(_ message: ExchangeFrame.Message, to peer: UInt16?) throws(Refusal) -> Key {
+    guard let peer else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
-    guard send(.open(request), key) else { throw .noRoom }
+    guard send(message, key) else { throw .noRoom }
     return key
   }
 
@@ -189,6 +208,11 @@ final class ProxyExchanges {
     guard let message = ExchangeFrame.message(header, bytes) else { return false }
     if case .open = message { return false }
     if case .cancel = message { return false }
+    if case .count = message { return false }
+    if let question = questions[header.correlation], Int(question.peer) == ring {
+      question.receiver.received(message)
+      return true
+    }
     guard let known, Int(known.peer) == ring else { return true }
     known.receiver.received(message)
     return true
@@ -197,6 +221,9 @@ final class ProxyExchanges {
   private func peerGone(_ peer: Int) {
     for (_, known) in exchanges where Int(known.peer) == peer {
       known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
+    }
+    for (_, question) in questions where Int(question.peer) == peer {
+      question.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }
 }

@@ -15,11 +15,14 @@ extension Hub {
     guard !connection.isClosing, table[connection.index] === connection else { return }
     let subscriptions = wanted.subscriptions
     connection.origin = wanted.origin
+    giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
     if let identity = wanted.identity,
       !identify(connection, identity, isPrivileged: wanted.isPrivileged)
     {
       return close(connection, .sessionKilled)
     }
+    // Others may have been opened since it was admitted.
+    if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
     // Whoever made the request without one is answered by closing: there was no room.
     guard let hold = wanted.hold ?? (try? self.hold(subscriptions)) else { return close(connection, .drain) }
     defer { reportChange(of: connection) }
@@ -60,6 +63,7 @@ extension Hub {
       scheduleTurn()
     }
     connection.markClosing()
+    limits?.closed(connection.index)
     connection.replay = nil
     index.remove(connection.index)
     forget(connection)
@@ -118,6 +122,23 @@ extension Hub {
     }
   }
 
+  // MARK: Limits
+
+  /// The oldest connection makes room for one that was opened.
+  func giveWay(to excess: ConnectionLimits.Excess?) {
+    switch excess {
+    case .ours(let index, let subject): displace(index, subject)
+    case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
+    case nil: break
+    }
+  }
+
+  private func displace(_ index: ConnectionIndex, _ subject: ConnectionLimits.Subject) {
+    guard let connection = table[index], !connection.isClosing else { return }
+    metrics.displaced(subject)
+    close(connection, subject.reason)
+  }
+
   // MARK: Other workers
 
   /// A question of another worker.
@@ -148,6 +169,8 @@ extension Hub {
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
       waiting.connection.cancel(poll: waiting.poll)
+    case .closeOldest(let key):
+      if let oldest = limits?.oldest(of: key) { displace(oldest.connection, oldest.subject) }
     case .answer:
       break
     }

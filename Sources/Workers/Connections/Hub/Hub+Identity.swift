@@ -17,6 +17,9 @@ extension Hub {
     sessions.add(connection.index, digests)
     table.privileges[place] = isPrivileged
     table.expiries[place] = settings.jwtCloseOnExpiry ? identity.validUntil : 0
+    for user in identity.users {
+      giveWay(to: limits?.joined(connection.index, user, nowNs: clock.nowNs))
+    }
     return true
   }
 
@@ -56,6 +59,12 @@ extension Hub {
       let most = ConnectionIdentity.maximumCredentials
       return WorkerAnswer(
         status: 400, text: "header authorization: more than \(most) users for one connection")
+    }
+    if let limits,
+      let refusal = limits.refusal(users: limits.newUsers(connection.index, among: identity.users))
+    {
+      metrics.refused(reason: "\(refusal.subject.rawValue)_limit")
+      return WorkerAnswer(status: 429, text: refusal.detail)
     }
     let isFollowing = connection.isFollowing
     let isPrivileged = authorizer.isPrivileged(identity.credentials)

@@ -44,6 +44,7 @@ final class Hub {
   let calls: CallClient?
   let publications: PublicationClient?
   let checks: AccessChecks
+  let limits: ConnectionLimits?
   let metrics: WorkerMetrics
   let budget: AssemblyBudget
   var unfinishedMessages = UnfinishedMessages()
@@ -96,6 +97,7 @@ final class Hub {
     calls = parts.calls
     publications = parts.publications
     checks = AccessChecks(calls: parts.calls, settings: parts.settings)
+    limits = parts.limits
     metrics = parts.metrics
     budget = parts.budget
     log = parts.log
@@ -111,7 +113,12 @@ final class Hub {
 
   /// The same for a stream that ends by `reason`; nil: as it was told.
   func retryMs(after reason: ClosingReason) -> Int? {
-    reason.isOfWorker ? Int.random(in: returnAfterDrainMs, using: &random) : nil
+    switch reason {
+    case .drain, .shutdown: Int.random(in: returnAfterDrainMs, using: &random)
+    // Whoever came instead shall not be closed for it at once.
+    case .tooManyOfUser, .tooManyOfAddress: Int.random(in: ReconnectAdvice.displacedMs, using: &random)
+    default: nil
+    }
   }
 
   /// The worker ends, with all of its connections.

@@ -24,6 +24,8 @@ struct HubParts {
   var calls: CallClient?
   /// Has records produced and takes services' responses in; nil only in tests that have none.
   var publications: PublicationClient?
+  /// How many connections a user and an address may have; nil: any number.
+  var limits: ConnectionLimits?
   var metrics: WorkerMetrics
   /// For what clients send by WebSocket; the front's too.
   var budget: AssemblyBudget

@@ -91,6 +91,12 @@ final class RequestExchange {
     _ = send(WorkerRequest(target: target, correlation: correlation, message: .cancelPoll(serial: serial)))
   }
 
+  /// Says something that is no question. Without room in the ring it stays unsaid.
+  func tell(_ target: UInt16, _ message: WorkerRequest.Message) {
+    guard Int(target) < workers else { return }
+    _ = send(WorkerRequest(target: target, correlation: 0, message: message))
+  }
+
   /// Answers the question `correlation` of worker `target`: with all of the answer, or, when it might have no room to wait
   /// in, with 503 instead, or, when not even that has, not at all.
   func answer(_ target: UInt16, correlation: UInt64, _ answer: WorkerAnswer) {

@@ -28,6 +28,7 @@ final class WorkerMetrics {
   private let connections: [(transport: Transport, metric: Metric?)]
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
+  private let displacements: LabelledCounter
   private let latency: Histogram
   private let sessionEndedWork: Metric?
   private let tokenExpiredWork: Metric?
@@ -50,6 +51,7 @@ final class WorkerMetrics {
     }
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
+    displacements = LabelledCounter(status, "rig_connections_displaced_total", label: "limit")
     let endedWork = "rig_authorized_work_ended_total"
     sessionEndedWork = status.metric(.counter, endedWork, labels: [("reason", "session_ended")])
     tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
@@ -61,6 +63,9 @@ final class WorkerMetrics {
 
   /// Subscriptions were not taken, for this limit's sake.
   func refused(_ limit: SubscriptionLimit) { subscriptionRefusals.add(1, limit.rawValue) }
+
+  /// A connection was closed because a newer one was opened.
+  func displaced(_ subject: ConnectionLimits.Subject) { displacements.add(1, subject.rawValue) }
 
   /// What tokens had authorised was ended while it was under way.
   func endedWork(_ count: Int, by end: AuthorizationEnd) {

@@ -1,4 +1,5 @@
-// Whether one more connection may be opened: worker not draining, room in the worker, rate of the node.
+// Whether one more connection may be opened: worker not draining, room in the worker, limits of its user and its address, rate of the
+// node.
 //
 // The rate is counted over all connection workers through the words in their status pages (RateWindow), so that the
 // limit is the node's, not the worker's. Polls of a session count once, when the session opens.
@@ -33,11 +34,13 @@ final class Admission {
   ///
   /// It is counted first: whoever comes too often doesn't get the check service asked either.
   func admit(_ wanted: ConnectRequest, on loop: EventLoop, _ open: @escaping () -> Reply) -> Reply {
-    if let refusal = refuseForRoom() ?? refuseForRate(wanted) { return .response(refusal) }
+    if let refusal = refuseForRoom() ?? refuseForLimits(wanted) ?? refuseForRate(wanted) {
+      return .response(refusal)
+    }
     guard let check = wanted.check else { return open() }
     return hub.whenAllowed(check, wanted.authorization, on: loop) { [self] in
       // Others may have come while this one waited.
-      if let refusal = refuseForRoom() { return .response(refusal) }
+      if let refusal = refuseForRoom() ?? refuseForLimits(wanted) { return .response(refusal) }
       return open()
     }
   }
@@ -54,6 +57,15 @@ final class Admission {
         retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(limit) open connections, its limit")
     }
     return nil
+  }
+
+  private func refuseForLimits(_ wanted: ConnectRequest) -> HTTPResponse? {
+    guard
+      let refusal = hub.limits?.refusal(users: wanted.identity?.users ?? [], address: wanted.origin.remote)
+    else { return nil }
+    metrics.refused(reason: "\(refusal.subject.rawValue)_limit")
+    return .problem(
+      .tooManyRequests, refusal.detail, headers: ["retry-after": String(Self.fullRetrySeconds)])
   }
 
   /// Counts a new connection; the answer for one that may not be opened.
@@ -88,11 +100,15 @@ final class Admission {
     return true
   }
 
-  /// Once per second: shows the others how many connections are open, and notes how many are on the node.
+  /// Once per second: shows the others how many connections are open, and notes how many are on the node. Those that have returned
+  /// in this minute don't let more return in it.
   func tick() {
     own.openConnections = UInt64(hub.table.count)
+    let unixSeconds = hub.clock.unixMs / LoopClock.msPerSecond
     let open = others.reduce(own.openConnections) { $0 &+ $1.openConnections }
+    let returned = RateWindow.admitted(
+      [own.returnWindow] + others.map(\.returnWindow), unixSeconds: unixSeconds)
     own.openPeak = RecentPeak.noting(
-      Int(clamping: open), in: own.openPeak, unixSeconds: hub.clock.unixMs / LoopClock.msPerSecond)
+      Int(clamping: open) - returned, in: own.openPeak, unixSeconds: unixSeconds)
   }
 }

@@ -12,6 +12,10 @@ enum HelpTexts {
     "rig_connections_refused_total": "Connections that were not opened, by reason.",
     "rig_connections_returned_total":
       "Connections that came back with a cursor, which MAX_CONNECTIONS_PER_MINUTE doesn't count.",
+    "rig_connections_displaced_total":
+      "Connections closed because their user or address opened a newer one, by limit.",
+    "rig_connection_limit_overflows_total":
+      "Times that the other workers couldn't be shown how many connections a user or an address has.",
     "rig_subscriptions_total": "Subscriptions of the connections that are open now.",
     "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
     "rig_subscription_fields": "Fields in all conditions.",
@@ -64,7 +68,7 @@ enum HelpTexts {
       "Requests to APIs whose path has several readings, by outcome: refused, or secured by a reading that isn't the path as sent.",
     "rig_request_log_dropped_total": "Records of proxied requests that found no room on their way to a log.",
     "rig_rate_limited_requests_total": "Proxied requests that were too many for their rate limit.",
-    "rig_rate_limit_buckets": "Clients and services whose rate limit is not at its full burst.",
+    "rig_rate_limit_buckets": "Clients, services and topics whose rate limit is not at its full burst.",
     "rig_rate_limit_bytes": "Memory that the rate limits of clients and services take, about.",
     "rig_rate_limit_buckets_displaced_total":
       "Rate limits that were forgotten too early, because there were too many.",

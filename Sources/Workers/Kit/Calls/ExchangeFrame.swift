@@ -15,9 +15,11 @@
 //   answered    status     headers                                         answer
 //   failed      reason     text                                            answer
 //   limited     seconds    –                                               answer
+//   count       –          a rate limit's key                              request
+//   admitted    –          –                                               answer
 //   upgraded    101        headers                                         answer
 //
-// Behind `upgraded` an exchange is a tunnel: body carries raw bytes, end ends one side of it.
+// `count` is answered by `limited` or `admitted`, and that is all of this exchange. Behind `upgraded` an exchange is a tunnel: body carries raw bytes, end ends one side of it.
 //
 // Neither side sends more of a body than the other has given it credit for: what waits anywhere is bounded for each exchange,
 // and who is slow stalls nobody else's. Records are from another process: what isn't exactly as above is nil.
@@ -49,6 +51,10 @@ public struct ExchangeFrame: Equatable, Sendable {
     case failed(ExchangeFailure, reason: String)
     /// There were too many requests with this one's key: nothing was asked. Another may come after so many seconds.
     case limited(seconds: UInt32)
+    /// A request that goes another way than through this worker, which counts those with its key.
+    case count(key: String)
+    /// Such a request may go on.
+    case admitted
     /// The service has changed the protocol (101), as it was asked to.
     case upgraded(headers: [String])
 
@@ -68,7 +74,7 @@ public struct ExchangeFrame: Equatable, Sendable {
 
   enum Kind: UInt8 {
     case open = 1
-    case body, end, cancel, credit, informed, answered, failed, limited, upgraded
+    case body, end, cancel, credit, informed, answered, failed, limited, upgraded, count, admitted
   }
 
   /// The first sixteen bytes of a frame.
@@ -136,6 +142,10 @@ public struct ExchangeFrame: Equatable, Sendable {
       (kind, value) = (.failed, failure.rawValue)
       fields.append(reason)
     case .limited(let seconds): (kind, value) = (.limited, seconds)
+    case .count(let key):
+      kind = .count
+      fields.append(key)
+    case .admitted: kind = .admitted
     case .upgraded(let headers):
       (kind, value) = (.upgraded, switchingProtocols)
       fields.append(headers)
@@ -169,6 +179,8 @@ public struct ExchangeFrame: Equatable, Sendable {
         fields.text().map { .failed(failure, reason: $0) }
       }
     case .limited: message = .limited(seconds: header.value)
+    case .count: message = fields.text().map { .count(key: $0) }
+    case .admitted: message = .admitted
     case .upgraded:
       message = status(header, switchingProtocols...switchingProtocols).flatMap { _ in
         fields.pairs().map { .upgraded(headers: $0) }

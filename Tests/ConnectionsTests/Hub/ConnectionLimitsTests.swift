@@ -1,0 +1,97 @@
+// How many connections a user and an address may have, over two workers.
+
+import Foundation
+import Glibc
+import IPC
+import Settings
+import Testing
+
+@testable import Connections
+
+@Suite("13.B12: limits of connections, by workers")
+struct ConnectionLimitsTests {
+  /// Two workers' limits on pages of their own.
+  private final class Node {
+    let pages: [StatusPage]
+    let workers: [ConnectionLimits]
+
+    init(user: Int = 0, address: Int = 0, closes: String = "oldest") throws {
+      var settings = Settings()
+      settings.maxConnectionsPerUser = user
+      settings.maxConnectionsPerAddress = address
+      settings.connectionLimitCloses = closes
+      let pages = try (0..<2).map { slot in
+        let descriptor = try StatusPage.create(name: "limits.\(slot)").take()
+        defer { close(descriptor) }
+        let page = try StatusPage(attaching: descriptor)
+        page.beginGeneration(pid: 1)
+        page.state = .ready
+        return page
+      }
+      self.pages = pages
+      workers = try (0..<2).map { slot in
+        try #require(
+          ConnectionLimits(settings, slot: slot, pages: pages, secret: Data(repeating: 7, count: 32)))
+      }
+    }
+  }
+
+  @Test("Without limits there is nothing that counts")
+  func none() {
+    #expect(ConnectionLimits(Settings(), slot: 0, pages: [], secret: Data()) == nil)
+  }
+
+  @Test("One more than allowed has the oldest closed, by whichever worker holds it")
+  func oldest() throws {
+    let node = try Node(user: 2)
+    let (first, second) = (node.workers[0], node.workers[1])
+    #expect(first.joined(1, "alice", nowNs: 1_000_000) == nil)
+    #expect(second.joined(1, "alice", nowNs: 2_000_000) == nil)
+    #expect(second.joined(2, "bob", nowNs: 2_000_000) == nil)
+    guard case .theirs(worker: 0, let key) = second.joined(3, "alice", nowNs: 3_000_000) else {
+      Issue.record("the first worker holds the oldest")
+      return
+    }
+    #expect(first.oldest(of: key)?.connection == 1 && first.oldest(of: key)?.subject == .user)
+    first.closed(1)
+    #expect(first.oldest(of: key) == nil && second.oldest(of: key) == nil, "there are no more than allowed")
+    #expect(second.joined(4, "alice", nowNs: 4_000_000) == .ours(1, .user))
+    second.closed(1)
+    #expect(second.joined(4, "alice", nowNs: 5_000_000) == nil, "it is counted once")
+    #expect(second.refusal(users: ["alice"], address: "") == nil)
+  }
+
+  @Test("The newest is refused by name, on every worker, until there is room again")
+  func newest() throws {
+    let node = try Node(user: 2, address: 3, closes: "newest")
+    let (first, second) = (node.workers[0], node.workers[1])
+    for (worker, connection) in [(first, 1), (second, 1)] as [(ConnectionLimits, ConnectionIndex)] {
+      #expect(worker.refusal(users: ["alice"], address: "192.0.2.1") == nil)
+      #expect(worker.opened(connection, from: "192.0.2.1", nowNs: 1) == nil)
+      #expect(worker.joined(connection, "alice", nowNs: 1) == nil)
+      #expect(worker.surplus(connection) == nil)
+    }
+    for worker in node.workers {
+      #expect(worker.refusal(users: ["bob", "alice"], address: "192.0.2.9")?.subject == .user)
+      #expect(worker.refusal(users: ["bob"], address: "192.0.2.1") == nil)
+      #expect(worker.newUsers(1, among: ["alice", "bob"]) == ["bob"])
+    }
+    let refusal = try #require(first.refusal(users: ["alice"]))
+    #expect(refusal.detail == "2 connections of this user are open, the limit MAX_CONNECTIONS_PER_USER")
+    #expect(second.opened(2, from: "192.0.2.1", nowNs: 1) == nil && second.surplus(2) == nil)
+    #expect(first.refusal(users: [], address: "::ffff:192.0.2.1")?.subject == .address)
+    #expect(first.opened(2, from: "192.0.2.1", nowNs: 1) == nil && first.surplus(2) == .address)
+    first.closed(2)
+    second.closed(1)
+    #expect(first.refusal(users: ["alice"], address: "192.0.2.1") == nil)
+  }
+
+  @Test("A worker's connections count no more when its successor is born")
+  func successor() throws {
+    let node = try Node(address: 1, closes: "newest")
+    #expect(node.workers[1].opened(1, from: "2001:db8::1", nowNs: 1) == nil)
+    #expect(node.workers[0].refusal(users: [], address: "2001:db8::2") != nil, "it is the same /64")
+    node.pages[1].beginGeneration(pid: 2)
+    #expect(node.workers[0].refusal(users: [], address: "2001:db8::2") == nil)
+  }
+}
