@@ -329,7 +329,7 @@ struct ChangeCostTests {
     let most = SubscriptionSize(conditions: 10, fields: 30, bytes: 1_000)
     for (lists, limit) in [
       ([list([1, 2, 3, 4, 5, 6]), list([7, 8, 9, 10, 11])], SubscriptionLimit.conditions),
-      ([list([0xFFFF]), list([0xFFFF])], .fields),
+      ([list([0xFFFF]), list([0x1FFFE])], .fields),
       ([[Subscription(eventType: .exact(String(repeating: "x", count: 900)))], list([0xFFF])], .bytes),
     ] {
       var index = index(most)

@@ -36,7 +36,8 @@ struct TurnMeterTests {
   private static let ms: UInt64 = 1_000_000
 
   init() throws {
-    page = try StatusPage(attaching: try StatusPage.create(name: "test").rawValue)
+    let descriptor = try StatusPage.create(name: "test")
+    page = try StatusPage(attaching: descriptor.rawValue)
     let (clock, lines) = (clock, lines)
     meter = TurnMeter(
       page, worker: "w", limitMs: 100, log: Logger(label: "test") { _ in CountingLog(lines: lines) },

@@ -45,17 +45,18 @@ extension Hub {
       if let connection = table[index] { close(connection, .tokenExpired) }
     }
     for connection in due { table[connection]?.deadlinePassed(second: now) }
-    beat(idle, second: now)
+    beat(idle, second: now, idleSeconds)
   }
 
   /// Those of a worker whose connections fell silent together are many at once.
-  private func beat(_ idle: [ConnectionIndex], second: UInt32) {
+  private func beat(_ idle: [ConnectionIndex], second: UInt32, _ idleSeconds: UInt32) {
     guard !idle.isEmpty else { return }
     var rest = idle[...]
     turnWork.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let index = rest.popFirst() {
-        // It may have had traffic, or have become another one, since.
-        if table.descriptors[Int(index)] >= 0, table.lastTraffic[Int(index)] < second {
+        // It may have had traffic, or have become another one, since: in a later second than this.
+        let silence = Int32(bitPattern: second &- table.lastTraffic[Int(index)])
+        if table.descriptors[Int(index)] >= 0, silence >= Int32(clamping: idleSeconds) {
           table[index]?.beat(second: second)
         }
         units -= TurnWork.unitsPerWord
