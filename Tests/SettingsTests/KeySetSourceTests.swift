@@ -73,8 +73,10 @@ struct KeySetSourceTests {
       ("a=https://a/1,b=/2,a=/3", "comes twice"), (#"{"a":"keys.json"}"#, "no location"),
       (#"{"a":7,"b":"/c"}"#, "no location"), (#"{"a":["/b"]}"#, "each a text"),
       (#"{"":"/b"}"#, "without an issuer"),
-      (#"{"a":"/b""#, "did not find"), (#"{"a":"/b","a":"/c"}"#, "more than once"), ("ftp://a/keys", "no URL"),
-      ("https://user:sec=ret@a/keys", "neither a path"), ("a=https://user:secret@a/keys", "holds credentials"),
+      (#"{"a":"/b""#, "did not find"), (#"{"a":"/b","a":"/c"}"#, "more than once"),
+      ("ftp://a/keys", "no URL"),
+      ("https://user:sec=ret@a/keys", "neither a path"),
+      ("a=https://user:secret@a/keys", "holds credentials"),
       ("a=https://b/keys,https://user:secret@a/keys", "an entry"),
     ])
   func mistake(text: String, says: String) {

@@ -4,7 +4,8 @@
 //   CORS=*             every answer has `access-control-allow-origin: *`; browsers send no credentials then
 //   CORS=<a list>      the request's own origin, if it is in the list; every answer varies by origin, so that no cache mixes them
 //
-// Whether a page may read an answer is the browser's to judge by these headers: a request itself is never refused here.
+// Whether a page may read an answer is the browser's to judge by these headers: of requests, only handshakes of WebSockets are refused
+// here, which browsers let pages of any site make.
 
 import NIOCore
 import NIOHTTP1

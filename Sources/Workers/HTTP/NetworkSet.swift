@@ -28,7 +28,7 @@ public struct NetworkSet: Sendable {
 
   /// Whether an address belongs to one of the networks; what is none belongs to none.
   public func contains(_ text: String) -> Bool {
-    guard let address = Self.bytes(text) else { return false }
+    guard !networks.isEmpty, let address = Self.bytes(text) else { return false }
     return networks.contains { network in
       guard network.address.count == address.count else { return false }
       let whole = network.bits / 8

@@ -61,6 +61,23 @@ struct ConnectionLimitsTests {
     #expect(second.refusal(users: ["alice"], address: "") == nil)
   }
 
+  @Test(
+    "Who is opened is never the one to go, though by the clock of another worker it may be as old or older")
+  func sameInstant() throws {
+    let node = try Node(user: 1)
+    let (first, second) = (node.workers[0], node.workers[1])
+    #expect(first.joined(1, "alice", nowNs: 5_000_000) == nil)
+    guard case .theirs(worker: 0, _) = second.joined(1, "alice", nowNs: 5_000_000) else {
+      Issue.record("the other worker's is the one to go")
+      return
+    }
+    second.closed(1)
+    guard case .theirs(worker: 0, _) = second.joined(2, "alice", nowNs: 1_000_000) else {
+      Issue.record("so it is if the clock here is behind")
+      return
+    }
+  }
+
   @Test("The newest is refused by name, on every worker, until there is room again")
   func newest() throws {
     let node = try Node(user: 2, address: 3, closes: "newest")

@@ -36,7 +36,9 @@ struct PlaceCounters {
         retryAfterSeconds: 1, "\(count) \(what) for this API, its share of \(setting) (MAX_SHARE_OF_API)")
     case .client:
       return .problem(
-        .tooManyRequests, "\(count) \(what) for this client, its share of \(setting) (MAX_SHARE_OF_CLIENT)",
+        .tooManyRequests,
+        "\(count) \(what) for this client's address, its share of \(setting) (MAX_SHARE_OF_CLIENT; who stands "
+          + "in front of clients has to be one of TRUSTED_PROXIES)",
         headers: ["retry-after": "1"])
     }
   }

@@ -109,6 +109,8 @@ final class ConnectionLimits {
   // MARK: Connections
 
   /// The connection is open, from this address.
+  ///
+  /// - Returns: which connection is too many now; never this one.
   func opened(_ connection: ConnectionIndex, from address: String, nowNs: UInt64) -> Excess? {
     address.isEmpty ? nil : add(connection, key(.address, Self.network(address)), nowNs)
   }
@@ -153,13 +155,17 @@ final class ConnectionLimits {
       return nil
     }
     show(key)
-    guard closesOldest, total(of: key) > limit, let ours = tally.oldest(of: key) else { return nil }
-    var oldest = (worker: slot, since: ours.since)
-    for (worker, theirs) in others(key) where theirs.count > 0 && theirs.since < oldest.since {
-      oldest = (worker, theirs.since)
+    guard closesOldest, total(of: key) > limit else { return nil }
+    // The connection itself is no candidate: by workers' clocks it may be as old as another one.
+    let ours = tally.oldest(of: key).flatMap { $0.connection == connection ? nil : $0 }
+    let theirs = others(key).filter { $0.theirs.count > 0 }.min { $0.theirs.since < $1.theirs.since }
+    switch (ours, theirs) {
+    case (let ours?, let theirs?) where theirs.theirs.since >= ours.since:
+      return .ours(ours.connection, subject)
+    case (let ours?, nil): return .ours(ours.connection, subject)
+    case (_, let theirs?): return .theirs(worker: UInt16(clamping: theirs.worker), key: key)
+    case (nil, nil): return nil
     }
-    return oldest.worker == slot
-      ? .ours(ours.connection, subject) : .theirs(worker: UInt16(clamping: oldest.worker), key: key)
   }
 
   private func show(_ key: UInt64) {

@@ -21,6 +21,8 @@ extension Hub {
     {
       return close(connection, .sessionKilled)
     }
+    // Telling others to go writes to them, and may show that they are gone, and this one too.
+    guard !connection.isClosing else { return }
     // Others may have been opened since it was admitted.
     if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
     // Whoever made the request without one is answered by closing: there was no room.

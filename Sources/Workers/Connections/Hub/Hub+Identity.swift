@@ -17,7 +17,7 @@ extension Hub {
     sessions.add(connection.index, digests)
     table.privileges[place] = isPrivileged
     table.expiries[place] = settings.jwtCloseOnExpiry ? identity.validUntil : 0
-    for user in identity.users {
+    for user in identity.users where !connection.isClosing {
       giveWay(to: limits?.joined(connection.index, user, nowNs: clock.nowNs))
     }
     return true
@@ -25,7 +25,7 @@ extension Hub {
 
   /// Addressed events come live from here on.
   func follow(_ connection: Connection) {
-    guard let identity = connection.identity, !connection.isFollowing else { return }
+    guard let identity = connection.identity, !connection.isFollowing, !connection.isClosing else { return }
     followers.add(connection.index, identity)
     connection.isFollowing = true
   }
@@ -77,6 +77,7 @@ extension Hub {
     guard identify(connection, identity, isPrivileged: isPrivileged) else {
       return WorkerAnswer(AuthorizationEnd.sessionEnded.refusal)
     }
+    guard !connection.isClosing else { return .gone }
     if isFollowing || connection.replay == nil { follow(connection) }
     return nil
   }

@@ -78,6 +78,8 @@ extension Hub {
 
   /// The connection takes part in live delivery.
   func join(_ connection: Connection, _ hold: SubscriptionHold) {
+    // What isn't taken goes with the hold: of who is leaving nothing may stay behind under a number that another will have.
+    guard !connection.isClosing else { return }
     if let draft = hold.take() { index.commit(draft, for: connection.index) }
     follow(connection)
   }

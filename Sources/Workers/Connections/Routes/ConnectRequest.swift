@@ -138,7 +138,7 @@ struct RefusedRequest: Error, Equatable {
       switch status {
       case 401: ["www-authenticate": "Bearer"]
       case 426: ["upgrade": "websocket"]
-      case 503: ["retry-after": String(Self.retrySeconds)]
+      case 429, 503: ["retry-after": String(Self.retrySeconds)]
       default: [:]
       }
     return .problem(HTTPResponseStatus(statusCode: status), detail, headers: headers)

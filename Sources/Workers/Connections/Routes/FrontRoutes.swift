@@ -5,7 +5,7 @@
 //   /_rig/v1/connection/{sse,ws,longpolling}/:token/subscriptions   PUT
 //   /_rig/v1/events                                                 POST
 //   /_rig/health, /_rig/demo (with --dev)                           GET
-//   /apis, /apis/:id for loopback peers                             GET
+//   /apis, /apis/:id for peers of INBOUND_APIS                      GET
 //   everything else outside /_rig/                                  by API definition (APIGateway)
 
 import HTTP
