@@ -17,6 +17,8 @@ public struct OddPathGenerator {
     "/x/..", ";",
     "/;x", "%2f", "\\", "?a=/../b", "%", "%zz", "%5c", "/%2e",
   ]
+  /// What parsers of URLs take out, and anchors don't see.
+  private static let blanks = ["%09", "%0a", "%0A", "%0d", "%2509", "%250a", "%20", "%01", "%7f"]
   private static let beginnings = [
     "//h", "/public/..", "/public/%2e%2e", "/.", "/h/..", "/", "/\\", "\\", "/public/..;", "/x;/..", "//h:80",
     "/public/..%2f", "/%2f", "/public%2f..", "/%5c", "///", "/%2e%2e", "/public/%252e%252e",
@@ -33,14 +35,17 @@ public struct OddPathGenerator {
   }
 
   private mutating func disguised(_ path: String) -> String {
-    switch below(9) {
+    switch below(10) {
     case 0, 1: return replaced(in: path, where: { $0 != "/" && $0 != "%" }) { $0.escaped(&$1) }
     case 2: return replaced(in: path, where: { $0 == "%" }) { _, _ in "%25" }
     case 3, 4: return replaced(in: path, where: { $0 == "/" }) { $1.choice(Self.slashes) }
     case 5: return path + choice(Self.ends)
     case 6: return choice(Self.beginnings) + path
     case 7: return replaced(in: path, where: \.isLowercase) { character, _ in character.uppercased() }
-    default: return replaced(in: path, where: { $0 == "/" }) { _, _ in ";p=1/" }
+    case 8: return replaced(in: path, where: { $0 == "/" }) { _, _ in ";p=1/" }
+    default:
+      let place = path.index(path.startIndex, offsetBy: below(path.count + 1))
+      return path[..<place] + choice(Self.blanks) + path[place...]
     }
   }
 

@@ -76,6 +76,24 @@ public struct ServiceModel: Sendable {
       }
       return path.wholeDecoded?.map { $0 == Octet.backslash ? Octet.slash : $0 }
     },
+    // urlsplit and new URL of what was decoded: both take out tabs and line breaks, and blanks and control characters at the ends.
+    ServiceModel(name: "Python urlsplit of the decoded") { target in
+      let path = target.decoded.withoutLineBreaks.cut(at: "#").cut(at: "?")
+      guard path.starts(with: [Octet.slash, Octet.slash]) else { return path }
+      return Array(path.dropFirst(2).drop { $0 != Octet.slash })
+    },
+    ServiceModel(name: "Node URL of the decoded") { target in
+      let path = target.decoded.withoutLineBreaks.cut(at: "#").cut(at: "?").map {
+        $0 == Octet.backslash ? Octet.slash : $0
+      }
+      guard path.starts(with: [Octet.slash, Octet.slash]) else { return path }
+      return Array(path.drop { $0 == Octet.slash }.drop { $0 != Octet.slash })
+    },
+    // A pattern that is anchored by '$', which matches before a last line feed (Python, PCRE).
+    ServiceModel(name: "anchored pattern") { target in
+      let path = target.cut(at: "?").cut(at: "#").decoded
+      return path.last == UInt8(ascii: "\n") ? path.dropLast() : path
+    },
     // A proxy that decodes before a service that decodes.
     ServiceModel(name: "decoded twice") { $0.cut(at: "?").cut(at: "#").decoded.decoded },
   ]
@@ -111,6 +129,13 @@ private enum Resource {
 
 extension [UInt8] {
   fileprivate func cut(at mark: Unicode.Scalar) -> [UInt8] { Array(prefix { $0 != UInt8(ascii: mark) }) }
+
+  fileprivate var withoutLineBreaks: [UInt8] {
+    let isBlank = { (octet: UInt8) in octet <= UInt8(ascii: " ") }
+    guard let last = lastIndex(where: { !isBlank($0) }) else { return [] }
+    let lineBreaks = "\t\n\r".utf8
+    return self[...last].drop(while: isBlank).filter { !lineBreaks.contains($0) }
+  }
 
   /// Every escape decoded; what is none stays as it is.
   fileprivate var decoded: [UInt8] { decodedEscapes.octets }

@@ -70,8 +70,10 @@ struct PathReadingTests {
     ("/a/.%2e/b", "400"), ("/a/%252e%252e/b", "400"), ("/a/%c0%ae./b", "400"), ("/a/..%3fb", "400"),
     ("/a/..%00", "400"), ("..", "400"), ("/a;x%2f..%2fb", "400"), ("/%2e", "400"), ("/.%3bx", "400"),
     ("/a/..%5c", "400"),
-    // NUL
-    ("/a%00", "400"), ("/a%2500", "400"), ("/a%c0%80", "400"),
+    // control characters, and blanks at the end
+    ("/a%00", "400"), ("/a%2500", "400"), ("/a%c0%80", "400"), ("/ad%09min", "400"), ("/admin%0a", "400"),
+    ("/%61dmin/x%0d", "400"), ("/admin%250a", "400"), ("/a%7f", "400"), ("/public/.%09./admin", "400"),
+    ("/admin%20", "token of admin"), ("/%61dmin%2520%20", "token of admin"),
   ]
 
   @Test("13.A4: a path needs the token if any reading of it meets a secured endpoint", arguments: table)

@@ -134,7 +134,7 @@ struct ReservedTypesTests {
       ([("content-type", "application/cloudevents-batch+json")], "[{},\(forged)]"),
       ([("content-type", "application/json")], "[1,\(forged)]"),
       ([], #"{"cloudEventsVersion":"0.1","eventType":"\u0072ig.x"}"#),
-      ([], #"{"SpecVersion":"1.0","Type":"rig.x"}"#),
+      ([], #"{"SpecVersion":"1.0","Type":"rig.x"}"#), ([], "\u{FEFF}" + forged),
     ] as [([(String, String)], String)])
   func forgedResponse(fields: [(String, String)], body: String) {
     let error = refusal { try response(fields, body) }

@@ -9,11 +9,13 @@
 //   ;…            taken off each segment, off the last one, or with all that follows
 //   ? #           that were escaped: cut off by who parses what was decoded
 //   last /        taken off
+//   last blanks   taken off, as who parses a decoded path as a URL does (WHATWG URL §4.4)
 //
 // The readings are all that any sequence of these steps makes, with at most two decodings. They are bounded in number and octets; a path
-// with more is refused by whoever asks. Dot segments aren't resolved: a path that has one in any reading is refused as well.
+// with more is refused by whoever asks. Dot segments aren't resolved: a path that has one in any reading is refused as well, and so is one
+// with a control character, which URLs lose in parsers and patterns don't see at an end.
 //
-// No reading: suffixes (`/admin.json`), blanks and dots at the end of a name, `%u002f`, characters that only look like '/'.
+// No reading: suffixes (`/admin.json`), blanks and dots at the end of a name inside, `%u002f`, characters that only look like '/'.
 
 /// Goes through the distinct readings of one path, those that take the fewest decodings first.
 struct PathReadings {
@@ -68,7 +70,8 @@ struct PathReadings {
     if traits.contains(.parameters) { expandParameters(path) }
     if traits.contains(.mark) { note(Self.absolute(path.prefix { !Octet.isMark($0) })) }
     if traits.contains(.highOctet) { note(Self.shortened(path)) }
-    if path.last == Octet.slash { note(Self.withoutLastSlashes(path)) }
+    if path.last == Octet.slash { note(Self.withoutLast(Octet.slash, path)) }
+    if path.last == Octet.blank { note(Self.withoutLast(Octet.blank, path)) }
     guard decodings < Self.maximumDecodings else { return }
     for decoding in traits.decodings { note(decoding.decoded(path), isDecoded: true) }
   }
@@ -103,8 +106,8 @@ struct PathReadings {
     return result
   }
 
-  private static func withoutLastSlashes(_ path: [UInt8]) -> [UInt8] {
-    let end = path.lastIndex { $0 != Octet.slash }
+  private static func withoutLast(_ octet: UInt8, _ path: [UInt8]) -> [UInt8] {
+    let end = path.lastIndex { $0 != octet }
     return end.map { Array(path[...$0]) } ?? [Octet.slash]
   }
 
@@ -143,7 +146,8 @@ struct PathDefect: Error, Equatable {
   let reason: String
 
   static let fragment = PathDefect(reason: "path with a '#', expected it escaped as %23 (RFC 3986 §3.3)")
-  static let nul = PathDefect(reason: "path with an escaped NUL, expected none")
+  static let control = PathDefect(
+    reason: "path with a control character (%00 to %1f, %7f), perhaps escaped more than once, expected none")
   static let dotSegment = PathDefect(
     reason: "path with a segment '.' or '..', perhaps escaped, expected it resolved (RFC 3986 §5.2.4)")
   static let tooManyReadings = PathDefect(
@@ -153,7 +157,7 @@ struct PathDefect: Error, Equatable {
   /// The first defect of a path that isn't ordinary; nil: none.
   ///
   /// One look is enough: what is decoded twice, has every slash of any kind as a slash, and its segments cut at every mark, shows
-  /// each NUL and each dot segment that any other reading shows.
+  /// each control character and each dot segment that any other reading shows.
   init?(of path: some Collection<UInt8>) {
     guard !path.contains(PathOctet.fragmentMark) else {
       self = .fragment
@@ -165,8 +169,8 @@ struct PathDefect: Error, Equatable {
       if !traits.decodings.isEmpty { whole = PathDecoding.all.decoded(whole) }
       if traits.contains(.highOctet) { whole = PathReadings.shortened(whole) }
     }
-    if whole.contains(0) {
-      self = .nul
+    if whole.contains(where: PathOctet.isControl) {
+      self = .control
     } else if Self.hasDotSegment(whole) {
       self = .dotSegment
     } else {
@@ -289,6 +293,9 @@ enum PathOctet {
   static let percent = UInt8(ascii: "%")
   static let dot = UInt8(ascii: ".")
   static let fragmentMark = UInt8(ascii: "#")
+  static let blank = UInt8(ascii: " ")
+
+  static func isControl(_ octet: UInt8) -> Bool { octet < blank || octet == 0x7F }
 
   /// Whether what begins with it is no path any more.
   static func isMark(_ octet: UInt8) -> Bool { octet == UInt8(ascii: "?") || octet == fragmentMark }
@@ -310,9 +317,9 @@ enum PathOctet {
   /// Whether an octet, or it and the one before, may mean something else to a service.
   static func isOddOctet(_ octet: UInt8, behind previous: UInt8) -> Bool {
     switch octet {
-    case percent, semicolon, backslash, fragmentMark, 0: true
+    case percent, semicolon, backslash, fragmentMark: true
     case slash, dot: previous == slash
-    default: false
+    default: isControl(octet)
     }
   }
 

@@ -33,6 +33,17 @@ struct ConnectionTally {
     lines[key].map { (places[$0.oldest].connection, places[$0.oldest].since) }
   }
 
+  /// The oldest ones, at most `most` of them, the oldest first.
+  func oldest(_ most: Int, of key: UInt64) -> [(connection: ConnectionIndex, since: UInt64)] {
+    var found: [(connection: ConnectionIndex, since: UInt64)] = []
+    var position = lines[key]?.oldest ?? Self.none
+    while position != Self.none, found.count < most {
+      found.append((places[position].connection, places[position].since))
+      position = places[position].newer
+    }
+    return found
+  }
+
   /// What the connection is counted for.
   func keys(of connection: ConnectionIndex) -> [UInt64] {
     (placesOf[connection] ?? []).map { places[$0].key }

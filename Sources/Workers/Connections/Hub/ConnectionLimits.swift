@@ -4,8 +4,8 @@
 //   those of the other workers ◄── their SharedTally
 //
 // A worker shows a new connection before it looks at the others, so that of two that count the same user at once at least one sees
-// both. What that leaves is at most one connection too many, or one closed too many, for each worker that opens one in the same
-// instant; one worker alone is exact. A worker that has died counts until the next has taken its place.
+// both. While workers open some in the same instant there may be as many too many, or too many closed; who opens the next one has all
+// closed that are still too many. One worker alone is exact. A worker that has died counts until the next has taken its place.
 //
 //   CONNECTION_LIMIT_CLOSES=oldest    one more is opened, and the oldest on the node closed, by the worker that holds it
 //   CONNECTION_LIMIT_CLOSES=newest    one more is refused
@@ -110,13 +110,13 @@ final class ConnectionLimits {
 
   /// The connection is open, from this address.
   ///
-  /// - Returns: which connection is too many now; never this one.
-  func opened(_ connection: ConnectionIndex, from address: String, nowNs: UInt64) -> Excess? {
-    address.isEmpty ? nil : add(connection, key(.address, Self.network(address)), nowNs)
+  /// - Returns: which connections are too many now; never this one.
+  func opened(_ connection: ConnectionIndex, from address: String, nowNs: UInt64) -> [Excess] {
+    address.isEmpty ? [] : add(connection, key(.address, Self.network(address)), nowNs)
   }
 
   /// The connection is one of `user` from now on, or has been.
-  func joined(_ connection: ConnectionIndex, _ user: String, nowNs: UInt64) -> Excess? {
+  func joined(_ connection: ConnectionIndex, _ user: String, nowNs: UInt64) -> [Excess] {
     add(connection, key(.user, user), nowNs)
   }
 
@@ -149,23 +149,44 @@ final class ConnectionLimits {
 
   // MARK: Counting
 
-  private func add(_ connection: ConnectionIndex, _ key: UInt64, _ nowNs: UInt64) -> Excess? {
+  private func add(_ connection: ConnectionIndex, _ key: UInt64, _ nowNs: UInt64) -> [Excess] {
     let subject = Self.subject(of: key)
     guard let limit = limits[subject], tally.add(connection, for: key, since: nowNs / Self.nsPerMs) else {
-      return nil
+      return []
     }
     show(key)
-    guard closesOldest, total(of: key) > limit else { return nil }
-    // The connection itself is no candidate: by workers' clocks it may be as old as another one.
-    let ours = tally.oldest(of: key).flatMap { $0.connection == connection ? nil : $0 }
-    let theirs = others(key).filter { $0.theirs.count > 0 }.min { $0.theirs.since < $1.theirs.since }
-    switch (ours, theirs) {
-    case (let ours?, let theirs?) where theirs.theirs.since >= ours.since:
-      return .ours(ours.connection, subject)
-    case (let ours?, nil): return .ours(ours.connection, subject)
-    case (_, let theirs?): return .theirs(worker: UInt16(clamping: theirs.worker), key: key)
-    case (nil, nil): return nil
+    guard closesOldest else { return [] }
+    return excess(total(of: key) - limit, of: key, for: connection)
+  }
+
+  /// The oldest `count` of a key, whoever holds them, without the connection that they go for: by workers' clocks it may be as old
+  /// as another one. Several are too many where workers opened some in the same instant.
+  ///
+  /// Of another worker's only its oldest is known: its others count as being as old.
+  private func excess(_ count: Int, of key: UInt64, for connection: ConnectionIndex) -> [Excess] {
+    guard count > 0 else { return [] }
+    let subject = Self.subject(of: key)
+    var ours = tally.oldest(count + 1, of: key).filter { $0.connection != connection }[...]
+    var theirs = others(key).filter { $0.theirs.count > 0 }.sorted { $0.theirs.since < $1.theirs.since }[...]
+    var taken = 0
+    var excess: [Excess] = []
+    while excess.count < count {
+      let next = theirs.first
+      if let own = ours.first, next.map({ own.since <= $0.theirs.since }) ?? true {
+        ours.removeFirst()
+        excess.append(.ours(own.connection, subject))
+      } else if let next {
+        excess.append(.theirs(worker: UInt16(clamping: next.worker), key: key))
+        taken += 1
+        if taken == next.theirs.count {
+          theirs.removeFirst()
+          taken = 0
+        }
+      } else {
+        break
+      }
     }
+    return excess
   }
 
   private func show(_ key: UInt64) {

@@ -126,12 +126,13 @@ extension Hub {
 
   // MARK: Limits
 
-  /// The oldest connection makes room for one that was opened.
-  func giveWay(to excess: ConnectionLimits.Excess?) {
-    switch excess {
-    case .ours(let index, let subject): displace(index, subject)
-    case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
-    case nil: break
+  /// The oldest connections make room for one that was opened.
+  func giveWay(to excess: [ConnectionLimits.Excess]?) {
+    for one in excess ?? [] {
+      switch one {
+      case .ours(let index, let subject): displace(index, subject)
+      case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
+      }
     }
   }
 

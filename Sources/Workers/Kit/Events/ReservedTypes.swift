@@ -37,8 +37,11 @@ enum ReservedTypes {
   ///   - fields: of the response, names in lower case.
   ///   - body: read if it may be JSON.
   static func refuse(
-    inResponse fields: some Sequence<(name: String, value: String)>, body: UnsafeRawBufferPointer
+    inResponse fields: some Sequence<(name: String, value: String)>, body whole: UnsafeRawBufferPointer
   ) throws(EventError) {
+    // A browser's `response.json()` takes a byte order mark off (Encoding standard, "UTF-8 decode").
+    let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
+    let body = UnsafeRawBufferPointer(rebasing: whole.dropFirst(whole.starts(with: mark) ? mark.count : 0))
     var isTyped = false
     for (name, value) in fields {
       if name == "content-type" { isTyped = MediaType(value).text.hasPrefix("application/cloudevents") }
