@@ -315,4 +315,33 @@ struct EndedSessionTests {
       }
     }
   }
+
+  @Test("What waits for a tunnel's client when its service has ended already is dropped with the session")
+  func drainingTunnel() throws {
+    // More than the kernel takes for a client that doesn't read, and little enough that the service can say it all.
+    let bytes = 400_000
+    let service = try TestService(.upgrade(.flood(bytes)))
+    defer { service.stop() }
+    try Gateway.run(TestToken.settings(["CONNECTION_WORKERS": "1"])) { gateway in
+      try gateway.define(
+        TestAPI(
+          id: "tunnel", port: service.port, endpoint: #""method":"GET","path_regex":"/x","secured":true"#,
+          more: #""auth_type":"jwt","auth":{"use_header":true,"header_name":"Authorization"}"#))
+      func open(_ session: String) throws -> Wire {
+        let token = TestToken.of("alice", session: session)
+        return try Tunnel.open(
+          gateway, headers: WebSocketClient.upgrade + [TestToken.bearer(token)], receiveBuffer: 4096)
+      }
+      let (gone, kept) = (try open("gone"), try open("kept"))
+      try eventually("the service has ended both, and all it said waits for the clients") {
+        try gateway.metric("rig_tunnels") == 0
+          && gateway.metric("rig_proxied_bytes_total", ["direction": "response"]) == Double(2 * bytes)
+      }
+      #expect(try gateway.blacklist("gone").status == 201)
+      let left = try gone.receiveToEnd().count
+      #expect(gone.isReset && left < bytes / 4, "\(left) bytes after the session's end")
+      #expect(try kept.receiveToEnd().count == bytes)
+      #expect(!kept.isReset)
+    }
+  }
 }

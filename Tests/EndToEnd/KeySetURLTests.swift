@@ -112,4 +112,64 @@ struct KeySetURLTests {
       try eventually("the keys are there") { try gateway.statuses(of: token) == [200] }
     }
   }
+
+  @Test("A request with an empty body that waited for the keys ends as any other, whatever its target")
+  func emptyBodies() throws {
+    let issuer = try TestIssuer(kid: "1")
+    let keys = try TestService(.held)
+    defer { keys.stop() }
+    let service = try TestService(.answer(204))
+    defer { service.stop() }
+    let settings = [
+      "JWT_JWKS": keys.url("/keys"), "CHECK_TIMEOUT_MS": "60000", "REQUEST_BODY_TIMEOUT_S": "5",
+      "PROXY_RECV_TIMEOUT": "5000", "CONNECTION_WORKERS": "1",
+    ]
+    try KafkaBroker.run(topics: ["rig", "orders"]) { broker in
+      try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
+        let auth = #""auth_type":"jwt","auth":{"use_header":true,"header_name":"Authorization"}"#
+        let post = #""method":"POST","secured":true,"path_regex":"#
+        try gateway.define(TestAPI(id: "http", port: service.port, endpoint: post + #""/http""#, more: auth))
+        try gateway.define(
+          TestAPI(
+            id: "kafka", port: 1, endpoint: post + #""/kafka","target":"kafka","topic":"orders""#, more: auth)
+        )
+        let bearer = TestToken.bearer(try issuer.token(Self.claims))
+        let attributes = [
+          bearer, ("ce-specversion", "1.0"), ("ce-type", "order"), ("ce-source", "/s"), ("ce-id", "b"),
+        ]
+        let chunked = ("transfer-encoding", "chunked")
+        let waiting: [(name: String, text: String, status: Int)] = [
+          ("empty, to a service", HTTPConnection.request("POST", "/http", headers: [bearer], body: ""), 204),
+          ("without a body, to a service", HTTPConnection.request("POST", "/http", headers: [bearer]), 204),
+          (
+            "empty chunked, to a service",
+            HTTPConnection.request("POST", "/http", headers: [bearer, chunked]) + "0\r\n\r\n", 204
+          ),
+          ("full, to a service", HTTPConnection.request("POST", "/http", headers: [bearer], body: "x"), 204),
+          (
+            "event without data", HTTPConnection.request("POST", "/kafka", headers: attributes, body: ""), 202
+          ),
+          (
+            "event without data, chunked",
+            HTTPConnection.request("POST", "/kafka", headers: attributes + [chunked]) + "0\r\n\r\n", 202
+          ),
+          ("no event", HTTPConnection.request("POST", "/kafka", headers: [bearer]), 400),
+        ]
+        let connections = try waiting.map { _, text, _ in
+          let http = try HTTPConnection(port: gateway.inboundPort)
+          try http.wire.send(text)
+          return http
+        }
+        // What was sent before it has been read: those requests wait.
+        #expect(try SSEClient(gateway, query: "").head.status == 200)
+        #expect(service.requests.isEmpty)
+        keys.behave(.answer(200, body: TestIssuer.set(issuer)))
+        for ((name, _, status), http) in zip(waiting, connections) {
+          let answer = try http.answer(to: "POST")
+          #expect(answer.status == status, "\(name): \(answer.text)")
+        }
+        #expect(service.requests.map(\.body).sorted() == ["", "", "", "x"])
+      }
+    }
+  }
 }

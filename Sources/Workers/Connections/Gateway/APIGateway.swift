@@ -180,6 +180,8 @@ private final class APIExchange: StreamedExchange {
   private var answer: AnswerStream?
   private var carrier: (any RequestCarrier)?
   private var hasWaited = false
+  /// The end of a body of which nothing else is left comes unasked, and once: kept for the carrier.
+  private var earlyEnd: HTTPHeaders?
 
   init(_ gateway: APIGateway, _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount) {
     self.account = account
@@ -201,6 +203,8 @@ private final class APIExchange: StreamedExchange {
       self.carrier = carrier
       if let authorization { bind(carrier, to: authorization) }
       carrier.begin(answer)
+      if let earlyEnd, !answer.isOver { carrier.receivedEnd(trailers: earlyEnd) }
+      earlyEnd = nil
     } catch {
       if let set = error.awaitedKeySet, !hasWaited {
         hasWaited = true
@@ -223,8 +227,13 @@ private final class APIExchange: StreamedExchange {
     answer = nil
   }
 
+  /// Only a carrier asks for bytes.
   func received(_ bytes: ByteBuffer) { carrier?.received(bytes) }
-  func receivedEnd(trailers: HTTPHeaders) { carrier?.receivedEnd(trailers: trailers) }
+
+  func receivedEnd(trailers: HTTPHeaders) {
+    if let carrier { carrier.receivedEnd(trailers: trailers) } else { earlyEnd = trailers }
+  }
+
   func canWrite() { carrier?.canWrite() }
 
   func clientGone() {

@@ -5,7 +5,8 @@
 //   client ◀── write ◀──────────────── credit goes back as the client takes it ◀── service
 //
 //   client ends its side     what it had sent, then `end`: the service may still speak
-//   service ends             what it had sent, then our side ends, and the client has a moment to end its own
+//   service ends             what it had sent, then our side ends, and the client has a moment to end its own; the request is over, and
+//                            needs nothing to authorise it any more, only when the client's connection has ended
 //   anything goes wrong      the connection is closed
 //
 // What is read and not sent is at most one piece, unless the client has ended its side: NIO reads all that the kernel has then.
@@ -41,6 +42,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   private var hasClientEnded = false
   private var hasToldEnd = false
   private var hasServiceEnded = false
+  /// Nothing goes either way any more.
+  private var isBroken = false
   /// Our side of the client's connection ends behind what waits to be written, and has ended.
   private var isEnding = false
   private var hasOutputEnded = false
@@ -56,7 +59,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// The channel has left HTTP; the answer 101 has been written.
   func attach(_ channel: Channel) {
-    guard channel.isActive, key != nil || hasServiceEnded else {
+    guard channel.isActive, !isBroken else {
       channel.close(promise: nil)
       return clientGone()
     }
@@ -115,7 +118,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   /// There is no client any more, or never was.
   func clientGone() {
     if let key { _ = exchanges.send(.cancel, key) }
-    over(isComplete: false)
+    over(isComplete: hasServiceEnded && hasOutputEnded)
     channel = nil
   }
 
@@ -163,7 +166,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       sendOn()
     case .end:
       hasServiceEnded = true
-      over(isComplete: true)
+      serviceGone()
       if channel != nil { endClient() }
     case .failed, .limited, .admitted, .informed, .answered, .upgraded: fail()
     case .open, .cancel, .count: break
@@ -197,7 +200,9 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     try? channel.syncOptions?.setOption(.autoRead, value: true)
     endIfStalled(channel, untaken: Int.max)
     let ended = channel.eventLoop.makePromise(of: Void.self)
-    ended.futureResult.assumeIsolated().whenComplete { _ in self.outputEnded(channel) }
+    ended.futureResult.assumeIsolated().whenComplete { result in
+      if case .success = result { self.outputEnded(channel) } else { channel.close(promise: nil) }
+    }
     if hasClientEnded {
       channel.writeAndFlush(ByteBuffer(), promise: ended)
     } else {
@@ -226,10 +231,16 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     channel?.close(promise: nil)
   }
 
-  private func over(isComplete: Bool) {
+  private func serviceGone() {
     if let key { exchanges.end(key) }
     key = nil
     unsent.removeAll()
+  }
+
+  private func over(isComplete: Bool) {
+    isBroken = true
+    early = []
+    serviceGone()
     account.finish(status: Self.switchingProtocols, isComplete: isComplete)
   }
 }
