@@ -9,12 +9,16 @@ import Testing
 struct SecuredPathTests {
   private static let problem401 = #""status":401"#
 
-  /// `/admin` and what is below it needs a token, in a definition of its own; everything is open besides.
-  private static func define(_ gateway: Gateway, _ port: Int) throws {
-    for (id, pattern) in [("top", "/admin"), ("below", "/admin/.*")] {
+  /// What needs a token: `/admin` and what is below it, by two patterns or by one.
+  private static let forms = [["/admin", "/admin/.*"], ["/admin/.*"]]
+
+  /// Each pattern needs a token, in a definition of its own; everything is open besides.
+  private static func define(_ gateway: Gateway, _ port: Int, _ patterns: [String] = forms[1]) throws {
+    for (id, pattern) in patterns.enumerated() {
       try gateway.define(
         TestAPI(
-          id: id, port: port, endpoint: #""method":"GET","path_regex":"\#(pattern)","secured":true"#,
+          id: "secured\(id)", port: port,
+          endpoint: #""method":"GET","path_regex":"\#(pattern)","secured":true"#,
           more: #""auth_type":"jwt","auth":{"use_query":true,"query_name":"token"}"#))
     }
     try gateway.define(TestAPI(id: "open", port: port, endpoint: #""method":"GET","path_regex":"/.*""#))
@@ -33,12 +37,12 @@ struct SecuredPathTests {
     ("http://h\\admin/admin", 400), ("http://h/public/y", 200),
   ]
 
-  @Test("13.A4: no spelling of a secured path passes without a token, by HTTP/1.1")
-  func table() throws {
+  @Test("13.A4: no spelling of a secured path passes without a token, by HTTP/1.1", arguments: forms)
+  func table(patterns: [String]) throws {
     let service = try TestService(.answer(200, body: "here"))
     defer { service.stop() }
     try Gateway.run(TestToken.settings()) { gateway in
-      try Self.define(gateway, service.port)
+      try Self.define(gateway, service.port, patterns)
       let token = TestToken.of("alice", session: "s", #""exp":4102444800"#)
       for (target, status) in Self.table + Self.absolute {
         let seen = service.requests.count

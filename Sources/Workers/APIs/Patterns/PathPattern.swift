@@ -21,6 +21,8 @@ public struct PathPattern: Sendable, Equatable {
   /// The only path that matches, in lower case, if the pattern has nothing but bytes.
   let literal: [UInt8]?
   let program: PatternProgram
+  /// Whether a path with a slash at its end may match.
+  let mayEndWithSlash: Bool
 
   /// Compiles a regular expression.
   public init(_ source: String) throws(PatternError) {
@@ -53,10 +55,8 @@ public struct PathPattern: Sendable, Equatable {
     self.prefix = prefix.bytes
     literal = prefix.isWhole && groupCount == 0 && !node.hasAnchors ? prefix.bytes : nil
     program = try PatternProgram(node)
+    mayEndWithSlash = program.mayEnd(with: PathOctet.slash)
   }
-
-  /// Whether every path that matches ends with a slash.
-  var needsLastSlash: Bool { program.lastByte == PathOctet.slash }
 
   /// The size that counts towards the bounds of definitions and tables.
   public var instructionCount: Int { program.instructions.count }

@@ -24,15 +24,6 @@ struct PatternProgram: Sendable {
     case start
     case end
     case match
-
-    /// Whether it goes on elsewhere than at the next instruction, and there.
-    fileprivate func leads(to target: Int32) -> Bool {
-      switch self {
-      case .split(let a, let b): a == target || b == target
-      case .jump(let a): a == target
-      default: false
-      }
-    }
   }
 
   private(set) var instructions: [Instruction] = []
@@ -46,18 +37,44 @@ struct PatternProgram: Sendable {
     setNumbers = [:]
   }
 
-  /// The byte that every match ends with, as far as it can be seen at the end of the program; nil: none.
-  var lastByte: UInt8? {
-    for (index, instruction) in instructions.enumerated().reversed() {
-      // Who comes here from elsewhere may have read something else last.
-      let isReached = instructions.contains { $0.leads(to: Int32(index)) }
+  /// Whether some match may end with a byte. Loops nested deeper than is looked into: perhaps.
+  func mayEnd(with byte: UInt8) -> Bool {
+    /// Whether the end can be reached without reading.
+    var leadsToEnd = instructions.map { $0 == .match }
+    // One round finds all but what leads back.
+    for _ in 0..<8 {
+      var isComplete = true
+      for (index, instruction) in instructions.enumerated().reversed() where !leadsToEnd[index] {
+        let leads =
+          switch instruction {
+          case .split(let a, let b): leadsToEnd[Int(a)] || leadsToEnd[Int(b)]
+          case .jump(let target): leadsToEnd[Int(target)]
+          case .save, .start, .end: leadsToEnd[index + 1]
+          case .byte, .set, .match: false
+          }
+        if leads { (leadsToEnd[index], isComplete) = (true, false) }
+      }
+      if isComplete { return mayRead(byte) { leadsToEnd[$0 + 1] } }
+    }
+    return mayRead(byte) { _ in true }
+  }
+
+  /// Whether one of the instructions asked for reads a byte.
+  private func mayRead(_ byte: UInt8, where isAskedFor: (Int) -> Bool) -> Bool {
+    instructions.enumerated().contains { index, instruction in
       switch instruction {
-      case .byte(let byte): return byte
-      case .match, .save, .end: if isReached { return nil }
-      default: return nil
+      case .byte(let read): read == byte && isAskedFor(index)
+      case .set(let number): sets[Int(number)].contains(byte) && isAskedFor(index)
+      case .split, .jump, .save, .start, .end, .match: false
       }
     }
-    return nil
+  }
+
+  /// Whether it is another program with a byte behind it, and perhaps more.
+  func continues(_ other: PatternProgram, with byte: UInt8) -> Bool {
+    let shared = other.instructions.count - 1
+    return instructions.count > shared && instructions[shared] == .byte(byte)
+      && instructions[..<shared] == other.instructions[..<shared] && sets.starts(with: other.sets)
   }
 
   private var count: Int32 { Int32(instructions.count) }

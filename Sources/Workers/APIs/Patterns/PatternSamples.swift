@@ -4,10 +4,9 @@
 // What matches every path of a pattern matches its samples; what matches the samples may yet miss a path.
 
 extension PathPattern {
-  /// Paths that begin with '/', in lower case. Empty: none was found.
-  var samples: [[UInt8]] {
+  /// Paths that begin with '/', in lower case. Empty: none was found; nil: the matcher could take more than `steps`.
+  func samples(steps: Int, _ matcher: inout PatternMatcher) -> [[UInt8]]? {
     var samples: [[UInt8]] = []
-    var matcher = PatternMatcher()
     for prefersFirst in [true, false] {
       for rank in PatternSamples.preferred.indices {
         guard var sample = PatternSamples.path(through: program, prefersFirst: prefersFirst, rank: rank)
@@ -16,11 +15,17 @@ extension PathPattern {
         }
         if sample.first != PathOctet.slash { sample.insert(PathOctet.slash, at: 0) }
         guard !samples.contains(sample) else { continue }
+        guard matcher.steps + self.steps(over: sample) <= steps else { return nil }
         let isMatch = sample.withUnsafeBufferPointer { matches(folded: $0, &matcher) }
         if isMatch { samples.append(sample) }
       }
     }
     return samples
+  }
+
+  /// The most steps that the matcher takes with a path.
+  func steps(over path: [UInt8]) -> Int {
+    literal == nil ? 2 * program.instructions.count * (path.count + 1) : 0
   }
 }
 

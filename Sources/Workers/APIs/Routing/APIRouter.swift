@@ -6,6 +6,15 @@
 // Whether a token is needed is judged by every reading that a service could give the path (PathReadings): one that leads to an
 // endpoint with a token, of whatever definition, demands it. Each reading is routed as if it had been sent, so an open endpoint that
 // comes before a secured one is an exception for it as well.
+//
+// A path without a last slash is also that of the endpoint that takes it with one, since many services don't mind the slash:
+//
+//   secured           open             /admin
+//   /admin/.*         /.*              needs the token: what is open is wider than this place
+//   /admin/.*         /[^/]+           needs the token
+//   /admin/.*         /admin           is open: whoever defined it meant this place
+//   /([^/]+)/.*       /([^/]+)         is open: the same place, and what is below it
+//   /.* (behind it)   /[^/]+           is open: it takes the path without the slash as well, and comes too late
 
 /// An endpoint and the definition it belongs to. Every request holds one: an object is held at the price of one reference.
 @usableFromInline
@@ -77,8 +86,9 @@ public struct APIRouter: Sendable {
   private let prefixes: PrefixIndex
   /// Those of endpoints that demand a token.
   private let securedMethods: Set<Int32>
-  /// Whether a path without its last slash may be one that demands a token: some patterns need the slash, some services don't.
-  private let securesLastSlash: Bool
+  /// The entries of endpoints with a token that may take a path with a slash at its end, and their prefixes.
+  private let slashEntries: [Int]
+  private let slashPrefixes: PrefixIndex
 
   /// - Parameter definitions: in order of creation. Inactive and versioned ones are left out, as by RIG.
   public init(_ definitions: some Sequence<APIDefinition>) {
@@ -102,9 +112,10 @@ public struct APIRouter: Sendable {
     self.methods = methods
     self.methodNumbers = methodNumbers
     prefixes = PrefixIndex(entries.map(\.pattern.prefix))
-    let secured = entries.filter(\.route.endpoint.isSecured)
-    securedMethods = Set(secured.map(\.method))
-    securesLastSlash = secured.contains { $0.pattern.needsLastSlash }
+    let secured = entries.indices.filter { entries[$0].route.endpoint.isSecured }
+    securedMethods = Set(secured.map { entries[$0].method })
+    slashEntries = secured.filter { entries[$0].pattern.mayEndWithSlash }
+    slashPrefixes = PrefixIndex(slashEntries.map { entries[$0].pattern.prefix })
   }
 
   /// A router without definitions: everything is not found.
@@ -125,19 +136,24 @@ public struct APIRouter: Sendable {
     guard !entries.isEmpty else { return .notFound }
     var path = path
     return path.withUTF8 { bytes in
-      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: bytes.count) { folded in
+      withUnsafeTemporaryAllocation(of: UInt8.self, capacity: bytes.count + 1) { folded in
         let isOrdinary = PathOctet.fold(bytes, into: folded)
-        let folded = UnsafeBufferPointer(rebasing: folded[..<bytes.count])
-        if !isOrdinary, let defect = PathDefect(of: folded) { return .refused(reason: defect.reason) }
-        return match(method: method, path: bytes, folded: folded, isOrdinary: isOrdinary, &effort)
+        folded.initializeElement(at: bytes.count, to: PathOctet.slash)
+        let slashed = UnsafeBufferPointer(rebasing: folded[...bytes.count])
+        if !isOrdinary, let defect = PathDefect(of: slashed.dropLast()) {
+          return .refused(reason: defect.reason)
+        }
+        return match(method: method, path: bytes, slashed: slashed, isOrdinary: isOrdinary, &effort)
       }
     }
   }
 
+  /// - Parameter slashed: the path, folded, with a slash behind it.
   private func match(
-    method: String, path: UnsafeBufferPointer<UInt8>, folded: UnsafeBufferPointer<UInt8>, isOrdinary: Bool,
+    method: String, path: UnsafeBufferPointer<UInt8>, slashed: UnsafeBufferPointer<UInt8>, isOrdinary: Bool,
     _ effort: inout Effort
   ) -> APIRouting {
+    let folded = UnsafeBufferPointer(rebasing: slashed.dropLast())
     let methods = Methods(
       own: methodNumbers[method] ?? -1, related: method == Self.head ? methodNumbers[Self.get] ?? -1 : -1)
     var candidates: [Int] = []
@@ -160,7 +176,10 @@ public struct APIRouter: Sendable {
         if replacement != nil { try Self.check(rewritten: rewritten) }
         let securing =
           entry.route.endpoint.isSecured
-          ? entry.route : try securingRoute(folded, methods, isOrdinary: isOrdinary, &matcher, &effort)
+          ? entry.route
+          : isOrdinary
+            ? routeBehindSlash(slashed, taker: number, methods, &matcher, &effort)
+            : try securingRoute(folded, methods, &matcher, &effort)
         return .match(APIMatch(route: entry.route, path: rewritten, securing: securing))
       } catch {
         return .refused(reason: error.reason)
@@ -174,40 +193,29 @@ public struct APIRouter: Sendable {
 
   /// The endpoint with a token that a reading of the path leads to.
   private func securingRoute(
-    _ path: UnsafeBufferPointer<UInt8>, _ methods: Methods, isOrdinary: Bool, _ matcher: inout PatternMatcher,
+    _ path: UnsafeBufferPointer<UInt8>, _ methods: Methods, _ matcher: inout PatternMatcher,
     _ effort: inout Effort
   ) throws(PathDefect) -> APIRoute? {
-    guard !isOrdinary || securesLastSlash,
-      securedMethods.contains(methods.own) || securedMethods.contains(methods.related)
-    else { return nil }
-    if isOrdinary { return slashlessRoute(Array(path), methods, &matcher, &effort) }
+    guard securedMethods.contains(methods.own) || securedMethods.contains(methods.related) else { return nil }
     var readings = PathReadings(path)
     defer { effort.readingBytes += readings.bytes }
     while let reading = readings.next() {
       effort.readings += 1
       if let route = securedRoute(reading, methods, &matcher, &effort) { return route }
-      if let route = slashlessRoute(reading, methods, &matcher, &effort) { return route }
     }
     guard !readings.exceedsBounds else { throw .tooManyReadings }
     return nil
   }
 
-  /// The endpoint that would take the reading if it ended with a slash, which its pattern needs, if it demands a token.
-  private func slashlessRoute(
+  /// The endpoint that takes the reading, or would with a slash behind it, if it demands a token.
+  private func securedRoute(
     _ reading: [UInt8], _ methods: Methods, _ matcher: inout PatternMatcher, _ effort: inout Effort
   ) -> APIRoute? {
-    guard securesLastSlash, reading.last != PathOctet.slash else { return nil }
-    return securedRoute(reading + [PathOctet.slash], methods, needsLastSlash: true, &matcher, &effort)
-  }
-
-  /// The endpoint that takes the reading, if it demands a token.
-  private func securedRoute(
-    _ reading: [UInt8], _ methods: Methods, needsLastSlash: Bool = false, _ matcher: inout PatternMatcher,
-    _ effort: inout Effort
-  ) -> APIRoute? {
-    reading.withUnsafeBufferPointer { reading in
+    (reading + [PathOctet.slash]).withUnsafeBufferPointer { slashed in
+      let reading = UnsafeBufferPointer(rebasing: slashed.dropLast())
+      let mayNeedSlash = mayMeetBehindSlash(slashed, methods)
       var candidates: [Int] = []
-      var mayBeSecured = false
+      var mayBeSecured = mayNeedSlash
       prefixes.forEachCandidate(of: reading) { number in
         guard methods.contains(entries[number].method) else { return }
         candidates.append(number)
@@ -215,15 +223,74 @@ public struct APIRouter: Sendable {
       }
       guard mayBeSecured else { return nil }
       candidates.sort()
-      let taking = candidates.first { number in
-        effort.patterns += 1
-        return entries[number].pattern.matches(folded: reading, &matcher)
-      }
-      guard let entry = taking.map({ entries[$0] }), entry.route.endpoint.isSecured,
-        !needsLastSlash || entry.pattern.needsLastSlash
-      else { return nil }
-      return entry.route
+      let taker = candidates.first { takes($0, reading, &matcher, &effort) }
+      if let taker, entries[taker].route.endpoint.isSecured { return entries[taker].route }
+      guard mayNeedSlash else { return nil }
+      return routeBehindSlash(slashed, taker: taker, methods, &matcher, &effort)
     }
+  }
+
+  private func takes(
+    _ number: Int, _ path: UnsafeBufferPointer<UInt8>, _ matcher: inout PatternMatcher, _ effort: inout Effort
+  ) -> Bool {
+    effort.patterns += 1
+    return entries[number].pattern.matches(folded: path, &matcher)
+  }
+
+  // MARK: The missing last slash
+
+  /// Whether a pattern with a token begins like the path with a slash behind it.
+  private func mayMeetBehindSlash(_ slashed: UnsafeBufferPointer<UInt8>, _ methods: Methods) -> Bool {
+    guard !slashEntries.isEmpty, !slashed.dropLast().isEmpty, slashed[slashed.count - 2] != PathOctet.slash
+    else { return false }
+    var isMet = false
+    slashPrefixes.forEachCandidate(of: slashed) { index in
+      let entry = entries[slashEntries[index]]
+      let fits = entry.pattern.literal.map { $0.count == slashed.count } ?? true
+      isMet = isMet || (fits && methods.contains(entry.method))
+    }
+    return isMet
+  }
+
+  /// The endpoint with a token that takes the path with a slash behind it, but not without, and isn't kept from it by an open one.
+  ///
+  /// Ordinary paths come here as well, so it needs no memory of its own.
+  /// - Parameters:
+  ///   - slashed: the path with a slash behind it.
+  ///   - taker: the open one that takes the path without it; nil: none does.
+  private func routeBehindSlash(
+    _ slashed: UnsafeBufferPointer<UInt8>, taker: Int?, _ methods: Methods, _ matcher: inout PatternMatcher,
+    _ effort: inout Effort
+  ) -> APIRoute? {
+    guard mayMeetBehindSlash(slashed, methods) else { return nil }
+    let path = UnsafeBufferPointer(rebasing: slashed.dropLast())
+    let opening = taker.map { entries[$0].pattern }
+    // What has nothing but bytes takes one path only, and that is this place.
+    guard opening?.literal == nil else { return nil }
+    let isWider = taker.map { takes($0, slashed, &matcher, &effort) } ?? false
+    if let opening, !isWider, opening.prefix.elementsEqual(path) { return nil }
+    var winner = isWider ? taker ?? .max : .max
+    var secured: Int?
+    slashPrefixes.forEachCandidate(of: slashed) { index in
+      let number = slashEntries[index]
+      guard number < winner, methods.contains(entries[number].method),
+        takes(number, slashed, &matcher, &effort)
+      else { return }
+      // Without the slash it came too late.
+      if let taker, number > taker, takes(number, path, &matcher, &effort) { return }
+      (winner, secured) = (number, number)
+    }
+    guard let secured else { return nil }
+    let pattern = entries[secured].pattern
+    if let opening, !isWider, pattern.program.continues(opening.program, with: PathOctet.slash) { return nil }
+    var isOpen = false
+    prefixes.forEachCandidate(of: slashed) { number in
+      guard !isOpen, number < secured, methods.contains(entries[number].method),
+        !entries[number].route.endpoint.isSecured
+      else { return }
+      isOpen = takes(number, slashed, &matcher, &effort)
+    }
+    return isOpen ? nil : entries[secured].route
   }
 
   /// What was put in may have made a dot segment: `/books../x` with `/books(.*)` and `/v1/\1`.

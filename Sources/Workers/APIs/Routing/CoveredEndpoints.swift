@@ -5,49 +5,78 @@
 //                    path would be reached by the open endpoint
 //
 // Whether one covers the other is decided by samples (PathPattern.samples): no covering is missed, and one that is named may have gaps.
+//
+// The control worker looks in one turn of its loop, so what a look may take is bounded, matching included: it says if it was cut short.
 
 public struct CoveredEndpoints: Sendable {
   /// Warnings about one change; the rest is counted.
   static let maximumListed = 20
-  /// Pairs of patterns that are compared: enough for one change, and for a start with some thousand definitions.
-  static let maximumPairs = (change: 200_000, start: 2_000_000)
+  /// Pairs of patterns that are compared, and steps of matchers: 20 to 60 ms of a release build.
+  static let maximumEffort = (change: 500_000, start: 2_000_000)
 
   /// A sentence each.
   public private(set) var warnings: [String] = []
   private var count = 0
-  private var pairs = 0
+  /// Pairs of patterns that were compared, and steps that matchers took.
+  private(set) var effort = 0
   private var isCut = false
+
+  private struct Entry {
+    let place: Int
+    let route: APIRoute
+    let isChanged: Bool
+  }
 
   /// - Parameters:
   ///   - definitions: in order of creation. Those that take no requests don't count.
   ///   - id: only pairs with an endpoint of this definition; nil: all.
   public init(_ definitions: some Sequence<APIDefinition>, of id: String? = nil) {
-    let routes = definitions.filter { $0.isActive && !$0.isVersioned }
-      .flatMap { definition in definition.endpoints.map { APIRoute(definition, $0) } }.enumerated()
-    let secured = routes.filter(\.element.endpoint.isSecured)
-    let open = routes.filter { !$0.element.endpoint.isSecured }
-    let mostPairs = id == nil ? Self.maximumPairs.start : Self.maximumPairs.change
-    for (place, route) in secured {
-      let isChanged = id.map { $0.utf8.elementsEqual(route.definition.id.utf8) } ?? true
-      var samples: [(pattern: PathPattern, samples: [[UInt8]])]?
-      for (openPlace, openRoute) in open
-      where isChanged || id?.utf8.elementsEqual(openRoute.definition.id.utf8) == true {
-        pairs += 1
-        guard pairs <= mostPairs else {
-          isCut = true
-          finish()
-          return
-        }
-        guard Self.sharesMethod(openRoute.endpoint, route.endpoint),
-          Self.mayCover(openRoute.endpoint, route.endpoint)
-        else { continue }
-        let known = samples ?? route.endpoint.patterns.map { ($0, $0.samples) }
-        samples = known
-        guard Self.covers(openRoute.endpoint, known) else { continue }
-        add(openRoute, route, isFirst: openPlace < place)
+    var open: [Entry] = []
+    var secured: [Entry] = []
+    for definition in definitions where definition.isActive && !definition.isVersioned {
+      let isChanged = id.map { $0.utf8.elementsEqual(definition.id.utf8) } ?? true
+      for endpoint in definition.endpoints {
+        let entry = Entry(
+          place: open.count + secured.count, route: APIRoute(definition, endpoint), isChanged: isChanged)
+        if endpoint.isSecured { secured.append(entry) } else { open.append(entry) }
+      }
+    }
+    let limit = id == nil ? Self.maximumEffort.start : Self.maximumEffort.change
+    let changed = open.filter(\.isChanged)
+    for secured in secured {
+      guard compare(secured, with: secured.isChanged ? open : changed, limit) else {
+        isCut = true
+        break
       }
     }
     finish()
+  }
+
+  /// False: it would take more than `limit`.
+  private mutating func compare(_ secured: Entry, with open: [Entry], _ limit: Int) -> Bool {
+    let endpoint = secured.route.endpoint
+    var samples: [[[UInt8]]]?
+    for open in open {
+      let other = open.route.endpoint
+      effort += other.patterns.count * endpoint.patterns.count
+      guard effort <= limit else { return false }
+      guard Self.sharesMethod(other, endpoint), Self.mayCover(other, endpoint) else { continue }
+      var matcher = PatternMatcher()
+      defer { effort += matcher.steps }
+      if samples == nil {
+        var known: [[[UInt8]]] = []
+        for pattern in endpoint.patterns {
+          guard let found = pattern.samples(steps: limit - effort, &matcher) else { return false }
+          known.append(found)
+        }
+        samples = known
+      }
+      guard let isCovered = Self.covers(other, samples ?? [], steps: limit - effort, &matcher) else {
+        return false
+      }
+      if isCovered { add(open.route, secured.route, isFirst: open.place < secured.place) }
+    }
+    return true
   }
 
   private mutating func add(_ open: APIRoute, _ secured: APIRoute, isFirst: Bool) {
@@ -67,7 +96,8 @@ public struct CoveredEndpoints: Sendable {
 
   /// HEAD is taken by endpoints for GET too.
   private static func sharesMethod(_ a: APIEndpoint, _ b: APIEndpoint) -> Bool {
-    a.method == b.method || Set([a.method, b.method]) == ["GET", "HEAD"]
+    a.method == b.method || (a.method == "GET" && b.method == "HEAD")
+      || (a.method == "HEAD" && b.method == "GET")
   }
 
   /// What begins otherwise matches nothing of the other.
@@ -77,16 +107,21 @@ public struct CoveredEndpoints: Sendable {
     }
   }
 
+  /// nil: the matcher could take more than `steps`.
   private static func covers(
-    _ open: APIEndpoint, _ secured: [(pattern: PathPattern, samples: [[UInt8]])]
-  ) -> Bool {
-    var matcher = PatternMatcher()
-    return secured.contains { secured in
-      !secured.samples.isEmpty
-        && open.patterns.contains { pattern in
-          secured.samples.allSatisfy { $0.withUnsafeBufferPointer { pattern.matches(folded: $0, &matcher) } }
+    _ open: APIEndpoint, _ secured: [[[UInt8]]], steps: Int, _ matcher: inout PatternMatcher
+  ) -> Bool? {
+    for samples in secured where !samples.isEmpty {
+      for pattern in open.patterns {
+        var isCovered = true
+        for sample in samples where isCovered {
+          guard matcher.steps + pattern.steps(over: sample) <= steps else { return nil }
+          isCovered = sample.withUnsafeBufferPointer { pattern.matches(folded: $0, &matcher) }
         }
+        if isCovered { return true }
+      }
     }
+    return false
   }
 }
 
