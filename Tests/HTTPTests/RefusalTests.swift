@@ -88,7 +88,7 @@ struct RefusalTests {
       var assembly = RequestAssembly(limits: HTTPLimits())
       var trace = TraceSource()
       let head = HTTPRequestHead(version: version, method: .GET, uri: "/", headers: ["host": "a"])
-      let step = assembly.receive(head: head, from: nil, trace: &trace)
+      let step = assembly.receive(head: head, from: PeerAddress(), trace: &trace)
       switch step {
       case .wait: #expect(isTaken, "\(version)")
       case .refuse(let refusal): #expect(!isTaken && refusal.status == .httpVersionNotSupported, "\(version)")

@@ -58,7 +58,7 @@ final class EmbeddedFront {
   func connect() throws -> EmbeddedClient {
     let channel = EmbeddedChannel(loop: loop)
     try server.install(on: channel)
-    channel.connect(to: try SocketAddress(unixDomainSocketPath: "/client"), promise: nil)
+    channel.connect(to: try SocketAddress(ipAddress: "192.0.2.1", port: 1), promise: nil)
     return EmbeddedClient(channel: channel)
   }
 

@@ -82,7 +82,7 @@ struct RequestAssembly {
 
   /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(
-    head: HTTPRequestHead, from address: SocketAddress?, trace: inout TraceSource
+    head: HTTPRequestHead, from peer: PeerAddress, trace: inout TraceSource
   ) -> Step {
     guard state == .between else { return refuse(.badRequest, "request head inside another request's body") }
     let fields = HeadFields(head)
@@ -92,7 +92,7 @@ struct RequestAssembly {
     let target = RequestTarget(head.uri)
     request = HTTPRequest(
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
-      version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
+      version: head.version, keepAlive: head.isKeepAlive, peer: peer,
       traceparent: context.traceparent, tracestate: context.tracestate)
     request.targetAuthority = target.authority
     request.isTLS = isTLS

@@ -23,7 +23,7 @@ final class DefinitionsRoute {
   /// Whether the request is for the definitions rather than for an API.
   func takes(_ request: HTTPRequest) -> Bool {
     guard !readers.isEmpty, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
-      readers.contains(request.remoteAddress?.ipAddress ?? ""),
+      readers.contains(request.peer.text),
       !request.headers.contains(where: { HeaderFields.isForwarding($0.name) })
     else { return false }
     return request.authority.map { hosts.contains(authority: $0) } ?? false

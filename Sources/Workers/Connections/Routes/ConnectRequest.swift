@@ -64,9 +64,7 @@ struct ConnectRequest {
     origin.sinceUnixMs = unixMs
     origin.userAgent = String(
       decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
-    origin.remote = proxies.client(
-      peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
-      xForwardedFor: request.headers["x-forwarded-for"])
+    origin.remote = proxies.client(of: request)
     do throws(SubscriptionError) {
       let text = Self.value("subscriptions", query)
       var asked: [Subscription] = []
