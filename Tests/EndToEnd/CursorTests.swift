@@ -27,7 +27,8 @@ struct CursorTests {
       case "ws":
         let client = try WebSocketClient.open(
           gateway, Subscriptions.to("a"), query: "lastEventId=\(cursor)")
-        #expect(client.cursor == cursor, "the greeting tells what the client has, not what the worker has read")
+        #expect(
+          client.cursor == cursor, "the greeting tells what the client has, not what the worker has read")
         #expect(try client.event("a")["id"] == "between")
       default:
         let client = try LongPollClient(gateway, Subscriptions.to("a"), lastEventID: cursor)
@@ -141,7 +142,9 @@ struct CursorTests {
     }
   }
 
-  @Test("14.E25 A loss told at the beginning comes with the place behind it, in one event", arguments: ["sse", "ws"])
+  @Test(
+    "14.E25 A loss told at the beginning comes with the place behind it, in one event",
+    arguments: ["sse", "ws"])
   func lost(transport: String) throws {
     try Gateway.run { gateway in
       let cursor: String
@@ -161,7 +164,8 @@ struct CursorTests {
     }
   }
 
-  @Test("14.E25 The header that an EventSource comes back with counts before the query that its page began with")
+  @Test(
+    "14.E25 The header that an EventSource comes back with counts before the query that its page began with")
   func headerFirst() throws {
     try Gateway.run { gateway in
       let first = try SSEClient.open(gateway, Subscriptions.to("a"))

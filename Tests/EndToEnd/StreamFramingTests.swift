@@ -42,7 +42,8 @@ struct StreamFramingTests {
         #expect(block.hasPrefix("id: ") && block.hasSuffix("\n\n"), "a chunk is one whole event")
         #expect(block.split(separator: "\n\n").count == 1 && block.contains(#""id":"\#(number)""#))
       }
-      try gateway.publish(CloudEvent.json("a", id: "large", data: "\"\(String(repeating: "x", count: 300_000))\""))
+      try gateway.publish(
+        CloudEvent.json("a", id: "large", data: "\"\(String(repeating: "x", count: 300_000))\""))
       #expect(try Self.chunk(wire)?.utf8.count ?? 0 > 300_000)
     }
   }

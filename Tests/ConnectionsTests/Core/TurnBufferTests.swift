@@ -138,7 +138,8 @@ struct TurnBufferTests {
     #expect(String(decoding: bytes, as: UTF8.self) == String(count, radix: 16) + "\r\n")
   }
 
-  @Test("14.E25 writes the cursor of an own event as its id for SSE, and as rigcursor where cursors are wanted")
+  @Test(
+    "14.E25 writes the cursor of an own event as its id for SSE, and as rigcursor where cursors are wanted")
   func ownCursor() {
     let event = OwnEvents.moved(to: Self.cursor, stamp: Stamp(unixMs: 0, high: 0, low: 0))
     let json = String(decoding: event.json, as: UTF8.self)

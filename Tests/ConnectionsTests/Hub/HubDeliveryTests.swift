@@ -188,7 +188,8 @@ struct HubDeliveryTests {
     for client in clients { client.disconnect() }
   }
 
-  @Test("14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
+  @Test(
+    "14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
   func heartbeatDuringReplay() throws {
     let gateway = try TestGateway(eventRingBytes: 8 << 20)
     let worker = try gateway.hub { $0.heartbeatSeconds = 15 }

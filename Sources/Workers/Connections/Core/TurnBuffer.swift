@@ -5,6 +5,7 @@
 //   SSE, chunked  the same as one chunk: the frame is part of what is shared
 //   WebSocket     one text frame: <json>
 //   … + cursor    one text frame: <json, with ,"rigcursor":"<cursor>" before its last brace>
+//   … deflated    the same, compressed if that makes it shorter
 //
 // No JSON is parsed here; the event's bytes are copied.
 
@@ -19,9 +20,20 @@ enum EventEncoding: Int, CaseIterable, Sendable {
   case webSocket
   /// For WebSocket clients that resume: each event carries the extension attribute `rigcursor`.
   case webSocketWithCursor
+  /// For WebSocket clients with which permessage-deflate was agreed on.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
 
   /// Whether every event tells where a client stands that has it.
-  var hasCursors: Bool { self != .webSocket }
+  var hasCursors: Bool {
+    switch self {
+    case .webSocket, .deflatedWebSocket: false
+    case .serverSentEvents, .chunkedServerSentEvents, .webSocketWithCursor, .deflatedWebSocketWithCursor:
+      true
+    }
+  }
+
+  fileprivate var isDeflated: Bool { self == .deflatedWebSocket || self == .deflatedWebSocketWithCursor }
 
   /// What stands behind everything else when the stream ends in order.
   var end: [UInt8] { self == .chunkedServerSentEvents ? Chunk.last : [] }
@@ -35,8 +47,14 @@ struct TurnBuffer {
   let encoding: EventEncoding
   private(set) var bytes: [UInt8] = []
   private var cursorText: [UInt8] = []
+  private let deflater: MessageDeflater?
 
-  init(encoding: EventEncoding) { self.encoding = encoding }
+  /// - Parameter deflater: compresses where the encoding has that; nil: everything goes as it is. What is for one connection alone
+  ///   isn't worth the time.
+  init(encoding: EventEncoding, deflater: MessageDeflater? = nil) {
+    self.encoding = encoding
+    self.deflater = encoding.isDeflated ? deflater : nil
+  }
 
   var isEmpty: Bool { bytes.isEmpty }
 
@@ -54,8 +72,8 @@ struct TurnBuffer {
     switch encoding {
     case .serverSentEvents: appendServerSentEvent(type, json, isPlainMessage, cursor, isChunked: false)
     case .chunkedServerSentEvents: appendServerSentEvent(type, json, isPlainMessage, cursor, isChunked: true)
-    case .webSocket: appendText(json)
-    case .webSocketWithCursor: appendWithCursor(json, cursor)
+    case .webSocket, .deflatedWebSocket: appendText(json)
+    case .webSocketWithCursor, .deflatedWebSocketWithCursor: appendWithCursor(json, cursor)
     }
     return start..<bytes.count
   }
@@ -71,7 +89,7 @@ struct TurnBuffer {
       var block: [UInt8] = []
       ServerSentEvents.append(event, retryMs: retryMs, to: &block)
       append(block: block)
-    case .webSocket, .webSocketWithCursor:
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor:
       event.json.withUnsafeBytes { json in
         if encoding.hasCursors, let cursor = event.cursor {
           appendWithCursor(json, cursor)
@@ -141,6 +159,7 @@ struct TurnBuffer {
   }
 
   private mutating func appendText(_ json: UnsafeRawBufferPointer) {
+    if let message = deflater?.deflate([json]) { return appendDeflated(message) }
     WebSocketFrame.appendHeader(.text, length: json.count, to: &bytes)
     bytes.append(contentsOf: json)
   }
@@ -153,10 +172,22 @@ struct TurnBuffer {
     cursorText.append(contentsOf: #""rigcursor":""#.utf8)
     cursor.write(to: &cursorText)
     cursorText.append(UInt8(ascii: "\""))
+    if let deflater {
+      let parts = (
+        UnsafeRawBufferPointer(rebasing: json[..<brace]), UnsafeRawBufferPointer(rebasing: json[brace...])
+      )
+      let message = cursorText.withUnsafeBytes { deflater.deflate([parts.0, $0, parts.1]) }
+      if let message { return appendDeflated(message) }
+    }
     WebSocketFrame.appendHeader(.text, length: json.count + cursorText.count, to: &bytes)
     bytes.append(contentsOf: json[..<brace])
     bytes.append(contentsOf: cursorText)
     bytes.append(contentsOf: json[brace...])
+  }
+
+  private mutating func appendDeflated(_ message: [UInt8]) {
+    WebSocketFrame.appendHeader(.text, length: message.count, isCompressed: true, to: &bytes)
+    bytes.append(contentsOf: message)
   }
 }
 
@@ -170,9 +201,12 @@ struct TurnEncodings {
     var ends: [Int] = []
   }
 
-  private var encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0)) }
+  private var encoded: [Encoded]
 
-  init() {}
+  init() {
+    let deflater = MessageDeflater()
+    encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0, deflater: deflater)) }
+  }
 
   /// A new event: nothing of it is encoded yet.
   mutating func beginEvent() {

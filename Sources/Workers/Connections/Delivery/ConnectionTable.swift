@@ -22,14 +22,26 @@ enum Transport: UInt8, CaseIterable {
   case webSocket
   /// WebSocket with the extension attribute `rigcursor` in every event.
   case webSocketWithCursor
+  /// WebSocket whose events are compressed.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
   case longPolling
+
+  static func webSocket(withCursors: Bool, isDeflated: Bool) -> Transport {
+    switch (withCursors, isDeflated) {
+    case (false, false): .webSocket
+    case (true, false): .webSocketWithCursor
+    case (false, true): .deflatedWebSocket
+    case (true, true): .deflatedWebSocketWithCursor
+    }
+  }
 
   /// Value of the label `transport`.
   var label: String {
     switch self {
     case .none: "none"
     case .sse, .chunkedSSE: "sse"
-    case .webSocket, .webSocketWithCursor: "ws"
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor: "ws"
     case .longPolling: "longpolling"
     }
   }
@@ -42,6 +54,8 @@ enum Transport: UInt8, CaseIterable {
     case .chunkedSSE: .chunkedServerSentEvents
     case .webSocket: .webSocket
     case .webSocketWithCursor: .webSocketWithCursor
+    case .deflatedWebSocket: .deflatedWebSocket
+    case .deflatedWebSocketWithCursor: .deflatedWebSocketWithCursor
     }
   }
 }

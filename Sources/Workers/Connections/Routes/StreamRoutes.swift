@@ -66,9 +66,13 @@ final class StreamRoutes {
       let accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
-      let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
+      let head = Self.switchingProtocols(
+        accept: accept, extensions: deflate, traceparent: request.traceparent)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openWebSocket(channel, wanted, head, isTLS: request.isTLS) }
+        .takeOver { [self] channel, request in
+          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
+        }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
@@ -77,15 +81,17 @@ final class StreamRoutes {
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool = false, greets: Bool = true
+    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
+    isTLS: Bool = false, greets: Bool = true
   ) {
     guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let transport: Transport = wanted.wantsCursors ? .webSocketWithCursor : .webSocket
+    let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
       WebSocketConnection(
         index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
-        application: application, authorization: wanted.credentials.authorization)
+        application: application, authorization: wanted.credentials.authorization,
+        isDeflated: isDeflated)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
     var frames = TurnBuffer(encoding: connection.encoding)
@@ -134,10 +140,23 @@ final class StreamRoutes {
     }
   }
 
+  /// What is agreed on of the extensions that the client offers; nil: nothing.
+  static func deflate(_ request: HTTPRequest) throws(RefusedRequest) -> String? {
+    do throws(WebSocketHandshake.Refusal) {
+      return try MessageDeflate.accept(request.headers["sec-websocket-extensions"])
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
   /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(accept: String, traceparent: String) -> String {
+  static func switchingProtocols(
+    accept: String, extensions: String? = nil, traceparent: String
+  ) -> String {
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
+      + "sec-websocket-accept: \(accept)\r\n"
+      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
+      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
       + "\r\n"
   }
 }

@@ -34,11 +34,12 @@ final class WebSocketConnection: StreamConnection {
 
   init(
     index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
-    application: any WebSocketApplication, authorization: [String] = []
+    application: any WebSocketApplication, authorization: [String] = [], isDeflated: Bool = false
   ) {
     self.application = application
     self.authorization = authorization
-    assembler = WebSocketAssembler(maximumMessageBytes: hub.settings.maxEventBytes)
+    assembler = WebSocketAssembler(
+      maximumMessageBytes: hub.settings.maxEventBytes, inflater: isDeflated ? hub.inflater : nil)
     super.init(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
   }
 
