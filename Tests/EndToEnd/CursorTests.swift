@@ -164,6 +164,19 @@ struct CursorTests {
     }
   }
 
+  @Test("14.E25 In long-polling a loss is told until it is acknowledged, whatever becomes of the session")
+  func lostInLongPolling() throws {
+    try Gateway.run { gateway in
+      var client = try LongPollClient(gateway, Subscriptions.to("a"), lastEventID: "zzzzzz-1.1")
+      client = try LongPollClient(gateway, Subscriptions.to("a"), lastEventID: client.lastEventID)
+      #expect(try client.poll(until: "rig.events_lost").count == 3, "the greeting's two, and the loss")
+      try gateway.publish(CloudEvent.json("a", id: "1"))
+      client = try LongPollClient(gateway, Subscriptions.to("a"), lastEventID: client.lastEventID)
+      let events = try client.poll(until: "a")
+      #expect(events.last?["id"] == "1" && !events.contains { $0["type"] == "rig.events_lost" })
+    }
+  }
+
   @Test(
     "14.E25 The header that an EventSource comes back with counts before the query that its page began with")
   func headerFirst() throws {

@@ -186,6 +186,7 @@ final class MessageInflater {
     var message: [UInt8] = []
     stream.pointee.next_in = UnsafeMutablePointer(mutating: input.bindMemory(to: UInt8.self).baseAddress)
     stream.pointee.avail_in = UInt32(input.count)
+    var isWhole = false
     while true {
       stream.pointee.next_out = step.bindMemory(to: UInt8.self).baseAddress
       stream.pointee.avail_out = UInt32(step.count)
@@ -193,11 +194,13 @@ final class MessageInflater {
       let made = step.count - Int(stream.pointee.avail_out)
       guard message.count + made <= limit else { return .failure(.tooLong) }
       message.append(contentsOf: step[..<made])
+      if status == Z_OK {
+        isWhole = stream.pointee.avail_in == 0 && stream.pointee.data_type & Self.isAtBlockEnd != 0
+      }
       switch status {
       case Z_OK where stream.pointee.avail_out == 0: continue
-      case Z_OK, Z_BUF_ERROR:
-        let isWhole = stream.pointee.avail_in == 0 && stream.pointee.data_type & Self.isAtBlockEnd != 0
-        return isWhole ? .success(message) : .failure(.malformed)
+      // Z_BUF_ERROR: nothing has happened since the call before.
+      case Z_OK, Z_BUF_ERROR: return isWhole ? .success(message) : .failure(.malformed)
       case Z_STREAM_END:
         // A block that says it is the last: behind it is padding at most (§7.2.3.4).
         let isLast = Int(stream.pointee.avail_in) <= MessageDeflater.tail.count + 1
