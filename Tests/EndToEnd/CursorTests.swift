@@ -73,34 +73,42 @@ struct CursorTests {
 
   @Test(
     "14.E25 A heartbeat keeps the place of who gets nothing fresh: no loss is told that never was",
-    arguments: ["sse", "ws"])
+    arguments: ["sse", "ws", "longpolling"])
   func heartbeat(transport: String) throws {
-    let tiny = ["EVENT_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096"]
+    let tiny = ["EVENT_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096", "LONGPOLLING_WAIT_S": "1"]
     try Gateway.run(Self.beating.merging(tiny) { $1 }) { gateway in
       let watcher = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
       let stream = try SSEClient.open(gateway, Subscriptions.to("a"))
       let socket = try WebSocketClient.open(gateway, Subscriptions.to("a"), query: "cursors=true")
+      let session = try LongPollClient(gateway, Subscriptions.to("a"))
       let first = try #require(transport == "sse" ? stream.lastEventID : socket.cursor)
       for number in 0..<100 {
         try gateway.publish(NumberedEvents.json(number, padding: 1_000))
         try watcher.event(named: NumberedEvents.type)
       }
       let present = try #require(watcher.lastEventID)
-      if transport == "sse" {
+      switch transport {
+      case "sse":
         while stream.lastEventID != present {
           let record = try stream.record()
           #expect(record.comment == "heartbeat" && record.data == nil && record.name == nil)
         }
-      } else {
-        while socket.cursor != present { try socket.event("rig.cursor") }
+      case "ws": while socket.cursor != present { try socket.event("rig.cursor") }
+      default: while !session.lastEventID.hasPrefix(present + ".") { _ = try session.poll() }
       }
       try gateway.publish(CloudEvent.json("a", id: "missed"))
       let stale = try SSEClient.open(gateway, Subscriptions.to("a"), lastEventID: first)
       try stale.event(named: "rig.events_lost")
-      if transport == "sse" {
+      switch transport {
+      case "sse":
         let again = try SSEClient.open(gateway, Subscriptions.to("a"), lastEventID: present)
         #expect(try again.event(named: "a").json["id"] == "missed")
-      } else {
+      case "longpolling":
+        let again = try LongPollClient(
+          gateway, Subscriptions.to("a"), lastEventID: session.lastEventID)
+        let events = try again.poll(until: "a")
+        #expect(events.last?["id"] == "missed" && !events.contains { $0["type"] == "rig.events_lost" })
+      default:
         let again = try WebSocketClient.open(
           gateway, Subscriptions.to("a"), query: "lastEventId=\(present)")
         #expect(try again.event("a")["id"] == "missed")
