@@ -60,6 +60,8 @@ let package = Package(
       name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
       providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(
+      name: "CZlib", path: "Sources/System/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
       name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"])]),
 
@@ -80,8 +82,8 @@ let package = Package(
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix,
-        nioHTTP1,
+        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque, nioCore,
+        nioPosix, nioHTTP1,
       ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
@@ -135,6 +137,6 @@ let package = Package(
         "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
         nioPosix, nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "OddPaths"], exclude: ["OpenAPI"]),
+    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "CZlib", "OddPaths"], exclude: ["OpenAPI"]),
   ]
 )

@@ -203,6 +203,9 @@ extension SettingKey {
     .integer(
       "WEBSOCKET_PONG_TIMEOUT_S", \.websocketPongTimeoutSeconds, 1...3_600, unit: "seconds",
       "time to answer a ping"),
+    .flag(
+      "WEBSOCKET_DEFLATE", \.websocketDeflate,
+      "compress WebSocket messages for clients that offer permessage-deflate"),
     ring(
       "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),

@@ -245,6 +245,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var heartbeatSeconds = 15
   /// Seconds that a WebSocket client has to answer a ping.
   public var websocketPongTimeoutSeconds = 30
+  /// Whether WebSockets are compressed whose clients offer it.
+  public var websocketDeflate = true
 
   /// Bytes of the event ring of a connection worker, and of the control worker's.
   public var eventRingBytes = 16 * 1024 * 1024

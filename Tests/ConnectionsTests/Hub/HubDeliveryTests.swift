@@ -180,11 +180,36 @@ struct HubDeliveryTests {
     try worker.openSSE(clients[1], [])
     worker.hub.table.lastTraffic[Int(idle.index)] = worker.hub.clock.second &- 15
     worker.hub.tick()
-    #expect(clients[0].take() == String(decoding: ServerSentEvents.heartbeat, as: UTF8.self))
+    let heartbeat = ServerSentEvents.heartbeat(at: worker.hub.events.own)
+    #expect(clients[0].take() == String(decoding: heartbeat, as: UTF8.self))
     #expect(clients[1].take() == "")
     worker.hub.tick()
     #expect(clients[0].take() == "", "that was traffic")
     for client in clients { client.disconnect() }
+  }
+
+  @Test(
+    "14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
+  func heartbeatDuringReplay() throws {
+    let gateway = try TestGateway(eventRingBytes: 8 << 20)
+    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let writer = try gateway.streamsWriter()
+    for number in 1...9000 { try writer.publish(number, type: "other") }
+    worker.run()
+    let client = try TestClient()
+    let beginning = Cursor(epoch: TestGateway.epoch).text
+    let connection = try worker.openSSE(client, [.to("greeting")], lastEventID: beginning)
+    worker.hub.turn()
+    let replay = try #require(connection.replay, "a turn isn't enough for so much")
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    let told = try #require(streamed(client.take()).last?.id.flatMap { Cursor($0) })
+    #expect(told == replay.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
+    worker.run()
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    #expect(streamed(client.take()).last?.id == worker.hub.events.own.text)
+    client.disconnect()
   }
 
   @Test("ends all connections with the reason when the worker drains, and says when the last has gone")

@@ -15,19 +15,47 @@
 /// How events are encoded for a connection.
 enum Transport: UInt8, CaseIterable {
   case none
+  /// A stream that ends with its connection (HTTP/1.0), or with its HTTP/2 stream.
   case sse
+  /// A stream of HTTP/1.1.
+  case chunkedSSE
   case webSocket
   /// WebSocket with the extension attribute `rigcursor` in every event.
   case webSocketWithCursor
+  /// WebSocket whose events are compressed.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
   case longPolling
+
+  static func webSocket(withCursors: Bool, isDeflated: Bool) -> Transport {
+    switch (withCursors, isDeflated) {
+    case (false, false): .webSocket
+    case (true, false): .webSocketWithCursor
+    case (false, true): .deflatedWebSocket
+    case (true, true): .deflatedWebSocketWithCursor
+    }
+  }
 
   /// Value of the label `transport`.
   var label: String {
     switch self {
     case .none: "none"
-    case .sse: "sse"
-    case .webSocket, .webSocketWithCursor: "ws"
+    case .sse, .chunkedSSE: "sse"
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor: "ws"
     case .longPolling: "longpolling"
+    }
+  }
+
+  /// nil: it gets no event as bytes on a stream.
+  var encoding: EventEncoding? {
+    switch self {
+    case .none, .longPolling: nil
+    case .sse: .serverSentEvents
+    case .chunkedSSE: .chunkedServerSentEvents
+    case .webSocket: .webSocket
+    case .webSocketWithCursor: .webSocketWithCursor
+    case .deflatedWebSocket: .deflatedWebSocket
+    case .deflatedWebSocketWithCursor: .deflatedWebSocketWithCursor
     }
   }
 }

@@ -32,7 +32,7 @@ extension Hub {
     case .fromNow:
       join(connection, hold)
     case .lost:
-      connection.say(lost("the last event id isn't of this gateway's present life"))
+      connection.say(lost("the last event id isn't of this gateway's present life", cursor: events.own))
       join(connection, hold)
     case .plan(let plan):
       connection.replay = Replay(plan: plan, subscriptions: subscriptions, hold)
@@ -41,11 +41,15 @@ extension Hub {
     }
   }
 
-  /// The two events that every connection begins with.
-  func greeting(_ connection: Connection, _ subscriptions: [Subscription], errors: [String]) -> [OwnEvent] {
+  /// The two events that every connection begins with; the second tells where.
+  func greeting(
+    _ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption
+  ) -> [OwnEvent] {
     [
-      OwnEvents.connectionCreate(token: connection.token ?? "", errors: errors, stamp: .now()),
-      OwnEvents.subscriptionsSet(subscriptions, stamp: .now()),
+      OwnEvents.connectionCreate(
+        token: connection.token ?? "", errors: wanted.warnings, stamp: .now()),
+      OwnEvents.subscriptionsSet(
+        wanted.subscriptions, cursor: resumption.beginning(own: events.own), stamp: .now()),
     ]
   }
 
@@ -202,9 +206,9 @@ extension Hub {
     }
   }
 
-  private func lost(_ reason: String) -> OwnEvent {
+  private func lost(_ reason: String, cursor: Cursor? = nil) -> OwnEvent {
     metrics.eventsLost?.add()
-    return OwnEvents.eventsLost(count: nil, reason: reason, stamp: .now())
+    return OwnEvents.eventsLost(count: nil, reason: reason, cursor: cursor, stamp: .now())
   }
 }
 

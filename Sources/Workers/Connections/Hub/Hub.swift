@@ -47,6 +47,8 @@ final class Hub {
   let limits: ConnectionLimits?
   let metrics: WorkerMetrics
   let budget: AssemblyBudget
+  /// Of compressed WebSocket messages.
+  let inflater = MessageInflater()
   var unfinishedMessages = UnfinishedMessages()
   let log: Logger
   let replayer = Replayer()

@@ -94,11 +94,11 @@ final class FrontRoutes: Responder {
 
   private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     switch route {
-    case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
+    case .sse where request.method == .HEAD: .response(.headOfStream(SSEConnection.headers()))
     case .sse: streams.sse(request, on: loop)
     case .webSocket: streams.webSocket(request, on: loop)
     case .longPolling where request.method == .HEAD:
-      .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
+      .response(.headOfStream(["cache-control": "no-cache"]))
     case .longPolling: longPolling.respond(request, on: loop)
     case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
     case .events: events.respond(request, on: loop)

@@ -157,10 +157,9 @@ final class LongPollRoute {
     }
     // Always due: the session itself knows what time has brought.
     hub.table.deadlines[Int(connection.index)] = 1
-    let initialEventID = connection.initialEventID
-    for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
-      connection.say(event)
-    }
+    let isLost = resumption.beginning(own: hub.events.own) == nil
+    let initialEventID = isLost ? LongPollPosition.unknown.text : connection.initialEventID
+    for event in hub.greeting(connection, wanted, resumption) { connection.say(event) }
     hub.begin(connection, wanted, resumption)
     return Self.response(
       WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)), token: connection.token,

@@ -42,6 +42,9 @@ class Connection {
     try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
   }
 
+  /// Where it stands in the history of all rings: it has been given everything up to there.
+  final var position: Cursor { replay?.plan.seen ?? hub.events.own }
+
   // MARK: What each transport does in its own way
 
   /// Says one event of the gateway's own.

@@ -35,11 +35,28 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   // MARK: Sending
 
+  /// How its events are encoded.
+  final var encoding: EventEncoding { hub.table.transports[Int(index)].encoding ?? .serverSentEvents }
+
+  override func say(_ event: OwnEvent) {
+    var buffer = TurnBuffer(encoding: encoding)
+    buffer.append(event)
+    send(buffer.bytes, hasCursor: event.cursor != nil)
+  }
+
+  override func send(replayed event: EventRecord, cursor: Cursor) {
+    var buffer = TurnBuffer(encoding: encoding)
+    _ = buffer.append(event, cursor: cursor)
+    send(buffer.bytes)
+  }
+
   /// Sends a whole piece: an event, a frame.
-  final func send(_ bytes: [UInt8]) {
+  ///
+  /// - Parameter hasCursor: whether it tells a client that resumes where it stands. What doesn't puts off no heartbeat, which does.
+  final func send(_ bytes: [UInt8], hasCursor: Bool = true) {
     guard isOpen else { return }
     outlet.send(bytes)
-    hub.table.lastTraffic[Int(index)] = hub.clock.second
+    if hasCursor || !encoding.hasCursors { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()
   }
 
