@@ -33,6 +33,8 @@ public struct HTTPRequest: Sendable {
   public var body: ByteBuffer
   /// The peer's address; nil when the channel has none (tests).
   public var remoteAddress: SocketAddress?
+  /// Our address that the client has connected to; nil when the channel has none (tests).
+  public var localAddress: SocketAddress?
   /// W3C trace context: the client's if it was valid, else a new one. The answer carries it too.
   public var traceparent: String
   /// The client's `tracestate`; nil when absent or when its `traceparent` was not valid.
@@ -89,6 +91,11 @@ public struct HTTPRequest: Sendable {
   /// The first query parameter of that name; nil: there is none.
   public func queryValue(_ name: String) -> String? {
     query.first { $0.name == name }?.value
+  }
+
+  /// Names and values of the headers in their order.
+  public var fields: some Sequence<(name: String, value: String)> {
+    headers.lazy.map { (name: $0.name, value: $0.value) }
   }
 
   /// First value of a header, name in any case; nil: there is none.

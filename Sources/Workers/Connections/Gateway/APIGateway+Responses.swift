@@ -97,8 +97,7 @@ extension APIGateway {
           return try parser.structured(bytes, trace: trace, acceptedAtNs: now)
         }
         let submission = try parser.submission(
-          contentType: type, headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
-          body: bytes, trace: trace, acceptedAtNs: now)
+          contentType: type, headers: request.fields, body: bytes, trace: trace, acceptedAtNs: now)
         guard !submission.isBatched, let event = submission.events.first else {
           throw EventError("the body is a batch of events, expected one event")
         }
@@ -120,7 +119,8 @@ extension APIGateway {
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
-        isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
+        isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer),
+        local: TrustedProxies.plain(request.localAddress?.ipAddress ?? "")))
     return ProducedEvent.Origin(
       correlation: correlation,
       remoteIP: hub.proxies.client(

@@ -43,7 +43,7 @@ struct ConnectRequest {
     checks: AccessChecks, unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
-    let jwt = Self.value("jwt", query)
+    let jwt = try Self.value("jwt", query)
     authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
     if checks.areAsked {
       credentials = try ServiceCredentials(
@@ -52,7 +52,7 @@ struct ConnectRequest {
         tracestate: request.tracestate)
     }
     isPrivileged = authorizer.isPrivileged(authorization.credentials)
-    lastEventID = Self.value("lastEventId", query) ?? request.header("last-event-id")
+    lastEventID = try Self.value("lastEventId", query) ?? request.header("last-event-id")
     let users = try Self.followed("users[]", query, isPrivileged)
     let roles = try Self.followed("roles[]", query, isPrivileged)
     if !authorization.credentials.isEmpty {
@@ -67,8 +67,8 @@ struct ConnectRequest {
     origin.remote = proxies.client(
       peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
       xForwardedFor: request.headers["x-forwarded-for"])
+    let text = try Self.value("subscriptions", query)
     do throws(SubscriptionError) {
-      let text = Self.value("subscriptions", query)
       var asked: [Subscription] = []
       if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
       subscriptions = try authorizer.subscriptions(
@@ -84,9 +84,18 @@ struct ConnectRequest {
     TurnWork.units(forBytes: TurnWork.unitsPerCondition * (request.rawQuery?.utf8.count ?? 0))
   }
 
-  /// The first value of a query parameter; an empty one counts as absent.
-  static func value(_ name: String, _ query: [(name: String, value: String)]) -> String? {
-    query.first { $0.name == name && !$0.value.isEmpty }?.value
+  /// The value of a query parameter; an empty one counts as absent.
+  ///
+  /// - Throws: 400 if there are two: which of them counts would be a guess.
+  static func value(
+    _ name: String, _ query: [(name: String, value: String)]
+  ) throws(RefusedRequest) -> String? {
+    let values = query.filter { $0.name == name && !$0.value.isEmpty }
+    guard values.count <= 1 else {
+      throw RefusedRequest(
+        status: 400, detail: "query parameter \(name) is given \(values.count) times, expected once")
+    }
+    return values.first?.value
   }
 
   /// Most users, and most roles, that one connection follows.

@@ -63,7 +63,9 @@ final class StreamRoutes {
       let accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
-      let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      let head = Self.switchingProtocols(
+        accept: accept, traceparent: request.traceparent,
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
       return admission.admit(wanted, on: loop) { [self] in
         .takeOver { [self] channel, request in openWebSocket(channel, wanted, head, isTLS: request.isTLS) }
       }
@@ -130,9 +132,13 @@ final class StreamRoutes {
   }
 
   /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(accept: String, traceparent: String) -> String {
+  static func switchingProtocols(
+    accept: String, traceparent: String, subprotocol: String? = nil
+  ) -> String {
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
+      + "sec-websocket-accept: \(accept)\r\n"
+      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
+      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
       + "\r\n"
   }
 }
