@@ -191,7 +191,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     if let key { exchanges.end(key) }
     key = nil
     let mayTryAgain =
-      failure == .badGateway && answer?.hasBegun == false && [.none, .counted(0)].contains(request.body)
+      failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
       && Self.idempotent.contains(request.method) && tries < Self.mostTries
     if mayTryAgain { return open() }
     switch failure {

@@ -129,11 +129,14 @@ final class BlacklistKeeper {
     @escaping @Sendable () -> StateFile.Failure?, @escaping (StateFile.Failure?) -> Void
   ) -> Void
   typealias Done = (StateFile.Failure?) -> Void
+  private typealias Work = @Sendable () throws(StateFile.Failure) -> Void
 
   /// Entries that wait for a write to end; more: they are refused.
   static let maximumWaiting = 10_000
   /// Files of fewer records aren't worth being written anew.
   private static let leastRecords = 1_000
+  /// More don't fit anyway.
+  private static let mostRecords = 1 << 40
   private static let ending = StateFile.Failure(description: "STATE_DIR: this worker ends")
 
   private let file: BlacklistFile
@@ -198,9 +201,8 @@ final class BlacklistKeeper {
 
   private func append(behind records: Int) {
     let (file, entries) = (file, waiting.prefix(BlacklistFile.mostAtOnce).map(\.entry))
-    write(first: entries.count, { () throws(StateFile.Failure) in try file.append(entries, behind: records) })
-    {
-      [weak self] failure in
+    let work: Work = { () throws(StateFile.Failure) in try file.append(entries, behind: records) }
+    write(work, first: entries.count) { [weak self] failure in
       if failure == nil { self?.records = records + entries.count }
     }
   }
@@ -208,12 +210,14 @@ final class BlacklistKeeper {
   private func rewrite() {
     // Those that wait are among them.
     let (file, living) = (file, living())
-    write(first: waiting.count, { () throws(StateFile.Failure) in try file.replace(by: living) }) {
-      [weak self] failure in
+    let work: Work = { () throws(StateFile.Failure) in try file.replace(by: living) }
+    write(work, first: waiting.count) { [weak self] failure in
       guard let self else { return }
       if failure == nil { records = living.count }
       // If it failed, there may yet be room to add to it.
-      nextRewrite = failure == nil ? max(Self.leastRecords, 2 * living.count) : 2 * nextRewrite
+      nextRewrite =
+        failure == nil
+        ? max(Self.leastRecords, 2 * living.count) : min(2 * nextRewrite, Self.mostRecords)
     }
   }
 
@@ -221,8 +225,7 @@ final class BlacklistKeeper {
   ///   - count: of those that wait who wait for this.
   ///   - written: comes before anybody is answered.
   private func write(
-    first count: Int, _ body: @escaping @Sendable () throws(StateFile.Failure) -> Void,
-    _ written: @escaping (StateFile.Failure?) -> Void
+    _ body: @escaping Work, first count: Int, _ written: @escaping (StateFile.Failure?) -> Void
   ) {
     isWriting = true
     group = waiting.prefix(count).map(\.done)

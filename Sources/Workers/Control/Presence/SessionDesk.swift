@@ -210,7 +210,7 @@ final class SessionDesk {
         return body(result)
       }
       keeper.add(durable(session, entry)) { failure in
-        body(failure.map { .unkept($0.description) } ?? result)
+        body(failure.map { Result.unkept($0.description) } ?? result)
       }
     }
     blacklistEntries?.set(Int64(state.sessions.count))
