@@ -60,8 +60,10 @@ extension SettingKey {
           ? "" : "<\(settings.extractors.byType.count) event types, \(fields) fields>"
       }),
     .text(
-      "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name", "attribute that addresses an event to users",
-      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+      "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name",
+      "attribute that addresses an event to users; empty: none",
+      parse: { (text) throws(ValueProblem) in ValueForm.trimmed(text[...]) }
+    ).setWhenEmpty,
     check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
     .flag(
@@ -106,8 +108,12 @@ extension SettingKey {
     .integer(
       "KAFKA_RESTART_DELAY_MS", \.kafkaRestartDelayMs, 1...600_000, unit: "milliseconds",
       "wait before a failed client is made anew"),
-    .notUsed("KAFKA_SERIALIZER", form: "json or avro", initially: "json", "format of records") {
-      (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["json", "avro"])
+    .notUsed("KAFKA_SERIALIZER", form: "json", initially: "json", "format of records; avro isn't there yet") {
+      (text) throws(ValueProblem) in
+      guard try ValueForm.choice(text, of: ["json", "avro"]) == "json" else {
+        throw ValueProblem(
+          "'\(text)' isn't there yet: JSON would be written to topics of Avro; expected json")
+      }
     },
   ]
 

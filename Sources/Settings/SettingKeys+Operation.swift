@@ -11,7 +11,7 @@ extension SettingKey {
       "time that a service has to begin its answer"),
     .list(
       "PROXY_KAFKA_RESPONSE_TOPICS", \.proxyKafkaResponseTopics, form: "names, separated by commas",
-      "topics whose records are responses to requests; empty: none",
+      "topics whose records are responses to requests, those with the header rig-correlation if they have events too; empty: none",
       parse: { (text) throws(ValueProblem) in try topic(text) }),
     .integer(
       "PROXY_KAFKA_RESPONSE_TIMEOUT", \.proxyKafkaResponseTimeoutMs, 1...3_600_000, unit: "milliseconds",
@@ -96,7 +96,7 @@ extension SettingKey {
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
     .text(
       "STATE_DIR", \.stateDir, form: "the path of a directory",
-      "where API definitions outlive the gateway; empty: nowhere",
+      "where API definitions and the blacklist outlive the gateway; empty: nowhere",
       parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
     .scalar(
       "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,

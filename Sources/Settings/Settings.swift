@@ -103,6 +103,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyRecvTimeoutMs = 5_000
   /// Topics whose records are responses to requests that wait for them.
   public var proxyKafkaResponseTopics = ["rig-proxy-response"]
+  /// Those of them that have no events.
+  public var topicsOfResponsesOnly: [String] {
+    proxyKafkaResponseTopics.filter { !kafkaSourceTopics.contains($0) }
+  }
   /// Milliseconds that a request waits for a response from Kafka.
   public var proxyKafkaResponseTimeoutMs = 5_000
   /// Milliseconds that a request waits for a response by `POST /v3/responses`.
@@ -133,7 +137,7 @@ public struct Settings: Codable, Sendable, Equatable {
   public var inboundAPIs = [Settings.loopback]
   /// Token that the management port demands of everybody; nil: it is open.
   public var managementToken: Secret?
-  /// Directory in which API definitions outlive the gateway; empty: they don't.
+  /// Directory in which API definitions and the blacklist outlive the gateway; empty: they don't.
   public var stateDir = ""
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000

@@ -118,12 +118,6 @@ extension Settings {
         SettingsMistake(
           place: "KAFKA_SOURCE_TOPICS", message: "is empty, but KAFKA_BROKERS is set; expected topics"))
     }
-    if !kafkaBrokers.isEmpty, let both = proxyKafkaResponseTopics.first(where: kafkaSourceTopics.contains) {
-      found.append(
-        SettingsMistake(
-          place: "KAFKA_SOURCE_TOPICS, PROXY_KAFKA_RESPONSE_TOPICS",
-          message: "both have '\(both)'; expected a topic to have either events or responses"))
-    }
     if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
       found.append(
         SettingsMistake(

@@ -104,7 +104,8 @@ import Testing
     try await gateway.served { client in
       let health = try client.get("/health")
       #expect(health.status == 503)
-      #expect(health.body == "unhealthy: connections.1")
+      #expect(health.header("content-type") == "application/problem+json", "14.D21")
+      #expect(health.body.contains(#""detail":"unhealthy: connections.1""#))
       let ready = try client.get("/readyz")
       #expect(ready.status == 503)
       #expect(ready.body.contains(#""name":"connections.1","status":"unavailable","state":"draining""#))

@@ -23,6 +23,22 @@ struct WebSocketTests {
     }
   }
 
+  @Test(
+    "14.C18 The subprotocol cloudevents.json is selected when it is offered, and no other one",
+    arguments: [
+      (["cloudevents.json"], "cloudevents.json"), (["graphql-ws, cloudevents.json"], "cloudevents.json"),
+      (["cloudevents.avro", "cloudevents.json"], "cloudevents.json"), (["CloudEvents.JSON"], nil),
+      (["graphql-ws"], nil), ([], nil),
+    ] as [([String], String?)])
+  func subprotocol(offered: [String], selected: String?) throws {
+    try Gateway.run { gateway in
+      let headers = WebSocketClient.upgrade + offered.map { ("sec-websocket-protocol", $0) }
+      let client = try WebSocketClient(gateway, query: "", headers: headers)
+      #expect(client.head.status == 101 && client.head["sec-websocket-protocol"] == selected)
+      try client.event("rig.connection.create")
+    }
+  }
+
   @Test("An event is one text frame with the CloudEvent as JSON")
   func delivery() throws {
     try Gateway.run { gateway in

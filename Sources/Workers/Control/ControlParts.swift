@@ -40,6 +40,9 @@ struct ControlParts {
     let keeper =
       settings.stateDir.isEmpty
       ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
+    if !settings.stateDir.isEmpty {
+      try desk.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
+    }
     apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let observatory = Observatory(
@@ -63,6 +66,19 @@ struct ControlParts {
       document: OpenAPIDocument.json(
         version: manifest.release, isClosed: settings.managementToken != nil,
         userField: settings.kafkaUserField))
+  }
+
+  private static func blacklistKeeper(
+    _ directory: String, thread: NIOThreadPool, loop: EventLoop
+  ) -> BlacklistKeeper {
+    BlacklistKeeper(BlacklistFile(directory: directory)) { work, done in
+      thread.runIfActive(eventLoop: loop) { work() }.assumeIsolated().whenComplete { result in
+        switch result {
+        case .success(let failure): done(failure)
+        case .failure(let error): done(StateFile.Failure(description: "STATE_DIR: \(error)"))
+        }
+      }
+    }
   }
 
   private static func desk(

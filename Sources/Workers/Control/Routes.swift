@@ -1,7 +1,7 @@
 // What the management port answers. It is for services and operators: who may use it is ManagementGuard's.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
-//   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
+//   POST      /v3/responses /v2/responses    services' answers to requests that wait: ResponseRoute
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
@@ -11,6 +11,7 @@
 
 import HTTP
 import IPC
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -82,6 +83,7 @@ final class Routes: Responder {
       refused[refusal.reason]?.add()
       return .response(refusal.response)
     }
+    if let refusal = Self.codingRefusal(request) { return .response(refusal) }
     if let resource = SessionResource(path: request.path) {
       guard resource.methods.contains(request.method) else {
         return .response(.methodNotAllowed(request.method, allowed: resource.methods))
@@ -114,6 +116,17 @@ final class Routes: Responder {
     }
   }
 
+  /// Bodies of responses are passed on as they are.
+  private static func codingRefusal(_ request: HTTPRequest) -> HTTPResponse? {
+    guard [.POST, .PUT].contains(request.method), !ResponseRoute.takes(request.path) else { return nil }
+    do throws(EventError) {
+      try HeaderFields.requireNoContentCoding(request.fields)
+      return nil
+    } catch {
+      return .problem(.unsupportedMediaType, error.detail)
+    }
+  }
+
   func turnWillFlush() {
     intake.publish()
   }
@@ -124,7 +137,7 @@ final class Routes: Responder {
     var response =
       report.isAvailable
       ? HTTPResponse.text("OK")
-      : .text("unhealthy: \(report.unavailable.joined(separator: ", "))", status: .serviceUnavailable)
+      : .problem(.serviceUnavailable, "unhealthy: \(report.unavailable.joined(separator: ", "))")
     response.headers.add(contentsOf: fresh)
     return response
   }

@@ -13,6 +13,11 @@ extension HTTPConnection {
     if isListening { perform(assembly.refuse(status, detail)) }
   }
 
+  /// The request line begins with a method that the parser doesn't know.
+  func methodUnknown() {
+    if isListening { perform(assembly.refuse(.unknownMethod)) }
+  }
+
   /// The request whose head has come is not one that can be given to anybody.
   func refused(_ status: HTTPResponseStatus, _ detail: String) {
     if isListening { perform(assembly.refuse(status, detail)) }
@@ -179,7 +184,7 @@ extension HTTPConnection {
     let answer = AnswerContext(
       isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
-    if let seconds = refusal.retryAfterSeconds { headers.add(name: "retry-after", value: String(seconds)) }
+    headers.add(contentsOf: refusal.fields)
     write(.problem(refusal.status, refusal.detail, headers: headers), for: answer, linger: true)
   }
 

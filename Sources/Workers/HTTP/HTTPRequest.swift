@@ -26,10 +26,14 @@ public struct PeerAddress: Equatable, Sendable {
 
   /// - Parameter text: an address; a socket for both families shows IPv4 as ::ffff:192.0.2.1.
   public init(_ text: String = "") {
-    let mapped = "::ffff:"
-    let isMapped = text.hasPrefix(mapped) && text.utf8.contains(UInt8(ascii: "."))
-    self.text = isMapped ? String(text.dropFirst(mapped.count)) : text
+    self.text = Self.plain(text)
     prefix = AddressPrefix(self.text)
+  }
+
+  static func plain(_ text: String) -> String {
+    let mapped = "::ffff:"
+    return text.hasPrefix(mapped) && text.utf8.contains(UInt8(ascii: "."))
+      ? String(text.dropFirst(mapped.count)) : text
   }
 }
 
@@ -49,6 +53,8 @@ public struct HTTPRequest: Sendable {
   /// The whole body; empty if there is none.
   public var body: ByteBuffer
   public var peer: PeerAddress
+  /// Our address that the client has connected to, as a text; empty: the channel has none (tests).
+  public internal(set) var localAddress = ""
   /// W3C trace context: the client's if it was valid, else a new one. The answer carries it too.
   public var traceparent: String
   /// The client's `tracestate`; nil when absent or when its `traceparent` was not valid.
@@ -105,6 +111,11 @@ public struct HTTPRequest: Sendable {
   /// The first query parameter of that name; nil: there is none.
   public func queryValue(_ name: String) -> String? {
     query.first { $0.name == name }?.value
+  }
+
+  /// Names and values of the headers in their order.
+  public var fields: some Sequence<(name: String, value: String)> {
+    headers.lazy.map { (name: $0.name, value: $0.value) }
   }
 
   /// First value of a header, name in any case; nil: there is none.

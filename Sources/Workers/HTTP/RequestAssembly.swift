@@ -24,6 +24,19 @@ struct Refusal: Equatable {
 }
 
 extension Refusal {
+  /// Those of RFC 9110 §9 and PATCH (RFC 5789) that some resource of ours, or of a service behind us, may have.
+  private static let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+  static let unknownMethod = Refusal(
+    status: .methodNotAllowed, detail: "method of the request line, expected one of \(methods) (RFC 9110 §9)")
+
+  /// Fields that belong to the answer.
+  var fields: HTTPHeaders {
+    var fields = HTTPHeaders()
+    if let retryAfterSeconds { fields.add(name: "retry-after", value: String(retryAfterSeconds)) }
+    if status == .methodNotAllowed { fields.add(name: "allow", value: Self.methods) }
+    return fields
+  }
+
   init(_ refusal: AssemblyRefusal) {
     self.init(
       status: refusal.status, detail: refusal.detail, retryAfterSeconds: AssemblyRefusal.retryAfterSeconds)
@@ -82,7 +95,7 @@ struct RequestAssembly {
 
   /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(
-    head: HTTPRequestHead, from peer: PeerAddress, trace: inout TraceSource
+    head: HTTPRequestHead, from peer: PeerAddress, to local: String = "", trace: inout TraceSource
   ) -> Step {
     guard state == .between else { return refuse(.badRequest, "request head inside another request's body") }
     let fields = HeadFields(head)
@@ -94,6 +107,7 @@ struct RequestAssembly {
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, peer: peer,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.localAddress = local
     request.targetAuthority = target.authority
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
@@ -181,7 +195,7 @@ struct RequestAssembly {
     refuse(Refusal(status: status, detail: detail))
   }
 
-  private mutating func refuse(_ refusal: Refusal) -> Step {
+  mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
     request.body = ByteBuffer()
     request.hold = nil

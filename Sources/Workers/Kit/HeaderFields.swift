@@ -101,6 +101,18 @@ public enum HeaderFields {
     return !isOfRequest && !neverOfResponses.contains(name) && !has(forwardingPrefix, name)
   }
 
+  /// Refuses a body in a content coding (RFC 9110 §8.4): where bodies are read, they are read as they come.
+  ///
+  /// - Throws: 415.
+  public static func requireNoContentCoding(
+    _ fields: some Sequence<(name: String, value: String)>
+  ) throws(EventError) {
+    guard let field = fields.first(where: { $0.name.isField("content-encoding") }) else { return }
+    throw EventError(
+      status: 415,
+      "header content-encoding is '\(field.value.prefix(64))', expected none: the body is read as it comes")
+  }
+
   /// Whether two names are the same, in any case and with '_' for '-'.
   public static func isSame(_ a: String, _ b: String) -> Bool {
     a.utf8.count == b.utf8.count

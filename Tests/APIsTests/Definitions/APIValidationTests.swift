@@ -56,7 +56,11 @@ struct APIValidationTests {
     arguments: [
       (#""id":7"#, #"{"id":"must be string"}"#),
       (#""name":"""#, #"{"name":"must have a length of at least 1"}"#),
-      (#""proxy":{}"#, #"{"proxy":"must be present"}"#), (#""proxy":7"#, #"{"proxy":"must be object"}"#),
+      (
+        #""proxy":{}"#,
+        #"{"proxy":"must be present"},{"target_url":"must be string"},"#
+          + #"{"target_url":"must have a length of at least 1"},{"port":"must be integer"}"#
+      ), (#""proxy":7"#, #"{"proxy":"must be object"}"#),
       (
         #""proxy":{"port":1}"#,
         #"{"target_url":"must be string"},{"target_url":"must have a length of at least 1"}"#
@@ -68,7 +72,10 @@ struct APIValidationTests {
         #""proxy":{"target_url":"ftp://h","port":1}"#,
         #"{"target_url":"must be a host or an http or https URL"}"#
       ),
-      (#""version_data":{}"#, #"{"version_data":"must have at least one version, e.g. default"}"#),
+      (
+        #""version_data":{}"#,
+        #"{"version_data":"must be present"},{"version_data":"must have at least one version, e.g. default"}"#
+      ),
       (#""version_data":7"#, #"{"version_data":"must be object"}"#),
       (#""version_data":{"v1":{}}"#, #"{"endpoints":"must be list"}"#),
       (#""version_data":{"v1":7}"#, #"{"endpoints":"must be list"}"#),

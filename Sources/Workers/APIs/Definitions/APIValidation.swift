@@ -73,9 +73,11 @@ struct APIValidation {
   }
 
   private mutating func checkProxy(_ proxy: JSONValue?) {
-    guard let proxy, proxy != .object([]), proxy != .array([]), proxy != .scalar(.string("")) else {
+    guard let proxy, proxy != .array([]), proxy != .scalar(.string("")) else {
       return problems.add(Self.top, "proxy", Self.mustBePresent)
     }
+    // RIG names what an empty one lacks as well.
+    if proxy == .object([]) { problems.add(Self.top, "proxy", Self.mustBePresent) }
     guard proxy.isObject else { return problems.add(Self.top, "proxy", Self.mustBeObject) }
     requireText("target_url", of: proxy, in: Self.top)
     requireBoolean("use_env", of: proxy, in: Self.top)
@@ -98,6 +100,7 @@ struct APIValidation {
     }
     guard versions.isObject else { return problems.add(Self.top, "version_data", Self.mustBeObject) }
     guard !versions.members.isEmpty else {
+      problems.add(Self.top, "version_data", Self.mustBePresent)
       return problems.add(Self.top, "version_data", "must have at least one version, e.g. default")
     }
     for version in versions.members {

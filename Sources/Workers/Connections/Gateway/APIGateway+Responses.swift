@@ -97,8 +97,7 @@ extension APIGateway {
           return try parser.structured(bytes, trace: trace, acceptedAtNs: now)
         }
         let submission = try parser.submission(
-          contentType: type, headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
-          body: bytes, trace: trace, acceptedAtNs: now)
+          contentType: type, headers: request.fields, body: bytes, trace: trace, acceptedAtNs: now)
         guard !submission.isBatched, let event = submission.events.first else {
           throw EventError("the body is a batch of events, expected one event")
         }
@@ -119,7 +118,8 @@ extension APIGateway {
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
-        isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text))
+        isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        local: request.localAddress))
     return ProducedEvent.Origin(
       correlation: correlation,
       remoteIP: hub.proxies.client(of: request),

@@ -14,7 +14,7 @@ import NIOHTTP1
 enum ForwardedHead {
   /// What isn't taken from a client: also the gateway's own business towards the service.
   private static let ownInRequests = FieldNames(
-    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent"])
+    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent", "tracestate"])
   private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
   /// The gateway in `via`.
   private static let pseudonym = "rig"
@@ -31,6 +31,8 @@ enum ForwardedHead {
     var isPeerTrusted: Bool
     /// The address that the connection came from.
     var peer: String
+    /// Ours, that it came to.
+    var local: String
   }
 
   /// Names and values, alternately, of the request to the service.
@@ -45,6 +47,8 @@ enum ForwardedHead {
       fields.append((name, value))
     }
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
+    // The client's own, which it is only beside the client's own traceparent (W3C Trace Context §3.3.1).
+    if let state = request.tracestate { fields.append(("tracestate", state)) }
     append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
     for header in context.addedHeaders
     where !HeaderFields.hopByHop.contains(header.name) && !HeaderFields.framing.contains(header.name) {
@@ -84,7 +88,7 @@ enum ForwardedHead {
   )] {
     let scheme = context.isTLS ? "https" : "http"
     let host = request.header("host") ?? ""
-    var element = "for=" + node(context.peer) + ";proto=" + scheme
+    var element = "for=" + node(context.peer) + ";by=" + node(context.local) + ";proto=" + scheme
     if isToken(host) {
       element += ";host=" + host
     } else if isQuotable(host) {

@@ -241,6 +241,6 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     isBroken = true
     early = []
     serviceGone()
-    account.finish(status: Self.switchingProtocols, isComplete: isComplete)
+    account.finish(.ok, status: Self.switchingProtocols, isComplete: isComplete)
   }
 }

@@ -45,7 +45,7 @@ struct ConnectRequest {
     checks: AccessChecks, unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
-    let jwt = Self.value("jwt", query)
+    let jwt = try Self.value("jwt", query)
     authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
     if checks.areAsked {
       credentials = try ServiceCredentials(
@@ -67,8 +67,8 @@ struct ConnectRequest {
     origin.userAgent = String(
       decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
     origin.remote = proxies.client(of: request)
+    let text = try Self.value("subscriptions", query)
     do throws(SubscriptionError) {
-      let text = Self.value("subscriptions", query)
       var asked: [Subscription] = []
       if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
       subscriptions = try authorizer.subscriptions(
@@ -86,8 +86,9 @@ struct ConnectRequest {
   ) throws(RefusedRequest) -> (lastEventID: String?, wantsCursors: Bool) {
     let header = request.header("last-event-id")
     let isGiven = header != nil || query.contains { $0.name == "lastEventId" }
-    let lastEventID = header.flatMap { $0.isEmpty ? nil : $0 } ?? value("lastEventId", query)
-    switch query.first(where: { $0.name == "cursors" })?.value {
+    let named = try value("lastEventId", query)
+    let lastEventID = header.flatMap { $0.isEmpty ? nil : $0 } ?? named
+    switch try value("cursors", query) {
     case nil, "false": return (lastEventID, isGiven)
     case "true": return (lastEventID, true)
     case let text?:
@@ -101,9 +102,18 @@ struct ConnectRequest {
     TurnWork.units(forBytes: TurnWork.unitsPerCondition * (request.rawQuery?.utf8.count ?? 0))
   }
 
-  /// The first value of a query parameter; an empty one counts as absent.
-  static func value(_ name: String, _ query: [(name: String, value: String)]) -> String? {
-    query.first { $0.name == name && !$0.value.isEmpty }?.value
+  /// The value of a query parameter; an empty one counts as absent.
+  ///
+  /// - Throws: 400 if there are two: which of them counts would be a guess.
+  static func value(
+    _ name: String, _ query: [(name: String, value: String)]
+  ) throws(RefusedRequest) -> String? {
+    let values = query.filter { $0.name == name && !$0.value.isEmpty }
+    guard values.count <= 1 else {
+      throw RefusedRequest(
+        status: 400, detail: "query parameter \(name) is given \(values.count) times, expected once")
+    }
+    return values.first?.value
   }
 
   /// Most users, and most roles, that one connection follows.

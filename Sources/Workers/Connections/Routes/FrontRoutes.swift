@@ -80,6 +80,11 @@ final class FrontRoutes: Responder {
       return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), request))
     }
     let headers = cors.headers(for: request, credentials: route.hasCredentials)
+    if let part = request.rawQuery.flatMap(QueryString.firstPartThatIsNoUTF8) {
+      let name = part.prefix { $0 != "=" }.prefix(64)
+      let detail = "query parameter \(name) is no UTF-8 when percent-decoded, expected UTF-8 (RFC 3986 §2.5)"
+      return .response(Self.adding(headers, to: .problem(.badRequest, detail)))
+    }
     return Self.adding(headers, to: answer(route, request, loop))
   }
 
@@ -133,9 +138,13 @@ final class FrontRoutes: Responder {
     guard !request.path.hasPrefix(Self.prefix) else { return notFound(request) }
     if definitions.takes(request) { return definitions.respond(request) }
     let methods = gateway?.methods(for: request) ?? []
-    guard !methods.isEmpty else { return notFound(request) }
+    guard !methods.isEmpty else {
+      gateway?.countUnmatched(request, .notFound)
+      return notFound(request)
+    }
     let allowed = methods.map { HTTPMethod(rawValue: $0) }
     guard request.method != .OPTIONS else { return cors.preflight(for: request, methods: allowed) }
+    gateway?.countUnmatched(request, .methodNotAllowed)
     return crossOrigin(.methodNotAllowed(request.method, allowed: allowed), request)
   }
 

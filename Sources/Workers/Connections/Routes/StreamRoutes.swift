@@ -68,7 +68,9 @@ final class StreamRoutes {
       let wanted = try hub.connectRequest(request)
       let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
       let head = Self.switchingProtocols(
-        accept: accept, extensions: deflate, traceparent: request.traceparent)
+        accept: accept, extensions: deflate,
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
+        traceparent: request.traceparent)
       return admission.admit(wanted, on: loop) { [self] in
         .takeOver { [self] channel, request in
           openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
@@ -151,11 +153,12 @@ final class StreamRoutes {
 
   /// Head of the answer that opens a WebSocket.
   static func switchingProtocols(
-    accept: String, extensions: String? = nil, traceparent: String
+    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
   ) -> String {
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
       + "sec-websocket-accept: \(accept)\r\n"
       + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
+      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
       + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
       + "\r\n"
   }

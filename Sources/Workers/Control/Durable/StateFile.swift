@@ -1,4 +1,4 @@
-// The one file of STATE_DIR that holds state, replaced as a whole: whoever reads it, after whatever end of this process or the
+// A file of STATE_DIR that holds state, replaced as a whole: whoever reads it, after whatever end of this process or the
 // machine, finds all of the old or all of the new.
 //
 //   definitions.new  written ─▶ fsync ─▶ rename to definitions ─▶ fsync of the directory
@@ -9,17 +9,16 @@ import APIs
 import Glibc
 
 struct StateFile: Sendable {
-  static let name = "definitions"
-  private static let temporaryName = "definitions.new"
   /// For the gateway's own user only: definitions may hold credentials in headers.
   private static let mode: mode_t = 0o600
-  /// What is larger isn't written, so a larger one is none of ours.
-  private static let maximumBytes = APITable.maximumFileBytes
   private static let bytesAtOnce = 1 << 20
 
   let directory: String
-  var path: String { "\(directory)/\(Self.name)" }
-  private var temporaryPath: String { "\(directory)/\(Self.temporaryName)" }
+  var name = "definitions"
+  /// What is larger isn't written, so a larger one is none of ours.
+  var maximumBytes = APITable.maximumFileBytes
+  var path: String { "\(directory)/\(name)" }
+  private var temporaryPath: String { "\(path).new" }
 
   /// Says STATE_DIR, the file and why, for people.
   struct Failure: Error, Equatable, CustomStringConvertible {
@@ -46,8 +45,8 @@ struct StateFile: Sendable {
       guard count >= 0 else { throw failure(path, "read", errno) }
       if count == 0 { return bytes }
       bytes += buffer[..<count]
-      guard bytes.count <= Self.maximumBytes else {
-        throw Failure(description: "STATE_DIR: \(path) has more than \(Self.maximumBytes) bytes")
+      guard bytes.count <= maximumBytes else {
+        throw Failure(description: "STATE_DIR: \(path) has more than \(maximumBytes) bytes")
       }
     }
   }
@@ -59,8 +58,8 @@ struct StateFile: Sendable {
   ///
   /// - Parameter old: what it holds.
   func replace(_ old: [UInt8]?, by bytes: [UInt8]) throws(Failure) {
-    guard bytes.count <= Self.maximumBytes else {
-      throw Failure(description: "STATE_DIR: \(path) would have more than \(Self.maximumBytes) bytes")
+    guard bytes.count <= maximumBytes else {
+      throw Failure(description: "STATE_DIR: \(path) would have more than \(maximumBytes) bytes")
     }
     try put(bytes)
     do throws(Failure) {

@@ -56,7 +56,8 @@ enum HelpTexts {
     "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
 
     // Proxied requests
-    "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
+    "rig_proxy_requests_total":
+      "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",

@@ -120,8 +120,7 @@ private struct Parts {
     let authority = authority ?? host
     if let authority, !Self.isAuthority(authority) { throw .malformed(":authority") }
     if case .RAW = known {
-      let detail = "method \(method.prefix(32)), expected a method of RFC 9110 §9"
-      throw .refused(Refusal(status: .badRequest, detail: detail))
+      throw .refused(.unknownMethod)
     }
     var headers = HTTPHeaders()
     headers.reserveCapacity(fields.count + 3)

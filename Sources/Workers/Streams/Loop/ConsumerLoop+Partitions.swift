@@ -78,7 +78,7 @@ extension ConsumerLoop {
   }
 
   private func isOfResponses(_ topic: String) -> Bool {
-    settings.proxyKafkaResponseTopics.contains(topic)
+    settings.topicsOfResponsesOnly.contains(topic)
   }
 
   private func take(

@@ -73,7 +73,7 @@ final class ConsumerLoop {
     turns = TurnMeter(context)
     signals = context.signals
     ringWake = context.manifest.wake
-    state = ReadState(responseTopics: context.settings.proxyKafkaResponseTopics)
+    state = ReadState(responseTopics: context.settings.topicsOfResponsesOnly)
     self.properties = properties
     writer = try context.eventWriter()
     ringPositions = try RingPositions(in: writer.ring)
@@ -82,7 +82,10 @@ final class ConsumerLoop {
     producing = try Producing(context, wake: wake.rawValue)
     intake = Intake(
       writer: writer, parser: EventParser(settings: context.settings), state: state, metrics: metrics,
-      ringEnd: ringPositions.ringEnd, responses: producing?.responses, log: context.log)
+      ringEnd: ringPositions.ringEnd, responses: producing?.responses,
+      sharedTopics: Set(context.settings.kafkaSourceTopics)
+        .intersection(context.settings.proxyKafkaResponseTopics),
+      log: context.log)
     scout = Scout(wake: wake.rawValue)
     recommitAt = MonotonicTime.now() + Self.recommitInterval
   }

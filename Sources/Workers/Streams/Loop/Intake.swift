@@ -42,6 +42,8 @@ final class Intake {
   private let metrics: StreamMetrics
   private let log: Logger
   private let responses: ResponseIntake?
+  /// Topics of both events and responses.
+  private let sharedTopics: Set<String>
   private let buffer: UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>
   private var count = 0
   private var position = 0
@@ -50,6 +52,10 @@ final class Intake {
   private var unfinished: PreparedEvent?
   private var ringEnd: UInt64
   private var topics = TopicCache()
+  /// By the place of the topic.
+  private var durations: [Histogram] = []
+  /// Of the message at `position`; nil: it has none.
+  private var currentTopic: Int?
   private var poison = LogLimiter()
   /// Good records of one topic in a row, not yet added to the counter.
   private var taken = (place: 0, count: Int64(0))
@@ -59,10 +65,12 @@ final class Intake {
   /// Errors since they were last taken.
   private(set) var troubles: [Trouble] = []
 
-  /// - Parameter ringEnd: where the last record in the ring ends.
+  /// - Parameters:
+  ///   - ringEnd: where the last record in the ring ends.
+  ///   - sharedTopics: of both events and responses.
   init(
     writer: EventWriter, parser: EventParser, state: ReadState, metrics: StreamMetrics, ringEnd: UInt64,
-    responses: ResponseIntake? = nil, log: Logger
+    responses: ResponseIntake? = nil, sharedTopics: Set<String> = [], log: Logger
   ) {
     self.writer = writer
     self.parser = parser
@@ -70,6 +78,7 @@ final class Intake {
     self.metrics = metrics
     self.ringEnd = ringEnd
     self.responses = responses
+    self.sharedTopics = sharedTopics
     self.log = log
     buffer = .allocate(capacity: Self.batchSize)
     buffer.initialize(repeating: nil)
@@ -100,7 +109,7 @@ final class Intake {
         rd_kafka_message_destroy(message)
         buffer[position] = nil
         let now = MonotonicTime.now()
-        metrics.duration.observe(ns: now - startedAt)
+        if let currentTopic { duration(currentTopic).observe(ns: now - startedAt) }
         startedAt = now
       }
       position += 1
@@ -127,6 +136,7 @@ final class Intake {
     isHeld = false
     metrics.paused?.set(0)
     topics = TopicCache()
+    durations = []
   }
 
   /// The errors since the last call.
@@ -137,11 +147,13 @@ final class Intake {
 
   /// Puts one message where it belongs; false: the ring is full.
   private func place(_ message: UnsafeMutablePointer<rd_kafka_message_t>) -> Bool {
+    currentTopic = nil
     guard let topic = message.pointee.rkt else {
       troubles.append(.failing("the consumer", reason: reason(message)))
       return true
     }
     let place = topics.place(of: topic)
+    currentTopic = place
     let number = topics.number(of: message.pointee.partition, at: place, in: state.table)
     guard message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
       note(message, place, number)
@@ -151,7 +163,7 @@ final class Intake {
     guard let number, state.table.isReading(number), state.ledger.isNew(offset, in: number) else {
       return true
     }
-    guard !state.table.isOfResponses(number) else {
+    guard !state.table.isOfResponses(number), !isResponse(message, place) else {
       responses?.take(message, topic: topics.topics[place].name)
       state.ledger.take(offset, in: number)
       return true
@@ -178,20 +190,32 @@ final class Intake {
     return true
   }
 
+  /// Whether a record of a topic of events and responses is a response: what has the header `rig-correlation` is one, all else is an
+  /// event. The member `rig.correlation` says nothing here: the gateway's own requests to services have it too.
+  private func isResponse(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ place: Int) -> Bool {
+    guard !sharedTopics.isEmpty, sharedTopics.contains(topics.topics[place].name) else { return false }
+    return RecordHeaders.of(message)?.contains { $0.name.isField("rig-correlation") } ?? false
+  }
+
   private func parse(
     _ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String
   ) throws(EventError) -> PreparedEvent {
-    guard let value = message.pointee.payload else {
-      throw EventError(status: 400, "the record has no value (a tombstone), expected an event")
-    }
     guard let headers = RecordHeaders.of(message) else {
       throw EventError(status: 400, "the record has more than \(RecordHeaders.maximumCount) headers")
     }
     let origin = EventOrigin(
       topic: topic, partition: message.pointee.partition, offset: message.pointee.offset)
-    return try parser.record(
-      UnsafeRawBufferPointer(start: value, count: message.pointee.len), headers: headers, origin: origin,
-      acceptedAtNs: readAt)
+    let value = message.pointee.payload.map {
+      UnsafeRawBufferPointer(start: $0, count: message.pointee.len)
+    }
+    return try parser.record(value, headers: headers, origin: origin, acceptedAtNs: readAt)
+  }
+
+  private func duration(_ place: Int) -> Histogram {
+    while durations.count <= place {
+      durations.append(metrics.duration(topic: topics.topics[durations.count].name))
+    }
+    return durations[place]
   }
 
   private func countTaken() {
