@@ -58,7 +58,7 @@ enum RigSupervisor {
   }
 
   private static func run(_ loaded: LoadedSettings, _ environment: [String: String]) -> Int32 {
-    let settings = loaded.settings
+    var settings = loaded.settings
     let log = LogWriter(
       format: LogWriter.Format(setting: settings.logFormat, descriptor: STDERR_FILENO),
       level: LogLevel(name: settings.logLevel) ?? .info)
@@ -69,8 +69,11 @@ enum RigSupervisor {
         "the management port serves this machine only, but for health and metrics; for others set MANAGEMENT_TOKEN or API_BIND_ADDRESS"
       )
     }
+    let plan = GatewayPlan(settings: settings)
+    let limit = DescriptorBudget.processLimit
+    let budget = DescriptorBudget(limit: limit, shared: plan.mostSharedDescriptors)
+    if let lowered = settings.lower(to: budget, limit: limit) { log.log(.warning, lowered) }
     do throws(SupervisorError) {
-      let plan = GatewayPlan(settings: settings)
       let executables = try WorkerExecutables.besideSupervisor()
       try executables.verify(for: plan)
       let state =

@@ -24,6 +24,10 @@ struct Refusal: Equatable {
 }
 
 extension Refusal {
+  /// Of a server that drains. Another one may answer at once, or the next one in a moment.
+  static let draining = Refusal(
+    status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
+
   init(_ refusal: AssemblyRefusal) {
     self.init(
       status: refusal.status, detail: refusal.detail, retryAfterSeconds: AssemblyRefusal.retryAfterSeconds)
@@ -181,7 +185,8 @@ struct RequestAssembly {
     refuse(Refusal(status: status, detail: detail))
   }
 
-  private mutating func refuse(_ refusal: Refusal) -> Step {
+  /// The same, with all that there is to say.
+  mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
     request.body = ByteBuffer()
     request.hold = nil
