@@ -63,7 +63,7 @@ extension SettingKey {
       "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name",
       "attribute that addresses an event to users; empty: none",
       parse: { (text) throws(ValueProblem) in ValueForm.trimmed(text[...]) }
-    ).setWhenEmpty,
+    ).setWhenEmpty.also("MESSAGE_USER_FIELD"),
     check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
     .flag(
@@ -119,11 +119,11 @@ extension SettingKey {
 
   private static func check(_ name: String, _ field: SettingField<AccessCheck>, _ help: String) -> SettingKey
   {
-    let form = "no_check, jwt_validation or the URL of a service"
+    let form = "no_check, jwt_validation (in any case) or the URL of a service"
     return .scalar(
       name, field, form: form, help: help,
       parse: { (text) throws(ValueProblem) in
-        switch text {
+        switch text.lowercased() {
         case AccessCheck.none.text: return .none
         case AccessCheck.token.text: return .token
         case _ where text.contains("://"): return .service(url: try ValueForm.url(text))

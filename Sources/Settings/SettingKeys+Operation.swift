@@ -15,7 +15,8 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try topic(text) }),
     .integer(
       "PROXY_KAFKA_RESPONSE_TIMEOUT", \.proxyKafkaResponseTimeoutMs, 1...3_600_000, unit: "milliseconds",
-      "time that a request waits for a response from Kafka"),
+      "time that a request waits for a response from Kafka"
+    ).also("PROXY_KAFKA_REQUEST_TIMEOUT"),
     .integer(
       "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", \.proxyHTTPAsyncResponseTimeoutMs, 1...3_600_000,
       unit: "milliseconds", "time that a request waits for a response by POST /v3/responses"),
@@ -83,7 +84,8 @@ extension SettingKey {
       "WATCHDOG_S", \.watchdogSeconds, 2...3_600, unit: "seconds",
       "silence after which a worker counts as hung"),
     .integer(
-      "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds", "time to say goodbye to clients"),
+      "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds",
+      "time to say goodbye to clients, and to finish what they have begun"),
     .integer(
       "RESTART_INTENSITY", \.restartIntensity, 0...1_000,
       "restarts of each worker allowed within RESTART_PERIOD_S"),
@@ -122,7 +124,7 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.choice(text, of: ["oldest", "newest"]) }),
     .integer(
       "MAX_CONNECTIONS_PER_WORKER", \.maxOpenConnectionsPerWorker, 1...1_000_000,
-      "open connections; more: 503"),
+      "open connections, at most as many as there are descriptors for (RLIMIT_NOFILE); more: 503"),
     .integer(
       "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
       "request head; more: 431"),

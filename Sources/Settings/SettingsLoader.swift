@@ -37,11 +37,15 @@ extension Settings {
 
     var settings = Settings()
     settings.dev = request.isDev
-    for layer in layers { layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings) }
+    var given: Set<String> = []
+    for layer in layers {
+      given.formUnion(layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings))
+    }
     mistakes += settings.contradictions
     guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
     return LoadedSettings(
-      settings: settings, warnings: warnings + settings.openness, action: request.action)
+      settings: settings, warnings: warnings + settings.openness + settings.idle(given),
+      action: request.action)
   }
 
   /// That everybody may use the management ports, if it is so.

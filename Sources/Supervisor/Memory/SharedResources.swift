@@ -82,7 +82,7 @@ final class SharedResources {
       table.wakes[worker] = wakes[index].rawValue
     }
     table.rings = rings.map(\.rawValue)
-    for entry in listeners.entries { table.listeners[entry.name] = entry.socket.descriptor.rawValue }
+    for entry in listeners.entries { table.listeners[entry.name] = entry.descriptor }
     return table
   }
 }

@@ -75,7 +75,7 @@ struct GatewayPlan: Equatable, Sendable {
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
     let proxies = (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) }
-    workers = proxies + connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
+    workers = [control] + proxies + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + connections
 
     var rings: [RingPlan] = []
     func add(
@@ -115,6 +115,12 @@ struct GatewayPlan: Equatable, Sendable {
     if let slot { return .read(slot: slot) }
     return worker.kind == .control ? .inspect : nil
   }
+
+  /// Descriptors that a worker of this gateway holds for what it shares with the others, at most.
+  var mostSharedDescriptors: Int { rings.count + 2 * workers.count + Self.otherSharedDescriptors }
+
+  /// Listening sockets, the manifest, the supervisor's page.
+  private static let otherSharedDescriptors = 8
 
   /// The names of the listening sockets that a kind of worker accepts from.
   func listeners(of kind: WorkerKind) -> [String] {

@@ -36,6 +36,9 @@ extension Refusal {
     if status == .methodNotAllowed { fields.add(name: "allow", value: Self.methods) }
     return fields
   }
+  /// Of a server that drains. Another one may answer at once, or the next one in a moment.
+  static let draining = Refusal(
+    status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
 
   init(_ refusal: AssemblyRefusal) {
     self.init(
@@ -195,6 +198,7 @@ struct RequestAssembly {
     refuse(Refusal(status: status, detail: detail))
   }
 
+  /// The same, with all that there is to say.
   mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
     request.body = ByteBuffer()

@@ -212,6 +212,28 @@ struct HubDeliveryTests {
     client.disconnect()
   }
 
+  @Test(
+    "14.E29 events that come when the gateway's clients have been told to go are left for the next gateway",
+    arguments: [true, false])
+  func leftEvents(isLast: Bool) throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    try writer.publish(1)
+    // Published before the stop: delivered before the farewell.
+    worker.hub.drain(.shutdown, isLast: isLast) {}
+    worker.run()
+    let taken = client.take()
+    #expect(taken.contains(#"{"n":1}"#) && taken.contains(#""reason":"shutdown""#), "\(taken)")
+    let passed = writer.ring.slowestReaderPosition()
+    try writer.publish(2)
+    worker.run()
+    #expect((writer.ring.slowestReaderPosition() == passed) == isLast)
+    client.disconnect()
+  }
+
   @Test("ends all connections with the reason when the worker drains, and says when the last has gone")
   func drain() throws {
     let gateway = try TestGateway()

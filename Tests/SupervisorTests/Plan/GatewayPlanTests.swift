@@ -19,13 +19,14 @@ import Testing
     }
   }
 
-  @Test("the tree has pools of proxy and connection workers, streams and control, in this order")
+  @Test(
+    "the tree has control, pools of proxy workers, streams and pools of connection workers, in this order")
   func order() {
     let nodes = Self.nodes(GatewayPlan(settings: Self.settings(workers: 3, kafka: true)))
-    #expect(nodes.map(\.id) == ["proxies", "connections", "streams", "control"])
+    #expect(nodes.map(\.id) == ["control", "proxies", "streams", "connections"])
     #expect(
       nodes.map { $0.node.children.map(\.id) } == [
-        ["proxies.0"], ["connections.0", "connections.1", "connections.2"], ["streams"], ["control"],
+        ["control"], ["proxies.0"], ["streams"], ["connections.0", "connections.1", "connections.2"],
       ])
   }
 
@@ -33,7 +34,7 @@ import Testing
   func withoutKafka() {
     let with = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
     let without = GatewayPlan(settings: Self.settings(workers: 2))
-    #expect(Self.nodes(without).map(\.id) == ["proxies", "connections", "control"])
+    #expect(Self.nodes(without).map(\.id) == ["control", "proxies", "connections"])
     #expect(!without.workers.contains { $0.kind == .streams })
     let late: [RingPlan.Purpose] = [.publications, .responses]
     #expect(
@@ -46,8 +47,8 @@ import Testing
     var settings = Self.settings(workers: 2)
     settings.proxyWorkers = 2
     let plan = GatewayPlan(settings: settings)
-    #expect(Self.nodes(plan).map(\.id) == ["proxies", "connections", "control"])
-    #expect(Self.nodes(plan).first?.node.children.map(\.id) == ["proxies.0", "proxies.1"])
+    #expect(Self.nodes(plan).map(\.id) == ["control", "proxies", "connections"])
+    #expect(Self.nodes(plan)[1].node.children.map(\.id) == ["proxies.0", "proxies.1"])
     let rings = plan.rings.filter { [.calls, .answers].contains($0.purpose) }
     #expect(
       rings.map { "\($0.name) > \($0.readers.map(\.name).joined(separator: " "))" } == [
@@ -143,7 +144,9 @@ import Testing
     }
   }
 
-  @Test("the tree starts workers in the plan's order and stops them in reverse, connections last")
+  @Test(
+    "14.E29 the tree starts workers in the plan's order and stops them in reverse: connections first, control last"
+  )
   func startAndStop() throws {
     let plan = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
     var tree = try SupervisionTree(plan.tree)
@@ -160,6 +163,7 @@ import Testing
       pending += tree.handle(.exited(id, instance: 1, .status(0)), at: 0)
     }
     #expect(stopped == tree.workers.map(\.id).reversed())
+    #expect(plan.workers.first?.kind == .control && plan.workers.last?.kind == .connections)
     #expect(tree.outcome == .stopped)
   }
 

@@ -7,7 +7,7 @@ extension Hub {
 
   /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile.
   func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) -> Bool {
-    guard let digests = authorizer.authority.digests(of: identity.sessions, unixMs: clock.unixMs) else {
+    guard let digests = authorizer.authority.digests(of: identity.sessions) else {
       return false
     }
     let place = Int(connection.index)
@@ -110,8 +110,7 @@ extension Hub {
   func apply(_ record: StateRecord) {
     switch record {
     case .blacklisted(let session, let until):
-      authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
-      guard until > clock.unixSecond else { return }
+      guard authorizer.authority.blacklist(session, until: until) else { return }
       for index in sessions[session] { end(index, .sessionKilled) }
       metrics.endedWork(work.end(session), by: .sessionEnded)
     case .online(let user, let roles):

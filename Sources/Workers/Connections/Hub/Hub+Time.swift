@@ -7,6 +7,7 @@ extension Hub {
   /// One second has passed.
   func tick() {
     clock.refresh()
+    noteJump()
     sweep()
     for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
       (table[index] as? WebSocketConnection)?.messageIsOverdue()
@@ -20,6 +21,16 @@ extension Hub {
     metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount, index.size)
     scheduleTurn()
+  }
+
+  /// Says once that the wall clock isn't followed now.
+  private func noteJump() {
+    let jump = clock.pendingJumpMs
+    defer { isJumpSaid = jump != nil }
+    guard let jump, !isJumpSaid else { return }
+    log.warning(
+      "the wall clock has jumped: tokens and events are judged by the time before, until it has stayed for a minute",
+      metadata: ["seconds": "\(jump / LoopClock.msPerSecond)"])
   }
 
   /// Heartbeats of connections without traffic, and deadlines that have come.
@@ -66,8 +77,11 @@ extension Hub {
   }
 
   /// Tells every connection that the worker ends, with the reason. `drained` is called when the last has gone.
-  func drain(_ reason: ClosingReason, _ drained: @escaping () -> Void) {
+  ///
+  /// - Parameter isLast: nobody comes after this worker: events that come from now on are for the next gateway, if Kafka has them.
+  func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !isDraining else { return }
+    deliverPublished()
     isDraining = true
     clock.refresh()
     self.drained = drained
@@ -80,6 +94,7 @@ extension Hub {
         close(connection, reason)
         units -= TurnWork.unitsPerEnd
       }
+      leavesEvents = isLast && rest.isEmpty
       return rest.isEmpty
     }
     // Whoever asked here for a connection of another worker asks again elsewhere.

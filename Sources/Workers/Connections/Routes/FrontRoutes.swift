@@ -88,6 +88,12 @@ final class FrontRoutes: Responder {
     return Self.adding(headers, to: answer(route, request, loop))
   }
 
+  /// An `EventSource` says what it takes, also where a service serves its stream.
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool {
+    if case .sse? = route(request.path) { return false }
+    return !request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
+  }
+
   func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders {
     guard request.path.hasPrefix(Self.prefix) || !definitions.takes(request) else { return [:] }
     return cors.headers(for: request, credentials: route(request.path)?.hasCredentials ?? false)

@@ -83,15 +83,20 @@ final class APIDesk {
   /// Secured endpoints that open ones cover since a change that stands; logged too.
   func warnings(about change: APIDraft.Change) -> [String] {
     guard let id = change.id else { return [] }
-    let warnings = CoveredEndpoints(table.all, of: id).warnings
-    warn(warnings)
-    return warnings
+    return warn(of: table.definition(id).map { [$0] } ?? [], CoveredEndpoints(table.all, of: id))
   }
 
-  func warn(_ warnings: [String]) {
-    for warning in warnings {
+  /// Says what of these definitions will not do what their authors may think. Returns the same.
+  @discardableResult
+  func warn(of definitions: some Sequence<APIDefinition>, _ covered: CoveredEndpoints) -> [String] {
+    for warning in covered.warnings {
       log.warning("an open endpoint covers a secured one", metadata: ["reason": "\(warning)"])
     }
+    let others = definitions.flatMap(\.warnings)
+    for warning in others {
+      log.warning("something of an API definition is of no effect", metadata: ["reason": "\(warning)"])
+    }
+    return covered.warnings + others
   }
 
   /// One second has passed.

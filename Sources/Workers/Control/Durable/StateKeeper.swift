@@ -60,10 +60,15 @@ final class StateKeeper {
 
   private func load() throws(StateFile.Failure) -> DurableAPIs? {
     guard let bytes = try file.read() else { return nil }
+    let durable = try Self.decoded(bytes, of: file)
+    written = bytes
+    return durable
+  }
+
+  /// What the bytes of the file say.
+  static func decoded(_ bytes: [UInt8], of file: StateFile) throws(StateFile.Failure) -> DurableAPIs {
     do throws(DurableAPIs.Damage) {
-      let durable = try DurableAPIs(decoding: bytes)
-      written = bytes
-      return durable
+      return try DurableAPIs(decoding: bytes)
     } catch {
       throw StateFile.Failure(description: "STATE_DIR: \(file.path) is damaged: \(error)")
     }
