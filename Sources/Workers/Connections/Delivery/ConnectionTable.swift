@@ -21,6 +21,9 @@ enum Transport: UInt8, CaseIterable {
   case webSocketWithCursor
   case longPolling
 
+  /// Whether its events go out as they come, and heartbeats between them.
+  var isStream: Bool { self != .none && self != .longPolling }
+
   /// Value of the label `transport`.
   var label: String {
     switch self {

@@ -40,7 +40,7 @@ final class StreamRoutes {
   }
 
   private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool) {
-    guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let connection = hub.table.insert(.sse, second: hub.clock.second) { [hub] index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
     }
@@ -76,7 +76,7 @@ final class StreamRoutes {
   func openWebSocket(
     _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let transport: Transport = wanted.lastEventID == nil ? .webSocket : .webSocketWithCursor
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
@@ -107,13 +107,13 @@ final class StreamRoutes {
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private static func descriptor(_ channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
     guard channel.isActive else { return nil }
     guard
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
     else { return channel.parent == nil ? nil : -1 }
-    StreamOptions.apply(to: descriptor)
+    StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
     return isTLS ? -1 : descriptor
   }
 
