@@ -86,6 +86,7 @@ struct WebSocketOverHTTP2Tests {
       gateway.process.signal(SIGTERM)
       #expect(try last.awaitClose().code == 1001)
       try last.send(.close(1001))
+      last.wire.endSending()
       _ = try last.wire.receiveToEnd()
       #expect(try Self.wire(last).resetCode == nil)
     }

@@ -123,7 +123,7 @@ final class EventClient {
     }
   }
 
-  /// Runs `body` while the client waits for events, and gives the reason for which the gateway ends the connection then.
+  /// Runs `body` while the client waits for events of a gateway with one worker, and gives the reason for which the gateway ends the connection then.
   func awaitFarewell(_ gateway: Gateway, _ body: () throws -> Void) throws -> String {
     guard case .longPolling(let client) = kind else {
       try body()
@@ -132,6 +132,8 @@ final class EventClient {
     let http = HTTPConnection(wire: try gateway.wire())
     let request = client.request
     try http.wire.send(HTTPConnection.request("GET", request.path, headers: request.headers))
+    // What was sent before has been read when the same worker has answered this.
+    _ = try gateway.inbound("GET", "/_rig/health")
     try body()
     polled = try client.events(of: http.answer())
     return polled.last { $0["type"] == "rig.server_closing" }?["data"]?["reason"]?.string ?? ""

@@ -105,11 +105,11 @@ struct HTTP2BoundTests {
 
   @Test("14.C14 A large head is answered 431 before the client has acknowledged anything, however its bytes come")
   func firstFlight() throws {
-    for pieceBytes in [1 << 20, 4096, 13, 1] {
+    for (pieceBytes, cookieBytes) in [(1 << 20, 200_000), (4096, 100_000), (13, 40_000), (1, 17_000)] {
       let peer = try HTTP2Peer(isGreeted: false)
       let flight =
         Array(HTTP2Peer.preface.utf8) + Frame(kind: .settings, payload: [0, 4, 0, 1, 0, 0]).encoded
-        + Self.frames(1, [("cookie", String(repeating: "c", count: 40_000))]).flatMap(\.encoded)
+        + Self.frames(1, [("cookie", String(repeating: "c", count: cookieBytes))]).flatMap(\.encoded)
         + HTTP2Peer.headers(3, HTTP2Peer.head()).encoded
         + Frame(kind: .settings, flags: Frame.ack).encoded + Frame(kind: .settings, flags: Frame.ack).encoded
         + HTTP2Peer.headers(5, HTTP2Peer.head()).encoded
