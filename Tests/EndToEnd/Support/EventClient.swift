@@ -123,7 +123,8 @@ final class EventClient {
     }
   }
 
-  /// Runs `body` while the client waits for events of a gateway with one worker, and gives the reason for which the gateway ends the connection then.
+  /// Runs `body` while the client waits for events of a gateway with one worker, and gives the reason for which the gateway ends the
+  /// connection then.
   func awaitFarewell(_ gateway: Gateway, _ body: () throws -> Void) throws -> String {
     guard case .longPolling(let client) = kind else {
       try body()
