@@ -22,6 +22,7 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTP2: Target.Dependency = .product(name: "NIOHTTP2", package: "swift-nio-http2")
+let nioHPACK: Target.Dependency = .product(name: "NIOHPACK", package: "swift-nio-http2")
 let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -137,6 +138,8 @@ let package = Package(
         "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
         nioPosix, nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "CZlib", "OddPaths"], exclude: ["OpenAPI"]),
+    tests(
+      "EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
+      exclude: ["OpenAPI"]),
   ]
 )

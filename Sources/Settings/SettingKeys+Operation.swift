@@ -208,6 +208,9 @@ extension SettingKey {
     .flag(
       "WEBSOCKET_DEFLATE", \.websocketDeflate,
       "compress WebSocket messages for clients that offer permessage-deflate"),
+    .integer(
+      "TCP_USER_TIMEOUT_S", \.tcpUserTimeoutSeconds, 1...3_600, unit: "seconds",
+      "time to acknowledge what was sent; a client that doesn't is gone"),
     ring(
       "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),

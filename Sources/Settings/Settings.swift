@@ -251,6 +251,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var websocketPongTimeoutSeconds = 30
   /// Whether WebSockets are compressed whose clients offer it.
   public var websocketDeflate = true
+  /// Seconds in which a client's machine must acknowledge what was sent to it (TCP_USER_TIMEOUT, RFC 5482).
+  public var tcpUserTimeoutSeconds = 120
 
   /// Bytes of the event ring of a connection worker, and of the control worker's.
   public var eventRingBytes = 16 * 1024 * 1024

@@ -234,6 +234,31 @@ struct HubDeliveryTests {
     client.disconnect()
   }
 
+  @Test("14.C13 a heartbeat goes to connections over TLS and HTTP/2 too, but not behind what waits")
+  func heartbeatPastNoSocket() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let client = try TestClient()
+    let connection = try worker.openSSE(client, [.to("*")], isDirect: false)
+    let heartbeat = String(decoding: ServerSentEvents.heartbeat(at: worker.hub.events.own), as: UTF8.self)
+    func fallSilent() {
+      worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+      worker.hub.tick()
+    }
+    fallSilent()
+    #expect(client.take() == heartbeat)
+    worker.hub.tick()
+    #expect(client.take() == "", "that was traffic")
+    // Until the socket is full, and some of it waits.
+    while !client.socket.isWaiting { connection.send(Array(repeating: UInt8(ascii: "\n"), count: 1000)) }
+    let writes = client.socket.writes
+    fallSilent()
+    #expect(client.socket.writes == writes && !client.take().contains(heartbeat))
+    fallSilent()
+    #expect(client.take() == heartbeat)
+    client.disconnect()
+  }
+
   @Test("ends all connections with the reason when the worker drains, and says when the last has gone")
   func drain() throws {
     let gateway = try TestGateway()

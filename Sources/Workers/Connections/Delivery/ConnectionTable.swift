@@ -36,6 +36,9 @@ enum Transport: UInt8, CaseIterable {
     }
   }
 
+  /// Whether its events go out as they come, and heartbeats between them.
+  var isStream: Bool { self != .none && self != .longPolling }
+
   /// Value of the label `transport`.
   var label: String {
     switch self {

@@ -64,8 +64,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       return clientGone()
     }
     self.channel = channel
-    if let options = channel.syncOptions {
-      try? options.setOption(.autoRead, value: false)
+    try? channel.syncOptions?.setOption(.autoRead, value: false)
+    if let options = socketOptions(of: channel) {
       try? options.setOption(.allowRemoteHalfClosure, value: true)
       try? options.setOption(
         .recvAllocator,
@@ -84,6 +84,11 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     for bytes in all { write(bytes) }
     giveCredit()
     if hasServiceEnded { endClient() } else { sendOn() }
+  }
+
+  /// nil: the channel is a stream of HTTP/2, which has no socket and traps when it is asked for options that it doesn't know.
+  private func socketOptions(of channel: Channel) -> (any NIOSynchronousChannelOptions)? {
+    channel.parent == nil ? channel.syncOptions : nil
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -203,7 +208,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     ended.futureResult.assumeIsolated().whenComplete { result in
       if case .success = result { self.outputEnded(channel) } else { channel.close(promise: nil) }
     }
-    if hasClientEnded {
+    if hasClientEnded, socketOptions(of: channel) != nil {
       channel.writeAndFlush(ByteBuffer(), promise: ended)
     } else {
       channel.close(mode: .output, promise: ended)
@@ -212,7 +217,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   private func endIfStalled(_ channel: Channel, untaken: Int) {
     guard channel.isActive, !hasOutputEnded else { return }
-    let left = (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    let left = (try? socketOptions(of: channel)?.getOption(.bufferedWritableBytes)) ?? 0
     guard left < untaken else { return channel.close(promise: nil) }
     channel.eventLoop.assumeIsolated().scheduleTask(in: Self.stallTime) {
       self.endIfStalled(channel, untaken: left)

@@ -47,7 +47,7 @@ extension Hub {
       }
       if table.deadlines[position] != 0, table.deadlines[position] <= now {
         due.append(ConnectionIndex(position))
-      } else if table.descriptors[position] >= 0, now &- table.lastTraffic[position] >= idleSeconds {
+      } else if table.transports[position].isStream, now &- table.lastTraffic[position] >= idleSeconds {
         idle.append(ConnectionIndex(position))
       }
     }
@@ -67,8 +67,8 @@ extension Hub {
       while units > 0, let index = rest.popFirst() {
         // It may have had traffic, or have become another one, since: in a later second than this.
         let silence = Int32(bitPattern: second &- table.lastTraffic[Int(index)])
-        if table.descriptors[Int(index)] >= 0, silence >= Int32(clamping: idleSeconds) {
-          table[index]?.beat(second: second)
+        if silence >= Int32(clamping: idleSeconds), let connection = table[index], connection.mayBeat {
+          connection.beat(second: second)
         }
         units -= TurnWork.unitsPerWord
       }

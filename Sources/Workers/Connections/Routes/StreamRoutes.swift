@@ -39,7 +39,7 @@ final class StreamRoutes {
   }
 
   private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
-    guard let descriptor = Self.descriptor(channel, isTLS: request.isTLS) else {
+    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
       return channel.close(promise: nil)
     }
     let transport = SSEConnection.transport(for: request)
@@ -86,7 +86,7 @@ final class StreamRoutes {
     _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
     isTLS: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = Self.descriptor(channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
@@ -120,13 +120,13 @@ final class StreamRoutes {
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private static func descriptor(_ channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
     guard channel.isActive else { return nil }
     guard
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
     else { return channel.parent == nil ? nil : -1 }
-    StreamOptions.apply(to: descriptor)
+    StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
     return isTLS ? -1 : descriptor
   }
 

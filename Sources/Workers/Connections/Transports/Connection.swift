@@ -56,6 +56,9 @@ class Connection {
   /// Whether the client has yet to take what it was sent: no more of the past for now.
   var isCongested: Bool { false }
 
+  /// Whether a heartbeat would go out at once: behind what waits it would say nothing.
+  var mayBeat: Bool { false }
+
   /// Nothing has gone out for the heartbeat time.
   func beat(second: UInt32) {}
 

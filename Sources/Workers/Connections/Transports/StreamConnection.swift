@@ -33,6 +33,8 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   override var isCongested: Bool { outlet.waitingBytes > congestionBytes }
 
+  override var mayBeat: Bool { isOpen && outlet.isIdle }
+
   // MARK: Sending
 
   /// How its events are encoded.
@@ -103,12 +105,25 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
     channel.close(promise: nil)
   }
 
+  /// The client sends no more. A socket's channel closes by itself then; a stream of HTTP/2 leaves that to its owner.
+  func inputEnded() {
+    channel.close(promise: nil)
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   private var isOpen: Bool { !isClosing && hub.table[index] === self }
 
   // MARK: Channel
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if let event = event as? ChannelEvent, event == .inputClosed {
+      inputEnded()
+    } else {
+      context.fireUserInboundEventTriggered(event)
+    }
+  }
 
   func channelInactive(context: ChannelHandlerContext) {
     outlet.close()
@@ -125,13 +140,13 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 enum StreamOptions {
   /// Unsent bytes that the kernel takes: what waits beyond is counted here, where the slow-consumer bound is.
   private static let notSentLowWaterBytes: CInt = 128 << 10
-  /// After this long without any acknowledgement the peer is gone: half-open connections end though nobody closes them.
-  private static let userTimeoutMs: CInt = 120_000
 
-  static func apply(to descriptor: CInt) {
+  /// - Parameter userTimeoutSeconds: after so long without any acknowledgement the peer is gone: half-open connections end though
+  ///   nobody closes them.
+  static func apply(to descriptor: CInt, userTimeoutSeconds: Int) {
     set(descriptor, TCP_NODELAY, 1)
     set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
-    set(descriptor, TCP_USER_TIMEOUT, userTimeoutMs)
+    set(descriptor, TCP_USER_TIMEOUT, CInt(clamping: userTimeoutSeconds * 1000))
   }
 
   /// Failure is no reason to refuse a connection: sockets of tests aren't TCP.

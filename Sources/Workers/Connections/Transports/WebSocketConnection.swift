@@ -99,6 +99,15 @@ final class WebSocketConnection: StreamConnection {
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
   }
 
+  override func inputEnded() {
+    clientHasClosed = true
+    if !isClosing {
+      super.inputEnded()
+    } else if outlet.hasFinished {
+      closeOutput()
+    }
+  }
+
   override func channelInactive(context: ChannelHandlerContext) {
     hub.unfinishedMessages.ended(index)
     super.channelInactive(context: context)
