@@ -156,7 +156,7 @@ final class Delivery {
     }
   }
 
-  /// Gives what the sockets didn't take to the connections' outlets; ends those that are past their bound.
+  /// Gives what the sockets didn't take to the connections' outlets; those past their bound take part in delivery no more.
   ///
   /// - Parameter connection: nil for one that has closed meanwhile.
   func settle(_ connection: (ConnectionIndex) -> StreamConnection?) {
@@ -202,7 +202,9 @@ final class Delivery {
     if kept[transport].isEmpty { kept[transport] = Array(repeating: nil, count: ends[transport].count) }
     if let bytes = kept[transport][event] { return bytes }
     let range = start..<ends[transport][event]
-    let bytes = withBuffers(transport) { SharedBytes(copying: UnsafeRawBufferPointer(rebasing: $0[range])) }
+    let bytes = withBuffers(transport) {
+      SharedBytes(copying: UnsafeRawBufferPointer(rebasing: $0[range]), isInRing: true)
+    }
     kept[transport][event] = bytes
     return bytes
   }

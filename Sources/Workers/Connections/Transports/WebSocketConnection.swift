@@ -47,7 +47,8 @@ final class WebSocketConnection: StreamConnection {
   }
 
   override func send(replayed event: EventRecord, cursor: Cursor) {
-    var buffer = TurnBuffer(encoding: .webSocketWithCursor)
+    let hasCursors = hub.table.transports[Int(index)] == .webSocketWithCursor
+    var buffer = TurnBuffer(encoding: hasCursors ? .webSocketWithCursor : .webSocket)
     _ = buffer.append(event, cursor: cursor)
     send(buffer.bytes)
   }
