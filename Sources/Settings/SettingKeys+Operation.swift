@@ -190,7 +190,11 @@ extension SettingKey {
       "conditions of several fields that an event has to be compared with for one of its values; more: 503"),
     .integer(
       "MAX_UNSENT_BYTES", \.maxUnsentBytes, 4_096...1_073_741_824, unit: "bytes",
-      "bytes waiting for a slow client"),
+      "bytes waiting for a slow client; it gets what follows from the log, at its own pace"),
+    // The kernel gives up on a peer that takes nothing for two minutes, without a word.
+    .integer(
+      "SLOW_CONSUMER_S", \.slowConsumerSeconds, 1...100, unit: "seconds",
+      "in which a client takes nothing of the events that wait for it; then it is told and closed"),
     .integer("LONGPOLLING_MAX_EVENTS", \.longpollingMaxEvents, 1...100_000, "events held between polls"),
     .integer(
       "LONGPOLLING_MAX_BYTES", \.longpollingMaxBytes, 4_096...1_073_741_824, unit: "bytes",

@@ -235,8 +235,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxConditionsPerFieldValue = 256
   /// Open connections of one connection worker; more: 503.
   public var maxOpenConnectionsPerWorker = 10_000
-  /// Bytes that may wait for a slow client before its connection is closed.
+  /// Bytes that may wait for a slow client; events beyond stay in the log, from where it gets them at its own pace.
   public var maxUnsentBytes = 1024 * 1024
+  /// Seconds in which a client takes nothing of what waits for it; then its connection is closed.
+  public var slowConsumerSeconds = 30
   /// Events that a long-polling session holds between polls.
   public var longpollingMaxEvents = 200
   /// Bytes that a long-polling session holds between polls.

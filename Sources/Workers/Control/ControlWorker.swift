@@ -121,6 +121,11 @@ extension ControlWorker {
     context.status.state = .ready
     turns.start()
     context.log.info("serving the management port")
+    if context.status.generation == 1 {
+      context.log.notice(
+        "nodes share events from Kafka only: those by HTTP, cursors, sessions, presence and APIs stay on this one"
+      )
+    }
     return ended.futureResult
   }
 

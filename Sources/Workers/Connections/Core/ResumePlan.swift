@@ -60,11 +60,16 @@ struct ResumePlan: Equatable {
   /// The next stretch to replay; nil when the client has everything that the worker has read: it is live from then on.
   mutating func nextReplay(upTo own: Cursor) -> Replay? {
     if isLive { return nil }
-    for (ring, position) in own.positions.enumerated() where seen[ring] < position {
-      return Replay(ring: ring, after: seen[ring], through: position)
+    for ring in own.positions.indices {
+      if let stretch = replay(of: ring, upTo: own) { return stretch }
     }
     isLive = true
     return nil
+  }
+
+  /// What is still to be replayed of one ring; nil: nothing.
+  func replay(of ring: Int, upTo own: Cursor) -> Replay? {
+    seen[ring] < own[ring] ? Replay(ring: ring, after: seen[ring], through: own[ring]) : nil
   }
 
   /// The client is past `sequence` of `ring`: after each replayed record (before its id is taken from `seen`), at the

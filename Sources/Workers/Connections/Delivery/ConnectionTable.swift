@@ -7,6 +7,7 @@
 //   deadlines       0     second at which the connection wants to be asked, 0: never
 //   expiries        0     second since 1970 at which a token of the connection ends, 0: never
 //   privileges      …     whether it gets presence events
+//   areBehind       …     whether it reads on from the rings at its own pace, and gets nothing live meanwhile
 //   connections   object, for everything that isn't "send these bytes"
 //
 // The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
@@ -70,6 +71,9 @@ struct ConnectionTable {
   var deadlines: ContiguousArray<UInt32> = []
   var expiries: ContiguousArray<UInt32> = []
   var privileges: ContiguousArray<Bool> = []
+  private(set) var areBehind: ContiguousArray<Bool> = []
+  /// Connections that are behind.
+  private(set) var behindCount = 0
   private var connections: ContiguousArray<Connection?> = []
   private var free: ContiguousArray<ConnectionIndex> = []
   private var uses: ContiguousArray<UInt32> = []
@@ -123,6 +127,13 @@ struct ConnectionTable {
     return connection
   }
 
+  /// The connection gets nothing live, or does again.
+  mutating func setBehind(_ index: ConnectionIndex, _ isBehind: Bool) {
+    guard areBehind[Int(index)] != isBehind else { return }
+    areBehind[Int(index)] = isBehind
+    behindCount += isBehind ? 1 : -1
+  }
+
   /// Removes the connection; false if it isn't in the table any more.
   @discardableResult
   mutating func remove(_ connection: Connection) -> Bool {
@@ -135,6 +146,7 @@ struct ConnectionTable {
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
+    setBehind(connection.index, false)
     free.append(connection.index)
     return true
   }
@@ -150,6 +162,7 @@ struct ConnectionTable {
     deadlines.append(0)
     expiries.append(0)
     privileges.append(false)
+    areBehind.append(false)
     uses.append(0)
     return ConnectionIndex(connections.count - 1)
   }

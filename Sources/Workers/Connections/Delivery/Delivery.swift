@@ -118,7 +118,7 @@ final class Delivery {
     return (sent == stretches.reduce(0) { $0 + $1.count }, max(0, sent))
   }
 
-  /// Gives what the sockets didn't take to the connections' outlets; ends those that are past their bound.
+  /// Gives what the sockets didn't take to the connections' outlets; those past their bound take part in delivery no more.
   ///
   /// - Parameter connection: nil for one that has closed meanwhile.
   func settle(_ connection: (ConnectionIndex) -> StreamConnection?) {
@@ -166,7 +166,7 @@ final class Delivery {
       kept[index] = Array(repeating: nil, count: encodings.ends(encoding).count)
     }
     if let bytes = kept[index][event] { return bytes }
-    let bytes = encodings.withBytes(encoding, range) { SharedBytes(copying: $0) }
+    let bytes = encodings.withBytes(encoding, range) { SharedBytes(copying: $0, isInRing: true) }
     kept[index][event] = bytes
     return bytes
   }

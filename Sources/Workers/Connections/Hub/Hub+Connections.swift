@@ -60,6 +60,23 @@ extension Hub {
     connection.end(reason)
   }
 
+  /// The client takes less than comes for it. From here on it reads on from the rings, at its own pace and as one that comes back; what
+  /// waits for it already is all that it has been given.
+  func fallBehind(_ connection: StreamConnection) {
+    guard connection.replay == nil else { return }
+    connection.replay = Replay(behind: events.own)
+    table.setBehind(connection.index, true)
+    replayer.add(connection)
+    metrics.fellBehind?.add()
+  }
+
+  /// Something waits for the connection: from here on it is looked at once per second, until nothing does.
+  func watch(_ connection: StreamConnection) {
+    guard !connection.isWatched else { return }
+    connection.isWatched = true
+    watched.append(connection)
+  }
+
   /// Takes the connection out of delivery: it will end. False if it was already.
   @discardableResult
   func retire(_ connection: Connection) -> Bool {
@@ -71,6 +88,7 @@ extension Hub {
     connection.markClosing()
     limits?.closed(connection.index)
     connection.replay = nil
+    table.setBehind(connection.index, false)
     index.remove(connection.index)
     forget(connection)
     table.descriptors[Int(connection.index)] = -1

@@ -94,7 +94,8 @@ extension Hub {
     if event.isAddressed {
       return connection.identity.map { followers.isRecipient($0, of: event) } ?? false
     }
-    guard replay.matches(event) else { return false }
+    let matches = replay.isCatchingUp ? index.matches(event, connection.index) : replay.matches(event)
+    guard matches else { return false }
     return !isPresence(event) || table.privileges[Int(connection.index)]
   }
 
@@ -163,8 +164,8 @@ extension Hub {
   private func present(_ connection: Connection) -> PresentConnection? {
     guard let identity = connection.identity, !connection.isClosing else { return nil }
     var subscriptions: [UInt8] = []
-    if let replay = connection.replay {
-      subscriptions = Subscription.list(replay.subscriptions)
+    if let wished = connection.replay?.subscriptions {
+      subscriptions = Subscription.list(wished)
     } else if index.content(of: connection.index)?.count ?? 0 <= Self.mostContentBytes {
       subscriptions = Subscription.list(index.subscriptions(of: connection.index))
     }

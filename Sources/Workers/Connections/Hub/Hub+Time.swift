@@ -9,6 +9,7 @@ extension Hub {
     clock.refresh()
     noteJump()
     sweep()
+    endStuck()
     for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
       (table[index] as? WebSocketConnection)?.messageIsOverdue()
     }
@@ -57,6 +58,29 @@ extension Hub {
     }
     for connection in due { table[connection]?.deadlinePassed(second: now) }
     beat(idle, second: now, idleSeconds)
+  }
+
+  /// Ends connections whose clients take nothing of what waits for them. They may be many at once.
+  private func endStuck() {
+    guard !watched.isEmpty else { return }
+    var rest = watched[...]
+    watched = []
+    let (second, most) = (clock.second, UInt32(clamping: settings.slowConsumerSeconds))
+    turnWork.start(isOurOwn: true) { [unowned self] units in
+      while units > 0, let connection = rest.popFirst() {
+        units -= 1
+        if connection.isClosing || !connection.outlet.isWaiting {
+          connection.isWatched = false
+          connection.outlet.forgetProgress()
+        } else if connection.outlet.isStuck(second: second, for: most) {
+          units -= TurnWork.unitsPerEnd
+          close(connection, .slowConsumer)
+        } else {
+          watched.append(connection)
+        }
+      }
+      return rest.isEmpty
+    }
   }
 
   /// Those of a worker whose connections fell silent together are many at once.

@@ -74,6 +74,9 @@ final class Hub {
   /// When clients that a draining worker has told may come back.
   private var returnAfterDrainMs = ReconnectAdvice.usualMs
 
+  /// Connections for which something waits, or did when they were last looked at.
+  var watched: [StreamConnection] = []
+
   /// Polls of other workers that wait here, and where.
   var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
 
@@ -242,6 +245,7 @@ final class Hub {
       index.match(event, into: &matches)
       if isPresence(event) { matches.removeAll { !table.privileges[Int($0)] } }
     }
+    if table.behindCount > 0 { matches.removeAll { table.areBehind[Int($0)] } }
     guard !matches.isEmpty else { return }
     polled.removeAll(keepingCapacity: true)
     delivery.add(event, cursor: events.own, to: matches, table) { polled.append($0) }

@@ -13,6 +13,9 @@ final class WorkerMetrics {
 
   /// Connections closed because their client didn't keep up.
   let slowConsumers: Metric?
+  /// Times that a connection went over to reading from the rings at its own pace.
+  let fellBehind: Metric?
+  private let behind: Metric?
   /// Rings found corrupt.
   let corruptRings: Metric?
   /// Clients told that events are missing.
@@ -36,6 +39,8 @@ final class WorkerMetrics {
   /// - Parameter worker: value of the label `worker`.
   init(_ status: StatusPage, worker: String) {
     slowConsumers = status.metric(.counter, "rig_slow_consumers_total")
+    fellBehind = status.metric(.counter, "rig_connections_fell_behind_total")
+    behind = status.metric(.gauge, "rig_connections_behind", labels: [("worker", worker)])
     corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
     eventsLost = status.metric(.counter, "rig_events_lost_total")
     returned = status.metric(.counter, "rig_connections_returned_total")
@@ -92,6 +97,7 @@ final class WorkerMetrics {
     conditions?.set(Int64(size.conditions))
     conditionFields?.set(Int64(size.fields))
     subscriptionBytes?.set(Int64(size.bytes))
+    behind?.set(Int64(table.behindCount))
     for (transports, metric) in connections {
       var open = 0
       for transport in transports { open += table.count(of: transport) }

@@ -53,6 +53,9 @@ class Connection {
   /// Sends one event out of the past; the plan in `replay` is already behind it.
   func send(replayed event: EventRecord, cursor: Cursor) {}
 
+  /// What `replay` sends of the past may go out as one piece.
+  func sendTogether(_ replay: () -> Void) { replay() }
+
   /// Whether the client has yet to take what it was sent: no more of the past for now.
   var isCongested: Bool { false }
 

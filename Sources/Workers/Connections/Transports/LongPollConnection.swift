@@ -66,7 +66,7 @@ final class LongPollConnection: Connection {
     for answer in answers {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
-    if replay != nil { hub.scheduleTurn() }
+    if hub.replayer.resume(self) { hub.scheduleTurn() }
     if owesFarewell, waiting?.id == id {
       // The client has acknowledged the farewell: nothing will come any more.
       if let answer = session.end(own: position, stamp: .now()) { self.complete(answer) }

@@ -67,6 +67,13 @@ public struct EventRecord {
     self.fieldsStart = fieldsStart
   }
 
+  /// When the event in a record was accepted, without a look at the rest of it; 0 for a record of another kind.
+  public static func acceptedAtNs(of record: RingRecord) -> UInt64 {
+    guard record.type == recordType, record.bytes.count >= EventLayout.headerBytes else { return 0 }
+    return UInt64(
+      littleEndian: record.bytes.loadUnaligned(fromByteOffset: EventLayout.acceptedOffset, as: UInt64.self))
+  }
+
   /// Whether it goes to users, and to nobody by its type.
   public var isAddressed: Bool { userCount > 0 }
   /// Whether it is a plain JSON object, no CloudEvent.

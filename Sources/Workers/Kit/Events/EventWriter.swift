@@ -37,12 +37,15 @@ public final class EventWriter {
   }
 
   /// Appends all of the events, or none.
-  public func appendAll(_ events: [PreparedEvent]) -> Outcome {
-    if let only = events.first, events.count == 1 { return append(only) }
+  ///
+  /// - Parameter acceptedAtNs: when they were accepted, by CLOCK_MONOTONIC in ns; nil: as they say themselves.
+  public func appendAll(_ events: [PreparedEvent], acceptedAtNs: UInt64? = nil) -> Outcome {
     let mark = ring.mark
     var end: UInt64 = 0
     var bytes = 0
-    for event in events {
+    for var event in events {
+      if let acceptedAtNs { event.acceptedAtNs = acceptedAtNs }
+      guard events.count > 1 else { return append(event) }
       bytes += event.encodedLength
       let outcome = bytes <= ring.capacity / 2 ? append(event) : .tooLarge
       guard case .appended(let position) = outcome else {
