@@ -135,6 +135,7 @@ let package = Package(
         "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
         nioPosix, nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "OddPaths"], exclude: ["OpenAPI"]),
+    tests(
+      "EndToEnd", ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "OddPaths"], exclude: ["OpenAPI"]),
   ]
 )

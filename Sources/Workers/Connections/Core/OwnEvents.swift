@@ -78,13 +78,7 @@ enum OwnEvents {
 
   /// Events are missing at this place. `count` is nil when it can't be known (the log no longer holds them).
   static func eventsLost(count: UInt64?, reason: String, stamp: Stamp) -> OwnEvent {
-    event("rig.events_lost", stamp) { json in
-      json.append(contentsOf: #"{"count":"#.utf8)
-      json.append(contentsOf: (count.map { String($0) } ?? "null").utf8)
-      json.append(contentsOf: #","reason":"#.utf8)
-      JSONText.appendString(reason, to: &json)
-      json.append(UInt8(ascii: "}"))
-    }
+    OwnEvent(type: LostEvents.type, json: LostEvents.json(count: count, reason: reason, stamp: stamp))
   }
 
   /// A WebSocket client's message was refused. `id`: the message's own id, where it had one.

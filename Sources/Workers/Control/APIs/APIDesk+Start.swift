@@ -15,7 +15,7 @@ import Kit
 import Settings
 
 /// Why the gateway can't start.
-struct UnusableConfiguration: Error, CustomStringConvertible {
+struct UnusableConfiguration: ConfigurationFault, CustomStringConvertible {
   let description: String
 }
 
