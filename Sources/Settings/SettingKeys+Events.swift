@@ -80,8 +80,13 @@ extension SettingKey {
       "KAFKA_SOURCE_TOPICS", \.kafkaSourceTopics, form: "names, separated by commas",
       "topics whose records are events", parse: { (text) throws(ValueProblem) in try topic(text) }),
     .text(
-      "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name", "consumer group",
+      "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name",
+      "consumer group under which offsets are committed; with NODE_NAME: this name, a dot and that one",
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+    .text(
+      "NODE_NAME", \.nodeName, form: "at most 64 letters, digits, '.', '_' or '-'",
+      "name of this gateway among several that read the same topics; empty: it is alone",
+      parse: { (text) throws(ValueProblem) in try nodeName(text) }),
     .scalar(
       "KAFKA_SASL", \.kafkaSASL, form: ValueForm.sasl, help: "credentials for the brokers",
       parse: { (text) throws(ValueProblem) in try ValueForm.sasl(text) },
@@ -132,9 +137,18 @@ extension SettingKey {
       }, show: { $0.text })
   }
 
-  /// Kafka's own rule for topic names.
-  static func topic(_ text: String) throws(ValueProblem) -> String {
-    let isLegal = text.utf8.allSatisfy { byte in
+  private static let mostNodeNameBytes = 64
+
+  private static func nodeName(_ text: String) throws(ValueProblem) -> String {
+    guard text.utf8.count <= mostNodeNameBytes, isName(text) else {
+      throw ValueProblem(
+        "'\(text)' is no name of a node; expected at most \(mostNodeNameBytes) letters, digits, '.', '_' or '-'")
+    }
+    return text
+  }
+
+  private static func isName(_ text: String) -> Bool {
+    text.utf8.allSatisfy { byte in
       switch byte {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
         UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
@@ -142,7 +156,11 @@ extension SettingKey {
       default: return false
       }
     }
-    guard isLegal, text.utf8.count <= 249, text != ".", text != ".." else {
+  }
+
+  /// Kafka's own rule for topic names.
+  static func topic(_ text: String) throws(ValueProblem) -> String {
+    guard isName(text), text.utf8.count <= 249, text != ".", text != ".." else {
       throw ValueProblem("'\(text)' is no topic name; expected at most 249 letters, digits, '.', '_' or '-'")
     }
     return text

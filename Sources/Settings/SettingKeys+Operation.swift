@@ -98,7 +98,7 @@ extension SettingKey {
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
     .text(
       "STATE_DIR", \.stateDir, form: "the path of a directory",
-      "where API definitions and the blacklist outlive the gateway; empty: nowhere",
+      "where API definitions, the blacklist and read positions outlive the gateway; empty: nowhere",
       parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
     .scalar(
       "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,
@@ -223,6 +223,7 @@ extension SettingKey {
     ring("RESPONSE_RING_BYTES", \.responseRingBytes, "ring for records to be produced, or for responses"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
+    ring("POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once; more: 503"),

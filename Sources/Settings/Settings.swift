@@ -137,7 +137,7 @@ public struct Settings: Codable, Sendable, Equatable {
   public var inboundAPIs = [Settings.loopback]
   /// Token that the management port demands of everybody; nil: it is open.
   public var managementToken: Secret?
-  /// Directory in which API definitions and the blacklist outlive the gateway; empty: they don't.
+  /// Directory in which API definitions, the blacklist and read positions outlive the gateway; empty: they don't.
   public var stateDir = ""
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
@@ -146,8 +146,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var kafkaBrokers: [String] = []
   /// Topics whose records are events.
   public var kafkaSourceTopics = ["rig"]
-  /// Consumer group under which offsets are committed.
-  public var kafkaGroupID = "rig"
+  /// Consumer group under which offsets are committed, by a gateway that is alone. RIG's own.
+  public var kafkaGroupID = "rig-kafka-to-filter"
+  /// Name of this gateway among several that read the same topics; empty: it is alone.
+  public var nodeName = ""
+  /// The consumer group of this gateway: another one's commits are nothing to it.
+  public var kafkaGroupOfNode: String { nodeName.isEmpty ? kafkaGroupID : "\(kafkaGroupID).\(nodeName)" }
   /// Credentials for the brokers; nil: none.
   public var kafkaSASL: KafkaSASL?
   /// Whether the brokers are spoken to over TLS.
@@ -270,6 +274,9 @@ public struct Settings: Codable, Sendable, Equatable {
   public var stateRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring in which a connection worker reports its connections to the control worker.
   public var presenceRingBytes = 4 * 1024 * 1024
+
+  /// Bytes of the ring in which the streams worker keeps its read positions.
+  public var positionRingBytes = 4 * 1024 * 1024
 
   /// The defaults.
   public init() {}

@@ -178,7 +178,7 @@ struct LayerTests {
   func emptyValues() throws {
     let settings = try load(["INBOUND_PORT": "", "KAFKATOFILTER_KAFKA_GROUP_ID": ""]).settings
     #expect(settings.inboundPort == 4000)
-    #expect(settings.kafkaGroupID == "rig")
+    #expect(settings.kafkaGroupID == "rig-kafka-to-filter")
     try withFile("kafka_brokers: a:1\n") { path in
       let settings = try load(["KAFKA_BROKERS": ""], ["--config", path]).settings
       #expect(settings.kafkaBrokers.isEmpty)

@@ -14,6 +14,7 @@
 //   publications.connections.i  connections.i    control, streams if there is Kafka
 //   responses.streams       streams          every connections.i   control      only with Kafka
 //   responses.control       control          every connections.i
+//   positions.streams       streams          nobody                control      only with Kafka
 //
 // Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
@@ -36,6 +37,8 @@ struct RingPlan: Equatable, Sendable {
     case publications
     /// What came of the records, and responses of services.
     case responses
+    /// Where each partition of Kafka has been read to: for the writer's successor.
+    case positions
   }
 
   /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
@@ -104,6 +107,7 @@ struct GatewayPlan: Equatable, Sendable {
         .publications, "publications", writer, settings.responseRingBytes, readers: [control] + producers)
     }
     for writer in producers + [control] { add(.responses, "responses", writer, settings.responseRingBytes) }
+    for writer in producers { add(.positions, "positions", writer, settings.positionRingBytes, readers: []) }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }

@@ -16,6 +16,7 @@ enum DefinitionsCheck {
       let file = StateFile(directory: settings.stateDir)
       if let bytes = try file.read() { _ = try StateKeeper.decoded(bytes, of: file) }
     }
+    found.judge { _ = try BlacklistFile(directory: settings.stateDir).read() }
     return found
   }
 }

@@ -177,22 +177,23 @@ import Testing
     settings.presenceRingBytes = 5
     settings.callRingBytes = 6
     settings.responseRingBytes = 7
+    settings.positionRingBytes = 8
     let rings = GatewayPlan(settings: settings).rings
-    #expect(rings.map(\.id) == Array(0..<17))
+    #expect(rings.map(\.id) == Array(0..<18))
     #expect(
       rings.map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
         "requests.connections.0", "requests.connections.1", "state.control", "presence.connections.0",
         "presence.connections.1", "calls.connections.0", "calls.connections.1", "calls.control",
         "answers.proxies.0", "publications.connections.0", "publications.connections.1", "responses.streams",
-        "responses.control",
+        "responses.control", "positions.streams",
       ])
-    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 8])
     let events = Array(repeating: RingPlan.Purpose.events, count: 4)
     #expect(
       rings.map(\.purpose) == events + [
         .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers, .publications,
-        .publications, .responses, .responses,
+        .publications, .responses, .responses, .positions,
       ])
     let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
     let control = WorkerIdentity(kind: .control, slot: 0)
@@ -206,6 +207,7 @@ import Testing
         case .calls: proxies
         case .answers: connections + [control]
         case .publications: [control, streams]
+        case .positions: []
         }
       #expect(ring.readers == readers, "\(ring.name)")
     }

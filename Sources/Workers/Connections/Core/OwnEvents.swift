@@ -95,13 +95,7 @@ enum OwnEvents {
   static func eventsLost(
     count: UInt64?, reason: String, cursor: Cursor? = nil, stamp: Stamp
   ) -> OwnEvent {
-    var lost = event("rig.events_lost", stamp) { json in
-      json.append(contentsOf: #"{"count":"#.utf8)
-      json.append(contentsOf: (count.map { String($0) } ?? "null").utf8)
-      json.append(contentsOf: #","reason":"#.utf8)
-      JSONText.appendString(reason, to: &json)
-      json.append(UInt8(ascii: "}"))
-    }
+    var lost = OwnEvent(type: LostEvents.type, json: LostEvents.json(count: count, reason: reason, stamp: stamp))
     lost.cursor = cursor
     return lost
   }

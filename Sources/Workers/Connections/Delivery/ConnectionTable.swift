@@ -151,6 +151,13 @@ struct ConnectionTable {
     return true
   }
 
+  /// Appends everybody who takes part in live delivery.
+  func appendLive(to indices: inout [ConnectionIndex]) {
+    for case let connection? in connections where connection.replay == nil && !connection.isClosing {
+      indices.append(connection.index)
+    }
+  }
+
   /// All open connections.
   var all: [Connection] { connections.compactMap { $0 } }
 

@@ -91,6 +91,10 @@ extension Hub {
 
   /// Whether an event of the past is for the connection.
   func wants(_ connection: Connection, _ replay: Replay, _ event: EventRecord) -> Bool {
+    if event.isGap {
+      metrics.eventsLost?.add()
+      return true
+    }
     if event.isAddressed {
       return connection.identity.map { followers.isRecipient($0, of: event) } ?? false
     }

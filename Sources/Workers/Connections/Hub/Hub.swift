@@ -223,8 +223,8 @@ final class Hub {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if record.type == EventRecord.recordType {
-        if let event = EventRecord(record.bytes) {
+      if EventRecord.isEvent(record.type) {
+        if let event = EventRecord(ring: record) {
           forward(event)
         } else {
           events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
@@ -239,7 +239,10 @@ final class Hub {
   private func forward(_ event: EventRecord) {
     guard isDue(event) else { return }
     matches.removeAll(keepingCapacity: true)
-    if event.isAddressed {
+    if event.isGap {
+      table.appendLive(to: &matches)
+      metrics.eventsLost?.add(Int64(matches.count))
+    } else if event.isAddressed {
       followers.match(event, into: &matches)
     } else {
       index.match(event, into: &matches)
