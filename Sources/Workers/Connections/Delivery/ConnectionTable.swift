@@ -88,6 +88,7 @@ struct ConnectionTable {
     connections[Int(index)] = connection
     transports[Int(index)] = transport
     lastTraffic[Int(index)] = second
+    forgetFormerOwner(of: Int(index))
     countByTransport[Int(transport.rawValue)] += 1
     return connection
   }
@@ -100,12 +101,16 @@ struct ConnectionTable {
     countByTransport[Int(transports[index].rawValue)] -= 1
     connections[index] = nil
     transports[index] = .none
+    forgetFormerOwner(of: index)
+    free.append(connection.index)
+    return true
+  }
+
+  private mutating func forgetFormerOwner(of index: Int) {
     descriptors[index] = -1
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
-    free.append(connection.index)
-    return true
   }
 
   /// All open connections.

@@ -2,7 +2,7 @@
 // x-forwarded-for). Of a chain of proxies the last that isn't trusted counts: what stands before it anybody may have
 // written.
 
-import HTTP
+import Settings
 
 /// Addresses whose forwarding fields are believed.
 struct TrustedProxies: Sendable {
