@@ -18,12 +18,14 @@ extension SettingKey {
       "TLS port that faces services and operators, open if HTTPS_CERTFILE is set; 0: any free one"),
     .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
     .text(
-      "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; unset: all",
+      "BIND_ADDRESS", \.bindAddress, form: "an IP address",
+      "address that the ports are bound to; unset: all. Without a MANAGEMENT_TOKEN one that isn't loopback opens the API_ ports to "
+        + "whoever reaches it, unless API_BIND_ADDRESS is set",
       parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
     .text(
       "API_BIND_ADDRESS", \.apiBindAddress, form: "an IP address",
-      "address that the API_ ports are bound to; unset: BIND_ADDRESS, and without that and a MANAGEMENT_TOKEN they serve this "
-        + "machine only, but for health and metrics",
+      "address that the API_ ports are bound to, open to whoever reaches it without a MANAGEMENT_TOKEN; unset: BIND_ADDRESS, and "
+        + "without that and a MANAGEMENT_TOKEN they serve this machine only, but for health and metrics",
       parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
     .list(
       "API_HOSTS", \.apiHosts, form: "host names, separated by commas",
@@ -31,7 +33,7 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.hostName(text) }),
     .list(
       "CORS", \.cors, form: ValueForm.origin,
-      "origins of web pages that may read answers of the inbound port and open WebSockets to it",
+      "origins of web pages that may read answers of the inbound port and open WebSockets to it, and through it to services",
       parse: { (text) throws(ValueProblem) in try ValueForm.origin(text) }
     ).unsetWhenEmpty,
     .list(
@@ -68,7 +70,8 @@ extension SettingKey {
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
     .flag(
       "SUBMISSION_MAY_ADDRESS", \.submissionMayAddress,
-      "let events that are submitted on the inbound port be addressed to users"),
+      "let events that are submitted on the inbound port be addressed to users, also by endpoints whose topic is one of "
+        + "KAFKA_SOURCE_TOPICS"),
   ]
 
   static let kafka: [SettingKey] = [

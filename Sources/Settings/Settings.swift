@@ -296,7 +296,7 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Peers that may read the API definitions on the inbound port, as `address` or `address/bits`.
   public var inboundAPINetworks: [String] {
-    inboundAPIs.flatMap { $0 == Self.loopback ? ["127.0.0.0/8", "::1"] : [$0] }
+    inboundAPIs.flatMap { $0 == Self.loopback ? NetworkSet.loopbackTexts : [$0] }
   }
 
   /// IP address that the management ports are bound to; empty: every address of the machine.

@@ -50,7 +50,8 @@ extension Settings {
 
   /// That everybody may use the management ports, if it is so.
   private var openness: [String] {
-    guard managementToken == nil, !managementAddress.isEmpty, !isLoopback(managementAddress) else {
+    guard managementToken == nil, !managementAddress.isEmpty, !NetworkSet.loopback.contains(managementAddress)
+    else {
       return []
     }
     let name = apiBindAddress.isEmpty ? "BIND_ADDRESS" : "API_BIND_ADDRESS"
@@ -58,10 +59,6 @@ extension Settings {
       "\(name): THE MANAGEMENT PORTS ARE OPEN to whoever reaches \(managementAddress): to publish events, to end sessions, and to "
         + "decide where requests go; set MANAGEMENT_TOKEN, or a loopback address"
     ]
-  }
-
-  private func isLoopback(_ address: String) -> Bool {
-    address == "::1" || address.hasPrefix("127.") || address.lowercased().hasPrefix("::ffff:127.")
   }
 
   /// The ring keeps a record only if it is at most an eighth of its capacity, and a prepared event may need as many

@@ -203,6 +203,47 @@ import Testing
     }
   }
 
+  @Test("13.B9: however many changes are answered in one turn, comparing their endpoints takes what one may")
+  func warnings() async throws {
+    func body(_ id: String, _ patterns: [String], _ more: String = "") -> [UInt8] {
+      let endpoints = patterns.enumerated().map { number, pattern in
+        #"{"id":"\#(number)","method":"GET","path_regex":"\#(pattern)"\#(more)}"#
+      }
+      return Array(
+        #"""
+        {"id":"\#(id)","name":"x","auth_type":"jwt","proxy":{"target_url":"a","port":1},
+         "version_data":{"default":{"endpoints":[\#(endpoints.joined(separator: ","))]}}}
+        """#.utf8)
+    }
+    let slow = "/" + String(repeating: "(a?b?)", count: 50)
+    try await withDesk { desk, disk, _ in
+      var answers: [String: [String]] = [:]
+      var renewals: [() -> Void] = []
+      func order(_ id: String, _ change: APIDraft.Change) {
+        desk.order(change) { outcome in
+          #expect(outcome == .done)
+          answers[id] = desk.warnings(about: change) { renewals.append($0) }
+        }
+      }
+      order("secured", .create(body("secured", [slow], #","secured":true"#)))
+      disk.finish()
+      renewals.removeFirst()()
+      for number in 0..<12 {
+        order("\(number)", .create(body("\(number)", (0..<4).map { slow + "c\($0)?" })))
+      }
+      while !disk.pending.isEmpty { disk.finish() }
+      // The first is written alone, the others as one group.
+      let left = answers.filter { $0.value == [APIDesk.notCompared] }
+      #expect(left.count > 5 && left.count < 11, "\(left.count)")
+      #expect(answers["0"]?.count == 4 && answers["11"] == [APIDesk.notCompared])
+      #expect(renewals.count == 1)
+      renewals.removeFirst()()
+      order("11", .replace(id: "11", body("11", [slow + "c?"])))
+      disk.finish()
+      #expect(answers["11"]?.count == 1 && answers["11"] != [APIDesk.notCompared])
+    }
+  }
+
   @Test("Changes that wait are bounded in number and bytes, and all are answered when the worker ends")
   func bounds() async throws {
     try await withDesk { desk, disk, _ in

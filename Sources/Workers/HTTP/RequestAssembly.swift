@@ -106,6 +106,9 @@ struct RequestAssembly {
     let context = trace.context(
       traceparent: fields.traceparent, traceparents: fields.traceparents, tracestate: fields.tracestate)
     let target = RequestTarget(head.uri)
+    if let authority = target.authority, !Authority.isValid(authority) {
+      return refuse(.badRequest, Self.invalid(authority, "the target's host"))
+    }
     request = HTTPRequest(
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
       version: head.version, keepAlive: head.isKeepAlive, peer: peer,
@@ -259,12 +262,19 @@ struct RequestAssembly {
         status: .badRequest,
         detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
     }
+    if let host = fields.invalidHost {
+      return Refusal(status: .badRequest, detail: Self.invalid(host, "header host:"))
+    }
     if let expectation = fields.unknownExpectation {
       return Refusal(
         status: .expectationFailed,
         detail: "expect: \(expectation.prefix(64)), expected 100-continue or no such header")
     }
     return nil
+  }
+
+  private static func invalid(_ authority: String, _ place: String) -> String {
+    "\(place) '\(authority.prefix(64))', expected a host and perhaps a port (RFC 9112 §3.2)"
   }
 
   private func tooLarge(_ size: String) -> String {

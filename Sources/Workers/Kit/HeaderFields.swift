@@ -67,7 +67,7 @@ public enum HeaderFields {
   /// Fields that decide about routing, conditions or what the content is: none of them comes behind a body (RFC 9110 §6.5.1).
   private static let ofHeads: FieldNames = [
     "cache-control", "content-encoding", "content-range", "content-type", "expect", "host", "if-match",
-    "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "max-forwards", "range",
+    "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "max-forwards", "proxy", "range",
     "set-cookie",
     "traceparent", "tracestate", "www-authenticate",
   ]

@@ -97,7 +97,7 @@ struct HTTP2RequestHeadTests {
     for method in ["", "GE T", "GET / HTTP/1.1\r\nx: y\r\n\r\n", "G\0T"] {
       all.append(("method \(method.debugDescription)", HTTP2Peer.head(method)))
     }
-    for authority in ["", "user@gateway", "a b", "a/b", "a\r\nx: 1", "a,b", "a\\b"] {
+    for authority in ["", "user@gateway", "a b", "a/b", "a\r\nx: 1", "a,b", "a\\b", "a:b", "a%2", "[::1"] {
       all.append(
         (
           "authority \(authority.debugDescription)",

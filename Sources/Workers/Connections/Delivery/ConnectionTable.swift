@@ -123,6 +123,7 @@ struct ConnectionTable {
     connections[Int(index)] = connection
     transports[Int(index)] = transport
     lastTraffic[Int(index)] = second
+    forgetFormerOwner(of: Int(index))
     countByTransport[Int(transport.rawValue)] += 1
     return connection
   }
@@ -142,13 +143,17 @@ struct ConnectionTable {
     countByTransport[Int(transports[index].rawValue)] -= 1
     connections[index] = nil
     transports[index] = .none
+    forgetFormerOwner(of: index)
+    free.append(connection.index)
+    return true
+  }
+
+  private mutating func forgetFormerOwner(of index: Int) {
     descriptors[index] = -1
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
-    setBehind(connection.index, false)
-    free.append(connection.index)
-    return true
+    setBehind(ConnectionIndex(index), false)
   }
 
   /// Appends everybody who takes part in live delivery.

@@ -5,6 +5,7 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class DefinitionsRoute {
   private static let list = "/apis"

@@ -12,9 +12,10 @@ import Kit
 import NIOHTTP1
 
 enum ForwardedHead {
-  /// What isn't taken from a client: also the gateway's own business towards the service.
+  /// What isn't taken from a client: also the gateway's own business towards the service, and `proxy`, which services that see
+  /// fields as variables (CGI) take for the setting HTTP_PROXY.
   private static let ownInRequests = FieldNames(
-    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent", "tracestate"])
+    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "proxy", "traceparent", "tracestate"])
   private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
   /// The gateway in `via`.
   private static let pseudonym = "rig"

@@ -16,12 +16,13 @@ extension Hub {
     let subscriptions = wanted.subscriptions
     connection.origin = wanted.origin
     giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
+    // Telling others to go writes to them, and may show that they are gone, and this one too.
+    guard !connection.isClosing else { return }
     if let identity = wanted.identity,
       !identify(connection, identity, isPrivileged: wanted.isPrivileged)
     {
       return close(connection, .sessionKilled)
     }
-    // Telling others to go writes to them, and may show that they are gone, and this one too.
     guard !connection.isClosing else { return }
     // Others may have been opened since it was admitted.
     if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
@@ -153,7 +154,8 @@ extension Hub {
     for one in excess ?? [] {
       switch one {
       case .ours(let index, let subject): displace(index, subject)
-      case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
+      case .theirs(let worker, let key, let since):
+        exchange.tell(worker, .closeOldest(key: key, since: since))
       }
     }
   }
@@ -194,8 +196,10 @@ extension Hub {
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
       waiting.connection.cancel(poll: waiting.poll)
-    case .closeOldest(let key):
-      if let oldest = limits?.oldest(of: key) { displace(oldest.connection, oldest.subject) }
+    case .closeOldest(let key, let since):
+      if let oldest = limits?.oldest(of: key, before: since, from: worker) {
+        displace(oldest.connection, oldest.subject)
+      }
     case .answer:
       break
     }

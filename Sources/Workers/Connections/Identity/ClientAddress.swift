@@ -4,6 +4,7 @@
 
 import HTTP
 import Kit
+import Settings
 
 /// Addresses whose forwarding fields are believed.
 struct TrustedProxies: Sendable {
