@@ -33,6 +33,9 @@ struct DeflateTests {
       let answer = try #require(clients[0].head["sec-websocket-extensions"])
       #expect(answer.hasPrefix("permessage-deflate;") && answer.contains("server_no_context_takeover"))
       #expect(answer.contains("client_no_context_takeover") && plain.head["sec-websocket-extensions"] == nil)
+      try eventually("all of them are counted as WebSockets") {
+        try gateway.metric("rig_connections", ["transport": "ws"]) == 4
+      }
       for id in ["1", "2"] {
         try gateway.publish(CloudEvent.json("a", id: id, data: Self.data))
         let frames = try clients.map { try $0.frame() }
