@@ -50,11 +50,11 @@ import Testing
       for bit in [0, 3, 7] {
         var damaged = bytes
         damaged[index] ^= 1 << bit
-        #expect(throws: DurableAPIs.Damage.self, "byte \(index)") { try DurableAPIs(decoding: damaged) }
+        #expect(throws: StateDocument.Damage.self, "byte \(index)") { try DurableAPIs(decoding: damaged) }
       }
-      #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: Array(bytes[..<index])) }
+      #expect(throws: StateDocument.Damage.self) { try DurableAPIs(decoding: Array(bytes[..<index])) }
     }
-    #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: bytes + [10]) }
+    #expect(throws: StateDocument.Damage.self) { try DurableAPIs(decoding: bytes + [10]) }
   }
 
   // MARK: The file

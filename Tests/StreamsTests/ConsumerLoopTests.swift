@@ -1,4 +1,5 @@
 import CRdKafka
+import Kit
 import Testing
 
 @testable import Streams
@@ -232,24 +233,44 @@ struct ConsumerLoopTests {
     #expect(gateway.offsets() == Array(0..<60))
   }
 
-  @Test("14.E23 a log that was replaced by a longer one is found out when its broker was away, and read from its beginning")
+  @Test("14.E23 a log that was replaced by a longer one is read from its beginning once it is doubted")
   func replaced() throws {
     let broker = try MockBroker()
     let gateway = try TestGateway(broker)
     let worker = try gateway.worker()
     defer { worker.vanish() }
     try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<20))
     var trail = ReadTrail(next: 0)
     for offset in Int64(0)..<10 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: 5, digest: 0)) }
-    try pretend(trail, worker)
-    try broker.bounce()
-    try broker.produce(events(0..<20))
+    worker.state.begin(0, with: trail)
+    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
     try gateway.turn(worker) {
       try gateway.read()
       return gateway.seen.count >= 20
     }
     #expect(gateway.offsets() == Array(0..<20))
     #expect(value("rig_kafka_offset_resets_total", worker) == 1)
+  }
+
+  @Test("14.E23 a broker that was away is doubted; if its log is what it was, reading goes on without a word")
+  func bounced() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<10))
+    try gateway.turn(worker) { worker.state.ledger.next(0) == 10 }
+    try broker.bounce()
+    try gateway.turn(worker) { !worker.isReading }
+    try broker.produce(events(10..<20))
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.seen.count >= 20
+    }
+    #expect(gateway.offsets() == Array(0..<20))
+    #expect(value("rig_kafka_offset_resets_total", worker) ?? 0 == 0)
   }
 
   @Test("14.E23 retention overtakes a reader: what is gone is told in the ring, before what follows it")

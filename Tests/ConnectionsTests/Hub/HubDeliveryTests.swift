@@ -52,6 +52,47 @@ struct HubDeliveryTests {
     client.disconnect()
   }
 
+  /// A record that says that 7 records are gone.
+  private func appendGap(_ writer: EventWriter) throws {
+    let gap = PreparedEvent.eventsLost(
+      count: 7, reason: "why", before: EventOrigin(topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
+      stamp: .now())
+    guard case .appended = writer.append(gap: gap) else { throw GapRefused() }
+    writer.publish()
+  }
+
+  private struct GapRefused: Error {}
+
+  @Test("14.E23 tells everybody of records that are gone, whatever they asked for, at their place, once")
+  func gap() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let clients = [try TestClient(), try TestClient()]
+    try worker.openSSE(clients[0], [.to("*")])
+    try worker.openSSE(clients[1], [])
+    let webSocketClient = try TestClient()
+    try worker.openWebSocket(webSocketClient, [])
+    try writer.publish(1)
+    try appendGap(writer)
+    try writer.publish(2)
+    worker.run()
+    let seen = streamed(clients[0].take())
+    #expect(seen.map(\.name) == ["greeting", "rig.events_lost", "greeting"])
+    #expect(seen[1].data.contains(#""data":{"count":7,"reason":"why","topic":"rig","partition":3}}"#))
+    #expect(seen.map { $0.id.flatMap { Cursor($0) }?[0] } == [1, 2, 3])
+    #expect(streamed(clients[1].take()).map(\.name) == ["rig.events_lost"])
+    #expect(webSocketClient.take().contains(#""type":"rig.events_lost""#))
+    #expect(worker.metric("rig_events_lost_total") == 3)
+
+    // Who comes back from before it finds it too.
+    let late = try TestClient()
+    try worker.openSSE(late, [.to("nothing")], lastEventID: Cursor(epoch: TestGateway.epoch, positions: [1]).text)
+    worker.run()
+    #expect(streamed(late.take()).map(\.name) == ["rig.events_lost"])
+    for client in clients + [webSocketClient, late] { client.disconnect() }
+  }
+
   @Test("reads all rings, and goes on over as many turns as it takes")
   func manyTurns() throws {
     let gateway = try TestGateway(workers: 2)

@@ -9,7 +9,7 @@ extension ConsumerLoop {
   private static var answersExpected: UInt64 { 5_000_000_000 }
   /// Nanoseconds between two doubts for answers about topics: for those of a topic without a leader librdkafka asks several times
   /// a second. It grows as long as they come without a pause.
-  private static var answerPause: (first: UInt64, most: UInt64) { (1_000_000_000, 60_000_000_000) }
+  private static var pauses: (first: UInt64, most: UInt64) { (1_000_000_000, 60_000_000_000) }
 
   /// - Parameter isAsking: the scout may have asked about topics: their answers are no signs.
   func takeSigns(isAsking: Bool, _ now: UInt64) {
@@ -28,9 +28,9 @@ extension ConsumerLoop {
   private func takeAnswers(_ consumer: KafkaConsumer, _ now: UInt64) {
     let numbers = state.table.read(from: nil)
     guard now >= answersExpectedUntil, !numbers.isEmpty else { return }
-    if now >= answersExpectedUntil + answerPause { answerPause = Self.answerPause.first }
+    if now >= answersExpectedUntil + answerPause { answerPause = Self.pauses.first }
     answersExpectedUntil = now + answerPause
-    answerPause = min(2 * answerPause, Self.answerPause.most)
+    answerPause = min(2 * answerPause, Self.pauses.most)
     doubt(numbers, "a broker had to be asked about a topic", consumer, now)
     if !scout.isBusy { askStarts(consumer, now) }
   }

@@ -51,14 +51,16 @@ extension ConsumerLoop {
     state.update { moved = $0.lead(listing.leaders) }
     doubt(moved, "another broker leads it, or none", consumer, now)
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
-    nextLookAt = now + (!lacksSource ? Self.lookInterval.usual : Self.lookInterval.soon)
-
+    let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
+    nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)
     askStarts(consumer, now)
   }
 
-  /// Has the scout find out where the partitions that wait are to be read from; only when it isn't busy.
+  /// Has the scout find out where the partitions that wait are to be read from; only when it isn't busy. Those that nobody leads
+  /// wait on: their questions would keep the others waiting.
   func askStarts(_ consumer: KafkaConsumer, _ now: UInt64) {
-    let questions = state.table.waiting.map { number, seen in
+    let led = state.table.waiting.filter { state.table.entries[$0.number].leader != nil }
+    let questions = led.map { number, seen in
       let name = state.name(number)
       let isOfResponses = state.table.isOfResponses(number)
       let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own) }

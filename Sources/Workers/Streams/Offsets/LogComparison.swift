@@ -47,6 +47,8 @@ struct LogComparison {
     case comparing(probe: Int)
     /// The log is the same up to `behind`; `bound`: what is there from here on is new.
     case narrowing(behind: Int64, bound: Int64)
+    /// It goes on at `verdict.next`, and nothing is repeated if that is newer than everything taken.
+    case confirming(LogVerdict)
     /// Whether the log has a copy of `remaining.last`, which would be at `place`.
     case copying(remaining: [ReadTrail.Mark], place: Int64?)
     /// It has a copy of an older one, at `behind`.
@@ -108,6 +110,7 @@ struct LogComparison {
     switch stage {
     case .comparing(let probe): .read(candidates[probe].offset)
     case .narrowing, .locating: .find(sinceMs: trail.frontierMs ?? 0)
+    case .confirming: .find(sinceMs: trail.newestMs + 1)
     case .copying(let remaining, nil): .find(sinceMs: remaining.last?.timestampMs ?? 0)
     case .copying(_, let place?): .read(place)
     case .done(let verdict): .done(verdict)
@@ -127,6 +130,9 @@ struct LogComparison {
   mutating func first(_ offset: Int64?) {
     switch stage {
     case .narrowing(let behind, let bound): narrow(offset, behind, bound)
+    case .confirming(var verdict):
+      verdict.mayRepeat = offset != verdict.next
+      stage = .done(verdict)
     case .copying(let remaining, nil):
       if remaining.last == trail.marks.last { isAllNewer = offset == log.lowerBound }
       if let offset {
@@ -183,12 +189,24 @@ struct LogComparison {
   }
 
   private mutating func narrow(_ found: Int64?, _ behind: Int64, _ bound: Int64) {
+    guard equal > 0 else {
+      // Nothing proves that it is the same log. That all records before are older, and all behind are newer, makes it likely.
+      let isLikely = found.map { $0 >= trail.next && trail.next <= log.upperBound } ?? false
+      stage = .done(
+        isLikely
+          ? LogVerdict(kind: .unchanged, next: trail.next)
+          : LogVerdict(kind: .unknown, next: log.lowerBound, lost: lost, mayRepeat: true))
+      return
+    }
     // Without timestamps everything behind the last record that is known counts as new.
     let next = trail.frontierMs == nil ? behind + 1 : min(bound, max(behind + 1, found ?? bound))
-    let isSame = candidates.isEmpty && next == trail.next
-    stage = .done(
-      LogVerdict(
-        kind: isSame ? .unchanged : .shortened, next: next, lost: isSame ? 0 : lost, mayRepeat: next < bound))
+    if equal == candidates.count, next == trail.next {
+      stage = .done(LogVerdict(kind: .unchanged, next: next))
+      return
+    }
+    let verdict = LogVerdict(kind: .shortened, next: next, lost: lost, mayRepeat: next < bound)
+    let isOrdered = trail.newestMs >= 0 && trail.disorderMs == 0
+    stage = verdict.mayRepeat && isOrdered && next == found ? .confirming(verdict) : .done(verdict)
   }
 
   // MARK: The marks at other offsets

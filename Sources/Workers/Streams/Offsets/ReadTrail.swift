@@ -64,7 +64,7 @@ struct ReadTrail: Equatable, Sendable {
     recent[oldest] = mark
     oldest = (oldest + 1) % Self.recentMarks
     // One of 64 is enough of those.
-    if old.offset - (sparse.last?.offset ?? -.max) >= Int64(Self.recentMarks) { remember(old) }
+    if sparse.last.map({ old.offset - $0.offset >= Int64(Self.recentMarks) }) ?? true { remember(old) }
   }
 
   private mutating func remember(_ mark: Mark) {
