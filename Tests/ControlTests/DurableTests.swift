@@ -215,7 +215,7 @@ import Testing
          "version_data":{"default":{"endpoints":[\#(endpoints.joined(separator: ","))]}}}
         """#.utf8)
     }
-    let slow = "/" + String(repeating: "(a?b?)", count: 50)
+    let slow = "/(a?b?){50}"
     try await withDesk { desk, disk, _ in
       var answers: [String: [String]] = [:]
       var renewals: [() -> Void] = []
@@ -229,18 +229,21 @@ import Testing
       disk.finish()
       renewals.removeFirst()()
       for number in 0..<12 {
-        order("\(number)", .create(body("\(number)", (0..<4).map { slow + "c\($0)?" })))
+        order("\(number)", .create(body("\(number)", [slow + "c?", slow + "d?"])))
       }
       while !disk.pending.isEmpty { disk.finish() }
       // The first is written alone, the others as one group.
-      let left = answers.filter { $0.value == [APIDesk.notCompared] }
-      #expect(left.count > 5 && left.count < 11, "\(left.count)")
-      #expect(answers["0"]?.count == 4 && answers["11"] == [APIDesk.notCompared])
+      func isIncomplete(_ warnings: [String]?) -> Bool {
+        warnings?.last == APIDesk.notCompared || warnings?.last?.hasPrefix("and perhaps more") == true
+      }
+      let incomplete = answers.values.filter { isIncomplete($0) }.count
+      #expect(incomplete > 3 && incomplete < 12, "\(incomplete)")
+      #expect(answers["0"]?.count == 2 && !isIncomplete(answers["0"]) && isIncomplete(answers["11"]))
       #expect(renewals.count == 1)
       renewals.removeFirst()()
       order("11", .replace(id: "11", body("11", [slow + "c?"])))
       disk.finish()
-      #expect(answers["11"]?.count == 1 && answers["11"] != [APIDesk.notCompared])
+      #expect(answers["11"]?.count == 1 && !isIncomplete(answers["11"]))
     }
   }
 
