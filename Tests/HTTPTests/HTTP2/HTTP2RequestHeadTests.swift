@@ -148,13 +148,8 @@ struct HTTP2RequestHeadTests {
       return refusal.status
     }
     #expect(status([(":method", "CONNECT"), (":authority", "a:1")]) == .notImplemented)
-<<<<<<< ours
     #expect(status([(":protocol", "connect-udp")] + HTTP2Peer.head("CONNECT", "/ws")) == .notImplemented)
-    #expect(status(HTTP2Peer.head("PRI")) == .badRequest && status(HTTP2Peer.head("get")) == .badRequest)
-=======
-    #expect(status([(":protocol", "websocket")] + HTTP2Peer.head("CONNECT", "/ws")) == .notImplemented)
     for method in ["PRI", "get"] { #expect(status(HTTP2Peer.head(method)) == .methodNotAllowed, "14.D20") }
->>>>>>> theirs
     let many = (0..<200).map { ("x-\($0)", "1") }
     #expect(status(HTTP2Peer.head("GET", "/", many)) == .requestHeaderFieldsTooLarge)
   }
