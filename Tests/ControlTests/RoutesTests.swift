@@ -117,6 +117,24 @@ import Testing
     }
   }
 
+  @Test("14.E29 A gateway that is asked to stop is draining from then on, and takes no more events")
+  func draining() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      #expect(try client.get("/readyz").status == 200)
+      try gateway.page("supervisor").state = .stopping
+      let ready = try client.get("/readyz")
+      #expect(ready.status == 503 && ready.body.hasPrefix(#"{"status":"draining","parts":[{"#))
+      let health = try client.get("/health")
+      #expect(health.status == 503 && health.body.contains("draining"))
+      #expect(try client.get("/livez").status == 200)
+      let event = try client.post(
+        "/v3/messages", #"{"specversion":"1.0","type":"a","source":"b","id":"1"}"#,
+        type: "application/cloudevents+json")
+      #expect(event.status == 503 && event.header("retry-after") == "1")
+    }
+  }
+
   @Test("A heartbeat that is too old makes the gateway unavailable")
   func hung() async throws {
     let gateway = try TestGateway()

@@ -51,6 +51,7 @@ struct BadHTTPTests {
 
   private static let fields = [
     Bad("no host", 400, text: health + "\r\n"),
+    Bad("a host with a user and a path", 400, text: health + "host: h@evil/x\r\n\r\n"),
     Bad("two hosts", 400, text: health + "host: x\r\nhost: y\r\n\r\n"),
     Bad("a field without a colon", 400, text: health + "host: x\r\nnonsense\r\n\r\n"),
     Bad("a space before the colon", 400, text: health + "host : x\r\n\r\n"),

@@ -349,7 +349,7 @@ struct StateDirTests {
   }
 
   @Test(
-    "A damaged file stops the start and is named",
+    "14.E29 A damaged file stops the start with 78 and is named",
     arguments: ["", "rig-state 1 0 0", "flip", "cut", "longer", "version"])
   func damaged(how: String) throws {
     let directory = try TestDirectory()
@@ -367,7 +367,7 @@ struct StateDirTests {
     try bytes.write(to: file)
     let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0", "RESTART_INTENSITY": "0"]
     let run = try GatewayRun([], environment: settings.merging(ports) { $1 })
-    #expect(run.ending == .exited(75))
+    #expect(run.ending == .exited(78))
     #expect(run.output.contains("STATE_DIR") && run.output.contains(directory.path), "\(run.output)")
     #expect(try Data(contentsOf: file) == bytes)
   }

@@ -229,7 +229,7 @@ struct TunnelTests {
         service.behave(.upgrade(.flood(count)))
         let wire = try Tunnel.open(gateway, receiveBuffer: 4096)
         if !isFirst {
-          try eventually("the service has ended") { try gateway.metric("rig_tunnels") == 0 }
+          try eventually("the service has ended") { service.openConnections == 0 }
         }
         wire.endSending()
         #expect(try wire.receiveToEnd().count == count)

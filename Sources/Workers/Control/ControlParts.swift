@@ -91,7 +91,7 @@ struct ControlParts {
     let ring = try status.attaching(grant) { () throws(IPCError) in
       try RingWriter(attaching: grant.fd, wake: grant.role.wake)
     }
-    let now = UInt32(clamping: Stamp.now().unixMs / 1000)
+    let now = BootClock.second()
     let state = try status.attaching(grant) { () throws(IPCError) in
       try StateLog(ring, maxBlacklistEntries: context.settings.maxBlacklistEntries, now: now)
     }
@@ -110,7 +110,7 @@ struct ControlParts {
       confirmations: confirmations, calls: calls, responses: responses, settings: context.settings,
       status: status, log: log,
       environment: SessionDesk.Environment(
-        nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
         enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) },
         reportCorrupt: { status.reportCorrupt($0) }, workers: { watch.look() }))

@@ -105,7 +105,13 @@ final class Routes: Responder {
       return .response(.methodNotAllowed(request.method, allowed: resource.methods))
     }
     switch resource {
-    case .messages: return .response(intake.respond(to: request))
+    case .messages:
+      // Nobody would get it, and nothing would keep it.
+      if health.isGatewayStopping {
+        return .response(
+          .unavailable(retryAfterSeconds: 1, "the gateway is stopping: it takes no more events"))
+      }
+      return .response(intake.respond(to: request))
     case .health: return .response(Self.answer(brief: health.readiness()))
     case .livez: return .response(Self.answer(health.liveness()))
     case .readyz: return .response(Self.answer(health.readiness()))

@@ -128,7 +128,9 @@ public final class EventIntake {
   /// Puts all events into the ring, or none; they are visible after `publish`.
   private func append(_ events: [PreparedEvent]) throws(EventError) {
     guard !events.isEmpty else { return }
-    switch writer.appendAll(events) {
+    // Not when they were read: by this time the readers of several rings know what came first, and a service may have been asked
+    // meanwhile.
+    switch writer.appendAll(events, acceptedAtNs: MonotonicTime.now()) {
     case .appended:
       hasUnpublished = true
       accepted?.add(Int64(events.count))

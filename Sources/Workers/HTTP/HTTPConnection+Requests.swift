@@ -133,6 +133,9 @@ extension HTTPConnection {
 
   private func handle(_ request: HTTPRequest) {
     owesInvitation = false
+    guard !server.isDraining else {
+      return turnAway(request) { refuse(.draining, of: request) }
+    }
     if !request.isDecided {
       if stream(request) { return }
       if let refusal = assembly.bound(request) { return refuse(refusal, of: request) }
@@ -144,10 +147,16 @@ extension HTTPConnection {
     carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
   }
 
+  /// A request that has come too late: answered by `answer`, or by nothing.
+  func turnAway(_ request: HTTPRequest, _ answer: () -> Void) {
+    if server.responder.answersWhenDraining(request) { answer() } else { finish(linger: false) }
+  }
+
   /// Does what the responder has decided. Only while nothing is awaited.
   private func carryOut(_ reply: Reply, of request: HTTPRequest, _ answer: AnswerContext) {
     switch reply {
     case .response(let response):
+      if server.endsSilently(request, response.status) { return finish(linger: false) }
       write(response, for: answer, linger: false)
     case .later(let future, let onClientGone):
       awaited = Awaited(onClientGone: onClientGone)

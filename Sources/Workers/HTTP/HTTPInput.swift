@@ -9,6 +9,7 @@
 
 import NIOCore
 import NIOHTTP1
+import TLS
 
 final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, ConnectionInput {
   typealias InboundIn = ByteBuffer
@@ -62,6 +63,18 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     let channel = context.channel
     channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     HTTPServer.setTakenOverOptions(on: channel)
+  }
+
+  func pass(_ bytes: ByteBuffer, to channel: Channel) {
+    let pipeline = channel.pipeline.syncOperations
+    if let tls = try? pipeline.context(handlerType: ServerTLSHandler.self) {
+      // Behind it: these bytes are decrypted already.
+      tls.fireChannelRead(NIOAny(bytes))
+      tls.fireChannelReadComplete()
+    } else {
+      pipeline.fireChannelRead(NIOAny(bytes))
+      pipeline.fireChannelReadComplete()
+    }
   }
 
   func handlerAdded(context: ChannelHandlerContext) {

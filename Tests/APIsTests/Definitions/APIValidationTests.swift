@@ -93,6 +93,11 @@ struct APIValidationTests {
       ),
       (#""active":"yes""#, #"{"active":"must be boolean"}"#),
       (#""auth_type":7"#, #"{"auth_type":"must be string"}"#),
+      (#""auth_type":"basic""#, #"{"auth_type":"must be one of [\"none\", \"jwt\"]"}"#),
+      (
+        #""versioned":true"#,
+        #"{"versioned":"must be false: an API with versions would take no requests"}"#
+      ),
     ])
   func top(member: String, expected: String) throws {
     var definition = try tree(definitionText("a", endpoints: ""))
@@ -109,7 +114,7 @@ struct APIValidationTests {
       ),
       (#""auth_type":"jwt","auth":{"use_query":true},"#, #"{"query_name":"must be present"}"#),
       (
-        #""auth_type":"basic","auth":{"use_query":true,"query_name":"q"},"#,
+        #""auth_type":"None","auth":{"use_query":true,"query_name":"q"},"#,
         #"{"auth_type":"must be one of [\"jwt\"]"}"#
       ),
       (#""auth":[],"#, #"{"auth":"must be object"}"#),
@@ -189,12 +194,23 @@ struct APIValidationTests {
       ("", "jwt", false), (#","secured":true"#, "jwt", true), (#","secured":false"#, "jwt", false),
       (#","not_secured":false"#, "jwt", true), (#","not_secured":true"#, "jwt", false),
       (#","not_secured":false"#, "none", false), (#","secured":true,"not_secured":false"#, "jwt", true),
+      (#","secured":true"#, "JWT", true),
     ])
   func secured(more: String, type: String, expected: Bool) throws {
     var table = APITable()
     let definition = try table.create(
       definitionText("a", endpoints: endpointText("e", "/", more: more), more: #""auth_type":"\#(type)","#))
     #expect(definition.endpoints.first?.isSecured == expected)
+  }
+
+  @Test("14.D19 a schema is accepted and said to be of no effect, with the place where it stands")
+  func schema() throws {
+    var table = APITable()
+    let endpoint = endpointText("e", "/", more: #","target":"kafka","topic":"t","schema":"s""#)
+    let definition = try table.create(definitionText("a", endpoints: endpoint))
+    #expect(definition.warnings.count == 1)
+    #expect(definition.warnings.first?.hasPrefix("API a, endpoint e: schema") == true)
+    #expect(try table.create(definitionText("b", endpoints: endpointText("e", "/"))).warnings.isEmpty)
   }
 
   @Test("where answers come from")

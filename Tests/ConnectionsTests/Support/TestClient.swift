@@ -131,15 +131,18 @@ final class TestClient {
 }
 
 extension TestHub {
-  /// Opens an event stream as the route does, with the greeting already read.
+  /// Opens an event stream as the route does, with the greeting already read. `isDirect`: the socket may be written to, as it can't
+  /// be over TLS or HTTP/2.
   @discardableResult
   func openSSE(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
-    identity: ConnectionIdentity? = nil, isPrivileged: Bool = false
+    identity: ConnectionIdentity? = nil, isPrivileged: Bool = false, isDirect: Bool = true
   ) throws -> SSEConnection {
     let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
     return try open(client, .sse, wanted, lastEventID) { index, serial in
-      SSEConnection(index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near)
+      SSEConnection(
+        index: index, serial: serial, hub: hub, channel: client.channel,
+        descriptor: isDirect ? client.near : -1)
     }
   }
 
@@ -200,4 +203,24 @@ extension Subscription {
   static func to(_ type: String, _ oneOf: [String: ScalarValue]...) -> Subscription {
     Subscription(eventType: EventTypePattern(type), oneOf: oneOf)
   }
+}
+
+/// The texts of a stream of unmasked frames, each of which must be a whole text message.
+func webSocketTexts(_ bytes: [UInt8]) -> [String] {
+  var texts: [String] = []
+  var rest = bytes[...]
+  while rest.count >= 2 {
+    let isText = rest.removeFirst() == 0x81
+    var length = Int(rest.removeFirst())
+    let extra = length == 126 ? 2 : length == 127 ? 8 : 0
+    if extra > 0 {
+      length = rest.prefix(extra).reduce(0) { $0 << 8 | Int($1) }
+      rest = rest.dropFirst(extra)
+    }
+    #expect(isText && rest.count >= length, "no whole text message")
+    texts.append(String(decoding: rest.prefix(length), as: UTF8.self))
+    rest = rest.dropFirst(length)
+  }
+  #expect(rest.isEmpty, "cut within a frame")
+  return texts
 }

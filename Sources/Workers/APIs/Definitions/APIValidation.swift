@@ -67,8 +67,15 @@ struct APIValidation {
       problems.add(Self.top, "id", "must have at most \(APIDefinition.maximumIDBytes) bytes")
     }
     requireText("name", of: document, in: Self.top)
-    requireKind("auth_type", of: document, in: Self.top, Self.mustBeString) { $0.string != nil }
+    if let type = document.member("auth_type"), type.string == nil {
+      problems.add(Self.top, "auth_type", Self.mustBeString)
+    } else {
+      requireOne(of: ["none", "jwt"], "auth_type", of: document, in: Self.top)
+    }
     requireBoolean("versioned", of: document, in: Self.top)
+    if document.member("versioned")?.boolean == true {
+      problems.add(Self.top, "versioned", "must be false: an API with versions would take no requests")
+    }
     requireBoolean("active", of: document, in: Self.top)
   }
 
@@ -154,7 +161,7 @@ struct APIValidation {
   }
 
   private mutating func requireJWT(_ document: JSONValue, in scope: String) {
-    guard document.member("auth_type")?.string != "jwt" else { return }
+    guard !APIDefinition.isJWT(document) else { return }
     problems.add(scope, "auth_type", #"must be one of ["jwt"]"#)
   }
 

@@ -112,7 +112,6 @@ final class APIGateway {
     }
     let isLiteral = origin.host.hasPrefix("[")
     let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
-    let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
@@ -125,8 +124,8 @@ final class APIGateway {
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
-        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer),
-        local: TrustedProxies.plain(request.localAddress?.ipAddress ?? "")))
+        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        local: request.localAddress))
     let body: BodyForm =
       switch request.announcedBody {
       // These mean something by a body: that there is none is said (RFC 9110 §8.6).
@@ -160,7 +159,7 @@ final class APIGateway {
 
   /// Whose place a request takes.
   func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
-    PlaceHolder(client: AddressPrefix(hub.proxies.client(of: request)), api: match.definition.id)
+    PlaceHolder(client: hub.proxies.prefix(of: request), api: match.definition.id)
   }
 }
 

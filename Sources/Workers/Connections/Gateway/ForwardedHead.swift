@@ -12,9 +12,10 @@ import Kit
 import NIOHTTP1
 
 enum ForwardedHead {
-  /// What isn't taken from a client: also the gateway's own business towards the service.
+  /// What isn't taken from a client: also the gateway's own business towards the service, and `proxy`, which services that see
+  /// fields as variables (CGI) take for the setting HTTP_PROXY.
   private static let ownInRequests = FieldNames(
-    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent", "tracestate"])
+    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "proxy", "traceparent", "tracestate"])
   private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
   /// The gateway in `via`.
   private static let pseudonym = "rig"
@@ -68,14 +69,15 @@ enum ForwardedHead {
   static func toClient(_ pairs: [String]) -> HTTPHeaders {
     var headers = HTTPHeaders()
     headers.reserveCapacity(pairs.count / 2)
-    let fields = stride(from: 0, to: pairs.count - 1, by: 2).lazy.map {
-      (name: pairs[$0], value: pairs[$0 + 1])
-    }
-    let named = ConnectionOptions(fields)
-    for (name, value) in fields where !ownInAnswers.contains(name) && !named.contains(name) {
+    let positions = stride(from: 0, to: pairs.count - 1, by: 2)
+    var named = ConnectionOptions()
+    for position in positions { named.note(pairs[position], pairs[position + 1]) }
+    for position in positions {
+      let name = pairs[position]
+      if ownInAnswers.contains(name) || named.contains(name) { continue }
       // Another spelling of the length may be another length to somebody.
       if HeaderFields.framing.contains(name), !name.isField("content-length") { continue }
-      headers.add(name: name, value: value)
+      headers.add(name: name, value: pairs[position + 1])
     }
     return headers
   }

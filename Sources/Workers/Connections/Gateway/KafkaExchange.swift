@@ -175,6 +175,8 @@ final class KafkaExchange: RequestCarrier {
       respond(.text("Accepted.", status: .accepted, contentType: "text/plain"))
     case .unavailable(let reason):
       refuse(.serviceUnavailable, "the event can't be produced to topic \(plan.topic) now: \(reason)")
+    case .unknown(let reason):
+      refuse(.serviceUnavailable, "the event may be in topic \(plan.topic), or not: \(reason)")
     case .refused(let reason):
       refuse(.badGateway, "the event can't be produced to topic \(plan.topic): \(reason)")
     case .tooLarge(let reason): refuse(.payloadTooLarge, "the event is too large for Kafka: \(reason)")

@@ -121,7 +121,7 @@ struct Authorizer {
           awaitedKeySet: mayNeedKeys ? authority.keySetOnItsWay(for: token) : nil)
       }
       let sessions = verified.session.map { [$0] } ?? []
-      guard let digests = authority.digests(of: sessions, unixMs: unixMs) else {
+      guard let digests = authority.digests(of: sessions) else {
         throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
       }
       result.sessions += digests
@@ -141,7 +141,7 @@ struct Authorizer {
     guard !credentials.contains(where: { $0.hasExpired(unixMs: unixMs) }) else {
       throw AuthorizationEnd.tokenExpired.refusal
     }
-    guard authority.digests(of: credentials.compactMap(\.session), unixMs: unixMs) != nil else {
+    guard authority.digests(of: credentials.compactMap(\.session)) != nil else {
       throw AuthorizationEnd.sessionEnded.refusal
     }
   }

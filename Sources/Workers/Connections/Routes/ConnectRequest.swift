@@ -18,6 +18,8 @@ struct ConnectRequest {
   var warnings: [String] = []
   /// Where the client left off.
   var lastEventID: String?
+  /// Whether a WebSocket's client wants to know where it stands with each event, to be able to resume.
+  var wantsCursors = false
   /// nil: nobody in particular.
   var identity: ConnectionIdentity?
   var isPrivileged = false
@@ -52,7 +54,7 @@ struct ConnectRequest {
         tracestate: request.tracestate)
     }
     isPrivileged = authorizer.isPrivileged(authorization.credentials)
-    lastEventID = try Self.value("lastEventId", query) ?? request.header("last-event-id")
+    (lastEventID, wantsCursors) = try Self.place(request, query)
     let users = try Self.followed("users[]", query, isPrivileged)
     let roles = try Self.followed("roles[]", query, isPrivileged)
     if !authorization.credentials.isEmpty {
@@ -64,9 +66,7 @@ struct ConnectRequest {
     origin.sinceUnixMs = unixMs
     origin.userAgent = String(
       decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
-    origin.remote = proxies.client(
-      peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
-      xForwardedFor: request.headers["x-forwarded-for"])
+    origin.remote = proxies.client(of: request)
     let text = try Self.value("subscriptions", query)
     do throws(SubscriptionError) {
       var asked: [Subscription] = []
@@ -76,6 +76,24 @@ struct ConnectRequest {
       if text != nil { check = checks.subscription(asked, credentials) }
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
+    }
+  }
+
+  /// Where the client left off, and whether it wants cursors: also who says that it has none yet. The header counts first, since an
+  /// EventSource that reconnects by itself has its latest id there, and in the query whatever its page began with.
+  private static func place(
+    _ request: HTTPRequest, _ query: [(name: String, value: String)]
+  ) throws(RefusedRequest) -> (lastEventID: String?, wantsCursors: Bool) {
+    let header = request.header("last-event-id")
+    let isGiven = header != nil || query.contains { $0.name == "lastEventId" }
+    let named = try value("lastEventId", query)
+    let lastEventID = header.flatMap { $0.isEmpty ? nil : $0 } ?? named
+    switch try value("cursors", query) {
+    case nil, "false": return (lastEventID, isGiven)
+    case "true": return (lastEventID, true)
+    case let text?:
+      throw RefusedRequest(
+        status: 400, detail: "query parameter cursors is '\(text.prefix(64))', expected true or false")
     }
   }
 

@@ -88,6 +88,12 @@ final class FrontRoutes: Responder {
     return Self.adding(headers, to: answer(route, request, loop))
   }
 
+  /// An `EventSource` says what it takes, also where a service serves its stream.
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool {
+    if case .sse? = route(request.path) { return false }
+    return !request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
+  }
+
   func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders {
     guard request.path.hasPrefix(Self.prefix) || !definitions.takes(request) else { return [:] }
     return cors.headers(for: request, credentials: route(request.path)?.hasCredentials ?? false)
@@ -99,11 +105,11 @@ final class FrontRoutes: Responder {
 
   private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     switch route {
-    case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
+    case .sse where request.method == .HEAD: .response(.headOfStream(SSEConnection.headers()))
     case .sse: streams.sse(request, on: loop)
     case .webSocket: streams.webSocket(request, on: loop)
     case .longPolling where request.method == .HEAD:
-      .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
+      .response(.headOfStream(["cache-control": "no-cache"]))
     case .longPolling: longPolling.respond(request, on: loop)
     case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
     case .events: events.respond(request, on: loop)

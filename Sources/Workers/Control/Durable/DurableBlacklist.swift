@@ -35,7 +35,6 @@ struct BlacklistFile: Sendable {
 
   /// All whole records; nil: there is no file.
   func read() throws(StateFile.Failure) -> [Entry]? {
-    file.removeLeftover()
     guard let bytes = try file.read() else { return nil }
     guard bytes.starts(with: Self.head) else { throw damaged("its first line isn't that of a blacklist") }
     let count = (bytes.count - Self.head.count) / Self.recordBytes
@@ -164,6 +163,7 @@ final class BlacklistKeeper {
   ///
   /// - Parameter now: seconds since 1970.
   func begin(now: UInt32) throws(StateFile.Failure) -> [Entry] {
+    file.file.removeLeftover()
     let entries = try file.read() ?? []
     let living = entries.filter { $0.until > now }
     // Also without what an interrupted write has left.

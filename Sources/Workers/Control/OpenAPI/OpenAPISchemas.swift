@@ -20,7 +20,7 @@ enum OpenAPISchemas {
     "Empty":{"type":"object","maxProperties":0},
     "Document":{"type":"object","required":["openapi","info","paths"]},
     "Health":{"type":"object","required":["status","parts"],"properties":{
-      "status":{"enum":["ok","unavailable"]},
+      "status":{"enum":["ok","unavailable","draining"]},
       "parts":{"type":"array","items":{"type":"object","required":["name","status"],"properties":{
         "name":{"type":"string"},"status":{"enum":["ok","degraded","unavailable"]},"state":{"type":"string"},
         "pid":{"type":"integer"},"heartbeatAgeSeconds":{"type":"number","minimum":0},

@@ -16,8 +16,8 @@ final class SessionDesk {
   /// Clock and loop, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
-    /// Milliseconds since 1970.
-    var unixMs: () -> Int64
+    /// Seconds of the boot clock.
+    var bootSecond: () -> UInt32
     /// Calls the closure on the loop, behind what it is doing now.
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
@@ -73,7 +73,7 @@ final class SessionDesk {
       online: state.online)
   }
 
-  private var nowSeconds: UInt32 { UInt32(clamping: environment.unixMs() / 1000) }
+  private var nowSeconds: UInt32 { environment.bootSecond() }
 
   // MARK: Turns
 

@@ -30,10 +30,12 @@ final class Intake {
     case held
   }
 
-  /// A message that is an error of its partition.
+  /// A message that is an error.
   enum Trouble {
+    /// The log doesn't hold the offset that was asked for.
     case outOfRange(partition: Int, reason: String)
-    case failing(_ what: String, reason: String)
+    /// `partition`: nil, it is of none that is read.
+    case failing(_ what: String, partition: Int?, reason: String)
   }
 
   private let writer: EventWriter
@@ -50,7 +52,8 @@ final class Intake {
   private var readAt: UInt64 = 0
   /// The event at `position`, if it is parsed and did not fit.
   private var unfinished: PreparedEvent?
-  private var ringEnd: UInt64
+  /// Where the last record that was appended to the ring ends.
+  private(set) var ringEnd: UInt64
   private var topics = TopicCache()
   /// By the place of the topic.
   private var durations: [Histogram] = []
@@ -139,6 +142,34 @@ final class Intake {
     durations = []
   }
 
+  /// Gives up what is held of these partitions: it may not be in their logs any more.
+  func forget(_ partitions: [Int]) {
+    for index in position..<max(position, count) {
+      guard let message = buffer[index], let topic = message.pointee.rkt else { continue }
+      let place = topics.place(of: topic)
+      guard let number = topics.number(of: message.pointee.partition, at: place, in: state.table),
+        partitions.contains(number)
+      else { continue }
+      rd_kafka_message_destroy(message)
+      buffer[index] = nil
+      if index == position { unfinished = nil }
+    }
+  }
+
+  /// Says in the ring that records of a partition are gone, before any that follow them. False: the ring is full.
+  ///
+  /// - Parameter next: the offset at which reading goes on.
+  func tell(_ lost: Int64, of name: TopicPartition, before next: Int64) -> Bool {
+    let gap = PreparedEvent.eventsLost(
+      count: UInt64(clamping: lost), reason: "the broker's log no longer holds them",
+      before: EventOrigin(topic: name.topic, partition: name.partition, offset: next - 1),
+      acceptedAtNs: MonotonicTime.now(), stamp: .now())
+    guard case .appended(let end) = writer.append(gap: gap) else { return false }
+    ringEnd = end
+    writer.publish()
+    return true
+  }
+
   /// The errors since the last call.
   func takeTroubles() -> [Trouble] {
     defer { troubles.removeAll() }
@@ -149,7 +180,7 @@ final class Intake {
   private func place(_ message: UnsafeMutablePointer<rd_kafka_message_t>) -> Bool {
     currentTopic = nil
     guard let topic = message.pointee.rkt else {
-      troubles.append(.failing("the consumer", reason: reason(message)))
+      troubles.append(.failing("the consumer", partition: nil, reason: reason(message)))
       return true
     }
     let place = topics.place(of: topic)
@@ -165,7 +196,7 @@ final class Intake {
     }
     guard !state.table.isOfResponses(number), !isResponse(message, place) else {
       responses?.take(message, topic: topics.topics[place].name)
-      state.ledger.take(offset, in: number)
+      remember(message, number)
       return true
     }
     do throws(EventError) {
@@ -186,7 +217,7 @@ final class Intake {
       refuse(message, topic: topics.topics[place].name, reason: error.detail)
     }
     unfinished = nil
-    state.ledger.take(offset, in: number)
+    remember(message, number)
     return true
   }
 
@@ -195,6 +226,10 @@ final class Intake {
   private func isResponse(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ place: Int) -> Bool {
     guard !sharedTopics.isEmpty, sharedTopics.contains(topics.topics[place].name) else { return false }
     return RecordHeaders.of(message)?.contains { $0.name.isField("rig-correlation") } ?? false
+  }
+
+  private func remember(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ number: Int) {
+    state.take(ReadTrail.Mark(message), leaderEpoch: rig_message_leader_epoch(message), in: number)
   }
 
   private func parse(
@@ -241,10 +276,14 @@ final class Intake {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF: break
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
       guard let number, state.table.isReading(number) else { return }
-      state.update { $0.isOutOfRange(number) }
+      // Nothing more of it is taken, in this batch either.
+      state.update { $0.isDoubted(number) }
       troubles.append(.outOfRange(partition: number, reason: reason))
     default:
-      troubles.append(.failing("\(topics.topics[place].name)/\(message.pointee.partition)", reason: reason))
+      let what = "\(topics.topics[place].name)/\(message.pointee.partition)"
+      let partition = number.flatMap { state.table.isReading($0) ? $0 : nil }
+      if let partition { state.update { $0.isDoubted(partition) } }
+      troubles.append(.failing(what, partition: partition, reason: reason))
     }
   }
 

@@ -15,6 +15,7 @@ final class StreamMetrics {
   let consumed: LabelledCounter
   let failed: LabelledCounter
   let offsetResets: LabelledCounter
+  let recordsLost: LabelledCounter
   let ringFull: Metric?
   let connected: Metric?
   let paused: Metric?
@@ -35,6 +36,7 @@ final class StreamMetrics {
     consumed = LabelledCounter(status, "rig_consumed_events_total", labels: source, label: "topic")
     failed = LabelledCounter(status, "rig_consumed_events_failed_total", labels: source, label: "topic")
     offsetResets = LabelledCounter(status, "rig_kafka_offset_resets_total", label: "topic")
+    recordsLost = LabelledCounter(status, "rig_kafka_records_lost_total", label: "topic")
     ringFull = status.metric(.counter, "rig_ring_full_total", labels: [("ring", ring)])
     connected = status.metric(.gauge, "rig_kafka_connected")
     paused = status.metric(.gauge, "rig_kafka_consumer_paused")
