@@ -22,6 +22,7 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTP2: Target.Dependency = .product(name: "NIOHTTP2", package: "swift-nio-http2")
+let nioHPACK: Target.Dependency = .product(name: "NIOHPACK", package: "swift-nio-http2")
 let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -60,6 +61,8 @@ let package = Package(
       name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
       providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(
+      name: "CZlib", path: "Sources/System/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
       name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"])]),
 
@@ -80,8 +83,8 @@ let package = Package(
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix,
-        nioHTTP1,
+        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque, nioCore,
+        nioPosix, nioHTTP1,
       ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
@@ -135,6 +138,8 @@ let package = Package(
         "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
         nioPosix, nioHTTP1,
       ]),
-    tests("EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "OddPaths"], exclude: ["OpenAPI"]),
+    tests(
+      "EndToEnd", ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
+      exclude: ["OpenAPI"]),
   ]
 )

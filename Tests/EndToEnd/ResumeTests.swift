@@ -53,13 +53,16 @@ struct ResumeTests {
   @Test("A cursor whose events are no longer held gives rig.events_lost before anything else")
   func lost() throws {
     let tiny = ["EVENT_RING_BYTES": "65536", "STREAMS_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096"]
-    try Gateway.run(tiny) { gateway in
+    try Gateway.run(tiny.merging(["CONNECTION_WORKERS": "1"]) { $1 }) { gateway in
       let first = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
       try gateway.publish(NumberedEvents.json(0))
       try first.event(named: NumberedEvents.type)
       let cursor = try #require(first.lastEventID)
       let count = 100
-      for number in 1...count { try gateway.publish(NumberedEvents.json(number, padding: 1_000)) }
+      for number in 1...count {
+        try gateway.publish(NumberedEvents.json(number, padding: 1_000))
+        try first.event(named: NumberedEvents.type)
+      }
 
       let second = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type), lastEventID: cursor)
       let told = try second.event()

@@ -93,6 +93,11 @@ extension ControlWorker {
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
       for server in servers {
         server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        server.onAcceptExhausted = { [log = context.log] reason, times in
+          log.error(
+            "connections can't be accepted: they wait",
+            metadata: ["reason": "\(reason)", "times": "\(times)"])
+        }
         try server.start()
       }
     } catch {

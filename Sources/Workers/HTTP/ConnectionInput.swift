@@ -27,6 +27,9 @@ protocol ConnectionInput: AnyObject {
   /// Bytes that wait, which the caller now owns.
   func takeHeldBytes() -> ByteBuffer
 
+  /// Gives bytes to the new owner of the channel, who has been put behind all handlers.
+  func pass(_ bytes: ByteBuffer, to channel: Channel)
+
   /// The channel gets a new owner, who writes bytes: nothing more is given to the connection.
   func giveWay()
 }

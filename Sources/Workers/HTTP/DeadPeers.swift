@@ -5,18 +5,20 @@ import Glibc
 import NIOCore
 
 public enum DeadPeers {
-  /// Seconds without a byte before the first question.
-  private static let idleSeconds = 60
-  /// Seconds between two, and how many aren't answered before the connection ends.
-  private static let intervalSeconds = 15
+  /// Questions that aren't answered before the connection ends.
   private static let questions = 4
 
-  /// Failure is no reason to refuse a connection: channels of tests aren't TCP.
-  public static func find(on channel: Channel) {
-    guard let options = channel.syncOptions else { return }
+  /// Half of the time passes before the first question. A channel without a socket of its own, a stream of HTTP/2, is left to its
+  /// connection.
+  ///
+  /// - Parameter seconds: after which a dead peer's connection has ended.
+  public static func find(on channel: Channel, within seconds: Int = 120) {
+    guard channel.parent == nil, let options = channel.syncOptions else { return }
+    // Failure is no reason to refuse a connection: channels of tests aren't TCP.
     try? options.setOption(.socketOption(.so_keepalive), value: 1)
+    let half = max(1, seconds / 2)
     for (name, value) in [
-      (TCP_KEEPIDLE, idleSeconds), (TCP_KEEPINTVL, intervalSeconds), (TCP_KEEPCNT, questions),
+      (TCP_KEEPIDLE, half), (TCP_KEEPINTVL, max(1, half / questions)), (TCP_KEEPCNT, questions),
     ] {
       let option = ChannelOptions.Types.SocketOption(
         level: .tcp, name: NIOBSDSocket.Option(rawValue: name))

@@ -3,7 +3,6 @@
 
 import NIOCore
 import NIOHTTP1
-import TLS
 
 extension HTTPConnection {
   func write(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
@@ -76,26 +75,16 @@ extension HTTPConnection {
     let rest = takeOver.request.isUpgrade ? input.takeHeldBytes() : ByteBuffer()
     let owesRead = hasSuppressedRead
     let channel = context.channel
-    let pipeline = channel.pipeline.syncOperations
     self.takeOver = nil
     input.giveWay()
-    pipeline.removeHandler(context: context, promise: nil)
+    channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     if hasStreamed {
       let mark = ChannelOptions.Types.WriteBufferWaterMark(
         low: Self.ordinaryUntakenBytes.lowerBound, high: Self.ordinaryUntakenBytes.upperBound)
       try? channel.syncOptions?.setOption(.writeBufferWaterMark, value: mark)
     }
     takeOver.body(channel, takeOver.request)
-    if rest.readableBytes > 0, channel.isActive {
-      if let tls = try? pipeline.context(handlerType: ServerTLSHandler.self) {
-        // Behind it: these bytes are decrypted already.
-        tls.fireChannelRead(NIOAny(rest))
-        tls.fireChannelReadComplete()
-      } else {
-        pipeline.fireChannelRead(NIOAny(rest))
-        pipeline.fireChannelReadComplete()
-      }
-    }
+    if rest.readableBytes > 0, channel.isActive { input.pass(rest, to: channel) }
     if owesRead, channel.isActive { channel.read() }
   }
 

@@ -19,6 +19,9 @@ extension HTTPConnection {
   /// Asks the responder how the request whose head has come, or which waits whole, is to be handled.
   func decide() {
     let request = assembly.head
+    guard !server.isDraining else {
+      return turnAway(request) { perform(assembly.refuse(.draining)) }
+    }
     if let exchange = server.responder.exchange(for: request, on: server.loop) {
       let isInvitationOwed = assembly.expectsContinue
       let body = StreamedBody(assembly.stream(), isInvitationOwed: isInvitationOwed)
@@ -48,6 +51,8 @@ extension HTTPConnection {
       try? options.setOption(.writeBufferWaterMark, value: mark)
       // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
       try? options.setOption(Self.unsentBound, value: AnswerStream.maxUnsentBytes)
+      // A service may be silent for as long as it likes.
+      if let channel = context?.channel { DeadPeers.find(on: channel, within: server.limits.userTimeoutSeconds) }
     }
     if !body.hasEnd, request.announcedBody != .none {
       hasBodyOptions = true

@@ -24,11 +24,15 @@ public struct HTTPLimits: Sendable {
   public var idleSeconds = 75
   /// For a client that doesn't read its answers; then the connection is closed.
   public var writeStallSeconds = 75
+  /// For a client's machine to acknowledge what was sent, or to answer when nothing was; then it is gone.
+  public var userTimeoutSeconds = 120
   /// After an error answer, for the client to read it while its unread input is thrown away (RFC 9112 §9.6).
   public var lingerSeconds = 5
   /// Connections and streams of HTTP/2 open at once, those that were taken over included; one more connection is closed as soon as it
   /// is accepted, one more stream is refused.
   public var maxOpenConnections = 20_000
+  /// Connections alone, each with a descriptor; one more is closed as soon as it is accepted.
+  public var maxSockets = Int.max
   /// Answers that wait in user space on one connection; then no further pipelined request is handled.
   public var maxUnflushedBytes = 64 * 1024
   /// Bytes kept from a client that sends the next request before it has its answer and then half-closes.
@@ -49,6 +53,7 @@ public struct HTTPLimits: Sendable {
       bytesPerSecond: settings.minBodyRate, windowSeconds: settings.minBodyRateWindowSeconds)
     idleSeconds = settings.idleTimeoutSeconds
     writeStallSeconds = settings.writeStallTimeoutSeconds
+    userTimeoutSeconds = settings.tcpUserTimeoutSeconds
     http2.maxStreams = settings.maxStreamsPerConnection
   }
 }

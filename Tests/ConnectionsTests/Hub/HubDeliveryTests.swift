@@ -52,6 +52,47 @@ struct HubDeliveryTests {
     client.disconnect()
   }
 
+  /// A record that says that 7 records are gone.
+  private func appendGap(_ writer: EventWriter) throws {
+    let gap = PreparedEvent.eventsLost(
+      count: 7, reason: "why", before: EventOrigin(topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
+      stamp: .now())
+    guard case .appended = writer.append(gap: gap) else { throw GapRefused() }
+    writer.publish()
+  }
+
+  private struct GapRefused: Error {}
+
+  @Test("14.E23 tells everybody of records that are gone, whatever they asked for, at their place, once")
+  func gap() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let clients = [try TestClient(), try TestClient()]
+    try worker.openSSE(clients[0], [.to("*")])
+    try worker.openSSE(clients[1], [])
+    let webSocketClient = try TestClient()
+    try worker.openWebSocket(webSocketClient, [])
+    try writer.publish(1)
+    try appendGap(writer)
+    try writer.publish(2)
+    worker.run()
+    let seen = streamed(clients[0].take())
+    #expect(seen.map(\.name) == ["greeting", "rig.events_lost", "greeting"])
+    #expect(seen[1].data.contains(#""data":{"count":7,"reason":"why","topic":"rig","partition":3}}"#))
+    #expect(seen.map { $0.id.flatMap { Cursor($0) }?[0] } == [1, 2, 3])
+    #expect(streamed(clients[1].take()).map(\.name) == ["rig.events_lost"])
+    #expect(webSocketClient.take().contains(#""type":"rig.events_lost""#))
+    #expect(worker.metric("rig_events_lost_total") == 3)
+
+    // Who comes back from before it finds it too.
+    let late = try TestClient()
+    try worker.openSSE(late, [.to("nothing")], lastEventID: Cursor(epoch: TestGateway.epoch, positions: [1]).text)
+    worker.run()
+    #expect(streamed(late.take()).map(\.name) == ["rig.events_lost"])
+    for client in clients + [webSocketClient, late] { client.disconnect() }
+  }
+
   @Test("reads all rings, and goes on over as many turns as it takes")
   func manyTurns() throws {
     let gateway = try TestGateway(workers: 2)
@@ -347,11 +388,83 @@ struct HubDeliveryTests {
     try worker.openSSE(clients[1], [])
     worker.hub.table.lastTraffic[Int(idle.index)] = worker.hub.clock.second &- 15
     worker.hub.tick()
-    #expect(clients[0].take() == String(decoding: ServerSentEvents.heartbeat, as: UTF8.self))
+    let heartbeat = ServerSentEvents.heartbeat(at: worker.hub.events.own)
+    #expect(clients[0].take() == String(decoding: heartbeat, as: UTF8.self))
     #expect(clients[1].take() == "")
     worker.hub.tick()
     #expect(clients[0].take() == "", "that was traffic")
     for client in clients { client.disconnect() }
+  }
+
+  @Test(
+    "14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
+  func heartbeatDuringReplay() throws {
+    let gateway = try TestGateway(eventRingBytes: 8 << 20)
+    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let writer = try gateway.streamsWriter()
+    for number in 1...9000 { try writer.publish(number, type: "other") }
+    worker.run()
+    let client = try TestClient()
+    let beginning = Cursor(epoch: TestGateway.epoch).text
+    let connection = try worker.openSSE(client, [.to("greeting")], lastEventID: beginning)
+    worker.hub.turn()
+    let replay = try #require(connection.replay, "a turn isn't enough for so much")
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    let told = try #require(streamed(client.take()).last?.id.flatMap { Cursor($0) })
+    #expect(told == replay.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
+    worker.run()
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    #expect(streamed(client.take()).last?.id == worker.hub.events.own.text)
+    client.disconnect()
+  }
+
+  @Test(
+    "14.E29 events that come when the gateway's clients have been told to go are left for the next gateway",
+    arguments: [true, false])
+  func leftEvents(isLast: Bool) throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    try writer.publish(1)
+    // Published before the stop: delivered before the farewell.
+    worker.hub.drain(.shutdown, isLast: isLast) {}
+    worker.run()
+    let taken = client.take()
+    #expect(taken.contains(#"{"n":1}"#) && taken.contains(#""reason":"shutdown""#), "\(taken)")
+    let passed = writer.ring.slowestReaderPosition()
+    try writer.publish(2)
+    worker.run()
+    #expect((writer.ring.slowestReaderPosition() == passed) == isLast)
+    client.disconnect()
+  }
+
+  @Test("14.C13 a heartbeat goes to connections over TLS and HTTP/2 too, but not behind what waits")
+  func heartbeatPastNoSocket() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let client = try TestClient()
+    let connection = try worker.openSSE(client, [.to("*")], isDirect: false)
+    let heartbeat = String(decoding: ServerSentEvents.heartbeat(at: worker.hub.events.own), as: UTF8.self)
+    func fallSilent() {
+      worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+      worker.hub.tick()
+    }
+    fallSilent()
+    #expect(client.take() == heartbeat)
+    worker.hub.tick()
+    #expect(client.take() == "", "that was traffic")
+    // Until the socket is full, and some of it waits.
+    while !client.socket.isWaiting { connection.send(Array(repeating: UInt8(ascii: "\n"), count: 1000)) }
+    let writes = client.socket.writes
+    fallSilent()
+    #expect(client.socket.writes == writes && !client.take().contains(heartbeat))
+    fallSilent()
+    #expect(client.take() == heartbeat)
+    client.disconnect()
   }
 
   @Test("ends all connections with the reason when the worker drains, and says when the last has gone")

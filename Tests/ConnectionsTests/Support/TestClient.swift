@@ -131,15 +131,18 @@ final class TestClient {
 }
 
 extension TestHub {
-  /// Opens an event stream as the route does, with the greeting already read.
+  /// Opens an event stream as the route does, with the greeting already read. `isDirect`: the socket may be written to, as it can't
+  /// be over TLS or HTTP/2.
   @discardableResult
   func openSSE(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
-    identity: ConnectionIdentity? = nil, isPrivileged: Bool = false
+    identity: ConnectionIdentity? = nil, isPrivileged: Bool = false, isDirect: Bool = true
   ) throws -> SSEConnection {
     let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
     return try open(client, .sse, wanted, lastEventID) { index, serial in
-      SSEConnection(index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near)
+      SSEConnection(
+        index: index, serial: serial, hub: hub, channel: client.channel,
+        descriptor: isDirect ? client.near : -1)
     }
   }
 

@@ -31,6 +31,8 @@ final class Gateway {
   let inboundTLSPort: Int
   let managementTLSPort: Int
   let process: ChildProcess
+  /// What clients come by from here on, unless they say themselves that they speak TLS.
+  var carrier = Carrier.http1
   private let directory: String
 
   /// For tests that put a gateway under load: a turn does so many records for so many clients, and debug builds take ten times
@@ -165,15 +167,16 @@ final class Gateway {
 
   // MARK: Requests
 
-  /// A connection to the inbound port: with `tls` to the one for that.
+  /// A connection to the inbound port: with `tls` to the one for that, else by `carrier`.
   func wire(_ receiveBuffer: Int? = nil, _ tls: TLSEnd? = nil) throws -> Wire {
-    try Wire(port: tls == nil ? inboundPort : inboundTLSPort, receiveBuffer: receiveBuffer, tls: tls)
+    guard let tls else { return try carrier.wire(to: self, receiveBuffer: receiveBuffer) }
+    return try Wire(port: inboundTLSPort, receiveBuffer: receiveBuffer, tls: tls)
   }
 
   func inbound(
     _ method: String, _ path: String, headers: [(String, String)] = [], body: String? = nil
   ) throws -> HTTPAnswer {
-    try HTTP.send(method, path, port: inboundPort, headers: headers, body: body)
+    try HTTPConnection(wire: wire()).send(method, path, headers: headers, body: body)
   }
 
   func management(

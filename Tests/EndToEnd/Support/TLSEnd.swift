@@ -8,7 +8,8 @@ final class TLSEnd {
   private let input: OpaquePointer
   private let output: OpaquePointer
 
-  init(serverName: String? = nil) throws {
+  /// - Parameter protocols: what is offered by ALPN (RFC 7301).
+  init(serverName: String? = nil, protocols: [String] = []) throws {
     guard let context = SSL_CTX_new(TLS_client_method()), let ssl = SSL_new(context),
       let input = BIO_new(BIO_s_mem()), let output = BIO_new(BIO_s_mem())
     else { throw TestFailure("OpenSSL has no memory") }
@@ -18,6 +19,8 @@ final class TLSEnd {
     self.output = output
     SSL_set_bio(ssl, input, output)
     SSL_set_connect_state(ssl)
+    let offered = protocols.flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) }
+    if !offered.isEmpty { SSL_set_alpn_protos(ssl, offered, UInt32(offered.count)) }
     if let serverName { rig_ssl_set_server_name(ssl, serverName) }
   }
 

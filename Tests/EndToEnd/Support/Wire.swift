@@ -5,19 +5,22 @@ import CLinux
 import Glibc
 
 /// A client's socket with what has been received but not used.
-final class Wire {
+class Wire {
   let descriptor: CInt
   /// The client's own port, by which the gateway's side of the connection can be found.
   let localPort: Int
   var received = ByteQueue()
+  private var hasInputEnded = false
   /// The peer has ended its side.
-  private(set) var isAtEnd = false
+  var isAtEnd: Bool { hasInputEnded }
   /// The peer has reset the connection.
   private(set) var isReset = false
   /// What is spoken over the socket; nil: nothing but bytes.
   let tls: TLSEnd?
 
   private static let readSize = 65_536
+  /// SO_ATTACH_FILTER, which Glibc's module leaves out.
+  private static let attachFilter: CInt = 26
 
   /// Connects to `port` of this machine. `receiveBuffer`: bytes that the kernel may hold for a reader that doesn't read.
   ///
@@ -65,7 +68,7 @@ final class Wire {
     while try !tls.handshake() {
       try sendRaw(tls.take(), deadline)
       guard try receiveRaw(deadline, { tls.give($0) }) else {
-        throw TestFailure(isAtEnd ? "closed in the TLS handshake" : "no answer in the TLS handshake")
+        throw TestFailure(hasInputEnded ? "closed in the TLS handshake" : "no answer in the TLS handshake")
       }
     }
     try sendRaw(tls.take(), deadline)
@@ -137,9 +140,12 @@ final class Wire {
 
   /// Receives what is there, waiting for something until the deadline. False: nothing came.
   @discardableResult
-  func receive(_ deadline: Deadline) throws -> Bool {
-    guard let tls else { return try receiveRaw(deadline) { received.append($0) } }
-    while !tls.read(into: &received) {
+  func receive(_ deadline: Deadline) throws -> Bool { try receive(deadline, into: &received) }
+
+  /// Receives to the end of `queue` what is there, as `receive(_:)`.
+  final func receive(_ deadline: Deadline, into queue: inout ByteQueue) throws -> Bool {
+    guard let tls else { return try receiveRaw(deadline) { queue.append($0) } }
+    while !tls.read(into: &queue) {
       // What was read before may have brought records as well.
       try sendRaw(tls.take(), deadline)
       guard try receiveRaw(deadline, { tls.give($0) }) else { return false }
@@ -148,7 +154,7 @@ final class Wire {
   }
 
   private func receiveRaw(_ deadline: Deadline, _ body: (UnsafeRawBufferPointer) -> Void) throws -> Bool {
-    guard !isAtEnd else { return false }
+    guard !hasInputEnded else { return false }
     while true {
       let count = withUnsafeTemporaryAllocation(byteCount: Self.readSize, alignment: 8) { space -> Int in
         let count = recv(descriptor, space.baseAddress, space.count, 0)
@@ -158,7 +164,7 @@ final class Wire {
       if count > 0 { return true }
       if count == 0 || errno == ECONNRESET {
         isReset = count != 0
-        isAtEnd = true
+        hasInputEnded = true
         return false
       }
       guard errno == EAGAIN || errno == EINTR else {
@@ -192,7 +198,19 @@ final class Wire {
   func reset() {
     var immediately = linger(l_onoff: 1, l_linger: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &immediately, socklen_t(MemoryLayout<linger>.size))
-    isAtEnd = true
+    hasInputEnded = true
+  }
+
+  /// From here on the client's machine seems to be gone: its kernel drops what comes, and acknowledges nothing.
+  func vanish() throws {
+    // struct sock_fprog of one struct sock_filter: BPF_RET | BPF_K, 0 (linux/filter.h).
+    var dropAll: UInt64 = 6
+    let result = withUnsafeMutablePointer(to: &dropAll) { code in
+      var program = (count: UInt16(1), code: code)
+      return setsockopt(
+        descriptor, SOL_SOCKET, Self.attachFilter, &program, socklen_t(MemoryLayout.size(ofValue: program)))
+    }
+    guard result == 0 else { throw TestFailure("SO_ATTACH_FILTER: \(String(cString: strerror(errno)))") }
   }
 
   /// Ends this side; the other may still send.

@@ -51,7 +51,7 @@ struct HTTP2BoundTests {
         HTTP2Peer.data(1, "")
       ]
     },
-    Flood(testDescription: "continuations", most: 9) { index in
+    Flood(testDescription: "continuations", most: 24) { index in
       let part: [UInt8] = HTTP2Peer.block([("x-\(index)", "1")])
       guard index > 0 else {
         return [Frame(kind: .headers, stream: 1, payload: HTTP2Peer.block(HTTP2Peer.head()))]
@@ -89,6 +89,83 @@ struct HTTP2BoundTests {
       HTTP2Peer.block(HTTP2Peer.head()) + [0x40] + entry.dropFirst() + [UInt8](repeating: 0xbe, count: 4000)
     try peer.send(Frame(kind: .headers, flags: Frame.endHeaders | Frame.endStream, stream: 5, payload: bomb))
     #expect(peer.goAway.map { $0.goAwayCode != 0 } == true && peer.front.responder.requests.isEmpty)
+  }
+
+  /// A head in as many frames as it takes.
+  private static func frames(_ stream: UInt32, _ fields: [(String, String)]) -> [Frame] {
+    let block = HTTP2Peer.block(HTTP2Peer.head("GET", "/", fields))
+    return stride(from: 0, to: block.count, by: 16_384).map { start in
+      let end = min(block.count, start + 16_384)
+      return Frame(
+        kind: start == 0 ? .headers : .continuation,
+        flags: (start == 0 ? Frame.endStream : 0) | (end == block.count ? Frame.endHeaders : 0), stream: stream,
+        payload: Array(block[start..<end]))
+    }
+  }
+
+  @Test("14.C14 A large head is answered 431 before the client has acknowledged anything, however its bytes come")
+  func firstFlight() throws {
+    for (pieceBytes, cookieBytes) in [(1 << 20, 200_000), (4096, 100_000), (13, 40_000), (1, 17_000)] {
+      let peer = try HTTP2Peer(isGreeted: false)
+      let flight =
+        Array(HTTP2Peer.preface.utf8) + Frame(kind: .settings, payload: [0, 4, 0, 1, 0, 0]).encoded
+        + Self.frames(1, [("cookie", String(repeating: "c", count: cookieBytes))]).flatMap(\.encoded)
+        + HTTP2Peer.headers(3, HTTP2Peer.head()).encoded
+        + Frame(kind: .settings, flags: Frame.ack).encoded + Frame(kind: .settings, flags: Frame.ack).encoded
+        + HTTP2Peer.headers(5, HTTP2Peer.head()).encoded
+      for start in stride(from: 0, to: flight.count, by: pieceBytes) {
+        try peer.send(bytes: Array(flight[start..<min(flight.count, start + pieceBytes)]))
+      }
+      #expect(peer.answer(1).status == "431" && peer.answer(1).isEnded, "\(pieceBytes)")
+      #expect(peer.answer(3).status == "200" && peer.answer(5).status == "200", "\(pieceBytes)")
+      #expect(peer.goAway == nil && peer.isOpen)
+    }
+  }
+
+  @Test("14.C14 Acknowledgements that nothing was sent for end the connection")
+  func acknowledgements() throws {
+    let peer = try HTTP2Peer()
+    for _ in 0..<3 { try peer.send(Frame(kind: .settings, flags: Frame.ack)) }
+    #expect(peer.goAway.map { $0.goAwayCode != 0 } == true)
+  }
+
+  @Test("14.C14 Heads that are no end of are bounded by the budget, by time and by their number")
+  func hoards() throws {
+    // Of the budget: what is kept of heads that aren't whole.
+    let budget = AssemblyBudget(connectionBytes: 1 << 20, workerBytes: 1 << 20, largestBytes: 4096)
+    let front = EmbeddedFront(budget: budget)
+    var peers: [HTTP2Peer] = []
+    while peers.last?.goAway == nil {
+      try #require(peers.count < 20)
+      let peer = try HTTP2Peer(front)
+      let frames = Self.frames(1, [("cookie", String(repeating: "c", count: 200_000))])
+      try peer.send(bytes: frames.dropLast().flatMap(\.encoded))
+      peers.append(peer)
+    }
+    #expect(peers.last?.goAway?.goAwayCode == Code.enhanceYourCalm && budget.usedBytes <= 1 << 20)
+    #expect(peers.count > 2)
+    for peer in peers { peer.channel.close(promise: nil) }
+    for peer in peers { try peer.settle() }
+    #expect(budget.usedBytes == 0)
+    // Of time.
+    let slow = try HTTP2Peer()
+    try slow.request(1)
+    try slow.send(Frame(kind: .headers, stream: 3, payload: HTTP2Peer.block(HTTP2Peer.head())))
+    for second in [29, 31] as [Int64] {
+      #expect(slow.goAway == nil)
+      slow.front.sweep(at: second)
+      try slow.settle()
+    }
+    #expect(slow.goAway?.goAwayCode == Code.enhanceYourCalm)
+    // Of their number.
+    let often = try HTTP2Peer()
+    var stream: UInt32 = 1
+    while often.goAway == nil, stream < 1_000 {
+      let frames = Self.frames(stream, [("cookie", String(repeating: "c", count: 17_000))])
+      try often.send(bytes: frames.flatMap(\.encoded))
+      stream += 2
+    }
+    #expect(stream == 2 * 101 + 1 && often.goAway?.goAwayCode == Code.enhanceYourCalm, "\(stream)")
   }
 
   @Test("A request that its head has refused is answered, though its body and trailers follow at once")
@@ -200,7 +277,7 @@ struct HTTP2BoundTests {
     #expect(peer.goAway?.payload.prefix(4) == [0x7f, 0xff, 0xff, 0xff])
     // Begun before the client knew.
     try peer.request(3)
-    #expect(peer.answer(3).status == "200")
+    #expect(peer.answer(3).status == "503")
     let ping = try #require(peer.frames.last { $0.kind == .ping })
     try peer.send(Frame(kind: .ping, flags: Frame.ack, payload: ping.payload))
     #expect(peer.isOpen)

@@ -31,6 +31,24 @@ struct HTTP2RequestHeadTests {
       ])
   }
 
+  @Test("14.C13 CONNECT for a WebSocket is the handshake of HTTP/1.1")
+  func webSocket() throws {
+    let fields =
+      [(":protocol", "websocket")]
+      + HTTP2Peer.head("CONNECT", "/ws?a=b", [("sec-websocket-version", "13"), ("sec-websocket-key", "theirs")])
+    let read = try Self.read(fields, isEnd: false).get()
+    #expect(read.isTunnel && read.contentLength == nil && read.head.method == .GET && read.head.uri == "/ws?a=b")
+    let headers = read.head.headers
+    #expect(headers["connection"] == ["upgrade"] && headers["upgrade"] == ["websocket"])
+    #expect(headers["sec-websocket-version"] == ["13"] && !headers.contains(name: "transfer-encoding"))
+    let keys = headers["sec-websocket-key"]
+    #expect(keys.count == 1 && keys[0].utf8.count == 24 && keys[0].hasSuffix("=="))
+    guard case .failure(.malformed) = Self.read(fields + [("content-length", "0")], isEnd: false) else {
+      Issue.record("a length of a tunnel")
+      return
+    }
+  }
+
   @Test("Only a body without a length is chunked, and host stands in for a missing authority")
   func framing() throws {
     let counted = try Self.read(HTTP2Peer.head("PUT", "/", [("content-length", "5")]), isEnd: false).get()
@@ -79,7 +97,7 @@ struct HTTP2RequestHeadTests {
     for method in ["", "GE T", "GET / HTTP/1.1\r\nx: y\r\n\r\n", "G\0T"] {
       all.append(("method \(method.debugDescription)", HTTP2Peer.head(method)))
     }
-    for authority in ["", "user@gateway", "a b", "a/b", "a\r\nx: 1", "a,b", "a\\b"] {
+    for authority in ["", "user@gateway", "a b", "a/b", "a\r\nx: 1", "a,b", "a\\b", "a:b", "a%2", "[::1"] {
       all.append(
         (
           "authority \(authority.debugDescription)",
@@ -94,6 +112,12 @@ struct HTTP2RequestHeadTests {
         ))
     }
     all.append((":protocol without CONNECT", [(":protocol", "websocket")] + whole))
+    let tunnel = [(":protocol", "websocket")] + HTTP2Peer.head("CONNECT", "/ws")
+    all.append(("a WebSocket that has ended", tunnel))
+    for name in [":scheme", ":path", ":authority"] {
+      all.append(("a WebSocket without \(name)", tunnel.filter { $0.0 != name }))
+    }
+    all.append((":protocol twice", [(":protocol", "websocket")] + tunnel))
     return all
   }()
 
@@ -124,8 +148,8 @@ struct HTTP2RequestHeadTests {
       return refusal.status
     }
     #expect(status([(":method", "CONNECT"), (":authority", "a:1")]) == .notImplemented)
-    #expect(status([(":protocol", "websocket")] + HTTP2Peer.head("CONNECT", "/ws")) == .notImplemented)
-    #expect(status(HTTP2Peer.head("PRI")) == .badRequest && status(HTTP2Peer.head("get")) == .badRequest)
+    #expect(status([(":protocol", "connect-udp")] + HTTP2Peer.head("CONNECT", "/ws")) == .notImplemented)
+    for method in ["PRI", "get"] { #expect(status(HTTP2Peer.head(method)) == .methodNotAllowed, "14.D20") }
     let many = (0..<200).map { ("x-\($0)", "1") }
     #expect(status(HTTP2Peer.head("GET", "/", many)) == .requestHeaderFieldsTooLarge)
   }

@@ -36,9 +36,70 @@ struct HTTP2StreamTests {
     }
     let requests = peer.front.responder.requests
     #expect(Set(requests.map(\.path)) == ["/a", "/c", "/e"] && requests.first?.rawQuery == "b=1")
-    #expect(requests.first?.header("host") == "gateway" && requests.first?.remoteAddress != nil)
+    #expect(requests.first?.header("host") == "gateway" && requests.first?.peer.text == "192.0.2.1")
     #expect(requests.first { $0.path == "/c" }.map { String(buffer: $0.body) } == "hello")
     #expect(peer.isOpen && peer.goAway == nil)
+  }
+
+  /// Sends back what comes, and ends when the client does.
+  private final class Echo: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+      context.writeAndFlush(wrapOutboundOut(unwrapInboundIn(data)), promise: nil)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+      if let event = event as? ChannelEvent, event == .inputClosed { context.close(mode: .output, promise: nil) }
+    }
+  }
+
+  private static func connect(_ stream: UInt32, _ path: String) -> Frame {
+    let fields = [("sec-websocket-version", "13")]
+    return HTTP2Peer.headers(
+      stream, [(":protocol", "websocket")] + HTTP2Peer.head("CONNECT", path, fields), isEnd: false)
+  }
+
+  @Test("14.C13 A stream that CONNECT opens (RFC 8441) is given away as a channel that has left HTTP")
+  func tunnel() throws {
+    let accepted = """
+      HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+      sec-websocket-accept: x\r\nsec-websocket-protocol: p\r\n\r\nhi;
+      """
+    let front = EmbeddedFront(
+      ScriptedResponder { request in
+        guard request.path == "/ws" else { return .response(.text("page")) }
+        return .takeOver { channel, _ in
+          try? channel.pipeline.syncOperations.addHandler(Echo())
+          channel.writeAndFlush(ByteBuffer(string: accepted), promise: nil)
+        }
+      })
+    let peer = try HTTP2Peer(front)
+    let offers = peer.frames.contains { frame in
+      frame.kind == .settings
+        && stride(from: 0, to: frame.payload.count, by: 6).contains { frame.payload[$0...].prefix(6) == [0, 8, 0, 0, 0, 1] }
+    }
+    #expect(offers, "SETTINGS_ENABLE_CONNECT_PROTOCOL")
+    try peer.send(Self.connect(1, "/ws"), HTTP2Peer.data(1, "early;"))
+    try peer.send(HTTP2Peer.data(1, "late;"))
+    let answer = peer.answer(1)
+    #expect(answer.status == "200" && answer.value("sec-websocket-protocol") == "p")
+    #expect(answer.value("sec-websocket-accept") == nil && answer.value("upgrade") == nil)
+    #expect(answer.text == "hi;early;late;" && !answer.isEnded && answer.reset == nil)
+    front.sweep(at: 100_000)
+    try peer.send(HTTP2Peer.data(1, "last", isEnd: true))
+    #expect(peer.answer(1).text == "hi;early;late;last" && peer.answer(1).isEnded && peer.answer(1).reset == nil)
+    // What isn't opened isn't answered as if it were.
+    try peer.send(Self.connect(3, "/page"), HTTP2Peer.data(3, "early"))
+    #expect(peer.answer(3).status == "501" && peer.answer(3).isEnded && peer.answer(3).reset == Code.none)
+    // A head in the middle of it.
+    try peer.send(Self.connect(5, "/ws"))
+    try peer.send(HTTP2Peer.headers(5, [("x", "y")]))
+    #expect(peer.answer(5).reset == Code.protocolError && peer.goAway == nil)
+    // The client goes before the answer.
+    try peer.send(Self.connect(7, "/ws"), Frame(kind: .reset, stream: 7, payload: Frame.bytes(Code.cancel)))
+    #expect(front.server.openStreams == 0 && peer.isOpen)
   }
 
   @Test("The preface may come in pieces; what only begins like it is HTTP/1.1")

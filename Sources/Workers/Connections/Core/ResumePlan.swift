@@ -26,6 +26,15 @@ enum Resumption: Equatable {
     else { return .lost }
     return .plan(ResumePlan(client: cursor))
   }
+
+  /// What the greeting says of where the connection begins; nil: that comes with the loss, so that nobody has the one without the other.
+  func beginning(own: Cursor) -> Cursor? {
+    switch self {
+    case .fromNow: own
+    case .lost: nil
+    case .plan(let plan): plan.seen
+    }
+  }
 }
 
 /// The private cursor of a connection that is behind or ahead of its worker.

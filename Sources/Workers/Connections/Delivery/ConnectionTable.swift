@@ -16,19 +16,50 @@
 /// How events are encoded for a connection.
 enum Transport: UInt8, CaseIterable {
   case none
+  /// A stream that ends with its connection (HTTP/1.0), or with its HTTP/2 stream.
   case sse
+  /// A stream of HTTP/1.1.
+  case chunkedSSE
   case webSocket
   /// WebSocket with the extension attribute `rigcursor` in every event.
   case webSocketWithCursor
+  /// WebSocket whose events are compressed.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
   case longPolling
+
+  static func webSocket(withCursors: Bool, isDeflated: Bool) -> Transport {
+    switch (withCursors, isDeflated) {
+    case (false, false): .webSocket
+    case (true, false): .webSocketWithCursor
+    case (false, true): .deflatedWebSocket
+    case (true, true): .deflatedWebSocketWithCursor
+    }
+  }
+
+  /// Whether its events go out as they come, and heartbeats between them.
+  var isStream: Bool { self != .none && self != .longPolling }
 
   /// Value of the label `transport`.
   var label: String {
     switch self {
     case .none: "none"
-    case .sse: "sse"
-    case .webSocket, .webSocketWithCursor: "ws"
+    case .sse, .chunkedSSE: "sse"
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor: "ws"
     case .longPolling: "longpolling"
+    }
+  }
+
+  /// nil: it gets no event as bytes on a stream.
+  var encoding: EventEncoding? {
+    switch self {
+    case .none, .longPolling: nil
+    case .sse: .serverSentEvents
+    case .chunkedSSE: .chunkedServerSentEvents
+    case .webSocket: .webSocket
+    case .webSocketWithCursor: .webSocketWithCursor
+    case .deflatedWebSocket: .deflatedWebSocket
+    case .deflatedWebSocketWithCursor: .deflatedWebSocketWithCursor
     }
   }
 }
@@ -92,6 +123,7 @@ struct ConnectionTable {
     connections[Int(index)] = connection
     transports[Int(index)] = transport
     lastTraffic[Int(index)] = second
+    forgetFormerOwner(of: Int(index))
     countByTransport[Int(transport.rawValue)] += 1
     return connection
   }
@@ -111,13 +143,24 @@ struct ConnectionTable {
     countByTransport[Int(transports[index].rawValue)] -= 1
     connections[index] = nil
     transports[index] = .none
+    forgetFormerOwner(of: index)
+    free.append(connection.index)
+    return true
+  }
+
+  private mutating func forgetFormerOwner(of index: Int) {
     descriptors[index] = -1
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
-    setBehind(connection.index, false)
-    free.append(connection.index)
-    return true
+    setBehind(ConnectionIndex(index), false)
+  }
+
+  /// Appends everybody who takes part in live delivery.
+  func appendLive(to indices: inout [ConnectionIndex]) {
+    for case let connection? in connections where connection.replay == nil && !connection.isClosing {
+      indices.append(connection.index)
+    }
   }
 
   /// All open connections.

@@ -74,6 +74,9 @@ final class Outlet {
   /// Where events may be sent without asking the outlet; -1 while something is waiting, after `finish`, and once closed.
   var directDescriptor: CInt { state == .direct && !isFinishing ? descriptor : -1 }
 
+  /// Whether the next piece goes out at once: nothing is waiting, here or with NIO, and no farewell was given.
+  var isIdle: Bool { state == .direct && backlog.isEmpty && !isFinishing }
+
   /// What is waiting, counted as `Backlog.costBytes` does.
   var waitingBytes: Int { backlog.costBytes }
 

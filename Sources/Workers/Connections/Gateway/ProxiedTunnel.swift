@@ -30,6 +30,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   private let exchanges: ProxyExchanges
   private let account: RequestAccount
+  /// Taken as long as there is anything of the tunnel, be it only what its client hasn't taken yet.
+  private let place: ProxyExchanges.Key
   /// nil: the service is told nothing more, and says nothing more.
   private var key: ProxyExchanges.Key?
   private var channel: Channel?
@@ -50,6 +52,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   private var isReading = false
 
   init(_ key: ProxyExchanges.Key, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
+    place = key
     self.key = key
     self.exchanges = exchanges
     self.account = account
@@ -64,8 +67,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       return clientGone()
     }
     self.channel = channel
-    if let options = channel.syncOptions {
-      try? options.setOption(.autoRead, value: false)
+    try? channel.syncOptions?.setOption(.autoRead, value: false)
+    if let options = socketOptions(of: channel) {
       try? options.setOption(.allowRemoteHalfClosure, value: true)
       try? options.setOption(
         .recvAllocator,
@@ -84,6 +87,11 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     for bytes in all { write(bytes) }
     giveCredit()
     if hasServiceEnded { endClient() } else { sendOn() }
+  }
+
+  /// nil: the channel is a stream of HTTP/2, which has no socket and traps when it is asked for options that it doesn't know.
+  private func socketOptions(of channel: Channel) -> (any NIOSynchronousChannelOptions)? {
+    channel.parent == nil ? channel.syncOptions : nil
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -153,6 +161,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
+    guard key != nil else { return }
     account.sent(bytes.readableBytes)
     uncredited += UInt32(clamping: bytes.readableBytes)
     if channel == nil { early.append(bytes) } else { write(bytes) }
@@ -160,6 +169,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   func received(_ message: ExchangeFrame.Message) {
+    // That its proxy worker has ended is nothing to a client that still takes what was sent.
+    guard key != nil else { return }
     switch message {
     case .credit(let bytes):
       credit += Int64(bytes)
@@ -203,7 +214,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     ended.futureResult.assumeIsolated().whenComplete { result in
       if case .success = result { self.outputEnded(channel) } else { channel.close(promise: nil) }
     }
-    if hasClientEnded {
+    if hasClientEnded, socketOptions(of: channel) != nil {
       channel.writeAndFlush(ByteBuffer(), promise: ended)
     } else {
       channel.close(mode: .output, promise: ended)
@@ -212,7 +223,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   private func endIfStalled(_ channel: Channel, untaken: Int) {
     guard channel.isActive, !hasOutputEnded else { return }
-    let left = (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    let left = (try? socketOptions(of: channel)?.getOption(.bufferedWritableBytes)) ?? 0
     guard left < untaken else { return channel.close(promise: nil) }
     channel.eventLoop.assumeIsolated().scheduleTask(in: Self.stallTime) {
       self.endIfStalled(channel, untaken: left)
@@ -232,7 +243,6 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   private func serviceGone() {
-    if let key { exchanges.end(key) }
     key = nil
     unsent.removeAll()
   }
@@ -241,6 +251,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     isBroken = true
     early = []
     serviceGone()
-    account.finish(status: Self.switchingProtocols, isComplete: isComplete)
+    exchanges.end(place)
+    account.finish(.ok, status: Self.switchingProtocols, isComplete: isComplete)
   }
 }

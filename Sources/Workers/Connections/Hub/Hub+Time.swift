@@ -7,6 +7,7 @@ extension Hub {
   /// One second has passed.
   func tick() {
     clock.refresh()
+    noteJump()
     sweep()
     endStuck()
     for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
@@ -23,6 +24,16 @@ extension Hub {
     scheduleTurn()
   }
 
+  /// Says once that the wall clock isn't followed now.
+  private func noteJump() {
+    let jump = clock.pendingJumpMs
+    defer { isJumpSaid = jump != nil }
+    guard let jump, !isJumpSaid else { return }
+    log.warning(
+      "the wall clock has jumped: tokens and events are judged by the time before, until it has stayed for a minute",
+      metadata: ["seconds": "\(jump / LoopClock.msPerSecond)"])
+  }
+
   /// Heartbeats of connections without traffic, and deadlines that have come.
   private func sweep() {
     let now = clock.second
@@ -37,7 +48,7 @@ extension Hub {
       }
       if table.deadlines[position] != 0, table.deadlines[position] <= now {
         due.append(ConnectionIndex(position))
-      } else if table.descriptors[position] >= 0, now &- table.lastTraffic[position] >= idleSeconds {
+      } else if table.transports[position].isStream, now &- table.lastTraffic[position] >= idleSeconds {
         idle.append(ConnectionIndex(position))
       }
     }
@@ -80,8 +91,8 @@ extension Hub {
       while units > 0, let index = rest.popFirst() {
         // It may have had traffic, or have become another one, since: in a later second than this.
         let silence = Int32(bitPattern: second &- table.lastTraffic[Int(index)])
-        if table.descriptors[Int(index)] >= 0, silence >= Int32(clamping: idleSeconds) {
-          table[index]?.beat(second: second)
+        if silence >= Int32(clamping: idleSeconds), let connection = table[index], connection.mayBeat {
+          connection.beat(second: second)
         }
         units -= TurnWork.unitsPerWord
       }
@@ -90,8 +101,11 @@ extension Hub {
   }
 
   /// Tells every connection that the worker ends, with the reason. `drained` is called when the last has gone.
-  func drain(_ reason: ClosingReason, _ drained: @escaping () -> Void) {
+  ///
+  /// - Parameter isLast: nobody comes after this worker: events that come from now on are for the next gateway, if Kafka has them.
+  func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !isDraining else { return }
+    deliverPublished()
     isDraining = true
     clock.refresh()
     self.drained = drained
@@ -104,6 +118,7 @@ extension Hub {
         close(connection, reason)
         units -= TurnWork.unitsPerEnd
       }
+      leavesEvents = isLast && rest.isEmpty
       return rest.isEmpty
     }
     // Whoever asked here for a connection of another worker asks again elsewhere.

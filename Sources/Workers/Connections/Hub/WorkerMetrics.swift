@@ -28,7 +28,7 @@ final class WorkerMetrics {
   private let conditionFields: Metric?
   private let subscriptionBytes: Metric?
   private let subscriptionRefusals: LabelledCounter
-  private let connections: [(transport: Transport, metric: Metric?)]
+  private let connections: [(transports: [Transport], metric: Metric?)]
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
@@ -50,9 +50,10 @@ final class WorkerMetrics {
     conditionFields = status.metric(.gauge, "rig_subscription_fields")
     subscriptionBytes = status.metric(.gauge, "rig_subscription_bytes")
     subscriptionRefusals = LabelledCounter(status, "rig_subscriptions_refused_total", label: "limit")
-    connections = [[Transport.sse], [.webSocket], [.longPolling]].map { kinds in
-      let labels = [("transport", kinds[0].label), ("worker", worker)]
-      return (kinds[0], status.metric(.gauge, "rig_connections", labels: labels))
+    let transports = Dictionary(grouping: Transport.allCases.filter { $0 != .none }, by: \.label)
+    connections = transports.sorted { $0.key < $1.key }.map { label, transports in
+      let labels = [("transport", label), ("worker", worker)]
+      return (transports, status.metric(.gauge, "rig_connections", labels: labels))
     }
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
@@ -97,9 +98,9 @@ final class WorkerMetrics {
     conditionFields?.set(Int64(size.fields))
     subscriptionBytes?.set(Int64(size.bytes))
     behind?.set(Int64(table.behindCount))
-    for (transport, metric) in connections {
-      var open = table.count(of: transport)
-      if transport == .webSocket { open += table.count(of: .webSocketWithCursor) }
+    for (transports, metric) in connections {
+      var open = 0
+      for transport in transports { open += table.count(of: transport) }
       metric?.set(Int64(open))
     }
   }

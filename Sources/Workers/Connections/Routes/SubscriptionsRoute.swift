@@ -124,6 +124,11 @@ final class SubscriptionsRoute {
       throw RefusedRequest(
         status: 406, detail: "header accept excludes application/json, which answers are in")
     }
+    do throws(EventError) {
+      try HeaderFields.requireNoContentCoding(request.fields)
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
     guard let type = request.header("content-type") else {
       throw RefusedRequest(status: 415, detail: "header content-type is missing, expected application/json")
     }

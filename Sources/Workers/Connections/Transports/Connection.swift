@@ -42,6 +42,9 @@ class Connection {
     try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
   }
 
+  /// Where it stands in the history of all rings: it has been given everything up to there.
+  final var position: Cursor { replay?.plan.seen ?? hub.events.own }
+
   // MARK: What each transport does in its own way
 
   /// Says one event of the gateway's own.
@@ -55,6 +58,9 @@ class Connection {
 
   /// Whether the client has yet to take what it was sent: no more of the past for now.
   var isCongested: Bool { false }
+
+  /// Whether a heartbeat would go out at once: behind what waits it would say nothing.
+  var mayBeat: Bool { false }
 
   /// Nothing has gone out for the heartbeat time.
   func beat(second: UInt32) {}

@@ -27,9 +27,6 @@ final class LongPollConnection: Connection {
   /// Events that the buffer had no room for.
   var droppedEvents: UInt64 { session.droppedEntries }
 
-  /// Where the session stands in the history of all rings: it has been given everything up to there.
-  private var position: Cursor { replay?.plan.seen ?? hub.events.own }
-
   // MARK: Events
 
   override var isCongested: Bool { session.isHalfFull }

@@ -39,17 +39,40 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   override var isCongested: Bool { outlet.waitingBytes + (gathered?.count ?? 0) > congestionBytes }
 
+  override var mayBeat: Bool { isOpen && outlet.isIdle }
+
   // MARK: Sending
 
-  /// Sends a whole piece: an event, a frame.
-  final func send(_ bytes: [UInt8]) {
-    guard isOpen else { return }
-    if gathered != nil { gather(bytes) } else { send(bytes, isInRing: false) }
+  /// How its events are encoded.
+  final var encoding: EventEncoding { hub.table.transports[Int(index)].encoding ?? .serverSentEvents }
+
+  override func say(_ event: OwnEvent) {
+    var buffer = TurnBuffer(encoding: encoding)
+    buffer.append(event)
+    send(buffer.bytes, hasCursor: event.cursor != nil)
   }
 
-  private func send(_ bytes: [UInt8], isInRing: Bool) {
+  override func send(replayed event: EventRecord, cursor: Cursor) {
+    var buffer = TurnBuffer(encoding: encoding)
+    _ = buffer.append(event, cursor: cursor)
+    send(buffer.bytes)
+  }
+
+  /// Sends a whole piece: an event, a frame.
+  ///
+  /// - Parameter hasCursor: whether it tells a client that resumes where it stands. What doesn't puts off no heartbeat, which does.
+  final func send(_ bytes: [UInt8], hasCursor: Bool = true) {
+    guard isOpen else { return }
+    if gathered != nil {
+      gather(bytes)
+    } else {
+      send(bytes, isInRing: false, hasCursor: hasCursor)
+    }
+  }
+
+  private func send(_ bytes: [UInt8], isInRing: Bool, hasCursor: Bool = true) {
     outlet.send(bytes, isInRing: isInRing)
-    hub.table.lastTraffic[Int(index)] = hub.clock.second
+    if hasCursor || !encoding.hasCursors { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()
   }
 
@@ -116,12 +139,25 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
     channel.close(promise: nil)
   }
 
+  /// The client sends no more. A socket's channel closes by itself then; a stream of HTTP/2 leaves that to its owner.
+  func inputEnded() {
+    channel.close(promise: nil)
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   private var isOpen: Bool { !isClosing && hub.table[index] === self }
 
   // MARK: Channel
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if let event = event as? ChannelEvent, event == .inputClosed {
+      inputEnded()
+    } else {
+      context.fireUserInboundEventTriggered(event)
+    }
+  }
 
   func channelInactive(context: ChannelHandlerContext) {
     outlet.close()
@@ -138,13 +174,13 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 enum StreamOptions {
   /// Unsent bytes that the kernel takes: what waits beyond is counted here, where the slow-consumer bound is.
   private static let notSentLowWaterBytes: CInt = 128 << 10
-  /// After this long without any acknowledgement the peer is gone: half-open connections end though nobody closes them.
-  private static let userTimeoutMs: CInt = 120_000
 
-  static func apply(to descriptor: CInt) {
+  /// - Parameter userTimeoutSeconds: after so long without any acknowledgement the peer is gone: half-open connections end though
+  ///   nobody closes them.
+  static func apply(to descriptor: CInt, userTimeoutSeconds: Int) {
     set(descriptor, TCP_NODELAY, 1)
     set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
-    set(descriptor, TCP_USER_TIMEOUT, userTimeoutMs)
+    set(descriptor, TCP_USER_TIMEOUT, CInt(clamping: userTimeoutSeconds * 1000))
   }
 
   /// Failure is no reason to refuse a connection: sockets of tests aren't TCP.

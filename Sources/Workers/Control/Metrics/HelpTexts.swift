@@ -57,10 +57,12 @@ enum HelpTexts {
     "rig_kafka_client_restarts_total": "Times that a Kafka client was made anew after it failed.",
     "rig_kafka_offset_commits_total": "Commits of offsets.",
     "rig_kafka_offset_commits_failed_total": "Commits of offsets that failed.",
-    "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
+    "rig_kafka_offset_resets_total": "Times that a partition's log had changed under its reader, by topic.",
+    "rig_kafka_records_lost_total": "Records that were gone before they were read, by topic.",
 
     // Proxied requests
-    "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
+    "rig_proxy_requests_total":
+      "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",

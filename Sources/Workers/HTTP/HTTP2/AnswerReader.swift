@@ -5,7 +5,8 @@
 //
 // It reads what this gateway itself has written (ResponseWriter, streams that have taken a channel over), so that everything that
 // answers need not know what the client speaks. What isn't a well-formed answer is a defect of ours: the stream is
-// reset then. Bodies are passed on as slices, not copied.
+// reset then. Bodies are passed on as slices, not copied. The answer 101 of a tunnel is 200 (RFC 8441 §5), and any other success of it
+// isn't one.
 
 import NIOCore
 import NIOHPACK
@@ -31,6 +32,8 @@ struct AnswerReader {
 
   /// The answer is one to HEAD: it has no body, whatever its head says.
   var isHead = false
+  /// The request has asked for a tunnel.
+  var isTunnel = false
   private var state = State.head
   /// The beginning of a head or line that isn't complete.
   private var held = ByteBuffer()
@@ -103,8 +106,34 @@ struct AnswerReader {
   private mutating func begin(_ bytes: ByteBuffer) throws(Malformed) -> Piece {
     var bytes = bytes
     guard let line = Self.line(&bytes), let status = Self.status(line) else { throw Malformed() }
+    if isTunnel { return try beginTunnel(status, &bytes) }
+    return try begin(status, shown: status, &bytes)
+  }
+
+  private mutating func beginTunnel(_ status: Int, _ bytes: inout ByteBuffer) throws(Malformed) -> Piece {
+    guard status == Self.switchingProtocols else {
+      // To the client a success would say that the tunnel is open.
+      return try begin(status, shown: (200..<300).contains(status) ? Self.notImplemented : status, &bytes)
+    }
+    var headers: HPACKHeaders = [":status": "200"]
+    while let field = Self.line(&bytes), field.readableBytes > 0 {
+      let (name, value) = try Self.field(field)
+      // HTTP/2 has no key that it would be the answer to.
+      if name != "sec-websocket-accept" { Self.add(name, value, to: &headers) }
+    }
+    state = .untilClose
+    return .head(headers, isEnd: false)
+  }
+
+  private static let switchingProtocols = 101
+  private static let notImplemented = 501
+
+  /// - Parameter shown: the status that the client gets.
+  private mutating func begin(
+    _ status: Int, shown: Int, _ bytes: inout ByteBuffer
+  ) throws(Malformed) -> Piece {
     var headers = HPACKHeaders()
-    headers.add(name: ":status", value: String(status))
+    headers.add(name: ":status", value: String(shown))
     var length: Int?
     var isChunked = false
     while let field = Self.line(&bytes), field.readableBytes > 0 {
@@ -118,7 +147,7 @@ struct AnswerReader {
     }
     if status < 200 {
       // Leaving HTTP isn't possible on a stream.
-      guard status != 101 else { throw Malformed() }
+      guard status != Self.switchingProtocols else { throw Malformed() }
       return .head(headers, isEnd: false)
     }
     if isHead || status == 204 || status == 304 || (length == 0 && !isChunked) {

@@ -1,7 +1,7 @@
 // One HTTP/2 connection: its streams, its time-outs, its end. The frames are NIO's business (NIOHTTP2Handler).
 //
-//   [edge][NIOHTTP2Handler][HTTP2Connection]              stream 1: [HTTP2Stream][HTTPConnection]
-//                                 └── opens, counts ──▶   stream 3: [HTTP2Stream][HTTPConnection] …
+//   [edge][intake][NIOHTTP2Handler][HTTP2Connection]      stream 1: [HTTP2Stream][HTTPConnection]
+//                                         └── opens, counts ──▶ 3: [HTTP2Stream][HTTPConnection] …
 //
 //   open ──drain──▶ ending: GOAWAY, then none but late streams ──the last has ended──▶ GOAWAY with the last one ─▶ lingering
 //     └── idle, or an error: GOAWAY ──────────────────────────────────────────────────────────────────────────────▶ lingering
@@ -36,6 +36,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   /// All streams together have no more of the budget than one connection.
   private let share: AssemblyShare
   private let edge: HTTP2Edge
+  private let intake: HTTP2Intake
   private var context: ChannelHandlerContext?
   private var phase = Phase.open
   private var openStreams = 0
@@ -43,11 +44,13 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   /// When the last stream ended, or the connection began.
   private var idleSince: Int
   private var malformed = 0
+  private var largeHeads = (count: 0, sinceTick: 0)
 
-  init(server: HTTPServer, edge: HTTP2Edge) {
+  init(server: HTTPServer, edge: HTTP2Edge, intake: HTTP2Intake, share: AssemblyShare) {
     self.server = server
-    share = AssemblyShare(server.budget)
+    self.share = share
     self.edge = edge
+    self.intake = intake
     idleSince = server.tick
   }
 
@@ -94,10 +97,18 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     if malformed > limits.http2.maxMalformedStreams { end(.enhanceYourCalm) }
   }
 
+  /// A stream's head was too large to be looked at.
+  func noteLargeHead() {
+    if server.tick - largeHeads.sinceTick >= HTTP2Limits.rateSeconds { largeHeads = (0, server.tick) }
+    largeHeads.count += 1
+    if largeHeads.count > HTTP2Limits.maxLargeHeads { end(.enhanceYourCalm) }
+  }
+
   // MARK: Times and ends
 
   /// Once a second.
   func sweep(at tick: Int) {
+    if intake.isHeadOverdue(at: tick) { end(.enhanceYourCalm) }
     switch phase {
     case .open where server.isDraining:
       // It was accepted when the others were asked to go.
@@ -171,6 +182,18 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
     server.add(self)
+    if context.channel.isActive { begin(context) }
+  }
+
+  func channelActive(context: ChannelHandlerContext) {
+    begin(context)
+    context.fireChannelActive()
+  }
+
+  /// Behind the first settings, which NIO's handler has sent.
+  private func begin(_ context: ChannelHandlerContext) {
+    write(.settings(.settings(limits.http2.laterSettings)))
+    context.flush()
   }
 
   func handlerRemoved(context: ChannelHandlerContext) { leave() }
@@ -185,6 +208,11 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     phase = .gone
     context = nil
     server.remove(self)
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) {
+    if intake.isOverfull { end(.enhanceYourCalm) }
+    context.fireChannelReadComplete()
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {

@@ -4,6 +4,7 @@
 //   cookie, cookie …                   ──▶ one cookie field (§8.2.3)
 //   no length and no end yet           ──▶ transfer-encoding: chunked, so that whoever is behind knows of a body
 //   everything else                    ──▶ as it is
+//   CONNECT with :protocol websocket   ──▶ GET with the upgrade of RFC 6455 (RFC 8441 §5): the handshake has one form from here on
 //
 // What isn't exactly as the RFC wants it is malformed and goes nowhere: a field that is let through here may be written into an
 // HTTP/1.1 request to a service, where a line break would begin another field, and a second length another request.
@@ -23,9 +24,12 @@ struct HTTP2RequestHead {
   let head: HTTPRequestHead
   /// Of the body, if the head says.
   let contentLength: Int?
+  /// It asks for a WebSocket: what follows on the stream is no body.
+  let isTunnel: Bool
 
   /// - Parameter isEnd: nothing follows the head.
   init(_ fields: HPACKHeaders, isEnd: Bool, limits: HTTPLimits) throws(Failure) {
+    try Self.checkSize(fields, limits)
     var parts = Parts()
     var headers: [(String, String)] = []
     headers.reserveCapacity(fields.count + 1)
@@ -43,8 +47,17 @@ struct HTTP2RequestHead {
       let detail = "request head of \(fields.count) fields, expected at most \(limits.maxHeaderFields)"
       throw .refused(Refusal(status: .requestHeaderFieldsTooLarge, detail: detail))
     }
+    isTunnel = parts.isTunnel
     head = try parts.head(headers, isEnd: isEnd)
     contentLength = try parts.length(isEnd: isEnd)
+  }
+
+  /// A head that is too large isn't looked at: one that compresses well costs its sender little.
+  private static func checkSize(_ fields: HPACKHeaders, _ limits: HTTPLimits) throws(Failure) {
+    let bytes = fields.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count }
+    guard bytes > limits.maxHeadBytes else { return }
+    let detail = "request head of \(bytes) bytes, expected at most \(limits.maxHeadBytes)"
+    throw .refused(Refusal(status: .requestHeaderFieldsTooLarge, detail: detail))
   }
 
   /// Fields behind a body; none of them may be a pseudo field (RFC 9113 §8.1).
@@ -64,7 +77,7 @@ private struct Parts {
   var scheme: String?
   var authority: String?
   var path: String?
-  var isExtended = false
+  var protocolName: String?
   var host: String?
   var cookie: String?
   var contentLength: String?
@@ -75,9 +88,7 @@ private struct Parts {
     case ":scheme": try set(&scheme, name, value)
     case ":authority": try set(&authority, name, value)
     case ":path": try set(&path, name, value)
-    case ":protocol":
-      guard !isExtended else { throw .malformed(":protocol twice") }
-      isExtended = true
+    case ":protocol": try set(&protocolName, name, value)
     default: throw .malformed("pseudo field \(name.prefix(32))")
     }
   }
@@ -88,6 +99,13 @@ private struct Parts {
     guard part == nil else { throw .malformed("\(name) twice") }
     part = value
   }
+
+  private static let tunnelled = "websocket"
+  /// A tunnel's handshake has these of its own, for HTTP/2 has none of them.
+  private static let keyField = "sec-websocket-key"
+
+  /// CONNECT for a protocol that is spoken here (RFC 8441 §4).
+  var isTunnel: Bool { method == "CONNECT" && protocolName == Self.tunnelled }
 
   /// Notes an ordinary field; whether it goes into the head as it is.
   mutating func keeps(_ name: String, _ value: String) throws(HTTP2RequestHead.Failure) -> Bool {
@@ -112,16 +130,16 @@ private struct Parts {
   func head(_ fields: [(String, String)], isEnd: Bool) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
     guard let method, HTTP2Field.isToken(method, mayBeUpper: true) else { throw .malformed(":method") }
     let known = HTTPMethod(rawValue: method)
-    if known == .CONNECT { throw refusedTunnel }
-    guard !isExtended else { throw .malformed(":protocol without CONNECT (RFC 8441 §4)") }
+    if known == .CONNECT, !isTunnel { throw refusedTunnel }
+    guard isTunnel || protocolName == nil else { throw .malformed(":protocol without CONNECT (RFC 8441 §4)") }
     guard scheme == "http" || scheme == "https" else { throw .malformed(":scheme, expected http or https") }
     guard let path, Self.isTarget(path, known) else { throw .malformed(":path") }
     if let authority, let host, authority != host { throw .malformed(":authority and host differ") }
     let authority = authority ?? host
-    if let authority, !Self.isAuthority(authority) { throw .malformed(":authority") }
+    if let authority, !Authority.isValid(authority) { throw .malformed(":authority") }
+    if isTunnel { return try handshake(fields, path, authority, isEnd: isEnd) }
     if case .RAW = known {
-      let detail = "method \(method.prefix(32)), expected a method of RFC 9110 §9"
-      throw .refused(Refusal(status: .badRequest, detail: detail))
+      throw .refused(.unknownMethod)
     }
     var headers = HTTPHeaders()
     headers.reserveCapacity(fields.count + 3)
@@ -132,9 +150,30 @@ private struct Parts {
     return HTTPRequestHead(version: .http1_1, method: known, uri: path, headers: headers)
   }
 
+  /// What asks for a WebSocket in HTTP/1.1. Its key proves nothing here (RFC 8441 §5), and is asked for by whoever is behind.
+  private func handshake(
+    _ fields: [(String, String)], _ path: String, _ authority: String?, isEnd: Bool
+  ) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
+    guard !isEnd, contentLength == nil, let authority else { throw .malformed("CONNECT (RFC 8441 §4)") }
+    var headers: HTTPHeaders = ["host": authority, "connection": "upgrade", "upgrade": Self.tunnelled]
+    for (name, value) in fields where name != Self.keyField { headers.add(name: name, value: value) }
+    if let cookie { headers.add(name: "cookie", value: cookie) }
+    headers.add(name: Self.keyField, value: Self.randomKey())
+    return HTTPRequestHead(version: .http1_1, method: .GET, uri: path, headers: headers)
+  }
+
+  /// Base64 of 16 bytes (RFC 6455 §4.1).
+  private static func randomKey() -> String {
+    let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+    // The last character has two bits of the last byte.
+    return String((0..<21).map { _ in alphabet[Int.random(in: 0..<64)] } + [alphabet[16 * Int.random(in: 0..<4)]])
+      + "=="
+  }
+
   private var refusedTunnel: HTTP2RequestHead.Failure {
-    let what = isExtended ? "CONNECT with :protocol (RFC 8441): a WebSocket needs HTTP/1.1 here" : "CONNECT"
-    return .refused(Refusal(status: .notImplemented, detail: "\(what), expected another method"))
+    let (what, expected) =
+      protocolName.map { (":protocol \($0.prefix(32))", Self.tunnelled) } ?? ("CONNECT", "another method")
+    return .refused(Refusal(status: .notImplemented, detail: "\(what), expected \(expected)"))
   }
 
   func length(isEnd: Bool) throws(HTTP2RequestHead.Failure) -> Int? {
@@ -150,18 +189,5 @@ private struct Parts {
     if path == "*" { return method == .OPTIONS }
     return path.utf8.first == UInt8(ascii: "/")
       && path.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "#") }
-  }
-
-  /// Host and perhaps port: no user (RFC 9113 §8.3.1), nothing that would end an authority.
-  private static func isAuthority(_ text: String) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "@"), UInt8(ascii: "/"), UInt8(ascii: "\\"), UInt8(ascii: "?"), UInt8(ascii: "#"),
-          UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"), UInt8(ascii: ","):
-          false
-        default: (0x21...0x7e).contains(byte)
-        }
-      }
   }
 }

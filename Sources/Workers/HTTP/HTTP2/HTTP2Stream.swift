@@ -6,6 +6,9 @@
 // Flow control is push-back: the client's window grows when frames are given on, which happens only when the handlers read, so
 // that no more than one window waits here; and the channel is unwritable while the client's window is full. The end of
 // the answer ends the stream; an answer that is cut short resets it, so that its client notices.
+//
+// CONNECT for a WebSocket (RFC 8441) looks like the handshake of HTTP/1.1. What follows on the stream waits until somebody has taken the
+// channel over, and is bytes then: DATA ◀──▶ new owner.
 
 import NIOCore
 import NIOHTTP1
@@ -24,6 +27,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     case ended
     /// It was answered by its head; the rest of it is dropped.
     case refused
+    /// What follows is whatever the new owner of the channel makes of it.
+    case tunnel
   }
 
   /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has. A client that takes less
@@ -43,6 +48,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   private var untaken = 0
   /// The answer was replaced by a shorter one.
   private var isCut = false
+  /// Of a tunnel that nobody has taken over yet; at most a window.
+  private var tunnelled = ByteBuffer()
 
   init(owner: HTTP2Connection, connection: HTTPConnection) {
     self.owner = owner
@@ -52,15 +59,28 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   // MARK: ConnectionInput
 
   var isStream: Bool { true }
-  var isBehind: Bool { false }
+  var isBehind: Bool { tunnelled.readableBytes > 0 }
   var untakenBytes: Int? { untaken }
   var outputStepBytes: Int { Self.pieceBytes }
 
   func decoderStopped() {}
 
-  func resume() {}
+  /// The tunnel has been refused.
+  func resume() {
+    tunnelled = ByteBuffer()
+    connection?.decoded()
+  }
 
-  func takeHeldBytes() -> ByteBuffer { ByteBuffer() }
+  func takeHeldBytes() -> ByteBuffer {
+    let bytes = tunnelled
+    tunnelled = ByteBuffer()
+    return bytes
+  }
+
+  func pass(_ bytes: ByteBuffer, to channel: Channel) {
+    context?.fireChannelRead(NIOAny(bytes))
+    context?.fireChannelReadComplete()
+  }
 
   func giveWay() { connection = nil }
 
@@ -87,10 +107,13 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    guard let connection, !isReset else { return }
+    guard !isReset else { return }
+    let payload = unwrapInboundIn(data)
+    if case .tunnel = request { return receive(tunnelled: payload, context) }
+    guard let connection else { return }
     isDecoding = true
     do throws(HTTP2RequestHead.Failure) {
-      switch unwrapInboundIn(data) {
+      switch payload {
       case .headers(let headers): try receive(headers, context)
       case .data(let data): try receive(data, context)
       default: break
@@ -100,6 +123,25 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     }
     isDecoding = false
     if !isReset { connection.decoded() }
+  }
+
+  private func receive(tunnelled payload: HTTP2Frame.FramePayload, _ context: ChannelHandlerContext) {
+    switch payload {
+    case .data(let data):
+      guard case .byteBuffer(var bytes) = data.data else { return }
+      if data.endStream { request = .ended }
+      if let connection {
+        if connection.phase == .open { tunnelled.writeBuffer(&bytes) } else { tunnelled = ByteBuffer() }
+        if data.endStream { connection.inputEnded() }
+      } else {
+        if bytes.readableBytes > 0 { context.fireChannelRead(NIOAny(bytes)) }
+        if data.endStream { context.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
+      }
+    case .headers:
+      owner.noteMalformed()
+      reset(.protocolError)
+    default: break
+    }
   }
 
   /// The stream's own errors end it; what happens to the connection is the connection's business.
@@ -113,11 +155,16 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     switch request {
     case .head:
       request = headers.endStream ? .ended : .refused
+      answer.isHead = headers.headers.first(name: ":method") == HTTPMethod.HEAD.rawValue
       let head = try HTTP2RequestHead(headers.headers, isEnd: headers.endStream, limits: owner.limits)
-      request = headers.endStream ? .ended : .body(left: head.contentLength)
-      answer.isHead = head.head.method == .HEAD
+      answer.isTunnel = head.isTunnel
+      if head.isTunnel {
+        request = .tunnel
+      } else {
+        request = headers.endStream ? .ended : .body(left: head.contentLength)
+      }
       context.fireChannelRead(wrapInboundOut(.head(head.head)))
-      if headers.endStream { context.fireChannelRead(wrapInboundOut(.end(nil))) }
+      if headers.endStream || head.isTunnel { context.fireChannelRead(wrapInboundOut(.end(nil))) }
     case .body(let left):
       guard headers.endStream else { throw .malformed("a second head") }
       guard left ?? 0 == 0 else { throw .malformed("body shorter than content-length") }
@@ -125,7 +172,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       request = .ended
       context.fireChannelRead(wrapInboundOut(.end(trailers)))
     case .refused: if headers.endStream { request = .ended }
-    case .ended: throw .malformed("a head behind the end")
+    case .ended, .tunnel: throw .malformed("a head behind the end")
     }
   }
 
@@ -153,6 +200,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       owner.noteMalformed()
       reset(.protocolError)
     case .refused(let refusal):
+      if refusal.status == .requestHeaderFieldsTooLarge { owner.noteLargeHead() }
       // Whatever else comes belongs to a request that is refused: it is dropped, and the stream reset behind the answer.
       connection.refused(refusal.status, refusal.detail)
     }
@@ -239,9 +287,13 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     let waiting = self.waiting
     self.waiting = []
     for promise in waiting { promise.succeed(()) }
+    switch request {
+    case .ended: break
+    // The other end of a tunnel ends it by itself, or is cut off by its owner.
+    case .tunnel where connection == nil: break
     // Whoever has its answer needn't send the rest of its request (RFC 9113 §8.1).
-    if case .ended = request { return }
-    reset(.noError)
+    case .head, .body, .refused, .tunnel: reset(.noError)
+    }
   }
 
   func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
@@ -257,8 +309,12 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
       }
     case .input: promise?.succeed(())
     case .all:
+      if !isEndWritten {
+        reset(answer.hasBegun && !answer.hasEnded && !answer.isTunnel ? .internalError : .cancel)
+      } else if case .tunnel = request {
+        reset(.noError)
+      }
       // A stream whose both ends are written closes by itself.
-      if !isEndWritten { reset(answer.hasBegun && !answer.hasEnded ? .internalError : .cancel) }
       promise?.succeed(())
     }
   }

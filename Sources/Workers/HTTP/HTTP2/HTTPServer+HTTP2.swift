@@ -23,7 +23,9 @@ extension HTTPServer {
     counters?.http2Connections?.add(1)
     setHTTP2Options(on: channel)
     let edge = HTTP2Edge()
-    let connection = HTTP2Connection(server: self, edge: edge)
+    let share = AssemblyShare(budget)
+    let intake = HTTP2Intake(server: self, edge: edge, share: share)
+    let connection = HTTP2Connection(server: self, edge: edge, intake: intake, share: share)
     let configuration = limits.http2.configuration(limits)
     let frames = NIOHTTP2Handler(
       mode: .server, eventLoop: loop, connectionConfiguration: configuration.connection,
@@ -31,7 +33,7 @@ extension HTTPServer {
     ) { stream in
       stream.eventLoop.makeCompletedFuture { try connection.open(stream) }
     }
-    try channel.pipeline.syncOperations.addHandlers([edge, frames, connection])
+    try channel.pipeline.syncOperations.addHandlers([edge, intake, frames, connection])
   }
 
   private func setHTTP2Options(on channel: Channel) {
@@ -42,14 +44,14 @@ extension HTTPServer {
     let unsent = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.unsentBound)
     try? options.setOption(unsent, value: AnswerStream.maxUnsentBytes)
     let peer = ChannelOptions.Types.SocketOption(level: .tcp, name: Self.peerTimeout)
-    try? options.setOption(peer, value: HTTP2Limits.peerTimeoutMs)
+    try? options.setOption(peer, value: limits.userTimeoutSeconds * 1000)
+    // Streams may be quiet, all of them.
+    DeadPeers.find(on: channel, within: limits.userTimeoutSeconds)
   }
 }
 
 /// Bounds of HTTP/2 connections.
 public struct HTTP2Limits: Sendable {
-  /// A peer that acknowledges nothing for so long is gone.
-  static let peerTimeoutMs = 120_000
   /// What may be sent of all bodies together before the client hears that some has come. What nobody has taken yet is bounded
   /// by the windows of the streams.
   static let connectionWindowBytes = 1024 * 1024
@@ -57,7 +59,9 @@ public struct HTTP2Limits: Sendable {
   static let maxControlFrames = 250
   /// ...and frames that make NIO reset a stream.
   static let maxStreamErrors = 100
-  static let rateSeconds: Int64 = 30
+  /// ...and heads that are answered 431: each costs as much as many that aren't.
+  static let maxLargeHeads = 100
+  static let rateSeconds = 30
   /// Control frames that wait because the client doesn't read.
   static let maxWaitingControlFrames = 1000
   static let maxContinuationFrames = 5
@@ -70,6 +74,8 @@ public struct HTTP2Limits: Sendable {
   static let frameBytes = 16 * 1024
   /// DATA frames without data in a row.
   static let maxEmptyFrames = 10
+  /// A head of this size can still be answered 431; a larger one ends the connection.
+  static let answeredHeadBytes = 256 * 1024
   /// What a field costs besides its text, as HTTP/2 counts (RFC 9113 §6.5.2).
   static let fieldOverheadBytes = 32
 
@@ -82,14 +88,23 @@ public struct HTTP2Limits: Sendable {
 
   public init() {}
 
+  /// Sent behind the first ones, and in force when the client acknowledges them.
+  var laterSettings: [HTTP2Setting] {
+    [
+      HTTP2Setting(parameter: .maxConcurrentStreams, value: maxStreams),
+      HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
+    ]
+  }
+
   func configuration(_ limits: HTTPLimits) -> NIOHTTP2Handler.Configuration {
     var configuration = NIOHTTP2Handler.Configuration()
     // Above what is answered 431, so that it can be.
-    let listBytes = 2 * limits.maxHeadBytes + Self.fieldOverheadBytes * limits.maxHeaderFields
+    let listBytes = max(
+      Self.answeredHeadBytes, 2 * limits.maxHeadBytes + Self.fieldOverheadBytes * limits.maxHeaderFields)
+    // In force at once: see HTTP2Intake. None of these may be one that a client breaks who doesn't know it yet.
     configuration.connection.initialSettings = [
-      HTTP2Setting(parameter: .maxConcurrentStreams, value: maxStreams),
       HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
-      HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
+      HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
     ]
     configuration.connection.headerBlockValidation = .disabled
     configuration.connection.contentLengthValidation = .disabled
@@ -100,15 +115,15 @@ public struct HTTP2Limits: Sendable {
     configuration.connection.maximumBufferedControlFrames = Self.maxWaitingControlFrames
     configuration.connection.maximumRecentlyResetStreams = max(1, maxStreams)
     configuration.connection.controlFrameRateLimit.maximumCount = Self.maxControlFrames
-    configuration.connection.controlFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.connection.controlFrameRateLimit.windowLength = .seconds(Int64(Self.rateSeconds))
     configuration.stream.targetWindowSize = streamWindowBytes
     configuration.stream.outboundBufferSizeHighWatermark = Self.maxUntakenBytes
     configuration.stream.outboundBufferSizeLowWatermark = Self.resumeUntakenBytes
     // A page that is left ends all of its streams at once; more than a few such pages in half a minute are an attack.
     configuration.stream.streamResetFrameRateLimit.maximumCount = 4 * max(1, maxStreams)
-    configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.stream.streamResetFrameRateLimit.windowLength = .seconds(Int64(Self.rateSeconds))
     configuration.stream.streamErrorRateLimit.maximumCount = Self.maxStreamErrors
-    configuration.stream.streamErrorRateLimit.windowLength = .seconds(Self.rateSeconds)
+    configuration.stream.streamErrorRateLimit.windowLength = .seconds(Int64(Self.rateSeconds))
     configuration.connection.maximumConnectionGlitches = Self.maxStreamErrors
     return configuration
   }

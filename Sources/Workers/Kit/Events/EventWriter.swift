@@ -26,10 +26,15 @@ public final class EventWriter {
   }
 
   /// Appends one event.
-  public func append(_ event: PreparedEvent) -> Outcome {
+  public func append(_ event: PreparedEvent) -> Outcome { append(event, type: EventRecord.recordType) }
+
+  /// Appends the word that events are missing here, of `PreparedEvent.eventsLost`.
+  public func append(gap event: PreparedEvent) -> Outcome { append(event, type: EventRecord.gapRecordType) }
+
+  private func append(_ event: PreparedEvent, type: UInt16) -> Outcome {
     let encoded = event.encoded()
     let length = encoded.prefixBytes + event.json.count
-    switch ring.append(type: EventRecord.recordType, length: length, { event.encode(encoded, into: $0) }) {
+    switch ring.append(type: type, length: length, { event.encode(encoded, into: $0) }) {
     case .appended(_, let end): return .appended(end: end)
     case .full: return .full
     case .tooLarge: return .tooLarge
