@@ -198,10 +198,10 @@ extension SettingKey {
     .integer(
       "MAX_UNSENT_BYTES", \.maxUnsentBytes, 4_096...1_073_741_824, unit: "bytes",
       "bytes waiting for a slow client; it gets what follows from the log, at its own pace"),
-    // The kernel gives up on a peer that takes nothing for two minutes, without a word.
     .integer(
-      "SLOW_CONSUMER_S", \.slowConsumerSeconds, 1...100, unit: "seconds",
-      "in which a client takes nothing of the events that wait for it; then it is told and closed"),
+      "SLOW_CONSUMER_S", \.slowConsumerSeconds, 1...3_600, unit: "seconds",
+      "in which a client takes nothing of the events that wait for it; then it is told and closed, if TCP_USER_TIMEOUT_S is longer"
+    ),
     .integer("LONGPOLLING_MAX_EVENTS", \.longpollingMaxEvents, 1...100_000, "events held between polls"),
     .integer(
       "LONGPOLLING_MAX_BYTES", \.longpollingMaxBytes, 4_096...1_073_741_824, unit: "bytes",
@@ -230,7 +230,8 @@ extension SettingKey {
     ring("RESPONSE_RING_BYTES", \.responseRingBytes, "ring for records to be produced, or for responses"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
-    ring("POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
+    ring(
+      "POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once; more: 503"),

@@ -63,6 +63,9 @@ final class WebSocketConnection: StreamConnection {
   override func deadlinePassed(second: UInt32) {
     if isClosing {
       super.deadlinePassed(second: second)
+    } else if outlet.isWaiting {
+      // It has yet to read up to the ping. Whether it reads at all is what SLOW_CONSUMER_S is about.
+      hub.table.deadlines[Int(index)] = second + UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
     } else {
       let timeout = hub.settings.websocketPongTimeoutSeconds
       close(.policyViolation, reason: "no pong for \(timeout) s", dropping: true)
