@@ -81,7 +81,7 @@ public struct EventRecord {
 
   /// When the event in a record was accepted, without a look at the rest of it; 0 for a record of another kind.
   public static func acceptedAtNs(of record: RingRecord) -> UInt64 {
-    guard record.type == recordType, record.bytes.count >= EventLayout.headerBytes else { return 0 }
+    guard isEvent(record.type), record.bytes.count >= EventLayout.headerBytes else { return 0 }
     return UInt64(
       littleEndian: record.bytes.loadUnaligned(fromByteOffset: EventLayout.acceptedOffset, as: UInt64.self))
   }
