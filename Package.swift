@@ -61,6 +61,8 @@ let package = Package(
       name: "CSystemd", path: "Sources/System/CSystemd", pkgConfig: "libsystemd",
       providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(
+      name: "CZlib", path: "Sources/System/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
       name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"])]),
 
@@ -81,8 +83,8 @@ let package = Package(
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", logging, deque, nioCore, nioPosix,
-        nioHTTP1,
+        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque, nioCore,
+        nioPosix, nioHTTP1,
       ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
@@ -137,6 +139,7 @@ let package = Package(
         nioPosix, nioHTTP1,
       ]),
     tests(
-      "EndToEnd", ["IPC", "Settings", "CLinux", "COpenSSL", "OddPaths", nioCore, nioHPACK], exclude: ["OpenAPI"]),
+      "EndToEnd", ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
+      exclude: ["OpenAPI"]),
   ]
 )

@@ -10,9 +10,11 @@ line of JSON for each:
     uploads-h1    200 unfinished POSTs of 1 MB, each on a connection of its own
     messages      200 WebSockets, each with a message of 1 MB of which one byte is missing
     slow-uploads  MAX_PROXIED_REQUESTS=5 and five uploads at one byte per second: when another client is served, when the five are gone
+    subscriptions 40 event streams, each then given 10,000 conditions of one field by PUT, and 100 events that meet some of them
 
 `private_mb`: what the connection worker's private memory has grown by at the most. `account_mb`: what it says that it holds. `seconds`:
-after how long it was given back (REQUEST_BODY_TIMEOUT_S=60); null: not within S (default 90).
+after how long it was given back (REQUEST_BODY_TIMEOUT_S=60); null: not within S (default 90). `longest_turn_ms`: the longest turn of the
+connection worker's loop, in CPU time (`rig_turn_longest_seconds`); `answers`: statuses of the PUTs.
 """
 
 import argparse
@@ -27,6 +29,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 
 MEGABYTE = 1_000_000
@@ -259,11 +262,44 @@ def slow_uploads(binaries, seconds):
         return {"served_after": served, "seconds": gone}
 
 
+def subscriptions(binaries, seconds):
+    """Takes everything that the limits allow of conditions on one event type; the values differ, so that nothing is shared."""
+    extractors = {"t": {"f": {"stable_field_index": 1, "event": {"json_pointer": "/data/f"}}}}
+    with Gateway(binaries, EXTRACTORS=json.dumps(extractors), MAX_CONNECTIONS_PER_MINUTE="100000") as gateway:
+        streams, answers = [], {}
+        for number in range(40):
+            stream = gateway.connect()
+            stream.sendall(b"GET /_rig/v1/connection/sse HTTP/1.1\r\nhost: a\r\n\r\n")
+            received = b""
+            while not (found := re.search(rb'"connection_token":"([^"]+)"', received)):
+                received += stream.recv(1 << 16)
+            streams.append(stream)
+            conditions = [{"f": f"{number}-{value}"} for value in range(10_000)]
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{gateway.inbound}/_rig/v1/connection/sse/{found[1].decode()}/subscriptions",
+                json.dumps({"subscriptions": [{"eventType": "t", "oneOf": conditions}]}).encode(),
+                {"content-type": "application/json"}, method="PUT")
+            try:
+                with urllib.request.urlopen(request, timeout=seconds) as answer:
+                    status = answer.status
+            except urllib.error.HTTPError as error:
+                status = error.code
+            answers[status] = answers.get(status, 0) + 1
+        for number in range(100):
+            event = {"specversion": "1.0", "type": "t", "source": "/b", "id": str(number), "data": {"f": f"{number % 40}-1"}}
+            urllib.request.urlopen(urllib.request.Request(
+                f"http://127.0.0.1:{gateway.management}/v3/messages", json.dumps(event).encode(),
+                {"content-type": "application/cloudevents+json"})).close()
+        turn = gateway.metric('rig_turn_longest_seconds{worker="connections.0"}')
+        return {"longest_turn_ms": round(turn * 1000, 2), "answers": answers}
+
+
 CASES = {
     "uploads-h2": lambda binaries, seconds: holding(binaries, uploads_h2, seconds),
     "uploads-h1": lambda binaries, seconds: holding(binaries, uploads_h1, seconds),
     "messages": lambda binaries, seconds: holding(binaries, messages, seconds),
     "slow-uploads": slow_uploads,
+    "subscriptions": subscriptions,
 }
 
 

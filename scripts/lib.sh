@@ -39,7 +39,7 @@ need_swift() {
 
 # What the build links against, and what the printed examples use.
 need_build_packages() {
-  need_packages librdkafka-dev libsystemd-dev libssl-dev pkg-config curl kcat
+  need_packages librdkafka-dev libsystemd-dev libssl-dev zlib1g-dev pkg-config curl kcat
   need_swift
 }
 

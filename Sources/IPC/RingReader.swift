@@ -83,29 +83,65 @@ public final class RingReader {
   ///   `commit`; reading then goes on at the new start. What was published before and not read is gone.
   @inlinable @inline(__always)
   public func next() throws(IPCError) -> RingRecord? {
-    let state = state
     while true {
-      let position = state.pointee.position
-      if position == state.pointee.tail {
-        guard try refresh() else { return nil }
-        continue
-      }
-      let offset = state.pointee.offset
-      guard let header = segment.header(at: position, offset: offset, limit: state.pointee.tail) else {
-        throw badRecord()
-      }
+      if let record = try nextVisible() { return record }
+      guard try refresh() else { return nil }
+    }
+  }
+
+  /// Whether records are known to be published that haven't been returned: no look at the tail.
+  @inlinable @inline(__always)
+  public var hasVisible: Bool { state.pointee.position != state.pointee.tail }
+
+  /// Looks at the tail, unless records are visible already. Whether there are any.
+  ///
+  /// - Throws: as `next`.
+  public func look() throws(IPCError) -> Bool { hasVisible ? true : try refresh() }
+
+  /// As `next`, of the records that are visible already; nil doesn't say that no others are published.
+  @inlinable @inline(__always)
+  public func nextVisible() throws(IPCError) -> RingRecord? {
+    let state = state
+    guard let header = try visibleHeader() else { return nil }
+    let (position, offset) = (state.pointee.position, state.pointee.offset)
+    if position >= state.pointee.nextIndexed { index(header.sequence, at: position) }
+    state.pointee.advance(over: header, capacity: segment.capacity)
+    return record(header, at: offset, end: state.pointee.position)
+  }
+
+  /// The record that `nextVisible` will return. The position stays where it is.
+  @inlinable
+  public func peek() throws(IPCError) -> RingRecord? {
+    guard let header = try visibleHeader() else { return nil }
+    return record(
+      header, at: state.pointee.offset, end: state.pointee.position &+ UInt64(truncatingIfNeeded: header.size)
+    )
+  }
+
+  /// The header of the record at the position, behind padding if need be.
+  @inlinable @inline(__always)
+  func visibleHeader() throws(IPCError) -> RecordHeader? {
+    let state = state
+    while state.pointee.position != state.pointee.tail {
+      guard
+        let header = segment.header(
+          at: state.pointee.position, offset: state.pointee.offset, limit: state.pointee.tail)
+      else { throw badRecord() }
       if _slowPath(header.isPadding) {
         state.pointee.skip(header.size)
         continue
       }
       guard header.sequence == state.pointee.sequence &+ 1 else { throw badRecord() }
-      if position >= state.pointee.nextIndexed { index(header.sequence, at: position) }
-      state.pointee.advance(over: header, capacity: segment.capacity)
-      let payload = UnsafeRawBufferPointer(
-        start: segment.data + offset + RecordHeader.bytes, count: Int(header.length))
-      return RingRecord(
-        sequence: header.sequence, type: header.type, bytes: payload, end: state.pointee.position)
+      return header
     }
+    return nil
+  }
+
+  @inlinable @inline(__always)
+  func record(_ header: RecordHeader, at offset: Int, end: UInt64) -> RingRecord {
+    let payload = UnsafeRawBufferPointer(
+      start: segment.data + offset + RecordHeader.bytes, count: Int(header.length))
+    return RingRecord(sequence: header.sequence, type: header.type, bytes: payload, end: end)
   }
 
   /// Everything returned so far has had its effect: a successor will not see it again, and the writer may

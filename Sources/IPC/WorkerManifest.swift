@@ -43,6 +43,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var publications: [RingGrant]
   /// Rings for what came of the records, and for responses of services: of the streams worker if there is one, and of control.
   public var responses: [RingGrant]
+  /// The ring in which the streams worker keeps its read positions; nil: there is no Kafka, or the supervisor knows no such ring.
+  public var positions: RingGrant?
   /// The status pages of all workers, its own included, and of "supervisor".
   public var peers: [Peer]
   /// The process that the worker must not outlive.
@@ -54,7 +56,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
     listeners: [String: CInt], events: [RingGrant], requests: [RingGrant],
     state: RingGrant? = nil, presence: [RingGrant] = [], calls: [RingGrant] = [],
-    answers: [RingGrant] = [], publications: [RingGrant] = [], responses: [RingGrant] = [], peers: [Peer],
+    answers: [RingGrant] = [], publications: [RingGrant] = [], responses: [RingGrant] = [], positions: RingGrant? = nil,
+    peers: [Peer],
     supervisorPid: Int32, release: String
   ) {
     self.worker = worker
@@ -73,6 +76,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     self.answers = answers
     self.publications = publications
     self.responses = responses
+    self.positions = positions
     self.peers = peers
     self.supervisorPid = supervisorPid
     self.release = release
@@ -130,7 +134,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     var all: Set<CInt> = [status, wake]
     all.formUnion(listeners.values)
     let rings = events + requests + presence + calls + answers + publications + responses
-    for grant in rings + (state.map { [$0] } ?? []) {
+    for grant in rings + [state, positions].compactMap({ $0 }) {
       all.insert(grant.fd)
       all.formUnion(grant.role.wake.filter { $0 >= 0 })
     }

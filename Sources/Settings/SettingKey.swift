@@ -123,6 +123,13 @@ extension SettingKey {
     return key
   }
 
+  /// The same key, of which an empty value means something.
+  var setWhenEmpty: SettingKey {
+    var key = self
+    key.takesEmpty = true
+    return key
+  }
+
   /// The same key, of which an empty value says nothing.
   var unsetWhenEmpty: SettingKey {
     var key = self

@@ -18,12 +18,14 @@ extension SettingKey {
       "TLS port that faces services and operators, open if HTTPS_CERTFILE is set; 0: any free one"),
     .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
     .text(
-      "BIND_ADDRESS", \.bindAddress, form: "an IP address", "address that the ports are bound to; unset: all",
+      "BIND_ADDRESS", \.bindAddress, form: "an IP address",
+      "address that the ports are bound to; unset: all. Without a MANAGEMENT_TOKEN one that isn't loopback opens the API_ ports to "
+        + "whoever reaches it, unless API_BIND_ADDRESS is set",
       parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
     .text(
       "API_BIND_ADDRESS", \.apiBindAddress, form: "an IP address",
-      "address that the API_ ports are bound to; unset: BIND_ADDRESS, and without that and a MANAGEMENT_TOKEN they serve this "
-        + "machine only, but for health and metrics",
+      "address that the API_ ports are bound to, open to whoever reaches it without a MANAGEMENT_TOKEN; unset: BIND_ADDRESS, and "
+        + "without that and a MANAGEMENT_TOKEN they serve this machine only, but for health and metrics",
       parse: { (text) throws(ValueProblem) in try ValueForm.address(text) }),
     .list(
       "API_HOSTS", \.apiHosts, form: "host names, separated by commas",
@@ -31,7 +33,7 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.hostName(text) }),
     .list(
       "CORS", \.cors, form: ValueForm.origin,
-      "origins of web pages that may read answers of the inbound port and open WebSockets to it",
+      "origins of web pages that may read answers of the inbound port and open WebSockets to it, and through it to services",
       parse: { (text) throws(ValueProblem) in try ValueForm.origin(text) }
     ).unsetWhenEmpty,
     .list(
@@ -60,13 +62,16 @@ extension SettingKey {
           ? "" : "<\(settings.extractors.byType.count) event types, \(fields) fields>"
       }),
     .text(
-      "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name", "attribute that addresses an event to users",
-      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+      "KAFKA_USER_FIELD", \.kafkaUserField, form: "a name",
+      "attribute that addresses an event to users; empty: none",
+      parse: { (text) throws(ValueProblem) in ValueForm.trimmed(text[...]) }
+    ).setWhenEmpty.also("MESSAGE_USER_FIELD"),
     check("SUBSCRIPTION_CHECK", \.subscriptionCheck, "how subscriptions are authorized"),
     check("SUBMISSION_CHECK", \.submissionCheck, "how submitted events are authorized"),
     .flag(
       "SUBMISSION_MAY_ADDRESS", \.submissionMayAddress,
-      "let events that are submitted on the inbound port be addressed to users"),
+      "let events that are submitted on the inbound port be addressed to users, also by endpoints whose topic is one of "
+        + "KAFKA_SOURCE_TOPICS"),
   ]
 
   static let kafka: [SettingKey] = [
@@ -78,8 +83,13 @@ extension SettingKey {
       "KAFKA_SOURCE_TOPICS", \.kafkaSourceTopics, form: "names, separated by commas",
       "topics whose records are events", parse: { (text) throws(ValueProblem) in try topic(text) }),
     .text(
-      "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name", "consumer group",
+      "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name",
+      "consumer group under which offsets are committed; with NODE_NAME: this name, a dot and that one",
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+    .text(
+      "NODE_NAME", \.nodeName, form: "at most 64 letters, digits, '.', '_' or '-'",
+      "name of this gateway among several that read the same topics; empty: it is alone",
+      parse: { (text) throws(ValueProblem) in try nodeName(text) }),
     .scalar(
       "KAFKA_SASL", \.kafkaSASL, form: ValueForm.sasl, help: "credentials for the brokers",
       parse: { (text) throws(ValueProblem) in try ValueForm.sasl(text) },
@@ -106,18 +116,22 @@ extension SettingKey {
     .integer(
       "KAFKA_RESTART_DELAY_MS", \.kafkaRestartDelayMs, 1...600_000, unit: "milliseconds",
       "wait before a failed client is made anew"),
-    .notUsed("KAFKA_SERIALIZER", form: "json or avro", initially: "json", "format of records") {
-      (text) throws(ValueProblem) in _ = try ValueForm.choice(text, of: ["json", "avro"])
+    .notUsed("KAFKA_SERIALIZER", form: "json", initially: "json", "format of records; avro isn't there yet") {
+      (text) throws(ValueProblem) in
+      guard try ValueForm.choice(text, of: ["json", "avro"]) == "json" else {
+        throw ValueProblem(
+          "'\(text)' isn't there yet: JSON would be written to topics of Avro; expected json")
+      }
     },
   ]
 
   private static func check(_ name: String, _ field: SettingField<AccessCheck>, _ help: String) -> SettingKey
   {
-    let form = "no_check, jwt_validation or the URL of a service"
+    let form = "no_check, jwt_validation (in any case) or the URL of a service"
     return .scalar(
       name, field, form: form, help: help,
       parse: { (text) throws(ValueProblem) in
-        switch text {
+        switch text.lowercased() {
         case AccessCheck.none.text: return .none
         case AccessCheck.token.text: return .token
         case _ where text.contains("://"): return .service(url: try ValueForm.url(text))
@@ -126,9 +140,18 @@ extension SettingKey {
       }, show: { $0.text })
   }
 
-  /// Kafka's own rule for topic names.
-  static func topic(_ text: String) throws(ValueProblem) -> String {
-    let isLegal = text.utf8.allSatisfy { byte in
+  private static let mostNodeNameBytes = 64
+
+  private static func nodeName(_ text: String) throws(ValueProblem) -> String {
+    guard text.utf8.count <= mostNodeNameBytes, isName(text) else {
+      throw ValueProblem(
+        "'\(text)' is no name of a node; expected at most \(mostNodeNameBytes) letters, digits, '.', '_' or '-'")
+    }
+    return text
+  }
+
+  private static func isName(_ text: String) -> Bool {
+    text.utf8.allSatisfy { byte in
       switch byte {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
         UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
@@ -136,7 +159,11 @@ extension SettingKey {
       default: return false
       }
     }
-    guard isLegal, text.utf8.count <= 249, text != ".", text != ".." else {
+  }
+
+  /// Kafka's own rule for topic names.
+  static func topic(_ text: String) throws(ValueProblem) -> String {
+    guard isName(text), text.utf8.count <= 249, text != ".", text != ".." else {
       throw ValueProblem("'\(text)' is no topic name; expected at most 249 letters, digits, '.', '_' or '-'")
     }
     return text

@@ -3,7 +3,8 @@
 extension SettingKey {
   static let identity: [SettingKey] = [
     .scalar(
-      "JWT_SECRET_KEY", \.jwtSecretKey, form: "a secret, or a key in PEM", help: "key of token signatures",
+      "JWT_SECRET_KEY", \.jwtSecretKey, form: "a secret, or a key in PEM",
+      help: "key of token signatures; an empty one counts as unset, with a warning",
       parse: { (text) throws(ValueProblem) in Secret(text) }, show: { $0.map(\.description) ?? "" }
     ).secret,
     .list(
@@ -55,7 +56,7 @@ extension SettingKey {
       "time without a connection after which a user counts as gone"),
     .list(
       "TRUSTED_PROXIES", \.trustedProxies, form: "IP addresses or networks, separated by commas",
-      "proxies whose forwarding headers count",
+      "proxies whose forwarding headers count; limits by address count the clients that they name, and without them the proxies",
       parse: { (text) throws(ValueProblem) in try ValueForm.network(text) }),
   ]
 

@@ -11,11 +11,12 @@ extension SettingKey {
       "time that a service has to begin its answer"),
     .list(
       "PROXY_KAFKA_RESPONSE_TOPICS", \.proxyKafkaResponseTopics, form: "names, separated by commas",
-      "topics whose records are responses to requests; empty: none",
+      "topics whose records are responses to requests, those with the header rig-correlation if they have events too; empty: none",
       parse: { (text) throws(ValueProblem) in try topic(text) }),
     .integer(
       "PROXY_KAFKA_RESPONSE_TIMEOUT", \.proxyKafkaResponseTimeoutMs, 1...3_600_000, unit: "milliseconds",
-      "time that a request waits for a response from Kafka"),
+      "time that a request waits for a response from Kafka"
+    ).also("PROXY_KAFKA_REQUEST_TIMEOUT"),
     .integer(
       "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", \.proxyHTTPAsyncResponseTimeoutMs, 1...3_600_000,
       unit: "milliseconds", "time that a request waits for a response by POST /v3/responses"),
@@ -29,7 +30,9 @@ extension SettingKey {
     ).also("KAFKA_LOG_TOPIC"),
     .flag(
       "RATE_LIMIT_ENABLED", \.rateLimitEnabled, "limit the requests to each service and to each Kafka topic"),
-    .flag("RATE_LIMIT_PER_IP", \.rateLimitPerIP, "limit them for each client address, not for all together"),
+    .flag(
+      "RATE_LIMIT_PER_IP", \.rateLimitPerIP,
+      "limit them for each client address (see TRUSTED_PROXIES), not for all together"),
     .integer(
       "RATE_LIMIT_AVG_RATE_PER_SEC", \.rateLimitPerSecond, 1...1_000_000,
       "requests per second and service; more: 429"),
@@ -83,7 +86,8 @@ extension SettingKey {
       "WATCHDOG_S", \.watchdogSeconds, 2...3_600, unit: "seconds",
       "silence after which a worker counts as hung"),
     .integer(
-      "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds", "time to say goodbye to clients"),
+      "DRAIN_TIMEOUT_S", \.drainTimeoutSeconds, 1...3_600, unit: "seconds",
+      "time to say goodbye to clients, and to finish what they have begun"),
     .integer(
       "RESTART_INTENSITY", \.restartIntensity, 0...1_000,
       "restarts of each worker allowed within RESTART_PERIOD_S"),
@@ -96,11 +100,13 @@ extension SettingKey {
     wholeNumber("PROBATION_S", "30", 1...3_600, "seconds before a new release is permanent"),
     .text(
       "STATE_DIR", \.stateDir, form: "the path of a directory",
-      "where API definitions outlive the gateway; empty: nowhere",
+      "where API definitions, the blacklist and read positions outlive the gateway; empty: nowhere",
       parse: { (text) throws(ValueProblem) in try ValueForm.directory(text) }),
     .scalar(
       "MANAGEMENT_TOKEN", \.managementToken, form: ValueForm.bearerToken,
-      help: "bearer token that the management port demands; unset: none",
+      help:
+        "bearer token that the API_ ports demand, but for health and metrics; unset: none is demanded, and they serve this machine "
+        + "only unless API_BIND_ADDRESS or BIND_ADDRESS is set; an empty one counts as unset, with a warning",
       parse: { (text) throws(ValueProblem) in try ValueForm.bearerToken(text) },
       show: { $0.map(\.description) ?? "" }
     ).secret,
@@ -108,21 +114,22 @@ extension SettingKey {
 
   static let limits: [SettingKey] = [
     .integer(
-      "MAX_CONNECTIONS_PER_MINUTE", \.maxConnectionsPerMinute, 1...1_000_000_000, "new connections; more: 429"
+      "MAX_CONNECTIONS_PER_MINUTE", \.maxConnectionsPerMinute, 1...1_000_000_000,
+      "new connections; more: 429; those that come back with a valid cursor don't count, as many as were open lately"
     ),
     .integer(
       "MAX_CONNECTIONS_PER_USER", \.maxConnectionsPerUser, 0...1_000_000,
       "open connections of one user; 0: any number"),
     .integer(
       "MAX_CONNECTIONS_PER_ADDRESS", \.maxConnectionsPerAddress, 0...1_000_000,
-      "open connections from one address, of IPv6 from one /64; 0: any number"),
+      "open connections from one address (see TRUSTED_PROXIES), of IPv6 from one /64; 0: any number"),
     .text(
       "CONNECTION_LIMIT_CLOSES", \.connectionLimitCloses, form: "oldest or newest",
       "what gives way to such a limit: the oldest connection, which is closed, or the newest: 429",
       parse: { (text) throws(ValueProblem) in try ValueForm.choice(text, of: ["oldest", "newest"]) }),
     .integer(
       "MAX_CONNECTIONS_PER_WORKER", \.maxOpenConnectionsPerWorker, 1...1_000_000,
-      "open connections; more: 503"),
+      "open connections, at most as many as there are descriptors for (RLIMIT_NOFILE); more: 503"),
     .integer(
       "MAX_REQUEST_HEAD_BYTES", \.maxRequestHeadBytes, 1_024...1_048_576, unit: "bytes",
       "request head; more: 431"),
@@ -137,8 +144,8 @@ extension SettingKey {
       "for a whole body that isn't passed on as it comes, longer: 408; for a WebSocket message, longer: 1008"),
     .integer(
       "MIN_BODY_RATE", \.minBodyRate, 0...1_000_000_000, unit: "bytes per second",
-      "rate at which a client must send a body, or take an answer, while it is waited for; slower: 408; 0: any"
-    ),
+      "rate at which a client must send a body, or take an answer, while it is waited for; slower: 408, and an answer that has begun "
+        + "is cut off; 0: any"),
     .integer(
       "MIN_BODY_RATE_WINDOW_S", \.minBodyRateWindowSeconds, 1...3_600, unit: "seconds",
       "time over which MIN_BODY_RATE is averaged"),
@@ -153,11 +160,13 @@ extension SettingKey {
       "streams of an HTTP/2 connection; 0: no HTTP/2"),
     .integer(
       "MAX_ASSEMBLY_BYTES_PER_CONNECTION", \.maxAssemblyBytesPerConnection, 16_384...1_073_741_824,
-      unit: "bytes", "unanswered bodies of a connection, at least MAX_EVENT_BYTES; more: 429"),
+      unit: "bytes",
+      "unanswered bodies of a connection, more: 429, or unfinished and waiting messages of a WebSocket, more: 1009; at least "
+        + "MAX_EVENT_BYTES"),
     .integer(
       "MAX_ASSEMBLY_BYTES_PER_WORKER", \.maxAssemblyBytesPerWorker, 65_536...68_719_476_736, unit: "bytes",
-      "unanswered bodies and unfinished messages of a worker, at least twice MAX_EVENT_BYTES; more: 503, 1013"
-    ),
+      "unanswered bodies and unfinished messages of a worker, at least twice MAX_EVENT_BYTES; more: 503, a WebSocket 1013; the last "
+        + "quarter is for connections that hold at most 16 KiB"),
     .integer("MAX_EVENT_BYTES", \.maxEventBytes, 256...67_108_864, unit: "bytes", "inbound event; more: 413"),
     .integer(
       "MAX_SUBSCRIPTIONS_PER_CONNECTION", \.maxSubscriptionsPerConnection, 1...1_000_000,
@@ -188,7 +197,11 @@ extension SettingKey {
       "conditions of several fields that an event has to be compared with for one of its values; more: 503"),
     .integer(
       "MAX_UNSENT_BYTES", \.maxUnsentBytes, 4_096...1_073_741_824, unit: "bytes",
-      "bytes waiting for a slow client"),
+      "bytes waiting for a slow client; it gets what follows from the log, at its own pace"),
+    .integer(
+      "SLOW_CONSUMER_S", \.slowConsumerSeconds, 1...3_600, unit: "seconds",
+      "in which a client takes nothing of the events that wait for it; then it is told and closed, if TCP_USER_TIMEOUT_S is longer"
+    ),
     .integer("LONGPOLLING_MAX_EVENTS", \.longpollingMaxEvents, 1...100_000, "events held between polls"),
     .integer(
       "LONGPOLLING_MAX_BYTES", \.longpollingMaxBytes, 4_096...1_073_741_824, unit: "bytes",
@@ -203,6 +216,9 @@ extension SettingKey {
     .integer(
       "WEBSOCKET_PONG_TIMEOUT_S", \.websocketPongTimeoutSeconds, 1...3_600, unit: "seconds",
       "time to answer a ping"),
+    .flag(
+      "WEBSOCKET_DEFLATE", \.websocketDeflate,
+      "compress WebSocket messages for clients that offer permessage-deflate"),
     .integer(
       "TCP_USER_TIMEOUT_S", \.tcpUserTimeoutSeconds, 1...3_600, unit: "seconds",
       "time to acknowledge what was sent; a client that doesn't is gone"),
@@ -214,6 +230,8 @@ extension SettingKey {
     ring("RESPONSE_RING_BYTES", \.responseRingBytes, "ring for records to be produced, or for responses"),
     ring("STATE_RING_BYTES", \.stateRingBytes, "ring that keeps and spreads blacklist and presence"),
     ring("PRESENCE_RING_BYTES", \.presenceRingBytes, "presence ring of a connection worker"),
+    ring(
+      "POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once; more: 503"),
@@ -225,7 +243,8 @@ extension SettingKey {
       "WebSockets between clients and services that a connection worker has at once; more: 503"),
     .integer(
       "MAX_SHARE_OF_CLIENT", \.maxShareOfClient, 1...100, unit: "percent",
-      "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one address (IPv6: /64); more: 429"),
+      "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one address (see TRUSTED_PROXIES; IPv6: /64); more: 429"
+    ),
     .integer(
       "MAX_SHARE_OF_API", \.maxShareOfAPI, 1...100, unit: "percent",
       "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one API; more: 503"),

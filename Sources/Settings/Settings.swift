@@ -103,6 +103,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyRecvTimeoutMs = 5_000
   /// Topics whose records are responses to requests that wait for them.
   public var proxyKafkaResponseTopics = ["rig-proxy-response"]
+  /// Those of them that have no events.
+  public var topicsOfResponsesOnly: [String] {
+    proxyKafkaResponseTopics.filter { !kafkaSourceTopics.contains($0) }
+  }
   /// Milliseconds that a request waits for a response from Kafka.
   public var proxyKafkaResponseTimeoutMs = 5_000
   /// Milliseconds that a request waits for a response by `POST /v3/responses`.
@@ -133,7 +137,7 @@ public struct Settings: Codable, Sendable, Equatable {
   public var inboundAPIs = [Settings.loopback]
   /// Token that the management port demands of everybody; nil: it is open.
   public var managementToken: Secret?
-  /// Directory in which API definitions outlive the gateway; empty: they don't.
+  /// Directory in which API definitions, the blacklist and read positions outlive the gateway; empty: they don't.
   public var stateDir = ""
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
@@ -142,8 +146,12 @@ public struct Settings: Codable, Sendable, Equatable {
   public var kafkaBrokers: [String] = []
   /// Topics whose records are events.
   public var kafkaSourceTopics = ["rig"]
-  /// Consumer group under which offsets are committed.
-  public var kafkaGroupID = "rig"
+  /// Consumer group under which offsets are committed, by a gateway that is alone. RIG's own.
+  public var kafkaGroupID = "rig-kafka-to-filter"
+  /// Name of this gateway among several that read the same topics; empty: it is alone.
+  public var nodeName = ""
+  /// The consumer group of this gateway: another one's commits are nothing to it.
+  public var kafkaGroupOfNode: String { nodeName.isEmpty ? kafkaGroupID : "\(kafkaGroupID).\(nodeName)" }
   /// Credentials for the brokers; nil: none.
   public var kafkaSASL: KafkaSASL?
   /// Whether the brokers are spoken to over TLS.
@@ -231,8 +239,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxConditionsPerFieldValue = 256
   /// Open connections of one connection worker; more: 503.
   public var maxOpenConnectionsPerWorker = 10_000
-  /// Bytes that may wait for a slow client before its connection is closed.
+  /// Bytes that may wait for a slow client; events beyond stay in the log, from where it gets them at its own pace.
   public var maxUnsentBytes = 1024 * 1024
+  /// Seconds in which a client takes nothing of what waits for it; then its connection is closed.
+  public var slowConsumerSeconds = 30
   /// Events that a long-polling session holds between polls.
   public var longpollingMaxEvents = 200
   /// Bytes that a long-polling session holds between polls.
@@ -245,6 +255,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var heartbeatSeconds = 15
   /// Seconds that a WebSocket client has to answer a ping.
   public var websocketPongTimeoutSeconds = 30
+  /// Whether WebSockets are compressed whose clients offer it.
+  public var websocketDeflate = true
   /// Seconds in which a client's machine must acknowledge what was sent to it (TCP_USER_TIMEOUT, RFC 5482).
   public var tcpUserTimeoutSeconds = 120
 
@@ -262,6 +274,9 @@ public struct Settings: Codable, Sendable, Equatable {
   public var stateRingBytes = 64 * 1024 * 1024
   /// Bytes of the ring in which a connection worker reports its connections to the control worker.
   public var presenceRingBytes = 4 * 1024 * 1024
+
+  /// Bytes of the ring in which the streams worker keeps its read positions.
+  public var positionRingBytes = 4 * 1024 * 1024
 
   /// The defaults.
   public init() {}
@@ -281,7 +296,7 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// Peers that may read the API definitions on the inbound port, as `address` or `address/bits`.
   public var inboundAPINetworks: [String] {
-    inboundAPIs.flatMap { $0 == Self.loopback ? ["127.0.0.0/8", "::1"] : [$0] }
+    inboundAPIs.flatMap { $0 == Self.loopback ? NetworkSet.loopbackTexts : [$0] }
   }
 
   /// IP address that the management ports are bound to; empty: every address of the machine.

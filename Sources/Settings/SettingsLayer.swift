@@ -27,8 +27,10 @@ struct LayerEntry {
 struct SettingsLayer {
   var entries: [LayerEntry]
 
-  /// Lays the entries over `settings`. Every entry's name must be known.
-  func apply(to settings: inout Settings, mistakes: inout [SettingsMistake], warnings: inout [String]) {
+  /// Lays the entries over `settings`. Every entry's name must be known. Returns the names of the keys that it has set.
+  func apply(
+    to settings: inout Settings, mistakes: inout [SettingsMistake], warnings: inout [String]
+  ) -> Set<String> {
     var given: [Int: LayerEntry] = [:]
     for entry in entries {
       guard let (position, isPath) = Self.lookUp(entry.name) else { continue }
@@ -59,6 +61,7 @@ struct SettingsLayer {
         mistakes += error.problems.map { mistake($0, at: entry, of: key) }
       }
     }
+    return Set(given.keys.map { SettingKey.all[$0].name })
   }
 
   /// The key that `name` stands for, and whether its value is the path of a file with the value.

@@ -1,6 +1,6 @@
 // Where the three layers come from: a YAML or JSON file, the environment, and `--set`. Unknown names are mistakes in a
 // file and on the command line. The environment belongs to others too: there only a name that looks like a misspelt one
-// of ours is worth a warning.
+// of ours, or that a version of RIG knew, is worth a warning.
 
 extension SettingsLayer {
   /// Reads the configuration file at `path`.
@@ -39,6 +39,8 @@ extension SettingsLayer {
     for (name, value) in environment.sorted(by: { $0.key < $1.key }) {
       if lookUp(name) != nil {
         entries.append(LayerEntry(name: name, text: value, place: "environment \(name)"))
+      } else if let advice = FormerNames.advice[name], !value.isEmpty {
+        warnings.append("environment \(name): RIG's, without effect here: \(advice)")
       } else if let known = misspelt(name) {
         warnings.append("environment \(name): not a key, ignored; did you mean \(known)?")
       }
@@ -80,6 +82,9 @@ extension SettingsLayer {
   }
 
   private static func unknown(_ name: String, place: String) -> SettingsMistake {
+    if let advice = FormerNames.advice[normalized(name)] {
+      return SettingsMistake(place: place, message: "key '\(name)' is RIG's, without effect here: \(advice)")
+    }
     let nearest = NearestName.suggestion(for: name, among: SettingKey.byName.keys.sorted())
     return SettingsMistake(
       place: place,

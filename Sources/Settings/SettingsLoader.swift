@@ -37,16 +37,21 @@ extension Settings {
 
     var settings = Settings()
     settings.dev = request.isDev
-    for layer in layers { layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings) }
+    var given: Set<String> = []
+    for layer in layers {
+      given.formUnion(layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings))
+    }
     mistakes += settings.contradictions
     guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
     return LoadedSettings(
-      settings: settings, warnings: warnings + settings.openness, action: request.action)
+      settings: settings, warnings: warnings + settings.openness + settings.idle(given),
+      action: request.action)
   }
 
   /// That everybody may use the management ports, if it is so.
   private var openness: [String] {
-    guard managementToken == nil, !managementAddress.isEmpty, !isLoopback(managementAddress) else {
+    guard managementToken == nil, !managementAddress.isEmpty, !NetworkSet.loopback.contains(managementAddress)
+    else {
       return []
     }
     let name = apiBindAddress.isEmpty ? "BIND_ADDRESS" : "API_BIND_ADDRESS"
@@ -54,10 +59,6 @@ extension Settings {
       "\(name): THE MANAGEMENT PORTS ARE OPEN to whoever reaches \(managementAddress): to publish events, to end sessions, and to "
         + "decide where requests go; set MANAGEMENT_TOKEN, or a loopback address"
     ]
-  }
-
-  private func isLoopback(_ address: String) -> Bool {
-    address == "::1" || address.hasPrefix("127.") || address.lowercased().hasPrefix("::ffff:127.")
   }
 
   /// The ring keeps a record only if it is at most an eighth of its capacity, and a prepared event may need as many
@@ -117,12 +118,6 @@ extension Settings {
       found.append(
         SettingsMistake(
           place: "KAFKA_SOURCE_TOPICS", message: "is empty, but KAFKA_BROKERS is set; expected topics"))
-    }
-    if !kafkaBrokers.isEmpty, let both = proxyKafkaResponseTopics.first(where: kafkaSourceTopics.contains) {
-      found.append(
-        SettingsMistake(
-          place: "KAFKA_SOURCE_TOPICS, PROXY_KAFKA_RESPONSE_TOPICS",
-          message: "both have '\(both)'; expected a topic to have either events or responses"))
     }
     if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
       found.append(

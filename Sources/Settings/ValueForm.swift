@@ -4,7 +4,7 @@
 import Foundation
 
 enum ValueForm {
-  static let boolean = "true or false"
+  static let boolean = "true or false, or on or off"
   static let brokerAddress = "host:port"
   static let origin =
     "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
@@ -32,7 +32,7 @@ enum ValueForm {
     switch trimmed(text[...]).lowercased() {
     case "true", "1", "yes", "on": return true
     case "false", "0", "no", "off": return false
-    default: throw ValueProblem("'\(text)' is neither true nor false")
+    default: throw ValueProblem("'\(text)' is neither true nor false; expected \(boolean)")
     }
   }
 

@@ -34,23 +34,34 @@ enum RigSupervisor {
       return ExitStatus.success
     case .checkConfig:
       for warning in loaded.warnings { complain("warning: \(warning)") }
-      return check(loaded, arguments)
+      return check(loaded, arguments, environment)
     case .run:
       return run(loaded, environment)
     }
   }
 
-  /// Has a worker judge what the supervisor can't: it has no OpenSSL. Returns only if there is nothing to judge, or nobody.
-  private static func check(_ loaded: LoadedSettings, _ arguments: [String]) -> Int32 {
-    guard loaded.settings.hasTLS else {
+  /// Has every kind of worker judge what the supervisor can't: it has neither OpenSSL nor librdkafka, and knows no definitions.
+  private static func check(
+    _ loaded: LoadedSettings, _ arguments: [String], _ environment: [String: String]
+  ) -> Int32 {
+    let plan = GatewayPlan(settings: loaded.settings)
+    do throws(SupervisorError) {
+      let executables = try WorkerExecutables.besideSupervisor()
+      try executables.verify(for: plan)
+      var isValid = true
+      for kind in WorkerKind.allCases where plan.workers.contains(where: { $0.kind == kind }) {
+        let path = executables.path(of: kind)
+        let end = try ConfigurationJudge.end(of: path, arguments, environment)
+        guard end != .status(ExitStatus.success) else { continue }
+        isValid = false
+        // Who has something to say ends with this status.
+        if end != .status(ExitStatus.configuration) {
+          complain("\(path) could not judge the configuration: \(end.text)")
+        }
+      }
+      guard isValid else { return ExitStatus.configuration }
       print("configuration is valid")
       return ExitStatus.success
-    }
-    do throws(SupervisorError) {
-      let path = try WorkerExecutables.besideSupervisor().path(of: .control)
-      var words = ([path] + arguments).map { strdup($0) } + [nil]
-      execv(path, &words)
-      throw .missingExecutable(path: path, errno: errno)
     } catch {
       complain(error.description)
       return error.exitStatus
@@ -58,7 +69,7 @@ enum RigSupervisor {
   }
 
   private static func run(_ loaded: LoadedSettings, _ environment: [String: String]) -> Int32 {
-    let settings = loaded.settings
+    var settings = loaded.settings
     let log = LogWriter(
       format: LogWriter.Format(setting: settings.logFormat, descriptor: STDERR_FILENO),
       level: LogLevel(name: settings.logLevel) ?? .info)
@@ -69,8 +80,11 @@ enum RigSupervisor {
         "the management port serves this machine only, but for health and metrics; for others set MANAGEMENT_TOKEN or API_BIND_ADDRESS"
       )
     }
+    let plan = GatewayPlan(settings: settings)
+    let limit = DescriptorBudget.processLimit
+    let budget = DescriptorBudget(limit: limit, shared: plan.mostSharedDescriptors)
+    if let lowered = settings.lower(to: budget, limit: limit) { log.log(.warning, lowered) }
     do throws(SupervisorError) {
-      let plan = GatewayPlan(settings: settings)
       let executables = try WorkerExecutables.besideSupervisor()
       try executables.verify(for: plan)
       let state =

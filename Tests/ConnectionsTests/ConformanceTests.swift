@@ -22,9 +22,30 @@ struct ConformanceTests {
       "Autobahn isn't installed: scripts/test installs it on machines that have a Python 2.7"))
   func autobahn() async throws {
     let client = try #require(FuzzingClient())
-    try await EchoServer.serve(maximumMessageBytes: Self.maximumMessageBytes) { port in
-      let outcomes = try await client.run(Self.cases, port: port, patience: Self.patience)
-      #expect(outcomes.count == Self.caseCount)
+    try await Self.run(client, Self.cases, count: Self.caseCount)
+  }
+
+  /// Compression, small messages and some larger ones, text and binary, with several offers: all of them take minutes.
+  private static let deflateCases = [
+    "12.1.1", "12.1.2", "12.1.5", "12.1.11", "12.2.3", "12.4.4", "12.5.6", "13.1.2", "13.2.3", "13.4.3",
+    "13.6.4",
+    "13.7.2",
+  ]
+
+  @Test(
+    "14.C17 Compressed messages behave as the Autobahn test suite expects, whatever is offered",
+    .enabled(
+      if: FuzzingClient() != nil,
+      "Autobahn isn't installed: scripts/test installs it on machines that have a Python 2.7"))
+  func deflate() async throws {
+    let client = try #require(FuzzingClient())
+    try await Self.run(client, Self.deflateCases, count: Self.deflateCases.count)
+  }
+
+  private static func run(_ client: FuzzingClient, _ cases: [String], count: Int) async throws {
+    try await EchoServer.serve(maximumMessageBytes: maximumMessageBytes) { port in
+      let outcomes = try await client.run(cases, port: port, patience: patience)
+      #expect(outcomes.count == count)
       for (name, outcome) in outcomes.sorted(by: { $0.key < $1.key }) where !outcome.isGood {
         Issue.record("case \(name): \(outcome.behavior), closing \(outcome.behaviorClose)")
       }

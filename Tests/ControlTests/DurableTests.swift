@@ -50,11 +50,11 @@ import Testing
       for bit in [0, 3, 7] {
         var damaged = bytes
         damaged[index] ^= 1 << bit
-        #expect(throws: DurableAPIs.Damage.self, "byte \(index)") { try DurableAPIs(decoding: damaged) }
+        #expect(throws: StateDocument.Damage.self, "byte \(index)") { try DurableAPIs(decoding: damaged) }
       }
-      #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: Array(bytes[..<index])) }
+      #expect(throws: StateDocument.Damage.self) { try DurableAPIs(decoding: Array(bytes[..<index])) }
     }
-    #expect(throws: DurableAPIs.Damage.self) { try DurableAPIs(decoding: bytes + [10]) }
+    #expect(throws: StateDocument.Damage.self) { try DurableAPIs(decoding: bytes + [10]) }
   }
 
   // MARK: The file
@@ -200,6 +200,50 @@ import Testing
       desk.order(.create(Self.body("b"))) { answers["b"] = $0 }
       disk.finish()
       #expect(answers["b"] == .done && desk.table.count == 1)
+    }
+  }
+
+  @Test("13.B9: however many changes are answered in one turn, comparing their endpoints takes what one may")
+  func warnings() async throws {
+    func body(_ id: String, _ patterns: [String], _ more: String = "") -> [UInt8] {
+      let endpoints = patterns.enumerated().map { number, pattern in
+        #"{"id":"\#(number)","method":"GET","path_regex":"\#(pattern)"\#(more)}"#
+      }
+      return Array(
+        #"""
+        {"id":"\#(id)","name":"x","auth_type":"jwt","proxy":{"target_url":"a","port":1},
+         "version_data":{"default":{"endpoints":[\#(endpoints.joined(separator: ","))]}}}
+        """#.utf8)
+    }
+    let slow = "/(a?b?){50}"
+    try await withDesk { desk, disk, _ in
+      var answers: [String: [String]] = [:]
+      var renewals: [() -> Void] = []
+      func order(_ id: String, _ change: APIDraft.Change) {
+        desk.order(change) { outcome in
+          #expect(outcome == .done)
+          answers[id] = desk.warnings(about: change) { renewals.append($0) }
+        }
+      }
+      order("secured", .create(body("secured", [slow], #","secured":true"#)))
+      disk.finish()
+      renewals.removeFirst()()
+      for number in 0..<12 {
+        order("\(number)", .create(body("\(number)", [slow + "c?", slow + "d?"])))
+      }
+      while !disk.pending.isEmpty { disk.finish() }
+      // The first is written alone, the others as one group.
+      func isIncomplete(_ warnings: [String]?) -> Bool {
+        warnings?.last == APIDesk.notCompared || warnings?.last?.hasPrefix("and perhaps more") == true
+      }
+      let incomplete = answers.values.filter { isIncomplete($0) }.count
+      #expect(incomplete > 3 && incomplete < 12, "\(incomplete)")
+      #expect(answers["0"]?.count == 2 && !isIncomplete(answers["0"]) && isIncomplete(answers["11"]))
+      #expect(renewals.count == 1)
+      renewals.removeFirst()()
+      order("11", .replace(id: "11", body("11", [slow + "c?"])))
+      disk.finish()
+      #expect(answers["11"]?.count == 1 && !isIncomplete(answers["11"]))
     }
   }
 

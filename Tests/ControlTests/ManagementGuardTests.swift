@@ -81,8 +81,7 @@ struct TokenlessManagementTests {
     var headers = HTTPHeaders(fields)
     if let host { headers.add(name: "host", value: host) }
     return HTTPRequest(
-      method: .GET, path: "/v3/apis", headers: headers,
-      remoteAddress: try peer.map { try SocketAddress(ipAddress: $0, port: 1) })
+      method: .GET, path: "/v3/apis", headers: headers, peer: PeerAddress(peer ?? ""))
   }
 
   private static func settings(_ change: (inout Settings) -> Void = { _ in }) -> Settings {

@@ -104,7 +104,8 @@ import Testing
     try await gateway.served { client in
       let health = try client.get("/health")
       #expect(health.status == 503)
-      #expect(health.body == "unhealthy: connections.1")
+      #expect(health.header("content-type") == "application/problem+json", "14.D21")
+      #expect(health.body.contains(#""detail":"unhealthy: connections.1""#))
       let ready = try client.get("/readyz")
       #expect(ready.status == 503)
       #expect(ready.body.contains(#""name":"connections.1","status":"unavailable","state":"draining""#))
@@ -113,6 +114,24 @@ import Testing
       #expect(live.status == 200)
       #expect(
         live.body.hasPrefix(#"{"status":"ok","parts":[{"name":"control","status":"ok","state":"stopping""#))
+    }
+  }
+
+  @Test("14.E29 A gateway that is asked to stop is draining from then on, and takes no more events")
+  func draining() async throws {
+    let gateway = try TestGateway()
+    try await gateway.served { client in
+      #expect(try client.get("/readyz").status == 200)
+      try gateway.page("supervisor").state = .stopping
+      let ready = try client.get("/readyz")
+      #expect(ready.status == 503 && ready.body.hasPrefix(#"{"status":"draining","parts":[{"#))
+      let health = try client.get("/health")
+      #expect(health.status == 503 && health.body.contains("draining"))
+      #expect(try client.get("/livez").status == 200)
+      let event = try client.post(
+        "/v3/messages", #"{"specversion":"1.0","type":"a","source":"b","id":"1"}"#,
+        type: "application/cloudevents+json")
+      #expect(event.status == 503 && event.header("retry-after") == "1")
     }
   }
 

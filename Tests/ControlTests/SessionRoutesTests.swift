@@ -35,6 +35,24 @@ import Testing
     }
   }
 
+  @Test("14.E29 An entry ends by the boot clock, whatever the wall clock says")
+  func clock() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    let before = BootClock.second()
+    try await gateway.served { client in
+      _ = try client.post(Self.path, #"{"sessionId":"s","validityInSeconds":60}"#, type: Self.json)
+    }
+    let reader = try RingReader(attaching: gateway.state.fd, slot: 0)
+    var ends: [UInt32] = []
+    while let record = try reader.next() {
+      if case .blacklisted(_, let until)? = StateRecord(type: record.type, record.bytes) {
+        ends.append(until)
+      }
+    }
+    #expect(ends.count == 1 && (before + 60...BootClock.second() + 60).contains(ends.first ?? 0), "\(ends)")
+  }
+
   @Test(
     "What is wrong with an order is named",
     arguments: [

@@ -104,7 +104,7 @@ final class TestGateway: @unchecked Sendable {
       rings: try RingSet(grants: presence, status: control),
       state: try StateLog(
         ring, maxBlacklistEntries: settings.maxBlacklistEntries,
-        now: UInt32(clamping: Stamp.now().unixMs / 1000)),
+        now: BootClock.second()),
       events: PresenceEvents(writer: writer, settings: settings, node: "node", status: control),
       confirmations: Confirmations(
         Confirmations.Environment(
@@ -114,7 +114,7 @@ final class TestGateway: @unchecked Sendable {
           }, passed: ring.slowestReaderPosition)),
       settings: settings, status: control, log: log,
       environment: SessionDesk.Environment(
-        nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
         enqueue: { body in loop.assumeIsolated().execute(body) }, wakeAgain: {},
         reportCorrupt: control.reportCorrupt, workers: { ([0, 1], []) }))
     desk.turn()

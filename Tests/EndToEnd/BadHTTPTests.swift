@@ -31,8 +31,8 @@ struct BadHTTPTests {
       [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03, 0x0d, 0x0a]),
     Bad("text that is no request", 400, text: "hello gateway\r\n\r\n"),
     Bad("only a method", 400, text: "GET\r\nhost: x\r\n\r\n"),
-    Bad("an unknown method", 400, 501, text: "BREW /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
-    Bad("a method in small letters", 400, 501, text: "get /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
+    Bad("14.D20 an unknown method", 405, text: "BREW /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
+    Bad("a method in small letters", 405, text: "get /_rig/health HTTP/1.1\r\nhost: x\r\n\r\n"),
     Bad("HTTP/3", 400, 505, text: "GET /_rig/health HTTP/3.0\r\nhost: x\r\n\r\n"),
     Bad("no protocol at all", 400, 505, text: "GET /_rig/health HTTX/1.1\r\nhost: x\r\n\r\n"),
     Bad("HTTP/0.9", 400, 505, text: "GET /_rig/health\r\n\r\n"),
@@ -51,6 +51,7 @@ struct BadHTTPTests {
 
   private static let fields = [
     Bad("no host", 400, text: health + "\r\n"),
+    Bad("a host with a user and a path", 400, text: health + "host: h@evil/x\r\n\r\n"),
     Bad("two hosts", 400, text: health + "host: x\r\nhost: y\r\n\r\n"),
     Bad("a field without a colon", 400, text: health + "host: x\r\nnonsense\r\n\r\n"),
     Bad("a space before the colon", 400, text: health + "host : x\r\n\r\n"),

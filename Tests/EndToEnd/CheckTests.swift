@@ -39,7 +39,7 @@ struct CheckTests {
         #expect(request.all("content-type") == ["application/json"])
         #expect(request.all("traceparent").count == 1)
         let shown = try JSON(parsing: request.body)
-        #expect(try shown == JSON(parsing: Self.wanted))
+        #expect(try shown == JSON(parsing: #"{"subscriptions":\#(Self.wanted)}"#), "14.D20")
       }
       #expect(service.requests.count == 3)
 
@@ -52,6 +52,36 @@ struct CheckTests {
       let count = service.requests.count
       #expect(try SSEClient(gateway, query: "").head.status == 200)
       #expect(service.requests.count == count)
+    }
+  }
+
+  @Test(
+    "14.D20 An opaque token is the service's, also where the gateway has a key; what is a JWT and isn't valid stays 401"
+  )
+  func opaqueTokens() throws {
+    let service = try TestService(.answer(204))
+    defer { service.stop() }
+    let checks = ["SUBSCRIPTION_CHECK": service.url("/sub"), "SUBMISSION_CHECK": service.url("/event")]
+    try Gateway.run(TestToken.settings(checks)) { gateway in
+      for token in ["opaque", "a.b", "a.b.c.d.e"] {
+        let opened = try connect(gateway, query: "&jwt=\(token)")
+        #expect(opened == [200, 101, 200], "\(token)")
+        #expect(service.requests.last?.all("authorization") == ["Bearer \(token)"])
+        let submitted = try submit(gateway, headers: [("authorization", "Bearer \(token)")])
+        #expect(submitted.status == 202)
+        #expect(service.requests.last?.all("authorization") == ["Bearer \(token)"])
+      }
+      let count = service.requests.count
+      let opened = try connect(gateway, query: "&jwt=a.b.c")
+      #expect(opened == [401, 401, 401])
+      let submitted = try submit(gateway, headers: [("authorization", "Bearer opaque, Bearer a.b.c")])
+      #expect(submitted.status == 401)
+      #expect(service.requests.count == count, "nobody is asked about those")
+    }
+    // Nobody knows them where only one of the checks is the service's.
+    try Gateway.run(TestToken.settings(["SUBSCRIPTION_CHECK": service.url("/sub")])) { gateway in
+      let answer = try submit(gateway, headers: [("authorization", "Bearer opaque")])
+      #expect(answer.status == 401)
     }
   }
 

@@ -103,6 +103,31 @@ struct ClientShareTests {
     }
   }
 
+  @Test("13.B11: A tunnel whose service has ended has its place until its client has taken what was sent")
+  func unreadTunnel() throws {
+    let bytes = 400_000
+    let service = try TestService(.upgrade(.flood(bytes)))
+    defer { service.stop() }
+    try Gateway.run(Self.settings.merging(["MAX_TUNNELS": "1"]) { $1 }) { gateway in
+      try gateway.define(Tunnel.api(service.port))
+      let headers = WebSocketClient.upgrade + Self.from("203.0.113.1")
+      let unread = try Tunnel.open(gateway, headers: headers, receiveBuffer: 4096)
+      try eventually("the service has ended, and all of it has come") {
+        let come = try gateway.metric("rig_proxied_bytes_total", ["direction": "response"])
+        return service.openConnections == 0 && come == Double(bytes)
+      }
+      for _ in 0..<20 {
+        try expectProblem(
+          try gateway.inbound("GET", "/x", headers: WebSocketClient.upgrade + Self.from("203.0.113.2")), 503,
+          naming: "MAX_TUNNELS")
+      }
+      #expect(try gateway.metric("rig_tunnels") == 1)
+      #expect(try unread.receiveToEnd().count == bytes)
+      unread.endSending()
+      try eventually("there is room again") { try gateway.metric("rig_tunnels") == 0 }
+    }
+  }
+
   @Test("13.B11: Of the requests that wait for a response a client has its share")
   func waiting() throws {
     let service = try TestService(.answer(202))

@@ -66,6 +66,74 @@ struct ConfigTests {
   }
 
   @Test(
+    "14.D19 --check-config loads what a start would load, and names each mistake with its place in one run")
+  func loadedByWorkers() throws {
+    let directory = try TestDirectory()
+    let keys = directory.file("keys.json")
+    try #"{"keys":"none"}"#.write(toFile: keys, atomically: true, encoding: .utf8)
+    let definitions = directory.file("apis.json")
+    let text =
+      "[\(TestAPI(id: "one", port: 1).json),\(TestAPI(id: "two", port: 99_999).json),{\"id\":\"three\"}]"
+    try text.write(toFile: definitions, atomically: true, encoding: .utf8)
+    let environment = [
+      "PROXY_CONFIG_FILE": definitions,
+      "JWT_SECRET_KEY": "-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----",
+      "JWT_ALG": "RS256", "JWT_JWKS": keys, "HTTPS_CERTFILE": "/no/cert.pem", "HTTPS_KEYFILE": "/no/key.pem",
+      "KAFKA_BROKERS": "127.0.0.1:1", "KAFKA_SSL_ENABLED": "true", "KAFKA_SSL_CA_CERTFILE": "/no/ca.pem",
+    ]
+    let run = try GatewayRun(["--check-config"], environment: environment)
+    #expect(run.ending == Self.wrong, "\(run.output)")
+    let lines = run.output.split(separator: "\n")
+    for (place, what) in [
+      ("PROXY_CONFIG_FILE: definition 2 (two)", "port"), ("PROXY_CONFIG_FILE: definition 3 (three)", "proxy"),
+      ("JWT_SECRET_KEY: ", ""), ("JWT_JWKS: '\(keys)'", ""), ("HTTPS_CERTFILE: ", "/no/cert.pem"),
+      ("KAFKA_SSL", "/no/ca.pem"),
+    ] {
+      #expect(lines.contains { $0.contains(place) && $0.contains(what) }, "\(place) \(what)\n\(run.output)")
+    }
+    #expect(!run.output.contains("configuration is valid"))
+  }
+
+  @Test(
+    "14.D19 A property that librdkafka doesn't know, and a state file that makes no sense, are named; a start fails by them alike"
+  )
+  func unusable() throws {
+    let directory = try TestDirectory()
+    try "nonsense".write(toFile: directory.file("definitions"), atomically: true, encoding: .utf8)
+    let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": "127.0.0.1:1"]
+    let state = try GatewayRun(
+      ["--check-config"], environment: ports.merging(["STATE_DIR": directory.path]) { $1 })
+    #expect(
+      state.ending == Self.wrong && state.output.contains(directory.file("definitions")), "\(state.output)")
+    for arguments in [["--check-config"], []] {
+      let run = try GatewayRun(
+        arguments, environment: ports.merging(["KAFKA_PROPERTIES": "no.such.property=1"]) { $1 })
+      #expect(run.ending == Self.wrong && run.output.contains("no.such.property"), "\(run.output)")
+    }
+  }
+
+  @Test(
+    "14.D19 What is accepted and of no effect is said: files without TLS for brokers, a schema, RIG's other variables"
+  )
+  func warnings() throws {
+    let endpoint = #""method":"POST","path_regex":"/a","target":"kafka","topic":"t","schema":"s""#
+    let run = try GatewayRun(
+      ["--check-config"],
+      environment: [
+        "KAFKA_BROKERS": "127.0.0.1:1", "KAFKA_SSL_CA_CERTFILE": "/no/ca.pem", "NATS_SERVERS": "a:1",
+        "PROXY_CONFIG_FILE": "[\(TestAPI(port: 1, endpoint: endpoint).json)]",
+        "SUBSCRIPTION_CHECK": "NO_CHECK",
+      ])
+    #expect(run.ending == .exited(0), "\(run.output)")
+    for words in ["KAFKA_SSL_CA_CERTFILE", "NATS_SERVERS", "API books, endpoint only: schema"] {
+      #expect(
+        run.output.split(separator: "\n").contains { $0.hasPrefix("warning: ") && $0.contains(words) },
+        "\(words)\n\(run.output)")
+    }
+    #expect(run.output.contains("configuration is valid"))
+  }
+
+  @Test(
     "An unknown key is answered with the nearest known one",
     arguments: [("inbound_prot", "INBOUND_PORT"), ("KAFKA_BROKER", "KAFKA_BROKERS")])
   func nearest(written: String, meant: String) throws {

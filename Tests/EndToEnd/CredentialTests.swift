@@ -104,7 +104,7 @@ struct CredentialTests {
     ("forwarded", "for=6.6.6.6"),
     ("via", "1.1 evil"), ("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x_tenant", "evil"),
     ("content_length", "3"), ("transfer_encoding", "chunked"), ("proxy_authorization", "secret"),
-    ("te_", "kept"),
+    ("Proxy", "http://evil:1"), ("te_", "kept"),
   ]
 
   @Test("13.A7: what a client claims to be isn't passed on, spelled with '_' or by HTTP/2 neither")
@@ -138,7 +138,9 @@ struct CredentialTests {
     for (name, value) in seen.fields {
       #expect(!["6.6.6.6", "evil", "/admin", "secret"].contains { value.contains($0) }, "\(name): \(value)")
     }
-    for name in ["x_hop", "x-forwarded-port", "content_length", "transfer_encoding", "content-length"] {
+    for name in [
+      "x_hop", "x-forwarded-port", "content_length", "transfer_encoding", "content-length", "proxy",
+    ] {
       #expect(seen.all(name) == [], "\(name)")
     }
   }

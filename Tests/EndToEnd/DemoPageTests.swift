@@ -86,6 +86,31 @@ struct DemoPageTests {
   }
 
   @Test(
+    "14.C17 Both lists show what was published while the page wasn't connected, once",
+    .enabled(if: Browser.absence == nil, browserless))
+  func resumption() throws {
+    try Self.withPage { page, gateway in
+      let workers = gateway.workers(.connections)
+      for worker in workers { kill(worker.pid, SIGKILL) }
+      // Read by the new workers before the page, which waits for 2 s, has come back.
+      try gateway.publish(CloudEvent.json("greeting", data: #"{"name":"John","is":"between"}"#))
+      for worker in workers {
+        try gateway.awaitReplacement(of: worker, kind: .connections, count: workers.count)
+      }
+      for transport in Self.transports { try page.waitUntilConnected(transport, times: 2) }
+      try gateway.publish(CloudEvent.json("greeting", data: #"{"name":"John","is":"last"}"#))
+      for transport in Self.transports {
+        try page.wait(transport, shows: 2, of: "greeting")
+        let texts = try page.texts(transport, of: "greeting")
+        #expect(texts[0].contains("last") && texts[1].contains("between"), "\(transport): \(texts)")
+        #expect(try page.texts(transport, of: "rig.events_lost").isEmpty)
+      }
+    } complaints: {
+      $0.contains("ERR_") || $0.contains("WebSocket connection to")
+    }
+  }
+
+  @Test(
     "What is refused is said on the page, and mistakes in JSON too",
     .enabled(if: Browser.absence == nil, browserless))
   func refusals() throws {

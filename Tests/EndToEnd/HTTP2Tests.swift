@@ -102,7 +102,8 @@ struct HTTP2Tests {
 
   @Test("A stream that isn't read is a slow consumer alone: the others of its connection get everything")
   func slowStream() throws {
-    try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536"]) { gateway in
+    let settings = ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "SLOW_CONSUMER_S": "1"]
+    try Gateway.run(settings) { gateway in
       let http = try HTTP2Client(port: gateway.inboundPort)
       let query = "subscriptions=\(HTTP.encoded(Subscriptions.to(NumberedEvents.type)))"
       let slow = try http.get("/_rig/v1/connection/sse?\(query)")
@@ -113,7 +114,7 @@ struct HTTP2Tests {
       }
       var number = 0
       while try gateway.metric("rig_slow_consumers_total") == 0 {
-        guard number < 500 else { throw TestFailure("500 events and the stream is still there") }
+        guard number < 5_000 else { throw TestFailure("5,000 events and the stream is still there") }
         try gateway.publish(NumberedEvents.json(number, padding: 4000))
         try http.read(until: "event \(number)") { $0.text(other).contains(NumberedEvents.mark(number)) }
         number += 1

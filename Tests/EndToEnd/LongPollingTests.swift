@@ -117,6 +117,92 @@ struct LongPollingTests {
     }
   }
 
+  /// A session that lives at the worker of `door`: the cookies of its client.
+  private func session(_ door: HTTPConnection, _ subscriptions: String) throws -> (String, String) {
+    cookies(try door.send("GET", "\(LongPollClient.path)?subscriptions=\(HTTP.encoded(subscriptions))"))
+  }
+
+  private func cookies(_ answer: HTTPAnswer) -> (String, String) {
+    let pairs = answer.head.all("set-cookie").map { $0.prefix { $0 != ";" } }
+    #expect(answer.status == 200 && pairs.count == 2)
+    return ("cookie", pairs.joined(separator: "; "))
+  }
+
+  private func expectGone(_ answer: HTTPAnswer) throws {
+    try expectProblem(answer, 410, naming: "subscriptions")
+    let cleared = answer.head.all("set-cookie")
+    #expect(cleared.count == 2 && cleared.allSatisfy { $0.contains("=; Path=/; Max-Age=0") })
+  }
+
+  @Test(
+    "14.27 a poll that brings its subscriptions goes on after its worker's death, one without begins anew by 410"
+  )
+  func workerDeath() throws {
+    try Gateway.run { gateway in
+      let wanted = Subscriptions.to(NumberedEvents.type)
+      let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
+        try HTTPConnection(port: gateway.inboundPort)
+      }
+      let cookie = try session(doors[0].1, wanted)
+      var waiting = try session(doors[0].1, wanted)
+      // This one waits at the other worker, and has had its greeting.
+      let other = doors[1].1
+      waiting = cookies(try other.send("GET", LongPollClient.path, headers: [waiting]))
+      try other.wire.send(HTTPConnection.request("GET", LongPollClient.path, headers: [waiting]))
+      #expect(try !other.wire.receive(Deadline(after: 0.2)), "answered without an event")
+      let dying = try #require(gateway.workers(.connections).first { $0.pid == doors[0].0 })
+      try gateway.killAndAwaitReplacement(dying)
+      try expectGone(try other.answer())
+      for number in 0..<3 { try gateway.publish(NumberedEvents.json(number)) }
+      for _ in 0..<4 { try expectGone(try gateway.inbound("GET", LongPollClient.path, headers: [cookie])) }
+      let anew = try LongPollClient(
+        gateway, wanted,
+        lastEventID: cookie.1.split(separator: "last_event_id=").last.map(String.init))
+      var seen: [JSON?] = []
+      while seen.count < 3 {
+        seen += try anew.poll().filter { $0["type"]?.string == NumberedEvents.type }.map { $0["id"] }
+      }
+      #expect(seen.compactMap { $0?.string } == (0..<3).map { NumberedEvents.mark($0) })
+    }
+  }
+
+  @Test("14.27 a poll whose worker hangs is 503, and finds its session when that goes on")
+  func hungWorker() throws {
+    try Gateway.run(["LONGPOLLING_WAIT_S": "1", "WATCHDOG_S": "30"]) { gateway in
+      let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
+        try HTTPConnection(port: gateway.inboundPort)
+      }
+      let cookie = try session(doors[0].1, Subscriptions.to("a"))
+      let hung = try #require(gateway.workers(.connections).first { $0.pid == doors[0].0 })
+      try hung.freeze()
+      let answer = try doors[1].1.send("GET", LongPollClient.path, headers: [cookie])
+      hung.thaw()
+      try expectProblem(answer, 503, naming: "session")
+      #expect(answer["retry-after"] != nil && answer.head.all("set-cookie").isEmpty)
+      try gateway.publish(CloudEvent.json("a", id: "x"))
+      try eventually("the event") {
+        let poll = try doors[1].1.send("GET", LongPollClient.path, headers: [cookie])
+        return poll.status == 200 && poll.text.contains(#""id":"x""#)
+      }
+    }
+  }
+
+  @Test("14.27 a token of another node is 410, and a poll with subscriptions begins anew")
+  func otherNode() throws {
+    try Gateway.run { other in
+      let foreign = try LongPollClient(other, Subscriptions.to("a"))
+      try Gateway.run { gateway in
+        let request = foreign.request
+        try expectGone(try gateway.inbound("GET", request.path, headers: request.headers))
+        #expect(try gateway.setSubscriptions("[]", of: foreign.token).status == 410)
+        let anew = try gateway.inbound(
+          "GET", "\(request.path)?subscriptions=\(HTTP.encoded(Subscriptions.to("a")))",
+          headers: request.headers)
+        #expect(anew.status == 200 && anew.text == #""ok""#)
+      }
+    }
+  }
+
   @Test("A cookie that is no token opens a new session")
   func badCookie() throws {
     try Gateway.run { gateway in

@@ -46,11 +46,11 @@ struct ProxyTests {
       #expect(seen.all("authorization") == ["Bearer mine"] && seen.all("x-twice") == ["1", "2"])
       #expect(seen.all("x-forwarded-for") == ["127.0.0.1"], "what an unknown client claims isn't passed on")
       #expect(seen.all("x-forwarded-host") == ["localhost"] && seen.all("x-forwarded-proto") == ["http"])
-      #expect(seen.all("forwarded") == ["for=127.0.0.1;proto=http;host=localhost"])
+      #expect(seen.all("forwarded") == ["for=127.0.0.1;by=127.0.0.1;proto=http;host=localhost"])
       #expect(seen.all("traceparent").count == 1)
       // The client may know of the end of its answer before the worker does.
       try eventually("the request is counted") {
-        try gateway.metric("rig_proxy_requests_total", ["path": "books/only", "status": "201"]) == 1
+        try gateway.metric("rig_proxy_requests_total", ["path": "/books/([^/]+)", "status": "ok"]) == 1
       }
     }
   }
@@ -68,7 +68,7 @@ struct ProxyTests {
       #expect(try gateway.inbound("GET", "/x", headers: fields).status == 200)
       let seen = try #require(service.requests.first)
       #expect(seen.all("x-forwarded-for") == ["1.2.3.4, 127.0.0.1"])
-      #expect(seen.all("forwarded") == ["for=1.2.3.4, for=127.0.0.1;proto=http;host=localhost"])
+      #expect(seen.all("forwarded") == ["for=1.2.3.4, for=127.0.0.1;by=127.0.0.1;proto=http;host=localhost"])
       #expect(
         seen.all("x-forwarded-proto") == ["https"] && seen.all("x-forwarded-host") == ["outside.example"])
     }
@@ -170,6 +170,94 @@ struct ProxyTests {
       #expect(service.requests.map(\.method) == ["GET", "GET"])
       #expect(try gateway.inbound("POST", "/x", body: "once").status == 502)
       #expect(service.requests.map(\.method) == ["GET", "GET", "POST"])
+    }
+  }
+
+  @Test("14.D21 A PUT without a body is tried once more, one with a body isn't")
+  func retryWithoutBody() throws {
+    let service = try TestService(.hangUp)
+    defer { service.stop() }
+    try Gateway.run { gateway in
+      try gateway.define(Self.open(service.port, "PUT"))
+      try gateway.define(Self.open(service.port, "POST", id: "post"))
+      for headers in [[], [("content-length", "0")]] {
+        let before = service.requests.count
+        #expect(try gateway.inbound("PUT", "/x", headers: headers).status == 502)
+        let tries = service.requests.dropFirst(before)
+        #expect(tries.map(\.method) == ["PUT", "PUT"])
+        #expect(tries.allSatisfy { $0.all("content-length") == ["0"] && $0.body.isEmpty })
+      }
+      let before = service.requests.count
+      #expect(try gateway.inbound("PUT", "/x", body: "once").status == 502)
+      #expect(try gateway.inbound("POST", "/x").status == 502)
+      #expect(service.requests.dropFirst(before).map(\.method) == ["PUT", "POST"])
+    }
+  }
+
+  @Test("14.D21 The client's tracestate goes on with its own traceparent, and with no other")
+  func tracestate() throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run { gateway in
+      try gateway.define(Self.open(service.port))
+      let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+      func seen(_ headers: [(String, String)]) throws -> TestService.Request {
+        #expect(try gateway.inbound("GET", "/x", headers: headers).status == 200)
+        return try #require(service.requests.last)
+      }
+      let own = try seen([("traceparent", parent), ("tracestate", "a=1"), ("TraceState", "b=2")])
+      #expect(own.all("traceparent") == [parent] && own.all("tracestate") == ["a=1,b=2"])
+      for other in [[], [("traceparent", "x")], [("traceparent", parent), ("traceparent", parent)]] {
+        let made = try seen(other + [("tracestate", "a=1")])
+        #expect(made.all("traceparent").count == 1 && made.all("traceparent") != [parent])
+        #expect(made.all("tracestate") == [])
+      }
+    }
+  }
+
+  @Test("14.D20 Requests are counted with RIG's labels; those that nobody takes as N/A, whatever their paths")
+  func labels() throws {
+    let service = try TestService(.answer(404))
+    defer { service.stop() }
+    let name = "rig_proxy_requests_total"
+    try Gateway.run(["PROXY_RECV_TIMEOUT": "300"]) { gateway in
+      try gateway.define(Self.open(service.port))
+      for number in 0..<3 { #expect(try gateway.inbound("GET", "/x/\(number)").status == 404) }
+      let known = ["method": "GET", "path": "/x.*", "target": "http", "response_from": "http"]
+      try eventually("the service's 404 is ok") {
+        try gateway.metric(name, known.merging(["status": "ok"]) { $1 }) == 3
+      }
+      service.behave(.silence)
+      #expect(try gateway.inbound("GET", "/x").status == 504)
+      service.stop()
+      #expect(try gateway.inbound("GET", "/x").status == 502)
+      for status in ["request_timeout", "unreachable"] {
+        try eventually("\(status) is counted") {
+          try gateway.metric(name, known.merging(["status": status]) { $1 }) == 1
+        }
+      }
+      for number in 0..<5 { #expect(try gateway.inbound("GET", "/nowhere/\(number)").status == 404) }
+      #expect(try gateway.inbound("DELETE", "/x").status == 405)
+      let nobody = ["path": "N/A", "target": "N/A", "response_from": "N/A"]
+      #expect(
+        try gateway.metric(name, nobody.merging(["method": "GET", "status": "not_found"]) { $1 }) == 5)
+      #expect(
+        try gateway.metric(name, nobody.merging(["method": "DELETE", "status": "method_not_allowed"]) { $1 })
+          == 1)
+    }
+  }
+
+  @Test(
+    "14.D20 A method that nobody knows is answered 405 with those that there are, whatever the path",
+    arguments: ["/x", "/nowhere", "/_rig/health"])
+  func unknownMethod(path: String) throws {
+    try Gateway.run { gateway in
+      try gateway.define(Self.open(1))
+      let answer = try gateway.inbound("BREW", path)
+      try expectProblem(answer, 405, naming: "method")
+      #expect(answer["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+      #expect(try gateway.management("BREW", "/v3/apis").status == 405)
+      #expect(try gateway.inbound("GET", "/_rig/health").status == 200)
     }
   }
 

@@ -85,7 +85,7 @@ struct RequestLogTests {
   }
 
   @Test(
-    "Records go to a topic of Kafka too; what the brokers don't take is dropped and counted, and requests are answered"
+    "14.D20 Records go to a topic of Kafka too, as RIG's CloudEvents; what the brokers don't take is dropped and counted, and requests are answered"
   )
   func kafka() throws {
     let service = try TestService()
@@ -102,11 +102,16 @@ struct RequestLogTests {
         let record = try eventually("the record is in the topic") {
           try KafkaLog.records("requests", at: broker.address).first
         }
-        #expect(record.key.isEmpty && record.headers == "content-type=application/json")
+        #expect(record.key.isEmpty && record.headers == "content-type=application/cloudevents+json")
         let json = try record.json
-        #expect(json["method"] == "POST" && json["path"] == "/x" && json["status"] == 200)
-        #expect(
-          json["bytes_in"] == 3 && json["api"] == "books" && json["time"]?.string?.hasSuffix("Z") == true)
+        #expect(json["type"] == "com.rig.proxy.api.call" && json["source"] == "/rig")
+        #expect(json["time"]?.string?.hasSuffix("Z") == true && json["id"]?.string?.isEmpty == false)
+        #expect(json["traceparent"]?.string?.isEmpty == false)
+        let data = try #require(json["data"])
+        #expect(data["request_path"] == "/x" && data["remote_ip"] == "127.0.0.1")
+        #expect(data["endpoint"]?["id"] == "only" && data["endpoint"]?["path_regex"] == "/x.*")
+        #expect(data["method"] == "POST" && data["status"] == 200)
+        #expect(data["bytes_in"] == 3 && data["api"] == "books")
         #expect(try Self.records(gateway, 1).count == 1)
 
         try broker.stop()

@@ -182,7 +182,7 @@ struct ResponseFaultTests {
           try KafkaLog.records("orders", at: broker.address).count == 1
         }
         #expect(
-          try gateway.metric("rig_proxy_requests_total", ["path": "svc/only", "status": "0"]) == 1)
+          try gateway.metric("rig_proxy_requests_total", ["path": "/jobs", "status": "client_gone"]) == 1)
         #expect(try gateway.inbound("POST", "/orders", body: CloudEvent.json("a")).status == 202)
       }
     }

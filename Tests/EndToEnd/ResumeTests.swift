@@ -53,13 +53,16 @@ struct ResumeTests {
   @Test("A cursor whose events are no longer held gives rig.events_lost before anything else")
   func lost() throws {
     let tiny = ["EVENT_RING_BYTES": "65536", "STREAMS_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096"]
-    try Gateway.run(tiny) { gateway in
+    try Gateway.run(tiny.merging(["CONNECTION_WORKERS": "1"]) { $1 }) { gateway in
       let first = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
       try gateway.publish(NumberedEvents.json(0))
       try first.event(named: NumberedEvents.type)
       let cursor = try #require(first.lastEventID)
       let count = 100
-      for number in 1...count { try gateway.publish(NumberedEvents.json(number, padding: 1_000)) }
+      for number in 1...count {
+        try gateway.publish(NumberedEvents.json(number, padding: 1_000))
+        try first.event(named: NumberedEvents.type)
+      }
 
       let second = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type), lastEventID: cursor)
       let told = try second.event()
@@ -86,6 +89,51 @@ struct ResumeTests {
       try client.event(named: "rig.events_lost")
       try gateway.publish(CloudEvent.json("a"))
       try client.event(named: "a")
+    }
+  }
+
+  @Test(
+    "14.28 one publisher's events keep their order, whichever workers take them: live and in replay, at every worker"
+  )
+  func acceptedOrder() throws {
+    try Gateway.run(["CONNECTION_WORKERS": "3", "WATCHDOG_S": "30"]) { gateway in
+      let wanted = Subscriptions.to(NumberedEvents.type)
+      let clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
+        try SSEClient.open(gateway, wanted)
+      }
+      let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
+        try HTTPConnection(port: gateway.inboundPort)
+      }
+      try gateway.publish(NumberedEvents.json(0))
+      for (_, client) in clients { try client.event(named: NumberedEvents.type) }
+      let cursor = try #require(clients[0].1.lastEventID)
+      // One worker has much to read at once, from several rings; the others read it as it comes.
+      let late = try #require(gateway.workers(.connections).first { $0.pid == clients[0].0 })
+      let open = doors.filter { $0.0 != late.pid }.map(\.1)
+      let count = 300
+      try late.freeze()
+      for number in 1..<count {
+        let event = NumberedEvents.json(number)
+        if number % 3 == 0 {
+          try gateway.publish(event)
+        } else {
+          let answer = try open[number % 3 - 1].send(
+            "POST", "/_rig/v1/events", headers: [CloudEvent.contentType], body: event)
+          try #require(answer.status == 202)
+        }
+      }
+      late.thaw()
+      let back = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
+        try SSEClient.open(gateway, wanted, lastEventID: cursor)
+      }
+      for (_, client) in clients + back {
+        var account = Account(next: 1)
+        while account.next < count {
+          let event = try client.event(named: NumberedEvents.type)
+          account.add(try #require(NumberedEvents.number(in: Array((event.data ?? "").utf8))))
+        }
+        #expect(account == Account(next: count))
+      }
     }
   }
 

@@ -1,28 +1,30 @@
-// Clients that don't read what they subscribed to: they are told and closed, cost a bounded amount of memory, and nobody
-// else misses anything. Contract §2.1, §2.2.
+// Clients that don't read what they subscribed to as fast as it comes: whoever reads gets everything, whoever reads nothing is
+// told and closed, all cost a bounded amount of memory, and nobody else misses anything. Contract §2.1, §2.2.
 
 import Testing
 
 @Suite("Slow consumers", .serialized)
 struct SlowConsumerTests {
-  private static let settings = ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536"]
+  private static let settings = [
+    "CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "SLOW_CONSUMER_S": "1",
+  ]
   private static let counter = "rig_slow_consumers_total"
   /// The smallest receive buffer that the kernel gives: what a client doesn't read stays with the gateway.
   private static let smallBuffer = 4_096
   private static let padding = 4_000
   /// Far more than the kernel's buffers and MAX_UNSENT_BYTES hold together.
-  private static let mostEvents = 2_000
+  private static let manyEvents = 150
 
-  /// Publishes numbered events, each of which `reader` reads before the next, until the worker has closed `count` slow
+  /// Publishes numbered events, each of which `reader` reads before the next, and waits until the worker has closed `count` slow
   /// consumers. The number of events.
   private static func publish(_ gateway: Gateway, _ reader: SSEClient, untilClosed count: Int) throws -> Int {
-    for number in 0..<mostEvents {
+    for number in 0..<manyEvents {
       try gateway.publish(NumberedEvents.json(number, padding: padding))
       let event = try reader.event(named: NumberedEvents.type)
       #expect(NumberedEvents.number(in: Array((event.data ?? "").utf8)) == number)
-      if try Int(gateway.metric(counter)) >= count { return number + 1 }
     }
-    throw TestFailure("\(mostEvents) events and the client that doesn't read is still there")
+    try eventually("clients that read nothing are closed") { try Int(gateway.metric(counter)) >= count }
+    return manyEvents
   }
 
   @Test(
@@ -163,11 +165,128 @@ struct SlowConsumerTests {
     }
   }
 
+  /// A client of one transport that reads when it is asked to.
+  private struct Reader {
+    let name: String
+    /// The number of the next numbered event.
+    let next: () throws -> Int?
+
+    static func all(_ gateway: Gateway) throws -> [Reader] {
+      let wanted = Subscriptions.to(NumberedEvents.type)
+      let ends: [TLSEnd?] = [nil, try TLSEnd()]
+      var readers: [Reader] = []
+      for tls in ends {
+        let stream = try SSEClient.open(
+          gateway, wanted, receiveBuffer: SlowConsumerTests.smallBuffer, tls: tls)
+        readers.append(
+          Reader(name: tls == nil ? "SSE" : "SSE over TLS") {
+            NumberedEvents.number(in: Array((try stream.event(named: NumberedEvents.type).data ?? "").utf8))
+          })
+      }
+      for tls in [nil, try TLSEnd()] {
+        let socket = try WebSocketClient.open(
+          gateway, wanted, receiveBuffer: SlowConsumerTests.smallBuffer, tls: tls)
+        readers.append(
+          Reader(name: tls == nil ? "WebSocket" : "WebSocket over TLS") {
+            NumberedEvents.number(in: try socket.frame().payload)
+          })
+      }
+      readers.append(try http2(gateway, wanted))
+      return readers
+    }
+
+    private static func http2(_ gateway: Gateway, _ wanted: String) throws -> Reader {
+      let http = try HTTP2Client(port: gateway.inboundPort)
+      let stream = try http.get("/_rig/v1/connection/sse?subscriptions=\(HTTP.encoded(wanted))")
+      try http.read(until: "a greeting") { $0.text(stream).contains("rig.subscriptions_set") }
+      var place = 0
+      return Reader(name: "SSE over HTTP/2") {
+        let mark = Array("event: \(NumberedEvents.type)\n".utf8)
+        while true {
+          if let body = http.bodies[stream],
+            let start = body[place...].firstRange(of: mark)?.upperBound,
+            let end = body[start...].firstRange(of: Array("\n\n".utf8))?.upperBound
+          {
+            place = end
+            return NumberedEvents.number(in: Array(body[start..<end]))
+          }
+          let before = http.bodies[stream]?.count
+          try http.read(until: "more of the stream") { $0.bodies[stream]?.count != before }
+        }
+      }
+    }
+  }
+
+  @Test(
+    "14.26 clients that read get all of a burst far beyond MAX_UNSENT_BYTES, on every transport, each at its own pace"
+  )
+  func burst() throws {
+    let directory = try TestDirectory()
+    let certificate = try TestCertificate(directory.path, ["localhost"])
+    let settings = TestCertificate.settings(
+      certificate, more: ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536"])
+    try Gateway.run(settings) { gateway in
+      let readers = try Reader.all(gateway)
+      let worker = try #require(gateway.workers(.connections).first)
+      var published = 0
+      for count in [250, 200] {
+        try worker.freeze()
+        for number in published..<published + count {
+          try gateway.publish(NumberedEvents.json(number, padding: Self.padding))
+        }
+        worker.thaw()
+        try eventually("everybody is behind") {
+          try gateway.metric("rig_connections_behind") == Double(readers.count)
+        }
+        for reader in readers {
+          for number in published..<published + count {
+            let seen = try reader.next()
+            guard seen == number else {
+              throw TestFailure("\(reader.name): \(seen ?? -1), expected \(number)")
+            }
+          }
+        }
+        published += count
+        try eventually("nobody is behind") { try gateway.metric("rig_connections_behind") == 0 }
+      }
+      #expect(try gateway.metric(Self.counter) == 0)
+      #expect(try gateway.metric("rig_connections_fell_behind_total") >= Double(2 * readers.count))
+    }
+  }
+
+  @Test("14.26 a client whose place the log no longer holds is told so and closed")
+  func overtaken() throws {
+    let settings = ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "EVENT_RING_BYTES": "262144"]
+    try Gateway.run(settings) { gateway in
+      let reader = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
+      let sleeper = try SSEClient.open(
+        gateway, Subscriptions.to(NumberedEvents.type), receiveBuffer: Self.smallBuffer)
+      for number in 0..<2 * Self.manyEvents {
+        try gateway.publish(NumberedEvents.json(number, padding: Self.padding))
+        try reader.event(named: NumberedEvents.type)
+      }
+      #expect(try gateway.metric(Self.counter) == 0)
+      var account = Account()
+      var last = try sleeper.event()
+      while last.name == NumberedEvents.type {
+        account.add(try #require(NumberedEvents.number(in: Array((last.data ?? "").utf8))))
+        last = try sleeper.event()
+      }
+      #expect(account.isFlawless && account.next < 2 * Self.manyEvents)
+      #expect(last.name == "rig.events_lost")
+      #expect(try sleeper.event(named: "rig.server_closing").json["data"]?["reason"] == "slow consumer")
+      #expect(try gateway.metric(Self.counter) == 1)
+    }
+  }
+
   @Test("Fifty clients that don't read cost the worker no more memory than a few of their events")
   func memory() throws {
     let clients = 50
     let limitBytes = 1 << 20
-    try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": String(limitBytes)]) { gateway in
+    let settings = [
+      "CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": String(limitBytes), "SLOW_CONSUMER_S": "5",
+    ]
+    try Gateway.run(settings) { gateway in
       let worker = try #require(gateway.workers(.connections).first)
       let reader = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
       let sleepers = try (0..<clients).map { index -> Wire in
@@ -180,17 +299,14 @@ struct SlowConsumerTests {
       }
       let before = try #require(worker.privateBytes)
       var most = before
-      var number = 0
-      while try Int(gateway.metric(Self.counter)) < clients {
-        guard number < Self.mostEvents else {
-          throw TestFailure("\(number) events, and clients that don't read are left")
-        }
-        for _ in 0..<10 {
-          try gateway.publish(NumberedEvents.json(number, padding: Self.padding))
-          try reader.event(named: NumberedEvents.type)
-          number += 1
-        }
-        most = max(most, worker.privateBytes ?? 0)
+      // Several times what may wait for each of them.
+      for number in 0..<1_000 {
+        try gateway.publish(NumberedEvents.json(number, padding: Self.padding))
+        try reader.event(named: NumberedEvents.type)
+        if number.isMultiple(of: 10) { most = max(most, worker.privateBytes ?? 0) }
+      }
+      try eventually("clients that read nothing are closed") {
+        try Int(gateway.metric(Self.counter)) == clients
       }
       // Waiting events are shared: were they not, it would be fifty times the limit.
       let grown = most - before

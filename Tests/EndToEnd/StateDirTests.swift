@@ -298,7 +298,58 @@ struct StateDirTests {
   }
 
   @Test(
-    "A damaged file stops the start and is named",
+    "14.D21 The blacklist outlives the gateway, entries that have expired don't; a torn end is no damage, anything else is"
+  )
+  func blacklist() throws {
+    let directory = try TestDirectory()
+    let settings = TestToken.settings(["STATE_DIR": directory.path])
+    let token = TestToken.of("alice", session: "gone")
+    try Gateway.run(settings.merging(["RESTART_INTENSITY": "100"]) { $1 }) { gateway in
+      #expect(try gateway.blacklist("gone", seconds: 3600).status == 201)
+      #expect(try gateway.blacklist("short", seconds: 1).status == 201)
+      // What the next worker tells is what this one has written.
+      try gateway.killAndAwaitReplacement(try #require(gateway.workers(.control).first))
+      #expect(try gateway.blacklist("other", seconds: 3600).status == 201)
+      try eventually("the short entry has expired") {
+        try gateway.management("GET", "/v3/session-blacklist/short").status == 404
+      }
+    }
+    let file = URL(fileURLWithPath: directory.file("blacklist"))
+    // As of a machine that lost its power while an entry was written, of which nobody has heard.
+    var bytes = try Data(contentsOf: file)
+    bytes.append(contentsOf: [1, 2, 3] + Array(repeating: 0, count: 30))
+    try bytes.write(to: file)
+    try Gateway.run(settings) { gateway in
+      for (session, status) in [("gone", 200), ("other", 200), ("short", 404)] {
+        let answer = try gateway.management("GET", "/v3/session-blacklist/\(session)")
+        #expect(answer.status == status, "\(session)")
+      }
+      #expect(try gateway.statuses(of: token) == [401])
+      #expect(try gateway.metric("rig_blacklist_entries") == 2)
+    }
+    bytes = try Data(contentsOf: file)
+    bytes[20] ^= 1
+    try bytes.write(to: file)
+    let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0", "RESTART_INTENSITY": "0"]
+    let run = try GatewayRun([], environment: settings.merging(ports) { $1 })
+    #expect(run.ending != .exited(0))
+    #expect(run.output.contains("\(directory.path)/blacklist is damaged"), "\(run.output)")
+    #expect(try Data(contentsOf: file) == bytes)
+  }
+
+  @Test("14.D21 An entry that can't be written stands, and the answer says that it won't outlive the gateway")
+  func blacklistUnwritten() throws {
+    let directory = try TestDirectory()
+    try Gateway.run(TestToken.settings(["STATE_DIR": directory.path])) { gateway in
+      try FileManager.default.removeItem(atPath: directory.path)
+      let answer = try gateway.blacklist("gone")
+      try expectProblem(answer, 503, naming: "STATE_DIR", "stands until the gateway ends")
+      #expect(try gateway.statuses(of: TestToken.of("alice", session: "gone")) == [401])
+    }
+  }
+
+  @Test(
+    "14.E29 A damaged file stops the start with 78 and is named",
     arguments: ["", "rig-state 1 0 0", "flip", "cut", "longer", "version"])
   func damaged(how: String) throws {
     let directory = try TestDirectory()
@@ -316,7 +367,7 @@ struct StateDirTests {
     try bytes.write(to: file)
     let ports = ["INBOUND_PORT": "0", "API_HTTP_PORT": "0", "RESTART_INTENSITY": "0"]
     let run = try GatewayRun([], environment: settings.merging(ports) { $1 })
-    #expect(run.ending == .exited(75))
+    #expect(run.ending == .exited(78))
     #expect(run.output.contains("STATE_DIR") && run.output.contains(directory.path), "\(run.output)")
     #expect(try Data(contentsOf: file) == bytes)
   }

@@ -179,7 +179,7 @@ struct SubmissionTests {
       (json, #"{"specversion":"1.0","type":"a","source":"/s","id":null}"#, "id"),
       (json, #"{"cloudEventsVersion":"0.1","source":"/s","eventID":"1"}"#, "eventType"),
       (json, #"{"cloudEventsVersion":"0.1","eventType":"a","source":"/s"}"#, "eventID"),
-      (json, CloudEvent.json("a", extra: #""user":7"#), "user"),
+      (json, CloudEvent.json("a", extra: #""user":["x",7]"#), "user"),
       (json, CloudEvent.json("a", extra: #""rigexpires":"soon""#), "rigexpires"),
       (json, CloudEvent.json("a", data: nested), "body"),
       (json, String(repeating: #"{"a":"#, count: 10_000), "body"),
@@ -223,6 +223,70 @@ struct SubmissionTests {
           try expectProblem(answer, 405, naming: method)
           #expect(answer["allow"] == "POST")
         }
+      }
+    }
+  }
+
+  @Test(
+    "14.C18 A body in a content coding is refused with 415 and the field named, wherever bodies are read")
+  func contentCoding() throws {
+    try Gateway.run { gateway in
+      let coding = ("content-encoding", "gzip")
+      for door in Door.allCases {
+        for type in [
+          "application/json", "application/cloudevents+json", "application/cloudevents-batch+json",
+        ] {
+          let answer = try door.send(
+            gateway, headers: [("content-type", type), coding], body: CloudEvent.json("a"))
+          try expectProblem(answer, 415, naming: "content-encoding", "gzip")
+        }
+        let binary = Self.binary(
+          ["specversion": "1.0", "type": "a", "source": "s", "id": "1"], contentType: "text/plain")
+        try expectProblem(
+          door.send(gateway, headers: binary + [coding], body: "x"), 415, naming: "content-encoding")
+      }
+      let client = try SSEClient.open(gateway, "[]")
+      let change = try gateway.inbound(
+        "PUT", "/_rig/v1/connection/sse/\(client.token)/subscriptions",
+        headers: [("content-type", "application/json"), coding], body: #"{"subscriptions":[]}"#)
+      try expectProblem(change, 415, naming: "content-encoding")
+      for path in ["/v3/apis", "/v3/session-blacklist", "/v2/responses"] {
+        let answer = try gateway.management(
+          "POST", path, headers: [("content-type", "application/json"), coding], body: "{}")
+        try expectProblem(answer, 415, naming: "content-encoding")
+      }
+      try gateway.define(
+        TestAPI(
+          port: 1, endpoint: #""method":"POST","path_regex":"/orders","target":"kafka","topic":"orders""#))
+      let produced = try gateway.inbound(
+        "POST", "/orders", headers: [CloudEvent.contentType, coding], body: CloudEvent.json("a"))
+      try expectProblem(produced, 415, naming: "content-encoding")
+    }
+  }
+
+  @Test(
+    "14.C18 Quoted attributes are unquoted and then decoded; JSON without a content type is JSON; a user that is no name is none"
+  )
+  func leniency() throws {
+    try Gateway.run { gateway in
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      for door in Door.allCases {
+        let headers = Self.binary(
+          ["specversion": "1.0", "type": "a", "source": "s", "id": "1", "subject": #""J%C3%BCrgen \"J\"""#],
+          contentType: nil)
+        #expect(try door.send(gateway, headers: headers, body: #"{"n":[1]}"#).status == 202)
+        let event = try client.event(named: "a").json
+        #expect(event["subject"] == #"Jürgen "J""# && event["data"] == ["n": [1]])
+        #expect(event["datacontenttype"] == nil)
+
+        for user in ["7", #"{"name":"x"}"#] {
+          let open = CloudEvent.json("a", extra: #""user":\#(user)"#)
+          #expect(try door.send(gateway, headers: [CloudEvent.contentType], body: open).status == 202)
+          #expect(try client.event(named: "a").json["user"] != nil)
+        }
+        let both = CloudEvent.json("a", data: "1", extra: #""data_base64":"AA==""#)
+        try expectProblem(
+          door.send(gateway, headers: [CloudEvent.contentType], body: both), 400, naming: "data_base64")
       }
     }
   }

@@ -182,13 +182,14 @@ final class TLSTests {
 
   @Test("A client over TLS that doesn't read is told so behind whole events and closed")
   func slowConsumer() throws {
-    try gateway(["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536"]) { gateway in
+    let settings = ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "SLOW_CONSUMER_S": "1"]
+    try gateway(settings) { gateway in
       let reader = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type), tls: TLSEnd())
       let sleeper = try SSEClient.open(
         gateway, Subscriptions.to(NumberedEvents.type), receiveBuffer: 4_096, tls: TLSEnd())
       var published = 0
       while try gateway.metric("rig_slow_consumers_total") < 1 {
-        try #require(published < 2_000)
+        try #require(published < 5_000)
         try gateway.publish(NumberedEvents.json(published, padding: 4_000))
         let event = try reader.event(named: NumberedEvents.type)
         #expect(NumberedEvents.number(in: Array((event.data ?? "").utf8)) == published)

@@ -32,9 +32,10 @@ final class TransportMatrixTests {
   ]
 
   private static let settings = [
-    "CONNECTION_WORKERS": "1", "HEARTBEAT_S": "1", "WEBSOCKET_PONG_TIMEOUT_S": "3", "TCP_USER_TIMEOUT_S": "4",
+    "CONNECTION_WORKERS": "1", "HEARTBEAT_S": "1", "WEBSOCKET_PONG_TIMEOUT_S": "3", "TCP_USER_TIMEOUT_S": "5",
     "LONGPOLLING_WAIT_S": "1", "LONGPOLLING_TIMEOUT_S": "4", "LONGPOLLING_MAX_EVENTS": "20",
-    "MAX_UNSENT_BYTES": "65536", "MAX_SUBSCRIPTIONS_PER_CONNECTION": "3", "TURN_LIMIT_MS": "1000",
+    "MAX_UNSENT_BYTES": "65536", "SLOW_CONSUMER_S": "1", "MAX_SUBSCRIPTIONS_PER_CONNECTION": "3",
+    "TURN_LIMIT_MS": "1000",
   ]
 
   private let certificate: TestCertificate

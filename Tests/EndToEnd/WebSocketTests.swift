@@ -23,6 +23,22 @@ struct WebSocketTests {
     }
   }
 
+  @Test(
+    "14.C18 The subprotocol cloudevents.json is selected when it is offered, and no other one",
+    arguments: [
+      (["cloudevents.json"], "cloudevents.json"), (["graphql-ws, cloudevents.json"], "cloudevents.json"),
+      (["cloudevents.avro", "cloudevents.json"], "cloudevents.json"), (["CloudEvents.JSON"], nil),
+      (["graphql-ws"], nil), ([], nil),
+    ] as [([String], String?)])
+  func subprotocol(offered: [String], selected: String?) throws {
+    try Gateway.run { gateway in
+      let headers = WebSocketClient.upgrade + offered.map { ("sec-websocket-protocol", $0) }
+      let client = try WebSocketClient(gateway, query: "", headers: headers)
+      #expect(client.head.status == 101 && client.head["sec-websocket-protocol"] == selected)
+      try client.event("rig.connection.create")
+    }
+  }
+
   @Test("An event is one text frame with the CloudEvent as JSON")
   func delivery() throws {
     try Gateway.run { gateway in
@@ -86,11 +102,11 @@ struct WebSocketTests {
     }
   }
 
-  @Test("Subprotocols and extensions that are offered aren't accepted, and do no harm")
+  @Test("Subprotocols and extensions that aren't known aren't accepted, and do no harm")
   func offers() throws {
     try Gateway.run { gateway in
       let offers = [
-        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
+        ("sec-websocket-extensions", "x-webkit-deflate-frame; no_context_takeover"),
         ("sec-websocket-protocol", "chat, superchat"), ("connection", "keep-alive, Upgrade"),
       ]
       let client = try WebSocketClient(

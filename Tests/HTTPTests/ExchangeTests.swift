@@ -1,5 +1,6 @@
 // Requests and answers over an embedded channel: framing, order, turns.
 
+import Glibc
 import Kit
 import NIOCore
 import NIOEmbedded
@@ -247,8 +248,86 @@ struct ExchangeTests {
   }
 }
 
+struct ExhaustionTests {
+  @Test("14.E29 That there are no descriptors is told once a second, with how often it was so")
+  func told() {
+    let front = EmbeddedFront()
+    var told: [Int] = []
+    front.server.onAcceptExhausted = { reason, times in
+      #expect(reason.contains("accept4"))
+      told.append(times)
+    }
+    for milliseconds in [0, 1, 999, 1_000, 1_500, 2_100] {
+      front.server.handle(
+        .exhausted(errno: EMFILE), now: .uptimeNanoseconds(UInt64(milliseconds) * 1_000_000))
+    }
+    #expect(told == [1, 3, 2])
+  }
+}
+
 /// What `drain` may end.
 struct DrainTests {
+  @Test(
+    "14.E29 A request that comes while the server drains is refused, whole or not, and nobody is given it")
+  func refused() throws {
+    let front = EmbeddedFront()
+    let clients = try (0..<3).map { _ in try front.connect() }
+    let beginnings = [
+      "GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab",
+      "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n",
+    ]
+    for (client, beginning) in zip(clients, beginnings) { #expect(try client.send(beginning) == "") }
+    front.server.drain()
+    front.loop.run()
+    for (client, rest) in zip(clients, ["host: a\r\n\r\n", "cd", "\r\n"]) {
+      let answer = try client.send(rest)
+      #expect(answer.hasPrefix("HTTP/1.1 503 "), "\(answer)")
+      #expect(header("connection", in: answer) == "close" && header("retry-after", in: answer) == "1")
+    }
+    #expect(front.responder.requests.isEmpty)
+  }
+
+  @Test(
+    "14.E29 A client that would give up after a refusal gets no answer while the server drains, whenever it asked"
+  )
+  func unanswered() throws {
+    let loop = EmbeddedEventLoop()
+    let promise = loop.makePromise(of: HTTPResponse.self)
+    let responder = ScriptedResponder { _ in .later(promise.futureResult) }
+    responder.answeredWhenDraining = { $0.path != "/stream" }
+    let server = HTTPServer(listening: -1, loop: loop, responder: responder, now: .uptimeNanoseconds(0))
+    let clients = try (0..<2).map { _ in
+      let channel = EmbeddedChannel(loop: loop)
+      try server.install(on: channel)
+      channel.connect(to: try SocketAddress(unixDomainSocketPath: "/client"), promise: nil)
+      return EmbeddedClient(channel: channel)
+    }
+    _ = try clients[0].send(get("/stream"))
+    _ = try clients[1].send("GET /stream HTTP/1.1\r\n")
+    server.drain()
+    #expect(try clients[1].send("host: a\r\n\r\n") == "")
+    loop.run()
+    #expect(!clients[1].isOpen && responder.requests.count == 1)
+    // Whoever was to decide ends as well.
+    promise.succeed(.unavailable(retryAfterSeconds: 1, "ending"))
+    loop.run()
+    #expect(try clients[0].received() == "")
+    #expect(!clients[0].isOpen && server.openConnections == 0)
+  }
+
+  @Test("14.E29 An idle connection may still ask for a second, is refused, and is closed if it doesn't")
+  func idleMayAsk() throws {
+    let front = EmbeddedFront()
+    let (asks, isSilent) = (try front.connect(), try front.connect())
+    front.sweep(at: 1)
+    front.server.drain(idleMayAsk: true)
+    front.sweep(at: 2)
+    #expect(asks.isOpen && isSilent.isOpen)
+    #expect(try asks.send(get("/")).hasPrefix("HTTP/1.1 503 "))
+    front.sweep(at: 3)
+    #expect(!isSilent.isOpen)
+  }
+
   @Test("A connection that has answered one request and awaits the answer to the next isn't idle")
   func drainingBehindAnswer() throws {
     let loop = EmbeddedEventLoop()

@@ -24,6 +24,9 @@ struct RefusalTests {
       ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "400"),
       ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "400"),
       ("GET / HTTP/1.1\r\nhost: a\r\nexpect: miracle\r\n\r\n", "417"),
+      ("GET / HTTP/1.1\r\nhost: h@evil/x\r\n\r\n", "400"), ("GET / HTTP/1.0\r\nhost: a/b\r\n\r\n", "400"),
+      ("GET http://u@h/ HTTP/1.1\r\nhost: a\r\n\r\n", "400"),
+      ("GET http:///a HTTP/1.1\r\nhost: a\r\n\r\n", "400"),
       ("GET / HTTP/0.9\r\n\r\n", "505"), ("GET / HTTP/1.2\r\nhost: a\r\n\r\n", "505"),
       ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "400"),
     ])
@@ -88,7 +91,7 @@ struct RefusalTests {
       var assembly = RequestAssembly(limits: HTTPLimits())
       var trace = TraceSource()
       let head = HTTPRequestHead(version: version, method: .GET, uri: "/", headers: ["host": "a"])
-      let step = assembly.receive(head: head, from: nil, trace: &trace)
+      let step = assembly.receive(head: head, from: PeerAddress(), trace: &trace)
       switch step {
       case .wait: #expect(isTaken, "\(version)")
       case .refuse(let refusal): #expect(!isTaken && refusal.status == .httpVersionNotSupported, "\(version)")

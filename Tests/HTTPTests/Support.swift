@@ -16,6 +16,8 @@ final class ScriptedResponder: Responder {
   var exchanges: (HTTPRequest) -> (any StreamedExchange)? = { _ in nil }
   /// The requests for which was asked whether they are streamed.
   private(set) var offered: [HTTPRequest] = []
+  /// Which requests that come while the server drains are answered.
+  var answeredWhenDraining: (HTTPRequest) -> Bool = { _ in true }
   private let script: (HTTPRequest) -> Reply
 
   init(_ script: @escaping (HTTPRequest) -> Reply = { .response(.text("answer to \($0.path)")) }) {
@@ -31,6 +33,8 @@ final class ScriptedResponder: Responder {
     offered.append(request)
     return exchanges(request)
   }
+
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool { answeredWhenDraining(request) }
 
   func turnWillFlush() {
     turns += 1
@@ -58,7 +62,7 @@ final class EmbeddedFront {
   func connect() throws -> EmbeddedClient {
     let channel = EmbeddedChannel(loop: loop)
     try server.install(on: channel)
-    channel.connect(to: try SocketAddress(unixDomainSocketPath: "/client"), promise: nil)
+    channel.connect(to: try SocketAddress(ipAddress: "192.0.2.1", port: 1), promise: nil)
     return EmbeddedClient(channel: channel)
   }
 

@@ -48,7 +48,7 @@ struct FieldNameTests {
     ("via", true, false, false),
     ("x-real-ip", true, false, false), ("x-original-url", true, false, false),
     ("x-rewrite-url", true, false, false),
-    ("authorization", false, false, false), ("cookie", false, false, false),
+    ("authorization", false, false, false), ("cookie", false, false, false), ("proxy", false, false, true),
     ("proxy-authorization", false, false, false), ("content-length", false, false, false),
     ("transfer-encoding", false, false, false), ("connection", false, false, false),
     ("keep-alive", false, false, false), ("te", false, false, false), ("http2-settings", false, false, false),

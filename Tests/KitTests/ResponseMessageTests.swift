@@ -95,7 +95,7 @@ struct ResponseMessageTests {
     Publication(generation: 0, deadlineNs: 0, topic: "t", key: "", headers: [], value: []),
   ]
   private static let outcomes: [PublicationOutcome] = [
-    .acknowledged, .unavailable("später"), .refused(""), .tooLarge("x"),
+    .acknowledged, .unavailable("später"), .refused(""), .tooLarge("x"), .unknown("y"),
   ]
   private static let responses = [
     ServiceResponse(correlation: "abc", status: 200, headers: [], body: []),

@@ -48,6 +48,26 @@ struct CommandLineTests {
     #expect(settings.watchdogSeconds == 4)
   }
 
+  @Test(
+    "13.A6, 13.B12: help says what a setting opens, whom a limit counts, and what is answered beyond it",
+    arguments: [
+      ("BIND_ADDRESS", ["MANAGEMENT_TOKEN", "opens the API_ ports"]),
+      ("API_BIND_ADDRESS", ["open to whoever reaches it"]),
+      ("MANAGEMENT_TOKEN", ["this machine only", "health and metrics", "empty one counts as unset"]),
+      ("JWT_SECRET_KEY", ["empty one counts as unset"]), ("MIN_BODY_RATE", ["408", "cut off"]),
+      ("MAX_ASSEMBLY_BYTES_PER_CONNECTION", ["429", "1009"]),
+      ("MAX_ASSEMBLY_BYTES_PER_WORKER", ["503", "1013", "last quarter"]),
+      ("MAX_SHARE_OF_CLIENT", ["TRUSTED_PROXIES"]), ("MAX_CONNECTIONS_PER_ADDRESS", ["TRUSTED_PROXIES"]),
+      ("RATE_LIMIT_PER_IP", ["TRUSTED_PROXIES"]), ("TRUSTED_PROXIES", ["limits by address"]),
+      ("MAX_CONNECTIONS_PER_MINUTE", ["cursor"]),
+      ("SUBMISSION_MAY_ADDRESS", ["KAFKA_SOURCE_TOPICS", "on or off"]),
+      ("CORS", ["to services"]),
+    ] as [(String, [String])])
+  func helpOfLimits(name: String, words: [String]) throws {
+    let key = try #require(SettingKey.all.first { $0.name == name })
+    for word in words { #expect("\(key.help) \(key.form)".contains(word), "\(word)") }
+  }
+
   @Test("Help lists every key with its default")
   func help() {
     for key in SettingKey.all {

@@ -119,11 +119,66 @@ struct LayerTests {
       ])
   }
 
+  @Test(
+    "14.D19 What RIG knew and this gateway doesn't is named with what to use instead; in a file it is a mistake"
+  )
+  func formerNames() throws {
+    for (name, words) in [
+      ("NATS_SERVERS", "NATS"), ("KINESIS_ENABLED", "Kinesis"), ("KAFKA_SCHEMA_REGISTRY_HOST", "Avro"),
+      ("JAEGER_HOST", "traceparent"), ("NODE_COOKIE", "nodes"), ("DISCOVERY_TYPE", "nodes"),
+      ("API_PORT", "API_HTTP_PORT"), ("PROMETHEUS_METRICS_ENABLED", "/metrics"),
+    ] {
+      let said = try load([name: "x"]).warnings
+      #expect(said.count == 1)
+      #expect(
+        said.first?.hasPrefix("environment \(name): ") == true && said.first?.contains(words) == true,
+        "\(said)")
+      #expect(try load([name: ""]).warnings.isEmpty)
+      try withFile("\(name.lowercased()): x\n") { path in
+        let found = mistakes([:], ["--config", path])
+        #expect(found.count == 1 && found.first?.contains(words) == true, "\(found)")
+      }
+    }
+    #expect(FormerNames.advice.keys.allSatisfy { SettingKey.byName[$0] == nil })
+  }
+
+  @Test("14.D19 Older names of what there is are accepted, and the checks in any case")
+  func olderNames() throws {
+    let settings = try load([
+      "MESSAGE_USER_FIELD": "to", "PROXY_KAFKA_REQUEST_TIMEOUT": "7", "SUBSCRIPTION_CHECK": "NO_CHECK",
+      "SUBMISSION_CHECK": "JWT_Validation",
+    ]).settings
+    #expect(settings.kafkaUserField == "to" && settings.proxyKafkaResponseTimeoutMs == 7)
+    #expect(settings.subscriptionCheck == .none && settings.submissionCheck == .token)
+  }
+
+  @Test("14.D19 What is set and does nothing without another key is said, naming both")
+  func idle() throws {
+    let brokers = ["KAFKA_BROKERS": "a:1"]
+    let cases: [([String: String], String, String)] = [
+      (
+        brokers.merging(["KAFKA_SSL_CA_CERTFILE": "/ca"]) { $1 }, "KAFKA_SSL_CA_CERTFILE", "KAFKA_SSL_ENABLED"
+      ),
+      (["KAFKA_SOURCE_TOPICS": "a"], "KAFKA_SOURCE_TOPICS", "KAFKA_BROKERS"),
+      (["INBOUND_HTTPS_PORT": "1"], "INBOUND_HTTPS_PORT", "HTTPS_CERTFILE"),
+      (["JWT_AUD": "a", "JWT_ALG": "RS256"], "JWT_ALG, JWT_AUD", "JWT_JWKS"),
+      (["RATE_LIMIT_BURST_SIZE": "1"], "RATE_LIMIT_BURST_SIZE", "RATE_LIMIT_ENABLED"),
+      (["REQUEST_LOG_TOPIC": "a"], "REQUEST_LOG_TOPIC", "REQUEST_LOG"),
+    ]
+    for (environment, named, needed) in cases {
+      let said = try load(environment).warnings
+      #expect(said.count == 1, "\(said)")
+      #expect(
+        said.first?.hasPrefix("\(named): set") == true && said.first?.contains(needed) == true, "\(said)")
+    }
+    #expect(try load(brokers.merging(["KAFKA_SOURCE_TOPICS": "a"]) { $1 }).warnings.isEmpty)
+  }
+
   @Test("An empty environment variable counts as not set, except for a list")
   func emptyValues() throws {
     let settings = try load(["INBOUND_PORT": "", "KAFKATOFILTER_KAFKA_GROUP_ID": ""]).settings
     #expect(settings.inboundPort == 4000)
-    #expect(settings.kafkaGroupID == "rig")
+    #expect(settings.kafkaGroupID == "rig-kafka-to-filter")
     try withFile("kafka_brokers: a:1\n") { path in
       let settings = try load(["KAFKA_BROKERS": ""], ["--config", path]).settings
       #expect(settings.kafkaBrokers.isEmpty)

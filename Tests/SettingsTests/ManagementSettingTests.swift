@@ -37,6 +37,7 @@ struct ManagementSettingTests {
     }
     for environment in [
       [:], ["BIND_ADDRESS": "127.0.0.1"], ["API_BIND_ADDRESS": "127.1.2.3"], ["API_BIND_ADDRESS": "::1"],
+      ["API_BIND_ADDRESS": "0:0:0:0:0:0:0:1"], ["BIND_ADDRESS": "::ffff:127.0.0.1"],
       ["BIND_ADDRESS": "0.0.0.0", "API_BIND_ADDRESS": "127.0.0.1"],
       ["BIND_ADDRESS": "0.0.0.0", "MANAGEMENT_TOKEN": Self.token],
     ] {

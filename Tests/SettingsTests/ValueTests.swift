@@ -24,7 +24,7 @@ struct ValueTests {
       ("KAFKA_SASL", "plain:user"), ("KAFKA_SASL", "scram:user:pass"), ("KAFKA_SASL", "plain::pass"),
       ("KAFKA_SSL_ENABLED", "maybe"), ("KAFKA_PROPERTIES", "a"), ("KAFKA_PROPERTIES", "=1"),
       ("LOG_LEVEL", "loud"), ("LOG_FMT", "xml"), ("EVENT_RING_BYTES", "16777217"),
-      ("EVENT_RING_BYTES", "4096"),
+      ("EVENT_RING_BYTES", "4096"), ("NODE_NAME", "a/b"), ("NODE_NAME", "a b"), ("POSITION_RING_BYTES", "1"),
       ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
       ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("CONNECTION_LIMIT_CLOSES", "both"),
       ("MAX_CONNECTIONS_PER_USER", "-1"),
@@ -70,15 +70,32 @@ struct ValueTests {
     #expect(
       mistakes(["INBOUND_PORT": "5000", "API_HTTP_PORT": "5000"]).first?.contains("both are 5000") == true)
     #expect(mistakes(["KAFKA_BROKERS": "a:1", "KAFKA_SOURCE_TOPICS": ""]).count == 1)
-    #expect(
-      mistakes(["KAFKA_BROKERS": "a:1", "PROXY_KAFKA_RESPONSE_TOPICS": "x,rig"]).first?.contains(
-        "both have 'rig'")
-        == true)
     #expect(mistakes(["KAFKA_SSL_CERTFILE": "/a"]).count == 1)
     #expect(mistakes(["EVENT_RING_BYTES": "65536"]).first?.contains("expected 16777216 or more") == true)
     #expect(
       mistakes(["EVENT_RING_BYTES": "65536", "STREAMS_RING_BYTES": "65536", "MAX_EVENT_BYTES": "4096"])
         .isEmpty)
+  }
+
+  @Test("14.D20 One topic may have events and responses (Azure Event Hubs)")
+  func sharedTopic() throws {
+    let settings = try load(["KAFKA_BROKERS": "a:1", "PROXY_KAFKA_RESPONSE_TOPICS": "x,rig"]).settings
+    #expect(settings.proxyKafkaResponseTopics == ["x", "rig"] && settings.topicsOfResponsesOnly == ["x"])
+  }
+
+  @Test("14.C18 An empty KAFKA_USER_FIELD is one: nothing addresses an event")
+  func noUserField() throws {
+    #expect(try load([:]).settings.kafkaUserField == "user")
+    #expect(try load(["KAFKA_USER_FIELD": ""]).settings.kafkaUserField == "")
+    #expect(try load(["KAFKA_USER_FIELD": " toUser "]).settings.kafkaUserField == "toUser")
+  }
+
+  @Test("14.D20 KAFKA_SERIALIZER=avro is refused as long as it isn't there")
+  func avro() throws {
+    _ = try load(["KAFKA_SERIALIZER": "json"])
+    #expect(
+      mistakes(["KAFKA_SERIALIZER": "Avro"]).first?.contains("KAFKA_SERIALIZER: 'Avro' isn't there yet")
+        == true)
   }
 
   @Test("TLS is configured whole or not at all, and its ports count only then")

@@ -1,4 +1,5 @@
 import CRdKafka
+import Kit
 import Testing
 
 @testable import Streams
@@ -172,15 +173,28 @@ struct ConsumerLoopTests {
     try broker.produce(events(0..<5))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 5 }
     let consumer = try #require(worker.consumer)
-    try consumer.unassign(worker.state.name(0))
-    try consumer.assign([(worker.state.name(0), 2)])
+    try consumer.unassign([worker.state.name(0)])
+    try consumer.assign([(worker.state.name(0), 2, leaderEpoch: -1)])
     try broker.produce(events(5..<7))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 7 }
     try gateway.read()
     #expect(gateway.offsets() == Array(0..<7))
   }
 
-  @Test("an offset that the log does not hold is given up for the beginning, and counted")
+  /// As if the partition had been read up to there once.
+  private func pretend(_ trail: ReadTrail, _ worker: ConsumerLoop) throws {
+    let consumer = try #require(worker.consumer)
+    let name = worker.state.name(0)
+    try consumer.unassign([name])
+    try consumer.assign([(name, trail.next, leaderEpoch: -1)])
+    worker.state.begin(0, with: trail)
+  }
+
+  private func value(_ name: String, _ worker: ConsumerLoop) -> Int64? {
+    worker.status.metrics().first { $0.series == #"\#(name){topic="rig"}"# }?.value
+  }
+
+  @Test("14.E23 an offset that the log does not hold, with nothing else known: on at the beginning, and counted")
   func outOfRange() throws {
     let broker = try MockBroker()
     let gateway = try TestGateway(broker)
@@ -188,21 +202,120 @@ struct ConsumerLoopTests {
     defer { worker.vanish() }
     try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<3))
-    // As if the topic had been longer once.
-    let consumer = try #require(worker.consumer)
-    let name = worker.state.name(0)
-    try consumer.unassign(name)
-    try consumer.assign([(name, 1000)])
-    worker.state.ledger.begin(0, at: 1000)
+    try pretend(ReadTrail(next: 1000), worker)
     try gateway.turn(worker) {
       try gateway.read()
       return gateway.seen.count >= 3
     }
     #expect(gateway.offsets() == [0, 1, 2])
-    #expect(
-      worker.status.metrics().contains {
-        $0.series == #"rig_kafka_offset_resets_total{topic="rig"}"# && $0.value == 1
-      })
+    #expect(value("rig_kafka_offset_resets_total", worker) == 1)
+  }
+
+  @Test("14.E23 a log that has lost its tail: what is left isn't taken again, what comes is")
+  func shortened() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<50))
+    try gateway.turn(worker) { worker.state.ledger.next(0) == 50 }
+    // Five more had been there.
+    var trail = try #require(worker.state.trail(0))
+    for offset in Int64(50)..<55 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: .max / 2, digest: 0)) }
+    try pretend(trail, worker)
+    try gateway.turn(worker) { value("rig_kafka_offset_resets_total", worker) == 1 }
+    try broker.produce(events(50..<60))
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.seen.count >= 60
+    }
+    #expect(gateway.offsets() == Array(0..<60))
+  }
+
+  @Test("14.E23 a log that was replaced by a longer one is read from its beginning once it is doubted")
+  func replaced() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<20))
+    var trail = ReadTrail(next: 0)
+    for offset in Int64(0)..<10 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: 5, digest: 0)) }
+    worker.state.begin(0, with: trail)
+    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.seen.count >= 20
+    }
+    #expect(gateway.offsets() == Array(0..<20))
+    #expect(value("rig_kafka_offset_resets_total", worker) == 1)
+  }
+
+  @Test("14.E23 a broker that was away is doubted; if its log is what it was, reading goes on without a word")
+  func bounced() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<10))
+    try gateway.turn(worker) { worker.state.ledger.next(0) == 10 }
+    try broker.bounce()
+    try gateway.turn(worker) { !worker.isReading }
+    try broker.produce(events(10..<20))
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.seen.count >= 20
+    }
+    #expect(gateway.offsets() == Array(0..<20))
+    #expect(value("rig_kafka_offset_resets_total", worker) ?? 0 == 0)
+  }
+
+  @Test("14.E23 retention overtakes a reader: what is gone is told in the ring, before what follows it")
+  func overtaken() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker, ringBytes: 8 << 20)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    // The mock cluster keeps 5 MB.
+    for batch in 0..<8 { try broker.produce(events(batch * 10..<batch * 10 + 10, padding: 90_000)) }
+    try pretend(ReadTrail(next: 0), worker)
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.offsets().last == 79
+    }
+    let gap = try #require(gateway.gaps.first)
+    let first = try #require(gateway.offsets().first { $0 > 0 })
+    #expect(gateway.gaps.count == 1)
+    #expect(gap.contains(#""type":"rig.events_lost""#))
+    #expect(gap.contains(#""count":\#(first),"#) && gap.contains(#""topic":"rig","partition":0"#), "\(gap)")
+    #expect(gateway.offsets() == Array(first..<80))
+    #expect(value("rig_kafka_records_lost_total", worker) == first)
+  }
+
+  @Test("14.E24 a successor whose ring holds no record goes on where its predecessor stood, whatever was committed since")
+  func committedByAnother() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let first = try gateway.worker()
+    try gateway.turn(first) { first.isReading && first.state.ledger.due().isEmpty }
+    try broker.produce(events(0..<20))
+    // Another gateway reads them, and commits for both.
+    let consumer = try #require(first.consumer)
+    try consumer.commit([(first.state.name(0), 20, metadata: "")])
+    while first.committed() != 20 { consumer.serve() }
+    first.vanish()
+
+    let second = try gateway.worker()
+    defer { second.vanish() }
+    try gateway.turn(second) {
+      try gateway.read()
+      return gateway.seen.count >= 20
+    }
+    #expect(gateway.offsets() == Array(0..<20))
   }
 
   @Test("a worker without a broker beats, and stops in order")

@@ -45,6 +45,12 @@ final class MockBroker {
     try #require(rd_kafka_flush(producer, 10_000) == RD_KAFKA_RESP_ERR_NO_ERROR)
   }
 
+  /// Its clients lose their connections, and come back.
+  func bounce() throws {
+    try #require(rd_kafka_mock_broker_set_down(cluster, 1) == RD_KAFKA_RESP_ERR_NO_ERROR)
+    try #require(rd_kafka_mock_broker_set_up(cluster, 1) == RD_KAFKA_RESP_ERR_NO_ERROR)
+  }
+
   /// A CloudEvent.
   static func event(_ id: Int, padding: Int = 0) -> String {
     """

@@ -5,40 +5,71 @@ import Testing
 
 @Suite("Where a partition is read from")
 struct StartPositionTests {
-  @Test("what this worker knows itself comes before everything else", arguments: [FirstSeen.atStart, .later])
-  func known(seen: FirstSeen) {
-    #expect(StartPosition.known(seen: seen, own: 7, ring: 5) == StartPosition(offset: 7, reason: .own))
-    #expect(StartPosition.known(seen: seen, own: nil, ring: 5) == StartPosition(offset: 5, reason: .ring))
-    #expect(StartPosition.known(seen: seen, own: nil, ring: nil) == nil)
+  private let epoch: UInt64 = 3
+
+  private func kept(next: Int64, passed: Int64, ringEnd: UInt64, epoch: UInt64 = 3) -> KeptPosition {
+    var trail = ReadTrail(next: max(0, next - 1))
+    if next > 0 { trail.take(ReadTrail.Mark(offset: next - 1, timestampMs: 7, digest: 1)) }
+    return KeptPosition(trail: trail, passed: passed, ringEnd: ringEnd, ringEpoch: epoch)
   }
 
-  @Test("an offset that was out of range is not used again")
-  func outOfRange() {
-    #expect(StartPosition.known(seen: .outOfRange, own: 7, ring: 5) == nil)
-    #expect(
-      StartPosition.answered(seen: .outOfRange, committed: 7, edge: 2)
-        == StartPosition(offset: 2, reason: .outOfRange))
-    #expect(FirstSeen.outOfRange.edge == .beginning)
+  @Test("14.E24 without a record in the ring, a successor goes on where its predecessor stood")
+  func keptOnly() throws {
+    let left = try #require(
+      KnownPosition.left(ring: nil, kept: kept(next: 9, passed: 5, ringEnd: 40), epoch: epoch))
+    #expect(left.reason == .kept)
+    #expect(left.trail.next == 9)
+    #expect(left.trail.marks.map(\.offset) == [8])
+    #expect(KnownPosition.left(ring: nil, kept: nil, epoch: epoch) == nil)
   }
 
-  @Test("the committed offset comes before either edge", arguments: [FirstSeen.atStart, .later])
-  func committed(seen: FirstSeen) {
-    #expect(
-      StartPosition.answered(seen: seen, committed: 7, edge: 2)
-        == StartPosition(offset: 7, reason: .committed))
+  @Test("14.E24 in a ring that was formatted anew, only what every reader had passed counts")
+  func otherRing() throws {
+    let left = try #require(
+      KnownPosition.left(ring: nil, kept: kept(next: 9, passed: 5, ringEnd: 40, epoch: 2), epoch: epoch))
+    #expect(left.trail.next == 5)
+    #expect(left.trail.marks.isEmpty)
   }
 
-  @Test(
-    "without a commit, what was there at the start is read from its end, what came later from its beginning")
+  @Test("14.E24 what was published last counts, in the ring or skipped behind it")
+  func ringAndKept() throws {
+    let ring = RingPositions.Last(next: 7, ringEnd: 30)
+    let skipped = try #require(
+      KnownPosition.left(ring: ring, kept: kept(next: 9, passed: 5, ringEnd: 40), epoch: epoch))
+    #expect(skipped.trail.next == 9)
+    let killedBetween = try #require(
+      KnownPosition.left(ring: ring, kept: kept(next: 6, passed: 5, ringEnd: 20), epoch: epoch))
+    #expect(killedBetween.trail.next == 7)
+    #expect(killedBetween.trail.marks.map(\.offset) == [5])
+    let anew = try #require(
+      KnownPosition.left(ring: ring, kept: kept(next: 90, passed: 5, ringEnd: 20), epoch: epoch))
+    #expect(anew.trail == ReadTrail(next: 7))
+    #expect(KnownPosition.left(ring: ring, kept: nil, epoch: epoch)?.trail == ReadTrail(next: 7))
+  }
+
+  @Test("14.E23 what is remembered of a log stays as far as the log is the same")
+  func trails() {
+    var trail = ReadTrail(next: 0)
+    for offset in Int64(0)..<10 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 0)) }
+    let known = KnownPosition(trail: trail, reason: .own)
+    func start(_ kind: LogVerdict.Kind, _ next: Int64) -> StartPosition {
+      StartPosition(known, LogVerdict(kind: kind, next: next))
+    }
+    #expect(start(.unchanged, 10).trail == trail)
+    #expect(start(.overtaken, 50).trail.marks == trail.marks)
+    #expect(start(.overtaken, 50).trail.next == 50)
+    #expect(start(.shortened, 4).trail.marks.map(\.offset) == [0, 1, 2, 3])
+    for kind in [LogVerdict.Kind.replaced, .copied, .unknown] {
+      #expect(start(kind, 3).trail == ReadTrail(next: 3))
+    }
+  }
+
+  @Test("when nothing is known, what was there at the start is read from its end, what came later from its beginning")
   func edges() {
     #expect(FirstSeen.atStart.edge == .end)
     #expect(FirstSeen.later.edge == .beginning)
-    #expect(
-      StartPosition.answered(seen: .atStart, committed: nil, edge: 9)
-        == StartPosition(offset: 9, reason: .end))
-    #expect(
-      StartPosition.answered(seen: .later, committed: nil, edge: 1)
-        == StartPosition(offset: 1, reason: .beginning))
+    #expect(StartPosition.unread(seen: .atStart, edge: 9) == StartPosition(offset: 9, reason: .end))
+    #expect(StartPosition.unread(seen: .later, edge: 1) == StartPosition(offset: 1, reason: .beginning))
   }
 
   @Test("the ring's last record of each partition counts, also when its topic was created anew")
@@ -100,9 +131,28 @@ struct PartitionTableTests {
     #expect(table.waiting.isEmpty)
     table.isUnanswered(0)
     #expect(table.isReading(0))
-    table.isOutOfRange(0)
+    table.isDoubted(0)
     #expect(!table.isReading(0))
-    #expect(table.waiting.map(\.seen) == [.outOfRange])
+    #expect(table.waiting.map(\.seen) == [.doubted])
+  }
+
+  @Test("14.E23 partitions whose leader changes or goes away are told, if they are being read")
+  func leaders() {
+    var table = PartitionTable()
+    _ = table.learn([a0, a1])
+    #expect(table.lead([a0: 1, a1: 1]).isEmpty)
+    table.isAssigned(0)
+    table.isAssigned(1)
+    #expect(table.lead([a0: 1, a1: 1]).isEmpty)
+    #expect(table.read(from: [1]) == [0, 1])
+    #expect(table.read(from: [2]).isEmpty)
+    #expect(table.lead([a0: 2, a1: 1]) == [0])
+    #expect(table.read(from: [2]) == [0])
+    #expect(table.lead([a1: 1]) == [0])
+    // Nobody is known to lead it: it may be anybody's.
+    #expect(table.read(from: [7]) == [0])
+    #expect(table.read(from: nil) == [0, 1])
+    #expect(table.lead([a0: 2, a1: 1]).isEmpty)
   }
 
   @Test("with its client gone everything waits, and what never began is still what it was")
@@ -113,7 +163,7 @@ struct PartitionTableTests {
     table.isAsked(1)
     table.clientIsGone()
     #expect(table.waiting.map(\.number) == [0, 1])
-    #expect(table.waiting[1].seen == .atStart)
+    #expect(table.waiting.map(\.seen) == [.doubted, .atStart])
   }
 }
 

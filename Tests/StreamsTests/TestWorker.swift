@@ -12,15 +12,20 @@ import Testing
 /// The ring and the status page, which outlive a worker.
 final class TestGateway {
   let ring: Descriptor
+  let positions: Descriptor
   let page: Descriptor
   let reader: RingReader
   private let stopping: Descriptor
   var settings = Settings()
   /// What the reader has seen: (partition, offset), in order.
   private(set) var seen: [(partition: Int32, offset: Int64)] = []
+  /// What it was told of records that are gone.
+  private(set) var gaps: [String] = []
 
   init(_ broker: MockBroker, ringBytes: Int = 1 << 20) throws {
     ring = try Ring.create(name: "events.streams", capacity: ringBytes, readers: 1)
+    positions = try Ring.create(name: "positions.streams", capacity: 1 << 20, readers: 1)
+    try Ring.setRegistered(positions.rawValue, reader: 0, false)
     page = try StatusPage.create(name: "streams")
     reader = try RingReader(attaching: ring.rawValue, slot: 0)
     stopping = try EventFD.create()
@@ -38,7 +43,8 @@ final class TestGateway {
       wake: -1,
       listeners: [:],
       events: [.init(name: "events.streams", id: 0, fd: ring.rawValue, role: .write(wake: [-1]))],
-      requests: [], peers: [], supervisorPid: 0, release: "test")
+      requests: [], positions: .init(name: "positions.streams", id: 1, fd: positions.rawValue, role: .write(wake: [])),
+      peers: [], supervisorPid: 0, release: "test")
     let status = try StatusPage(attaching: page.rawValue)
     status.beginGeneration(pid: 1)
     let context = WorkerContext(
@@ -59,7 +65,12 @@ final class TestGateway {
   /// Reads what is in the ring. `committing`: lets the writer have the room.
   func read(committing: Bool = true) throws {
     while let record = try reader.next() {
-      let origin = try #require(EventRecord(ring: record)?.origin)
+      let event = try #require(EventRecord(ring: record))
+      guard !event.isGap else {
+        gaps.append(String(decoding: event.jsonBytes, as: UTF8.self))
+        continue
+      }
+      let origin = try #require(event.origin)
       seen.append((origin.partition, origin.offset))
     }
     if committing { reader.commit() }
@@ -85,7 +96,7 @@ extension ConsumerLoop {
   /// What the broker holds as committed for a partition; nil: nothing.
   func committed(_ number: Int = 0) -> Int64? {
     let question = OffsetQuestion(number: number, name: state.name(number), seen: .later)
-    let found = consumer?.findStarts([question]).found[number]
+    let found = consumer?.findStarts([question], comparing: properties).found[number]
     return found?.reason == .committed ? found?.offset : nil
   }
 

@@ -57,9 +57,10 @@ final class SharedResources {
     }
     var rings: [OwnedDescriptor] = []
     for ring in plan.rings {
-      rings.append(
-        OwnedDescriptor(
-          try Ring.create(name: "rig-\(ring.name)", capacity: ring.bytes, readers: ring.readers.count)))
+      let descriptor = try Ring.create(
+        name: "rig-\(ring.name)", capacity: ring.bytes, readers: ring.readerSlots)
+      try Self.vacate(descriptor.rawValue, ring)
+      rings.append(OwnedDescriptor(descriptor))
     }
     self.pages = pages
     self.wakes = wakes
@@ -72,7 +73,13 @@ final class SharedResources {
   func reset(ring: UInt32) throws(IPCError) {
     let index = Int(ring)
     epochs[index] = try Ring.reset(
-      rings[index].rawValue, readers: plans[index].readers.count, knownEpoch: epochs[index])
+      rings[index].rawValue, readers: plans[index].readerSlots, knownEpoch: epochs[index])
+    try Self.vacate(rings[index].rawValue, plans[index])
+  }
+
+  /// Nobody sits in the one slot of a ring without readers: its writer waits for nobody.
+  private static func vacate(_ ring: CInt, _ plan: RingPlan) throws(IPCError) {
+    if plan.readers.isEmpty { try Ring.setRegistered(ring, reader: 0, false) }
   }
 
   func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {
@@ -82,7 +89,12 @@ final class SharedResources {
       table.wakes[worker] = wakes[index].rawValue
     }
     table.rings = rings.map(\.rawValue)
-    for entry in listeners.entries { table.listeners[entry.name] = entry.socket.descriptor.rawValue }
+    for entry in listeners.entries { table.listeners[entry.name] = entry.descriptor }
     return table
   }
+}
+
+extension RingPlan {
+  /// A ring has one at least.
+  fileprivate var readerSlots: Int { max(1, readers.count) }
 }

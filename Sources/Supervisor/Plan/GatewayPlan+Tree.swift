@@ -1,14 +1,14 @@
 // The supervision tree of the gateway:
 //
 //   root (one_for_one, intensity 0)
+//   ├── control       one_for_one   control
 //   ├── proxies       one_for_one   proxies.0 … proxies.n-1
-//   ├── connections   one_for_one   connections.0 … connections.n-1
 //   ├── streams       one_for_one   streams            only with Kafka
-//   └── control       one_for_one   control
+//   └── connections   one_for_one   connections.0 … connections.n-1
 //
-// Stopped in reverse order: nothing new comes in from operators and Kafka while the clients are told goodbye, and
-// whoever calls services begins after and ends before those that make the calls. The workers
-// of a pool are stopped together: a gateway needs one drain time to end, not one per worker.
+// Stopped in reverse order: clients are told goodbye at once, and what they wait for is finished with Kafka and services still
+// there; probes and operators see how it goes until the end. The workers of a pool are stopped together: a gateway needs one
+// drain time to end, not one per worker.
 //
 // RESTART_INTENSITY counts per worker: many of a pool that die together, of one event or one operator's mistake, are each
 // replaced, and a place that dies again and again is found as soon in a large pool as in a small one.
@@ -28,7 +28,7 @@ extension GatewayPlan {
 
   static func tree(workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds) -> NodeSpec {
     var nodes: [ChildSpec] = []
-    for kind in [WorkerKind.proxies, .connections, .streams, .control] {
+    for kind in [WorkerKind.control, .proxies, .streams, .connections] {
       let members = workers.filter { $0.kind == kind }
       guard !members.isEmpty else { continue }
       let children = members.map { worker in

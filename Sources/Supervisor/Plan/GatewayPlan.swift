@@ -14,6 +14,7 @@
 //   publications.connections.i  connections.i    control, streams if there is Kafka
 //   responses.streams       streams          every connections.i   control      only with Kafka
 //   responses.control       control          every connections.i
+//   positions.streams       streams          nobody                control      only with Kafka
 //
 // Reader slot i of a ring is the i-th of its readers: connection worker i, its own ring included, or control.
 
@@ -36,6 +37,8 @@ struct RingPlan: Equatable, Sendable {
     case publications
     /// What came of the records, and responses of services.
     case responses
+    /// Where each partition of Kafka has been read to: for the writer's successor.
+    case positions
   }
 
   /// Names the ring in corruption reports; its place in `GatewayPlan.rings`.
@@ -75,7 +78,7 @@ struct GatewayPlan: Equatable, Sendable {
     let streams = WorkerIdentity(kind: .streams, slot: 0)
     let control = WorkerIdentity(kind: .control, slot: 0)
     let proxies = (0..<settings.proxyWorkers).map { WorkerIdentity(kind: .proxies, slot: $0) }
-    workers = proxies + connections + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + [control]
+    workers = [control] + proxies + (settings.kafkaBrokers.isEmpty ? [] : [streams]) + connections
 
     var rings: [RingPlan] = []
     func add(
@@ -104,6 +107,7 @@ struct GatewayPlan: Equatable, Sendable {
         .publications, "publications", writer, settings.responseRingBytes, readers: [control] + producers)
     }
     for writer in producers + [control] { add(.responses, "responses", writer, settings.responseRingBytes) }
+    for writer in producers { add(.positions, "positions", writer, settings.positionRingBytes, readers: []) }
     self.rings = rings
     tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
   }
@@ -115,6 +119,12 @@ struct GatewayPlan: Equatable, Sendable {
     if let slot { return .read(slot: slot) }
     return worker.kind == .control ? .inspect : nil
   }
+
+  /// Descriptors that a worker of this gateway holds for what it shares with the others, at most.
+  var mostSharedDescriptors: Int { rings.count + 2 * workers.count + Self.otherSharedDescriptors }
+
+  /// Listening sockets, the manifest, the supervisor's page.
+  private static let otherSharedDescriptors = 8
 
   /// The names of the listening sockets that a kind of worker accepts from.
   func listeners(of kind: WorkerKind) -> [String] {

@@ -68,6 +68,7 @@ struct WorkerBirth {
     var answers: [WorkerManifest.RingGrant] = []
     var publications: [WorkerManifest.RingGrant] = []
     var responses: [WorkerManifest.RingGrant] = []
+    var positions: WorkerManifest.RingGrant?
     for ring in plan.rings {
       guard let use = GatewayPlan.use(of: ring, by: worker) else { continue }
       func wakes() throws(IPCError) -> [CInt] {
@@ -97,6 +98,7 @@ struct WorkerBirth {
       case .answers: answers.append(entry)
       case .publications: publications.append(entry)
       case .responses: responses.append(entry)
+      case .positions: positions = entry
       }
     }
 
@@ -113,7 +115,7 @@ struct WorkerBirth {
       tokenKey: identity.tokenKey,
       settings: identity.settings, status: status, wake: wake, listeners: listeners, events: events,
       requests: requests, state: state, presence: presence, calls: calls, answers: answers,
-      publications: publications, responses: responses, peers: peers,
+      publications: publications, responses: responses, positions: positions, peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
     self.descriptors = descriptors
   }

@@ -11,7 +11,9 @@ extension Runtime {
     case .kill(let id): worker(id)?.process?.signal(SIGKILL)
     case .setTimer(let id, let token, let deadline): timers[id.index] = (token, deadline)
     case .cancelTimer(let id): timers[id.index] = nil
-    case .note(let note): log(note)
+    case .note(let note):
+      if case .gaveUp(node: nil, _, _) = note { announceStop() }
+      log(note)
     case .ready:
       resources.supervisorPage.page.state = .ready
       logReady()

@@ -9,7 +9,7 @@ extension Runtime {
   }
 
   func logReady() {
-    let addresses = listeners.entries.map { ($0.name, $0.socket.address) }
+    let addresses = listeners.entries.map { ($0.name, $0.address) }
     log.log(
       .info, "gateway is ready",
       addresses + [("workers", String(workers.count)), ("version", Release.version)])

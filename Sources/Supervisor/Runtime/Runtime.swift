@@ -178,9 +178,11 @@ final class Runtime {
     }
   }
 
-  private func announceStop() {
+  /// The gateway is about to end: probes see it at once, and nobody connects any more.
+  func announceStop() {
     guard resources.supervisorPage.page.state != .stopping else { return }
     resources.supervisorPage.page.state = .stopping
+    listeners.closeInbound()
     serviceManager.stopping("stopping")
   }
 

@@ -16,14 +16,23 @@ final class Listeners {
   /// A socket and where it came from.
   final class Entry {
     let name: String
-    let socket: ListeningSocket
+    /// Where it listens: `[::]:4000`.
+    let address: String
     let isInherited: Bool
+    private var socket: ListeningSocket?
 
     init(name: String, socket: consuming ListeningSocket, isInherited: Bool) {
       self.name = name
-      self.socket = socket
       self.isInherited = isInherited
+      address = socket.address
+      self.socket = consume socket
     }
+
+    /// -1: closed.
+    var descriptor: CInt { socket?.descriptor.rawValue ?? -1 }
+
+    /// Closes this process's descriptor of it.
+    func close() { socket = nil }
   }
 
   let entries: [Entry]
@@ -62,6 +71,12 @@ final class Listeners {
 
   /// The descriptor of the socket with this name.
   subscript(name: String) -> CInt? {
-    entries.first { $0.name == name }?.socket.descriptor.rawValue
+    entries.first { $0.name == name }?.descriptor
+  }
+
+  /// No more clients are wanted: they are refused as soon as the workers have closed their descriptors too. The service manager
+  /// keeps its own sockets open, in whose queues clients wait for the next gateway.
+  func closeInbound() {
+    for entry in entries where entry.name == Self.inbound || entry.name == Self.inboundTLS { entry.close() }
   }
 }

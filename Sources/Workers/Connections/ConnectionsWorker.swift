@@ -11,6 +11,7 @@ import Kit
 import Logging
 import NIOCore
 import NIOPosix
+import Settings
 
 /// `@unchecked Sendable`: made on the main thread, then used on its loop only.
 final class ConnectionsWorker: @unchecked Sendable {
@@ -61,6 +62,7 @@ final class ConnectionsWorker: @unchecked Sendable {
     var limits = HTTPLimits(context.settings)
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
+    limits.maxSockets = DescriptorBudget.ofThisProcess.connections
     servers = try HTTPServer.ofWorker(
       context, port: Self.listenerName, listening: listener, loop: loop, limits: limits,
       responder: parts.routes, budget: hub.budget)
@@ -82,6 +84,8 @@ final class ConnectionsWorker: @unchecked Sendable {
       hub.catchUpState()
       for server in servers {
         server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        server.onAcceptExhausted = { [log = context.log] in ConnectionsWorker.complain(of: $0, times: $1, log)
+        }
         try server.start()
       }
     } catch {
@@ -108,9 +112,10 @@ final class ConnectionsWorker: @unchecked Sendable {
     guard !isStopping else { return }
     isStopping = true
     context.log.info("stopping", metadata: ["signal": "\(signal)", "connections": "\(hub.table.count)"])
-    context.status.state = .stopping
-    for server in servers { server.drain() }
-    hub.drain(.shutdown) { self.areClientsGone = true }
+    context.status.state = .draining
+    for server in servers { server.drain(idleMayAsk: true) }
+    closeListeners()
+    hub.drain(.shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
     let deadline = NIODeadline.now() + .seconds(Int64(context.settings.drainTimeoutSeconds))
     loop.scheduleRepeatedTask(initialDelay: .zero, delay: Self.stopLook) { task in
       let isLate = NIODeadline.now() >= deadline
@@ -124,7 +129,27 @@ final class ConnectionsWorker: @unchecked Sendable {
     }
   }
 
+  /// Whether the supervisor stops everything, and not this worker alone.
+  private var isGatewayStopping: Bool {
+    context.manifest.peers.first { $0.worker == "supervisor" }
+      .flatMap { try? StatusPage(attaching: $0.status) }?.state == .stopping
+  }
+
+  /// Behind the last connection that was accepted. When nobody has the sockets any more, clients are refused instead of waiting.
+  private func closeListeners() {
+    let descriptors = Array(context.manifest.listeners.values)
+    EventLoopFuture.andAllComplete(servers.map { $0.stopAccepting() }, on: loop).whenComplete { _ in
+      for descriptor in descriptors { close(descriptor) }
+    }
+  }
+
+  private static func complain(of reason: String, times: Int, _ log: Logger) {
+    log.error(
+      "connections can't be accepted: they wait", metadata: ["reason": "\(reason)", "times": "\(times)"])
+  }
+
   private func finish() {
+    context.status.state = .stopping
     heartbeat?.cancel()
     signals?.stop()
     reloads?.stop()

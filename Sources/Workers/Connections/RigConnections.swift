@@ -5,6 +5,8 @@ import Kit
 @main
 enum RigConnections {
   static func main() {
-    WorkerProcess.run("connections") { context in try ConnectionsWorker.run(context) }
+    WorkerProcess.run("connections", findings: KeysCheck.findings) { context in
+      try ConnectionsWorker.run(context)
+    }
   }
 }

@@ -40,6 +40,9 @@ struct ControlParts {
     let keeper =
       settings.stateDir.isEmpty
       ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
+    if !settings.stateDir.isEmpty {
+      try desk.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
+    }
     apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let observatory = Observatory(
@@ -65,6 +68,19 @@ struct ControlParts {
         userField: settings.kafkaUserField))
   }
 
+  private static func blacklistKeeper(
+    _ directory: String, thread: NIOThreadPool, loop: EventLoop
+  ) -> BlacklistKeeper {
+    BlacklistKeeper(BlacklistFile(directory: directory)) { work, done in
+      thread.runIfActive(eventLoop: loop) { work() }.assumeIsolated().whenComplete { result in
+        switch result {
+        case .success(let failure): done(failure)
+        case .failure(let error): done(StateFile.Failure(description: "STATE_DIR: \(error)"))
+        }
+      }
+    }
+  }
+
   private static func desk(
     _ context: WorkerContext, _ grant: WorkerManifest.RingGrant, pages: [WatchedPage], writer: EventWriter,
     node: String, calls: CallClient?, responses: ResponseDesk?, loop: EventLoop
@@ -75,7 +91,7 @@ struct ControlParts {
     let ring = try status.attaching(grant) { () throws(IPCError) in
       try RingWriter(attaching: grant.fd, wake: grant.role.wake)
     }
-    let now = UInt32(clamping: Stamp.now().unixMs / 1000)
+    let now = BootClock.second()
     let state = try status.attaching(grant) { () throws(IPCError) in
       try StateLog(ring, maxBlacklistEntries: context.settings.maxBlacklistEntries, now: now)
     }
@@ -94,7 +110,7 @@ struct ControlParts {
       confirmations: confirmations, calls: calls, responses: responses, settings: context.settings,
       status: status, log: log,
       environment: SessionDesk.Environment(
-        nowNs: MonotonicTime.now, unixMs: { Stamp.now().unixMs },
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
         enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) },
         reportCorrupt: { status.reportCorrupt($0) }, workers: { watch.look() }))

@@ -93,6 +93,11 @@ extension ControlWorker {
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
       for server in servers {
         server.onAcceptFailure = { [unowned self] reason in fail(reason) }
+        server.onAcceptExhausted = { [log = context.log] reason, times in
+          log.error(
+            "connections can't be accepted: they wait",
+            metadata: ["reason": "\(reason)", "times": "\(times)"])
+        }
         try server.start()
       }
     } catch {
@@ -116,6 +121,11 @@ extension ControlWorker {
     context.status.state = .ready
     turns.start()
     context.log.info("serving the management port")
+    if context.status.generation == 1 {
+      context.log.notice(
+        "nodes share events from Kafka only: those by HTTP, cursors, sessions, presence and APIs stay on this one"
+      )
+    }
     return ended.futureResult
   }
 

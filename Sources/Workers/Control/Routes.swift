@@ -1,7 +1,7 @@
 // What the management port answers. It is for services and operators: who may use it is ManagementGuard's.
 //
 //   POST      /v3/messages  /v2/messages     events in: into this worker's ring, published once per turn
-//   POST      /v3/responses /v2/responses    services' answers to requests that wait: see ResponseRoute
+//   POST      /v3/responses /v2/responses    services' answers to requests that wait: ResponseRoute
 //   GET HEAD  /health                        "OK" or 503, for RIG's users
 //   GET HEAD  /livez  /readyz                JSON, naming each part
 //   GET HEAD  /metrics                       Prometheus or OpenMetrics, as the scraper likes
@@ -11,6 +11,7 @@
 
 import HTTP
 import IPC
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -82,6 +83,7 @@ final class Routes: Responder {
       refused[refusal.reason]?.add()
       return .response(refusal.response)
     }
+    if let refusal = Self.codingRefusal(request) { return .response(refusal) }
     if let resource = SessionResource(path: request.path) {
       guard resource.methods.contains(request.method) else {
         return .response(.methodNotAllowed(request.method, allowed: resource.methods))
@@ -103,7 +105,13 @@ final class Routes: Responder {
       return .response(.methodNotAllowed(request.method, allowed: resource.methods))
     }
     switch resource {
-    case .messages: return .response(intake.respond(to: request))
+    case .messages:
+      // Nobody would get it, and nothing would keep it.
+      if health.isGatewayStopping {
+        return .response(
+          .unavailable(retryAfterSeconds: 1, "the gateway is stopping: it takes no more events"))
+      }
+      return .response(intake.respond(to: request))
     case .health: return .response(Self.answer(brief: health.readiness()))
     case .livez: return .response(Self.answer(health.liveness()))
     case .readyz: return .response(Self.answer(health.readiness()))
@@ -111,6 +119,17 @@ final class Routes: Responder {
     case .metrics:
       let format = ExpositionFormat(accept: request.headers["accept"])
       return .later(scrape.text(format).map { Self.answer($0, format) })
+    }
+  }
+
+  /// Bodies of responses are passed on as they are.
+  private static func codingRefusal(_ request: HTTPRequest) -> HTTPResponse? {
+    guard [.POST, .PUT].contains(request.method), !ResponseRoute.takes(request.path) else { return nil }
+    do throws(EventError) {
+      try HeaderFields.requireNoContentCoding(request.fields)
+      return nil
+    } catch {
+      return .problem(.unsupportedMediaType, error.detail)
     }
   }
 
@@ -124,7 +143,7 @@ final class Routes: Responder {
     var response =
       report.isAvailable
       ? HTTPResponse.text("OK")
-      : .text("unhealthy: \(report.unavailable.joined(separator: ", "))", status: .serviceUnavailable)
+      : .problem(.serviceUnavailable, "unhealthy: \(report.unavailable.joined(separator: ", "))")
     response.headers.add(contentsOf: fresh)
     return response
   }

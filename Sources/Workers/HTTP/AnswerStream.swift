@@ -139,7 +139,7 @@ public final class AnswerStream {
   /// passed on by `head` doesn't.
   public func respond(_ response: HTTPResponse) {
     guard let connection else { return }
-    guard !hasBegun else { return abort() }
+    guard !hasBegun, !connection.server.endsSilently(request, response.status) else { return abort() }
     var response = response
     if !response.headers.contains(name: "access-control-allow-origin") {
       response.headers.add(contentsOf: connection.server.responder.crossOriginHeaders(for: request))

@@ -2,7 +2,10 @@
 
 /// Counts for the servers that share it. Belongs to their loop.
 public final class ConnectionRoom {
+  /// Connections and streams of HTTP/2.
   public internal(set) var taken = 0
+  /// Connections alone.
+  public internal(set) var sockets = 0
 
   public init() {}
 }

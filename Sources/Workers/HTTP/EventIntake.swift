@@ -38,7 +38,7 @@ public final class EventIntake {
     accepted = status.metric(.counter, "rig_consumed_events_total", labels: labels)
     refused = status.metric(.counter, "rig_consumed_events_failed_total", labels: labels)
     ringFull = status.metric(.counter, "rig_ring_full_total", labels: [("ring", writer.name)])
-    duration = EventMetrics.processingDuration(status)
+    duration = EventMetrics.processingDuration(status, source: source)
   }
 
   /// The answer to a submission: 202 with what was accepted, 400, 413, 415, or 503 while the log is full.
@@ -117,8 +117,8 @@ public final class EventIntake {
       Result { () throws(EventError) in
         try parser.submission(
           contentType: request.header("content-type"),
-          headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
-          body: body, trace: TraceContext(traceparent: request.traceparent, tracestate: request.tracestate),
+          headers: request.fields, body: body,
+          trace: TraceContext(traceparent: request.traceparent, tracestate: request.tracestate),
           acceptedAtNs: acceptedAtNs)
       }
     }
@@ -128,7 +128,9 @@ public final class EventIntake {
   /// Puts all events into the ring, or none; they are visible after `publish`.
   private func append(_ events: [PreparedEvent]) throws(EventError) {
     guard !events.isEmpty else { return }
-    switch writer.appendAll(events) {
+    // Not when they were read: by this time the readers of several rings know what came first, and a service may have been asked
+    // meanwhile.
+    switch writer.appendAll(events, acceptedAtNs: MonotonicTime.now()) {
     case .appended:
       hasUnpublished = true
       accepted?.add(Int64(events.count))

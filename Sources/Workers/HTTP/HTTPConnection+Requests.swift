@@ -13,6 +13,11 @@ extension HTTPConnection {
     if isListening { perform(assembly.refuse(status, detail)) }
   }
 
+  /// The request line begins with a method that the parser doesn't know.
+  func methodUnknown() {
+    if isListening { perform(assembly.refuse(.unknownMethod)) }
+  }
+
   /// The request whose head has come is not one that can be given to anybody.
   func refused(_ status: HTTPResponseStatus, _ detail: String) {
     if isListening { perform(assembly.refuse(status, detail)) }
@@ -128,6 +133,9 @@ extension HTTPConnection {
 
   private func handle(_ request: HTTPRequest) {
     owesInvitation = false
+    guard !server.isDraining else {
+      return turnAway(request) { refuse(.draining, of: request) }
+    }
     if !request.isDecided {
       if stream(request) { return }
       if let refusal = assembly.bound(request) { return refuse(refusal, of: request) }
@@ -139,10 +147,16 @@ extension HTTPConnection {
     carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
   }
 
+  /// A request that has come too late: answered by `answer`, or by nothing.
+  func turnAway(_ request: HTTPRequest, _ answer: () -> Void) {
+    if server.responder.answersWhenDraining(request) { answer() } else { finish(linger: false) }
+  }
+
   /// Does what the responder has decided. Only while nothing is awaited.
   private func carryOut(_ reply: Reply, of request: HTTPRequest, _ answer: AnswerContext) {
     switch reply {
     case .response(let response):
+      if server.endsSilently(request, response.status) { return finish(linger: false) }
       write(response, for: answer, linger: false)
     case .later(let future, let onClientGone):
       awaited = Awaited(onClientGone: onClientGone)
@@ -179,7 +193,7 @@ extension HTTPConnection {
     let answer = AnswerContext(
       isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
-    if let seconds = refusal.retryAfterSeconds { headers.add(name: "retry-after", value: String(seconds)) }
+    headers.add(contentsOf: refusal.fields)
     write(.problem(refusal.status, refusal.detail, headers: headers), for: answer, linger: true)
   }
 

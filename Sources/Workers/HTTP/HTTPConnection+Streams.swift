@@ -19,6 +19,9 @@ extension HTTPConnection {
   /// Asks the responder how the request whose head has come, or which waits whole, is to be handled.
   func decide() {
     let request = assembly.head
+    guard !server.isDraining else {
+      return turnAway(request) { perform(assembly.refuse(.draining)) }
+    }
     if let exchange = server.responder.exchange(for: request, on: server.loop) {
       let isInvitationOwed = assembly.expectsContinue
       let body = StreamedBody(assembly.stream(), isInvitationOwed: isInvitationOwed)

@@ -97,7 +97,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// ...and those that it had.
   var takenBytes = 0
   /// Asked of the kernel once, not for each request.
-  private lazy var remoteAddress = context?.channel.remoteAddress
+  private lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
+  private lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
 
   init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false) {
     self.server = server
@@ -162,7 +163,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     switch unwrapInboundIn(data) {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
-      perform(assembly.receive(head: head, from: remoteAddress, trace: &server.trace))
+      perform(assembly.receive(head: head, from: peer, to: localAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
       clock.bodyMoved(piece.readableBytes, at: server.tick)

@@ -159,6 +159,26 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     return line.suffix(8).elementsEqual("HTTP/1.1".utf8) || line.suffix(8).elementsEqual("HTTP/1.0".utf8)
   }
 
+  /// Whether what the parser took for no method is a token where a method stands (RFC 9110 §9.1), and not something else than HTTP.
+  private static func beginsWithToken(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
+    guard let error = error as? HTTPParserError, error == .invalidMethod else { return false }
+    let bytes = buffer.readableBytesView
+    let lineEnd = bytes.firstIndex(of: UInt8(ascii: "\n"))
+    let line = bytes[..<(lineEnd ?? bytes.endIndex)]
+    let end = line.firstIndex { !isMethodOctet($0) } ?? line.endIndex
+    guard end > line.startIndex, end < line.endIndex, line[end] == UInt8(ascii: " ") else { return false }
+    return lineEnd == nil || line.suffix(9).starts(with: "HTTP/1.".utf8)
+  }
+
+  private static func isMethodOctet(_ octet: UInt8) -> Bool {
+    switch octet {
+    case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "-"),
+      UInt8(ascii: "_"):
+      true
+    default: false
+    }
+  }
+
   private func decodeHeld(_ context: ChannelHandlerContext) {
     guard !isDecoding else { return }
     isDecoding = true
@@ -170,7 +190,11 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
         _ = try decoder?.decode(context: context, buffer: &buffer)
         if buffer.readableBytes > 0 { held = buffer }
       } catch {
-        connection.parserFailed(Self.endsLineBadly(buffer, error) ? HTTPParserError.lfExpected : error)
+        if Self.beginsWithToken(buffer, error) {
+          connection.methodUnknown()
+        } else {
+          connection.parserFailed(Self.endsLineBadly(buffer, error) ? HTTPParserError.lfExpected : error)
+        }
       }
     } while isBehind && connection.mayDecode
     isDecoding = false

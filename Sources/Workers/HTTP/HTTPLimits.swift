@@ -31,6 +31,8 @@ public struct HTTPLimits: Sendable {
   /// Connections and streams of HTTP/2 open at once, those that were taken over included; one more connection is closed as soon as it
   /// is accepted, one more stream is refused.
   public var maxOpenConnections = 20_000
+  /// Connections alone, each with a descriptor; one more is closed as soon as it is accepted.
+  public var maxSockets = Int.max
   /// Answers that wait in user space on one connection; then no further pipelined request is handled.
   public var maxUnflushedBytes = 64 * 1024
   /// Bytes kept from a client that sends the next request before it has its answer and then half-closes.

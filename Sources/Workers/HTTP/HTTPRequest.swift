@@ -4,6 +4,7 @@
 // own while one arrives. The path is left as it came (percent-encoded): routes compare bytes, and decoding is
 // the caller's decision. The query is decoded only when asked for.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -14,6 +15,26 @@ public enum AnnouncedBody: Sendable, Equatable {
   /// As many bytes, by content-length.
   case counted(Int)
   case chunked
+}
+
+/// Where a connection comes from. Made once for each connection, and read for every request.
+public struct PeerAddress: Equatable, Sendable {
+  /// `192.0.2.1`, `2001:db8::1`; IPv4 as such also of a socket for both families. Empty: the channel has no address (tests).
+  public let text: String
+  /// What it counts as where clients are counted; nil: it is no address.
+  public let prefix: AddressPrefix?
+
+  /// - Parameter text: an address; a socket for both families shows IPv4 as ::ffff:192.0.2.1.
+  public init(_ text: String = "") {
+    self.text = Self.plain(text)
+    prefix = AddressPrefix(self.text)
+  }
+
+  static func plain(_ text: String) -> String {
+    let mapped = "::ffff:"
+    return text.hasPrefix(mapped) && text.utf8.contains(UInt8(ascii: "."))
+      ? String(text.dropFirst(mapped.count)) : text
+  }
 }
 
 /// One HTTP/1.x request.
@@ -31,8 +52,9 @@ public struct HTTPRequest: Sendable {
   public var keepAlive: Bool
   /// The whole body; empty if there is none.
   public var body: ByteBuffer
-  /// The peer's address; nil when the channel has none (tests).
-  public var remoteAddress: SocketAddress?
+  public var peer: PeerAddress
+  /// Our address that the client has connected to, as a text; empty: the channel has none (tests).
+  public internal(set) var localAddress = ""
   /// W3C trace context: the client's if it was valid, else a new one. The answer carries it too.
   public var traceparent: String
   /// The client's `tracestate`; nil when absent or when its `traceparent` was not valid.
@@ -56,7 +78,7 @@ public struct HTTPRequest: Sendable {
   public init(
     method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
     version: HTTPVersion = .http1_1, keepAlive: Bool = true, body: ByteBuffer = ByteBuffer(),
-    remoteAddress: SocketAddress? = nil, traceparent: String = "", tracestate: String? = nil
+    peer: PeerAddress = PeerAddress(), traceparent: String = "", tracestate: String? = nil
   ) {
     self.method = method
     self.path = path
@@ -65,7 +87,7 @@ public struct HTTPRequest: Sendable {
     self.version = version
     self.keepAlive = keepAlive
     self.body = body
-    self.remoteAddress = remoteAddress
+    self.peer = peer
     self.traceparent = traceparent
     self.tracestate = tracestate
   }
@@ -89,6 +111,11 @@ public struct HTTPRequest: Sendable {
   /// The first query parameter of that name; nil: there is none.
   public func queryValue(_ name: String) -> String? {
     query.first { $0.name == name }?.value
+  }
+
+  /// Names and values of the headers in their order.
+  public var fields: some Sequence<(name: String, value: String)> {
+    headers.lazy.map { (name: $0.name, value: $0.value) }
   }
 
   /// First value of a header, name in any case; nil: there is none.

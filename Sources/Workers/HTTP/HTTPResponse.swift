@@ -12,6 +12,8 @@ public struct HTTPResponse: Sendable {
   public var status: HTTPResponseStatus
   public var headers: HTTPHeaders
   public var body: ByteBuffer
+  /// The answer to a HEAD whose GET is a stream: nobody knows its length, so none is announced (RFC 9110 §8.6).
+  public private(set) var isHeadOfStream = false
 
   public init(status: HTTPResponseStatus, headers: HTTPHeaders = [:], body: ByteBuffer = ByteBuffer()) {
     self.status = status
@@ -36,6 +38,13 @@ public struct HTTPResponse: Sendable {
   /// Status and headers alone.
   public static func empty(_ status: HTTPResponseStatus, headers: HTTPHeaders = [:]) -> HTTPResponse {
     HTTPResponse(status: status, headers: headers)
+  }
+
+  /// What a GET would be answered by a stream with, for a HEAD.
+  public static func headOfStream(_ headers: HTTPHeaders) -> HTTPResponse {
+    var response = HTTPResponse(status: .ok, headers: headers)
+    response.isHeadOfStream = true
+    return response
   }
 
   /// A problem document (RFC 9457); `detail` names the offending field or header and what was expected.

@@ -10,6 +10,7 @@
 import IPC
 import Kit
 import NIOCore
+import NIOHTTP1
 import NIOPosix
 import Settings
 
@@ -35,6 +36,9 @@ public final class HTTPServer: @unchecked Sendable {
   public private(set) var isDraining = false
   /// Called when accepting has ended because the socket failed; the text says how.
   public var onAcceptFailure: ((String) -> Void)?
+  /// Called at most once a second while connections can't be accepted for want of descriptors or memory: why, and how often since
+  /// the call before.
+  public var onAcceptExhausted: ((String, Int) -> Void)?
 
   let responder: any Responder
   let counters: HTTPCounters?
@@ -49,6 +53,11 @@ public final class HTTPServer: @unchecked Sendable {
   private let listening: CInt
   private var acceptor: Acceptor?
   private var acceptingEnded: EventLoopPromise<Void>?
+  /// Failures to accept that haven't been told, and when the last was.
+  private var untoldExhaustions = 0
+  private var exhaustionTold: NIODeadline?
+  /// When draining began.
+  private var drainTick: Int?
   private var table: [HTTPConnection] = []
   private var http2Table: [HTTP2Connection] = []
   /// Streams of HTTP/2 connections that are open now.
@@ -100,13 +109,28 @@ public final class HTTPServer: @unchecked Sendable {
     return promise.futureResult
   }
 
-  /// Accepts no more, closes idle connections, and closes the others after their next answer.
-  public func drain() {
+  /// Accepts no more, closes idle connections, and closes the others after their next answer. Requests that come from now on are
+  /// refused (503), or their connections closed without an answer (`Responder.answersWhenDraining`).
+  ///
+  /// - Parameter idleMayAsk: a connection on which nothing is going on is closed a second later, so that a request that is on its way
+  ///   gets its refusal and not a reset.
+  public func drain(idleMayAsk: Bool = false) {
     isDraining = true
     stopAccepting()
     tls?.closeHandshaking()
-    for connection in table { connection.endIfIdle() }
+    drainTick = tick
+    if !idleMayAsk { endIdle() }
     for connection in http2Table { connection.drain() }
+  }
+
+  private func endIdle() {
+    drainTick = nil
+    for connection in table { connection.endIfIdle() }
+  }
+
+  /// Whether an answer that comes while the server drains is not to be given: its client would take it for the end of all attempts.
+  func endsSilently(_ request: HTTPRequest, _ status: HTTPResponseStatus) -> Bool {
+    isDraining && status == .serviceUnavailable && !responder.answersWhenDraining(request)
   }
 
   /// Closes every connection that hasn't been taken over, answered or not.
@@ -120,6 +144,8 @@ public final class HTTPServer: @unchecked Sendable {
   public func sweep(now: NIODeadline = .now()) {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
     for connection in table { connection.sweep(at: tick) }
+    // The second in which it began may have been nearly over.
+    if let drainTick, tick > drainTick + 1 { endIdle() }
     tls?.tick()
     for connection in http2Table { connection.sweep(at: tick) }
     acceptor?.lookAgainIfWaiting()
@@ -134,16 +160,18 @@ public final class HTTPServer: @unchecked Sendable {
 
   /// Counts a channel as open until it closes.
   func count(_ channel: Channel) throws(Full) {
-    guard room.taken < limits.maxOpenConnections else {
+    guard room.taken < limits.maxOpenConnections, room.sockets < limits.maxSockets else {
       counters?.refused?.add(1)
       throw Full()
     }
     openConnections += 1
     room.taken += 1
+    room.sockets += 1
     counters?.open?.set(Int64(openConnections))
     channel.closeFuture.assumeIsolated().whenComplete { _ in
       self.openConnections -= 1
       self.room.taken -= 1
+      self.room.sockets -= 1
       self.counters?.open?.set(Int64(self.openConnections))
     }
   }
@@ -242,14 +270,19 @@ extension HTTPServer {
 // MARK: Accepting
 
 extension HTTPServer {
-  private func handle(_ event: Acceptor.Event) {
+  func handle(_ event: Acceptor.Event, now: NIODeadline = .now()) {
     switch event {
     case .accepted(let sockets):
       counters?.accepted?.add(Int64(sockets.count))
       for socket in sockets { adopt(socket) }
       acceptor?.taken()
-    case .exhausted:
+    case .exhausted(let errno):
       counters?.exhausted?.add(1)
+      untoldExhaustions += 1
+      guard exhaustionTold.map({ now - $0 >= .seconds(1) }) ?? true else { return }
+      exhaustionTold = now
+      onAcceptExhausted?(IPCError.system(call: "accept4", errno: errno).description, untoldExhaustions)
+      untoldExhaustions = 0
     case .ended(let errno):
       acceptor = nil
       if errno != 0 { onAcceptFailure?(IPCError.system(call: "accept4", errno: errno).description) }

@@ -9,6 +9,8 @@ struct HeadFields {
   /// Size of the head as its shortest spelling: request line, `name: value` lines, empty line.
   private(set) var bytes: Int
   private(set) var hosts = 0
+  /// A `host` that is neither empty nor an authority.
+  private(set) var invalidHost: String?
   private(set) var contentLength: Int?
   /// Whether there is a transfer-encoding.
   private(set) var isChunked = false
@@ -40,7 +42,9 @@ struct HeadFields {
     for (name, value) in head.headers {
       bytes += name.utf8.count + value.utf8.count + ": \r\n".utf8.count
       switch name.utf8.count {
-      case 4 where Self.matches(name, "host"): hosts += 1
+      case 4 where Self.matches(name, "host"):
+        hosts += 1
+        if !value.isEmpty, !Authority.isValid(value) { invalidHost = value }
       case 6 where Self.matches(name, "expect"): add(expectation: value)
       case 7 where Self.matches(name, "upgrade"):
         hasUpgrade = true

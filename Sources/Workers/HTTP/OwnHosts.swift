@@ -4,6 +4,8 @@
 // whatever listens there (DNS rebinding). What the browser can't change is the name in `Host`: it is the site's. Such a name has
 // a dot, and is none of the operator's.
 
+import Settings
+
 /// Names of a host that requests may be for, and origins that are its own.
 public struct OwnHosts: Sendable {
   private let names: Set<String>

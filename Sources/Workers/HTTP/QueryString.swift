@@ -2,8 +2,8 @@
 //
 //   a=1&b=x+y&c=%7B%7D&d        →  (a, "1") (b, "x y") (c, "{}") (d, "")
 //
-// Never fails: a percent sign that no two hexadecimal digits follow stays as it is, and bytes that are not UTF-8
-// become U+FFFD, as browsers and servers agree to do.
+// Decoding never fails: a percent sign that no two hexadecimal digits follow stays as it is, and bytes that are not UTF-8
+// become U+FFFD. Routes that understand their query refuse those before (`firstPartThatIsNoUTF8`).
 
 /// Decoder of query strings.
 public enum QueryString {
@@ -17,6 +17,17 @@ public enum QueryString {
       result.append((name: percentDecoded(name), value: value.map(percentDecoded) ?? ""))
     }
     return result
+  }
+
+  /// The first part of `text` (`name=value`, as it came) whose decoded octets aren't UTF-8; nil: all are.
+  public static func firstPartThatIsNoUTF8(_ text: String) -> String? {
+    let part = text.utf8.split(separator: UInt8(ascii: "&")).first { part in
+      guard part.contains(where: { $0 == UInt8(ascii: "%") || $0 >= 0x80 }) else { return false }
+      // What the head's parser couldn't read as UTF-8 has become U+FFFD already.
+      return Substring(part).unicodeScalars.contains("\u{FFFD}")
+        || String(validating: decodedOctets(part), as: UTF8.self) == nil
+    }
+    return part.map { String(Substring($0)) }
   }
 
   /// `text` without the parameters of these names, however they are spelled; the rest as it is. nil: nothing is left.
@@ -33,6 +44,10 @@ public enum QueryString {
     guard bytes.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
       return String(Substring(bytes))
     }
+    return String(decoding: decodedOctets(bytes), as: UTF8.self)
+  }
+
+  private static func decodedOctets(_ bytes: Substring.UTF8View) -> [UInt8] {
     var decoded: [UInt8] = []
     decoded.reserveCapacity(bytes.count)
     var index = bytes.startIndex
@@ -53,7 +68,7 @@ public enum QueryString {
         decoded.append(byte)
       }
     }
-    return String(decoding: decoded, as: UTF8.self)
+    return decoded
   }
 
   private static func hexByte(

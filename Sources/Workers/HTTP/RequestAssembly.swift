@@ -24,6 +24,22 @@ struct Refusal: Equatable {
 }
 
 extension Refusal {
+  /// Those of RFC 9110 §9 and PATCH (RFC 5789) that some resource of ours, or of a service behind us, may have.
+  private static let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+  static let unknownMethod = Refusal(
+    status: .methodNotAllowed, detail: "method of the request line, expected one of \(methods) (RFC 9110 §9)")
+
+  /// Fields that belong to the answer.
+  var fields: HTTPHeaders {
+    var fields = HTTPHeaders()
+    if let retryAfterSeconds { fields.add(name: "retry-after", value: String(retryAfterSeconds)) }
+    if status == .methodNotAllowed { fields.add(name: "allow", value: Self.methods) }
+    return fields
+  }
+  /// Of a server that drains. Another one may answer at once, or the next one in a moment.
+  static let draining = Refusal(
+    status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
+
   init(_ refusal: AssemblyRefusal) {
     self.init(
       status: refusal.status, detail: refusal.detail, retryAfterSeconds: AssemblyRefusal.retryAfterSeconds)
@@ -82,7 +98,7 @@ struct RequestAssembly {
 
   /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(
-    head: HTTPRequestHead, from address: SocketAddress?, trace: inout TraceSource
+    head: HTTPRequestHead, from peer: PeerAddress, to local: String = "", trace: inout TraceSource
   ) -> Step {
     guard state == .between else { return refuse(.badRequest, "request head inside another request's body") }
     let fields = HeadFields(head)
@@ -90,10 +106,14 @@ struct RequestAssembly {
     let context = trace.context(
       traceparent: fields.traceparent, traceparents: fields.traceparents, tracestate: fields.tracestate)
     let target = RequestTarget(head.uri)
+    if let authority = target.authority, !Authority.isValid(authority) {
+      return refuse(.badRequest, Self.invalid(authority, "the target's host"))
+    }
     request = HTTPRequest(
       method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
-      version: head.version, keepAlive: head.isKeepAlive, remoteAddress: address,
+      version: head.version, keepAlive: head.isKeepAlive, peer: peer,
       traceparent: context.traceparent, tracestate: context.tracestate)
+    request.localAddress = local
     request.targetAuthority = target.authority
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
@@ -181,7 +201,8 @@ struct RequestAssembly {
     refuse(Refusal(status: status, detail: detail))
   }
 
-  private mutating func refuse(_ refusal: Refusal) -> Step {
+  /// The same, with all that there is to say.
+  mutating func refuse(_ refusal: Refusal) -> Step {
     guard state != .refused else { return .wait }
     request.body = ByteBuffer()
     request.hold = nil
@@ -241,12 +262,19 @@ struct RequestAssembly {
         status: .badRequest,
         detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
     }
+    if let host = fields.invalidHost {
+      return Refusal(status: .badRequest, detail: Self.invalid(host, "header host:"))
+    }
     if let expectation = fields.unknownExpectation {
       return Refusal(
         status: .expectationFailed,
         detail: "expect: \(expectation.prefix(64)), expected 100-continue or no such header")
     }
     return nil
+  }
+
+  private static func invalid(_ authority: String, _ place: String) -> String {
+    "\(place) '\(authority.prefix(64))', expected a host and perhaps a port (RFC 9112 §3.2)"
   }
 
   private func tooLarge(_ size: String) -> String {

@@ -36,6 +36,10 @@ public protocol Responder: AnyObject {
   /// request assembled for `respond`. Only decides: nothing is written or read before the exchange's `begin`.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)?
 
+  /// Whether a request that comes while the server drains is told so (503). If not, its connection ends without an answer: for
+  /// clients that come back after an end, and never again after an answer, as an `EventSource` does. true by default.
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool
+
   /// Cross-origin fields (CORS) of answers that no responder makes, or whose maker doesn't care: refusals by the front, and whole
   /// answers of exchanges that have none of their own. None by default.
   func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders
@@ -47,6 +51,8 @@ public protocol Responder: AnyObject {
 
 extension Responder {
   public func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? { nil }
+
+  public func answersWhenDraining(_ request: HTTPRequest) -> Bool { true }
 
   public func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders { [:] }
 

@@ -3,7 +3,7 @@
 //   HTTP/1.1 202 Accepted␍␊
 //   date, traceparent, connection        ours
 //   …                                    the response's own fields
-//   content-length                       from the body; absent for 1xx, 204 and 304
+//   content-length                       from the body; absent for 1xx, 204 and 304, and for the HEAD of a stream
 //   ␍␊ body                              no body for HEAD, 1xx, 204, 304
 //
 // Pure: bytes in, bytes out. A line break or NUL inside a field value, whoever put it there, goes out as a space, so that
@@ -64,7 +64,7 @@ enum ResponseWriter {
       out.writeStaticString(": ")
       writeClean(value, to: &out)
     }
-    if !isBodiless {
+    if !isBodiless && !response.isHeadOfStream {
       out.writeStaticString("\r\ncontent-length: ")
       out.writeString(String(response.body.readableBytes))
     }

@@ -8,12 +8,14 @@
 //
 // Names are the same in any case, and with '_' for '-': services that see fields as variables (CGI, WSGI, PHP) don't tell
 // X_Forwarded_For from X-Forwarded-For, so what drops or replaces one drops the other. What is *understood* is the right name
-// alone (`isField`). Comparing makes no string of its own: it is done for every field of every message.
+// alone (`isField`). Comparing makes no string of its own and is written as loops over octets: it is done for every field of every
+// message.
 
 extension String {
   /// Whether it is the field name `lowercase`, in any case of its ASCII letters (RFC 9110 §5.1).
   public func isField(_ lowercase: StaticString) -> Bool {
-    HeaderFields.isSame(utf8, lowercase) { $0 == $1 }
+    guard utf8.count == lowercase.utf8CodeUnitCount else { return false }
+    return HeaderFields.withOctets(self) { HeaderFields.begins($0, lowercase, dashes: false) }
   }
 }
 
@@ -37,7 +39,13 @@ public struct FieldNames: ExpressibleByArrayLiteral, Sendable {
   public func contains(_ name: String) -> Bool {
     let count = name.utf8.count
     guard count < UInt64.bitWidth, lengths >> UInt64(count) & 1 == 1 else { return false }
-    return names.contains { HeaderFields.isSame(name.utf8, $0) { $0 == $1 || HeaderFields.isDash($0, $1) } }
+    return HeaderFields.withOctets(name) { octets in
+      for candidate in names
+      where candidate.utf8CodeUnitCount == count && HeaderFields.begins(octets, candidate, dashes: true) {
+        return true
+      }
+      return false
+    }
   }
 }
 
@@ -59,7 +67,7 @@ public enum HeaderFields {
   /// Fields that decide about routing, conditions or what the content is: none of them comes behind a body (RFC 9110 §6.5.1).
   private static let ofHeads: FieldNames = [
     "cache-control", "content-encoding", "content-range", "content-type", "expect", "host", "if-match",
-    "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "max-forwards", "range",
+    "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "max-forwards", "proxy", "range",
     "set-cookie",
     "traceparent", "tracestate", "www-authenticate",
   ]
@@ -93,32 +101,60 @@ public enum HeaderFields {
     return !isOfRequest && !neverOfResponses.contains(name) && !has(forwardingPrefix, name)
   }
 
+  /// Refuses a body in a content coding (RFC 9110 §8.4): where bodies are read, they are read as they come.
+  ///
+  /// - Throws: 415.
+  public static func requireNoContentCoding(
+    _ fields: some Sequence<(name: String, value: String)>
+  ) throws(EventError) {
+    guard let field = fields.first(where: { $0.name.isField("content-encoding") }) else { return }
+    throw EventError(
+      status: 415,
+      "header content-encoding is '\(field.value.prefix(64))', expected none: the body is read as it comes")
+  }
+
   /// Whether two names are the same, in any case and with '_' for '-'.
   public static func isSame(_ a: String, _ b: String) -> Bool {
     a.utf8.count == b.utf8.count
-      && a.utf8.elementsEqual(b.utf8) { folded($0) == folded($1) || (isDash($0, $1) || isDash($1, $0)) }
+      && withOctets(a) { a in withOctets(b) { isSame(a, $0) } }
   }
 
   // MARK: Octets
 
-  fileprivate static func isSame(
-    _ name: some Collection<UInt8>, _ lowercase: StaticString, _ isAlike: (UInt8, UInt8) -> Bool
-  ) -> Bool {
-    let count = lowercase.utf8CodeUnitCount
-    guard name.count == count else { return false }
-    let expected = UnsafeBufferPointer(start: lowercase.utf8Start, count: count)
-    return name.elementsEqual(expected) { octet, wanted in
-      isAlike(octet, wanted) || (octet | 0x20 == wanted && UInt8(ascii: "a")...UInt8(ascii: "z") ~= wanted)
+  fileprivate typealias Octets = UnsafeBufferPointer<UInt8>
+
+  /// Without a copy: names of messages lie in one piece.
+  fileprivate static func withOctets<Result>(_ text: String, _ body: (Octets) -> Result) -> Result {
+    if let result = text.utf8.withContiguousStorageIfAvailable(body) { return result }
+    var copy = text
+    return copy.withUTF8(body)
+  }
+
+  /// - Parameters:
+  ///   - lowercase: not longer than `octets`.
+  ///   - dashes: whether '_' counts as '-'.
+  fileprivate static func begins(_ octets: Octets, _ lowercase: StaticString, dashes: Bool) -> Bool {
+    let wanted = lowercase.utf8Start
+    for position in 0..<lowercase.utf8CodeUnitCount {
+      let octet = octets[position]
+      if octet == wanted[position] || folded(octet) == wanted[position] { continue }
+      guard dashes, octet == UInt8(ascii: "_"), wanted[position] == UInt8(ascii: "-") else { return false }
     }
+    return true
+  }
+
+  fileprivate static func isSame(_ a: Octets, _ b: Octets) -> Bool {
+    guard a.count == b.count else { return false }
+    for position in a.indices where compared(a[position]) != compared(b[position]) { return false }
+    return true
   }
 
   private static func has(_ prefix: StaticString, _ name: String) -> Bool {
-    let expected = UnsafeBufferPointer(start: prefix.utf8Start, count: prefix.utf8CodeUnitCount)
-    return name.utf8.starts(with: expected) { folded($0) == $1 || isDash($0, $1) }
+    name.utf8.count >= prefix.utf8CodeUnitCount && withOctets(name) { begins($0, prefix, dashes: true) }
   }
 
-  fileprivate static func isDash(_ octet: UInt8, _ wanted: UInt8) -> Bool {
-    octet == UInt8(ascii: "_") && wanted == UInt8(ascii: "-")
+  private static func compared(_ octet: UInt8) -> UInt8 {
+    octet == UInt8(ascii: "_") ? UInt8(ascii: "-") : folded(octet)
   }
 
   private static func folded(_ octet: UInt8) -> UInt8 {
@@ -128,19 +164,38 @@ public enum HeaderFields {
 
 /// The fields that the `connection` fields of a message name (RFC 9110 §7.6.1): they go no further.
 public struct ConnectionOptions {
-  private var names: [String] = []
+  /// As they came. `keep-alive` and `close` alone, what nearly all have, aren't kept: the first is hop by hop by itself, and the second
+  /// names no field.
+  private var values: [String] = []
+
+  public init() {}
 
   public init(_ fields: some Sequence<(name: String, value: String)>) {
-    for (name, value) in fields where name.isField("connection") {
-      for option in value.utf8.split(separator: UInt8(ascii: ",")) {
-        let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
-        let start = option.drop(while: isBlank)
-        guard let last = start.lastIndex(where: { !isBlank($0) }) else { continue }
-        names.append(String(Substring(start[...last])))
-      }
+    for (name, value) in fields { note(name, value) }
+  }
+
+  /// Takes one more field of the message.
+  public mutating func note(_ name: String, _ value: String) {
+    if name.isField("connection"), !value.isField("keep-alive"), !value.isField("close") {
+      values.append(value)
     }
   }
 
   /// Whether the field is named, in any case and with '_' for '-'.
-  public func contains(_ name: String) -> Bool { names.contains { HeaderFields.isSame($0, name) } }
+  public func contains(_ name: String) -> Bool {
+    guard !values.isEmpty else { return false }
+    return HeaderFields.withOctets(name) { name in
+      values.contains { HeaderFields.withOctets($0) { Self.names($0, name) } }
+    }
+  }
+
+  /// Whether one of the options in `value` is `name`.
+  private static func names(_ value: UnsafeBufferPointer<UInt8>, _ name: UnsafeBufferPointer<UInt8>) -> Bool {
+    value.split(separator: UInt8(ascii: ",")).contains { option in
+      let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
+      let start = option.drop(while: isBlank)
+      guard let last = start.lastIndex(where: { !isBlank($0) }) else { return false }
+      return HeaderFields.isSame(name, UnsafeBufferPointer(rebasing: start[...last]))
+    }
+  }
 }

@@ -51,7 +51,7 @@ final class ProxiesWorker: @unchecked Sendable {
     let callers = try Self.callers(context.manifest)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
     exchanges = ExchangeDesk(
-      client: upstream, outbox: outbox, limit: limit, mostUpgrades: Self.descriptorLimit / 2
+      client: upstream, outbox: outbox, limit: limit, mostUpgrades: DescriptorBudget.processLimit / 2
     ) { ring in
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
@@ -75,16 +75,10 @@ final class ProxiesWorker: @unchecked Sendable {
     return RecordOutbox(writer, maximumBytes: maximumUnsentBytes) { loop.soon($0) }
   }
 
-  /// Descriptors that this process may have.
-  private static var descriptorLimit: Int {
-    var limit = rlimit()
-    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
-    return Int(clamping: limit.rlim_cur)
-  }
-
   private static func limits(_ settings: Settings) -> UpstreamLimits {
     var limits = UpstreamLimits()
     limits.answerTimeoutNs = UInt64(settings.proxyRecvTimeoutMs) * 1_000_000
+    limits.maximumOpen = DescriptorBudget.ofThisProcess.longLived
     return limits
   }
 

@@ -36,7 +36,7 @@ final class ServiceClient {
     let request = UpstreamRequest(
       origin: address.origin, method: call.body.isEmpty ? .GET : .POST, target: address.target,
       headers: Self.headers(call, host: address.authority),
-      body: call.body.isEmpty ? .none : .counted(call.body.count))
+      body: call.body.isEmpty ? .none : .counted(call.body.count), isQuestion: true)
     let attempt = ServiceAttempt(call, body)
     attempt.begin(client.begin(request, attempt), deadline: deadline, on: loop)
     return { attempt.cancel() }

@@ -7,9 +7,7 @@
 
 import Kit
 
-WorkerProcess.run("streams") { context in
-  let properties = try ClientProperties.consumer(context.settings)
-  try KafkaConsumer.check(properties)
-  try KafkaConsumer.check(ClientProperties.producer(context.settings, maximumBytes: 1_000_000))
-  try ConsumerLoop(context, properties: properties).run()
+WorkerProcess.run("streams", findings: PropertiesCheck.findings) { context in
+  try PropertiesCheck.require(context.settings)
+  try ConsumerLoop(context, properties: try ClientProperties.consumer(context.settings)).run()
 }

@@ -56,7 +56,11 @@ struct APIValidationTests {
     arguments: [
       (#""id":7"#, #"{"id":"must be string"}"#),
       (#""name":"""#, #"{"name":"must have a length of at least 1"}"#),
-      (#""proxy":{}"#, #"{"proxy":"must be present"}"#), (#""proxy":7"#, #"{"proxy":"must be object"}"#),
+      (
+        #""proxy":{}"#,
+        #"{"proxy":"must be present"},{"target_url":"must be string"},"#
+          + #"{"target_url":"must have a length of at least 1"},{"port":"must be integer"}"#
+      ), (#""proxy":7"#, #"{"proxy":"must be object"}"#),
       (
         #""proxy":{"port":1}"#,
         #"{"target_url":"must be string"},{"target_url":"must have a length of at least 1"}"#
@@ -68,7 +72,10 @@ struct APIValidationTests {
         #""proxy":{"target_url":"ftp://h","port":1}"#,
         #"{"target_url":"must be a host or an http or https URL"}"#
       ),
-      (#""version_data":{}"#, #"{"version_data":"must have at least one version, e.g. default"}"#),
+      (
+        #""version_data":{}"#,
+        #"{"version_data":"must be present"},{"version_data":"must have at least one version, e.g. default"}"#
+      ),
       (#""version_data":7"#, #"{"version_data":"must be object"}"#),
       (#""version_data":{"v1":{}}"#, #"{"endpoints":"must be list"}"#),
       (#""version_data":{"v1":7}"#, #"{"endpoints":"must be list"}"#),
@@ -86,6 +93,11 @@ struct APIValidationTests {
       ),
       (#""active":"yes""#, #"{"active":"must be boolean"}"#),
       (#""auth_type":7"#, #"{"auth_type":"must be string"}"#),
+      (#""auth_type":"basic""#, #"{"auth_type":"must be one of [\"none\", \"jwt\"]"}"#),
+      (
+        #""versioned":true"#,
+        #"{"versioned":"must be false: an API with versions would take no requests"}"#
+      ),
     ])
   func top(member: String, expected: String) throws {
     var definition = try tree(definitionText("a", endpoints: ""))
@@ -102,7 +114,7 @@ struct APIValidationTests {
       ),
       (#""auth_type":"jwt","auth":{"use_query":true},"#, #"{"query_name":"must be present"}"#),
       (
-        #""auth_type":"basic","auth":{"use_query":true,"query_name":"q"},"#,
+        #""auth_type":"None","auth":{"use_query":true,"query_name":"q"},"#,
         #"{"auth_type":"must be one of [\"jwt\"]"}"#
       ),
       (#""auth":[],"#, #"{"auth":"must be object"}"#),
@@ -182,12 +194,23 @@ struct APIValidationTests {
       ("", "jwt", false), (#","secured":true"#, "jwt", true), (#","secured":false"#, "jwt", false),
       (#","not_secured":false"#, "jwt", true), (#","not_secured":true"#, "jwt", false),
       (#","not_secured":false"#, "none", false), (#","secured":true,"not_secured":false"#, "jwt", true),
+      (#","secured":true"#, "JWT", true),
     ])
   func secured(more: String, type: String, expected: Bool) throws {
     var table = APITable()
     let definition = try table.create(
       definitionText("a", endpoints: endpointText("e", "/", more: more), more: #""auth_type":"\#(type)","#))
     #expect(definition.endpoints.first?.isSecured == expected)
+  }
+
+  @Test("14.D19 a schema is accepted and said to be of no effect, with the place where it stands")
+  func schema() throws {
+    var table = APITable()
+    let endpoint = endpointText("e", "/", more: #","target":"kafka","topic":"t","schema":"s""#)
+    let definition = try table.create(definitionText("a", endpoints: endpoint))
+    #expect(definition.warnings.count == 1)
+    #expect(definition.warnings.first?.hasPrefix("API a, endpoint e: schema") == true)
+    #expect(try table.create(definitionText("b", endpoints: endpointText("e", "/"))).warnings.isEmpty)
   }
 
   @Test("where answers come from")

@@ -65,9 +65,11 @@ struct APIRouterTests {
   func leftOut() throws {
     let endpoints = endpointText("e", "/a")
     for more in [#""active":false,"#, #""versioned":true,"#] {
-      #expect(
-        try router([definitionText("a", endpoints: endpoints, more: more)]).match(method: "GET", path: "/a")
-          .summary == "404")
+      // As a PUT may have left it: nothing that comes new has versions.
+      let text = Array(definitionText("a", endpoints: endpoints, more: more).utf8)
+      var table = APITable()
+      try table.put(try text.withUnsafeBytes { try APIDefinition(stored: $0) })
+      #expect(table.router().match(method: "GET", path: "/a").summary == "404")
     }
   }
 

@@ -174,6 +174,15 @@ struct PathReadingTests {
     (["/users/([^/]+)"], "/users/([^/]+)/.*", "/users/7", false),
     (["^/users/\\d+$"], "-/users/\\d+/.*", "/users/7", false),
     (["/users/\\d+"], "/users/\\w+/.*", "/users/7", true),
+    // Groups are no difference.
+    (["/users/[^/]+"], "/users/([^/]+)/.*", "/users/7", false),
+    (["/users/([^/]+)"], "/users/[^/]+/.*", "/users/7", false),
+    (["/users/(?:[^/]+)"], "/users/([^/]+)(/.*)", "/users/7", false),
+    (["/(a+|b)"], "/((?:a+|b))/.*", "/aa", false), (["/([^/]+)"], "/(\\w+)/.*", "/aa", true),
+    // Nor is it one whether one name was written out or several.
+    (["/(login|admin)"], "/admin/.*", "/admin", false), (["/(admin)"], "/admin/.*", "/admin", false),
+    (["/admins?"], "/admins/.*", "/admins", false), (["/(login|[^/]+)"], "/admin/.*", "/admin", true),
+    (["/(login|admin)"], "/admin/.*", "/admin/", true), (["/(a|b){1,9}"], "/ab/.*", "/ab", true),
     // What isn't met with a slash either, and what would be met without one but for what comes first.
     (["/.*"], "/admin/.+", "/admin", false), (["/.*"], "/admin/x", "/admin", false),
     (["/items/[^/]+"], "-/.*", "/items/7", false), (["/items/[^/]+"], "-/items/.*", "/items/7", false),
@@ -192,6 +201,25 @@ struct PathReadingTests {
       more: Self.jwt)
     let router = try Self.router(isBehind ? [opening, securing] : [securing, opening])
     #expect(Self.judgement(router, path) == (isSecured ? "token of a" : "open"))
+  }
+
+  @Test("13.A4: a control character that is escaped is refused beside secured endpoints only, NUL everywhere")
+  func controls() throws {
+    let post = endpointText("post", "/(.*)", method: "POST", replacement: "/v1/\\1", more: Self.secured)
+    for more in ["", "," + post] {
+      let router = try Self.router([
+        definitionText(
+          "open", endpoints: endpointText("all", "/(.*)", replacement: "/v1/\\1") + more, more: Self.jwt)
+      ])
+      for path in ["/files/a%09b", "/search/100%2510", "/a%0a", "/%7f", "/a%c0%8a"] {
+        #expect(Self.judgement(router, path) == "open", "\(path)")
+        #expect(router.match(method: "GET", path: path).summary == "open/all /v1" + path)
+        #expect(Self.judgement(router, path, method: "POST") == (more.isEmpty ? "405" : "400"), "\(path)")
+      }
+      for path in ["/a%00", "/a%2500", "/a%c0%80", "/a\u{9}b", "/a\u{7f}", "/a/.%2e%09/.."] {
+        #expect(Self.judgement(router, path) == "400", "\(path.debugDescription)")
+      }
+    }
   }
 
   @Test("13.A4: the method is the router's: HEAD is taken for GET, others have endpoints of their own")
@@ -242,6 +270,58 @@ struct PathReadingTests {
       #expect(effort.steps <= 16 * (length + effort.readingBytes), "\(piece): \(effort.steps)")
     }
     #expect(Self.judgement(router, "/" + String(repeating: "%2e", count: length / 3)) == "open")
+  }
+
+  @Test("13.B9: whatever the path and however many patterns, a look-up takes no more than its steps")
+  func steps() throws {
+    func steps(_ secured: [String], _ open: [String], _ path: String) throws -> (steps: Int, summary: String)
+    {
+      let router = try Self.router([
+        definitionText(
+          "s",
+          endpoints: secured.enumerated().map { endpointText("\($0)", $1, more: Self.secured) }.joined(
+            separator: ","), more: Self.jwt),
+        definitionText(
+          "o", endpoints: open.enumerated().map { endpointText("\($0)", $1) }.joined(separator: ",")),
+      ])
+      var effort = APIRouter.Effort()
+      let routing = router.match(method: "GET", path: path, &effort)
+      guard case .match(let match) = routing else { return (effort.steps, routing.summary) }
+      return (effort.steps, match.authority == nil ? "open" : "token")
+    }
+    // One octet more is read of a path before it is known to be too much.
+    let bound = APIRouter.maximumSteps + 4 * PathPattern.maximumInstructions
+    let bySet = (0..<100).map { "/([^/]+)/orders\($0)/.*" }
+    let long = String(repeating: "a%61%2561", count: 1_700)
+    let sets: [(secured: [String], open: [String], path: String, expected: String)] = [
+      (bySet, ["/.*"], "/\(long);x", "400"), (bySet, ["/.*"], "/\(long)/orders7/x;y", "400"),
+      // Where nothing is secured, and the path is ordinary.
+      ([], bySet, "/" + String(repeating: "a", count: 16_000), "400"),
+      (
+        [], ["/" + String(repeating: ".*", count: 50) + "x"], "/" + String(repeating: "a", count: 16_000),
+        "400"
+      ),
+      // What people have is judged as ever.
+      (bySet, ["/.*"], "/c%61rt;x/other/y", "open"),
+      (bySet, ["/.*"], "/\(long.prefix(100));x/orders7/y", "token"),
+      (bySet, ["/.*"], "/c%61rt;x/orders7/y", "token"), (bySet, ["/.*"], "/cart/orders7/y", "token"),
+      ([], bySet, "/" + String(repeating: "a", count: 200) + "/orders99/x", "open"),
+      ([], ["/.*"], "/" + String(repeating: "a", count: 16_000), "open"),
+      (bySet, ["/.*"], "/" + String(repeating: "/", count: 100), "open"),
+    ]
+    for set in sets {
+      let (steps, summary) = try steps(set.secured, set.open, set.path)
+      #expect(steps <= bound, "\(set.path.prefix(40))")
+      #expect(summary == set.expected, "\(set.path.prefix(40)): \(steps) steps")
+    }
+    // To note what groups have matched is more work than to match.
+    let grouped = try PathPattern("/" + String(repeating: "(a?)", count: 150) + "(.*)")
+    var (matching, noting) = (PatternMatcher(), PatternMatcher())
+    Array(("/" + String(repeating: "a", count: 1_000)).utf8).withUnsafeBufferPointer { path in
+      #expect(grouped.matches(folded: path, &matching))
+      #expect(grouped.matches(folded: path, slots: 2 * grouped.groupCount, &noting))
+    }
+    #expect(noting.steps > 5 * matching.steps)
   }
 
   @Test("13.A4: a path with more readings than are judged is refused; without a secured endpoint nothing is")

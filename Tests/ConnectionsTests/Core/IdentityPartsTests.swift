@@ -1,6 +1,8 @@
 // The pure parts of identity: where a request comes from, whose a connection is, what its tokens make of subscriptions.
 
+import HTTP
 import Kit
+import NIOHTTP1
 import Testing
 
 @testable import Connections
@@ -10,7 +12,10 @@ struct ClientAddressTests {
   private func client(
     _ peer: String, trusted: [String], forwarded: [String] = [], xForwardedFor: [String] = []
   ) -> String {
-    TrustedProxies(trusted).client(peer: peer, forwarded: forwarded, xForwardedFor: xForwardedFor)
+    var request = HTTPRequest(method: .GET, path: "/", peer: PeerAddress(peer))
+    for value in forwarded { request.headers.add(name: "forwarded", value: value) }
+    for value in xForwardedFor { request.headers.add(name: "x-forwarded-for", value: value) }
+    return TrustedProxies(trusted).client(of: request)
   }
 
   @Test("is the peer, whatever it claims, unless that is a trusted proxy")

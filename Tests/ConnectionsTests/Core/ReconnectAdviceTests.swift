@@ -36,34 +36,34 @@ struct ReconnectAdviceTests {
 @Suite("13.B12: connections that were open lately")
 struct RecentPeakTests {
   private func peak(_ words: [UInt64], at seconds: Int64) -> Int {
-    RecentPeak.peak(of: words, unixSeconds: seconds)
+    RecentPeak.peak(of: words, second: seconds)
   }
 
   @Test("The most of this period and of the one before counts, and no longer")
   func periods() {
-    var word = RecentPeak.noting(7, in: 0, unixSeconds: 1_000 * 300)
-    word = RecentPeak.noting(3, in: word, unixSeconds: 1_000 * 300 + 299)
+    var word = RecentPeak.noting(7, in: 0, second: 1_000 * 300)
+    word = RecentPeak.noting(3, in: word, second: 1_000 * 300 + 299)
     #expect(peak([word], at: 1_000 * 300 + 299) == 7)
     #expect(peak([word], at: 1_001 * 300 + 299) == 7, "nobody has noted anything since")
     #expect(peak([word], at: 1_002 * 300) == 0)
-    word = RecentPeak.noting(2, in: word, unixSeconds: 1_001 * 300)
+    word = RecentPeak.noting(2, in: word, second: 1_001 * 300)
     #expect(peak([word], at: 1_001 * 300) == 7)
-    word = RecentPeak.noting(1, in: word, unixSeconds: 1_002 * 300)
+    word = RecentPeak.noting(1, in: word, second: 1_002 * 300)
     #expect(peak([word], at: 1_002 * 300) == 2)
-    word = RecentPeak.noting(0, in: word, unixSeconds: 1_005 * 300)
+    word = RecentPeak.noting(0, in: word, second: 1_005 * 300)
     #expect(peak([word], at: 1_005 * 300) == 0)
   }
 
   @Test("What any worker has noted counts; odd words and times that go back give nothing false")
   func words() {
     let words = [
-      0, RecentPeak.noting(5, in: 0, unixSeconds: 600), RecentPeak.noting(9, in: .max, unixSeconds: 600),
+      0, RecentPeak.noting(5, in: 0, second: 600), RecentPeak.noting(9, in: .max, second: 600),
     ]
     #expect(peak(words, at: 600) == 9)
     #expect(peak([], at: 600) == 0 && peak([.max], at: 600) == 0)
-    #expect(peak([RecentPeak.noting(5, in: 0, unixSeconds: 600)], at: 0) == 0)
-    #expect(peak([RecentPeak.noting(-1, in: 0, unixSeconds: 600)], at: 600) == 0)
-    #expect(peak([RecentPeak.noting(.max, in: 0, unixSeconds: 600)], at: 600) == 1 << 20 - 1)
-    #expect(peak([RecentPeak.noting(4, in: 0, unixSeconds: 1_000_000_000_000)], at: 1_000_000_000_000) == 4)
+    #expect(peak([RecentPeak.noting(5, in: 0, second: 600)], at: 0) == 0)
+    #expect(peak([RecentPeak.noting(-1, in: 0, second: 600)], at: 600) == 0)
+    #expect(peak([RecentPeak.noting(.max, in: 0, second: 600)], at: 600) == 1 << 20 - 1)
+    #expect(peak([RecentPeak.noting(4, in: 0, second: 1_000_000_000_000)], at: 1_000_000_000_000) == 4)
   }
 }

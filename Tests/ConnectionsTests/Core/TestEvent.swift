@@ -7,10 +7,11 @@ struct TestEvent {
   var type: String
   var fields: [String: ScalarValue] = [:]
   var isAddressed = false
+  var json = Array("{}".utf8)
 
   var prepared: PreparedEvent {
     PreparedEvent(
-      type: type, source: "test", id: "1", json: Array("{}".utf8), users: isAddressed ? ["somebody"] : [],
+      type: type, source: "test", id: "1", json: json, users: isAddressed ? ["somebody"] : [],
       fields: fields.sorted { $0.key < $1.key }.map { PreparedEvent.Field(name: $0.key, value: $0.value) })
   }
 

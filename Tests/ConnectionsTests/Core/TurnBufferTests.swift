@@ -113,6 +113,46 @@ struct TurnBufferTests {
   @Test("the fixed texts of a stream are those of the contract")
   func fixedTexts() {
     #expect(String(decoding: ServerSentEvents.preamble(retryMs: 2137), as: UTF8.self) == "retry: 2137\n\n")
-    #expect(String(decoding: ServerSentEvents.heartbeat, as: UTF8.self) == ":heartbeat\n\n")
+    let heartbeat = ServerSentEvents.heartbeat(at: Self.cursor)
+    #expect(String(decoding: heartbeat, as: UTF8.self) == ":heartbeat\nid: 10-1-2\n\n")
+  }
+
+  @Test(
+    "14.C16 writes an event of a chunked stream as one chunk with exactly what stands in one that isn't",
+    arguments: [2, 200, 4_000, 70_000])
+  func chunked(length: Int) throws {
+    for (type, isPlainMessage) in [("com.example.greeting", false), ("", true), ("a\nb", false)] {
+      let json = "\"" + String(repeating: "x", count: length - 2) + "\""
+      let plain = encode(.serverSentEvents, type: type, json: json, isPlainMessage: isPlainMessage)
+      let chunk = encode(.chunkedServerSentEvents, type: type, json: json, isPlainMessage: isPlainMessage)
+      #expect(chunk == "\(String(plain.utf8.count, radix: 16))\r\n\(plain)\r\n")
+    }
+  }
+
+  @Test(
+    "14.C16 writes sizes of chunks without leading zeros",
+    arguments: [1, 9, 10, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, 1 << 20])
+  func chunkHead(count: Int) {
+    var bytes: [UInt8] = []
+    Chunk.appendHead(count, to: &bytes)
+    #expect(String(decoding: bytes, as: UTF8.self) == String(count, radix: 16) + "\r\n")
+  }
+
+  @Test(
+    "14.E25 writes the cursor of an own event as its id for SSE, and as rigcursor where cursors are wanted")
+  func ownCursor() {
+    let event = OwnEvents.moved(to: Self.cursor, stamp: Stamp(unixMs: 0, high: 0, low: 0))
+    let json = String(decoding: event.json, as: UTF8.self)
+    func encode(_ encoding: EventEncoding) -> String {
+      var buffer = TurnBuffer(encoding: encoding)
+      let range = buffer.append(event)
+      return String(decoding: buffer.bytes[range], as: UTF8.self)
+    }
+    let block = "id: 10-1-2\nevent: rig.cursor\ndata: \(json)\n\n"
+    #expect(encode(.serverSentEvents) == block)
+    #expect(
+      encode(.chunkedServerSentEvents) == "\(String(block.utf8.count, radix: 16))\r\n\(block)\r\n")
+    #expect(encode(.webSocket).hasSuffix(json))
+    #expect(encode(.webSocketWithCursor).hasSuffix(json.dropLast() + #","rigcursor":"10-1-2"}"#))
   }
 }

@@ -17,7 +17,7 @@ struct WorkerRequestTests {
       shown: [Credential(user: "alice", session: "s", roles: ["r"], validUntil: 7)]),
     .poll(serial: 7, lastEventID: "7-1.1", shown: [Credential(), Credential(user: "bob")]),
     .cancelPoll(serial: 9),
-    .closeOldest(key: .max),
+    .closeOldest(key: .max, since: 1 << 40),
     .answer(WorkerAnswer(status: 204, text: "")),
     .answer(WorkerAnswer(status: 410, text: "the connection is gone — sorry")),
     .answer(WorkerAnswer(status: 200, text: "7-1.2", body: [0, 255, 1], hasMore: true)),

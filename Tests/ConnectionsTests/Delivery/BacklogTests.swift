@@ -4,8 +4,8 @@ import Testing
 
 @testable import Connections
 
-private func shared(_ text: String) -> SharedBytes {
-  Array(text.utf8).withUnsafeBytes { SharedBytes(copying: $0) }
+private func shared(_ text: String, isInRing: Bool = true) -> SharedBytes {
+  Array(text.utf8).withUnsafeBytes { SharedBytes(copying: $0, isInRing: isInRing) }
 }
 
 extension Backlog {
@@ -71,17 +71,35 @@ struct BacklogTests {
   @Test("drops what hasn't been begun and keeps the rest of what has")
   func dropping() {
     var backlog = Backlog()
-    #expect(backlog.dropUnbegun() == 0)
+    #expect(backlog.dropEvents() == 0)
     for text in ["abc", "de", "f"] { backlog.append(shared(text)) }
     backlog.advance(by: 1)
-    #expect(backlog.dropUnbegun() == 2)
+    #expect(backlog.dropEvents() == 2)
     #expect(backlog.text() == "bc")
     #expect(backlog.costBytes == 2 + Self.overhead)
     backlog.append(shared("end"))
     backlog.advance(by: 2)
     #expect(backlog.text() == "end")
-    #expect(backlog.dropUnbegun() == 1)
+    #expect(backlog.dropEvents() == 1)
     #expect(backlog.isEmpty && backlog.costBytes == 0)
+  }
+
+  @Test("14.26 drops no answer: nobody could say it again")
+  func answers() {
+    var backlog = Backlog()
+    for text in ["abc", "de"] { backlog.append(shared(text)) }
+    backlog.append(shared("ok", isInRing: false))
+    backlog.append(shared("f"))
+    #expect(backlog.ownCostBytes == 2 + Self.overhead)
+    backlog.advance(by: 1)
+    #expect(backlog.dropEvents() == 2)
+    #expect(backlog.text() == "bcok")
+    #expect(backlog.costBytes == 4 + 2 * Self.overhead && backlog.ownCostBytes == 2 + Self.overhead)
+    backlog.advance(by: 3)
+    #expect(backlog.ownCostBytes == 1 + Self.overhead)
+    #expect(backlog.dropEvents() == 0 && backlog.text() == "k")
+    backlog.advance(by: 1)
+    #expect(backlog.isEmpty && backlog.ownCostBytes == 0)
   }
 
   @Test("agrees with a plain string under random use", arguments: 1...5 as ClosedRange<UInt64>)
@@ -103,7 +121,7 @@ struct BacklogTests {
         pieces.append(String(piece.dropFirst(sent)))
       case 3 where Int.random(in: 0..<50, using: &random) == 0:
         let kept = hasBegun ? 1 : 0
-        #expect(backlog.dropUnbegun() == max(0, pieces.count - kept))
+        #expect(backlog.dropEvents() == max(0, pieces.count - kept))
         pieces.removeLast(max(0, pieces.count - kept))
       default:
         let total = pieces.reduce(0) { $0 + $1.utf8.count }

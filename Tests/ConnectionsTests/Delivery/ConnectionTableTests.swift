@@ -43,6 +43,22 @@ struct ConnectionTableTests {
     }
   }
 
+  @Test("13.A3: gives nothing of a former owner, or of whoever wrote to a free place, to the next one")
+  func freshPlace() throws {
+    let hub = try TestGateway().hub().hub
+    var table = ConnectionTable(generation: 1)
+    let former = insert(&table, hub)
+    table.remove(former)
+    let place = Int(former.index)
+    table.privileges[place] = true
+    table.expiries[place] = 7
+    table.deadlines[place] = 7
+    table.descriptors[place] = 7
+    #expect(insert(&table, hub).index == former.index)
+    #expect(!table.privileges[place] && table.expiries[place] == 0)
+    #expect(table.deadlines[place] == 0 && table.descriptors[place] == -1)
+  }
+
   @Test("finds nobody by a serial that nobody has", arguments: [0, 1, 1 << 20, .max, 0xFFFFF] as [UInt64])
   func unknown(serial: UInt64) throws {
     let hub = try TestGateway().hub().hub

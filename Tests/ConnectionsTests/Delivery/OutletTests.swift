@@ -71,11 +71,38 @@ struct OutletTests {
     #expect(pieceNumbers(client.take()) == [0, 1])
   }
 
+  @Test("14.26 knows whether the client takes anything of what waits, and whether it takes answers")
+  func stuck() throws {
+    let client = try TestClient()
+    let outlet = outlet(client)
+    for number in 0..<3 { outlet.send(piece(number), isInRing: true) }
+    #expect(outlet.isWaiting && outlet.isOverfull && !outlet.isOverfullOfAnswers)
+    #expect(!outlet.isStuck(second: 10, for: 5), "it is looked at for the first time")
+    #expect(!outlet.isStuck(second: 14, for: 5))
+    #expect(outlet.isStuck(second: 15, for: 5))
+    client.read(atMost: 5_000)
+    #expect(
+      !outlet.isStuck(second: 16, for: 5),
+      "the kernel has less to send, though nothing more has been given to it")
+    #expect(!outlet.isStuck(second: 20, for: 5))
+    #expect(outlet.isStuck(second: 21, for: 5))
+    client.socket.pump()
+    #expect(!outlet.isStuck(second: 22, for: 5), "NIO could write")
+    outlet.forgetProgress()
+    #expect(!outlet.isStuck(second: 90, for: 5))
+    outlet.send(piece(3))
+    #expect(!outlet.isOverfullOfAnswers, "one may always wait")
+    outlet.send(piece(4))
+    #expect(outlet.isOverfullOfAnswers)
+    #expect(pieceNumbers(client.take()) == Array(0..<5))
+    #expect(!outlet.isWaiting)
+  }
+
   @Test("sends the farewell behind what waits, and nothing after it", arguments: [false, true])
   func farewell(dropping: Bool) throws {
     let client = try TestClient()
     let outlet = outlet(client)
-    for number in 0..<20 { outlet.send(piece(number)) }
+    for number in 0..<20 { outlet.send(piece(number), isInRing: true) }
     outlet.finish(with: piece(99), dropping: dropping)
     outlet.finish(with: piece(100), dropping: dropping)
     outlet.send(piece(101))
@@ -120,7 +147,7 @@ struct OutletTests {
     let outlet = Outlet(channel: client.channel, descriptor: -1, limitBytes: 1000)
     outlet.owner = owner
     for number in 0..<20 {
-      outlet.keep(piece(number, 100).withUnsafeBytes { SharedBytes(copying: $0) }, sent: 0)
+      outlet.keep(piece(number, 100).withUnsafeBytes { SharedBytes(copying: $0, isInRing: true) }, sent: 0)
     }
     outlet.resume()
     #expect(client.socket.writes == 1)
@@ -150,7 +177,7 @@ struct OutletTests {
     client.readAll()
     let before = client.received.count
     outlet.send(piece(1))
-    outlet.keep(piece(2).withUnsafeBytes { SharedBytes(copying: $0) }, sent: 0)
+    outlet.keep(piece(2).withUnsafeBytes { SharedBytes(copying: $0, isInRing: true) }, sent: 0)
     outlet.resume()
     outlet.finish(with: piece(3), dropping: false)
     client.readAll()

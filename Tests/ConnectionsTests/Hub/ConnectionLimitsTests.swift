@@ -48,13 +48,19 @@ struct ConnectionLimitsTests {
     #expect(first.joined(1, "alice", nowNs: 1_000_000).isEmpty)
     #expect(second.joined(1, "alice", nowNs: 2_000_000).isEmpty)
     #expect(second.joined(2, "bob", nowNs: 2_000_000).isEmpty)
-    guard case .theirs(worker: 0, let key) = second.joined(3, "alice", nowNs: 3_000_000).first else {
+    guard case .theirs(worker: 0, let key, let since) = second.joined(3, "alice", nowNs: 3_000_000).first
+    else {
       Issue.record("the first worker holds the oldest")
       return
     }
-    #expect(first.oldest(of: key)?.connection == 1 && first.oldest(of: key)?.subject == .user)
+    let oldest = first.oldest(of: key, before: since, from: 1)
+    #expect(since == 3 && oldest?.connection == 1 && oldest?.subject == .user)
+    #expect(
+      first.oldest(of: key, before: 1, from: 1)?.connection == 1, "of two as old that of the lower slot")
+    #expect(first.oldest(of: key, before: 0, from: 1) == nil, "it is younger than the one that was opened")
     first.closed(1)
-    #expect(first.oldest(of: key) == nil && second.oldest(of: key) == nil, "there are no more than allowed")
+    #expect(first.oldest(of: key, before: since, from: 1) == nil, "there are no more than allowed")
+    #expect(second.oldest(of: key, before: .max, from: 0) == nil)
     #expect(second.joined(4, "alice", nowNs: 4_000_000) == [.ours(1, .user)])
     second.closed(1)
     #expect(second.joined(4, "alice", nowNs: 5_000_000).isEmpty, "it is counted once")
@@ -67,12 +73,12 @@ struct ConnectionLimitsTests {
     let node = try Node(user: 1)
     let (first, second) = (node.workers[0], node.workers[1])
     #expect(first.joined(1, "alice", nowNs: 5_000_000).isEmpty)
-    guard case .theirs(worker: 0, _) = second.joined(1, "alice", nowNs: 5_000_000).first else {
+    guard case .theirs(worker: 0, _, _) = second.joined(1, "alice", nowNs: 5_000_000).first else {
       Issue.record("the other worker's is the one to go")
       return
     }
     second.closed(1)
-    guard case .theirs(worker: 0, _) = second.joined(2, "alice", nowNs: 1_000_000).first else {
+    guard case .theirs(worker: 0, _, _) = second.joined(2, "alice", nowNs: 1_000_000).first else {
       Issue.record("so it is if the clock here is behind")
       return
     }
@@ -93,10 +99,45 @@ struct ConnectionLimitsTests {
       #expect(connection != 9)
       first.closed(connection)
     }
-    for case .theirs(worker: 1, let key) in excess {
-      second.closed(try #require(second.oldest(of: key)).connection)
+    for case .theirs(worker: 1, let key, let since) in excess {
+      second.closed(try #require(second.oldest(of: key, before: since, from: 0)).connection)
     }
     #expect(first.joined(10, "alice", nowNs: 10_000_000).count == 1, "three were left")
+  }
+
+  @Test(
+    "Of two that two workers open for one user at once one stays",
+    arguments: [(5, 5), (5, 6), (6, 5)] as [(UInt64, UInt64)])
+  func bothAtOnce(times: (UInt64, UInt64)) throws {
+    let node = try Node(user: 1)
+    let (first, second) = (node.workers[0], node.workers[1])
+    _ = first.joined(1, "alice", nowNs: times.0 * 1_000_000)
+    let toFirst = second.joined(1, "alice", nowNs: times.1 * 1_000_000)
+    // As if the first had seen the second's as well: it had shown its own by then.
+    guard case .theirs(worker: 0, let key, let since) = toFirst.first else {
+      Issue.record("\(toFirst)")
+      return
+    }
+    let ofFirst = first.oldest(of: key, before: since, from: 1)
+    let ofSecond = second.oldest(of: key, before: times.0, from: 0)
+    #expect((ofFirst == nil) != (ofSecond == nil), "each would close the other's, or neither")
+  }
+
+  @Test("However many the others say that they have, one that opens has a few closed at most")
+  func bounded() throws {
+    let node = try Node(user: 1)
+    let (first, second) = (node.workers[0], node.workers[1])
+    _ = second.joined(1, "alice", nowNs: 1_000_000)
+    guard case .theirs(worker: 1, let key, _) = first.joined(1, "alice", nowNs: 2_000_000).first else {
+      Issue.record("the key isn't known")
+      return
+    }
+    // A worker gone mad.
+    SharedTally(of: node.pages[1]).set(key, count: SharedTally.mostCount, since: 1)
+    for connection in 2...20 as ClosedRange<ConnectionIndex> {
+      let excess = first.joined(connection, "alice", nowNs: 3_000_000)
+      #expect(excess.count == ConnectionLimits.mostClosedPerOpening)
+    }
   }
 
   @Test("The newest is refused by name, on every worker, until there is room again")

@@ -1,6 +1,7 @@
 // From the rings to sockets: who gets what, in which order, and what becomes of clients that don't keep up.
 
 import Glibc
+import Identity
 import Kit
 import Settings
 import Testing
@@ -49,6 +50,47 @@ struct HubDeliveryTests {
     worker.run()
     #expect(numbers(client.take()) == [3])
     client.disconnect()
+  }
+
+  /// A record that says that 7 records are gone.
+  private func appendGap(_ writer: EventWriter) throws {
+    let gap = PreparedEvent.eventsLost(
+      count: 7, reason: "why", before: EventOrigin(topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
+      stamp: .now())
+    guard case .appended = writer.append(gap: gap) else { throw GapRefused() }
+    writer.publish()
+  }
+
+  private struct GapRefused: Error {}
+
+  @Test("14.E23 tells everybody of records that are gone, whatever they asked for, at their place, once")
+  func gap() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let clients = [try TestClient(), try TestClient()]
+    try worker.openSSE(clients[0], [.to("*")])
+    try worker.openSSE(clients[1], [])
+    let webSocketClient = try TestClient()
+    try worker.openWebSocket(webSocketClient, [])
+    try writer.publish(1)
+    try appendGap(writer)
+    try writer.publish(2)
+    worker.run()
+    let seen = streamed(clients[0].take())
+    #expect(seen.map(\.name) == ["greeting", "rig.events_lost", "greeting"])
+    #expect(seen[1].data.contains(#""data":{"count":7,"reason":"why","topic":"rig","partition":3}}"#))
+    #expect(seen.map { $0.id.flatMap { Cursor($0) }?[0] } == [1, 2, 3])
+    #expect(streamed(clients[1].take()).map(\.name) == ["rig.events_lost"])
+    #expect(webSocketClient.take().contains(#""type":"rig.events_lost""#))
+    #expect(worker.metric("rig_events_lost_total") == 3)
+
+    // Who comes back from before it finds it too.
+    let late = try TestClient()
+    try worker.openSSE(late, [.to("nothing")], lastEventID: Cursor(epoch: TestGateway.epoch, positions: [1]).text)
+    worker.run()
+    #expect(streamed(late.take()).map(\.name) == ["rig.events_lost"])
+    for client in clients + [webSocketClient, late] { client.disconnect() }
   }
 
   @Test("reads all rings, and goes on over as many turns as it takes")
@@ -107,10 +149,15 @@ struct HubDeliveryTests {
     quick.disconnect()
   }
 
-  @Test("closes the connection of a client that doesn't keep up, behind a whole event, with the reason")
+  @Test(
+    "14.26 a client that doesn't keep up gets the rest from the ring, one that takes nothing is closed with the reason"
+  )
   func slowConsumer() throws {
     let gateway = try TestGateway(eventRingBytes: 4 << 20)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 100_000 }
+    let worker = try gateway.hub {
+      $0.maxUnsentBytes = 100_000
+      $0.slowConsumerSeconds = 0
+    }
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("*")])
@@ -118,9 +165,18 @@ struct HubDeliveryTests {
       try writer.publish(number, padding: 1500)
       worker.run()
     }
+    #expect(!connection.isClosing && worker.hub.table.behindCount == 1)
+    #expect(connection.outlet.waitingBytes < 110_000, "the rest waits in the ring")
+    #expect(worker.metric("rig_connections_fell_behind_total") == 1)
+    worker.hub.tick()
+    #expect(!connection.isClosing)
+    client.read(atMost: 6_000)
+    worker.hub.tick()
+    #expect(!connection.isClosing, "it has taken something")
+    worker.hub.tick()
     #expect(connection.isClosing)
     #expect(worker.metric("rig_slow_consumers_total") == 1)
-    #expect(connection.outlet.waitingBytes < 100_000, "what hadn't been begun is dropped")
+    #expect(connection.outlet.waitingBytes < 20_000, "what hadn't been begun is dropped")
     let text = client.take()
     let seen = numbers(text)
     #expect(seen == Array(0..<seen.count) && !seen.isEmpty)
@@ -130,7 +186,159 @@ struct HubDeliveryTests {
     #expect(client.socket.isOutputClosed)
     #expect(worker.hub.index.usage == (0, 0, 0, 0))
     client.disconnect()
-    #expect(worker.hub.table.count == 0)
+    #expect(worker.hub.table.count == 0 && worker.hub.table.behindCount == 0)
+  }
+
+  @Test(
+    "14.26 clients that read get everything once and in order, however small what may wait for them is",
+    arguments: [
+      (1, Transport.sse), (2, .webSocket), (3, .webSocketWithCursor), (4, .sse),
+    ] as [(UInt64, Transport)])
+  func behind(seed: UInt64, transport: Transport) throws {
+    var random = SeededRandom(seed: seed)
+    let gateway = try TestGateway(workers: 2, eventRingBytes: 4 << 20)
+    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let writers = try [gateway.streamsWriter(), gateway.ownWriter(1)]
+    let client = try TestClient()
+    let identity = try #require(ConnectionIdentity([Credential(user: "Ann")]))
+    let connection: StreamConnection =
+      transport == .sse
+      ? try worker.openSSE(client, [.to("all")], identity: identity)
+      : try worker.openWebSocket(
+        client, [.to("all")],
+        lastEventID: transport == .webSocket ? nil : Cursor(epoch: TestGateway.epoch).text,
+        identity: identity)
+    var expected: [Int] = []
+    for number in 0..<600 {
+      let isForAnn = number % 5 == 0
+      try (writers.randomElement(using: &random) ?? writers[0]).publish(
+        number, type: number % 3 == 0 ? "other" : "all",
+        users: isForAnn ? ["Ann"] : number % 7 == 0 ? ["Bob"] : [],
+        padding: .random(in: 0...3000, using: &random), acceptedAtNs: UInt64(number) + 1)
+      if isForAnn || (number % 3 != 0 && number % 7 != 0) { expected.append(number) }
+      switch Int.random(in: 0..<6, using: &random) {
+      case 0: worker.run()
+      case 1: client.read(atMost: .random(in: 1...50_000, using: &random))
+      case 2: client.socket.pump()
+      default: break
+      }
+    }
+    var bytes: [UInt8] = []
+    while true {
+      worker.run()
+      let more = client.takeBytes()
+      if more.isEmpty { break }
+      bytes += more
+    }
+    let seen: [Int]
+    if transport == .sse {
+      seen = numbers(String(decoding: bytes, as: UTF8.self))
+    } else {
+      let texts = webSocketTexts(bytes)
+      seen = texts.compactMap { $0.firstMatch(of: /"n":(\d+)/).flatMap { Int($0.1) } }
+      #expect(texts.allSatisfy { $0.contains("rigcursor") == (transport == .webSocketWithCursor) })
+    }
+    #expect(seen == expected)
+    #expect(worker.metric("rig_connections_fell_behind_total") ?? 0 > 0)
+    #expect(connection.replay == nil && worker.hub.table.behindCount == 0)
+    client.disconnect()
+  }
+
+  @Test("14.26 a client that the ring overtakes is told so and closed")
+  func overtaken() throws {
+    let gateway = try TestGateway(eventRingBytes: 1 << 16)
+    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    let connection = try worker.openSSE(client, [.to("*")])
+    for number in 0..<300 {
+      try writer.publish(number, padding: 1000)
+      worker.run()
+    }
+    #expect(!connection.isClosing && worker.hub.table.behindCount == 1)
+    var text = client.take()
+    worker.run()
+    text += client.take()
+    #expect(connection.isClosing)
+    let events = streamed(text)
+    #expect(events.suffix(2).map(\.name) == ["rig.events_lost", "rig.server_closing"])
+    let seen = numbers(text)
+    #expect(seen == Array(0..<seen.count) && !seen.isEmpty)
+    #expect(worker.metric("rig_slow_consumers_total") == 1)
+    client.disconnect()
+  }
+
+  @Test("14.26 subscriptions that are changed while a client is behind are in force from then on")
+  func changedWhileBehind() throws {
+    let gateway = try TestGateway(eventRingBytes: 4 << 20)
+    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    let connection = try worker.openSSE(client, [.to("even")])
+    for number in 0..<100 {
+      try writer.publish(number, type: number % 2 == 0 ? "even" : "odd", padding: 1000)
+      worker.run()
+    }
+    #expect(connection.replay != nil)
+    #expect(worker.change(connection, SubscriptionChange([.to("odd")]))?.status == 204)
+    try writer.publish(100, type: "even")
+    try writer.publish(101, type: "odd")
+    var text = ""
+    while true {
+      worker.run()
+      let more = client.take()
+      if more.isEmpty { break }
+      text += more
+    }
+    let seen = numbers(text)
+    #expect(seen == seen.sorted() && seen.first == 0 && seen.last == 101 && !seen.contains(100))
+    #expect(text.contains("rig.subscriptions_set"))
+    #expect(connection.replay == nil)
+    client.disconnect()
+  }
+
+  @Test("14.28 events of several rings come in the order in which they were accepted")
+  func acceptedOrder() throws {
+    let gateway = try TestGateway(workers: 3, eventRingBytes: 4 << 20)
+    let worker = try gateway.hub()
+    let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
+    var random = SeededRandom(seed: 28)
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    var next = 0
+    for count in [1, 2, 3, 700, 40] {
+      for number in next..<next + count {
+        try (writers.randomElement(using: &random) ?? writers[0]).publish(
+          number, acceptedAtNs: UInt64(number) + 1)
+      }
+      worker.run()
+      #expect(numbers(client.take()) == Array(next..<next + count))
+      next += count
+    }
+    client.disconnect()
+  }
+
+  @Test("14.28 a ring whose writer claims to write in the future keeps nobody waiting")
+  func future() throws {
+    let gateway = try TestGateway(workers: 2, eventRingBytes: 8 << 20)
+    let worker = try gateway.hub()
+    let (mad, sound) = (try gateway.streamsWriter(), try gateway.ownWriter(1))
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    for number in 0..<5 { try mad.publish(number, acceptedAtNs: .max) }
+    var number = 5
+    var seen: [Int] = []
+    for _ in 0..<30 {
+      // More than a turn reads: something of the sound one waits always.
+      for _ in 0..<Hub.TurnLimit.records * 5 / 4 {
+        try sound.publish(number, acceptedAtNs: MonotonicTime.now())
+        number += 1
+      }
+      worker.hub.turn()
+      seen += numbers(client.take())
+    }
+    #expect(seen.count < number && Set(seen).isSuperset(of: 0..<5))
+    client.disconnect()
   }
 
   @Test(
@@ -180,11 +388,58 @@ struct HubDeliveryTests {
     try worker.openSSE(clients[1], [])
     worker.hub.table.lastTraffic[Int(idle.index)] = worker.hub.clock.second &- 15
     worker.hub.tick()
-    #expect(clients[0].take() == String(decoding: ServerSentEvents.heartbeat, as: UTF8.self))
+    let heartbeat = ServerSentEvents.heartbeat(at: worker.hub.events.own)
+    #expect(clients[0].take() == String(decoding: heartbeat, as: UTF8.self))
     #expect(clients[1].take() == "")
     worker.hub.tick()
     #expect(clients[0].take() == "", "that was traffic")
     for client in clients { client.disconnect() }
+  }
+
+  @Test(
+    "14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
+  func heartbeatDuringReplay() throws {
+    let gateway = try TestGateway(eventRingBytes: 8 << 20)
+    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let writer = try gateway.streamsWriter()
+    for number in 1...9000 { try writer.publish(number, type: "other") }
+    worker.run()
+    let client = try TestClient()
+    let beginning = Cursor(epoch: TestGateway.epoch).text
+    let connection = try worker.openSSE(client, [.to("greeting")], lastEventID: beginning)
+    worker.hub.turn()
+    let replay = try #require(connection.replay, "a turn isn't enough for so much")
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    let told = try #require(streamed(client.take()).last?.id.flatMap { Cursor($0) })
+    #expect(told == replay.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
+    worker.run()
+    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
+    worker.hub.tick()
+    #expect(streamed(client.take()).last?.id == worker.hub.events.own.text)
+    client.disconnect()
+  }
+
+  @Test(
+    "14.E29 events that come when the gateway's clients have been told to go are left for the next gateway",
+    arguments: [true, false])
+  func leftEvents(isLast: Bool) throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub()
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    try writer.publish(1)
+    // Published before the stop: delivered before the farewell.
+    worker.hub.drain(.shutdown, isLast: isLast) {}
+    worker.run()
+    let taken = client.take()
+    #expect(taken.contains(#"{"n":1}"#) && taken.contains(#""reason":"shutdown""#), "\(taken)")
+    let passed = writer.ring.slowestReaderPosition()
+    try writer.publish(2)
+    worker.run()
+    #expect((writer.ring.slowestReaderPosition() == passed) == isLast)
+    client.disconnect()
   }
 
   @Test("14.C13 a heartbeat goes to connections over TLS and HTTP/2 too, but not behind what waits")
@@ -193,7 +448,7 @@ struct HubDeliveryTests {
     let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("*")], isDirect: false)
-    let heartbeat = String(decoding: ServerSentEvents.heartbeat, as: UTF8.self)
+    let heartbeat = String(decoding: ServerSentEvents.heartbeat(at: worker.hub.events.own), as: UTF8.self)
     func fallSilent() {
       worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
       worker.hub.tick()

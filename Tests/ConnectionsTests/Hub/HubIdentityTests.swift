@@ -3,6 +3,7 @@
 import IPC
 import Identity
 import Kit
+import NIOCore
 import Testing
 
 @testable import Connections
@@ -150,6 +151,57 @@ struct HubIdentityTests {
     #expect(worker.change(other, change)?.status == 401)
     #expect(worker.hub.index.subscriptions(of: other.index) == [.to("x")], "as they were")
     #expect(other.identity?.users == ["bob"])
+    for client in clients { client.disconnect() }
+  }
+
+  /// Calls back when the connection in front of it ends its side.
+  private final class EndTrap: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+    var onEnd: () -> Void = {}
+
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+      onEnd()
+      context.close(mode: mode, promise: promise)
+    }
+  }
+
+  @Test(
+    "13.A3: a connection that is found gone while another makes room for it leaves nothing in its place",
+    arguments: [ConnectionLimits.Subject.address, .user])
+  func goneMeanwhile(subject: ConnectionLimits.Subject) throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.hub {
+      $0.maxConnectionsPerAddress = subject == .address ? 1 : 0
+      $0.maxConnectionsPerUser = subject == .user ? 1 : 0
+      $0.privilegedRoles = ["support"]
+    }
+    let hub = worker.hub
+    let clients = try (0..<2).map { _ in try TestClient() }
+    let trap = EndTrap()
+    try clients[0].channel.pipeline.syncOperations.addHandler(trap)
+    func open(_ client: TestClient, session: String) throws -> SSEConnection {
+      let connection = hub.table.insert(.sse, second: hub.clock.second) {
+        SSEConnection(index: $0, serial: $1, hub: hub, channel: client.channel, descriptor: client.near)
+      }
+      try client.channel.pipeline.syncOperations.addHandler(connection)
+      connection.outlet.open(with: Array("open\n\n".utf8))
+      connection.outletDidChange()
+      trap.onEnd = { hub.closed(connection) }
+      var wanted = ConnectRequest(
+        [], identity: identity("alice", session: session, until: 4_000_000_000), isPrivileged: true)
+      wanted.origin.remote = "192.0.2.1"
+      hub.begin(connection, wanted, hub.resumption(lastEventID: nil))
+      return connection
+    }
+    let first = try open(clients[0], session: "a")
+    let gone = try open(clients[1], session: "b")
+    #expect(first.isClosing && gone.isClosing && hub.table[gone.index] == nil)
+    let place = Int(gone.index)
+    #expect(!hub.table.privileges[place] && hub.table.expiries[place] == 0)
+    let digest = try #require(SessionHasher()?.digest("b"))
+    #expect(Array(hub.sessions[digest]).isEmpty)
+    #expect(!hub.identify(gone, identity("alice", session: "b"), isPrivileged: true))
+    #expect(!hub.table.privileges[place] && Array(hub.sessions[digest]).isEmpty)
     for client in clients { client.disconnect() }
   }
 

@@ -194,6 +194,37 @@ struct ResumeTests {
   }
 
   @Test(
+    "14.28 from rings of several writers brings their events in the order in which they were accepted",
+    arguments: [0, 1, 5, 333])
+  func acceptedOrder(seen first: Int) throws {
+    let gateway = try TestGateway(workers: 3, eventRingBytes: 4 << 20)
+    let worker = try gateway.hub()
+    let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("*")])
+    var random = SeededRandom(seed: 28)
+    let count = 1000
+    for number in 0..<count {
+      // Runs of one writer as well as changes from one to the next.
+      let writer =
+        number / 100 % 2 == 0
+        ? writers[number / 200 % 3] : writers.randomElement(using: &random) ?? writers[0]
+      try writer.publish(number, acceptedAtNs: UInt64(number) + 1)
+    }
+    worker.run()
+    let ids = streamed(client.take()).compactMap(\.id)
+    try #require(ids.count == count)
+    let back = try TestClient()
+    let place = first == 0 ? Cursor(epoch: TestGateway.epoch).text : ids[first - 1]
+    try worker.openSSE(back, [.to("*")], lastEventID: place)
+    let events = streamed(settle(worker, back))
+    #expect(events.map(\.data) == (first..<count).map { #"{"n":\#($0)}"# })
+    #expect(events.compactMap(\.id) == Array(ids[first...]), "and with the same ids")
+    client.disconnect()
+    back.disconnect()
+  }
+
+  @Test(
     "again and again, at any worker and with sockets that are full, leaves no gap and no duplicate",
     arguments: 1...6 as ClosedRange<UInt64>)
   func random(seed: UInt64) throws {

@@ -113,10 +113,19 @@ private final class Again {
   }
 }
 
-/// Sends every message back as what it came: text as text, binary as binary.
+/// Sends every message back as what it came: text as text, binary as binary; compressed where that was agreed on.
 private final class Echo: WebSocketApplication {
+  private let deflater = MessageDeflater()
+
   func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
-    connection.send(WebSocketFrame.encode(isText ? .text : .binary, message))
+    let opcode = isText ? WebSocketOpcode.text : .binary
+    let isDeflated = connection.encoding == .deflatedWebSocket
+    guard isDeflated, let deflated = message.withUnsafeBytes({ deflater.deflate([$0]) }) else {
+      return connection.send(WebSocketFrame.encode(opcode, message))
+    }
+    var frame: [UInt8] = []
+    WebSocketFrame.appendHeader(opcode, length: deflated.count, isCompressed: true, to: &frame)
+    connection.send(frame + deflated)
   }
 }
 
@@ -131,10 +140,12 @@ private final class EchoResponder: Responder {
   func respond(to request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let accept = try StreamRoutes.handshake(request)
-      let head = StreamRoutes.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      let deflate = try StreamRoutes.deflate(request)
+      let head = StreamRoutes.switchingProtocols(
+        accept: accept, extensions: deflate, traceparent: request.traceparent)
       let nothing = ConnectRequest()
       return .takeOver { [streams] channel, _ in
-        streams.openWebSocket(channel, nothing, head, greets: false)
+        streams.openWebSocket(channel, nothing, head, isDeflated: deflate != nil, greets: false)
       }
     } catch {
       return .response(error.response)

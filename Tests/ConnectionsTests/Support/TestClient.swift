@@ -204,3 +204,23 @@ extension Subscription {
     Subscription(eventType: EventTypePattern(type), oneOf: oneOf)
   }
 }
+
+/// The texts of a stream of unmasked frames, each of which must be a whole text message.
+func webSocketTexts(_ bytes: [UInt8]) -> [String] {
+  var texts: [String] = []
+  var rest = bytes[...]
+  while rest.count >= 2 {
+    let isText = rest.removeFirst() == 0x81
+    var length = Int(rest.removeFirst())
+    let extra = length == 126 ? 2 : length == 127 ? 8 : 0
+    if extra > 0 {
+      length = rest.prefix(extra).reduce(0) { $0 << 8 | Int($1) }
+      rest = rest.dropFirst(extra)
+    }
+    #expect(isText && rest.count >= length, "no whole text message")
+    texts.append(String(decoding: rest.prefix(length), as: UTF8.self))
+    rest = rest.dropFirst(length)
+  }
+  #expect(rest.isEmpty, "cut within a frame")
+  return texts
+}

@@ -91,6 +91,11 @@ final class TestGateway {
     EventWriter(try RingWriter(attaching: streams, wake: wake), name: "events.streams")
   }
 
+  /// The end of connection worker `slot` of its event ring, without the worker.
+  func ownWriter(_ slot: Int) throws -> EventWriter {
+    EventWriter(try RingWriter(attaching: ownEvents[slot], wake: wake), name: "events.connections.\(slot)")
+  }
+
   func exchange(_ slot: Int) throws -> RequestExchange {
     try RequestExchange(
       grants: requestGrants(slot), peers: (0..<workers).map { try page($0) }, slot: slot,
@@ -191,14 +196,14 @@ extension EventWriter {
   /// Publishes an event of a type whose data is `number`.
   func publish(
     _ number: Int, type: String = "greeting", fields: [String: ScalarValue] = [:], users: [String] = [],
-    expiresAtUnixMs: Int64? = nil, padding: Int = 0
+    expiresAtUnixMs: Int64? = nil, padding: Int = 0, acceptedAtNs: UInt64 = 0
   ) throws {
     let json =
       #"{"n":\#(number)\#(padding > 0 ? #","x":"\#(String(repeating: "x", count: padding))""# : "")}"#
     let event = PreparedEvent(
       type: type, source: "test", id: "\(number)", json: Array(json.utf8), users: users,
       fields: fields.map { PreparedEvent.Field(name: $0.key, value: $0.value) },
-      expiresAtUnixMs: expiresAtUnixMs)
+      expiresAtUnixMs: expiresAtUnixMs, acceptedAtNs: acceptedAtNs)
     guard case .appended = append(event) else { throw TestFailure("no room for event \(number)") }
     publish()
   }

@@ -165,6 +165,7 @@ final class ClientFleet {
       return
     }
     let event = try SSEEvent(record: String(decoding: record, as: UTF8.self))
+    member.lastEventID = event.id ?? member.lastEventID
     if event.name == "rig.subscriptions_set" { member.isGreeted = true }
     if event.name == "rig.events_lost" { member.lossesTold += 1 }
   }

@@ -4,7 +4,7 @@ import Foundation
 
 final class KafkaBroker {
   let port: Int
-  private let directory: String
+  let directory: String
   private var process: ChildProcess
 
   var address: String { "127.0.0.1:\(port)" }

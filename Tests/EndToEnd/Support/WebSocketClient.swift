@@ -4,6 +4,8 @@ final class WebSocketClient {
   let http: HTTPConnection
   let head: HTTPHead
   private(set) var token = ""
+  /// The last `rigcursor` that came.
+  private(set) var cursor: String?
 
   var wire: Wire { http.wire }
 
@@ -64,7 +66,10 @@ final class WebSocketClient {
     while true {
       let frame = try frame()
       switch frame.opcode {
-      case WebSocketFrame.Opcode.text: return try JSON(parsing: frame.payload)
+      case WebSocketFrame.Opcode.text:
+        let json = try JSON(parsing: frame.payload)
+        cursor = json["rigcursor"]?.string ?? cursor
+        return json
       case WebSocketFrame.Opcode.ping: continue
       default: throw TestFailure("expected text, got opcode \(frame.opcode)")
       }

@@ -277,7 +277,7 @@ struct HTTP2BoundTests {
     #expect(peer.goAway?.payload.prefix(4) == [0x7f, 0xff, 0xff, 0xff])
     // Begun before the client knew.
     try peer.request(3)
-    #expect(peer.answer(3).status == "200")
+    #expect(peer.answer(3).status == "503")
     let ping = try #require(peer.frames.last { $0.kind == .ping })
     try peer.send(Frame(kind: .ping, flags: Frame.ack, payload: ping.payload))
     #expect(peer.isOpen)

@@ -53,6 +53,30 @@ struct BinarySubmissionTests {
     }
   }
 
+  @Test(
+    "14.C18 without a content type is what it looks like: JSON, text or bytes",
+    arguments: [
+      (#" {"a":1} "#, #""data":{"a":1}"#), ("7", #""data":7"#), ("[1", #""data":"[1""#),
+      ("Ann", #""data":"Ann""#),
+    ])
+  func untyped(body: String, expected: String) throws {
+    let event = try #require(try parser.submit(body.utf8, type: nil, Form.ce).events.first)
+    #expect(event.text.contains(expected), "\(event.text)")
+    #expect(event.members["datacontenttype"] == nil)
+    let record = Form.ce.map { (name: $0.name.replacingOccurrences(of: "-", with: "_"), value: $0.value) }
+    #expect(try parser.consume(body.utf8, record).text.contains(expected))
+  }
+
+  @Test("14.C18 in a content coding is refused, in every mode", arguments: ["gzip", "identity"])
+  func contentCoding(coding: String) {
+    for type in [nil, "application/json", Form.structured, Form.batched] {
+      let headers = Form.ce + [(name: "Content-Encoding", value: coding)]
+      let error = refusal { try parser.submit("{}".utf8, type: type, headers) }
+      #expect(error?.status == 415)
+      #expect(error?.detail.hasPrefix("header content-encoding is '\(coding)'") == true)
+    }
+  }
+
   @Test("of version 0.1 has the names of that version")
   func binary01() throws {
     let headers: [(name: String, value: String)] = [

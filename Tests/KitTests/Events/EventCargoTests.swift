@@ -72,12 +72,9 @@ struct EventCargoTests {
       (#""user":"""#, "user names a user by 0 bytes, expected 1 to 1024"),
       (#""user":["Ann",""]"#, "user names a user by 0 bytes, expected 1 to 1024"),
       (#""user":[]"#, "user is an empty list, expected at least one name"),
-      (#""user":7"#, "user is neither a string nor a list of strings"),
-      (#""user":true"#, "user is neither a string nor a list of strings"),
-      (#""user":{"name":"Ann"}"#, "user is neither a string nor a list of strings"),
-      (#""user":["Ann",7]"#, "user is neither a string nor a list of strings"),
-      (#""user":[["Ann"]]"#, "user is neither a string nor a list of strings"),
-      (#""user":["Ann",null]"#, "user is neither a string nor a list of strings"),
+      (#""user":["Ann",7]"#, "user lists 1 values that are no names, expected strings only"),
+      (#""user":[{},["Bob"],"Ann"]"#, "user lists 2 values that are no names, expected strings only"),
+      (#""user":["Ann",null]"#, "user lists 1 values that are no names, expected strings only"),
       (#""user":"Ann","user":"Bob""#, "user is given twice, expected once"),
       (#""user":null,"user":"Bob""#, "user is given twice, expected once"),
       (
@@ -93,6 +90,40 @@ struct EventCargoTests {
     #expect(refusal { try parser.parse(Fixture.event(member)) } == EventError(reason))
   }
 
+  @Test(
+    "14.C18 with a value of another kind under the name of the users is addressed to nobody, and no mistake",
+    arguments: ["7", "true", #"{"name":"Ann"}"#, #"[["Ann"]]"#, "[7,null]"])
+  func otherUsers(value: String) throws {
+    let event = try parser.parse(Fixture.event(#""user":\#(value)"#))
+    #expect(event.users == [] && event.text.contains(#""user":\#(value)"#))
+    #expect(refusal { try parser.parse(#"{"user":\#(value)}"#, allowsPlain: true) } != nil)
+  }
+
+  @Test("14.C18 with an empty name of the users nothing addresses an event")
+  func noUserField() throws {
+    let parser = Fixture.parser { $0.kafkaUserField = "" }
+    for member in [#""user":"Ann""#, #""":"Ann""#, #""user":["Ann",7]"#] {
+      #expect(try parser.parse(Fixture.event(member)).users == [])
+    }
+    let headers = Form.ce + [(name: "ce-user", value: "Ann")]
+    #expect(try parser.submit([], type: nil, headers).events.first?.users == [])
+    let error = refusal { try parser.parse(#"{"user":"Ann"}"#, allowsPlain: true) }
+    #expect(error?.detail == "specversion is missing, expected 1.0, 0.3, 0.2 or 0.1")
+  }
+
+  @Test("14.C18 has data or data_base64, not both")
+  func oneKindOfData() throws {
+    for both in [#""data":1,"data_base64":"AA==""#, #""data":null,"data_base64":"AA==""#] {
+      let error = refusal { try parser.parse(Fixture.event(both)) }
+      #expect(error == EventError("data stands beside data_base64, expected one of them"))
+    }
+    let number = refusal { try parser.parse(Fixture.event(#""data_base64":7"#)) }
+    #expect(number == EventError("data_base64 is no string, expected a string"))
+    _ = try parser.parse(Fixture.event(#""data_base64":"AA==""#))
+    let old = #"{"specversion":"0.3","type":"t","source":"s","id":"1","data":1,"data_base64":"AA=="}"#
+    _ = try parser.parse(old)
+  }
+
   @Test("finds its users under the configured name, in every mode")
   func userField() throws {
     let parser = Fixture.parser { $0.kafkaUserField = "toUser" }
@@ -100,7 +131,7 @@ struct EventCargoTests {
     #expect(try parser.parse(Fixture.event(#""user":"Bob""#)).users == [])
     #expect(try parser.parse(#"{"toUser":"Ann"}"#, allowsPlain: true).users == ["Ann"])
     #expect(
-      refusal { try parser.parse(Fixture.event(#""toUser":7"#)) }?.detail.hasPrefix("toUser is ") == true)
+      refusal { try parser.parse(Fixture.event(#""toUser":[]"#)) }?.detail.hasPrefix("toUser is ") == true)
     let headers = [
       ("ce-specversion", "1.0"), ("ce-type", "t"), ("ce-source", "s"), ("ce-id", "1"), ("ce-touser", "Ann"),
     ]

@@ -34,6 +34,29 @@ struct EventWriterTests {
     #expect(try reader.events() == texts(events))
   }
 
+  @Test("14.E23 the word that events are missing is a record of its own type, with all that an event has")
+  func gap() throws {
+    let ring = try TestRing()
+    let writer = try ring.writer()
+    let reader = try ring.reader()
+    let origin = EventOrigin(topic: "a\"b", partition: 4, offset: 99)
+    let gap = PreparedEvent.eventsLost(
+      count: nil, reason: "r", before: origin, acceptedAtNs: 5, stamp: Stamp(unixMs: 0, high: 0, low: 0))
+    _ = writer.append(gap: gap)
+    _ = writer.append(event(1))
+    writer.publish()
+    let first = try #require(try reader.next())
+    #expect(first.type == EventRecord.gapRecordType)
+    let record = try #require(EventRecord(ring: first))
+    #expect(record.isGap && !record.isAddressed && record.origin == origin && record.acceptedAtNs == 5)
+    #expect(
+      String(decoding: record.jsonBytes, as: UTF8.self)
+        == #"{"specversion":"1.0","type":"rig.events_lost","source":"rig","id":"00000000-0000-4000-8000-000000000000","#
+        + #""time":"1970-01-01T00:00:00.000Z","data":{"count":null,"reason":"r","topic":"a\"b","partition":4}}"#)
+    let second = try #require(try reader.next())
+    #expect(EventRecord(ring: second)?.isGap == false)
+  }
+
   @Test("a full ring takes no more until its reader goes on, and nothing is lost")
   func full() throws {
     let ring = try TestRing(capacity: 4096)

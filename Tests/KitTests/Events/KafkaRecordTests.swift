@@ -105,6 +105,19 @@ struct KafkaRecordTests {
     _ = try consume("other")
   }
 
+  @Test("14.C18 without a value is an event without data if it has ce_ headers, and else none")
+  func tombstone() throws {
+    func consume(_ headers: [(name: String, value: String)]) throws -> PreparedEvent {
+      try parser.record(
+        nil, headers: headers.map { ($0.name, Array($0.value.utf8)) },
+        origin: EventOrigin(topic: "t", partition: 0, offset: 0), acceptedAtNs: 0)
+    }
+    let event = try consume(headers)
+    #expect(event.id == "1" && event.members["data"] == nil && event.members["data_base64"] == nil)
+    let refused = refusal { try consume([]) }
+    #expect(refused?.detail == "the record has no value (a tombstone), expected an event")
+  }
+
   @Test("that is empty, too large or nothing at all is refused", arguments: ["", "x", "[]", "{}", "null"])
   func nothing(value: String) {
     #expect(refusal { try parser.consume(value.utf8) }?.status == 400)

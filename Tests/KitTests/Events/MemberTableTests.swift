@@ -62,8 +62,8 @@ struct MemberTableTests {
       #expect(try table.string("z") == nil)
       #expect(try table.string("absent") == nil)
       #expect(throws: EventError("n is no string, expected a string")) { try table.string("n") }
-      #expect(try table.stringOrList("s") == ["text"])
-      #expect(try table.stringOrList("z") == [])
+      #expect(try table.namesOfUsers("s") == ["text"])
+      #expect(try table.namesOfUsers("z") == [])
       #expect(!table.isEmpty)
     }
     try withGuarded(" {} ".utf8) { bytes in

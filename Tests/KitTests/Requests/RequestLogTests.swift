@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Request log")
 struct RequestLogTests {
-  @Test("A record is one JSON object with numbers as numbers, and a path that is bounded")
+  @Test("14.D20 A record is RIG's CloudEvent with our fields, numbers as numbers, and a path that is bounded")
   func record() throws {
     var record = RequestRecord()
     record.method = "GET"
@@ -18,13 +18,26 @@ struct RequestLogTests {
     record.status = 200
     record.isComplete = true
     record.bytesOut = 1 << 40
-    let json = record.json(time: "2026-11-24T09:00:00.000Z")
-    let object = try #require(try JSONSerialization.jsonObject(with: Data(json)) as? [String: Any])
-    #expect(object["time"] as? String == "2026-11-24T09:00:00.000Z" && object["method"] as? String == "GET")
-    #expect((object["path"] as? String)?.hasPrefix("/\"\né") == true)
-    #expect(object["status"] as? Int == 200 && object["complete"] as? Bool == true)
-    #expect(object["bytes_out"] as? Int == 1 << 40 && object["duration_ms"] as? Int == 0)
-    #expect(json.count < 4096 && object.count == 14)
+    record.remote = "192.0.2.1"
+    record.endpoint = "get-book"
+    let json = record.event(id: "1", time: "2026-11-24T09:00:00.000Z")
+    let event = try #require(try JSONSerialization.jsonObject(with: Data(json)) as? [String: Any])
+    #expect(event["type"] as? String == "com.rig.proxy.api.call" && event["source"] as? String == "/rig")
+    #expect(event["specversion"] as? String == "1.0" && event["id"] as? String == "1")
+    #expect(event["time"] as? String == "2026-11-24T09:00:00.000Z" && event["traceparent"] == nil)
+    let data = try #require(event["data"] as? [String: Any])
+    #expect((data["request_path"] as? String)?.hasPrefix("/\"\né") == true)
+    #expect(data["remote_ip"] as? String == "192.0.2.1" && data["method"] as? String == "GET")
+    #expect((data["endpoint"] as? [String: Any])?["id"] as? String == "get-book")
+    #expect(data["status"] as? Int == 200 && data["complete"] as? Bool == true)
+    #expect(data["bytes_out"] as? Int == 1 << 40 && data["duration_ms"] as? Int == 0)
+    #expect(json.count < 4096)
+    record.endpointJSON = Array(#"{"id":"get-book","secured":true}"#.utf8)
+    record.traceparent = Fixture.traceparent
+    let fuller = record.event(id: "2", time: "")
+    let other = try #require(try JSONSerialization.jsonObject(with: Data(fuller)) as? [String: Any])
+    #expect(other["traceparent"] as? String == Fixture.traceparent)
+    #expect(((other["data"] as? [String: Any])?["endpoint"] as? [String: Any])?["secured"] as? Bool == true)
   }
 }
 

@@ -177,11 +177,14 @@ final class UpstreamBench: @unchecked Sendable {
   /// - Parameters:
   ///   - readsAll: asks for the next piece as soon as there is one.
   ///   - prepare: called on the loop before anything can happen.
+  ///   - closing: called on the loop just before it: the loop can't have seen what comes of it.
   func begin(
     _ request: UpstreamRequest, readsAll: Bool = true,
-    _ prepare: @escaping @Sendable (UpstreamExchange, Recorder) -> Void = { _, _ in }
+    _ prepare: @escaping @Sendable (UpstreamExchange, Recorder) -> Void = { _, _ in },
+    closing: @escaping @Sendable () -> Void = {}
   ) async throws -> Call {
     try await loop.submit {
+      closing()
       let recorder = Recorder(readsAll: readsAll)
       let exchange = self.client.begin(request, recorder)
       recorder.exchange = exchange

@@ -266,7 +266,8 @@ import Testing
         stream.reset(.internalError)
       case "/before": stream.reset(.internalError)
       case "/refused": stream.reset(.refusedStream)
-      case "/once" where stream.isFirstOfItsPath: stream.reset(.refusedStream)
+      case "/once" where stream.isFirstOfItsPath, "/once?short" where stream.isFirstOfItsPath:
+        stream.reset(.refusedStream)
       default: stream.answer("fine")
       }
     }
@@ -291,9 +292,16 @@ import Testing
           exchange.end()
         }
         #expect(try await body.failure()?.isClosedEarly == true)
-        #expect(try await bench.onLoop { $0.retries } == 2)
+        #expect(try await bench.onLoop { $0.retries } == 3)
+        let short = try await bench.begin(upstream.request(.PUT, "/once?short", body: .counted(1))) {
+          exchange, _ in
+          _ = exchange.write(ByteBuffer(string: "x"))
+          exchange.end()
+        }
+        #expect(try await short.end().suffix(3) == fine)
+        #expect(try await bench.onLoop { [$0.retries, $0.keptBytes] } == [4, 0])
       }
-      #expect(upstream.connections.count == 1 && upstream.streams.count == 8)
+      #expect(upstream.connections.count == 1 && upstream.streams.count == 11)
     }
   }
 

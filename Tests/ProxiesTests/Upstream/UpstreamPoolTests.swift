@@ -99,12 +99,112 @@ import Testing
     }
   }
 
-  @Test("A request that may have been heard, or has a body that is gone, isn't sent again")
+  @Test(
+    "14.E29 A body of up to 64 KiB is sent again with its request, whole and in its framing, and no longer is kept for it"
+  )
+  func retryWithBody() async throws {
+    try await UpstreamBench.run { bench in
+      let upstream = try Upstream()
+      let longest = UpstreamLimits().maximumKeptBytes
+      for (body, size) in [(UpstreamRequest.Body.counted(3), 3), (.counted(longest), longest), (.chunked, 3)]
+      {
+        let peer = try await bench.useOnce(upstream)
+        let text = String(repeating: "x", count: size)
+        let call = try await bench.begin(upstream.request(.PUT, "/again", body: body)) { exchange, _ in
+          _ = exchange.write(ByteBuffer(string: text))
+          exchange.end()
+        }
+        _ = peer.receive(until: "x")
+        peer.close()
+        let second = try upstream.accept()
+        let framing = body == .chunked ? "transfer-encoding: chunked" : "content-length: \(size)"
+        #expect(
+          second.receive(until: "\r\n\r\n").hasPrefix("PUT /again HTTP/1.1\r\nhost: u\r\n\(framing)\r\n\r\n"))
+        second.send("HTTP/1.1 204 x\r\nconnection: close\r\n\r\n")
+        #expect(try await call.end().suffix(2) == [.answered(204), .ended([])])
+      }
+      #expect(try await bench.onLoop { [$0.retries, $0.keptBytes] } == [3, 0])
+      let peer = try await bench.useOnce(upstream)
+      let call = try await bench.begin(upstream.request(.PUT, body: .counted(longest + 1))) { exchange, _ in
+        _ = exchange.write(ByteBuffer(repeating: 120, count: longest + 1))
+        exchange.end()
+      }
+      _ = peer.receive(until: "x")
+      peer.close()
+      #expect(try await call.failure()?.isClosedEarly ?? false)
+      #expect(try await bench.onLoop { [$0.retries, $0.keptBytes] } == [3, 0])
+    }
+  }
+
+  @Test(
+    "14.E29 The rest of a body that comes after its connection was found closed goes to the next one behind what was sent"
+  )
+  func retryInTheMiddle() async throws {
+    try await UpstreamBench.run { bench in
+      let upstream = try Upstream()
+      let peer = try await bench.useOnce(upstream)
+      let call = try await bench.begin(upstream.request(.PUT, "/again", body: .counted(6))) { exchange, _ in
+        _ = exchange.write(ByteBuffer(string: "abc"))
+      }
+      _ = peer.receive(until: "abc")
+      peer.close()
+      let second = try upstream.accept()
+      #expect(second.receive(until: "abc").hasSuffix("\r\n\r\nabc"))
+      _ = try await call.onLoop { exchange, _ in
+        let hasRoom = exchange.write(ByteBuffer(string: "def"))
+        exchange.end()
+        return hasRoom
+      }
+      #expect(second.receive(until: "def") == "def")
+      second.send(Self.empty)
+      #expect(try await call.end().suffix(2) == [.answered(200), .ended([])])
+    }
+  }
+
+  @Test("14.E29 A kept connection that its upstream has closed isn't used, however lately it was closed")
+  func lookedAt() async throws {
+    try await UpstreamBench.run { bench in
+      let upstream = try Upstream()
+      for _ in 0..<20 {
+        let peer = try await bench.useOnce(upstream)
+        let call = try await bench.begin(upstream.request(.POST)) { _, _ in
+        } closing: {
+          peer.close()
+        }
+        let second = try upstream.accept()
+        _ = second.receive(until: "\r\n\r\n")
+        second.send("HTTP/1.1 204 x\r\nconnection: close\r\n\r\n")
+        #expect(try await call.end() == [.answered(204), .ended([])])
+      }
+      #expect(try await bench.onLoop { $0.retries } == 0)
+    }
+  }
+
+  @Test(
+    "14.E29 At the bound of all connections an idle one makes room for another origin's, and else the request is told so"
+  )
+  func boundOfAll() async throws {
+    var limits = UpstreamLimits()
+    limits.maximumOpen = 1
+    try await UpstreamBench.run(limits) { bench in
+      let (first, second) = (try Upstream(), try Upstream())
+      let peer = try await bench.useOnce(first)
+      let call = try await bench.begin(second.get("/"))
+      #expect(peer.isEndedByPeer())
+      #expect(try await bench.begin(first.get("/")).failure()?.reason == .busy)
+      let busy = try second.accept()
+      _ = busy.receive(until: "\r\n\r\n")
+      busy.send(Self.empty)
+      #expect(try await call.end() == [.answered(200), .ended([])])
+    }
+  }
+
+  @Test("A request that may have been heard isn't sent again")
   func noRetry() async throws {
     try await UpstreamBench.run { bench in
       let upstream = try Upstream()
       let cases: [(HTTPMethod, UpstreamRequest.Body, answer: String)] = [
-        (.POST, .none, ""), (.POST, .counted(1), ""), (.PATCH, .none, ""), (.PUT, .counted(1), ""),
+        (.POST, .none, ""), (.POST, .counted(1), ""), (.PATCH, .none, ""), (.PUT, .counted(1), "HTTP/1.1 "),
         (.GET, .none, "HTTP/1.1 "), (.RAW(value: "GETX"), .none, ""),
       ]
       for (method, body, answer) in cases {

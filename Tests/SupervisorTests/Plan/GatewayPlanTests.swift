@@ -19,13 +19,14 @@ import Testing
     }
   }
 
-  @Test("the tree has pools of proxy and connection workers, streams and control, in this order")
+  @Test(
+    "the tree has control, pools of proxy workers, streams and pools of connection workers, in this order")
   func order() {
     let nodes = Self.nodes(GatewayPlan(settings: Self.settings(workers: 3, kafka: true)))
-    #expect(nodes.map(\.id) == ["proxies", "connections", "streams", "control"])
+    #expect(nodes.map(\.id) == ["control", "proxies", "streams", "connections"])
     #expect(
       nodes.map { $0.node.children.map(\.id) } == [
-        ["proxies.0"], ["connections.0", "connections.1", "connections.2"], ["streams"], ["control"],
+        ["control"], ["proxies.0"], ["streams"], ["connections.0", "connections.1", "connections.2"],
       ])
   }
 
@@ -33,7 +34,7 @@ import Testing
   func withoutKafka() {
     let with = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
     let without = GatewayPlan(settings: Self.settings(workers: 2))
-    #expect(Self.nodes(without).map(\.id) == ["proxies", "connections", "control"])
+    #expect(Self.nodes(without).map(\.id) == ["control", "proxies", "connections"])
     #expect(!without.workers.contains { $0.kind == .streams })
     let late: [RingPlan.Purpose] = [.publications, .responses]
     #expect(
@@ -46,8 +47,8 @@ import Testing
     var settings = Self.settings(workers: 2)
     settings.proxyWorkers = 2
     let plan = GatewayPlan(settings: settings)
-    #expect(Self.nodes(plan).map(\.id) == ["proxies", "connections", "control"])
-    #expect(Self.nodes(plan).first?.node.children.map(\.id) == ["proxies.0", "proxies.1"])
+    #expect(Self.nodes(plan).map(\.id) == ["control", "proxies", "connections"])
+    #expect(Self.nodes(plan)[1].node.children.map(\.id) == ["proxies.0", "proxies.1"])
     let rings = plan.rings.filter { [.calls, .answers].contains($0.purpose) }
     #expect(
       rings.map { "\($0.name) > \($0.readers.map(\.name).joined(separator: " "))" } == [
@@ -143,7 +144,9 @@ import Testing
     }
   }
 
-  @Test("the tree starts workers in the plan's order and stops them in reverse, connections last")
+  @Test(
+    "14.E29 the tree starts workers in the plan's order and stops them in reverse: connections first, control last"
+  )
   func startAndStop() throws {
     let plan = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
     var tree = try SupervisionTree(plan.tree)
@@ -160,6 +163,7 @@ import Testing
       pending += tree.handle(.exited(id, instance: 1, .status(0)), at: 0)
     }
     #expect(stopped == tree.workers.map(\.id).reversed())
+    #expect(plan.workers.first?.kind == .control && plan.workers.last?.kind == .connections)
     #expect(tree.outcome == .stopped)
   }
 
@@ -173,22 +177,23 @@ import Testing
     settings.presenceRingBytes = 5
     settings.callRingBytes = 6
     settings.responseRingBytes = 7
+    settings.positionRingBytes = 8
     let rings = GatewayPlan(settings: settings).rings
-    #expect(rings.map(\.id) == Array(0..<17))
+    #expect(rings.map(\.id) == Array(0..<18))
     #expect(
       rings.map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
         "requests.connections.0", "requests.connections.1", "state.control", "presence.connections.0",
         "presence.connections.1", "calls.connections.0", "calls.connections.1", "calls.control",
         "answers.proxies.0", "publications.connections.0", "publications.connections.1", "responses.streams",
-        "responses.control",
+        "responses.control", "positions.streams",
       ])
-    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7])
+    #expect(rings.map(\.bytes) == [2, 1, 1, 1, 3, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 8])
     let events = Array(repeating: RingPlan.Purpose.events, count: 4)
     #expect(
       rings.map(\.purpose) == events + [
         .requests, .requests, .state, .presence, .presence, .calls, .calls, .calls, .answers, .publications,
-        .publications, .responses, .responses,
+        .publications, .responses, .responses, .positions,
       ])
     let connections = (0..<2).map { WorkerIdentity(kind: .connections, slot: $0) }
     let control = WorkerIdentity(kind: .control, slot: 0)
@@ -202,6 +207,7 @@ import Testing
         case .calls: proxies
         case .answers: connections + [control]
         case .publications: [control, streams]
+        case .positions: []
         }
       #expect(ring.readers == readers, "\(ring.name)")
     }

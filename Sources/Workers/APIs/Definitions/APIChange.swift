@@ -21,7 +21,7 @@ extension APIDefinition {
     document.setDefault("active", .scalar(.bool(true)))
     document.setDefault("auth_type", .scalar(.string("none")))
     var auth = document.member("auth") ?? .object([])
-    if document.member("auth_type")?.string == "jwt" {
+    if isJWT(document) {
       // A header that is named stays: RIG 3 overwrites it, and then never looks at it.
       auth.set("use_header", .scalar(.bool(true)))
       if auth.text("header_name") == nil { auth.set("header_name", .scalar(.string("Authorization"))) }

@@ -35,6 +35,8 @@ public final class APIDefinition: Sendable, Equatable {
   public let addHeaders: [(name: String, value: String)]
   /// Those of the version `default`.
   public let endpoints: [APIEndpoint]
+  /// Ids of endpoints with a `schema`, by which nothing is written: records are JSON.
+  public let endpointsWithSchema: [String]
   /// Rises with every change.
   public let refNumber: Int64
   /// When and where it was changed.
@@ -77,13 +79,25 @@ public final class APIDefinition: Sendable, Equatable {
       version?.member("transform_request_headers")?.member("add_headers")?.members
       .compactMap { header in header.value.string.map { (header.name, $0) } } ?? []
     let isJWT = auth.isJWT
-    endpoints =
-      version?.member("endpoints")?.elements?.prefix(Self.maximumEndpoints)
-      .map { APIEndpoint($0, isJWT: isJWT) } ?? []
+    let elements = version?.member("endpoints")?.elements?.prefix(Self.maximumEndpoints) ?? []
+    endpoints = elements.map { APIEndpoint($0, isJWT: isJWT) }
+    endpointsWithSchema = elements.filter { $0.member("schema") != nil }.map { $0.member("id")?.string ?? "" }
+  }
+
+  /// Whether its secured endpoints need a token.
+  static func isJWT(_ document: JSONValue) -> Bool {
+    document.member("auth_type")?.string?.lowercased() == "jwt"
+  }
+
+  /// What of it will not do what its author may think, a sentence each.
+  public var warnings: [String] {
+    endpointsWithSchema.map {
+      "API \(id), endpoint \($0): schema is not used: Avro isn't there yet, records are written as JSON"
+    }
   }
 
   private static func auth(_ document: JSONValue) -> Auth {
-    let isJWT = document.member("auth_type")?.string == "jwt"
+    let isJWT = isJWT(document)
     let auth = document.member("auth")
     let useHeader = auth?.member("use_header")?.boolean ?? isJWT
     return Auth(

@@ -4,6 +4,8 @@ import Kit
 
 /// An endpoint as requests are matched with it. Immutable: definitions are replaced whole.
 public final class APIEndpoint: Sendable {
+  private static let mostJSONBytes = 4096
+
   public enum Target: String, Sendable {
     case http, kafka
   }
@@ -18,6 +20,8 @@ public final class APIEndpoint: Sendable {
   public let id: String
   /// In upper case.
   public let method: String
+  /// As the definition has it: `path_regex`, or else RIG 1's `path`. For people and for metrics.
+  public let path: String
   /// Tried in this order: RIG 1's `path` first, then `path_regex`.
   public let patterns: [PathPattern]
   /// nil: the path stays as it came.
@@ -30,11 +34,16 @@ public final class APIEndpoint: Sendable {
   /// nil for Kafka without an answer.
   public let responseFrom: Response?
   public let topic: String?
+  /// The endpoint itself as its definition has it; empty if that has more than 4096 bytes.
+  public let json: [UInt8]
   /// Whether credentials go where they else don't: the token parameter to the service, all of them into the event.
   public let forwardsCredentials: Bool
 
   /// Reads an endpoint that has been validated. What doesn't compile is left out: it matches nothing.
   init(_ json: JSONValue, isJWT: Bool) {
+    var text: [UInt8] = []
+    json.appendJSON(to: &text)
+    self.json = text.count <= Self.mostJSONBytes ? text : []
     id = json.member("id")?.string ?? ""
     method = (json.member("method")?.string ?? "").uppercased()
     var patterns: [PathPattern] = []
@@ -43,6 +52,7 @@ public final class APIEndpoint: Sendable {
     }
     if let regex = json.text("path_regex"), let pattern = try? PathPattern(regex) { patterns.append(pattern) }
     self.patterns = patterns
+    path = json.text("path_regex") ?? json.text("path") ?? ""
     replacement = json.text("path_replacement").flatMap { try? PathReplacement($0) }
     isSecured =
       json.member("secured")?.boolean == true || isJWT && json.member("not_secured")?.boolean == false

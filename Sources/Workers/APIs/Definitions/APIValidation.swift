@@ -67,15 +67,24 @@ struct APIValidation {
       problems.add(Self.top, "id", "must have at most \(APIDefinition.maximumIDBytes) bytes")
     }
     requireText("name", of: document, in: Self.top)
-    requireKind("auth_type", of: document, in: Self.top, Self.mustBeString) { $0.string != nil }
+    if let type = document.member("auth_type"), type.string == nil {
+      problems.add(Self.top, "auth_type", Self.mustBeString)
+    } else {
+      requireOne(of: ["none", "jwt"], "auth_type", of: document, in: Self.top)
+    }
     requireBoolean("versioned", of: document, in: Self.top)
+    if document.member("versioned")?.boolean == true {
+      problems.add(Self.top, "versioned", "must be false: an API with versions would take no requests")
+    }
     requireBoolean("active", of: document, in: Self.top)
   }
 
   private mutating func checkProxy(_ proxy: JSONValue?) {
-    guard let proxy, proxy != .object([]), proxy != .array([]), proxy != .scalar(.string("")) else {
+    guard let proxy, proxy != .array([]), proxy != .scalar(.string("")) else {
       return problems.add(Self.top, "proxy", Self.mustBePresent)
     }
+    // RIG names what an empty one lacks as well.
+    if proxy == .object([]) { problems.add(Self.top, "proxy", Self.mustBePresent) }
     guard proxy.isObject else { return problems.add(Self.top, "proxy", Self.mustBeObject) }
     requireText("target_url", of: proxy, in: Self.top)
     requireBoolean("use_env", of: proxy, in: Self.top)
@@ -98,6 +107,7 @@ struct APIValidation {
     }
     guard versions.isObject else { return problems.add(Self.top, "version_data", Self.mustBeObject) }
     guard !versions.members.isEmpty else {
+      problems.add(Self.top, "version_data", Self.mustBePresent)
       return problems.add(Self.top, "version_data", "must have at least one version, e.g. default")
     }
     for version in versions.members {
@@ -151,7 +161,7 @@ struct APIValidation {
   }
 
   private mutating func requireJWT(_ document: JSONValue, in scope: String) {
-    guard document.member("auth_type")?.string != "jwt" else { return }
+    guard !APIDefinition.isJWT(document) else { return }
     problems.add(scope, "auth_type", #"must be one of ["jwt"]"#)
   }
 

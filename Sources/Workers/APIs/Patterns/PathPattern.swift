@@ -21,6 +21,10 @@ public struct PathPattern: Sendable, Equatable {
   /// The only path that matches, in lower case, if the pattern has nothing but bytes.
   let literal: [UInt8]?
   let program: PatternProgram
+  /// Matches the same, and notes no groups.
+  let groupless: PatternProgram
+  /// Whether each path that matches is written out in the pattern.
+  let isOfNames: Bool
   /// Whether a path with a slash at its end may match.
   let mayEndWithSlash: Bool
 
@@ -55,6 +59,8 @@ public struct PathPattern: Sendable, Equatable {
     self.prefix = prefix.bytes
     literal = prefix.isWhole && groupCount == 0 && !node.hasAnchors ? prefix.bytes : nil
     program = try PatternProgram(node)
+    groupless = program.withoutGroups
+    isOfNames = node.isOfNames
     mayEndWithSlash = program.mayEnd(with: PathOctet.slash)
   }
 
@@ -69,8 +75,8 @@ public struct PathPattern: Sendable, Equatable {
   func matches(
     folded path: UnsafeBufferPointer<UInt8>, slots: Int = 0, _ matcher: inout PatternMatcher
   ) -> Bool {
-    if let literal { return literal.elementsEqual(path) }
-    return matcher.matches(program, path, slots: slots)
+    if let literal { return matcher.matches(literal, path) }
+    return matcher.matches(slots > 0 ? program : groupless, path, slots: slots)
   }
 
   /// Whether the whole path matches. For single questions: routers keep the memory that this makes anew.

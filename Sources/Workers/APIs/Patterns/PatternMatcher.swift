@@ -1,13 +1,20 @@
 // Runs a program over a path, all ways at once (Thompson, with Pike's captures): at every byte there is a list of the
 // instructions that the path so far can have led to, each at most once, the preferred ones first. So a path of n bytes
-// takes at most n × instructions steps whatever the pattern says: nothing is ever tried again.
+// takes at most n × instructions steps whatever the pattern says: nothing is ever tried again. Who has many patterns, or many paths,
+// sets a limit to the steps of all of them together.
 //
 // Patterns match whole paths: what counts is which ways stand at `match` when the path is over, and of these the first.
 
 /// The memory that matching needs, used again from pattern to pattern.
 struct PatternMatcher {
-  /// Instructions looked at so far, over all patterns.
+  /// Instructions looked at so far, over all patterns, and what else was worth as many.
   private(set) var steps = 0
+  private let limit: Int
+  /// What a pattern costs before anything is read, in steps.
+  static let stepsPerPattern = 4
+  /// Bytes that are compared, or captures that are copied, in the time of a step.
+  static let bytesPerStep = 16
+  private static let slotsPerStep = 16
   /// Begin and end of each group of the last match, -1 where a group had no part in it.
   private(set) var captures: [Int32] = []
 
@@ -36,10 +43,29 @@ struct PatternMatcher {
   private var pending: [Pending] = []
   private var working: [Int32] = []
 
+  /// - Parameter limit: of steps; beyond it nothing matches any more.
+  init(limit: Int = .max) { self.limit = limit }
+
+  /// Whether there were more steps than allowed: what didn't match since may yet.
+  var isExhausted: Bool { steps > limit }
+
+  /// Counts work of whoever matches.
+  mutating func spend(_ more: Int) { steps += more }
+
+  /// Whether `path`, folded, is `literal`.
+  mutating func matches(_ literal: [UInt8], _ path: UnsafeBufferPointer<UInt8>) -> Bool {
+    steps += 1
+    guard !isExhausted, literal.count == path.count else { return false }
+    steps += literal.count / Self.bytesPerStep
+    return literal.elementsEqual(path)
+  }
+
   /// Whether the whole of `path`, folded, matches. `slots` > 0: notes that many of the captures.
   mutating func matches(
     _ program: PatternProgram, _ path: UnsafeBufferPointer<UInt8>, slots: Int
   ) -> Bool {
+    steps += Self.stepsPerPattern
+    guard !isExhausted else { return false }
     if reached.count < program.instructions.count {
       reached += Array(repeating: 0, count: program.instructions.count - reached.count)
     }
@@ -50,7 +76,7 @@ struct PatternMatcher {
     follow(0, program, at: 0, of: path.count)
     swap(&current, &next)
     for (position, byte) in path.enumerated() {
-      guard !current.instructions.isEmpty else { return false }
+      guard !current.instructions.isEmpty, !isExhausted else { return false }
       next.clear()
       round += 1
       advance(program, over: byte, at: position, of: path.count)
@@ -78,6 +104,7 @@ struct PatternMatcher {
         case .split, .jump, .save, .start, .end, .match: false
         }
       guard isRead else { continue }
+      steps += slots / Self.slotsPerStep
       for slot in 0..<slots { working[slot] = current.captures[way * slots + slot] }
       follow(instruction + 1, program, at: position + 1, of: count)
     }
@@ -111,6 +138,7 @@ struct PatternMatcher {
       case .byte, .set, .match:
         next.instructions.append(instruction)
         next.captures.append(contentsOf: working)
+        steps += working.count / Self.slotsPerStep
       }
     }
   }

@@ -59,6 +59,17 @@ indirect enum PatternNode: Equatable, Sendable {
     return .sequence(nodes)
   }
 
+  /// Whether it has nothing but bytes, alternatives of bytes and parts that may be missing: it names each path that it matches.
+  var isOfNames: Bool {
+    switch self {
+    case .empty, .byte: true
+    case .set, .start, .end: false
+    case .group(let node, _): node.isOfNames
+    case .repeated(let node, _, let most, _): most == 1 && node.isOfNames
+    case .sequence(let nodes), .choice(let nodes): nodes.allSatisfy(\.isOfNames)
+    }
+  }
+
   /// Whether a `^` or `$` is in it.
   var hasAnchors: Bool {
     switch self {

@@ -24,6 +24,8 @@ struct PatternProgram: Sendable {
     case start
     case end
     case match
+
+    fileprivate var isSave: Bool { if case .save = self { true } else { false } }
   }
 
   private(set) var instructions: [Instruction] = []
@@ -35,6 +37,26 @@ struct PatternProgram: Sendable {
     try emit(node)
     try append(.match)
     setNumbers = [:]
+  }
+
+  /// The same without groups: whatever they were for, it matches the same paths.
+  var withoutGroups: PatternProgram {
+    var places: [Int32] = []
+    var kept: Int32 = 0
+    for instruction in instructions {
+      places.append(kept)
+      if !instruction.isSave { kept += 1 }
+    }
+    guard Int(kept) < instructions.count else { return self }
+    var program = self
+    program.instructions = instructions.filter { !$0.isSave }.map { instruction in
+      switch instruction {
+      case .split(let a, let b): .split(places[Int(a)], places[Int(b)])
+      case .jump(let target): .jump(places[Int(target)])
+      default: instruction
+      }
+    }
+    return program
   }
 
   /// Whether some match may end with a byte. Loops nested deeper than is looked into: perhaps.
@@ -70,7 +92,7 @@ struct PatternProgram: Sendable {
     }
   }
 
-  /// Whether it is another program with a byte behind it, and perhaps more.
+  /// Whether it is another program with a byte behind it, and perhaps more; both without groups.
   func continues(_ other: PatternProgram, with byte: UInt8) -> Bool {
     let shared = other.instructions.count - 1
     return instructions.count > shared && instructions[shared] == .byte(byte)

@@ -6,13 +6,15 @@
 extension PathPattern {
   /// Paths that begin with '/', in lower case. Empty: none was found; nil: the matcher could take more than `steps`.
   func samples(steps: Int, _ matcher: inout PatternMatcher) -> [[UInt8]]? {
+    if let literal { return literal.first == PathOctet.slash ? [literal] : [] }
     var samples: [[UInt8]] = []
     for prefersFirst in [true, false] {
       for rank in PatternSamples.preferred.indices {
+        let walk = PatternSamples.longestWalk(through: program)
+        guard matcher.steps + walk <= steps else { return nil }
+        matcher.spend(walk)
         guard var sample = PatternSamples.path(through: program, prefersFirst: prefersFirst, rank: rank)
-        else {
-          continue
-        }
+        else { continue }
         if sample.first != PathOctet.slash { sample.insert(PathOctet.slash, at: 0) }
         guard !samples.contains(sample) else { continue }
         guard matcher.steps + self.steps(over: sample) <= steps else { return nil }
@@ -25,7 +27,8 @@ extension PathPattern {
 
   /// The most steps that the matcher takes with a path.
   func steps(over path: [UInt8]) -> Int {
-    literal == nil ? 2 * program.instructions.count * (path.count + 1) : 0
+    let patternCost = PatternMatcher.stepsPerPattern + path.count / PatternMatcher.bytesPerStep
+    return patternCost + (literal == nil ? 2 * program.instructions.count * (path.count + 1) : 0)
   }
 }
 
@@ -33,13 +36,20 @@ private enum PatternSamples {
   /// Bytes that are taken of a set, the first that it has from a place on.
   static let preferred = Array("x7-/%z".utf8)
 
+  /// Instructions that `path` goes through at most.
+  static func longestWalk(through program: PatternProgram) -> Int {
+    turnsPerInstruction * program.instructions.count
+  }
+
+  private static let turnsPerInstruction = 4
+
   /// nil: the way through doesn't end.
   static func path(through program: PatternProgram, prefersFirst: Bool, rank: Int) -> [UInt8]? {
     var path: [UInt8] = []
     var visits = [Int](repeating: 0, count: program.instructions.count)
     var index = 0
     // Each loop is gone through once or twice.
-    for _ in 0..<(4 * program.instructions.count) {
+    for _ in 0..<longestWalk(through: program) {
       switch program.instructions[index] {
       case .match: return path
       case .byte(let byte): path.append(byte)

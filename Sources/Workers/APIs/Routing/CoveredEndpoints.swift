@@ -11,37 +11,40 @@
 public struct CoveredEndpoints: Sendable {
   /// Warnings about one change; the rest is counted.
   static let maximumListed = 20
-  /// Pairs of patterns that are compared, and steps of matchers: 20 to 60 ms of a release build.
-  static let maximumEffort = (change: 500_000, start: 2_000_000)
+  /// Endpoints and octets that are looked at, and steps of matchers: 20 to 60 ms of a release build for all looks of one turn.
+  public static let maximumEffort = (change: 500_000, start: 2_000_000)
 
   /// A sentence each.
   public private(set) var warnings: [String] = []
   private var count = 0
-  /// Pairs of patterns that were compared, and steps that matchers took.
-  private(set) var effort = 0
+  /// Endpoints and octets that were looked at, and steps that matchers took.
+  public private(set) var effort = 0
   private var isCut = false
 
-  private struct Entry {
+  fileprivate struct Entry {
     let place: Int
-    let route: APIRoute
+    let definition: APIDefinition
+    let endpoint: APIEndpoint
     let isChanged: Bool
   }
 
   /// - Parameters:
   ///   - definitions: in order of creation. Those that take no requests don't count.
   ///   - id: only pairs with an endpoint of this definition; nil: all.
-  public init(_ definitions: some Sequence<APIDefinition>, of id: String? = nil) {
+  ///   - limit: of the effort; nil: `maximumEffort`.
+  public init(_ definitions: some Sequence<APIDefinition>, of id: String? = nil, limit: Int? = nil) {
+    let limit = limit ?? (id == nil ? Self.maximumEffort.start : Self.maximumEffort.change)
     var open: [Entry] = []
     var secured: [Entry] = []
     for definition in definitions where definition.isActive && !definition.isVersioned {
       let isChanged = id.map { $0.utf8.elementsEqual(definition.id.utf8) } ?? true
+      effort += definition.endpoints.count
       for endpoint in definition.endpoints {
         let entry = Entry(
-          place: open.count + secured.count, route: APIRoute(definition, endpoint), isChanged: isChanged)
+          place: open.count + secured.count, definition: definition, endpoint: endpoint, isChanged: isChanged)
         if endpoint.isSecured { secured.append(entry) } else { open.append(entry) }
       }
     }
-    let limit = id == nil ? Self.maximumEffort.start : Self.maximumEffort.change
     let changed = open.filter(\.isChanged)
     for secured in secured {
       guard compare(secured, with: secured.isChanged ? open : changed, limit) else {
@@ -54,13 +57,13 @@ public struct CoveredEndpoints: Sendable {
 
   /// False: it would take more than `limit`.
   private mutating func compare(_ secured: Entry, with open: [Entry], _ limit: Int) -> Bool {
-    let endpoint = secured.route.endpoint
+    let endpoint = secured.endpoint
     var samples: [[[UInt8]]]?
     for open in open {
-      let other = open.route.endpoint
-      effort += other.patterns.count * endpoint.patterns.count
+      let other = open.endpoint
+      effort += 1
       guard effort <= limit else { return false }
-      guard Self.sharesMethod(other, endpoint), Self.mayCover(other, endpoint) else { continue }
+      guard Self.sharesMethod(other, endpoint), mayCover(other, endpoint, limit) else { continue }
       var matcher = PatternMatcher()
       defer { effort += matcher.steps }
       if samples == nil {
@@ -74,14 +77,15 @@ public struct CoveredEndpoints: Sendable {
       guard let isCovered = Self.covers(other, samples ?? [], steps: limit - effort, &matcher) else {
         return false
       }
-      if isCovered { add(open.route, secured.route, isFirst: open.place < secured.place) }
+      if isCovered { add(open, secured) }
     }
     return true
   }
 
-  private mutating func add(_ open: APIRoute, _ secured: APIRoute, isFirst: Bool) {
+  private mutating func add(_ open: Entry, _ secured: Entry) {
     count += 1
     guard count <= Self.maximumListed else { return }
+    let isFirst = open.place < secured.place
     let covering = "open endpoint \(open.title) covers secured endpoint \(secured.title)"
     warnings.append(
       isFirst
@@ -101,10 +105,17 @@ public struct CoveredEndpoints: Sendable {
   }
 
   /// What begins otherwise matches nothing of the other.
-  private static func mayCover(_ open: APIEndpoint, _ secured: APIEndpoint) -> Bool {
-    open.patterns.contains { open in
-      secured.patterns.contains { zip(open.prefix, $0.prefix).allSatisfy(==) }
+  private mutating func mayCover(_ open: APIEndpoint, _ secured: APIEndpoint, _ limit: Int) -> Bool {
+    for open in open.patterns {
+      for secured in secured.patterns where effort <= limit {
+        let shorter = min(open.prefix.count, secured.prefix.count)
+        var alike = 0
+        while alike < shorter, open.prefix[alike] == secured.prefix[alike] { alike += 1 }
+        effort += alike + 1
+        if alike == shorter { return true }
+      }
     }
+    return false
   }
 
   /// nil: the matcher could take more than `steps`.
@@ -125,7 +136,7 @@ public struct CoveredEndpoints: Sendable {
   }
 }
 
-extension APIRoute {
+extension CoveredEndpoints.Entry {
   /// `books/get-book (GET /books/([^/]+))`, for people.
   fileprivate var title: String {
     let patterns = endpoint.patterns.map { String($0.source.prefix(100)) }.joined(separator: ", ")

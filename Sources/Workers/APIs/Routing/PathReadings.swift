@@ -13,9 +13,11 @@
 //
 // The readings are all that any sequence of these steps makes, with at most two decodings. They are bounded in number and octets; a path
 // with more is refused by whoever asks. Dot segments aren't resolved: a path that has one in any reading is refused as well, and so is one
-// with a control character, which URLs lose in parsers and patterns don't see at an end.
+// with a control character, which URLs lose in parsers and patterns don't see at an end: NUL anywhere, others that were escaped only
+// beside secured endpoints.
 //
-// No reading: suffixes (`/admin.json`), blanks and dots at the end of a name inside, `%u002f`, characters that only look like '/'.
+// No reading: suffixes (`/admin.json`), blanks and dots at the end of a name inside, `%u002f`, characters that only look like '/', and
+// what trimming takes off an end beside blanks and controls (`%c2%a0`, `%c2%85`, `%e2%80%83`), `+` for a blank.
 
 /// Goes through the distinct readings of one path, those that take the fewest decodings first.
 struct PathReadings {
@@ -140,21 +142,31 @@ struct PathReadings {
   }
 }
 
-/// Why a path is refused whatever it leads to.
+/// Why a path is refused.
 struct PathDefect: Error, Equatable {
   /// What it has, and what was expected.
   let reason: String
+  /// Whether it is one only where some endpoint needs a token.
+  var isOnlyBesideSecured = false
 
   static let fragment = PathDefect(reason: "path with a '#', expected it escaped as %23 (RFC 3986 §3.3)")
   static let control = PathDefect(
-    reason: "path with a control character (%00 to %1f, %7f), perhaps escaped more than once, expected none")
+    reason: "path with a control character, or with %00, perhaps escaped more than once, expected none")
+  static let escapedControl = PathDefect(
+    reason: "path with a control character (%00 to %1f, %7f), perhaps escaped more than once, expected none",
+    isOnlyBesideSecured: true)
   static let dotSegment = PathDefect(
     reason: "path with a segment '.' or '..', perhaps escaped, expected it resolved (RFC 3986 §5.2.4)")
   static let tooManyReadings = PathDefect(
     reason: "path that could be read in more than \(PathReadings.maximumCount) ways, expected fewer escapes,"
       + " parameters and empty segments")
 
-  /// The first defect of a path that isn't ordinary; nil: none.
+  static let tooCostly = PathDefect(
+    reason:
+      "path that takes too long to compare with the endpoints that could take it, expected a shorter one"
+      + " with fewer escapes")
+
+  /// The first defect of a path that isn't ordinary, those first that are some anywhere; nil: none.
   ///
   /// One look is enough: what is decoded twice, has every slash of any kind as a slash, and its segments cut at every mark, shows
   /// each control character and each dot segment that any other reading shows.
@@ -163,22 +175,31 @@ struct PathDefect: Error, Equatable {
       self = .fragment
       return
     }
+    guard !path.contains(where: PathOctet.isControl) else {
+      self = .control
+      return
+    }
     var whole = Array(path)
     for _ in 0..<PathReadings.maximumDecodings {
       let traits = PathTraits(whole)
       if !traits.decodings.isEmpty { whole = PathDecoding.all.decoded(whole) }
       if traits.contains(.highOctet) { whole = PathReadings.shortened(whole) }
     }
-    if whole.contains(where: PathOctet.isControl) {
+    if whole.contains(PathOctet.nul) {
       self = .control
     } else if Self.hasDotSegment(whole) {
       self = .dotSegment
+    } else if whole.contains(where: PathOctet.isControl) {
+      self = .escapedControl
     } else {
       return nil
     }
   }
 
-  private init(reason: String) { self.reason = reason }
+  private init(reason: String, isOnlyBesideSecured: Bool = false) {
+    self.reason = reason
+    self.isOnlyBesideSecured = isOnlyBesideSecured
+  }
 
   private static func hasDotSegment(_ path: [UInt8]) -> Bool {
     /// Of the segment so far; nil: it has something else.
@@ -294,6 +315,7 @@ enum PathOctet {
   static let dot = UInt8(ascii: ".")
   static let fragmentMark = UInt8(ascii: "#")
   static let blank = UInt8(ascii: " ")
+  static let nul: UInt8 = 0
 
   static func isControl(_ octet: UInt8) -> Bool { octet < blank || octet == 0x7F }
 

@@ -62,9 +62,14 @@ struct TokenCipher: Sendable {
     return Base64URL.encode(sealed)
   }
 
+  /// Whether some gateway may have made it: this one in its present life, or in an earlier one, or another node.
+  static func hasForm(_ text: String) -> Bool {
+    text.utf8.count == textLength && Base64URL.decode(text)?.count == blockBytes
+  }
+
   /// The token that `text` stands for; nil if this gateway's key hasn't made it.
   func open(_ text: String) -> ConnectionToken? {
-    guard text.utf8.count == Self.textLength, let sealed = Base64URL.decode(text),
+    guard Self.hasForm(text), let sealed = Base64URL.decode(text),
       let block = crypt(sealed, encrypting: false),
       block[(Self.blockBytes - Self.tagBytes)...].allSatisfy({ $0 == 0 })
     else { return nil }

@@ -4,6 +4,9 @@
 //   <cursor> "." <number of the session's last entry, base 36>
 
 struct LongPollPosition: Equatable, Sendable {
+  /// Of no life of the gateway: who comes back with it without having polled is told of a loss again.
+  static let unknown = LongPollPosition(cursor: Cursor(epoch: 0), entry: 0)
+
   /// Where the events answered so far end in the history of all rings.
   let cursor: Cursor
   /// Number of the last entry answered; entries are counted from 1, so 0 means none.

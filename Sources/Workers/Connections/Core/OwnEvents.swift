@@ -3,7 +3,7 @@
 //
 //   {"specversion":"1.0","type":"rig.…","source":"rig","id":"<uuid>","time":"<RFC 3339>","data":…}
 //
-// They are never in a ring and carry no cursor.
+// They are never in a ring. A few tell the client where it stands.
 
 import Kit
 
@@ -13,6 +13,8 @@ struct OwnEvent: Equatable, Sendable {
   let type: String
   /// The whole event as one line of JSON.
   let json: [UInt8]
+  /// Where the client stands that has this event; nil: the event doesn't say.
+  var cursor: Cursor?
 }
 
 /// Why the gateway closes a connection, as the client reads it in `rig.server_closing`; of an ended session it reads
@@ -56,9 +58,22 @@ enum OwnEvents {
     }
   }
 
-  /// The subscriptions in force from now on.
-  static func subscriptionsSet(_ subscriptions: [Subscription], stamp: Stamp) -> OwnEvent {
-    event("rig.subscriptions_set", stamp) { json in Subscription.appendList(subscriptions, to: &json) }
+  /// The subscriptions in force from now on. `cursor`: in the greeting, where the connection begins.
+  static func subscriptionsSet(
+    _ subscriptions: [Subscription], cursor: Cursor? = nil, stamp: Stamp
+  ) -> OwnEvent {
+    var set = event("rig.subscriptions_set", stamp) { json in
+      Subscription.appendList(subscriptions, to: &json)
+    }
+    set.cursor = cursor
+    return set
+  }
+
+  /// Nothing has come for the connection, and it stands here now.
+  static func moved(to cursor: Cursor, stamp: Stamp) -> OwnEvent {
+    var moved = event("rig.cursor", stamp)
+    moved.cursor = cursor
+    return moved
   }
 
   /// Last event of a connection that the gateway closes: `rig.server_closing`, or `rig.session_killed`.
@@ -72,19 +87,17 @@ enum OwnEvents {
   }
 
   /// Last event of a connection whose session is on the blacklist.
-  private static func sessionKilled(stamp: Stamp) -> OwnEvent {
-    OwnEvent(type: "rig.session_killed", json: opening(of: "rig.session_killed", stamp) + [UInt8(ascii: "}")])
-  }
+  private static func sessionKilled(stamp: Stamp) -> OwnEvent { event("rig.session_killed", stamp) }
 
   /// Events are missing at this place. `count` is nil when it can't be known (the log no longer holds them).
-  static func eventsLost(count: UInt64?, reason: String, stamp: Stamp) -> OwnEvent {
-    event("rig.events_lost", stamp) { json in
-      json.append(contentsOf: #"{"count":"#.utf8)
-      json.append(contentsOf: (count.map { String($0) } ?? "null").utf8)
-      json.append(contentsOf: #","reason":"#.utf8)
-      JSONText.appendString(reason, to: &json)
-      json.append(UInt8(ascii: "}"))
-    }
+  ///
+  /// - Parameter cursor: where the connection goes on; nil: the next event will tell.
+  static func eventsLost(
+    count: UInt64?, reason: String, cursor: Cursor? = nil, stamp: Stamp
+  ) -> OwnEvent {
+    var lost = OwnEvent(type: LostEvents.type, json: LostEvents.json(count: count, reason: reason, stamp: stamp))
+    lost.cursor = cursor
+    return lost
   }
 
   /// A WebSocket client's message was refused. `id`: the message's own id, where it had one.
@@ -117,6 +130,10 @@ enum OwnEvents {
     data(&json)
     json.append(UInt8(ascii: "}"))
     return OwnEvent(type: type, json: json)
+  }
+
+  private static func event(_ type: String, _ stamp: Stamp) -> OwnEvent {
+    OwnEvent(type: type, json: opening(of: type, stamp) + [UInt8(ascii: "}")])
   }
 
   private static func opening(of type: String, _ stamp: Stamp) -> [UInt8] {

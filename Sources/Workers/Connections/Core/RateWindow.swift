@@ -18,29 +18,29 @@ enum RateWindow {
   ///   - own: this worker's `connectionWindow` word.
   ///   - others: the words of all other connection workers.
   ///   - limit: connections per minute of the node; 0 refuses all.
-  ///   - unixSeconds: the time; windows are aligned to the epoch.
-  static func admit(own: UInt64, others: some Sequence<UInt64>, limit: Int, unixSeconds: Int64) -> Decision {
-    let ownCount = count(own, unixSeconds)
-    let accepted = others.reduce(ownCount) { $0 + count($1, unixSeconds) }
+  ///   - second: of the boot clock; windows are aligned to its beginning.
+  static func admit(own: UInt64, others: some Sequence<UInt64>, limit: Int, second: Int64) -> Decision {
+    let ownCount = count(own, second)
+    let accepted = others.reduce(ownCount) { $0 + count($1, second) }
     guard accepted < UInt64(max(0, limit)), ownCount < mostCount else {
-      return .refused(retryAfterSeconds: Int(windowSeconds - unixSeconds % windowSeconds))
+      return .refused(retryAfterSeconds: Int(windowSeconds - second % windowSeconds))
     }
-    return .admitted(word: minute(unixSeconds) << countBits | (ownCount + 1))
+    return .admitted(word: minute(second) << countBits | (ownCount + 1))
   }
 
   /// How many the words of all workers have admitted in the present minute.
-  static func admitted(_ words: some Sequence<UInt64>, unixSeconds: Int64) -> Int {
-    Int(clamping: words.reduce(0) { $0 + count($1, unixSeconds) })
+  static func admitted(_ words: some Sequence<UInt64>, second: Int64) -> Int {
+    Int(clamping: words.reduce(0) { $0 + count($1, second) })
   }
 
   private static let countBits: UInt64 = 32
   private static let mostCount: UInt64 = (1 << countBits) - 1
 
-  private static func minute(_ unixSeconds: Int64) -> UInt64 {
-    UInt64(UInt32(truncatingIfNeeded: unixSeconds / windowSeconds))
+  private static func minute(_ second: Int64) -> UInt64 {
+    UInt64(UInt32(truncatingIfNeeded: second / windowSeconds))
   }
 
-  private static func count(_ word: UInt64, _ unixSeconds: Int64) -> UInt64 {
-    word >> countBits == minute(unixSeconds) ? word & mostCount : 0
+  private static func count(_ word: UInt64, _ second: Int64) -> UInt64 {
+    word >> countBits == minute(second) ? word & mostCount : 0
   }
 }

@@ -13,25 +13,25 @@ enum RecentPeak {
   private static let mostCount: UInt64 = (1 << countBits) - 1
   private static let periods: UInt64 = 1 << 24
 
-  /// The word with `count` connections, open at `unixSeconds`, taken into account.
-  static func noting(_ count: Int, in word: UInt64, unixSeconds: Int64) -> UInt64 {
-    let period = period(unixSeconds)
+  /// The word with `count` connections, open at `second`, taken into account.
+  static func noting(_ count: Int, in word: UInt64, second: Int64) -> UInt64 {
+    let period = period(second)
     let (previous, present) = counts(word, in: period)
     let most = max(present, UInt64(min(max(0, count), Int(mostCount))))
     return period << (2 * countBits) | previous << countBits | most
   }
 
   /// The most that any of the words tells of.
-  static func peak(of words: some Sequence<UInt64>, unixSeconds: Int64) -> Int {
-    let period = period(unixSeconds)
+  static func peak(of words: some Sequence<UInt64>, second: Int64) -> Int {
+    let period = period(second)
     return words.reduce(0) { most, word in
       let (previous, present) = counts(word, in: period)
       return max(most, Int(max(previous, present)))
     }
   }
 
-  private static func period(_ unixSeconds: Int64) -> UInt64 {
-    UInt64(max(0, unixSeconds) / periodSeconds) % periods
+  private static func period(_ second: Int64) -> UInt64 {
+    UInt64(max(0, second) / periodSeconds) % periods
   }
 
   /// What the word tells of the period before `period`, and of `period` itself.

@@ -26,6 +26,15 @@ enum Resumption: Equatable {
     else { return .lost }
     return .plan(ResumePlan(client: cursor))
   }
+
+  /// What the greeting says of where the connection begins; nil: that comes with the loss, so that nobody has the one without the other.
+  func beginning(own: Cursor) -> Cursor? {
+    switch self {
+    case .fromNow: own
+    case .lost: nil
+    case .plan(let plan): plan.seen
+    }
+  }
 }
 
 /// The private cursor of a connection that is behind or ahead of its worker.
@@ -51,11 +60,16 @@ struct ResumePlan: Equatable {
   /// The next stretch to replay; nil when the client has everything that the worker has read: it is live from then on.
   mutating func nextReplay(upTo own: Cursor) -> Replay? {
     if isLive { return nil }
-    for (ring, position) in own.positions.enumerated() where seen[ring] < position {
-      return Replay(ring: ring, after: seen[ring], through: position)
+    for ring in own.positions.indices {
+      if let stretch = replay(of: ring, upTo: own) { return stretch }
     }
     isLive = true
     return nil
+  }
+
+  /// What is still to be replayed of one ring; nil: nothing.
+  func replay(of ring: Int, upTo own: Cursor) -> Replay? {
+    seen[ring] < own[ring] ? Replay(ring: ring, after: seen[ring], through: own[ring]) : nil
   }
 
   /// The client is past `sequence` of `ring`: after each replayed record (before its id is taken from `seen`), at the

@@ -1,20 +1,42 @@
-// The events of one turn of the loop as they go out, each encoded once per transport, one behind the other in one
+// The events of one turn of the loop as they go out, each encoded once per encoding in use, one behind the other in one
 // buffer: a connection's events of the turn are ranges in it, and ranges that touch can be sent as one.
 //
-//   SSE         id: <cursor>\n event: <type>\n data: <json>\n \n
-//   WebSocket   one text frame: <json>
-//   … + cursor  one text frame: <json, with ,"rigcursor":"<cursor>" before its last brace>
+//   SSE           id: <cursor>\n event: <type>\n data: <json>\n \n
+//   SSE, chunked  the same as one chunk: the frame is part of what is shared
+//   WebSocket     one text frame: <json>
+//   … + cursor    one text frame: <json, with ,"rigcursor":"<cursor>" before its last brace>
+//   … deflated    the same, compressed if that makes it shorter
 //
 // No JSON is parsed here; the event's bytes are copied.
 
 import Kit
 
 /// How a connection gets its events.
-enum EventEncoding: CaseIterable, Sendable {
+enum EventEncoding: Int, CaseIterable, Sendable {
+  /// For HTTP/1.0, whose streams end with the connection, and HTTP/2, which has frames of its own.
   case serverSentEvents
+  /// For HTTP/1.1.
+  case chunkedServerSentEvents
   case webSocket
   /// For WebSocket clients that resume: each event carries the extension attribute `rigcursor`.
   case webSocketWithCursor
+  /// For WebSocket clients with which permessage-deflate was agreed on.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
+
+  /// Whether every event tells where a client stands that has it.
+  var hasCursors: Bool {
+    switch self {
+    case .webSocket, .deflatedWebSocket: false
+    case .serverSentEvents, .chunkedServerSentEvents, .webSocketWithCursor, .deflatedWebSocketWithCursor:
+      true
+    }
+  }
+
+  fileprivate var isDeflated: Bool { self == .deflatedWebSocket || self == .deflatedWebSocketWithCursor }
+
+  /// What stands behind everything else when the stream ends in order.
+  var end: [UInt8] { self == .chunkedServerSentEvents ? Chunk.last : [] }
 }
 
 /// One growing buffer of encoded events.
@@ -25,8 +47,14 @@ struct TurnBuffer {
   let encoding: EventEncoding
   private(set) var bytes: [UInt8] = []
   private var cursorText: [UInt8] = []
+  private let deflater: MessageDeflater?
 
-  init(encoding: EventEncoding) { self.encoding = encoding }
+  /// - Parameter deflater: compresses where the encoding has that; nil: everything goes as it is. What is for one connection alone
+  ///   isn't worth the time.
+  init(encoding: EventEncoding, deflater: MessageDeflater? = nil) {
+    self.encoding = encoding
+    self.deflater = encoding.isDeflated ? deflater : nil
+  }
 
   var isEmpty: Bool { bytes.isEmpty }
 
@@ -42,25 +70,43 @@ struct TurnBuffer {
   ) -> Range<Int> {
     let start = bytes.count
     switch encoding {
-    case .serverSentEvents: appendServerSentEvent(type, json, isPlainMessage, cursor)
-    case .webSocket:
-      WebSocketFrame.appendHeader(.text, length: json.count, to: &bytes)
-      bytes.append(contentsOf: json)
-    case .webSocketWithCursor: appendWithCursor(json, cursor)
+    case .serverSentEvents: appendServerSentEvent(type, json, isPlainMessage, cursor, isChunked: false)
+    case .chunkedServerSentEvents: appendServerSentEvent(type, json, isPlainMessage, cursor, isChunked: true)
+    case .webSocket, .deflatedWebSocket: appendText(json)
+    case .webSocketWithCursor, .deflatedWebSocketWithCursor: appendWithCursor(json, cursor)
     }
     return start..<bytes.count
   }
 
-  /// Encodes an event of the gateway's own, which has no cursor.
-  mutating func append(_ event: OwnEvent) -> Range<Int> {
+  /// Encodes an event of the gateway's own, with its cursor if it has one.
+  ///
+  /// - Parameter retryMs: for an event stream: how long the client waits before it comes back; nil: as before.
+  @discardableResult
+  mutating func append(_ event: OwnEvent, retryMs: Int? = nil) -> Range<Int> {
     let start = bytes.count
     switch encoding {
-    case .serverSentEvents: ServerSentEvents.append(event, to: &bytes)
-    case .webSocket, .webSocketWithCursor:
-      WebSocketFrame.appendHeader(.text, length: event.json.count, to: &bytes)
-      bytes.append(contentsOf: event.json)
+    case .serverSentEvents, .chunkedServerSentEvents:
+      var block: [UInt8] = []
+      ServerSentEvents.append(event, retryMs: retryMs, to: &block)
+      append(block: block)
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor:
+      event.json.withUnsafeBytes { json in
+        if encoding.hasCursors, let cursor = event.cursor {
+          appendWithCursor(json, cursor)
+        } else {
+          appendText(json)
+        }
+      }
     }
     return start..<bytes.count
+  }
+
+  /// Appends a block of an event stream that is no event, as one piece.
+  mutating func append(block: [UInt8]) {
+    let isChunked = encoding == .chunkedServerSentEvents
+    if isChunked { Chunk.appendHead(block.count, to: &bytes) }
+    bytes.append(contentsOf: block)
+    if isChunked { Chunk.appendEnd(to: &bytes) }
   }
 
   /// Forgets the turn's events. Ranges given before are void.
@@ -74,86 +120,144 @@ struct TurnBuffer {
 
   // MARK: Encodings
 
+  private static let idField: StaticString = "id: "
+  private static let nameField: StaticString = "\nevent: "
+  private static let dataField: StaticString = "\ndata: "
+  private static let blockEnd: StaticString = "\n\n"
+  private static let fieldBytes =
+    idField.utf8CodeUnitCount + nameField.utf8CodeUnitCount + dataField.utf8CodeUnitCount
+    + blockEnd.utf8CodeUnitCount
+  private static let plainMessageName: StaticString = "message"
+
   private mutating func appendServerSentEvent(
-    _ type: UnsafeRawBufferPointer, _ json: UnsafeRawBufferPointer, _ isPlainMessage: Bool, _ cursor: Cursor
+    _ type: UnsafeRawBufferPointer, _ json: UnsafeRawBufferPointer, _ isPlainMessage: Bool, _ cursor: Cursor,
+    isChunked: Bool
   ) {
-    bytes.append(contentsOf: "id: ".utf8)
-    cursor.write(to: &bytes)
-    bytes.append(contentsOf: "\nevent: ".utf8)
     // A line break in a type was refused when the event came in; a worker that let one through can't break the stream.
-    if isPlainMessage || type.contains(where: { $0 == 0x0A || $0 == 0x0D }) {
-      bytes.append(contentsOf: "message".utf8)
-    } else {
-      bytes.append(contentsOf: type)
+    let isUnnamed = isPlainMessage || type.contains(where: { $0 == 0x0A || $0 == 0x0D })
+    let name =
+      isUnnamed
+      ? UnsafeRawBufferPointer(
+        start: Self.plainMessageName.utf8Start, count: Self.plainMessageName.utf8CodeUnitCount) : type
+    cursorText.removeAll(keepingCapacity: true)
+    cursor.write(to: &cursorText)
+    if isChunked {
+      Chunk.appendHead(Self.fieldBytes + cursorText.count + name.count + json.count, to: &bytes)
     }
-    bytes.append(contentsOf: "\ndata: ".utf8)
+    append(Self.idField)
+    bytes.append(contentsOf: cursorText)
+    append(Self.nameField)
+    bytes.append(contentsOf: name)
+    append(Self.dataField)
     bytes.append(contentsOf: json)
-    bytes.append(contentsOf: "\n\n".utf8)
+    append(Self.blockEnd)
+    if isChunked { Chunk.appendEnd(to: &bytes) }
+  }
+
+  private mutating func append(_ text: StaticString) {
+    bytes.append(contentsOf: UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  private mutating func appendText(_ json: UnsafeRawBufferPointer) {
+    if let message = deflater?.deflate([json]) { return appendDeflated(message) }
+    WebSocketFrame.appendHeader(.text, length: json.count, to: &bytes)
+    bytes.append(contentsOf: json)
   }
 
   private mutating func appendWithCursor(_ json: UnsafeRawBufferPointer, _ cursor: Cursor) {
-    guard let brace = json.lastIndex(of: UInt8(ascii: "}")) else {
-      WebSocketFrame.appendHeader(.text, length: json.count, to: &bytes)
-      bytes.append(contentsOf: json)
-      return
-    }
+    guard let brace = json.lastIndex(of: UInt8(ascii: "}")) else { return appendText(json) }
     let isEmptyObject = json[..<brace].last { $0 > 0x20 } == UInt8(ascii: "{")
     cursorText.removeAll(keepingCapacity: true)
     if !isEmptyObject { cursorText.append(UInt8(ascii: ",")) }
     cursorText.append(contentsOf: #""rigcursor":""#.utf8)
     cursor.write(to: &cursorText)
     cursorText.append(UInt8(ascii: "\""))
+    if let deflater {
+      let parts = (
+        UnsafeRawBufferPointer(rebasing: json[..<brace]), UnsafeRawBufferPointer(rebasing: json[brace...])
+      )
+      let message = cursorText.withUnsafeBytes { deflater.deflate([parts.0, $0, parts.1]) }
+      if let message { return appendDeflated(message) }
+    }
     WebSocketFrame.appendHeader(.text, length: json.count + cursorText.count, to: &bytes)
     bytes.append(contentsOf: json[..<brace])
     bytes.append(contentsOf: cursorText)
     bytes.append(contentsOf: json[brace...])
   }
+
+  private mutating func appendDeflated(_ message: [UInt8]) {
+    WebSocketFrame.appendHeader(.text, length: message.count, isCompressed: true, to: &bytes)
+    bytes.append(contentsOf: message)
+  }
 }
 
-/// The turn's three encodings, each made only when the first connection asks for it.
+/// The turn's encodings, each made only when the first connection asks for it.
 struct TurnEncodings {
-  private var buffers = EventEncoding.allCases.map { TurnBuffer(encoding: $0) }
-  private var ranges = [Range<Int>?](repeating: nil, count: EventEncoding.allCases.count)
+  private struct Encoded {
+    var buffer: TurnBuffer
+    /// Where the present event is; nil: nobody has asked for it.
+    var present: Range<Int>?
+    /// Ends of the turn's events, ascending.
+    var ends: [Int] = []
+  }
 
-  init() {}
+  private var encoded: [Encoded]
+
+  init() {
+    let deflater = MessageDeflater()
+    encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0, deflater: deflater)) }
+  }
 
   /// A new event: nothing of it is encoded yet.
   mutating func beginEvent() {
-    for index in ranges.indices { ranges[index] = nil }
+    for index in encoded.indices { encoded[index].present = nil }
   }
 
   /// Where the present event is in the buffer of `encoding`.
   mutating func range(of event: EventRecord, cursor: Cursor, in encoding: EventEncoding) -> Range<Int> {
-    let index = encoding.index
-    if let range = ranges[index] { return range }
-    let range = buffers[index].append(event, cursor: cursor)
-    ranges[index] = range
+    let index = encoding.rawValue
+    if let range = encoded[index].present { return range }
+    let range = encoded[index].buffer.append(event, cursor: cursor)
+    encoded[index].present = range
+    encoded[index].ends.append(range.upperBound)
     return range
   }
+
+  /// Ends of the turn's events in the buffer of `encoding`, ascending.
+  func ends(_ encoding: EventEncoding) -> [Int] { encoded[encoding.rawValue].ends }
 
   /// The bytes of a range that `range(of:…)` gave.
   func withBytes<R>(
     _ encoding: EventEncoding, _ range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R
   ) rethrows -> R {
-    try buffers[encoding.index].withUnsafeBytes(range, body)
+    try encoded[encoding.rawValue].buffer.withUnsafeBytes(range, body)
   }
 
-  /// The buffer that ranges of `encoding` refer to.
-  func buffer(_ encoding: EventEncoding) -> TurnBuffer { buffers[encoding.index] }
+  /// All buffers, by `rawValue` of their encoding.
+  func withBuffers<R>(_ body: (UnsafeBufferPointer<UnsafeRawBufferPointer>) -> R) -> R {
+    withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: encoded.count) {
+      collect(0, $0, body)
+    }
+  }
+
+  /// Each buffer is pinned while those behind it are.
+  private func collect<R>(
+    _ index: Int, _ bases: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>,
+    _ body: (UnsafeBufferPointer<UnsafeRawBufferPointer>) -> R
+  ) -> R {
+    guard index < encoded.count else { return body(UnsafeBufferPointer(bases)) }
+    return encoded[index].buffer.bytes.withUnsafeBytes {
+      bases.initializeElement(at: index, to: $0)
+      return collect(index + 1, bases, body)
+    }
+  }
 
   /// Ends the turn.
   mutating func reset() {
-    for index in buffers.indices { buffers[index].reset() }
-    beginEvent()
-  }
-}
-
-extension EventEncoding {
-  fileprivate var index: Int {
-    switch self {
-    case .serverSentEvents: 0
-    case .webSocket: 1
-    case .webSocketWithCursor: 2
+    for index in encoded.indices {
+      encoded[index].buffer.reset()
+      encoded[index].ends.removeAll(keepingCapacity: true)
     }
+    beginEvent()
   }
 }

@@ -4,6 +4,9 @@
 //
 //   FIN|RSV|opcode (1)   MASK|length (1)   extended length (0, 2, 8)   mask (4)   payload, XOR mask
 //
+// RSV1 on the first frame tells that a message is compressed, where that was agreed on (RFC 7692 §6.2): such a message is kept as
+// it comes and expanded when it is whole, to no more than a message may have.
+//
 // After `.close` or `.fail` everything else that arrives is ignored (§5.5.1, §7.1.7).
 
 import Kit
@@ -47,6 +50,8 @@ struct WebSocketAssembler {
   }
 
   private let maximumMessageBytes: Int
+  /// nil: compression wasn't agreed on.
+  private let inflater: MessageInflater?
   private var step = Step.first
   private var opcode = WebSocketOpcode.continuation
   private var isFinal = false
@@ -58,13 +63,17 @@ struct WebSocketAssembler {
   private var mask: UInt32 = 0
   /// The kind of the message that has begun, until its final frame.
   private var messageKind: WebSocketOpcode?
+  private var isCompressed = false
   private var message: [UInt8] = []
   private var control: [UInt8] = []
   private var validator = UTF8Validator()
 
-  /// - Parameter maximumMessageBytes: longest message over all its fragments; more is failed with 1009.
-  init(maximumMessageBytes: Int) {
+  /// - Parameters:
+  ///   - maximumMessageBytes: longest message over all its fragments, and when it is expanded; more is failed with 1009.
+  ///   - inflater: expands compressed messages; nil: there may be none.
+  init(maximumMessageBytes: Int, inflater: MessageInflater? = nil) {
     self.maximumMessageBytes = maximumMessageBytes
+    self.inflater = inflater
   }
 
   /// Whether nothing more is taken.
@@ -122,9 +131,13 @@ struct WebSocketAssembler {
   }
 
   private mutating func takeFirst(_ byte: UInt8) throws(Violation) {
-    guard byte & 0x70 == 0 else { throw Self.broken("a reserved bit is set and no extension was agreed on") }
     guard let opcode = WebSocketOpcode(rawValue: byte & 0x0F) else {
       throw Self.broken("opcode \(byte & 0x0F) is reserved")
+    }
+    let reserved = byte & 0x70
+    let beginsCompressed = reserved == WebSocketFrame.compressedBit && inflater != nil
+    guard reserved == 0 || (beginsCompressed && (opcode == .text || opcode == .binary)) else {
+      throw Self.broken("a reserved bit is set that no extension has agreed on for such a frame")
     }
     self.opcode = opcode
     isFinal = byte & 0x80 != 0
@@ -136,6 +149,7 @@ struct WebSocketAssembler {
     case .text, .binary:
       guard messageKind == nil else { throw Self.broken("a new message inside a fragmented one") }
       messageKind = opcode
+      isCompressed = beginsCompressed
     case .close, .ping, .pong:
       guard isFinal else { throw Self.broken("a fragmented control frame") }
     }
@@ -166,9 +180,14 @@ struct WebSocketAssembler {
 
   private func checkLimits() throws(Violation) {
     guard !opcode.isControl else { return }
-    guard remaining <= UInt64(max(0, maximumMessageBytes - message.count)) else {
+    guard remaining <= UInt64(max(0, maximumPayloadBytes - message.count)) else {
       throw Violation(code: .tooBig, reason: "a message may have at most \(maximumMessageBytes) bytes")
     }
+  }
+
+  /// What can't be compressed becomes a little longer by being stored.
+  private var maximumPayloadBytes: Int {
+    isCompressed ? maximumMessageBytes + maximumMessageBytes >> 8 + 64 : maximumMessageBytes
   }
 
   // MARK: Payload
@@ -180,7 +199,7 @@ struct WebSocketAssembler {
     } else {
       let start = message.count
       Self.unmask(bytes, with: &mask, into: &message)
-      guard messageKind == .text else { return }
+      guard messageKind == .text, !isCompressed else { return }
       let isValid = message.withUnsafeBytes {
         validator.accept(UnsafeRawBufferPointer(rebasing: $0[start...]))
       }
@@ -223,12 +242,32 @@ struct WebSocketAssembler {
       actions.append(.close(code, reason: reason))
     case .continuation, .text, .binary:
       guard isFinal else { return }
+      if isCompressed { try expand() }
       guard validator.isComplete else {
         throw Violation(code: .invalidPayload, reason: "a text message ends inside a UTF-8 character")
       }
       actions.append(messageKind == .text ? .text(message) : .binary(message))
       messageKind = nil
       message = []
+    }
+  }
+
+  private mutating func expand() throws(Violation) {
+    isCompressed = false
+    guard let inflater else { return }
+    do throws(MessageInflater.Failure) {
+      message = try inflater.inflate(message, atMost: maximumMessageBytes)
+    } catch {
+      switch error {
+      case .tooLong:
+        throw Violation(code: .tooBig, reason: "a message may have at most \(maximumMessageBytes) bytes")
+      case .malformed:
+        throw Violation(code: .invalidPayload, reason: "a compressed message isn't DEFLATE, or isn't whole")
+      }
+    }
+    guard messageKind == .text else { return }
+    guard message.withUnsafeBytes({ validator.accept($0) }) else {
+      throw Violation(code: .invalidPayload, reason: "a text message isn't valid UTF-8")
     }
   }
 

@@ -47,9 +47,14 @@ enum WebSocketFrame {
   /// Longest header that a server sends.
   static let maximumHeaderBytes = 10
 
+  /// RSV1, which tells that a message is compressed (RFC 7692 §6).
+  static let compressedBit: UInt8 = 0x40
+
   /// Appends the header of a final frame with `length` bytes of payload to follow.
-  static func appendHeader(_ opcode: WebSocketOpcode, length: Int, to bytes: inout [UInt8]) {
-    bytes.append(0x80 | opcode.rawValue)
+  static func appendHeader(
+    _ opcode: WebSocketOpcode, length: Int, isCompressed: Bool = false, to bytes: inout [UInt8]
+  ) {
+    bytes.append(0x80 | (isCompressed ? compressedBit : 0) | opcode.rawValue)
     switch length {
     case ..<126: bytes.append(UInt8(length))
     case ..<0x1_0000:

@@ -4,6 +4,9 @@ import COpenSSL
 import Kit
 
 enum WebSocketHandshake {
+  /// Every event is one text message (CloudEvents WebSocket binding §2.2).
+  private static let cloudEventsInJSON = "cloudevents.json"
+
   /// RFC 6455 §1.3.
   private static let guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -31,6 +34,14 @@ enum WebSocketHandshake {
       throw Refusal(status: 400, detail: "sec-websocket-key: expected one base64 text of 16 bytes")
     }
     return acceptValue(key: key)
+  }
+
+  /// The subprotocol that the server selects (RFC 6455 §4.2.2 /subprotocol/); nil: none.
+  ///
+  /// - Parameter offered: all values of `sec-websocket-protocol`.
+  static func subprotocol(offered: [String]) -> String? {
+    let names = offered.flatMap { $0.split(separator: ",") }.map { trimmed(String($0)) }
+    return names.contains(cloudEventsInJSON) ? cloudEventsInJSON : nil
   }
 
   /// Base64 of SHA-1 of key and GUID (§4.2.2).

@@ -5,7 +5,7 @@
 //    8  correlation, 8 bytes
 //   16  serial of the connection; of an answer the offset of its part; a key, 8 bytes
 //   24  length of text, 4 bytes   length of body, 4 bytes
-//   32  text (UTF-8) | body
+//   32  text (UTF-8) | body, or a time, 8 bytes
 //
 // Who sent it is known by the ring it came through. The other worker may have gone mad: nothing in a record is
 // trusted, and one that isn't exactly as above is nil.
@@ -24,9 +24,9 @@ struct WorkerRequest: Equatable, Sendable {
     case poll(serial: UInt64, lastEventID: String?, shown: [Credential] = [])
     /// The client of the poll with this correlation has gone.
     case cancelPoll(serial: UInt64)
-    /// There is one connection too many with this key of `ConnectionLimits`, and the oldest is the target's. Nobody waits for an
-    /// answer.
-    case closeOldest(key: UInt64)
+    /// There is one connection too many with this key of `ConnectionLimits`, and the oldest is the target's: it goes if it was
+    /// opened before `since`, in ms. Nobody waits for an answer.
+    case closeOldest(key: UInt64, since: UInt64)
     /// The answer to a message of `target`, or one part of it.
     case answer(WorkerAnswer)
   }
@@ -92,7 +92,8 @@ extension WorkerRequest {
     case .poll(let serial, let id, let shown):
       (.poll, serial, 0, id == nil ? [] : .hasText, id ?? "", Self.encode(shown))
     case .cancelPoll(let serial): (.cancelPoll, serial, 0, [], "", [])
-    case .closeOldest(let key): (.closeOldest, key, 0, [], "", [])
+    case .closeOldest(let key, let since):
+      (.closeOldest, key, 0, [], "", withUnsafeBytes(of: since.littleEndian) { Array($0) })
     case .answer(let answer):
       (
         .answer, UInt64(clamping: answer.offset), answer.status, answer.hasMore ? .hasMore : [], answer.text,
@@ -185,8 +186,10 @@ extension WorkerRequest {
       guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
       message = .cancelPoll(serial: serial)
     case .closeOldest:
-      guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
-      message = .closeOldest(key: serial)
+      guard textLength == 0, bodyLength == MemoryLayout<UInt64>.size, status == 0, flags.isEmpty else {
+        return nil
+      }
+      message = .closeOldest(key: serial, since: load(UInt64.self, at: Self.headerBytes))
     case .answer:
       guard let offset = Int(exactly: serial), (100...599).contains(status), !flags.contains(.hasText) else {
         return nil

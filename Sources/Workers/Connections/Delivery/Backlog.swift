@@ -1,4 +1,4 @@
-// The events that a connection's socket did not take, in order.
+// What a connection's socket did not take, in order: events, and what the gateway says itself.
 //
 //   items   [ event 7 ][ event 8 ][ event 9 ] …
 //             ^ offset: bytes of the first item that the kernel (or NIO) already has
@@ -17,6 +17,8 @@ struct Backlog {
   private var offset = 0
   /// Bytes that nobody has taken yet, with `itemOverheadBytes` for every waiting item.
   private(set) var costBytes = 0
+  /// The same for what no ring holds.
+  private(set) var ownCostBytes = 0
 
   var isEmpty: Bool { first == items.count }
   /// Number of items that are waiting, a begun one included.
@@ -34,18 +36,26 @@ struct Backlog {
     guard sent < item.count else { return }
     if isEmpty { offset = sent }
     items.append(item)
-    costBytes += item.count - sent + Self.itemOverheadBytes
+    account(for: item, item.count - sent + Self.itemOverheadBytes)
   }
 
-  /// Forgets every item of which nothing has gone out. The number of items that were dropped.
+  private mutating func account(for item: SharedBytes, _ bytes: Int) {
+    costBytes += bytes
+    if !item.isInRing { ownCostBytes += bytes }
+  }
+
+  /// Forgets every event of which nothing has gone out and that a ring holds. The number of events that were dropped.
   @discardableResult
-  mutating func dropUnbegun() -> Int {
-    let kept = first + (offset > 0 ? 1 : 0)
-    let dropped = items.count - kept
-    for item in items[kept...] { costBytes -= (item?.count ?? 0) + Self.itemOverheadBytes }
-    items.removeLast(dropped)
+  mutating func dropEvents() -> Int {
+    let begun = first + (offset > 0 ? 1 : 0)
+    let before = items.count
+    let kept = items[begun...].filter { $0?.isInRing == false }
+    for case let item? in items[begun...] where item.isInRing {
+      account(for: item, -item.count - Self.itemOverheadBytes)
+    }
+    items.replaceSubrange(begun..., with: kept)
     if isEmpty { reset() }
-    return dropped
+    return before - begun - kept.count
   }
 
   /// Calls `body` with each waiting stretch of bytes, in order, at most `limit` of them. The addresses are good until
@@ -65,11 +75,11 @@ struct Backlog {
       let left = item.count - offset
       if rest < left {
         offset += rest
-        costBytes -= rest
+        account(for: item, -rest)
         break
       }
       rest -= left
-      costBytes -= left + Self.itemOverheadBytes
+      account(for: item, -left - Self.itemOverheadBytes)
       items[first] = nil
       first += 1
       offset = 0
@@ -92,5 +102,6 @@ struct Backlog {
     first = 0
     offset = 0
     costBytes = 0
+    ownCostBytes = 0
   }
 }

@@ -7,6 +7,7 @@
 //   deadlines       0     second at which the connection wants to be asked, 0: never
 //   expiries        0     second since 1970 at which a token of the connection ends, 0: never
 //   privileges      …     whether it gets presence events
+//   areBehind       …     whether it reads on from the rings at its own pace, and gets nothing live meanwhile
 //   connections   object, for everything that isn't "send these bytes"
 //
 // The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
@@ -15,11 +16,26 @@
 /// How events are encoded for a connection.
 enum Transport: UInt8, CaseIterable {
   case none
+  /// A stream that ends with its connection (HTTP/1.0), or with its HTTP/2 stream.
   case sse
+  /// A stream of HTTP/1.1.
+  case chunkedSSE
   case webSocket
   /// WebSocket with the extension attribute `rigcursor` in every event.
   case webSocketWithCursor
+  /// WebSocket whose events are compressed.
+  case deflatedWebSocket
+  case deflatedWebSocketWithCursor
   case longPolling
+
+  static func webSocket(withCursors: Bool, isDeflated: Bool) -> Transport {
+    switch (withCursors, isDeflated) {
+    case (false, false): .webSocket
+    case (true, false): .webSocketWithCursor
+    case (false, true): .deflatedWebSocket
+    case (true, true): .deflatedWebSocketWithCursor
+    }
+  }
 
   /// Whether its events go out as they come, and heartbeats between them.
   var isStream: Bool { self != .none && self != .longPolling }
@@ -28,9 +44,22 @@ enum Transport: UInt8, CaseIterable {
   var label: String {
     switch self {
     case .none: "none"
-    case .sse: "sse"
-    case .webSocket, .webSocketWithCursor: "ws"
+    case .sse, .chunkedSSE: "sse"
+    case .webSocket, .webSocketWithCursor, .deflatedWebSocket, .deflatedWebSocketWithCursor: "ws"
     case .longPolling: "longpolling"
+    }
+  }
+
+  /// nil: it gets no event as bytes on a stream.
+  var encoding: EventEncoding? {
+    switch self {
+    case .none, .longPolling: nil
+    case .sse: .serverSentEvents
+    case .chunkedSSE: .chunkedServerSentEvents
+    case .webSocket: .webSocket
+    case .webSocketWithCursor: .webSocketWithCursor
+    case .deflatedWebSocket: .deflatedWebSocket
+    case .deflatedWebSocketWithCursor: .deflatedWebSocketWithCursor
     }
   }
 }
@@ -42,6 +71,9 @@ struct ConnectionTable {
   var deadlines: ContiguousArray<UInt32> = []
   var expiries: ContiguousArray<UInt32> = []
   var privileges: ContiguousArray<Bool> = []
+  private(set) var areBehind: ContiguousArray<Bool> = []
+  /// Connections that are behind.
+  private(set) var behindCount = 0
   private var connections: ContiguousArray<Connection?> = []
   private var free: ContiguousArray<ConnectionIndex> = []
   private var uses: ContiguousArray<UInt32> = []
@@ -91,8 +123,16 @@ struct ConnectionTable {
     connections[Int(index)] = connection
     transports[Int(index)] = transport
     lastTraffic[Int(index)] = second
+    forgetFormerOwner(of: Int(index))
     countByTransport[Int(transport.rawValue)] += 1
     return connection
+  }
+
+  /// The connection gets nothing live, or does again.
+  mutating func setBehind(_ index: ConnectionIndex, _ isBehind: Bool) {
+    guard areBehind[Int(index)] != isBehind else { return }
+    areBehind[Int(index)] = isBehind
+    behindCount += isBehind ? 1 : -1
   }
 
   /// Removes the connection; false if it isn't in the table any more.
@@ -103,12 +143,24 @@ struct ConnectionTable {
     countByTransport[Int(transports[index].rawValue)] -= 1
     connections[index] = nil
     transports[index] = .none
+    forgetFormerOwner(of: index)
+    free.append(connection.index)
+    return true
+  }
+
+  private mutating func forgetFormerOwner(of index: Int) {
     descriptors[index] = -1
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
-    free.append(connection.index)
-    return true
+    setBehind(ConnectionIndex(index), false)
+  }
+
+  /// Appends everybody who takes part in live delivery.
+  func appendLive(to indices: inout [ConnectionIndex]) {
+    for case let connection? in connections where connection.replay == nil && !connection.isClosing {
+      indices.append(connection.index)
+    }
   }
 
   /// All open connections.
@@ -122,6 +174,7 @@ struct ConnectionTable {
     deadlines.append(0)
     expiries.append(0)
     privileges.append(false)
+    areBehind.append(false)
     uses.append(0)
     return ConnectionIndex(connections.count - 1)
   }

@@ -8,8 +8,9 @@
 //
 // NIO is used as what it is good at, waiting until a socket is writable; while a chunk is with it nothing is sent
 // directly, so order holds. The descriptor belongs to NIO: it is never used after the channel has closed.
-// The outlet must never block, and holds at most `limitBytes` and one event: its owner closes a connection that
-// is past that (`isOverfull`).
+// The outlet must never block. Of events it is given no more when more than `limitBytes` wait (`isOverfull`): those that follow
+// stay in the rings. What the gateway says itself is in no ring: past the same bound its owner ends the connection
+// (`isOverfullOfAnswers`).
 
 import Glibc
 import NIOCore
@@ -45,6 +46,18 @@ final class Outlet {
   private var isFinishing = false
   /// A chunk is being handed to NIO right now.
   private var isInFeed = false
+  /// More than the bound was waiting already of what is in no ring, when more of it came.
+  private(set) var isOverfullOfAnswers = false
+  /// Bytes that have left the backlog so far.
+  private var takenBytes: UInt64 = 0
+  private var progress: Progress?
+
+  /// How far the client had come when last looked at, and since when that hasn't changed.
+  private struct Progress {
+    let takenBytes: UInt64
+    let unacknowledgedBytes: CInt
+    let second: UInt32
+  }
   /// Set by the owner after its own initialization; cleared when the channel closes.
   unowned(safe) var owner: (any OutletOwner)?
 
@@ -67,8 +80,38 @@ final class Outlet {
   /// What is waiting, counted as `Backlog.costBytes` does.
   var waitingBytes: Int { backlog.costBytes }
 
-  /// More than the bound was waiting already when the newest event came: the client doesn't keep up.
+  /// Something has been sent and isn't with the kernel yet.
+  var isWaiting: Bool { state == .feeding || !backlog.isEmpty }
+
+  /// More than the bound was waiting already when the newest piece came: the client doesn't keep up.
   var isOverfull: Bool { backlog.costBeforeNewest > limitBytes }
+
+  /// Whether something has waited for `seconds` and the client has taken nothing of what was sent. It is looked at when this is
+  /// called, once per second. Over HTTP/2 what a client takes is seen in steps of a chunk.
+  func isStuck(second: UInt32, for seconds: UInt32) -> Bool {
+    let unacknowledgedBytes = unacknowledgedBytes
+    if let progress, progress.takenBytes == takenBytes, progress.unacknowledgedBytes == unacknowledgedBytes {
+      return second &- progress.second >= seconds
+    }
+    progress = Progress(takenBytes: takenBytes, unacknowledgedBytes: unacknowledgedBytes, second: second)
+    return false
+  }
+
+  /// Nothing waits any more: what is stuck later is so from then on.
+  func forgetProgress() { progress = nil }
+
+  /// Bytes in the socket that the peer hasn't acknowledged: a socket in which nothing moves has always the same. 0 for a stream of an
+  /// HTTP/2 connection, whose socket isn't its own.
+  private var unacknowledgedBytes: CInt {
+    var socket = descriptor
+    if socket < 0 {
+      socket =
+        (try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
+    }
+    var bytes: CInt = 0
+    guard state != .closed, socket >= 0, ioctl(socket, UInt(TIOCOUTQ), &bytes) == 0 else { return 0 }
+    return bytes
+  }
 
   /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
   func open(with bytes: [UInt8]) {
@@ -78,9 +121,12 @@ final class Outlet {
   }
 
   /// Sends one event or other indivisible piece: directly if nothing is waiting, else behind what is.
-  func send(_ bytes: [UInt8]) {
+  ///
+  /// - Parameter isInRing: it is of events that can be had again.
+  func send(_ bytes: [UInt8], isInRing: Bool = false) {
     guard !isFinishing, state != .closed else { return }
-    transmit(bytes)
+    if !isInRing, backlog.ownCostBytes > limitBytes { isOverfullOfAnswers = true }
+    transmit(bytes, isInRing: isInRing)
   }
 
   /// Sends pieces of which the hub's direct attempt left something over: call for each in order, then `resume`.
@@ -98,11 +144,11 @@ final class Outlet {
   /// The farewell has gone out.
   var hasFinished: Bool { isFinishing && backlog.isEmpty && state != .feeding }
 
-  /// Sends `farewell` behind what is waiting and nothing after it. `dropping`: what hasn't been begun is forgotten
+  /// Sends `farewell` behind what is waiting and nothing after it. `dropping`: events that haven't been begun are forgotten
   /// first. Calls the owner's `outletDidFinish`, possibly before it returns.
   func finish(with farewell: [UInt8], dropping: Bool) {
     guard !isFinishing, state != .closed else { return }
-    if dropping { backlog.dropUnbegun() }
+    if dropping { backlog.dropEvents() }
     isFinishing = true
     if transmit(farewell) { owner?.outletDidFinish() }
   }
@@ -116,25 +162,30 @@ final class Outlet {
 
   /// Whether all of it went out directly; if not it is waiting now.
   @discardableResult
-  private func transmit(_ bytes: [UInt8]) -> Bool {
+  private func transmit(_ bytes: [UInt8], isInRing: Bool = false) -> Bool {
     guard state == .direct else {
-      append(bytes)
+      append(bytes, isInRing: isInRing)
       return false
     }
     guard descriptor >= 0 else {
-      append(bytes)
+      append(bytes, isInRing: isInRing)
       feed()
       return false
     }
     let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
     if sent == bytes.count { return true }
-    append(bytes, sent: max(0, sent))
+    append(bytes, isInRing: isInRing, sent: max(0, sent))
     feed()
     return false
   }
 
-  private func append(_ bytes: [UInt8], sent: Int = 0) {
-    backlog.append(bytes.withUnsafeBytes { SharedBytes(copying: $0) }, sent: sent)
+  private func append(_ bytes: [UInt8], isInRing: Bool = false, sent: Int = 0) {
+    backlog.append(bytes.withUnsafeBytes { SharedBytes(copying: $0, isInRing: isInRing) }, sent: sent)
+  }
+
+  private func advance(by count: Int) {
+    takenBytes &+= UInt64(count)
+    backlog.advance(by: count)
   }
 
   /// Gives NIO the next chunk, whatever kept it from going directly: a full socket makes NIO wait until there is room,
@@ -160,7 +211,7 @@ final class Outlet {
     backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkItems : 1) { stretch in
       chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
     }
-    backlog.advance(by: chunk.readableBytes)
+    advance(by: chunk.readableBytes)
     return chunk
   }
 
@@ -170,7 +221,7 @@ final class Outlet {
     while !backlog.isEmpty {
       let sent = sendWaiting()
       guard sent > 0 else { return feed() }
-      backlog.advance(by: sent)
+      advance(by: sent)
     }
     if isFinishing { owner?.outletDidFinish() } else { owner?.outletDidDrain() }
   }

@@ -24,16 +24,6 @@ extension APIGateway {
 
   private func limitKey(_ service: String, _ request: HTTPRequest) -> String {
     guard hub.settings.rateLimitPerIP else { return service }
-    let address = hub.proxies.client(of: request)
-    return "\(service) \(AddressPrefix(address)?.description ?? address)"
-  }
-}
-
-extension TrustedProxies {
-  /// The address of the client that has sent the request.
-  func client(of request: HTTPRequest) -> String {
-    client(
-      peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
-      xForwardedFor: request.headers["x-forwarded-for"])
+    return "\(service) \(hub.proxies.prefix(of: request)?.description ?? request.peer.text)"
   }
 }

@@ -97,8 +97,7 @@ extension APIGateway {
           return try parser.structured(bytes, trace: trace, acceptedAtNs: now)
         }
         let submission = try parser.submission(
-          contentType: type, headers: request.headers.lazy.map { (name: $0.name, value: $0.value) },
-          body: bytes, trace: trace, acceptedAtNs: now)
+          contentType: type, headers: request.fields, body: bytes, trace: trace, acceptedAtNs: now)
         guard !submission.isBatched, let event = submission.events.first else {
           throw EventError("the body is a batch of events, expected one event")
         }
@@ -113,19 +112,17 @@ extension APIGateway {
     let field = request.header("host") ?? ""
     let (host, port) = ProducedEvent.Origin.split(
       host: field, defaultPort: request.isTLS ? 443 : 80)
-    let peer = request.remoteAddress?.ipAddress ?? ""
     let credentials = RequestCredentials(match)
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
-        isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
+        isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        local: request.localAddress))
     return ProducedEvent.Origin(
       correlation: correlation,
-      remoteIP: hub.proxies.client(
-        peer: peer, forwarded: request.headers["forwarded"],
-        xForwardedFor: request.headers["x-forwarded-for"]),
+      remoteIP: hub.proxies.client(of: request),
       host: host, port: port, scheme: request.isTLS ? "https" : "http",
       headers: credentials.eventHeaders(headers), method: request.method.rawValue, path: request.path,
       query: credentials.eventQuery(request.rawQuery) ?? "")

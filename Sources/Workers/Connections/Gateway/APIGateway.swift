@@ -50,6 +50,11 @@ final class APIGateway {
     return TargetRefusal(reason)
   }
 
+  /// Counts a request that was answered 404, or 405, since no endpoint takes it.
+  func countUnmatched(_ request: HTTPRequest, _ outcome: RequestOutcome) {
+    ledger.unmatched(request.method, outcome)
+  }
+
   /// Methods with which the request's path is known; empty: it isn't.
   func methods(for request: HTTPRequest) -> [String] {
     if case .otherMethods(let methods) = hub.apis.router.match(
@@ -107,7 +112,6 @@ final class APIGateway {
     }
     let isLiteral = origin.host.hasPrefix("[")
     let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
-    let peer = request.remoteAddress?.ipAddress ?? ""
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
@@ -120,7 +124,8 @@ final class APIGateway {
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
-        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(peer), peer: TrustedProxies.plain(peer)))
+        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        local: request.localAddress))
     let body: BodyForm =
       switch request.announcedBody {
       // These mean something by a body: that there is none is said (RFC 9110 §8.6).
@@ -154,7 +159,7 @@ final class APIGateway {
 
   /// Whose place a request takes.
   func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
-    PlaceHolder(client: AddressPrefix(hub.proxies.client(of: request)), api: match.definition.id)
+    PlaceHolder(client: hub.proxies.prefix(of: request), api: match.definition.id)
   }
 }
 
@@ -222,7 +227,8 @@ private final class APIExchange: StreamedExchange {
   }
 
   private func refuse(_ refusal: RefusedRequest) {
-    account.finish(status: refusal.status, isComplete: true)
+    account.finish(
+      RequestOutcome(answeredHereWith: refusal.status), status: refusal.status, isComplete: true)
     answer?.respond(refusal.response)
     answer = nil
   }
@@ -240,56 +246,6 @@ private final class APIExchange: StreamedExchange {
     answer = nil
     carrier?.clientGone()
     // If it had no answer to wait for yet.
-    account.finish(status: 0, isComplete: false)
-  }
-}
-
-/// What was answered to proxied requests.
-final class ProxyMetrics {
-  private struct Series: Hashable {
-    let api: String
-    let endpoint: String
-    let method: String
-    let target: APIEndpoint.Target
-    let response: APIEndpoint.Response?
-    let code: Int
-  }
-
-  private let status: StatusPage
-  private var counters: [Series: Metric] = [:]
-  private var others: [String: Metric] = [:]
-  /// Series of their own; the rest counts as "other" (design §10).
-  private static let most = 200
-
-  init(_ status: StatusPage) { self.status = status }
-
-  /// - Parameter code: of the answer; 0: the client was gone before.
-  func answered(_ match: APIMatch, status code: Int) {
-    let series = Series(
-      api: match.definition.id, endpoint: match.endpoint.id, method: match.endpoint.method,
-      target: match.endpoint.target, response: match.endpoint.responseFrom, code: code)
-    if let counter = counters[series] { return counter.add() }
-    let ways = (
-      target: match.endpoint.target.rawValue, response: match.endpoint.responseFrom?.rawValue ?? "none"
-    )
-    guard counters.count < Self.most else {
-      let rest = "\(code) \(ways.target) \(ways.response)"
-      others[rest] = others[rest] ?? metric("other", "other", ways, code)
-      return others[rest]?.add() ?? ()
-    }
-    let counter = metric(match.endpoint.method, "\(series.api)/\(series.endpoint)", ways, code)
-    counters[series] = counter
-    counter?.add()
-  }
-
-  private func metric(
-    _ method: String, _ path: String, _ ways: (target: String, response: String), _ code: Int
-  ) -> Metric? {
-    status.metric(
-      .counter, "rig_proxy_requests_total",
-      labels: [
-        ("method", method), ("path", path), ("response_from", ways.response), ("status", String(code)),
-        ("target", ways.target),
-      ])
+    account.finish(.clientGone, status: 0, isComplete: false)
   }
 }

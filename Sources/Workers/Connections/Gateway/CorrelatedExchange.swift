@@ -67,7 +67,7 @@ final class CorrelatedExchange: RequestCarrier {
 
   func clientGone() {
     proxied?.clientGone()
-    account.finish(status: 0, isComplete: false)
+    account.finish(.clientGone, status: 0, isComplete: false)
     end()
   }
 
@@ -79,7 +79,7 @@ final class CorrelatedExchange: RequestCarrier {
 
   private func accepted() {
     isAccepted = true
-    if let early { return respond(HTTPResponse(early)) }
+    if let early { return respond(HTTPResponse(early), .ok) }
     if let ticket { waiting.startClock(ticket, ms: timeoutMs) }
   }
 
@@ -87,21 +87,26 @@ final class CorrelatedExchange: RequestCarrier {
   private func received(_ response: ServiceResponse?) {
     ticket = nil
     guard let response else {
-      return respond(.problem(.gatewayTimeout, "the service has accepted, and no response has come in time"))
+      return respond(
+        .problem(.gatewayTimeout, "the service has accepted, and no response has come in time"),
+        .responseTimeout)
     }
     guard isAccepted else {
       early = response
       return
     }
-    respond(HTTPResponse(response))
+    respond(HTTPResponse(response), .ok)
   }
 
   // MARK: Ends
 
-  private func respond(_ response: HTTPResponse) {
+  /// - Parameter outcome: nil: what the gateway's own answer says.
+  private func respond(_ response: HTTPResponse, _ outcome: RequestOutcome? = nil) {
     guard let answer else { return }
     account.sent(response.body.readableBytes)
-    account.finish(status: Int(response.status.code), isComplete: true)
+    let status = Int(response.status.code)
+    account.finish(
+      outcome ?? RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
     answer.respond(response)
     // What is left of the exchange with the service is of no use.
     if isAccepted { proxied?.clientGone() }

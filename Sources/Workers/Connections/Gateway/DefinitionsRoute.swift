@@ -5,6 +5,7 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class DefinitionsRoute {
   private static let list = "/apis"
@@ -23,7 +24,7 @@ final class DefinitionsRoute {
   /// Whether the request is for the definitions rather than for an API.
   func takes(_ request: HTTPRequest) -> Bool {
     guard !readers.isEmpty, request.path == Self.list || request.path.hasPrefix(Self.list + "/"),
-      readers.contains(request.remoteAddress?.ipAddress ?? ""),
+      readers.contains(request.peer.text),
       !request.headers.contains(where: { HeaderFields.isForwarding($0.name) })
     else { return false }
     return request.authority.map { hosts.contains(authority: $0) } ?? false

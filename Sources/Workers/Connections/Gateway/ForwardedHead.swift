@@ -12,9 +12,10 @@ import Kit
 import NIOHTTP1
 
 enum ForwardedHead {
-  /// What isn't taken from a client: also the gateway's own business towards the service.
+  /// What isn't taken from a client: also the gateway's own business towards the service, and `proxy`, which services that see
+  /// fields as variables (CGI) take for the setting HTTP_PROXY.
   private static let ownInRequests = FieldNames(
-    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "traceparent"])
+    HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "proxy", "traceparent", "tracestate"])
   private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
   /// The gateway in `via`.
   private static let pseudonym = "rig"
@@ -31,6 +32,8 @@ enum ForwardedHead {
     var isPeerTrusted: Bool
     /// The address that the connection came from.
     var peer: String
+    /// Ours, that it came to.
+    var local: String
   }
 
   /// Names and values, alternately, of the request to the service.
@@ -45,6 +48,8 @@ enum ForwardedHead {
       fields.append((name, value))
     }
     if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
+    // The client's own, which it is only beside the client's own traceparent (W3C Trace Context §3.3.1).
+    if let state = request.tracestate { fields.append(("tracestate", state)) }
     append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
     for header in context.addedHeaders
     where !HeaderFields.hopByHop.contains(header.name) && !HeaderFields.framing.contains(header.name) {
@@ -64,14 +69,15 @@ enum ForwardedHead {
   static func toClient(_ pairs: [String]) -> HTTPHeaders {
     var headers = HTTPHeaders()
     headers.reserveCapacity(pairs.count / 2)
-    let fields = stride(from: 0, to: pairs.count - 1, by: 2).lazy.map {
-      (name: pairs[$0], value: pairs[$0 + 1])
-    }
-    let named = ConnectionOptions(fields)
-    for (name, value) in fields where !ownInAnswers.contains(name) && !named.contains(name) {
+    let positions = stride(from: 0, to: pairs.count - 1, by: 2)
+    var named = ConnectionOptions()
+    for position in positions { named.note(pairs[position], pairs[position + 1]) }
+    for position in positions {
+      let name = pairs[position]
+      if ownInAnswers.contains(name) || named.contains(name) { continue }
       // Another spelling of the length may be another length to somebody.
       if HeaderFields.framing.contains(name), !name.isField("content-length") { continue }
-      headers.add(name: name, value: value)
+      headers.add(name: name, value: pairs[position + 1])
     }
     return headers
   }
@@ -83,7 +89,7 @@ enum ForwardedHead {
   )] {
     let scheme = context.isTLS ? "https" : "http"
     let host = request.header("host") ?? ""
-    var element = "for=" + node(context.peer) + ";proto=" + scheme
+    var element = "for=" + node(context.peer) + ";by=" + node(context.local) + ";proto=" + scheme
     if isToken(host) {
       element += ";host=" + host
     } else if isQuotable(host) {

@@ -56,6 +56,11 @@ final class KafkaExchange: RequestCarrier {
 
   func begin(_ answer: AnswerStream) {
     self.answer = answer
+    do throws(EventError) {
+      try HeaderFields.requireNoContentCoding(answer.request.fields)
+    } catch {
+      return refuse(.unsupportedMediaType, error.detail)
+    }
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
@@ -124,7 +129,7 @@ final class KafkaExchange: RequestCarrier {
 
   func clientGone() {
     guard answer != nil else { return }
-    account.finish(status: 0, isComplete: false)
+    account.finish(.clientGone, status: 0, isComplete: false)
     end()
   }
 
@@ -170,6 +175,8 @@ final class KafkaExchange: RequestCarrier {
       respond(.text("Accepted.", status: .accepted, contentType: "text/plain"))
     case .unavailable(let reason):
       refuse(.serviceUnavailable, "the event can't be produced to topic \(plan.topic) now: \(reason)")
+    case .unknown(let reason):
+      refuse(.serviceUnavailable, "the event may be in topic \(plan.topic), or not: \(reason)")
     case .refused(let reason):
       refuse(.badGateway, "the event can't be produced to topic \(plan.topic): \(reason)")
     case .tooLarge(let reason): refuse(.payloadTooLarge, "the event is too large for Kafka: \(reason)")
@@ -180,9 +187,11 @@ final class KafkaExchange: RequestCarrier {
   private func received(_ response: ServiceResponse?) {
     ticket = nil
     guard let response else {
-      return refuse(.gatewayTimeout, "the event was produced, and no response has come in time")
+      return respond(
+        .problem(.gatewayTimeout, "the event was produced, and no response has come in time"),
+        .responseTimeout)
     }
-    respond(HTTPResponse(response))
+    respond(HTTPResponse(response), .ok)
   }
 
   // MARK: Ends
@@ -193,10 +202,13 @@ final class KafkaExchange: RequestCarrier {
         ? .unavailable(retryAfterSeconds: 1, detail) : .problem(status, detail))
   }
 
-  private func respond(_ response: HTTPResponse) {
+  /// - Parameter outcome: nil: what the gateway's own answer says.
+  private func respond(_ response: HTTPResponse, _ outcome: RequestOutcome? = nil) {
     guard let answer else { return }
     account.sent(response.body.readableBytes)
-    account.finish(status: Int(response.status.code), isComplete: true)
+    let status = Int(response.status.code)
+    account.finish(
+      outcome ?? RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
     answer.respond(response)
     end()
   }

@@ -30,6 +30,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   private var isClientSlow = false
   private var hasBodyEnded = false
   private var status = 0
+  private var outcome = RequestOutcome.clientGone
   /// Set: an answer of 202 isn't the client's. Its body is thrown away, this is called, and somebody else answers the client.
   var onAccepted: (() -> Void)?
   /// Called when the client has its answer, or won't get one from here.
@@ -62,6 +63,8 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     if tries > 1 { request.limitKey = nil }
     do throws(ProxyExchanges.Refusal) {
       key = try exchanges.open(request, for: holder, self)
+      // Only what has an empty body is tried again.
+      if tries > 1, hasBodyEnded { receivedEnd(trailers: [:]) }
     } catch {
       switch error {
       case .noPlace(let response): refuse(response)
@@ -110,7 +113,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
       answer.abort(byReset: true)
       end()
     } else {
-      status = refusal.status
+      note(refusedWith: refusal.status)
       answer.respond(refusal.response)
       end(isComplete: true)
     }
@@ -154,6 +157,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     case .failed where isAccepted: end()
     case .answered(let status, let headers):
       self.status = Int(status)
+      outcome = .ok
       answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
     case .end(let trailers):
       exchanges.end(key)
@@ -187,7 +191,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     if let key { exchanges.end(key) }
     key = nil
     let mayTryAgain =
-      failure == .badGateway && answer?.hasBegun == false && request.body == .none
+      failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
       && Self.idempotent.contains(request.method) && tries < Self.mostTries
     if mayTryAgain { return open() }
     switch failure {
@@ -215,6 +219,11 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   // MARK: Ends
 
+  private func note(refusedWith status: Int) {
+    self.status = status
+    outcome = RequestOutcome(answeredHereWith: status)
+  }
+
   private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
     var response = HTTPResponse.problem(status, detail)
     if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
@@ -224,7 +233,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   private func refuse(_ response: HTTPResponse) {
-    status = Int(response.status.code)
+    note(refusedWith: Int(response.status.code))
     answer?.respond(response)
     end(isComplete: true)
   }
@@ -245,7 +254,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     answer = nil
     // Whoever answers instead finishes the account.
     if isAccepted { return }
-    account.finish(status: status, isComplete: isComplete)
+    account.finish(outcome, status: status, isComplete: isComplete)
     onEnd?()
   }
 }

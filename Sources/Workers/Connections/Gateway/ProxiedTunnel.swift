@@ -30,6 +30,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   private let exchanges: ProxyExchanges
   private let account: RequestAccount
+  /// Taken as long as there is anything of the tunnel, be it only what its client hasn't taken yet.
+  private let place: ProxyExchanges.Key
   /// nil: the service is told nothing more, and says nothing more.
   private var key: ProxyExchanges.Key?
   private var channel: Channel?
@@ -50,6 +52,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   private var isReading = false
 
   init(_ key: ProxyExchanges.Key, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
+    place = key
     self.key = key
     self.exchanges = exchanges
     self.account = account
@@ -158,6 +161,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
+    guard key != nil else { return }
     account.sent(bytes.readableBytes)
     uncredited += UInt32(clamping: bytes.readableBytes)
     if channel == nil { early.append(bytes) } else { write(bytes) }
@@ -165,6 +169,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   func received(_ message: ExchangeFrame.Message) {
+    // That its proxy worker has ended is nothing to a client that still takes what was sent.
+    guard key != nil else { return }
     switch message {
     case .credit(let bytes):
       credit += Int64(bytes)
@@ -237,7 +243,6 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   private func serviceGone() {
-    if let key { exchanges.end(key) }
     key = nil
     unsent.removeAll()
   }
@@ -246,6 +251,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     isBroken = true
     early = []
     serviceGone()
-    account.finish(status: Self.switchingProtocols, isComplete: isComplete)
+    exchanges.end(place)
+    account.finish(.ok, status: Self.switchingProtocols, isComplete: isComplete)
   }
 }

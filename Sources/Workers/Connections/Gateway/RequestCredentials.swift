@@ -39,11 +39,10 @@ struct RequestCredentials {
     areForwarded ? query : QueryString.without(parameters + [Self.commonParameter], in: query)
   }
 
-  /// The headers for an event; names and values, alternately.
+  /// The headers for an event, names in lower case as RIG has them; names and values, alternately.
   func eventHeaders(_ pairs: [String]) -> [String] {
-    guard !areForwarded else { return pairs }
-    return stride(from: 0, to: pairs.count - 1, by: 2).filter { !isCredential(pairs[$0]) }
-      .flatMap { [pairs[$0], pairs[$0 + 1]] }
+    stride(from: 0, to: pairs.count - 1, by: 2).filter { areForwarded || !isCredential(pairs[$0]) }
+      .flatMap { [pairs[$0].lowercased(), pairs[$0 + 1]] }
   }
 
   private func isCredential(_ name: String) -> Bool {

@@ -6,6 +6,7 @@ import APIs
 import HTTP
 import IPC
 import Kit
+import NIOHTTP1
 
 /// Belongs to the worker's loop.
 final class RequestLedger {
@@ -51,6 +52,9 @@ final class RequestLedger {
   /// A request was answered 400 for its path or query before any endpoint took it.
   func refusedTarget() { refusedTargets?.add() }
 
+  /// A request was answered 404, or 405, since no endpoint takes it.
+  func unmatched(_ method: HTTPMethod, _ outcome: RequestOutcome) { requests.unmatched(method, outcome) }
+
   func open(_ match: APIMatch, _ request: HTTPRequest) -> RequestAccount {
     if match.authority != nil, !match.endpoint.isSecured { securedByReading?.add() }
     return RequestAccount(self, match, record: sinks.isEmpty ? nil : record(match, request), beganNs: nowNs())
@@ -65,6 +69,7 @@ final class RequestLedger {
     record.path = request.path
     record.api = match.definition.id
     record.endpoint = match.endpoint.id
+    record.endpointJSON = match.endpoint.json
     record.target = match.endpoint.target.rawValue
     record.responseFrom = match.endpoint.responseFrom?.rawValue ?? ""
     record.remote = proxies.client(of: request)
@@ -72,8 +77,10 @@ final class RequestLedger {
     return record
   }
 
-  fileprivate func finish(_ account: RequestAccount, status code: Int, isComplete: Bool) {
-    requests.answered(account.match, status: code)
+  fileprivate func finish(
+    _ account: RequestAccount, _ outcome: RequestOutcome, status code: Int, isComplete: Bool
+  ) {
+    requests.ended(account.match, outcome)
     let durationNs = max(nowNs(), account.beganNs) - account.beganNs
     duration(code).observe(ns: durationNs)
     guard var record = account.record else { return }
@@ -133,8 +140,8 @@ final class RequestAccount {
   /// - Parameters:
   ///   - status: that the client was answered; 0: it had gone before.
   ///   - isComplete: whether it got its whole answer.
-  func finish(status: Int, isComplete: Bool) {
-    ledger?.finish(self, status: status, isComplete: isComplete)
+  func finish(_ outcome: RequestOutcome, status: Int, isComplete: Bool) {
+    ledger?.finish(self, outcome, status: status, isComplete: isComplete)
     ledger = nil
     guard let onFinish else { return }
     self.onFinish = nil

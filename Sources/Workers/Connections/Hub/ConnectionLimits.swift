@@ -4,8 +4,10 @@
 //   those of the other workers ◄── their SharedTally
 //
 // A worker shows a new connection before it looks at the others, so that of two that count the same user at once at least one sees
-// both. While workers open some in the same instant there may be as many too many, or too many closed; who opens the next one has all
-// closed that are still too many. One worker alone is exact. A worker that has died counts until the next has taken its place.
+// both. Who asks another worker to close one says since when its own is open, and only an older one is closed: of two that are
+// opened at once one stays. While workers open some in the same instant, by clocks that differ by a turn, there may be as many too
+// many, or too many closed; who opens the next ones has those closed that are still too many, a few each. One worker alone is exact.
+// A worker that has died counts until the next has taken its place.
 //
 //   CONNECTION_LIMIT_CLOSES=oldest    one more is opened, and the oldest on the node closed, by the worker that holds it
 //   CONNECTION_LIMIT_CLOSES=newest    one more is refused
@@ -42,7 +44,8 @@ final class ConnectionLimits {
   /// A connection too many, and who has to close it.
   enum Excess: Equatable {
     case ours(ConnectionIndex, Subject)
-    case theirs(worker: UInt16, key: UInt64)
+    /// `since`: in ms, when the connection was opened that it has to be older than.
+    case theirs(worker: UInt16, key: UInt64, since: UInt64)
   }
 
   /// More than allowed.
@@ -66,6 +69,9 @@ final class ConnectionLimits {
 
   private static let seedBytes = 8
   private static let nsPerMs: UInt64 = 1_000_000
+  /// Closed for the sake of one that is opened. The others' counts may be wrong, or nobody there does as it is told: what is still
+  /// too many is up to the next ones that open.
+  static let mostClosedPerOpening = 8
 
   /// nil: nothing is limited.
   ///
@@ -138,12 +144,15 @@ final class ConnectionLimits {
       .first { subject, key in self.total(of: key) > self.limits[subject] ?? .max }?.0
   }
 
-  /// Another worker has opened one too many: our oldest, if there are still too many.
-  func oldest(of key: UInt64) -> (connection: ConnectionIndex, subject: Subject)? {
+  /// Another worker has opened one too many, at `since`: our oldest, if there are still too many and it was opened before; of two
+  /// of the same millisecond that of the lower slot counts as the older one.
+  func oldest(
+    of key: UInt64, before since: UInt64, from worker: UInt16
+  ) -> (connection: ConnectionIndex, subject: Subject)? {
     let subject = Self.subject(of: key)
-    guard let limit = limits[subject], total(of: key) > limit, let oldest = tally.oldest(of: key) else {
-      return nil
-    }
+    guard let limit = limits[subject], total(of: key) > limit, let oldest = tally.oldest(of: key),
+      (oldest.since, slot) < (since, Int(worker))
+    else { return nil }
     return (oldest.connection, subject)
   }
 
@@ -151,19 +160,21 @@ final class ConnectionLimits {
 
   private func add(_ connection: ConnectionIndex, _ key: UInt64, _ nowNs: UInt64) -> [Excess] {
     let subject = Self.subject(of: key)
-    guard let limit = limits[subject], tally.add(connection, for: key, since: nowNs / Self.nsPerMs) else {
-      return []
-    }
+    let since = nowNs / Self.nsPerMs
+    guard let limit = limits[subject], tally.add(connection, for: key, since: since) else { return [] }
     show(key)
     guard closesOldest else { return [] }
-    return excess(total(of: key) - limit, of: key, for: connection)
+    let count = min(total(of: key) - limit, Self.mostClosedPerOpening)
+    return excess(count, of: key, for: connection, since: since)
   }
 
   /// The oldest `count` of a key, whoever holds them, without the connection that they go for: by workers' clocks it may be as old
   /// as another one. Several are too many where workers opened some in the same instant.
   ///
   /// Of another worker's only its oldest is known: its others count as being as old.
-  private func excess(_ count: Int, of key: UInt64, for connection: ConnectionIndex) -> [Excess] {
+  private func excess(
+    _ count: Int, of key: UInt64, for connection: ConnectionIndex, since: UInt64
+  ) -> [Excess] {
     guard count > 0 else { return [] }
     let subject = Self.subject(of: key)
     var ours = tally.oldest(count + 1, of: key).filter { $0.connection != connection }[...]
@@ -176,7 +187,7 @@ final class ConnectionLimits {
         ours.removeFirst()
         excess.append(.ours(own.connection, subject))
       } else if let next {
-        excess.append(.theirs(worker: UInt16(clamping: next.worker), key: key))
+        excess.append(.theirs(worker: UInt16(clamping: next.worker), key: key, since: since))
         taken += 1
         if taken == next.theirs.count {
           theirs.removeFirst()

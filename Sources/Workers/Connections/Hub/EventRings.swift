@@ -14,9 +14,9 @@ final class EventRings {
     own = Cursor(epoch: epoch, positions: (0..<rings.count).map { rings.lastSequence($0) })
   }
 
-  /// As `RingSet.read`; `own` is behind the record when `body` sees it.
+  /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
-    rings.read { ring, record in
+    rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
       own[ring] = record.sequence
       return body(ring, record)
     }
@@ -29,6 +29,16 @@ final class EventRings {
       for ring in 0..<rings.count { own[ring] = rings.lastSequence(ring) }
     }
     return incidents
+  }
+
+  /// When the first record of a stretch that lies behind was accepted; 0 if it isn't there any more.
+  func acceptedAtNs(firstOf stretch: ResumePlan.Replay) -> UInt64 {
+    var acceptedAtNs: UInt64 = 0
+    _ = rings.replay(stretch.ring, after: stretch.after, through: stretch.after &+ 1) { record in
+      acceptedAtNs = EventRecord.acceptedAtNs(of: record)
+      return false
+    }
+    return acceptedAtNs
   }
 
   /// Visits what lies behind, as `RingReader.replay`.

@@ -16,12 +16,13 @@ extension Hub {
     let subscriptions = wanted.subscriptions
     connection.origin = wanted.origin
     giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
+    // Telling others to go writes to them, and may show that they are gone, and this one too.
+    guard !connection.isClosing else { return }
     if let identity = wanted.identity,
       !identify(connection, identity, isPrivileged: wanted.isPrivileged)
     {
       return close(connection, .sessionKilled)
     }
-    // Telling others to go writes to them, and may show that they are gone, and this one too.
     guard !connection.isClosing else { return }
     // Others may have been opened since it was admitted.
     if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
@@ -32,7 +33,7 @@ extension Hub {
     case .fromNow:
       join(connection, hold)
     case .lost:
-      connection.say(lost("the last event id isn't of this gateway's present life"))
+      connection.say(lost("the last event id isn't of this gateway's present life", cursor: events.own))
       join(connection, hold)
     case .plan(let plan):
       connection.replay = Replay(plan: plan, subscriptions: subscriptions, hold)
@@ -41,11 +42,15 @@ extension Hub {
     }
   }
 
-  /// The two events that every connection begins with.
-  func greeting(_ connection: Connection, _ subscriptions: [Subscription], errors: [String]) -> [OwnEvent] {
+  /// The two events that every connection begins with; the second tells where.
+  func greeting(
+    _ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption
+  ) -> [OwnEvent] {
     [
-      OwnEvents.connectionCreate(token: connection.token ?? "", errors: errors, stamp: .now()),
-      OwnEvents.subscriptionsSet(subscriptions, stamp: .now()),
+      OwnEvents.connectionCreate(
+        token: connection.token ?? "", errors: wanted.warnings, stamp: .now()),
+      OwnEvents.subscriptionsSet(
+        wanted.subscriptions, cursor: resumption.beginning(own: events.own), stamp: .now()),
     ]
   }
 
@@ -54,6 +59,23 @@ extension Hub {
     guard retire(connection) else { return }
     if reason == .slowConsumer { metrics.slowConsumers?.add() }
     connection.end(reason)
+  }
+
+  /// The client takes less than comes for it. From here on it reads on from the rings, at its own pace and as one that comes back; what
+  /// waits for it already is all that it has been given.
+  func fallBehind(_ connection: StreamConnection) {
+    guard connection.replay == nil else { return }
+    connection.replay = Replay(behind: events.own)
+    table.setBehind(connection.index, true)
+    replayer.add(connection)
+    metrics.fellBehind?.add()
+  }
+
+  /// Something waits for the connection: from here on it is looked at once per second, until nothing does.
+  func watch(_ connection: StreamConnection) {
+    guard !connection.isWatched else { return }
+    connection.isWatched = true
+    watched.append(connection)
   }
 
   /// Takes the connection out of delivery: it will end. False if it was already.
@@ -67,6 +89,7 @@ extension Hub {
     connection.markClosing()
     limits?.closed(connection.index)
     connection.replay = nil
+    table.setBehind(connection.index, false)
     index.remove(connection.index)
     forget(connection)
     table.descriptors[Int(connection.index)] = -1
@@ -131,7 +154,8 @@ extension Hub {
     for one in excess ?? [] {
       switch one {
       case .ours(let index, let subject): displace(index, subject)
-      case .theirs(let worker, let key): exchange.tell(worker, .closeOldest(key: key))
+      case .theirs(let worker, let key, let since):
+        exchange.tell(worker, .closeOldest(key: key, since: since))
       }
     }
   }
@@ -172,8 +196,10 @@ extension Hub {
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
       waiting.connection.cancel(poll: waiting.poll)
-    case .closeOldest(let key):
-      if let oldest = limits?.oldest(of: key) { displace(oldest.connection, oldest.subject) }
+    case .closeOldest(let key, let since):
+      if let oldest = limits?.oldest(of: key, before: since, from: worker) {
+        displace(oldest.connection, oldest.subject)
+      }
     case .answer:
       break
     }
@@ -202,9 +228,9 @@ extension Hub {
     }
   }
 
-  private func lost(_ reason: String) -> OwnEvent {
+  private func lost(_ reason: String, cursor: Cursor? = nil) -> OwnEvent {
     metrics.eventsLost?.add()
-    return OwnEvents.eventsLost(count: nil, reason: reason, stamp: .now())
+    return OwnEvents.eventsLost(count: nil, reason: reason, cursor: cursor, stamp: .now())
   }
 }
 

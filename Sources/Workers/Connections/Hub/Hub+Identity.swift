@@ -5,11 +5,12 @@ import Kit
 extension Hub {
   // MARK: Of one connection
 
-  /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile.
+  /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile, or the connection has:
+  /// its place is no longer its own.
   func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) -> Bool {
-    guard let digests = authorizer.authority.digests(of: identity.sessions, unixMs: clock.unixMs) else {
-      return false
-    }
+    guard !connection.isClosing, table[connection.index] === connection,
+      let digests = authorizer.authority.digests(of: identity.sessions)
+    else { return false }
     let place = Int(connection.index)
     forget(connection)
     connection.identity = identity
@@ -43,6 +44,7 @@ extension Hub {
   /// Fresh tokens were shown for the connection. The answer if it can't be: then nothing has changed.
   func adopt(_ change: SubscriptionChange, by connection: Connection) -> WorkerAnswer? {
     guard !change.credentials.isEmpty else { return nil }
+    guard !connection.isClosing else { return .gone }
     // The worker that verified the tokens may have done so before the session, or the token, ended.
     do throws(RefusedRequest) {
       try authorizer.requireValid(change.credentials, unixMs: clock.unixMs)
@@ -91,10 +93,15 @@ extension Hub {
 
   /// Whether an event of the past is for the connection.
   func wants(_ connection: Connection, _ replay: Replay, _ event: EventRecord) -> Bool {
+    if event.isGap {
+      metrics.eventsLost?.add()
+      return true
+    }
     if event.isAddressed {
       return connection.identity.map { followers.isRecipient($0, of: event) } ?? false
     }
-    guard replay.matches(event) else { return false }
+    let matches = replay.isCatchingUp ? index.matches(event, connection.index) : replay.matches(event)
+    guard matches else { return false }
     return !isPresence(event) || table.privileges[Int(connection.index)]
   }
 
@@ -110,8 +117,7 @@ extension Hub {
   func apply(_ record: StateRecord) {
     switch record {
     case .blacklisted(let session, let until):
-      authorizer.authority.blacklist(session, until: until, unixMs: clock.unixMs)
-      guard until > clock.unixSecond else { return }
+      guard authorizer.authority.blacklist(session, until: until) else { return }
       for index in sessions[session] { end(index, .sessionKilled) }
       metrics.endedWork(work.end(session), by: .sessionEnded)
     case .online(let user, let roles):
@@ -164,8 +170,8 @@ extension Hub {
   private func present(_ connection: Connection) -> PresentConnection? {
     guard let identity = connection.identity, !connection.isClosing else { return nil }
     var subscriptions: [UInt8] = []
-    if let replay = connection.replay {
-      subscriptions = Subscription.list(replay.subscriptions)
+    if let wished = connection.replay?.subscriptions {
+      subscriptions = Subscription.list(wished)
     } else if index.content(of: connection.index)?.count ?? 0 <= Self.mostContentBytes {
       subscriptions = Subscription.list(index.subscriptions(of: connection.index))
     }

@@ -77,10 +77,13 @@ extension Hub {
   }
 
   /// The connection takes part in live delivery.
-  func join(_ connection: Connection, _ hold: SubscriptionHold) {
+  ///
+  /// - Parameter hold: what isn't in force yet of what it asks for.
+  func join(_ connection: Connection, _ hold: SubscriptionHold?) {
     // What isn't taken goes with the hold: of who is leaving nothing may stay behind under a number that another will have.
     guard !connection.isClosing else { return }
-    if let draft = hold.take() { index.commit(draft, for: connection.index) }
+    table.setBehind(connection.index, false)
+    if let draft = hold?.take() { index.commit(draft, for: connection.index) }
     follow(connection)
   }
 
@@ -168,7 +171,9 @@ extension Hub {
   }
 
   private func advanceFilter(_ pending: PendingChange, _ units: inout Int) throws(SubscriptionError) -> Bool {
-    guard var filter = pending.filter, let replay = pending.connection.replay else { return true }
+    guard var filter = pending.filter, let replay = pending.connection.replay, !replay.isCatchingUp else {
+      return true
+    }
     defer { pending.filter = filter }
     var budget = max(1, units / TurnWork.unitsPerCondition)
     let before = budget
@@ -179,7 +184,7 @@ extension Hub {
   private func takeEffect(_ pending: PendingChange, _ hold: SubscriptionHold) -> WorkerAnswer {
     let (connection, change) = (pending.connection, pending.change)
     if let refusal = adopt(change, by: connection) { return refusal }
-    if let replay = connection.replay, let filter = pending.filter {
+    if let replay = connection.replay, !replay.isCatchingUp, let filter = pending.filter {
       replay.set(change.subscriptions, filter, hold)
     } else if let draft = hold.take() {
       index.commit(draft, for: connection.index)

@@ -7,7 +7,9 @@ extension Hub {
   /// One second has passed.
   func tick() {
     clock.refresh()
+    noteJump()
     sweep()
+    endStuck()
     for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
       (table[index] as? WebSocketConnection)?.messageIsOverdue()
     }
@@ -20,6 +22,16 @@ extension Hub {
     metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount, index.size)
     scheduleTurn()
+  }
+
+  /// Says once that the wall clock isn't followed now.
+  private func noteJump() {
+    let jump = clock.pendingJumpMs
+    defer { isJumpSaid = jump != nil }
+    guard let jump, !isJumpSaid else { return }
+    log.warning(
+      "the wall clock has jumped: tokens and events are judged by the time before, until it has stayed for a minute",
+      metadata: ["seconds": "\(jump / LoopClock.msPerSecond)"])
   }
 
   /// Heartbeats of connections without traffic, and deadlines that have come.
@@ -48,6 +60,29 @@ extension Hub {
     beat(idle, second: now, idleSeconds)
   }
 
+  /// Ends connections whose clients take nothing of what waits for them. They may be many at once.
+  private func endStuck() {
+    guard !watched.isEmpty else { return }
+    var rest = watched[...]
+    watched = []
+    let (second, most) = (clock.second, UInt32(clamping: settings.slowConsumerSeconds))
+    turnWork.start(isOurOwn: true) { [unowned self] units in
+      while units > 0, let connection = rest.popFirst() {
+        units -= 1
+        if connection.isClosing || !connection.outlet.isWaiting {
+          connection.isWatched = false
+          connection.outlet.forgetProgress()
+        } else if connection.outlet.isStuck(second: second, for: most) {
+          units -= TurnWork.unitsPerEnd
+          close(connection, .slowConsumer)
+        } else {
+          watched.append(connection)
+        }
+      }
+      return rest.isEmpty
+    }
+  }
+
   /// Those of a worker whose connections fell silent together are many at once.
   private func beat(_ idle: [ConnectionIndex], second: UInt32, _ idleSeconds: UInt32) {
     guard !idle.isEmpty else { return }
@@ -66,8 +101,11 @@ extension Hub {
   }
 
   /// Tells every connection that the worker ends, with the reason. `drained` is called when the last has gone.
-  func drain(_ reason: ClosingReason, _ drained: @escaping () -> Void) {
+  ///
+  /// - Parameter isLast: nobody comes after this worker: events that come from now on are for the next gateway, if Kafka has them.
+  func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !isDraining else { return }
+    deliverPublished()
     isDraining = true
     clock.refresh()
     self.drained = drained
@@ -80,6 +118,7 @@ extension Hub {
         close(connection, reason)
         units -= TurnWork.unitsPerEnd
       }
+      leavesEvents = isLast && rest.isEmpty
       return rest.isEmpty
     }
     // Whoever asked here for a connection of another worker asks again elsewhere.

@@ -29,6 +29,8 @@ final class Hub {
     static let sentBytes = 64 << 20
     /// Conditions and sets that events are compared with.
     static let visits: UInt64 = 50_000
+    /// Turns for what is published already when the worker is told to end.
+    static let lastTurns = 64
   }
 
   let slot: Int
@@ -47,6 +49,8 @@ final class Hub {
   let limits: ConnectionLimits?
   let metrics: WorkerMetrics
   let budget: AssemblyBudget
+  /// Of compressed WebSocket messages.
+  let inflater = MessageInflater()
   var unfinishedMessages = UnfinishedMessages()
   let log: Logger
   let replayer = Replayer()
@@ -60,11 +64,18 @@ final class Hub {
   let work = AuthorizedWork()
   var apis = APIDirectory()
   var clock = LoopClock()
+  /// The log has a line about the jump of the wall clock that isn't followed.
+  var isJumpSaid = false
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
   var isDraining = false
   var drained: (() -> Void)?
+  /// Everybody has been told that the gateway ends. Events stay in their rings, unread: who passes them answers for them.
+  var leavesEvents = false
   /// When clients that a draining worker has told may come back.
   private var returnAfterDrainMs = ReconnectAdvice.usualMs
+
+  /// Connections for which something waits, or did when they were last looked at.
+  var watched: [StreamConnection] = []
 
   /// Polls of other workers that wait here, and where.
   var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
@@ -74,6 +85,8 @@ final class Hub {
   private let delivery = Delivery()
   private var isTurnScheduled = false
   private var isInTurn = false
+  /// The last turn has read all that was published.
+  private var isDry = true
   private var matches: [ConnectionIndex] = []
   private var polled: [ConnectionIndex] = []
   private var touchedPolls: [LongPollConnection] = []
@@ -149,9 +162,12 @@ final class Hub {
     let hasState = state?.read { [unowned self] in apply($0) } ?? false
     apis.refresh()
     state?.commit()
-    let isDry = !collect()
-    deliver()
-    events.rings.commit()
+    isDry = true
+    if !leavesEvents {
+      isDry = !collect()
+      deliver()
+      events.rings.commit()
+    }
     report(events.takeIncidents())
     report(exchange.takeIncidents() + (state?.takeIncidents() ?? []), areEvents: false)
     let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
@@ -172,8 +188,18 @@ final class Hub {
     if !isTurnScheduled, hasMore || !declareAsleep() { environment.wakeAgain() }
   }
 
+  /// Delivers what is published by now, within bounds, before the clients are told to go.
+  func deliverPublished() {
+    guard !isInTurn else { return }
+    var turns = 0
+    repeat {
+      turn()
+      turns += 1
+    } while !isDry && turns < TurnLimit.lastTurns
+  }
+
   private func declareAsleep() -> Bool {
-    guard events.rings.declareAsleep() else { return false }
+    guard leavesEvents || events.rings.declareAsleep() else { return false }
     if exchange.declareAsleep(), state?.declareAsleep() ?? true, calls?.declareAsleep() ?? true,
       publications?.declareAsleep() ?? true
     {
@@ -197,8 +223,8 @@ final class Hub {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if record.type == EventRecord.recordType {
-        if let event = EventRecord(record.bytes) {
+      if EventRecord.isEvent(record.type) {
+        if let event = EventRecord(ring: record) {
           forward(event)
         } else {
           events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
@@ -213,12 +239,16 @@ final class Hub {
   private func forward(_ event: EventRecord) {
     guard isDue(event) else { return }
     matches.removeAll(keepingCapacity: true)
-    if event.isAddressed {
+    if event.isGap {
+      table.appendLive(to: &matches)
+      metrics.eventsLost?.add(Int64(matches.count))
+    } else if event.isAddressed {
       followers.match(event, into: &matches)
     } else {
       index.match(event, into: &matches)
       if isPresence(event) { matches.removeAll { !table.privileges[Int($0)] } }
     }
+    if table.behindCount > 0 { matches.removeAll { table.areBehind[Int($0)] } }
     guard !matches.isEmpty else { return }
     polled.removeAll(keepingCapacity: true)
     delivery.add(event, cursor: events.own, to: matches, table) { polled.append($0) }

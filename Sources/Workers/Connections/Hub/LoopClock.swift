@@ -1,17 +1,22 @@
 // The present time as the loop last looked: one reading serves a whole turn.
 
 import Glibc
+import Kit
 
 struct LoopClock {
   /// CLOCK_MONOTONIC in ns.
   private(set) var nowNs: UInt64 = 0
   /// Seconds of the monotonic clock since the clock was made, plus 1: 0 stands for "never" in tables.
   private(set) var second: UInt32 = 1
-  /// Milliseconds since 1970.
+  /// Milliseconds since 1970, by a clock that doesn't follow a jump at once.
   private(set) var unixMs: Int64 = 0
-  /// Seconds since 1970, as tokens and the blacklist count.
+  /// Seconds since 1970, as tokens count.
   var unixSecond: UInt32 { UInt32(clamping: unixMs / Self.msPerSecond) }
   private let originNs: UInt64
+  private var wall = SteadyWallClock()
+
+  /// How far the wall clock has jumped, if that doesn't count yet.
+  var pendingJumpMs: Int64? { wall.pendingJumpMs }
 
   static let nsPerSecond: UInt64 = 1_000_000_000
   static let msPerSecond: Int64 = 1000
@@ -25,7 +30,7 @@ struct LoopClock {
   mutating func refresh() {
     nowNs = Self.read(CLOCK_MONOTONIC)
     second = UInt32(truncatingIfNeeded: (nowNs - originNs) / Self.nsPerSecond + 1)
-    unixMs = Int64(Self.read(CLOCK_REALTIME) / 1_000_000)
+    unixMs = wall.unixMs()
   }
 
   /// One clock in ns, now.

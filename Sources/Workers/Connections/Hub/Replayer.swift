@@ -1,74 +1,118 @@
-// Brings connections that come back up to the present: sends them what they missed, from the rings, and then hands them
+// Brings connections that are behind up to the present: sends them what they missed, from the rings, and then hands them
 // over to live delivery.
 //
-//   open ── plan ──► waiting ──(history, some records per turn)──► nothing left behind `own` ──► live
-//                       ▲  └── congested: until the client has taken what it was sent
-//                       └───── the client is ahead of this worker: until the worker has come as far
+//   comes back ── plan ──► waiting ──(history, some records per turn)──► nothing left behind `own` ──► live
+//   doesn't keep up ───────►  ▲  ├── congested ──► parked: until the client has taken what it was sent    │
+//          ▲                  │  └── ahead of this worker: until the worker has come as far               │
+//          │                  └───── resumed                                                              │
+//          └──────────────────────────────────────────────────────────────────────────────────────────────┘
 //
+// Whoever is parked costs nothing until its client takes something: thousands that don't read keep nobody waiting.
 // Until then a connection takes no part in live delivery: what comes meanwhile becomes part of its history and is sent
 // in its order, so there is no gap and no duplicate. All steps happen between turns, so a connection
 // that has nothing behind it joins exactly at `own`.
+//
+// History of several rings is sent oldest first, as it was live (RingSet.readOldestFirst): one publisher's events keep their
+// order, whichever workers took them. All of it has been read by this worker, so that nothing older can still come.
 
 import IPC
 import Kit
 
 /// The way to the present of one connection.
 final class Replay {
+  /// What a client that comes back asks for.
+  private struct Wish {
+    var subscriptions: [Subscription]
+    /// The same in the hub's index, to be in force from the present on.
+    var hold: SubscriptionHold
+    /// Knows this connection alone, and has no bounds of its own.
+    var filter = SubscriptionIndex()
+  }
+
   fileprivate(set) var plan: ResumePlan
-  private(set) var subscriptions: [Subscription]
-  /// The same in the hub's index, to be in force from the present on.
-  fileprivate private(set) var hold: SubscriptionHold
-  /// Knows this connection alone, and has no bounds of its own.
-  private var filter = SubscriptionIndex()
+  /// Its client has yet to take what it was sent.
+  fileprivate var isParked = false
+  /// nil: it is in the hub's index already, as the connection's own.
+  private var wish: Wish?
   private var matches: [ConnectionIndex] = []
   private static let only: ConnectionIndex = 0
 
+  /// Of a client that comes back.
   init(plan: ResumePlan, subscriptions: [Subscription], _ hold: SubscriptionHold) {
     self.plan = plan
-    self.subscriptions = subscriptions
-    self.hold = hold
-    try? filter.set(Self.only, subscriptions)
+    var wish = Wish(subscriptions: subscriptions, hold: hold)
+    try? wish.filter.set(Self.only, subscriptions)
+    self.wish = wish
   }
 
-  /// The client changes its mind before it has reached the present: what is to be its filter.
-  func begin(_ content: [UInt8]) throws(SubscriptionError) -> SubscriptionDraft { try filter.begin(content) }
+  /// Of a connection that doesn't keep up, and has been given everything up to `place`.
+  init(behind place: Cursor) { plan = ResumePlan(client: place) }
+
+  /// Whether the connection was live before and doesn't keep up; else it is one that comes back.
+  var isCatchingUp: Bool { wish == nil }
+
+  /// Those of a client that comes back; nil: those in the hub's index.
+  var subscriptions: [Subscription]? { wish?.subscriptions }
+
+  /// What is to be put in force at the present.
+  fileprivate var hold: SubscriptionHold? { wish?.hold }
+
+  /// The client changes its mind before it has reached the present: what is to be its filter; nil if the index alone has that.
+  func begin(_ content: [UInt8]) throws(SubscriptionError) -> SubscriptionDraft? {
+    try wish?.filter.begin(content)
+  }
 
   /// Goes on with that, as `SubscriptionIndex.advance`. Whether it is whole.
   func advance(_ draft: inout SubscriptionDraft, _ budget: inout Int) throws(SubscriptionError) -> Bool {
-    try filter.advance(&draft, &budget)
+    try wish?.filter.advance(&draft, &budget)
     return draft.isWhole
   }
 
   /// It is in force from here on.
   func set(_ subscriptions: [Subscription], _ draft: SubscriptionDraft, _ hold: SubscriptionHold) {
-    self.subscriptions = subscriptions
-    self.hold = hold
-    filter.commit(draft, for: Self.only)
+    wish?.subscriptions = subscriptions
+    wish?.hold = hold
+    wish?.filter.commit(draft, for: Self.only)
   }
 
   /// Conditions that history has been compared with since the beginning.
-  var visited: UInt64 { filter.matcher.visited }
+  var visited: UInt64 { wish?.filter.matcher.visited ?? 0 }
 
-  /// Whether a subscription matches; an addressed event matches none.
+  /// Whether a subscription of a client that comes back matches; an addressed event matches none.
   func matches(_ event: EventRecord) -> Bool {
     matches.removeAll(keepingCapacity: true)
-    filter.match(event, into: &matches)
+    wish?.filter.match(event, into: &matches)
     return !matches.isEmpty
   }
 }
 
 final class Replayer {
-  /// Records looked at in one turn for all connections together: some milliseconds.
+  /// What one turn may spend for all connections together, in records looked at: some milliseconds.
   private static let recordsPerTurn = 4096
+  /// The least that a connection whose turn it is may spend, however many others wait.
+  private static let fewestRecords = 64
   /// Conditions that a record is compared with for as much as it costs to look at another record.
   private static let visitsPerRecord: UInt64 = 4
+  /// Bytes that are copied and sent for as much.
+  private static let bytesPerRecord = 2048
+  /// Bytes of subscriptions that a record is compared with, one after the other, for as much.
+  private static let contentPerRecord = 256
 
+  /// Those that something can be done for.
   private var waiting: [Connection] = []
 
   var count: Int { waiting.count }
 
   func add(_ connection: Connection) {
     waiting.append(connection)
+  }
+
+  /// The client has taken what it was sent: a turn may go on with its history. False if that isn't what it waited for.
+  func resume(_ connection: Connection) -> Bool {
+    guard let replay = connection.replay else { return false }
+    if replay.isParked { waiting.append(connection) }
+    replay.isParked = false
+    return true
   }
 
   /// Goes on with everyone's history. Call it at the end of a turn.
@@ -82,51 +126,55 @@ final class Replayer {
   func step(
     _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
     wants: (Connection, Replay, EventRecord) -> Bool,
-    join: (Connection, SubscriptionHold) -> Void
+    join: (Connection, SubscriptionHold?) -> Void
   ) -> Bool {
     guard !waiting.isEmpty else { return false }
     var budget = Self.recordsPerTurn
+    let share = max(Self.fewestRecords, budget / waiting.count)
     var remaining: [Connection] = []
     var postponed: [Connection] = []
-    for connection in waiting {
+    var isExhausted = false
+    let all = waiting
+    waiting = []
+    for connection in all {
       guard !connection.isClosing, let replay = connection.replay else { continue }
       guard budget > 0 else {
         postponed.append(connection)
         continue
       }
-      advance(connection, replay, events, &budget) { isDue($0) && wants(connection, replay, $0) }
+      var left = share
+      advance(connection, replay, events, &left) { isDue($0) && wants(connection, replay, $0) }
+      budget -= share - left
       guard !connection.isClosing else { continue }
       // Live events come at their own pace: the client must have room for them first.
       if replay.plan.isLive, !connection.isCongested, isDry || replay.plan.isFinished(at: events.own) {
         connection.replay = nil
         join(connection, replay.hold)
       } else {
+        isExhausted = isExhausted || (left <= 0 && !connection.isCongested)
         // What the worker reads from now on is history again for this connection.
         if replay.plan.isLive { replay.plan = ResumePlan(client: replay.plan.seen) }
-        remaining.append(connection)
+        replay.isParked = connection.isCongested
+        if !replay.isParked { remaining.append(connection) }
       }
     }
-    let isExhausted = budget <= 0 && !(remaining.isEmpty && postponed.isEmpty)
     // Whoever had no turn comes first next time.
-    waiting = postponed + remaining
-    return isExhausted
+    waiting = postponed + remaining + waiting
+    return isExhausted || !postponed.isEmpty
   }
 
   private func advance(
     _ connection: Connection, _ replay: Replay, _ events: EventRings, _ budget: inout Int,
     _ wants: (EventRecord) -> Bool
   ) {
+    var heads = HistoryHeads()
     while budget > 0, !connection.isCongested, !connection.isClosing,
-      let stretch = replay.plan.nextReplay(upTo: events.own)
+      let (stretch, until) = heads.next(of: &replay.plan, events)
     {
-      let outcome = events.replay(stretch) { record in
-        let visited = replay.visited
-        defer { budget -= 1 + Int((replay.visited &- visited) / Self.visitsPerRecord) }
-        replay.plan.advance(ring: stretch.ring, to: record.sequence)
-        if let event = EventRecord(ring: record), wants(event) {
-          connection.send(replayed: event, cursor: replay.plan.seen)
-        }
-        return budget > 1 && !connection.isCongested && !connection.isClosing
+      budget -= 1
+      var outcome = RingReader.Replay.stopped
+      connection.sendTogether {
+        outcome = send(stretch, until: until, &heads, to: connection, replay, events, &budget, wants)
       }
       switch outcome {
       case .complete:
@@ -136,12 +184,73 @@ final class Replayer {
       case .lost(let firstAvailable):
         connection.hub.metrics.eventsLost?.add()
         connection.say(Self.lost)
+        // Whoever was live and doesn't keep up for so long doesn't keep up at all.
+        if replay.isCatchingUp { return connection.hub.close(connection, .slowConsumer) }
         replay.plan.advance(ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }
     }
   }
 
+  private func send(
+    _ stretch: ResumePlan.Replay, until: UInt64, _ heads: inout HistoryHeads, to connection: Connection,
+    _ replay: Replay, _ events: EventRings, _ budget: inout Int, _ wants: (EventRecord) -> Bool
+  ) -> RingReader.Replay {
+    let content = replay.isCatchingUp ? connection.hub.index.content(of: connection.index)?.count ?? 0 : 0
+    let comparison = content / Self.contentPerRecord
+    return events.replay(stretch) { record in
+      guard heads.isDue(record, of: stretch.ring, until: until) else { return false }
+      let visited = replay.visited
+      defer {
+        budget -= 1 + comparison + Int((replay.visited &- visited) / Self.visitsPerRecord)
+      }
+      replay.plan.advance(ring: stretch.ring, to: record.sequence)
+      if let event = EventRecord(ring: record), wants(event) {
+        connection.send(replayed: event, cursor: replay.plan.seen)
+        budget -= record.bytes.count / Self.bytesPerRecord
+      }
+      return budget > 1 && !connection.isCongested && !connection.isClosing
+    }
+  }
+
   private static var lost: OwnEvent {
     OwnEvents.eventsLost(count: nil, reason: "the log no longer holds them", stamp: .now())
+  }
+}
+
+/// Which ring's history comes next: the one whose next record was accepted first.
+private struct HistoryHeads {
+  /// By ring: when its next record was accepted, as far as that is known.
+  private var acceptedAtNs: [Int: UInt64] = [:]
+
+  /// The stretch that begins with the oldest record, and the age of the oldest of all others: it is to be left there. nil when there
+  /// is none.
+  mutating func next(of plan: inout ResumePlan, _ events: EventRings) -> (ResumePlan.Replay, until: UInt64)? {
+    guard let first = plan.nextReplay(upTo: events.own) else { return nil }
+    var stretches = [first]
+    for ring in first.ring + 1..<max(first.ring + 1, events.own.positions.count) {
+      if let stretch = plan.replay(of: ring, upTo: events.own) { stretches.append(stretch) }
+    }
+    guard stretches.count > 1 else { return (first, .max) }
+    var oldest = (stretch: first, at: UInt64.max)
+    var until = UInt64.max
+    for stretch in stretches {
+      let at = acceptedAtNs[stretch.ring] ?? events.acceptedAtNs(firstOf: stretch)
+      acceptedAtNs[stretch.ring] = at
+      if at < oldest.at {
+        (oldest, until) = ((stretch, at), oldest.at)
+      } else {
+        until = min(until, at)
+      }
+    }
+    acceptedAtNs[oldest.stretch.ring] = nil
+    return (oldest.stretch, until)
+  }
+
+  /// Whether the record may be sent before those of other rings; if not, it is the ring's next.
+  mutating func isDue(_ record: RingRecord, of ring: Int, until: UInt64) -> Bool {
+    let at = EventRecord.acceptedAtNs(of: record)
+    guard at > until else { return true }
+    acceptedAtNs[ring] = at
+    return false
   }
 }

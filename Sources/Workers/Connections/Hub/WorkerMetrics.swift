@@ -13,6 +13,9 @@ final class WorkerMetrics {
 
   /// Connections closed because their client didn't keep up.
   let slowConsumers: Metric?
+  /// Times that a connection went over to reading from the rings at its own pace.
+  let fellBehind: Metric?
+  private let behind: Metric?
   /// Rings found corrupt.
   let corruptRings: Metric?
   /// Clients told that events are missing.
@@ -25,7 +28,7 @@ final class WorkerMetrics {
   private let conditionFields: Metric?
   private let subscriptionBytes: Metric?
   private let subscriptionRefusals: LabelledCounter
-  private let connections: [(transport: Transport, metric: Metric?)]
+  private let connections: [(transports: [Transport], metric: Metric?)]
   private let forwardedByType: LabelledCounter
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
@@ -36,6 +39,8 @@ final class WorkerMetrics {
   /// - Parameter worker: value of the label `worker`.
   init(_ status: StatusPage, worker: String) {
     slowConsumers = status.metric(.counter, "rig_slow_consumers_total")
+    fellBehind = status.metric(.counter, "rig_connections_fell_behind_total")
+    behind = status.metric(.gauge, "rig_connections_behind", labels: [("worker", worker)])
     corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
     eventsLost = status.metric(.counter, "rig_events_lost_total")
     returned = status.metric(.counter, "rig_connections_returned_total")
@@ -45,9 +50,10 @@ final class WorkerMetrics {
     conditionFields = status.metric(.gauge, "rig_subscription_fields")
     subscriptionBytes = status.metric(.gauge, "rig_subscription_bytes")
     subscriptionRefusals = LabelledCounter(status, "rig_subscriptions_refused_total", label: "limit")
-    connections = [[Transport.sse], [.webSocket], [.longPolling]].map { kinds in
-      let labels = [("transport", kinds[0].label), ("worker", worker)]
-      return (kinds[0], status.metric(.gauge, "rig_connections", labels: labels))
+    let transports = Dictionary(grouping: Transport.allCases.filter { $0 != .none }, by: \.label)
+    connections = transports.sorted { $0.key < $1.key }.map { label, transports in
+      let labels = [("transport", label), ("worker", worker)]
+      return (transports, status.metric(.gauge, "rig_connections", labels: labels))
     }
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
@@ -91,9 +97,10 @@ final class WorkerMetrics {
     conditions?.set(Int64(size.conditions))
     conditionFields?.set(Int64(size.fields))
     subscriptionBytes?.set(Int64(size.bytes))
-    for (transport, metric) in connections {
-      var open = table.count(of: transport)
-      if transport == .webSocket { open += table.count(of: .webSocketWithCursor) }
+    behind?.set(Int64(table.behindCount))
+    for (transports, metric) in connections {
+      var open = 0
+      for transport in transports { open += table.count(of: transport) }
       metric?.set(Int64(open))
     }
   }

@@ -21,7 +21,9 @@ final class AccessChecks {
   /// What is to be asked before these subscriptions are granted; nil: nothing.
   func subscription(_ asked: [Subscription], _ credentials: ServiceCredentials) -> ServiceCall? {
     guard settings.subscriptionCheck.url != nil else { return nil }
-    return call(.subscriptionCheck, Subscription.list(asked), credentials)
+    // As the body of a request that changes subscriptions, which RIG passes on.
+    let body = Array(#"{"subscriptions":"#.utf8) + Subscription.list(asked) + Array("}".utf8)
+    return call(.subscriptionCheck, body, credentials)
   }
 
   /// What is to be asked before this event, or list of events, is taken; nil: nothing.

@@ -31,6 +31,11 @@ enum AuthorizationEnd {
 }
 
 struct Authorizer {
+  /// SUBSCRIPTION_CHECK or SUBMISSION_CHECK.
+  enum Check {
+    case subscription, submission
+  }
+
   /// Types of events that only privileged connections get.
   static let presencePrefix = "rig.presence."
 
@@ -49,10 +54,13 @@ struct Authorizer {
 
   /// Verifies everything that a request shows: the `Authorization` fields and the `jwt` parameter.
   ///
-  /// - Parameter malformedStatus: of the answer to what is no token at all.
+  /// - Parameters:
+  ///   - check: who is asked besides. A service may know opaque tokens, which are none of ours.
+  ///   - malformedStatus: of the answer to what is no token at all.
   /// - Throws: 401 for a token that isn't valid, or whose session is on the blacklist.
   func authorize(
-    _ request: HTTPRequest, jwt: String? = nil, unixMs: Int64, malformedStatus: Int = 401
+    _ request: HTTPRequest, jwt: String? = nil, for check: Check = .subscription, unixMs: Int64,
+    malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     guard !isLeftToService else { return Authorization() }
     var named: [(place: String, token: String)] = []
@@ -64,14 +72,23 @@ struct Authorizer {
     } catch {
       throw RefusedRequest(status: malformedStatus, detail: "header authorization: \(error)")
     }
-    return try authorize(named, unixMs: unixMs, malformedStatus: malformedStatus)
+    return try authorize(named, for: check, unixMs: unixMs, malformedStatus: malformedStatus)
   }
 
   func authorize(
-    _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
+    _ named: [(place: String, token: String)], for check: Check = .subscription, unixMs: Int64,
+    malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     guard !isLeftToService else { return Authorization() }
-    return try verify(named, unixMs: unixMs, malformedStatus: malformedStatus)
+    let ours = asksService(check) ? named.filter { BearerTokens.mayBeJWT($0.token) } : named
+    return try verify(ours, unixMs: unixMs, malformedStatus: malformedStatus)
+  }
+
+  private func asksService(_ check: Check) -> Bool {
+    switch check {
+    case .subscription: settings.subscriptionCheck.url != nil
+    case .submission: settings.submissionCheck.url != nil
+    }
   }
 
   /// Verifies tokens, whoever else may be asked.
@@ -104,7 +121,7 @@ struct Authorizer {
           awaitedKeySet: mayNeedKeys ? authority.keySetOnItsWay(for: token) : nil)
       }
       let sessions = verified.session.map { [$0] } ?? []
-      guard let digests = authority.digests(of: sessions, unixMs: unixMs) else {
+      guard let digests = authority.digests(of: sessions) else {
         throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
       }
       result.sessions += digests
@@ -124,7 +141,7 @@ struct Authorizer {
     guard !credentials.contains(where: { $0.hasExpired(unixMs: unixMs) }) else {
       throw AuthorizationEnd.tokenExpired.refusal
     }
-    guard authority.digests(of: credentials.compactMap(\.session), unixMs: unixMs) != nil else {
+    guard authority.digests(of: credentials.compactMap(\.session)) != nil else {
       throw AuthorizationEnd.sessionEnded.refusal
     }
   }
@@ -170,7 +187,7 @@ struct Authorizer {
   func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) -> Authorization {
     // Without keys a token says nothing, and may be meant for somebody else.
     guard authority.isConfigured || settings.submissionCheck == .token else { return Authorization() }
-    let authorization = try authorize(request, unixMs: unixMs)
+    let authorization = try authorize(request, for: .submission, unixMs: unixMs)
     try requireSubmission(hasToken: !authorization.tokens.isEmpty)
     return authorization
   }

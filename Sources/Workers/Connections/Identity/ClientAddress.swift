@@ -3,6 +3,8 @@
 // written.
 
 import HTTP
+import Kit
+import Settings
 
 /// Addresses whose forwarding fields are believed.
 struct TrustedProxies: Sendable {
@@ -11,12 +13,14 @@ struct TrustedProxies: Sendable {
   /// - Parameter texts: `address` or `address/bits`; what is none is left out.
   init(_ texts: [String]) { networks = NetworkSet(texts) }
 
-  /// The client's address; `peer` unless that is a trusted proxy.
-  func client(peer: String, forwarded: [String], xForwardedFor: [String]) -> String {
-    let peer = Self.plain(peer)
-    guard networks.contains(peer) else { return peer }
-    let chain = forwarded.isEmpty ? Self.addresses(xForwardedFor) : Self.forAddresses(forwarded)
-    var client = peer
+  /// The address of the client that has sent the request; its peer's unless that is a trusted proxy.
+  func client(of request: HTTPRequest) -> String {
+    guard trusts(request.peer) else { return request.peer.text }
+    let forwarded = request.headers["forwarded"]
+    let chain =
+      forwarded.isEmpty
+      ? Self.addresses(request.headers["x-forwarded-for"]) : Self.forAddresses(forwarded)
+    var client = request.peer.text
     for address in chain.reversed() {
       guard networks.contains(client) else { break }
       // Somebody who doesn't want to be named, or no address: the trail ends.
@@ -26,15 +30,13 @@ struct TrustedProxies: Sendable {
     return client
   }
 
-  /// Whether the forwarding fields of this peer are believed.
-  func trusts(_ peer: String) -> Bool { networks.contains(Self.plain(peer)) }
-
-  /// A socket for both families shows IPv4 as ::ffff:192.0.2.1.
-  static func plain(_ peer: String) -> String {
-    let mapped = "::ffff:"
-    return peer.hasPrefix(mapped) && peer.utf8.contains(UInt8(ascii: "."))
-      ? String(peer.dropFirst(mapped.count)) : peer
+  /// What that address counts as where clients are counted; nil: it is none.
+  func prefix(of request: HTTPRequest) -> AddressPrefix? {
+    trusts(request.peer) ? AddressPrefix(client(of: request)) : request.peer.prefix
   }
+
+  /// Whether the forwarding fields of this peer are believed.
+  func trusts(_ peer: PeerAddress) -> Bool { networks.contains(peer.text) }
 
   private static func addresses(_ fields: [String]) -> [String?] {
     fields.flatMap { $0.split(separator: ",", omittingEmptySubsequences: false) }.map { address($0) }

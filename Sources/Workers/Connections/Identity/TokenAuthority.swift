@@ -11,9 +11,15 @@ final class TokenAuthority {
   private let verifier: ConfiguredVerifier
   private let hasher: SessionHasher
   private var blacklist = SessionBlacklist()
+  /// Seconds since the machine was started, by which the blacklist counts.
+  private let bootSecond: () -> UInt32
 
   /// - Throws: what is wrong with the configured key, or with OpenSSL.
-  init(settings: Settings, log: Logger, calls: CallClient? = nil) throws {
+  init(
+    settings: Settings, log: Logger, calls: CallClient? = nil,
+    bootSecond: @escaping () -> UInt32 = BootClock.second
+  ) throws {
+    self.bootSecond = bootSecond
     guard let hasher = SessionHasher() else { throw TokenError.unavailable("OpenSSL has no SHA-256") }
     self.hasher = hasher
     verifier = try ConfiguredVerifier(settings: settings, log: log)
@@ -35,10 +41,11 @@ final class TokenAuthority {
   }
 
   /// The digests of a token's sessions; nil if one of them is on the blacklist, or can't be looked up.
-  func digests(of sessions: [String], unixMs: Int64) -> [SessionDigest]? {
+  func digests(of sessions: [String]) -> [SessionDigest]? {
     var digests: [SessionDigest] = []
+    let now = bootSecond()
     for session in sessions {
-      guard let digest = hasher.digest(session), !blacklist.contains(digest, now: Self.second(unixMs)) else {
+      guard let digest = hasher.digest(session), !blacklist.contains(digest, now: now) else {
         return nil
       }
       digests.append(digest)
@@ -46,12 +53,12 @@ final class TokenAuthority {
     return digests
   }
 
-  /// The session's tokens are dead until `until`.
-  func blacklist(_ session: SessionDigest, until: UInt32, unixMs: Int64) {
-    blacklist.add(session, until: until, now: Self.second(unixMs))
+  /// The session's tokens are dead until `until`, a second of the boot clock. Whether that is still to come.
+  func blacklist(_ session: SessionDigest, until: UInt32) -> Bool {
+    let now = bootSecond()
+    blacklist.add(session, until: until, now: now)
+    return until > now
   }
-
-  private static func second(_ unixMs: Int64) -> UInt32 { UInt32(clamping: unixMs / LoopClock.msPerSecond) }
 
   /// Once per second.
   func tick(unixMs: Int64) { verifier.tick(unixMs: unixMs) }

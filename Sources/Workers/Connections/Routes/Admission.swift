@@ -45,16 +45,24 @@ final class Admission {
     }
   }
 
+  /// The answer, after which the connection is closed: who is refused for lack of room takes none.
+  private static func last(_ answer: HTTPResponse) -> HTTPResponse {
+    var answer = answer
+    answer.headers.replaceOrAdd(name: "connection", value: "close")
+    return answer
+  }
+
   private func refuseForRoom() -> HTTPResponse? {
     let limit = min(hub.settings.maxOpenConnectionsPerWorker, ConnectionTable.maximumConnections)
     if hub.isDraining {
       metrics.refused(reason: "draining")
-      return .unavailable(retryAfterSeconds: 1, "this worker is ending: connect again")
+      return Self.last(.unavailable(retryAfterSeconds: 1, "this worker is ending: connect again"))
     }
     if hub.table.count >= limit {
       metrics.refused(reason: "open_connections")
-      return .unavailable(
-        retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(limit) open connections, its limit")
+      return Self.last(
+        .unavailable(
+          retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(limit) open connections, its limit"))
     }
     return nil
   }
@@ -64,36 +72,38 @@ final class Admission {
       let refusal = hub.limits?.refusal(users: wanted.identity?.users ?? [], address: wanted.origin.remote)
     else { return nil }
     metrics.refused(reason: "\(refusal.subject.rawValue)_limit")
-    return .problem(
-      .tooManyRequests, refusal.detail, headers: ["retry-after": String(Self.fullRetrySeconds)])
+    return Self.last(
+      .problem(.tooManyRequests, refusal.detail, headers: ["retry-after": String(Self.fullRetrySeconds)]))
   }
 
   /// Counts a new connection; the answer for one that may not be opened.
   private func refuseForRate(_ wanted: ConnectRequest) -> HTTPResponse? {
-    let unixSeconds = hub.clock.unixMs / LoopClock.msPerSecond
-    if isReturning(wanted, unixSeconds) { return nil }
+    let second = Int64(BootClock.second())
+    if isReturning(wanted, second) { return nil }
     let decision = RateWindow.admit(
       own: own.connectionWindow, others: others.lazy.map(\.connectionWindow),
-      limit: hub.settings.maxConnectionsPerMinute, unixSeconds: unixSeconds)
+      limit: hub.settings.maxConnectionsPerMinute, second: second)
     switch decision {
     case .admitted(let word):
       own.connectionWindow = word
       return nil
     case .refused(let seconds):
       metrics.refused(reason: "rate")
-      return .problem(
-        .tooManyRequests, "more than \(hub.settings.maxConnectionsPerMinute) new connections in this minute",
-        headers: ["retry-after": String(seconds)])
+      return Self.last(
+        .problem(
+          .tooManyRequests,
+          "more than \(hub.settings.maxConnectionsPerMinute) new connections in this minute",
+          headers: ["retry-after": String(seconds)]))
     }
   }
 
   /// Whether it has a cursor of this gateway's present life, and not too many had one in this minute; it is counted as one of them.
-  private func isReturning(_ wanted: ConnectRequest, _ unixSeconds: Int64) -> Bool {
+  private func isReturning(_ wanted: ConnectRequest, _ second: Int64) -> Bool {
     guard case .plan = hub.resumption(lastEventID: wanted.lastEventID) else { return false }
     let peaks = [own.openPeak] + others.map(\.openPeak)
     let decision = RateWindow.admit(
       own: own.returnWindow, others: others.lazy.map(\.returnWindow),
-      limit: RecentPeak.peak(of: peaks, unixSeconds: unixSeconds), unixSeconds: unixSeconds)
+      limit: RecentPeak.peak(of: peaks, second: second), second: second)
     guard case .admitted(let word) = decision else { return false }
     own.returnWindow = word
     metrics.returned?.add()
@@ -104,11 +114,11 @@ final class Admission {
   /// in this minute don't let more return in it.
   func tick() {
     own.openConnections = UInt64(hub.table.count)
-    let unixSeconds = hub.clock.unixMs / LoopClock.msPerSecond
+    let second = Int64(BootClock.second())
     let open = others.reduce(own.openConnections) { $0 &+ $1.openConnections }
     let returned = RateWindow.admitted(
-      [own.returnWindow] + others.map(\.returnWindow), unixSeconds: unixSeconds)
+      [own.returnWindow] + others.map(\.returnWindow), second: second)
     own.openPeak = RecentPeak.noting(
-      Int(clamping: open) - returned, in: own.openPeak, unixSeconds: unixSeconds)
+      Int(clamping: open) - returned, in: own.openPeak, second: second)
   }
 }

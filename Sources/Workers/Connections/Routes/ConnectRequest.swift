@@ -18,6 +18,8 @@ struct ConnectRequest {
   var warnings: [String] = []
   /// Where the client left off.
   var lastEventID: String?
+  /// Whether a WebSocket's client wants to know where it stands with each event, to be able to resume.
+  var wantsCursors = false
   /// nil: nobody in particular.
   var identity: ConnectionIdentity?
   var isPrivileged = false
@@ -43,7 +45,7 @@ struct ConnectRequest {
     checks: AccessChecks, unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
-    let jwt = Self.value("jwt", query)
+    let jwt = try Self.value("jwt", query)
     authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
     if checks.areAsked {
       credentials = try ServiceCredentials(
@@ -52,7 +54,7 @@ struct ConnectRequest {
         tracestate: request.tracestate)
     }
     isPrivileged = authorizer.isPrivileged(authorization.credentials)
-    lastEventID = Self.value("lastEventId", query) ?? request.header("last-event-id")
+    (lastEventID, wantsCursors) = try Self.place(request, query)
     let users = try Self.followed("users[]", query, isPrivileged)
     let roles = try Self.followed("roles[]", query, isPrivileged)
     if !authorization.credentials.isEmpty {
@@ -64,11 +66,9 @@ struct ConnectRequest {
     origin.sinceUnixMs = unixMs
     origin.userAgent = String(
       decoding: (request.header("user-agent") ?? "").utf8.prefix(Self.mostUserAgentBytes), as: UTF8.self)
-    origin.remote = proxies.client(
-      peer: request.remoteAddress?.ipAddress ?? "", forwarded: request.headers["forwarded"],
-      xForwardedFor: request.headers["x-forwarded-for"])
+    origin.remote = proxies.client(of: request)
+    let text = try Self.value("subscriptions", query)
     do throws(SubscriptionError) {
-      let text = Self.value("subscriptions", query)
       var asked: [Subscription] = []
       if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
       subscriptions = try authorizer.subscriptions(
@@ -79,14 +79,41 @@ struct ConnectRequest {
     }
   }
 
+  /// Where the client left off, and whether it wants cursors: also who says that it has none yet. The header counts first, since an
+  /// EventSource that reconnects by itself has its latest id there, and in the query whatever its page began with.
+  private static func place(
+    _ request: HTTPRequest, _ query: [(name: String, value: String)]
+  ) throws(RefusedRequest) -> (lastEventID: String?, wantsCursors: Bool) {
+    let header = request.header("last-event-id")
+    let isGiven = header != nil || query.contains { $0.name == "lastEventId" }
+    let named = try value("lastEventId", query)
+    let lastEventID = header.flatMap { $0.isEmpty ? nil : $0 } ?? named
+    switch try value("cursors", query) {
+    case nil, "false": return (lastEventID, isGiven)
+    case "true": return (lastEventID, true)
+    case let text?:
+      throw RefusedRequest(
+        status: 400, detail: "query parameter cursors is '\(text.prefix(64))', expected true or false")
+    }
+  }
+
   /// What it costs to take a request's subscriptions in, at most about.
   static func units(_ request: HTTPRequest) -> Int {
     TurnWork.units(forBytes: TurnWork.unitsPerCondition * (request.rawQuery?.utf8.count ?? 0))
   }
 
-  /// The first value of a query parameter; an empty one counts as absent.
-  static func value(_ name: String, _ query: [(name: String, value: String)]) -> String? {
-    query.first { $0.name == name && !$0.value.isEmpty }?.value
+  /// The value of a query parameter; an empty one counts as absent.
+  ///
+  /// - Throws: 400 if there are two: which of them counts would be a guess.
+  static func value(
+    _ name: String, _ query: [(name: String, value: String)]
+  ) throws(RefusedRequest) -> String? {
+    let values = query.filter { $0.name == name && !$0.value.isEmpty }
+    guard values.count <= 1 else {
+      throw RefusedRequest(
+        status: 400, detail: "query parameter \(name) is given \(values.count) times, expected once")
+    }
+    return values.first?.value
   }
 
   /// Most users, and most roles, that one connection follows.

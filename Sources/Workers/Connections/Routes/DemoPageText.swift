@@ -123,6 +123,7 @@ enum DemoPageText {
       const type = event.type ?? "message";
       if (type === "rig.connection.create") token[transport] = event.data.connection_token;
       if (event.rigcursor) seen.ws = event.rigcursor;
+      if (type === "rig.cursor") return;
       const item = document.createElement("li");
       item.dataset.type = type;
       if (type.startsWith("rig.")) item.className = "own";
@@ -148,10 +149,9 @@ enum DemoPageText {
       }
     }
 
-    function address(path, resume) {
-      const query = new URLSearchParams({ subscriptions: JSON.stringify(inForce) });
-      if (resume) query.set("lastEventId", resume);
-      return path + "?" + query;
+    // Empty at first: a WebSocket then tells of the place behind each event, to go on from.
+    function address(path, lastEventId) {
+      return path + "?" + new URLSearchParams({ subscriptions: JSON.stringify(inForce), lastEventId: lastEventId ?? "" });
     }
 
     // An EventSource reconnects by itself, but to the address it began with: a new one has today's subscriptions.

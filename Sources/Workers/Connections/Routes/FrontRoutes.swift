@@ -80,7 +80,18 @@ final class FrontRoutes: Responder {
       return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), request))
     }
     let headers = cors.headers(for: request, credentials: route.hasCredentials)
+    if let part = request.rawQuery.flatMap(QueryString.firstPartThatIsNoUTF8) {
+      let name = part.prefix { $0 != "=" }.prefix(64)
+      let detail = "query parameter \(name) is no UTF-8 when percent-decoded, expected UTF-8 (RFC 3986 §2.5)"
+      return .response(Self.adding(headers, to: .problem(.badRequest, detail)))
+    }
     return Self.adding(headers, to: answer(route, request, loop))
+  }
+
+  /// An `EventSource` says what it takes, also where a service serves its stream.
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool {
+    if case .sse? = route(request.path) { return false }
+    return !request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
   }
 
   func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders {
@@ -94,11 +105,11 @@ final class FrontRoutes: Responder {
 
   private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     switch route {
-    case .sse where request.method == .HEAD: .response(.empty(.ok, headers: SSEConnection.headers()))
+    case .sse where request.method == .HEAD: .response(.headOfStream(SSEConnection.headers()))
     case .sse: streams.sse(request, on: loop)
     case .webSocket: streams.webSocket(request, on: loop)
     case .longPolling where request.method == .HEAD:
-      .response(.empty(.ok, headers: ["cache-control": "no-cache"]))
+      .response(.headOfStream(["cache-control": "no-cache"]))
     case .longPolling: longPolling.respond(request, on: loop)
     case .subscriptions(let token): subscriptions.respond(request, token: token, on: loop)
     case .events: events.respond(request, on: loop)
@@ -133,9 +144,13 @@ final class FrontRoutes: Responder {
     guard !request.path.hasPrefix(Self.prefix) else { return notFound(request) }
     if definitions.takes(request) { return definitions.respond(request) }
     let methods = gateway?.methods(for: request) ?? []
-    guard !methods.isEmpty else { return notFound(request) }
+    guard !methods.isEmpty else {
+      gateway?.countUnmatched(request, .notFound)
+      return notFound(request)
+    }
     let allowed = methods.map { HTTPMethod(rawValue: $0) }
     guard request.method != .OPTIONS else { return cors.preflight(for: request, methods: allowed) }
+    gateway?.countUnmatched(request, .methodNotAllowed)
     return crossOrigin(.methodNotAllowed(request.method, allowed: allowed), request)
   }
 

@@ -1,9 +1,10 @@
 // GET …/longpolling: opens a session, or waits for its next events, wherever the session lives.
 //
-//   no valid token ───────────────► new session: "ok" and cookies
+//   no token ─────────────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
-//   session of another worker ────► asked over a request ring ── no answer ──► new session
-//   session that is gone ─────────► with subscriptions a new session, which goes on where the client left off; else 410
+//   session of another worker ────► asked over a request ring ── no answer ──► 503: the next poll will know more
+//   session that is gone, or of
+//   another gateway ──────────────► with subscriptions a new session, which goes on where the client left off; else 410
 
 import HTTP
 import Kit
@@ -35,14 +36,16 @@ final class LongPollRoute {
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     hub.clock.refresh()
     let query = request.query
-    let lastEventID =
-      ConnectRequest.value("last_event_id", query) ?? Cookies.value("last_event_id", request.headers)
-    let text =
-      ConnectRequest.value("connection_token", query) ?? Cookies.value("connection_token", request.headers)
-    guard let token = text.flatMap(hub.tokens.open) else { return open(request, lastEventID, loop) }
     do throws(RefusedRequest) {
+      let lastEventID =
+        try ConnectRequest.value("last_event_id", query) ?? Cookies.value("last_event_id", request.headers)
+      let text =
+        try ConnectRequest.value("connection_token", query)
+        ?? Cookies.value("connection_token", request.headers)
+      guard let text, TokenCipher.hasForm(text) else { return open(request, lastEventID, loop) }
+      guard let token = hub.tokens.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try hub.authorizer.authorize(
-        request, jwt: ConnectRequest.value("jwt", query), unixMs: hub.clock.unixMs
+        request, jwt: try ConnectRequest.value("jwt", query), unixMs: hub.clock.unixMs
       ).credentials
       guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, shown, loop) }
       guard let connection = hub.longPolling(serial: token.serial) else {
@@ -89,8 +92,8 @@ final class LongPollRoute {
         token.slot, .poll(serial: token.serial, lastEventID: lastEventID, shown: shown),
         deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
       ) { [self] answer in
-        // No answer: the other worker is slow, or this one ends.
-        guard let answer else { return complete(open(request, lastEventID, loop)) }
+        // The other worker hangs, and may have the session yet; or this one ends.
+        guard let answer else { return complete(.response(Self.unanswered(token))) }
         guard Self.answersPolls(answer.status) else {
           return complete(beginAnew(request, lastEventID, loop))
         }
@@ -114,9 +117,15 @@ final class LongPollRoute {
     }
   }
 
+  private static func unanswered(_ token: ConnectionToken) -> HTTPResponse {
+    .unavailable(
+      retryAfterSeconds: busyRetrySeconds,
+      "worker \(token.slot), which holds the session, didn't answer in time")
+  }
+
   /// The session is gone. A client that says what it wants gets a new one; else it would wait for events that nobody has asked for.
   private func beginAnew(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
-    guard ConnectRequest.value("subscriptions", request.query) == nil else {
+    guard !request.query.contains(where: { $0.name == "subscriptions" && !$0.value.isEmpty }) else {
       return open(request, lastEventID, loop)
     }
     var response = RefusedRequest(
@@ -157,10 +166,9 @@ final class LongPollRoute {
     }
     // Always due: the session itself knows what time has brought.
     hub.table.deadlines[Int(connection.index)] = 1
-    let initialEventID = connection.initialEventID
-    for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
-      connection.say(event)
-    }
+    let isLost = resumption.beginning(own: hub.events.own) == nil
+    let initialEventID = isLost ? LongPollPosition.unknown.text : connection.initialEventID
+    for event in hub.greeting(connection, wanted, resumption) { connection.say(event) }
     hub.begin(connection, wanted, resumption)
     return Self.response(
       WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)), token: connection.token,

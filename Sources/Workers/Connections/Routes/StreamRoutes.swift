@@ -30,25 +30,28 @@ final class StreamRoutes {
   private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
-      let head = SSEConnection.head(cors, for: request)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openSSE(channel, wanted, head, isTLS: request.isTLS) }
+        .takeOver { [self] channel, request in openSSE(channel, wanted, request) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool) {
-    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let connection = hub.table.insert(.sse, second: hub.clock.second) { [hub] index, serial in
+  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
+    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
+      return channel.close(promise: nil)
+    }
+    let transport = SSEConnection.transport(for: request)
+    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub] index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
     }
-    var bytes = Array(head.utf8) + ServerSentEvents.preamble(retryMs: hub.retryMs())
-    for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
-      ServerSentEvents.append(event, to: &bytes)
-    }
-    open(connection, bytes, wanted)
+    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    var stream = TurnBuffer(encoding: connection.encoding)
+    stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
+    for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
+    let head = SSEConnection.head(cors, for: request)
+    open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
@@ -63,9 +66,15 @@ final class StreamRoutes {
       let accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
-      let head = Self.switchingProtocols(accept: accept, traceparent: request.traceparent)
+      let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
+      let head = Self.switchingProtocols(
+        accept: accept, extensions: deflate,
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
+        traceparent: request.traceparent)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openWebSocket(channel, wanted, head, isTLS: request.isTLS) }
+        .takeOver { [self] channel, request in
+          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
+        }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
@@ -74,26 +83,30 @@ final class StreamRoutes {
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isTLS: Bool = false, greets: Bool = true
+    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
+    isTLS: Bool = false, greets: Bool = true
   ) {
     guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let transport: Transport = wanted.lastEventID == nil ? .webSocket : .webSocketWithCursor
+    let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
       WebSocketConnection(
         index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
-        application: application, authorization: wanted.credentials.authorization)
+        application: application, authorization: wanted.credentials.authorization,
+        isDeflated: isDeflated)
     }
-    var bytes = Array(head.utf8)
+    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    var frames = TurnBuffer(encoding: connection.encoding)
     if greets {
-      for event in hub.greeting(connection, wanted.subscriptions, errors: wanted.warnings) {
-        bytes += WebSocketFrame.encode(.text, event.json)
-      }
+      for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
+      connection.toldCursor = resumption.beginning(own: hub.events.own)
     }
-    open(connection, bytes, wanted)
+    open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
   }
 
-  private func open(_ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest) {
+  private func open(
+    _ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+  ) {
     do {
       try connection.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
@@ -102,7 +115,7 @@ final class StreamRoutes {
     }
     connection.outlet.open(with: bytes)
     connection.outletDidChange()
-    hub.begin(connection, wanted, hub.resumption(lastEventID: wanted.lastEventID))
+    hub.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
@@ -129,10 +142,24 @@ final class StreamRoutes {
     }
   }
 
+  /// What is agreed on of the extensions that the client offers; nil: nothing.
+  static func deflate(_ request: HTTPRequest) throws(RefusedRequest) -> String? {
+    do throws(WebSocketHandshake.Refusal) {
+      return try MessageDeflate.accept(request.headers["sec-websocket-extensions"])
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
   /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(accept: String, traceparent: String) -> String {
+  static func switchingProtocols(
+    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
+  ) -> String {
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n" + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
+      + "sec-websocket-accept: \(accept)\r\n"
+      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
+      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
+      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
       + "\r\n"
   }
 }

@@ -35,9 +35,12 @@ final class SubscriptionsRoute {
         request, unixMs: hub.clock.unixMs, malformedStatus: 400)
       let change = SubscriptionChange(
         try hub.authorizer.permitted(asked, authorization), authorization.credentials)
+      guard TokenCipher.hasForm(text) else {
+        throw RefusedRequest(status: 400, detail: "the connection token in the path is none")
+      }
       guard let token = hub.tokens.open(text) else {
         throw RefusedRequest(
-          status: 400, detail: "the connection token in the path is none of this gateway's")
+          status: 410, detail: "the connection was of another node, or of an earlier life of this one")
       }
       let credentials =
         hub.checks.areAsked
@@ -120,6 +123,11 @@ final class SubscriptionsRoute {
     else {
       throw RefusedRequest(
         status: 406, detail: "header accept excludes application/json, which answers are in")
+    }
+    do throws(EventError) {
+      try HeaderFields.requireNoContentCoding(request.fields)
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
     }
     guard let type = request.header("content-type") else {
       throw RefusedRequest(status: 415, detail: "header content-type is missing, expected application/json")

@@ -42,6 +42,9 @@ class Connection {
     try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
   }
 
+  /// Where it stands in the history of all rings: it has been given everything up to there.
+  final var position: Cursor { replay?.plan.seen ?? hub.events.own }
+
   // MARK: What each transport does in its own way
 
   /// Says one event of the gateway's own.
@@ -49,6 +52,9 @@ class Connection {
 
   /// Sends one event out of the past; the plan in `replay` is already behind it.
   func send(replayed event: EventRecord, cursor: Cursor) {}
+
+  /// What `replay` sends of the past may go out as one piece.
+  func sendTogether(_ replay: () -> Void) { replay() }
 
   /// Whether the client has yet to take what it was sent: no more of the past for now.
   var isCongested: Bool { false }

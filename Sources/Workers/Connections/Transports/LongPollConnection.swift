@@ -27,9 +27,6 @@ final class LongPollConnection: Connection {
   /// Events that the buffer had no room for.
   var droppedEvents: UInt64 { session.droppedEntries }
 
-  /// Where the session stands in the history of all rings: it has been given everything up to there.
-  private var position: Cursor { replay?.plan.seen ?? hub.events.own }
-
   // MARK: Events
 
   override var isCongested: Bool { session.isHalfFull }
@@ -69,7 +66,7 @@ final class LongPollConnection: Connection {
     for answer in answers {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
-    if replay != nil { hub.scheduleTurn() }
+    if hub.replayer.resume(self) { hub.scheduleTurn() }
     if owesFarewell, waiting?.id == id {
       // The client has acknowledged the farewell: nothing will come any more.
       if let answer = session.end(own: position, stamp: .now()) { self.complete(answer) }

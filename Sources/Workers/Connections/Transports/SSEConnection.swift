@@ -1,7 +1,8 @@
 // A Server-Sent Events stream (contract §2.1).
 //
-// The answer's head is written here, raw, because what follows is a stream whose end is the end of the connection:
-// `connection: close` and no chunks, which HTTP/1.0 and 1.1 clients read alike (RFC 9112 §6.3).
+// The answer's head is written here, raw, because the connection carries nothing else after it: `connection: close`. For HTTP/1.1
+// the stream is chunked, each event one chunk, so that an orderly end is told from a cut one and clients that read in blocks
+// get each event at once; for HTTP/1.0 it ends with the connection (RFC 9112 §6.3). HTTP/2 has frames of its own.
 
 import HTTP
 import Kit
@@ -12,27 +13,21 @@ final class SSEConnection: StreamConnection {
   /// What a client sends on an event stream means nothing.
   override func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
 
-  override func say(_ event: OwnEvent) {
-    var bytes: [UInt8] = []
-    ServerSentEvents.append(event, to: &bytes)
-    send(bytes)
-  }
-
-  override func send(replayed event: EventRecord, cursor: Cursor) {
-    var buffer = TurnBuffer(encoding: .serverSentEvents)
-    _ = buffer.append(event, cursor: cursor)
+  override func beat(second: UInt32) {
+    var buffer = TurnBuffer(encoding: encoding)
+    buffer.append(block: ServerSentEvents.heartbeat(at: position))
     send(buffer.bytes)
   }
 
-  override func beat(second: UInt32) {
-    send(ServerSentEvents.heartbeat)
+  override func end(_ reason: ClosingReason) {
+    var buffer = TurnBuffer(encoding: encoding)
+    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason))
+    finish(with: buffer.bytes + encoding.end, dropping: reason == .slowConsumer)
   }
 
-  override func end(_ reason: ClosingReason) {
-    var farewell: [UInt8] = []
-    ServerSentEvents.append(
-      OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason), to: &farewell)
-    finish(with: farewell, dropping: reason == .slowConsumer)
+  /// How the stream is framed for the client of a request.
+  static func transport(for request: HTTPRequest) -> Transport {
+    request.isHTTP2 || request.version == .http1_0 ? .sse : .chunkedSSE
   }
 
   /// Status line and headers of the answer.
@@ -41,6 +36,7 @@ final class SSEConnection: StreamConnection {
     var headers = headers()
     cors.apply(to: &headers, for: request)
     headers.add(name: "connection", value: "close")
+    if transport(for: request) == .chunkedSSE { headers.add(name: "transfer-encoding", value: "chunked") }
     if !traceparent.isEmpty { headers.add(name: "traceparent", value: traceparent) }
     return "HTTP/1.1 200 OK\r\n" + headers.map { "\($0.name): \($0.value)\r\n" }.joined() + "\r\n"
   }

@@ -16,12 +16,18 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   /// How long a client has to read the farewell and to go.
   static let lingerSeconds: UInt32 = 5
-  /// Past what waits here, or half of the slow-consumer bound, no more of the past is sent: live events still fit behind.
+  /// Past what waits here, or half of the bound on unsent bytes, no more of the past is sent: live events still fit behind.
   private static let congestionBytes = 256 << 10
+  /// Bytes of the past that go out together.
+  private static let gatheredBytes = 32 << 10
 
   let channel: Channel
   let outlet: Outlet
   private let congestionBytes: Int
+  /// Events of the past that go out together; nil: whatever is sent goes out at once.
+  private var gathered: [UInt8]?
+  /// Whether the hub looks at what waits here, once per second.
+  var isWatched = false
 
   init(index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt) {
     self.channel = channel
@@ -31,26 +37,71 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
     outlet.owner = self
   }
 
-  override var isCongested: Bool { outlet.waitingBytes > congestionBytes }
+  override var isCongested: Bool { outlet.waitingBytes + (gathered?.count ?? 0) > congestionBytes }
 
   override var mayBeat: Bool { isOpen && outlet.isIdle }
 
   // MARK: Sending
 
+  /// How its events are encoded.
+  final var encoding: EventEncoding { hub.table.transports[Int(index)].encoding ?? .serverSentEvents }
+
+  override func say(_ event: OwnEvent) {
+    var buffer = TurnBuffer(encoding: encoding)
+    buffer.append(event)
+    send(buffer.bytes, hasCursor: event.cursor != nil)
+  }
+
+  override func send(replayed event: EventRecord, cursor: Cursor) {
+    var buffer = TurnBuffer(encoding: encoding)
+    _ = buffer.append(event, cursor: cursor)
+    send(buffer.bytes)
+  }
+
   /// Sends a whole piece: an event, a frame.
-  final func send(_ bytes: [UInt8]) {
+  ///
+  /// - Parameter hasCursor: whether it tells a client that resumes where it stands. What doesn't puts off no heartbeat, which does.
+  final func send(_ bytes: [UInt8], hasCursor: Bool = true) {
     guard isOpen else { return }
-    outlet.send(bytes)
-    hub.table.lastTraffic[Int(index)] = hub.clock.second
+    if gathered != nil {
+      gather(bytes)
+    } else {
+      send(bytes, isInRing: false, hasCursor: hasCursor)
+    }
+  }
+
+  private func send(_ bytes: [UInt8], isInRing: Bool, hasCursor: Bool = true) {
+    outlet.send(bytes, isInRing: isInRing)
+    if hasCursor || !encoding.hasCursors { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()
   }
 
-  /// Something was given to the outlet: lets the delivery loop send directly or not, and ends a connection whose client
-  /// doesn't keep up.
+  override final func sendTogether(_ replay: () -> Void) {
+    gathered = []
+    replay()
+    let rest = gathered ?? []
+    gathered = nil
+    if !rest.isEmpty, isOpen { send(rest, isInRing: true) }
+  }
+
+  private func gather(_ bytes: [UInt8]) {
+    gathered?.append(contentsOf: bytes)
+    guard let whole = gathered, whole.count >= Self.gatheredBytes else { return }
+    gathered = []
+    send(whole, isInRing: true)
+  }
+
+  /// Something was given to the outlet: lets the delivery loop send directly or not. A client that doesn't keep up gets events at
+  /// its own pace from then on; one that doesn't take what it asked for is ended.
   final func outletDidChange() {
     guard isOpen else { return }
     hub.table.descriptors[Int(index)] = outlet.directDescriptor
-    if outlet.isOverfull { hub.close(self, .slowConsumer) }
+    if outlet.isWaiting { hub.watch(self) }
+    if outlet.isOverfullOfAnswers {
+      hub.close(self, .slowConsumer)
+    } else if outlet.isOverfull {
+      hub.fallBehind(self)
+    }
   }
 
   /// What a delivery couldn't send directly is in the outlet now.
@@ -64,7 +115,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   final func outletDidDrain() {
     if isOpen { hub.table.lastTraffic[Int(index)] = hub.clock.second }
     outletDidChange()
-    if replay != nil { hub.scheduleTurn() }
+    if hub.replayer.resume(self) { hub.scheduleTurn() }
   }
 
   func outletDidFinish() {

@@ -27,33 +27,32 @@ final class WebSocketConnection: StreamConnection {
   var heldMessages: HeldMessages? {
     didSet { noteKept() }
   }
+  /// What greeting, loss or heartbeat has last told of `position`; nil: nothing, or the client doesn't want to know.
+  var toldCursor: Cursor?
   /// What is kept of messages, of the worker's budget; nil: nothing is.
   private var hold: AssemblyHold?
 
   init(
     index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
-    application: any WebSocketApplication, authorization: [String] = []
+    application: any WebSocketApplication, authorization: [String] = [], isDeflated: Bool = false
   ) {
     self.application = application
     self.authorization = authorization
-    assembler = WebSocketAssembler(maximumMessageBytes: hub.settings.maxEventBytes)
+    assembler = WebSocketAssembler(
+      maximumMessageBytes: hub.settings.maxEventBytes, inflater: isDeflated ? hub.inflater : nil)
     super.init(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
   }
 
   // MARK: Out
 
   override func say(_ event: OwnEvent) {
-    send(WebSocketFrame.encode(.text, event.json))
+    if let cursor = event.cursor, encoding.hasCursors { toldCursor = cursor }
+    super.say(event)
   }
 
-  override func send(replayed event: EventRecord, cursor: Cursor) {
-    var buffer = TurnBuffer(encoding: .webSocketWithCursor)
-    _ = buffer.append(event, cursor: cursor)
-    send(buffer.bytes)
-  }
-
-  /// Asks the client for a sign of life.
+  /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
   override func beat(second: UInt32) {
+    if encoding.hasCursors, toldCursor != position { say(OwnEvents.moved(to: position, stamp: .now())) }
     if hub.table.deadlines[Int(index)] == 0 {
       let timeout = UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
       hub.table.deadlines[Int(index)] = second + timeout
@@ -64,6 +63,9 @@ final class WebSocketConnection: StreamConnection {
   override func deadlinePassed(second: UInt32) {
     if isClosing {
       super.deadlinePassed(second: second)
+    } else if outlet.isWaiting {
+      // It has yet to read up to the ping. Whether it reads at all is what SLOW_CONSUMER_S is about.
+      hub.table.deadlines[Int(index)] = second + UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
     } else {
       let timeout = hub.settings.websocketPongTimeoutSeconds
       close(.policyViolation, reason: "no pong for \(timeout) s", dropping: true)
@@ -159,7 +161,7 @@ final class WebSocketConnection: StreamConnection {
     case .binary(let message):
       if !isClosing { application.received(message, isText: false, on: self) }
     case .ping(let payload):
-      send(WebSocketFrame.encode(.pong, payload))
+      send(WebSocketFrame.encode(.pong, payload), hasCursor: false)
     case .pong:
       break
     case .close(let code, _):

@@ -15,7 +15,7 @@ import Kit
 import Settings
 
 /// Why the gateway can't start.
-struct UnusableConfiguration: Error, CustomStringConvertible {
+struct UnusableConfiguration: ConfigurationFault, CustomStringConvertible {
   let description: String
 }
 
@@ -32,7 +32,7 @@ extension APIDesk {
             "\(source(of: definition)): API \(definition.id) doesn't fit into STATE_RING_BYTES")
       }
     }
-    warn(CoveredEndpoints(table.all).warnings)
+    warn(of: table.all, CoveredEndpoints(table.all))
   }
 
   private func source(of definition: APIDefinition) -> String {
@@ -40,15 +40,22 @@ extension APIDesk {
     return isDurable ? "STATE_DIR" : "PROXY_CONFIG_FILE"
   }
 
-  private static func table(_ configuration: String, _ stamp: APIChange) throws -> APITable {
+  /// The definitions of PROXY_CONFIG_FILE: of a path, or the JSON itself.
+  static func table(_ configuration: String, _ stamp: APIChange) throws -> APITable {
     guard !configuration.isEmpty else { return APITable() }
-    let text = try configuration.first == "[" ? configuration : TextFile.read(configuration)
+    let text: String
+    do throws(ValueProblem) {
+      text = try configuration.first == "[" ? configuration : TextFile.read(configuration)
+    } catch {
+      throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(error)")
+    }
     do throws(APIFileError) {
       return try Array(text.utf8).withUnsafeBytes { bytes in
         Result { () throws(APIFileError) in try APITable(list: bytes, stamp) }
       }.get()
     } catch {
-      throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(error)")
+      let lines = error.lines.map { "PROXY_CONFIG_FILE: \($0)" }
+      throw UnusableConfiguration(description: lines.joined(separator: "\n"))
     }
   }
 

@@ -50,6 +50,9 @@ final class APIDesk {
   /// Whoever waits for the write that is going on.
   private var group: [Done] = []
   private var isWriting = false
+  /// What looks for covered endpoints may still take in this turn.
+  private var effortLeft = CoveredEndpoints.maximumEffort.change
+  private var isEffortSpent = false
   /// Orders only wait meanwhile.
   private var isProceeding = false
   private var hasStopped = false
@@ -80,18 +83,46 @@ final class APIDesk {
     proceed()
   }
 
-  /// Secured endpoints that open ones cover since a change that stands; logged too.
-  func warnings(about change: APIDraft.Change) -> [String] {
+  /// Secured endpoints that open ones cover since a change that stands; logged too. Many changes may be answered in one turn: the
+  /// looks of all of them together take what one may, and what is left is told so.
+  ///
+  /// - Parameter afterTurn: calls its closure when this turn of the loop is over.
+  func warnings(
+    about change: APIDraft.Change, afterTurn: (@escaping () -> Void) -> Void
+  ) -> [String] {
+    guard effortLeft > 0 else { return [Self.notCompared] }
     guard let id = change.id else { return [] }
-    let warnings = CoveredEndpoints(table.all, of: id).warnings
-    warn(warnings)
-    return warnings
+    effortLeft -= change.bodyBytes / Self.bytesPerStep
+    let look = CoveredEndpoints(table.all, of: id, limit: effortLeft)
+    effortLeft -= look.effort
+    if !isEffortSpent {
+      isEffortSpent = true
+      afterTurn { [weak self] in self?.renewEffort() }
+    }
+    return warn(of: table.definition(id).map { [$0] } ?? [], look)
   }
 
-  func warn(_ warnings: [String]) {
-    for warning in warnings {
+  private func renewEffort() {
+    effortLeft = CoveredEndpoints.maximumEffort.change
+    isEffortSpent = false
+  }
+
+  /// What finding out whose a change is is worth, in steps.
+  private static let bytesPerStep = 4
+  static let notCompared =
+    "endpoints were not compared: too many changes at once; PUT the definition again to have it compared"
+
+  /// Says what of these definitions will not do what their authors may think. Returns the same.
+  @discardableResult
+  func warn(of definitions: some Sequence<APIDefinition>, _ covered: CoveredEndpoints) -> [String] {
+    for warning in covered.warnings {
       log.warning("an open endpoint covers a secured one", metadata: ["reason": "\(warning)"])
     }
+    let others = definitions.flatMap(\.warnings)
+    for warning in others {
+      log.warning("something of an API definition is of no effect", metadata: ["reason": "\(warning)"])
+    }
+    return covered.warnings + others
   }
 
   /// One second has passed.

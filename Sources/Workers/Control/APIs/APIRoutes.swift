@@ -81,7 +81,8 @@ final class APIRoutes {
     }
     let change = order(Array(request.body.readableBytesView))
     return later(loop, change) { [desk] in
-      .json(Self.accepted(warnings: desk.warnings(about: change)), status: status)
+      let warnings = desk.warnings(about: change) { loop.soon($0) }
+      return .json(Self.accepted(warnings: warnings), status: status)
     }
   }
 

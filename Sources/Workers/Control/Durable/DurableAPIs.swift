@@ -1,7 +1,7 @@
 // What the management API has changed, as it lies in STATE_DIR: the difference to the definitions that the gateway starts with
 // (PROXY_CONFIG_FILE), so that a definition added to that file counts at the next start.
 //
-//   rig-state 1 1597639105 1834        version, CRC-32C of all that follows and its bytes
+//   rig-state 1 1597639105 1834        see StateDocument
 //   removed "books"                    was in PROXY_CONFIG_FILE, and is not to be taken from there
 //   api 1 {"id":"authors",…}           order below 2^32: takes the place of PROXY_CONFIG_FILE's
 //   api 4294967296 {"id":"books",…}    made at run time: behind all others, by order
@@ -15,6 +15,7 @@ struct DurableAPIs: Equatable, Sendable {
   /// Definitions of PROXY_CONFIG_FILE have smaller orders than those that are made at run time.
   static let firstOrder: UInt64 = 1 << 32
   static let version = 1
+  private static let name = "rig-state"
 
   struct Entry: Equatable, Sendable {
     var order: UInt64
@@ -45,12 +46,6 @@ struct DurableAPIs: Equatable, Sendable {
 
   // MARK: Text
 
-  struct Damage: Error, Equatable, CustomStringConvertible {
-    let description: String
-
-    init(_ description: String) { self.description = description }
-  }
-
   var encoded: [UInt8] {
     var body: [UInt8] = []
     for id in removed.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
@@ -63,30 +58,15 @@ struct DurableAPIs: Equatable, Sendable {
       body.append(contentsOf: entry.definition.json)
       body.append(UInt8(ascii: "\n"))
     }
-    return Array("rig-state \(Self.version) \(Checksum.crc32c(body)) \(body.count)\n".utf8) + body
+    return StateDocument.encode(Self.name, version: Self.version, body: body)
   }
 
   init() {}
 
-  init(decoding bytes: [UInt8]) throws(Damage) {
-    guard let end = bytes.firstIndex(of: UInt8(ascii: "\n")) else {
-      throw Damage("its first line has no end")
-    }
-    let head = bytes[..<end].split(separator: UInt8(ascii: " ")).map { String(decoding: $0, as: UTF8.self) }
-    let body = bytes[(end + 1)...]
-    guard head.count == 4, head[0] == "rig-state" else {
-      throw Damage("its first line isn't that of a state file")
-    }
-    guard head[1] == String(Self.version) else {
-      throw Damage("it has version \(head[1].prefix(20)), expected \(Self.version)")
-    }
-    guard head[3] == String(body.count) else {
-      throw Damage("it has \(body.count) bytes after its first line, expected \(head[3].prefix(20))")
-    }
-    guard head[2] == String(Checksum.crc32c(body)) else { throw Damage("its checksum is wrong") }
-    guard body.isEmpty || body.last == UInt8(ascii: "\n") else { throw Damage("its last line has no end") }
-    for (index, line) in body.dropLast().split(separator: UInt8(ascii: "\n")).enumerated() {
-      guard learn(line) else { throw Damage("line \(index + 2) is none of a state file") }
+  init(decoding bytes: [UInt8]) throws(StateDocument.Damage) {
+    let lines = try StateDocument.lines(of: bytes, Self.name, version: Self.version)
+    for (index, line) in lines.enumerated() {
+      guard learn(line) else { throw StateDocument.Damage("line \(index + 2) is none of a state file") }
     }
   }
 

@@ -1,7 +1,9 @@
-// Has the state file written by a thread of its own: a disk that stalls must not keep the management port from answering.
+// Has the file of the definitions written by a thread of its own: a disk that stalls must not keep the management port from answering.
 // One write at a time; whoever wants the next waits for its turn.
 
+import APIs
 import Glibc
+import Kit
 import NIOCore
 import NIOPosix
 
@@ -60,10 +62,15 @@ final class StateKeeper {
 
   private func load() throws(StateFile.Failure) -> DurableAPIs? {
     guard let bytes = try file.read() else { return nil }
-    do throws(DurableAPIs.Damage) {
-      let durable = try DurableAPIs(decoding: bytes)
-      written = bytes
-      return durable
+    let durable = try Self.decoded(bytes, of: file)
+    written = bytes
+    return durable
+  }
+
+  /// What the bytes of the file say.
+  static func decoded(_ bytes: [UInt8], of file: StateFile) throws(StateFile.Failure) -> DurableAPIs {
+    do throws(StateDocument.Damage) {
+      return try DurableAPIs(decoding: bytes)
     } catch {
       throw StateFile.Failure(description: "STATE_DIR: \(file.path) is damaged: \(error)")
     }
@@ -100,5 +107,12 @@ final class StateKeeper {
       case .failure(let failure): done(failure)
       }
     }
+  }
+}
+
+extension StateFile {
+  /// The file that holds what the management API has changed.
+  init(directory: String) {
+    self.init(directory: directory, name: "definitions", maximumBytes: APITable.maximumFileBytes)
   }
 }

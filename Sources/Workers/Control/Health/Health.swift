@@ -4,7 +4,7 @@
 //   a worker      page unreadable, state not ready, heartbeat late
 //   kafka                                                            no connection to the brokers
 //
-// One unavailable part makes the gateway unavailable. Without Kafka clients keep their connections and events still come by
+// A gateway that is being stopped is draining, whatever its parts say. One unavailable part makes the gateway unavailable. Without Kafka clients keep their connections and events still come by
 // HTTP, so that an outage of the brokers is shown but takes no node out of a load balancer. Pure: no page is read here.
 
 import IPC
@@ -36,11 +36,17 @@ struct WorkerSighting: Equatable {
 /// The verdict on all parts.
 struct HealthReport: Equatable {
   var parts: [HealthPart]
+  /// The gateway is being stopped.
+  var isDraining = false
 
   /// Whether clients can be served.
-  var isAvailable: Bool { !parts.contains { $0.status == .unavailable } }
-  /// The parts that are missing.
-  var unavailable: [String] { parts.filter { $0.status == .unavailable }.map(\.name) }
+  var isAvailable: Bool { !isDraining && !parts.contains { $0.status == .unavailable } }
+  /// The parts that are missing; of a gateway that is being stopped, that it is.
+  var unavailable: [String] {
+    isDraining ? [Self.draining] : parts.filter { $0.status == .unavailable }.map(\.name)
+  }
+
+  static let draining = "draining"
 }
 
 enum Health {

@@ -8,8 +8,8 @@ extension HealthReport {
   /// One line.
   var json: [UInt8] {
     var bytes: [UInt8] = []
-    Self.member(
-      "status", isAvailable ? HealthPart.Status.ok.rawValue : HealthPart.Status.unavailable.rawValue, &bytes)
+    let status = isAvailable ? HealthPart.Status.ok : .unavailable
+    Self.member("status", isDraining ? Self.draining : status.rawValue, &bytes)
     bytes.append(contentsOf: ",\"parts\":[".utf8)
     for (index, part) in parts.enumerated() {
       if index > 0 { bytes.append(UInt8(ascii: ",")) }

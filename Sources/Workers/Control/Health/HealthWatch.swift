@@ -7,6 +7,7 @@ final class HealthWatch {
   private static let kafkaGauge = "rig_kafka_connected"
 
   private let pages: [WatchedPage]
+  private let supervisor: WatchedPage?
   private let own: String
   private let streams: WatchedPage?
   private let isKafkaConfigured: Bool
@@ -15,6 +16,7 @@ final class HealthWatch {
   /// `own`: name of the worker that this process is.
   init(pages: [WatchedPage], own: String, isKafkaConfigured: Bool, watchdogSeconds: Int) {
     self.pages = pages.filter(\.isWorker)
+    supervisor = pages.first { !$0.isWorker }
     self.own = own
     streams = pages.first { $0.name == "streams" }
     self.isKafkaConfigured = isKafkaConfigured
@@ -27,8 +29,11 @@ final class HealthWatch {
       Health.worker($0.name, $0.sighting(), nowNs: nowNs, watchdogSeconds: watchdogSeconds)
     }
     if isKafkaConfigured { parts.append(Health.kafka(connected: kafkaGauges())) }
-    return HealthReport(parts: parts)
+    return HealthReport(parts: parts, isDraining: isGatewayStopping)
   }
+
+  /// Whether the supervisor has been asked to stop everything.
+  var isGatewayStopping: Bool { supervisor?.sighting()?.state == .stopping }
 
   /// Whether this process lives: that it answers is the proof.
   func liveness(nowNs: UInt64 = MonotonicTime.now()) -> HealthReport {

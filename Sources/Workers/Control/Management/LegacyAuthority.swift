@@ -26,7 +26,7 @@ final class LegacyAuthority {
   /// - Parameter unixMs: the present time, in milliseconds since 1970.
   init(
     settings: Settings, log: Logger, calls: CallClient? = nil,
-    unixMs: @escaping () -> Int64 = { Stamp.now().unixMs }
+    unixMs: @escaping () -> Int64 = SteadyWallClock.reader()
   ) throws(UnusableKeys) {
     isReplaced = settings.managementToken != nil
     verifier = try ConfiguredVerifier(settings: settings, log: log)

@@ -63,7 +63,7 @@ struct ManagementGuard {
   private static func strangeness(of request: HTTPRequest) -> String? {
     let advice =
       "; for others set MANAGEMENT_TOKEN, or API_BIND_ADDRESS (or BIND_ADDRESS) to the address to serve them at"
-    guard NetworkSet.loopback.contains(request.remoteAddress?.ipAddress ?? "") else {
+    guard NetworkSet.loopback.contains(request.peer.text) else {
       return "this port serves peers on its own machine, and to others health and metrics only" + advice
     }
     return request.headers.first { HeaderFields.isForwarding($0.name) }.map {

@@ -164,6 +164,9 @@ final class SessionRoutes {
     case .tooMany: .unavailable(retryAfterSeconds: retrySeconds, "there is no place for one more entry")
     case .unconfirmed:
       .unavailable(retryAfterSeconds: retrySeconds, "not every worker has confirmed; the entry stands")
+    case .unkept(let reason):
+      .unavailable(
+        retryAfterSeconds: retrySeconds, "\(reason); the entry stands until the gateway ends")
     }
   }
 }

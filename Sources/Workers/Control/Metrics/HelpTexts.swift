@@ -23,7 +23,11 @@ enum HelpTexts {
     "rig_subscriptions_refused_total": "Subscriptions that were not taken, by the limit that they exceed.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
-    "rig_slow_consumers_total": "Connections closed because their client did not read fast enough.",
+    "rig_slow_consumers_total":
+      "Connections closed because their client took nothing for SLOW_CONSUMER_S, or less than the log holds.",
+    "rig_connections_behind":
+      "Connections whose client is slow and that get events from the log at its pace.",
+    "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_turn_seconds": "CPU time of the turns of a worker's loop: for so long nobody else is served.",
     "rig_turn_longest_seconds": "CPU time of the longest turn of a worker's loop since the worker began.",
@@ -53,10 +57,12 @@ enum HelpTexts {
     "rig_kafka_client_restarts_total": "Times that a Kafka client was made anew after it failed.",
     "rig_kafka_offset_commits_total": "Commits of offsets.",
     "rig_kafka_offset_commits_failed_total": "Commits of offsets that failed.",
-    "rig_kafka_offset_resets_total": "Times that the wanted offset was gone, by topic.",
+    "rig_kafka_offset_resets_total": "Times that a partition's log had changed under its reader, by topic.",
+    "rig_kafka_records_lost_total": "Records that were gone before they were read, by topic.",
 
     // Proxied requests
-    "rig_proxy_requests_total": "Requests answered for APIs; path is the ids of API and endpoint.",
+    "rig_proxy_requests_total":
+      "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",

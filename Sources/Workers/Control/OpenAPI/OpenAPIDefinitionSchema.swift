@@ -66,7 +66,7 @@ enum OpenAPIDefinitionSchema {
             {"required":["query_name"],"properties":{"query_name":{"type":"string","pattern":"^[!-~]+$"}}}]}]}
       """##
       : ##"""
-      "auth_type":{"type":["string","null"]},
+      "auth_type":{"enum":["none","",null]},
       "auth":{"type":["object","null"],"properties":{
         "header_name":{"anyOf":[{"type":"null"},{"const":""},{"$ref":"#/components/schemas/HeaderName"}]},
         "query_name":{"type":["string","null"]},"use_header":{"enum":[false,null]},"use_query":{"enum":[false,null]}}}
@@ -79,7 +79,7 @@ enum OpenAPIDefinitionSchema {
     return ##"""
       "\##(name)":{"type":"object","required":\##(required),"properties":{
         \##(id)"name":{"type":"string","minLength":1},
-        "active":{"$ref":"#/components/schemas/Flag"},"versioned":{"$ref":"#/components/schemas/Flag"},
+        "active":{"$ref":"#/components/schemas/Flag"},"versioned":{"enum":[false,null]},
         "proxy":{"$ref":"#/components/schemas/APIProxy"},\##(auth),
         "version_data":{"type":"object","minProperties":1,
           "additionalProperties":{"$ref":"#/components/schemas/OtherVersion"},

@@ -3,7 +3,7 @@
 
 enum OpenAPIPaths {
   static let all: [OpenAPIPath] =
-    apis("v3") + apis("v2") + messages("v3") + messages("v2") + responses("v3") + responses("v2")
+    apis("v3") + apis("v2") + messages("v3") + messages("v2") + [responses, responsesOfRIG2]
     + blacklist("v3") + blacklist("v2") + sessions
     + legacy + operation
 
@@ -79,31 +79,37 @@ enum OpenAPIPaths {
 
   // MARK: Responses
 
-  private static func responses(_ version: String) -> [OpenAPIPath] {
-    [
-      OpenAPIPath(
-        template: "/\(version)/responses",
-        operations: [
-          OpenAPIOperation(
-            method: "post",
-            summary:
-              "Answers a request that waits for it; the body, its content-type and other headers are the client's answer",
-            takesAnyBody: true,
-            headers: [
-              ("rig-correlation", "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"),
-              ("rig-response-code", "^[2-5][0-9][0-9]$"),
-            ],
-            answers: [
-              OpenAPIOperation.Answer(
-                status: 202, description: "The request has got it.",
-                contents: [.text("text/plain")]),
-              .problem(
-                400, "A header is missing or wrong, or it is an event of the gateway's own; it is named."),
-              .problem(404, "No request waits: it is unknown, expired or already answered."), .busy,
-            ])
-        ])
-    ]
-  }
+  static let correlation = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
+
+  private static let responses = OpenAPIPath(
+    template: "/v3/responses",
+    operations: [
+      OpenAPIOperation(
+        method: "post",
+        summary:
+          "Answers a request that waits for it; the body, its content-type and other headers are the client's answer",
+        takesAnyBody: true,
+        headers: [("rig-correlation", correlation), ("rig-response-code", "^[2-5][0-9][0-9]$")],
+        answers: answersToResponses)
+    ])
+
+  private static let responsesOfRIG2 = OpenAPIPath(
+    template: "/v2/responses",
+    operations: [
+      OpenAPIOperation(
+        method: "post",
+        summary:
+          "Answers a request that waits for it with a CloudEvent; with the headers of /v3/responses the body may be anything",
+        bodies: [("application/json", "CorrelatedEvent")], answers: answersToResponses + [.unsupported])
+    ])
+
+  private static let answersToResponses: [OpenAPIOperation.Answer] = [
+    OpenAPIOperation.Answer(
+      status: 202, description: "The request has got it.", contents: [.text("text/plain")]),
+    .problem(
+      400, "A header or member is missing or wrong, or it is an event of the gateway's own; it is named."),
+    .problem(404, "No request waits: it is unknown, expired or already answered."), .busy,
+  ]
 
   // MARK: Sessions
 
@@ -198,8 +204,7 @@ enum OpenAPIPaths {
           method: "get", summary: "Whether the gateway serves, in a word",
           answers: [
             .init(status: 200, description: "It does.", contents: [.text("text/plain")]),
-            .init(
-              status: 503, description: "The parts that are missing.", contents: [.text("text/plain")]),
+            .problem(503, "The parts that are missing."),
           ], isOpen: true)
       ]),
     probe("/livez", "Whether the control worker lives"),

@@ -4,7 +4,7 @@
 enum OpenAPISchemas {
   /// The members of `components.schemas`.
   ///
-  /// - Parameter userField: member of events that addresses them, as JSON.
+  /// - Parameter userField: member of events that addresses them, as JSON; `""`: none does.
   static func all(userField: String) -> String {
     [answers, events(userField), sessions, OpenAPIDefinitionSchema.text].joined(separator: ",\n")
   }
@@ -20,7 +20,7 @@ enum OpenAPISchemas {
     "Empty":{"type":"object","maxProperties":0},
     "Document":{"type":"object","required":["openapi","info","paths"]},
     "Health":{"type":"object","required":["status","parts"],"properties":{
-      "status":{"enum":["ok","unavailable"]},
+      "status":{"enum":["ok","unavailable","draining"]},
       "parts":{"type":"array","items":{"type":"object","required":["name","status"],"properties":{
         "name":{"type":"string"},"status":{"enum":["ok","degraded","unavailable"]},"state":{"type":"string"},
         "pid":{"type":"integer"},"heartbeatAgeSeconds":{"type":"number","minimum":0},
@@ -28,25 +28,34 @@ enum OpenAPISchemas {
     """#
 
   private static func events(_ userField: String) -> String {
-    ##"""
-    "Attribute":{"type":"string","minLength":1,"maxLength":4096,"pattern":"^[^\\u0000-\\u001f\\u007f]+$"},
-    "EventUsers":{"anyOf":[{"type":"null"},{"$ref":"#/components/schemas/EventUser"},
-      {"type":"array","minItems":1,"maxItems":1000,"items":{"$ref":"#/components/schemas/EventUser"}}]},
-    "EventUser":{"type":"string","minLength":1,"maxLength":1024},
-    "Event":{"type":"object","description":"A CloudEvent of version 1.0, 0.3, 0.2 or 0.1 in structured mode.",
-      "anyOf":[
-        {"required":["specversion","type","source","id"],"properties":{
-          "specversion":{"enum":["1.0","0.3","0.2"]},"type":{"$ref":"#/components/schemas/Attribute"},
-          "source":{"$ref":"#/components/schemas/Attribute"},"id":{"$ref":"#/components/schemas/Attribute"}}},
-        {"required":["cloudEventsVersion","eventType","source","eventID"],"properties":{
-          "specversion":{"type":"null"},"cloudEventsVersion":{"const":"0.1"},
-          "eventType":{"$ref":"#/components/schemas/Attribute"},
-          "source":{"$ref":"#/components/schemas/Attribute"},
-          "eventID":{"$ref":"#/components/schemas/Attribute"}}}],
-      "properties":{\##(userField):{"$ref":"#/components/schemas/EventUsers"},"rigexpires":{"anyOf":[{"type":"null"},{"type":"string","format":"date-time","minLength":20}]}}},
-    "Events":{"type":"array","maxItems":1000,"items":{"$ref":"#/components/schemas/Event"}},
-    "Accepted":{"anyOf":[{"type":"object"},{"type":"array","items":{"type":"object"}}]}
-    """##
+    let users = userField == "\"\"" ? "" : userField + ##":{"$ref":"#/components/schemas/EventUsers"},"##
+    return ##"""
+      "Attribute":{"type":"string","minLength":1,"maxLength":4096,"pattern":"^[^\\u0000-\\u001f\\u007f]+$"},
+      "EventUsers":{"description":"A name or a list of names. A value of another kind addresses nobody.","anyOf":[
+        {"type":["null","boolean","number","object"]},{"$ref":"#/components/schemas/EventUser"},
+        {"type":"array","minItems":1,"maxItems":1000,"items":{"$ref":"#/components/schemas/EventUser"}},
+        {"type":"array","minItems":1,"items":{"type":["null","boolean","number","object","array"]}}]},
+      "EventUser":{"type":"string","minLength":1,"maxLength":1024},
+      "Event":{"type":"object","description":"A CloudEvent of version 1.0, 0.3, 0.2 or 0.1 in structured mode.",
+        "anyOf":[
+          {"required":["specversion","type","source","id"],"properties":{
+            "specversion":{"enum":["1.0","0.3","0.2"]},"type":{"$ref":"#/components/schemas/Attribute"},
+            "source":{"$ref":"#/components/schemas/Attribute"},"id":{"$ref":"#/components/schemas/Attribute"}}},
+          {"required":["cloudEventsVersion","eventType","source","eventID"],"properties":{
+            "specversion":{"type":"null"},"cloudEventsVersion":{"const":"0.1"},
+            "eventType":{"$ref":"#/components/schemas/Attribute"},
+            "source":{"$ref":"#/components/schemas/Attribute"},
+            "eventID":{"$ref":"#/components/schemas/Attribute"}}}],
+        "if":{"required":["specversion"],"properties":{"specversion":{"const":"1.0"}}},
+        "then":{"not":{"required":["data","data_base64"]},"properties":{"data_base64":{"type":["string","null"]}}},
+        "properties":{\##(users)"rigexpires":{"anyOf":[{"type":"null"},{"type":"string","format":"date-time","minLength":20}]}}},
+      "CorrelatedEvent":{"type":"object","required":["rig"],"properties":{
+        "rig":{"type":"object","required":["correlation"],"properties":{
+          "correlation":{"type":"string","pattern":"\##(OpenAPIPaths.correlation)"},
+          "response_code":{"type":"integer","minimum":200,"maximum":599}}}}},
+      "Events":{"type":"array","maxItems":1000,"items":{"$ref":"#/components/schemas/Event"}},
+      "Accepted":{"anyOf":[{"type":"object"},{"type":"array","items":{"type":"object"}}]}
+      """##
   }
 
   private static let sessions = #"""

@@ -16,8 +16,8 @@ final class SessionDesk {
   /// Clock and loop, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
-    /// Milliseconds since 1970.
-    var unixMs: () -> Int64
+    /// Seconds of the boot clock.
+    var bootSecond: () -> UInt32
     /// Calls the closure on the loop, behind what it is doing now.
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
@@ -49,6 +49,8 @@ final class SessionDesk {
   /// Users whose last change the state log couldn't take yet: their roles, nil: they have left.
   private var untold: [Name: [String]?] = [:]
   private(set) var registry: PresenceRegistry
+  /// nil: the blacklist ends with the gateway.
+  private var keeper: BlacklistKeeper?
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
@@ -71,7 +73,7 @@ final class SessionDesk {
       online: state.online)
   }
 
-  private var nowSeconds: UInt32 { UInt32(clamping: environment.unixMs() / 1000) }
+  private var nowSeconds: UInt32 { environment.bootSecond() }
 
   // MARK: Turns
 
@@ -195,13 +197,55 @@ final class SessionDesk {
     case tooMany
     /// It stands, but not every worker has confirmed it.
     case unconfirmed
+    /// It stands until the gateway ends: it isn't on the disk, and why.
+    case unkept(String)
   }
 
+  /// The session's tokens are refused from now on. `body` is called when every worker does so, and it is in STATE_DIR.
   func blacklist(_ session: SessionDigest, seconds: UInt32, _ body: @escaping (Result) -> Void) {
     let now = nowSeconds
     let (until, overflow) = now.addingReportingOverflow(seconds)
-    carryOut(state.blacklist(session, until: overflow ? .max : until, now: now), body)
+    carryOut(state.blacklist(session, until: overflow ? .max : until, now: now)) { [self] result in
+      guard let keeper, result == .done || result == .unconfirmed, let entry = state.sessions[session] else {
+        return body(result)
+      }
+      keeper.add(durable(session, entry)) { failure in
+        body(failure.map { Result.unkept($0.description) } ?? result)
+      }
+    }
     blacklistEntries?.set(Int64(state.sessions.count))
+  }
+
+  /// The blacklist is kept in STATE_DIR. When the state log is new it is what the file says; else the file is to say what the log does.
+  ///
+  /// - Throws: why the file can't be used.
+  func keepBlacklist(by keeper: BlacklistKeeper) throws {
+    self.keeper = keeper
+    keeper.failed = { [log] in log.error("the blacklist can't be kept", metadata: ["reason": "\($0)"]) }
+    keeper.living = { [unowned self] in
+      let now = nowSeconds
+      return state.sessions.compactMap { $1.until > now ? durable($0, $1) : nil }
+    }
+    guard state.isNew else { return keeper.goOn() }
+    let unixNow = unixSeconds
+    let now = nowSeconds
+    for entry in try keeper.begin(now: unixNow) {
+      let (until, overflow) = now.addingReportingOverflow(entry.until - unixNow)
+      guard case .kept = state.blacklist(entry.session, until: overflow ? .max : until, now: now) else {
+        throw UnusableConfiguration(
+          description: "STATE_DIR: the blacklist doesn't fit into MAX_BLACKLIST_ENTRIES and STATE_RING_BYTES")
+      }
+    }
+    blacklistEntries?.set(Int64(state.sessions.count))
+  }
+
+  private var unixSeconds: UInt32 { UInt32(clamping: Stamp.now().unixMs / 1000) }
+
+  /// In STATE_DIR an entry ends by the wall clock, which goes on when the machine doesn't.
+  private func durable(_ session: SessionDigest, _ entry: StateLog.BlacklistEntry) -> BlacklistFile.Entry {
+    let now = nowSeconds
+    let (until, overflow) = unixSeconds.addingReportingOverflow(entry.until > now ? entry.until - now : 0)
+    return BlacklistFile.Entry(session: session, until: overflow ? .max : until)
   }
 
   func isBlacklisted(_ session: SessionDigest) -> Bool {
@@ -243,6 +287,7 @@ final class SessionDesk {
   /// The worker ends: whoever waits is answered.
   func stop() {
     confirmations.giveUp()
+    keeper?.stop()
     calls?.endAll()
     responses?.endAll()
   }

@@ -1,6 +1,7 @@
-// POST /v3/responses (and /v2/responses): a service answers a request that waits (contract §8).
+// POST /v3/responses and /v2/responses: a service answers a request that waits (contract §8).
 //
 //   rig-correlation: <id>   rig-response-code: 200…599   content-type, others ─► the client's answer; the body is its body
+//   /v2 without these: the body is a CloudEvent with rig.correlation (RIG 2), and the answer's body
 //
 //   202 the request got it   400 a header is missing or wrong   404 no request waits under this id   503 may be tried again
 
@@ -26,7 +27,8 @@ final class ResponseRoute {
       labels: [("result", "invalid"), ("source", PublicationClient.Source.http.rawValue)])
   }
 
-  static let templates = ["/v2/responses", "/v3/responses"]
+  private static let ofRIG2 = "/v2/responses"
+  static let templates = [ofRIG2, "/v3/responses"]
 
   static func takes(_ path: String) -> Bool { templates.contains(path) }
 
@@ -39,7 +41,7 @@ final class ResponseRoute {
       response = try Self.response(request)
     } catch {
       invalid?.add()
-      return .response(.problem(.badRequest, error.detail))
+      return .response(.problem(HTTPResponseStatus(statusCode: error.status), error.detail))
     }
     guard let desk else {
       return .response(.problem(.notFound, "no request waits for responses here"))
@@ -63,21 +65,40 @@ final class ResponseRoute {
   }
 
   private static func response(_ request: HTTPRequest) throws(EventError) -> ServiceResponse {
-    let correlation = try required(ResponseFields.correlation, request)
-    guard CorrelationAddress.parse(correlation) != nil else {
-      throw EventError("header rig-correlation is '\(correlation.prefix(64))', which is no correlation id")
+    let named = ConnectionOptions(request.fields)
+    let fields = request.headers.filter { !named.contains($0.name) }.map {
+      (name: $0.name.lowercased(), value: $0.value)
     }
+    if request.path == ofRIG2, !request.headers.contains(name: ResponseFields.correlation) {
+      return try event(request, fields)
+    }
+    let correlation = try required(ResponseFields.correlation, request)
+    try requireID(correlation, "header rig-correlation")
     let code = try required(ResponseFields.status, request)
     guard let status = ResponseFields.status(code) else {
       throw EventError(
         "header rig-response-code is '\(code.prefix(64))', expected a status from 200 to 599")
     }
-    let named = ConnectionOptions(request.headers)
-    let fields = request.headers.filter { !named.contains($0.name) }
     return try ServiceResponse(
-      correlation: correlation, status: status,
-      fields: fields.map { (name: $0.name.lowercased(), value: $0.value) },
-      body: Array(request.body.readableBytesView))
+      correlation: correlation, status: status, fields: fields, body: Array(request.body.readableBytesView))
+  }
+
+  private static func event(
+    _ request: HTTPRequest, _ fields: [(name: String, value: String)]
+  ) throws(EventError) -> ServiceResponse {
+    try HeaderFields.requireNoContentCoding(fields)
+    let read = request.body.withUnsafeReadableBytes { body in
+      Result { () throws(EventError) in try ServiceResponse(event: body, fields: fields) }
+    }
+    let response = try read.get()
+    try requireID(response.correlation, "rig.correlation")
+    return response
+  }
+
+  private static func requireID(_ text: String, _ place: String) throws(EventError) {
+    guard CorrelationAddress.parse(text) != nil else {
+      throw EventError("\(place) is '\(text.prefix(64))', which is no correlation id")
+    }
   }
 
   private static func required(_ name: String, _ request: HTTPRequest) throws(EventError) -> String {

@@ -26,7 +26,7 @@ final class StateLog {
   }
 
   struct BlacklistEntry {
-    /// Seconds since 1970.
+    /// Seconds of the boot clock.
     var until: UInt32
     /// End of its newest record: readers that have passed it know it.
     var end: UInt64
@@ -70,7 +70,7 @@ final class StateLog {
 
   /// Continues the log of whoever wrote before.
   ///
-  /// - Parameter now: seconds since 1970.
+  /// - Parameter now: seconds of the boot clock, as for every `now` and `until` here.
   init(_ ring: RingWriter, maxBlacklistEntries: Int, now: UInt32) throws(IPCError) {
     self.ring = ring
     limits = StateLimits(capacity: ring.capacity, maxBlacklistEntries: maxBlacklistEntries)

@@ -136,11 +136,10 @@ private struct Parts {
     guard let path, Self.isTarget(path, known) else { throw .malformed(":path") }
     if let authority, let host, authority != host { throw .malformed(":authority and host differ") }
     let authority = authority ?? host
-    if let authority, !Self.isAuthority(authority) { throw .malformed(":authority") }
+    if let authority, !Authority.isValid(authority) { throw .malformed(":authority") }
     if isTunnel { return try handshake(fields, path, authority, isEnd: isEnd) }
     if case .RAW = known {
-      let detail = "method \(method.prefix(32)), expected a method of RFC 9110 §9"
-      throw .refused(Refusal(status: .badRequest, detail: detail))
+      throw .refused(.unknownMethod)
     }
     var headers = HTTPHeaders()
     headers.reserveCapacity(fields.count + 3)
@@ -190,18 +189,5 @@ private struct Parts {
     if path == "*" { return method == .OPTIONS }
     return path.utf8.first == UInt8(ascii: "/")
       && path.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "#") }
-  }
-
-  /// Host and perhaps port: no user (RFC 9113 §8.3.1), nothing that would end an authority.
-  private static func isAuthority(_ text: String) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "@"), UInt8(ascii: "/"), UInt8(ascii: "\\"), UInt8(ascii: "?"), UInt8(ascii: "#"),
-          UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"), UInt8(ascii: ","):
-          false
-        default: (0x21...0x7e).contains(byte)
-        }
-      }
   }
 }

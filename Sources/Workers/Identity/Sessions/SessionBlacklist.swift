@@ -4,7 +4,7 @@
 //   place     0        1        2        3
 //   low       ▒        …        ▒        …          a place whose `until` is 0 is free; linear probing
 //   high      ▒        …        ▒        …
-//   until     17…      0        18…      0          seconds since 1970
+//   until     17…      0        18…      0          seconds of a clock that its owner chooses
 //
 // Entries that have expired are dropped when the table is rebuilt, which happens when it is three quarters full: it grows
 // only by what is still alive.
@@ -47,7 +47,7 @@ public struct SessionBlacklist: Sendable {
     return true
   }
 
-  /// When the session is free again, seconds since 1970; nil: it isn't on the list at `now`.
+  /// When the session is free again; nil: it isn't on the list at `now`.
   public func until(_ session: SessionDigest, now: UInt32) -> UInt32? {
     let time = until[place(of: session)]
     return time > now ? time : nil

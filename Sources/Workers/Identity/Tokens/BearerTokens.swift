@@ -25,6 +25,12 @@ public enum BearerTokens {
     return tokens
   }
 
+  /// Whether a token has the form of a signed JWT, three parts with dots between them (RFC 7515 §3.1), valid or not. Others are opaque:
+  /// only whoever has issued them knows what they say.
+  public static func mayBeJWT(_ token: String) -> Bool {
+    token.utf8.count(where: { $0 == UInt8(ascii: ".") }) == 2
+  }
+
   /// What is between commas; those in quotes separate nothing (`Digest realm="a, b"`).
   private static func split(_ field: String) -> [Substring] {
     var parts: [Substring] = []

@@ -9,7 +9,7 @@ import Logging
 import Settings
 
 /// Tokens can't be verified the way that the configuration wants it.
-public struct UnusableKeys: Error, CustomStringConvertible {
+public struct UnusableKeys: ConfigurationFault, CustomStringConvertible {
   public let description: String
 
   public init(_ description: String) { self.description = description }
@@ -33,16 +33,7 @@ public final class ConfiguredVerifier {
   public init(settings: Settings, log: Logger) throws(UnusableKeys) {
     self.settings = settings
     let algorithms = try Self.algorithms(settings)
-    do throws(KeyProblem) {
-      configured =
-        if let key = settings.jwtSecretKey {
-          try KeySet(configured: key.revealed, algorithms: algorithms)
-        } else {
-          KeySet()
-        }
-    } catch {
-      throw UnusableKeys("JWT_SECRET_KEY: \(error)")
-    }
+    configured = try Self.configuredKeys(settings, algorithms)
     let policy = TokenPolicy(
       algorithms: algorithms, leeway: Double(settings.jwtLeewaySeconds),
       requiresExpiry: settings.jwtRequireExpiry, audiences: settings.jwtAudiences,
@@ -55,6 +46,42 @@ public final class ConfiguredVerifier {
       log.warning("keys of tokens", metadata: ["reason": "\(warning)"])
     }
     useKeys()
+  }
+
+  private static func configuredKeys(
+    _ settings: Settings, _ algorithms: [SignatureAlgorithm]
+  ) throws(UnusableKeys) -> KeySet {
+    guard let key = settings.jwtSecretKey else { return KeySet() }
+    do throws(KeyProblem) {
+      return try KeySet(configured: key.revealed, algorithms: algorithms)
+    } catch {
+      throw UnusableKeys("JWT_SECRET_KEY: \(error)")
+    }
+  }
+
+  /// Says what of the keys can't be used: the configured one, and the sets in files. Those of URLs aren't asked for.
+  public static func judge(_ settings: Settings, _ found: inout ConfigurationFindings) {
+    guard let algorithms = found.judge({ try Self.algorithms(settings) }) else { return }
+    if let keys = found.judge({ try configuredKeys(settings, algorithms) }) {
+      found.warnings += keys.warnings.map { "JWT_SECRET_KEY: \($0)" }
+    }
+    for source in settings.jwtKeySets where source.url == nil {
+      guard let keys = found.judge({ try keySet(inFile: source.location, algorithms) }) else { continue }
+      found.warnings += keys.warnings.map { "JWT_JWKS: '\(source.location)': \($0)" }
+    }
+  }
+
+  private static func keySet(
+    inFile path: String, _ algorithms: [SignatureAlgorithm]
+  ) throws(UnusableKeys) -> KeySet {
+    do {
+      let contents = Array(try TextFile.read(path).utf8)
+      return try contents.withUnsafeBytes { try KeySet(jwks: $0, algorithms: algorithms) }
+    } catch let problem as ValueProblem {
+      throw UnusableKeys("JWT_JWKS: \(problem)")
+    } catch {
+      throw UnusableKeys("JWT_JWKS: '\(path)': \(error)")
+    }
   }
 
   /// Whether any token can be valid.

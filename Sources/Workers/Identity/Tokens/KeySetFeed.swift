@@ -50,7 +50,7 @@ final class KeySetFeed {
       if let fetch { beginFetch(atSecond: second, restSeconds: restSeconds, fetch, changed) }
       return false
     }
-    if let lastTry, second - lastTry < restSeconds { return false }
+    if let lastTry, isResting(second - lastTry, restSeconds) { return false }
     lastTry = second
     do {
       return try use(Array(try TextFile.read(source.location).utf8))
@@ -65,12 +65,15 @@ final class KeySetFeed {
     if isFetching { waiting.append(body) } else { body() }
   }
 
+  /// Not after a clock that has gone back: it may have gone far.
+  private func isResting(_ seconds: Int64, _ rest: Int64) -> Bool { seconds >= 0 && seconds < rest }
+
   private func beginFetch(
     atSecond second: Int64, restSeconds: Int64, _ fetch: Fetch, _ changed: @escaping () -> Void
   ) {
     guard !isFetching else { return }
     let rest = hasFailed ? min(restSeconds, Self.failureRestSeconds) : restSeconds
-    if let lastTry, second - lastTry < rest { return }
+    if let lastTry, isResting(second - lastTry, rest) { return }
     isFetching = true
     lastTry = second
     fetch { [weak self] result in self?.fetched(result, changed) }

@@ -28,6 +28,8 @@ public enum BodyForm: Equatable, Sendable {
 
 /// A request's head, as the service gets it.
 public struct ProxiedRequest: Equatable, Sendable {
+  /// Whether nothing comes behind the head, whether or not it says so.
+  public var hasEmptyBody: Bool { body == .none || body == .counted(0) }
   /// Of the key of a rate limit.
   public static let mostKeyBytes = 1024
 

@@ -1,4 +1,4 @@
-// An event as a record of an event ring (record type 1), format 1, little endian:
+// An event (record type 1) or a gap (2) as a record of an event ring, format 1, little endian:
 //
 //    0  format = 1, 1 byte   flags, 1   fields, 2 (number)         length of type, 4
 //    8  accepted at, 8 bytes (ns of CLOCK_MONOTONIC)

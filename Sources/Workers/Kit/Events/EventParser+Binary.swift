@@ -1,7 +1,7 @@
 // Binary mode: the attributes are headers, the body is the data. The event is put together as structured JSON, and then
 // parsed like one that came so: what is demanded of attributes is demanded in one place.
 //
-//   data is JSON         "data": as it came
+//   data is JSON         "data": as it came               by its content type, or without one by itself
 //   data is other text   "data": a JSON string
 //   other bytes          "data_base64": …  (1.0);  "data": …, "datacontentencoding": "base64"  (before)
 
@@ -68,9 +68,11 @@ extension EventParser {
     data: UnsafeRawBufferPointer, contentType: String?, _ version: SpecVersion, to json: inout [UInt8]
   ) throws(EventError) {
     guard !data.isEmpty else { return }
-    let isJSON = contentType.map { MediaType($0).isJSON } ?? false
-    if isJSON {
-      let range = try jsonData(data)
+    let range =
+      if let contentType { MediaType(contentType).isJSON ? try jsonData(data) : nil } else {
+        try? jsonData(data)
+      }
+    if let range {
       json.append(contentsOf: #","data":"#.utf8)
       json.append(contentsOf: Self.line(data, range))
     } else if (try? JSONScanner.requireUTF8(data)) != nil {

@@ -28,6 +28,7 @@ extension EventParser {
     contentType: String?, headers: some Sequence<(name: String, value: String)>, body: UnsafeRawBufferPointer,
     trace: TraceContext, acceptedAtNs: UInt64
   ) throws(EventError) -> EventSubmission {
+    try HeaderFields.requireNoContentCoding(headers)
     let type = contentType.map { MediaType($0).text }
     switch type {
     case Self.structuredType:
@@ -55,9 +56,11 @@ extension EventParser {
 
   /// A record from Kafka.
   ///
-  /// - Parameter headers: names in any case.
+  /// - Parameters:
+  ///   - value: nil: a tombstone, which in binary mode is an event without data.
+  ///   - headers: names in any case.
   public func record(
-    _ value: UnsafeRawBufferPointer, headers: [(name: String, value: [UInt8])], origin: EventOrigin,
+    _ value: UnsafeRawBufferPointer?, headers: [(name: String, value: [UInt8])], origin: EventOrigin,
     acceptedAtNs: UInt64
   ) throws(EventError) -> PreparedEvent {
     var attributes: [Attribute] = []
@@ -92,8 +95,10 @@ extension EventParser {
     var event: PreparedEvent
     if type?.text != Self.structuredType, attributes.contains(where: { $0.name == "specversion" }) {
       event = try binary(
-        attributes, contentType: contentType, data: value, trace: context, acceptedAtNs: acceptedAtNs)
+        attributes, contentType: contentType, data: value ?? UnsafeRawBufferPointer(start: nil, count: 0),
+        trace: context, acceptedAtNs: acceptedAtNs)
     } else {
+      guard let value else { throw EventError("the record has no value (a tombstone), expected an event") }
       guard type == nil || type?.text == Self.structuredType || type?.text == "application/json" else {
         throw EventError(
           status: 415,

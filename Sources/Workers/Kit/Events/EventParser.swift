@@ -9,6 +9,7 @@ import Settings
 /// Parses events. One thread; keep one per worker.
 public final class EventParser {
   let maximumBytes: Int
+  /// Empty: nothing addresses an event.
   let userField: String
   private let extractors: [String: (names: [String], pointers: PointerTree)]
   var trace = TraceSource()
@@ -114,9 +115,7 @@ public final class EventParser {
     let users = try users(members)
     guard let version = try version(members) else {
       guard allowsPlain else { throw EventError("specversion is missing, \(SpecVersion.expected)") }
-      guard !users.isEmpty else {
-        throw EventError("neither a CloudEvent (specversion is missing) nor addressed by \(userField)")
-      }
+      guard !users.isEmpty else { throw neitherEventNorAddressed }
       return PreparedEvent(
         type: "message", json: Self.line(bytes, members.object), users: users, isPlainMessage: true,
         trace: trace,
@@ -125,6 +124,7 @@ public final class EventParser {
     let type = try required(version.typeName, members)
     let source = try required(version.sourceName, members)
     let id = try required(version.idName, members)
+    if version == .v10 { try Self.requireOneKindOfData(members) }
     var json = Self.line(bytes, members.object)
     let ownTrace = eventTrace(members)
     if !members.has("traceparent") { Self.insert(trace, withState: !members.has("tracestate"), into: &json) }
@@ -154,8 +154,25 @@ public final class EventParser {
     return try AttributeRule.check(text, name: name)
   }
 
+  private var neitherEventNorAddressed: EventError {
+    EventError(
+      userField.isEmpty
+        ? "specversion is missing, \(SpecVersion.expected)"
+        : "neither a CloudEvent (specversion is missing) nor addressed by \(userField)")
+  }
+
+  /// JSON event format §3.1.1: bytes in base64, or any other value, not both.
+  private static func requireOneKindOfData(_ members: MemberTable) throws(EventError) {
+    guard members.has("data_base64") else { return }
+    guard !members.has("data") else {
+      throw EventError("data stands beside data_base64, expected one of them")
+    }
+    _ = try members.string("data_base64")
+  }
+
   private func users(_ members: MemberTable) throws(EventError) -> [String] {
-    let names = try members.stringOrList(userField)
+    guard !userField.isEmpty else { return [] }
+    let names = try members.namesOfUsers(userField)
     guard names.count <= EventLimit.users else {
       throw EventError("\(userField) lists \(names.count) users, expected at most \(EventLimit.users)")
     }

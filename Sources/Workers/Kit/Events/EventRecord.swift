@@ -10,6 +10,14 @@ import IPC
 public struct EventRecord {
   /// Record type in event rings.
   public static let recordType: UInt16 = 1
+  /// Record type of the gateway's own word that events are missing (`PreparedEvent.eventsLost`): it is for everybody. Releases that
+  /// don't know it skip it.
+  public static let gapRecordType: UInt16 = 2
+
+  /// Whether a record of this type is an event, or a gap.
+  public static func isEvent(_ recordType: UInt16) -> Bool {
+    recordType == Self.recordType || recordType == gapRecordType
+  }
 
   public let typeBytes: UnsafeRawBufferPointer
   /// The event as it goes out, one line of JSON.
@@ -26,10 +34,14 @@ public struct EventRecord {
   private let listsRange: Range<Int>
   private let fieldsStart: Int
 
+  /// Whether it says that events are missing at this place: it goes to everybody.
+  public private(set) var isGap = false
+
   /// nil for other records, and for one that makes no sense.
   public init?(ring record: RingRecord) {
-    guard record.type == Self.recordType else { return nil }
+    guard Self.isEvent(record.type) else { return nil }
     self.init(record.bytes)
+    isGap = record.type == Self.gapRecordType
   }
 
   /// nil if the bytes aren't exactly what the layout has.
@@ -65,6 +77,13 @@ public struct EventRecord {
       Self.endOfFields(bytes, fieldsStart..<jsonStart, fieldCount) == jsonStart
     else { return nil }
     self.fieldsStart = fieldsStart
+  }
+
+  /// When the event in a record was accepted, without a look at the rest of it; 0 for a record of another kind.
+  public static func acceptedAtNs(of record: RingRecord) -> UInt64 {
+    guard isEvent(record.type), record.bytes.count >= EventLayout.headerBytes else { return 0 }
+    return UInt64(
+      littleEndian: record.bytes.loadUnaligned(fromByteOffset: EventLayout.acceptedOffset, as: UInt64.self))
   }
 
   /// Whether it goes to users, and to nobody by its type.

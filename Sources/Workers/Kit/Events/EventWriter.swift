@@ -26,10 +26,15 @@ public final class EventWriter {
   }
 
   /// Appends one event.
-  public func append(_ event: PreparedEvent) -> Outcome {
+  public func append(_ event: PreparedEvent) -> Outcome { append(event, type: EventRecord.recordType) }
+
+  /// Appends the word that events are missing here, of `PreparedEvent.eventsLost`.
+  public func append(gap event: PreparedEvent) -> Outcome { append(event, type: EventRecord.gapRecordType) }
+
+  private func append(_ event: PreparedEvent, type: UInt16) -> Outcome {
     let encoded = event.encoded()
     let length = encoded.prefixBytes + event.json.count
-    switch ring.append(type: EventRecord.recordType, length: length, { event.encode(encoded, into: $0) }) {
+    switch ring.append(type: type, length: length, { event.encode(encoded, into: $0) }) {
     case .appended(_, let end): return .appended(end: end)
     case .full: return .full
     case .tooLarge: return .tooLarge
@@ -37,12 +42,15 @@ public final class EventWriter {
   }
 
   /// Appends all of the events, or none.
-  public func appendAll(_ events: [PreparedEvent]) -> Outcome {
-    if let only = events.first, events.count == 1 { return append(only) }
+  ///
+  /// - Parameter acceptedAtNs: when they were accepted, by CLOCK_MONOTONIC in ns; nil: as they say themselves.
+  public func appendAll(_ events: [PreparedEvent], acceptedAtNs: UInt64? = nil) -> Outcome {
     let mark = ring.mark
     var end: UInt64 = 0
     var bytes = 0
-    for event in events {
+    for var event in events {
+      if let acceptedAtNs { event.acceptedAtNs = acceptedAtNs }
+      guard events.count > 1 else { return append(event) }
       bytes += event.encodedLength
       let outcome = bytes <= ring.capacity / 2 ? append(event) : .tooLarge
       guard case .appended(let position) = outcome else {

@@ -101,22 +101,36 @@ public struct MemberTable {
     return text
   }
 
-  /// A string, or a list of strings; empty if there is none or it is null.
-  func stringOrList(_ name: String) throws(EventError) -> [String] {
+  /// The users that a member names by a string or a list of strings. A value of another kind names nobody (contract §5).
+  ///
+  /// - Throws: for a list that names nobody, or names some and has something else beside them: who meant to address an event must
+  ///   not have published it.
+  func namesOfUsers(_ name: String) throws(EventError) -> [String] {
     guard let range = try value(name) else { return [] }
     if let text = JSONScanner.string(bytes, in: range) { return [text] }
+    guard bytes[range.lowerBound] == UInt8(ascii: "[") else { return [] }
     var texts: [String] = []
+    var others = 0
     var scanner = JSONScanner(bytes, in: range)
     do throws(JSONError) {
       try scanner.forEachElement { (scanner, _) throws(JSONError) in
-        guard try scanner.kind() == .string else { throw JSONError("no string", at: scanner.position) }
-        let text = try scanner.string()
-        texts.append(scanner.decoded(text))
+        if try scanner.kind() == .string {
+          let text = try scanner.string()
+          texts.append(scanner.decoded(text))
+        } else {
+          _ = try scanner.skipValue(depth: 2)
+          others += 1
+        }
       }
     } catch {
-      throw EventError("\(name) is neither a string nor a list of strings")
+      throw EventError("\(name): \(error), expected a string or a list of strings")
     }
-    guard !texts.isEmpty else { throw EventError("\(name) is an empty list, expected at least one name") }
+    guard others == 0 || texts.isEmpty else {
+      throw EventError("\(name) lists \(others) values that are no names, expected strings only")
+    }
+    guard others > 0 || !texts.isEmpty else {
+      throw EventError("\(name) is an empty list, expected at least one name")
+    }
     return texts
   }
 

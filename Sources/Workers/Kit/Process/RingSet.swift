@@ -5,7 +5,14 @@
 //
 // A corrupt ring is reported when it is found so, and again by every probe, because a report may be replaced by another
 // before the supervisor has seen it; the supervisor restarts the writer on a ring formatted anew. Records are taken in
-// batches, ring by ring, so that a busy ring doesn't keep the others waiting.
+// batches, ring by ring, so that a busy ring doesn't keep the others waiting; or, from rings whose writers note when they
+// accepted what they wrote, oldest first.
+//
+// Oldest first needs no waiting for rings in which nothing is. Let a publisher send B after the answer to A: A was published
+// before its answer, and B was accepted, and published, after it. Whoever sees B in one ring and looks at the other one
+// *afterwards* sees A there. So a record is taken when, since the last look that made records visible anywhere, every ring
+// without visible records has been looked at and had none. Within a ring later records aren't older: writers note the time
+// as they append.
 
 import IPC
 
@@ -33,6 +40,8 @@ public final class RingSet {
     let id: UInt32
     let reader: RingReader
     var state = State.reading
+    /// The last record that claimed to come from the future, and what it counts as.
+    var future: (sequence: UInt64, acceptedAtNs: UInt64) = (0, 0)
   }
 
   private var sources: [Source] = []
@@ -42,6 +51,14 @@ public final class RingSet {
 
   /// Records taken from one ring before the next has its turn.
   private static let batchRecords = 32
+
+  /// A ring with a visible record, and how old that is.
+  private struct Head {
+    let ring: Int
+    var acceptedAtNs: UInt64
+  }
+
+  private var heads: [Head] = []
 
   /// - Parameters:
   ///   - grants: rings that the manifest gives for reading, in its order.
@@ -89,6 +106,113 @@ public final class RingSet {
       let record = try sources[ring].reader.next()
       sources[ring].state = .reading
       return record
+    } catch {
+      note(error, ring)
+      return nil
+    }
+  }
+
+  // MARK: Oldest first
+
+  /// As `read`, the record first that was accepted first. One that claims to come from the future counts as of when it was first seen, so
+  /// that its ring gets its turn however busy the others are.
+  ///
+  /// - Parameter acceptedAtNs: CLOCK_MONOTONIC in ns when the record was appended, later ones of a ring not earlier; 0: nobody knows.
+  public func readOldestFirst(
+    _ acceptedAtNs: (RingRecord) -> UInt64, _ body: (_ ring: Int, _ record: RingRecord) -> Bool
+  ) -> Bool {
+    while true {
+      lookAround()
+      heads.removeAll(keepingCapacity: true)
+      for ring in sources.indices where isVisible(ring) { heads.append(Head(ring: ring, acceptedAtNs: 0)) }
+      guard let first = heads.first else { return false }
+      let isStopped = heads.count == 1 ? takeVisible(first.ring, body) : merge(acceptedAtNs, body)
+      if isStopped { return true }
+    }
+  }
+
+  /// Looks at the rings without visible records until a look at all of them finds nothing new.
+  private func lookAround() {
+    var hasNews = true
+    while hasNews {
+      hasNews = false
+      for ring in sources.indices where !sources[ring].reader.hasVisible {
+        if look(ring) { hasNews = true }
+      }
+    }
+  }
+
+  private func isVisible(_ ring: Int) -> Bool {
+    sources[ring].reader.hasVisible && sources[ring].state != .suspended
+  }
+
+  private func look(_ ring: Int) -> Bool {
+    guard sources[ring].state != .suspended else { return false }
+    do throws(IPCError) {
+      if try sources[ring].reader.look() { return true }
+      sources[ring].state = .reading
+    } catch {
+      note(error, ring)
+    }
+    return false
+  }
+
+  /// Takes what is visible of one ring. Whether `body` stopped it.
+  private func takeVisible(_ ring: Int, _ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+    while let record = nextVisible(ring) {
+      if !body(ring, record) { return true }
+    }
+    return false
+  }
+
+  /// Takes what is visible of several rings, until nothing more is of one of them. Whether `body` stopped it.
+  private func merge(
+    _ acceptedAtNs: (RingRecord) -> UInt64, _ body: (_ ring: Int, _ record: RingRecord) -> Bool
+  ) -> Bool {
+    // Whatever is visible was accepted before this moment.
+    let now = MonotonicTime.now()
+    for index in heads.indices {
+      guard let age = age(of: heads[index].ring, now, acceptedAtNs) else { return false }
+      heads[index].acceptedAtNs = age
+    }
+    while true {
+      var oldest = 0
+      for index in heads.indices where heads[index].acceptedAtNs < heads[oldest].acceptedAtNs {
+        oldest = index
+      }
+      let ring = heads[oldest].ring
+      guard let record = nextVisible(ring) else { return false }
+      if !body(ring, record) { return true }
+      guard let age = age(of: ring, now, acceptedAtNs) else { return false }
+      heads[oldest].acceptedAtNs = age
+    }
+  }
+
+  /// When the ring's next visible record was accepted; nil: there is none.
+  private func age(of ring: Int, _ now: UInt64, _ acceptedAtNs: (RingRecord) -> UInt64) -> UInt64? {
+    guard let record = peek(ring) else { return nil }
+    let claimed = acceptedAtNs(record)
+    guard claimed > now else { return claimed }
+    if sources[ring].future.sequence != record.sequence { sources[ring].future = (record.sequence, now) }
+    return sources[ring].future.acceptedAtNs
+  }
+
+  private func nextVisible(_ ring: Int) -> RingRecord? {
+    guard sources[ring].state != .suspended else { return nil }
+    do throws(IPCError) {
+      guard let record = try sources[ring].reader.nextVisible() else { return nil }
+      sources[ring].state = .reading
+      return record
+    } catch {
+      note(error, ring)
+      return nil
+    }
+  }
+
+  private func peek(_ ring: Int) -> RingRecord? {
+    guard sources[ring].state != .suspended else { return nil }
+    do throws(IPCError) {
+      return try sources[ring].reader.peek()
     } catch {
       note(error, ring)
       return nil

@@ -61,12 +61,18 @@ public enum WorkerProcess {
   /// Exit status of a worker that could not start or go on (EX_SOFTWARE).
   private static let failure: CInt = 70
   /// ...because the configuration is wrong (EX_CONFIG).
-  private static let wrongConfiguration: CInt = 78
+  static let wrongConfiguration: CInt = 78
 
   /// A worker's whole life. `body` returns when the worker has ended in order; what it throws is logged and is a crash.
   ///
-  /// - Parameter worker: the kind that this executable is.
-  public static func run(_ worker: String, _ body: (WorkerContext) throws -> Void) -> Never {
+  /// - Parameters:
+  ///   - worker: the kind that this executable is.
+  ///   - findings: what it says of the configuration when it is only asked for that.
+  public static func run(
+    _ worker: String, findings: (Settings) -> ConfigurationFindings = { _ in ConfigurationFindings() },
+    _ body: (WorkerContext) throws -> Void
+  ) -> Never {
+    if isCheck { check(findings) }
     do {
       let context = try birth(worker)
       do {

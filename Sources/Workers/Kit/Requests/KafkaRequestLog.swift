@@ -1,4 +1,4 @@
-// Records of proxied requests on their way to Kafka (REQUEST_LOG=kafka), each as one JSON object without a key. Requests matter
+// Records of proxied requests on their way to Kafka (REQUEST_LOG=kafka), each as one CloudEvent without a key. Requests matter
 // more: so many records may wait for their acknowledgement, fewer than publications may, and what the brokers don't take in
 // time is dropped and counted, never sent a second time.
 
@@ -8,7 +8,7 @@ public final class KafkaRequestLog: RequestLogSink {
   /// Records that wait for their acknowledgement at once; more are dropped. The rest of `PublicationClient.maximumWaiting` is
   /// for the requests themselves.
   static let maximumWaiting = PublicationClient.maximumWaiting / 2
-  static let headers = ["content-type", "application/json"]
+  static let headers = ["content-type", "application/cloudevents+json"]
 
   private let publications: PublicationClient
   private let topic: String
@@ -25,8 +25,10 @@ public final class KafkaRequestLog: RequestLogSink {
   public func log(_ record: RequestRecord) {
     guard waiting < Self.maximumWaiting else { return dropped?.add() ?? () }
     waiting += 1
+    let stamp = Stamp.now()
     publications.publish(
-      topic: topic, key: nil, headers: Self.headers, value: record.json(time: Stamp.now().rfc3339),
+      topic: topic, key: nil, headers: Self.headers,
+      value: record.event(id: stamp.uuid, time: stamp.rfc3339),
       nowNs: MonotonicTime.now()
     ) { [self] outcome in
       waiting -= 1

@@ -1,7 +1,12 @@
 // What is logged of one proxied request at its end (contract §8, REQUEST_LOG). The query isn't: it may hold tokens.
 //
-//   {"time":"…","method":"GET","path":"/books/1","api":"books","endpoint":"get-book","target":"http","response_from":"http",
-//    "remote":"192.0.2.1","status":200,"complete":true,"duration_ms":12,"bytes_in":0,"bytes_out":345,"traceparent":"00-…"}
+// On the console its fields stand one beside the other. In Kafka it is RIG's CloudEvent, with our fields beside RIG's three in `data`:
+//
+//   {"specversion":"1.0","type":"com.rig.proxy.api.call","source":"/rig","id":"…","time":"…","datacontenttype":"application/json",
+//    "contenttype":"application/json","traceparent":"00-…","data":{
+//     "endpoint":{"id":"get-book",…},"request_path":"/books/1","remote_ip":"192.0.2.1",
+//     "method":"GET","api":"books","target":"http","response_from":"http","status":200,"complete":true,"duration_ms":12,
+//     "bytes_in":0,"bytes_out":345}}
 
 public struct RequestRecord: Equatable, Sendable {
   /// Of a path; what is behind is left out, so that a record goes to the log in one piece.
@@ -12,6 +17,8 @@ public struct RequestRecord: Equatable, Sendable {
   public var path = ""
   public var api = ""
   public var endpoint = ""
+  /// The endpoint as its definition has it, as JSON; empty: only its id is known.
+  public var endpointJSON: [UInt8] = []
   /// `http` or `kafka`.
   public var target = ""
   /// `http`, `kafka`, `http_async`, or empty.
@@ -31,23 +38,52 @@ public struct RequestRecord: Equatable, Sendable {
 
   public init() {}
 
+  /// For a line of the console.
   var fields: [(String, LogValue)] {
+    [("method", .text(method)), ("path", .text(Self.bounded(path))), ("endpoint", .text(endpoint))]
+      + [("remote", .text(remote))] + outcome + [("traceparent", .text(traceparent))]
+  }
+
+  /// What became of the request, of which RIG says nothing.
+  private var outcome: [(String, LogValue)] {
     [
-      ("method", .text(method)), ("path", .text(Self.bounded(path))), ("api", .text(api)),
-      ("endpoint", .text(endpoint)), ("target", .text(target)), ("response_from", .text(responseFrom)),
-      ("remote", .text(remote)), ("status", .number(Int64(status))), ("complete", .flag(isComplete)),
+      ("api", .text(api)), ("target", .text(target)), ("response_from", .text(responseFrom)),
+      ("status", .number(Int64(status))), ("complete", .flag(isComplete)),
       ("duration_ms", .number(durationMs)), ("bytes_in", .number(bytesIn)), ("bytes_out", .number(bytesOut)),
-      ("traceparent", .text(traceparent)),
     ]
   }
 
-  /// As one JSON object.
+  /// As RIG's CloudEvent.
   ///
-  /// - Parameter time: of the request's end, RFC 3339.
-  public func json(time: String) -> [UInt8] {
-    var json = Array(#"{"time":"\#(time)""#.utf8)
-    for (name, value) in fields {
-      json.append(contentsOf: #","\#(name)":"#.utf8)
+  /// - Parameters:
+  ///   - id: of the event; unique.
+  ///   - time: of the request's end, RFC 3339.
+  public func event(id: String, time: String) -> [UInt8] {
+    let json = "application/json"
+    // RIG's own is of version 0.2, where the attribute is called `contenttype`.
+    var event = Self.object(
+      [
+        ("specversion", .text("1.0")), ("type", .text("com.rig.proxy.api.call")), ("source", .text("/rig")),
+        ("id", .text(id)), ("time", .text(time)), ("datacontenttype", .text(json)),
+        ("contenttype", .text(json)),
+      ] + (traceparent.isEmpty ? [] : [("traceparent", .text(traceparent))]))
+    let fields: [(String, LogValue)] = [
+      ("request_path", .text(Self.bounded(path))), ("remote_ip", .text(remote)), ("method", .text(method)),
+    ]
+    event.removeLast()
+    event += #","data":{"endpoint":"#.utf8
+    event += endpointJSON.isEmpty ? Self.object([("id", .text(endpoint))]) : endpointJSON
+    event.append(UInt8(ascii: ","))
+    event += Self.object(fields + outcome).dropFirst()
+    event.append(UInt8(ascii: "}"))
+    return event
+  }
+
+  private static func object(_ members: [(String, LogValue)]) -> [UInt8] {
+    var json = [UInt8(ascii: "{")]
+    for (name, value) in members {
+      if json.count > 1 { json.append(UInt8(ascii: ",")) }
+      json.append(contentsOf: #""\#(name)":"#.utf8)
       value.append(to: &json)
     }
     json.append(UInt8(ascii: "}"))

@@ -62,8 +62,10 @@ public struct Publication: Equatable, Sendable {
 public enum PublicationOutcome: Equatable, Sendable {
   /// The brokers have it, as many of them as the topic asks for.
   case acknowledged
-  /// It couldn't be had in time, or there was no room: it may be tried again. It may be in the topic all the same.
+  /// It was never sent: it may be tried again.
   case unavailable(String)
+  /// It was sent, or may have been, and nobody has said what became of it: it may be in the topic, or not.
+  case unknown(String)
   /// The brokers don't take it, now or later.
   case refused(String)
   /// It is larger than the brokers allow.
@@ -71,7 +73,7 @@ public enum PublicationOutcome: Equatable, Sendable {
 
   private enum Code: UInt8 {
     case acknowledged = 1
-    case unavailable, refused, tooLarge
+    case unavailable, refused, tooLarge, unknown
   }
 
   public var encoded: [UInt8] {
@@ -80,6 +82,7 @@ public enum PublicationOutcome: Equatable, Sendable {
       switch self {
       case .acknowledged: (.acknowledged, "")
       case .unavailable(let reason): (.unavailable, reason)
+      case .unknown(let reason): (.unknown, reason)
       case .refused(let reason): (.refused, reason)
       case .tooLarge(let reason): (.tooLarge, reason)
       }
@@ -97,6 +100,7 @@ public enum PublicationOutcome: Equatable, Sendable {
       switch code {
       case .acknowledged: return reason.isEmpty ? .acknowledged : nil
       case .unavailable: return .unavailable(reason)
+      case .unknown: return .unknown(reason)
       case .refused: return .refused(reason)
       case .tooLarge: return .tooLarge(reason)
       }

@@ -181,7 +181,7 @@ public final class PublicationClient {
     rings.probeSuspended()
     outbox.flush()
     for (correlation, pending) in waiting where pending.deadlineNs <= nowNs {
-      end(correlation, .unavailable("the brokers didn't acknowledge the record in time"))
+      end(correlation, .unknown("the brokers didn't acknowledge the record in time"))
     }
     if let streams { noteRestart(of: streams) }
   }
@@ -195,7 +195,7 @@ public final class PublicationClient {
 
   /// The worker ends: everyone who waits is told.
   public func endAll(_ reason: String = "this worker is ending") {
-    for correlation in Array(waiting.keys) { end(correlation, .unavailable(reason)) }
+    for correlation in Array(waiting.keys) { end(correlation, .unknown(reason)) }
   }
 
   public func takeIncidents() -> [RingIncident] { rings.takeIncidents() }

@@ -45,6 +45,32 @@ public struct ServiceResponse: Equatable, Sendable {
     self.init(correlation: correlation, status: status, headers: headers, body: body)
   }
 
+  /// A response in the form of RIG 2: the body is an event, which says by `rig.correlation` for whom it is, and is the answer's body.
+  ///
+  /// - Parameter status: if `rig.response_code` doesn't say another one.
+  /// - Throws: 400 for a body that is none.
+  public init(
+    event body: UnsafeRawBufferPointer, status: UInt16 = 200, fields: [(name: String, value: String)]
+  ) throws(EventError) {
+    let members = try MemberTable(body)
+    guard let rig = try members.value("rig"),
+      let place = JSONScanner.place(of: ["correlation"], in: body, from: rig),
+      let correlation = JSONScanner.string(body, in: place)
+    else {
+      throw EventError("neither a header rig-correlation nor a member rig.correlation is there")
+    }
+    var status = status
+    if let place = JSONScanner.place(of: ["response_code"], in: body, from: rig) {
+      guard let code = ResponseFields.status(String(decoding: body[place], as: UTF8.self)) else {
+        throw EventError("rig.response_code is no status, expected a number from 200 to 599")
+      }
+      status = code
+    }
+    try self.init(
+      correlation: correlation, status: status, fields: fields, contentType: "application/json",
+      body: Array(body))
+  }
+
   public var encoded: [UInt8] {
     var fields = FieldWriter()
     fields.append(correlation)

@@ -44,7 +44,7 @@ public struct ConnectionID: Hashable, Sendable {
 
 /// A record of the state ring.
 public enum StateRecord: Equatable, Sendable {
-  /// The session's tokens are dead until `until`, seconds since 1970.
+  /// The session's tokens are dead until `until`, seconds of the boot clock (`BootClock`): the ring doesn't outlive the machine's life.
   case blacklisted(SessionDigest, until: UInt32)
   /// The user has connections and holds these roles.
   case online(user: String, roles: [String])

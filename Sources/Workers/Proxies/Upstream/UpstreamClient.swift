@@ -28,6 +28,8 @@ final class UpstreamClient: @unchecked Sendable {
   var waitingRequests = 0
   /// Requests that were sent a second time, since the start.
   var retries = 0
+  /// Of bodies that may have to be sent a second time, of all exchanges.
+  var keptBytes = 0
 
   private let connector: UpstreamConnector
   private var pools: [UpstreamOrigin: UpstreamPool] = [:]
@@ -105,12 +107,12 @@ final class UpstreamClient: @unchecked Sendable {
 
   func admit(_ exchange: UpstreamExchange) {
     let pool = pool(for: exchange.request.origin)
-    if !exchange.request.needsHTTP1, let session = pool.session {
+    if !exchange.request.needsHTTP1, let session = liveSession(pool) {
       session.start(exchange)
     } else if let connection = popIdle(pool) {
       connection.start(exchange)
     } else if pool.open < limits.maximumPerOrigin, !mayShare(exchange, pool) {
-      connect(exchange, pool)
+      if hasDescriptor() { connect(exchange, pool) } else { failSoon(exchange, .busy) }
     } else if pool.waiting.count < limits.maximumWaitingPerOrigin {
       pool.wait(exchange)
       waitingRequests += 1
@@ -118,6 +120,17 @@ final class UpstreamClient: @unchecked Sendable {
       failSoon(exchange, .busy)
     }
   }
+
+  /// Whether there is a descriptor for another connection, perhaps because one that isn't needed is given up for it.
+  private func hasDescriptor() -> Bool {
+    if openConnections < limits.maximumOpen { return true }
+    guard let unneeded = pools.values.first(where: { !$0.idle.isEmpty })?.idle.first else { return false }
+    unneeded.close()
+    return true
+  }
+
+  /// Whether so many more bytes may be kept.
+  func mayKeep(_ count: Int) -> Bool { keptBytes + count <= limits.maximumKeptBytesInAll }
 
   /// Whether it waits for a connection that it may share rather than have its own.
   private func mayShare(_ exchange: UpstreamExchange, _ pool: UpstreamPool) -> Bool {
@@ -196,10 +209,25 @@ final class UpstreamClient: @unchecked Sendable {
     idleHTTP1 += 1
   }
 
+  /// One that takes another stream. One without streams is looked at like an idle connection.
+  private func liveSession(_ pool: UpstreamPool) -> UpstreamSession? {
+    while let session = pool.session {
+      guard session.streams.isEmpty, session.hasEndedUnseen else { return session }
+      session.fail(.closing)
+    }
+    return nil
+  }
+
   private func popIdle(_ pool: UpstreamPool) -> UpstreamConnection? {
-    guard let connection = pool.pop() else { return nil }
-    idleHTTP1 -= 1
-    return connection
+    while let connection = pool.idle.last {
+      guard !connection.hasEndedUnseen else {
+        connection.close()
+        continue
+      }
+      idleHTTP1 -= 1
+      return pool.pop()
+    }
+    return nil
   }
 
   func removeIdle(_ connection: UpstreamConnection) {

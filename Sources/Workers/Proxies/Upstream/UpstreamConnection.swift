@@ -80,6 +80,11 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
 
   var isTunnel: Bool { phase == .busy && parser.isTunnel }
   var isReused: Bool { exchanges > 1 }
+  var mayRefuseUnheard: Bool { false }
+  /// Whether the upstream has ended it, or sent what nobody asked for, and the loop hasn't come to it yet.
+  var hasEndedUnseen: Bool {
+    context.map { SocketLook.hasEnded($0.channel, mayHaveInput: pool.origin.scheme == .https) } ?? true
+  }
   var isAlive: Bool { (phase == .busy || phase == .idle) && !hasInputEnded }
 
   // MARK: Life
@@ -176,8 +181,7 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
     }
     var bytes = unwrapInboundIn(data)
     guard bytes.readableBytes > 0 else { return }
-    current.hasReceived = true
-    current.moved(at: client.nowNs())
+    current.receivedBytes(at: client.nowNs())
     if input.readableBytes == 0 {
       input = bytes
     } else {

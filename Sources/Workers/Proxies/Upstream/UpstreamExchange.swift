@@ -4,7 +4,8 @@
 //                   ▲            │
 //                   └────────────┘  closed before a byte of the answer: once, see `mayStartAgain`
 //
-// Body bytes written before there is a connection wait here, at most as many as a connection takes (`highWater`).
+// Body bytes written before there is a connection wait here, at most as many as a connection takes (`highWater`). Those given to a
+// connection whose upstream may have left it are kept until the answer begins (`UpstreamLimits.maximumKeptBytes`).
 
 import NIOCore
 import NIOHTTP1
@@ -34,6 +35,8 @@ final class UpstreamExchange {
   /// Of a counted body: bytes that are still to come.
   private var rest: Int
   private var hasWritten = false
+  /// All of the body that its connection was given, to be given to another one if that turns out closed; nil: it can't be.
+  private var kept: ByteBuffer?
   private var hasAnswerBegun = false
   /// Bytes written although the receiver was to wait.
   private var excess = 0
@@ -48,7 +51,7 @@ final class UpstreamExchange {
   /// Number of connections it had.
   private(set) var attempts = 0
   /// A byte of the answer has come.
-  var hasReceived = false
+  private(set) var hasReceived = false
 
   init(_ request: UpstreamRequest, _ receiver: any UpstreamReceiver, client: UpstreamClient) {
     self.request = request
@@ -77,6 +80,7 @@ final class UpstreamExchange {
     let isChunk = request.body == .chunked && !isTunnel
     let hasRoom: Bool
     if let connection {
+      keep(bytes)
       hasRoom = connection.write(bytes, asChunk: isChunk)
     } else {
       UpstreamConnection.append(bytes, asChunk: false, to: &early)
@@ -160,6 +164,10 @@ final class UpstreamExchange {
     state = .active(connection)
     attempts += 1
     movedNs = client.nowNs()
+    if attempts == 1, isShort, connection.mayRefuseUnheard || connection.isReused && request.isRepeatable {
+      kept = ByteBuffer()
+      if let early { keep(early) }
+    }
     defer { early = nil }
     return early
   }
@@ -167,21 +175,65 @@ final class UpstreamExchange {
   /// Whoever has taken it up has sent nothing of it, and gives back what was written.
   func wasNotBegun(early bytes: ByteBuffer) {
     attempts -= 1
+    forget()
     early = bytes.readableBytes > 0 ? bytes : nil
   }
 
+  /// Some of the answer has come: it is this connection's, whatever happens.
+  func receivedBytes(at nowNs: UInt64) {
+    hasReceived = true
+    movedNs = nowNs
+    if kept != nil { forget() }
+  }
+
   /// Whether it may begin again when its connection, which had been used before, was closed.
-  var mayStartAgain: Bool { isRepeatable && !hasWritten && attempts == 1 }
+  var mayStartAgain: Bool { request.isRepeatable && mayStartAgainUnheard }
 
   /// Whether it may begin again when the upstream has said that it didn't look at it.
-  var mayStartAgainUnheard: Bool { !hasReceived && !hasWritten && attempts == 1 }
+  var mayStartAgainUnheard: Bool { !hasReceived && attempts == 1 && (!hasWritten || kept != nil) }
 
-  private var isRepeatable: Bool { request.method.isIdempotent && !hasReceived }
-
-  func isConnecting(by connection: UpstreamConnection) { state = .connecting(connection) }
+  /// Another connection is made for it, to which everything is said once more.
+  func isConnecting(by connection: UpstreamConnection) {
+    beginAgain()
+    state = .connecting(connection)
+  }
 
   /// Its connection is made for another one, or not at all.
-  func isWaiting() { state = .waiting }
+  func isWaiting() {
+    beginAgain()
+    state = .waiting
+  }
+
+  private func beginAgain() {
+    guard let kept else { return }
+    forget()
+    excess = 0
+    if kept.readableBytes > 0 { early = kept }
+  }
+
+  /// Whether there is a body, and nothing says that it is too long to be kept.
+  private var isShort: Bool {
+    switch request.body {
+    case .none: false
+    case .counted(let count): count <= client.limits.maximumKeptBytes
+    case .chunked: true
+    }
+  }
+
+  private func keep(_ bytes: ByteBuffer) {
+    guard kept != nil else { return }
+    let count = bytes.readableBytes
+    guard (kept?.readableBytes ?? 0) + count <= client.limits.maximumKeptBytes, client.mayKeep(count) else {
+      return forget()
+    }
+    client.keptBytes += count
+    kept?.writeImmutableBuffer(bytes)
+  }
+
+  private func forget() {
+    client.keptBytes -= kept?.readableBytes ?? 0
+    kept = nil
+  }
 
   func moved(at nowNs: UInt64) { movedNs = nowNs }
 
@@ -223,6 +275,7 @@ final class UpstreamExchange {
     defer { receiver = nil }
     state = .over
     early = nil
+    forget()
     return receiver
   }
 }

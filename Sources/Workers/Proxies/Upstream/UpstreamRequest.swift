@@ -45,6 +45,11 @@ struct UpstreamRequest {
   /// Sent as they are, `host` included. The framing field is added by the client and must not be here.
   var headers: HTTPHeaders
   var body = Body.none
+  /// It changes nothing, whatever its method.
+  var isQuestion = false
+
+  /// Whether it may be sent a second time when it isn't known whether the first one was heard.
+  var isRepeatable: Bool { isQuestion || method.isIdempotent }
 }
 
 /// Bounds and time-outs. Times are checked by `UpstreamClient.tick`: what is due is found at the next one.
@@ -60,6 +65,12 @@ struct UpstreamLimits {
   var maximumIdlePerOrigin = 100
   /// Connections to one origin: being made, in use, idle, and being closed.
   var maximumPerOrigin = 1000
+  /// Connections to all origins together, each with a descriptor.
+  var maximumOpen = Int.max
+  /// Of a request's body, kept until its answer begins so that the request can be sent again. A longer one isn't.
+  var maximumKeptBytes = 64 << 10
+  /// ...of all requests together.
+  var maximumKeptBytesInAll = 64 << 20
   /// Requests that wait for a connection to one origin.
   var maximumWaitingPerOrigin = 1000
   /// Status line and fields of an answer; trailers have the same bound.

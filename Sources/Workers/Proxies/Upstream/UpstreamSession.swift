@@ -78,6 +78,9 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       && context?.channel.isActive ?? false
   }
 
+  /// Whether the upstream has ended it, and the loop hasn't come to it yet.
+  var hasEndedUnseen: Bool { context.map { SocketLook.hasEnded($0.channel, mayHaveInput: true) } ?? true }
+
   // MARK: Streams
 
   func start(_ exchange: UpstreamExchange) {

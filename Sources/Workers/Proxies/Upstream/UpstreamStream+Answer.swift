@@ -16,7 +16,7 @@ extension UpstreamStream {
     do throws(AnswerDefect) {
       switch unwrapInboundIn(data) {
       case .headers(let headers):
-        exchange.hasReceived = true
+        exchange.receivedBytes(at: client.nowNs())
         switch try answer.receive(headers.headers, isEnd: headers.endStream) {
         case .interim(let head): exchange.informed(head)
         case .answer(let head): exchange.answered(head)

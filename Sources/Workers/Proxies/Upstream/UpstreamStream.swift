@@ -62,6 +62,8 @@ final class UpstreamStream: ChannelInboundHandler, UpstreamTransport, @unchecked
   // MARK: UpstreamTransport
 
   var isTunnel: Bool { false }
+  var isReused: Bool { !isFirst }
+  var mayRefuseUnheard: Bool { true }
   var hasRoom: Bool { isWritable && output.readableBytes < Self.highWaterBytes }
 
   /// Whether anybody waits for it.

@@ -3,6 +3,7 @@
 //   UpstreamExchange ── write, end, readMore, cancel ──▶ UpstreamConnection
 //                                                   └──▶ UpstreamStream ──▶ UpstreamSession (one connection, many streams)
 
+import Glibc
 import NIOCore
 import NIOHTTP1
 
@@ -12,6 +13,10 @@ protocol UpstreamTransport: AnyObject {
   var hasRoom: Bool { get }
   /// The exchange has become a tunnel.
   var isTunnel: Bool { get }
+  /// It has served before: the upstream may have ended it without knowing of the exchange.
+  var isReused: Bool { get }
+  /// The upstream may say of an exchange that it didn't look at it.
+  var mayRefuseUnheard: Bool { get }
   /// The bytes are always taken; false: enough for now.
   func write(_ bytes: ByteBuffer, asChunk: Bool) -> Bool
   /// The exchange's request is whole: its end is written, and nothing is to be waited for.
@@ -29,4 +34,24 @@ protocol UpstreamTransport: AnyObject {
 
 extension UpstreamTransport {
   func endTunnel() {}
+}
+
+/// Asks the kernel about a socket that is about to be used again: what has come since may not have been seen by the loop yet.
+enum SocketLook {
+  /// Linux's POLLRDHUP, which Glibc's module doesn't show.
+  private static let peerHasEnded: Int16 = 0x2000
+
+  /// Whether the peer has ended the connection, or sent something unasked.
+  ///
+  /// - Parameter mayHaveInput: input alone proves nothing, as with TLS, whose records come at any time.
+  static func hasEnded(_ channel: Channel, mayHaveInput: Bool) -> Bool {
+    guard channel.isActive else { return true }
+    guard
+      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
+        of: CInt.self, { $0 })
+    else { return false }
+    var look = pollfd(
+      fd: descriptor, events: mayHaveInput ? peerHasEnded : Int16(POLLIN) | peerHasEnded, revents: 0)
+    return poll(&look, 1, 0) > 0
+  }
 }

@@ -29,6 +29,9 @@ enum ClientProperties {
   /// no member of the group.
   static let commitPatienceMilliseconds = 6_000
 
+  /// Milliseconds that what is known of the topics counts; it is renewed every few seconds.
+  static let metadataMilliseconds = 900_000
+
   /// What this worker depends on: name, value, why it is not negotiable.
   private static let fixed: [(name: String, value: String, why: String)] = [
     (
@@ -57,8 +60,11 @@ enum ClientProperties {
     func add(_ name: String, _ value: String) { list.append(ClientProperty(name: name, value: value)) }
 
     add("bootstrap.servers", settings.kafkaBrokers.joined(separator: ","))
-    add("group.id", settings.kafkaGroupID)
+    add("group.id", settings.kafkaGroupOfNode)
     add("client.id", "rig-streams")
+    // The gateway looks at the topics itself, more often; any other answer about them is a sign of a change (BrokerSigns).
+    add("topic.metadata.refresh.interval.ms", "-1")
+    add("metadata.max.age.ms", String(metadataMilliseconds))
     add("queued.max.messages.kbytes", String(queuedKilobytes))
     add("fetch.max.bytes", String(fetchBytes))
     add("reconnect.backoff.max.ms", String(reconnectMilliseconds))

@@ -39,6 +39,8 @@ final class ClientReports: Sendable {
   struct Delivery: Sendable {
     let id: UInt
     let error: rd_kafka_resp_err_t?
+    /// Whether it may have been written in spite of the error.
+    var mayBeWritten = false
   }
 
   private let contents = Mutex(Contents())
@@ -86,10 +88,14 @@ final class ClientReports: Sendable {
     contents.withLock { $0.commits.append(result) }
   }
 
-  private func delivered(_ message: rd_kafka_message_t) {
-    guard let opaque = message._private else { return }
-    let error = message.err == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : message.err
-    contents.withLock { $0.deliveries.append(Delivery(id: UInt(bitPattern: opaque), error: error)) }
+  private func delivered(_ message: UnsafePointer<rd_kafka_message_t>) {
+    guard let opaque = message.pointee._private else { return }
+    let error = message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : message.pointee.err
+    let isNotWritten = rd_kafka_message_status(message) == RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+    contents.withLock {
+      $0.deliveries.append(
+        Delivery(id: UInt(bitPattern: opaque), error: error, mayBeWritten: error != nil && !isNotWritten))
+    }
   }
 
   // MARK: C
@@ -98,7 +104,7 @@ final class ClientReports: Sendable {
   func attachDeliveries(to configuration: OpaquePointer) {
     rd_kafka_conf_set_dr_msg_cb(configuration) { _, message, opaque in
       guard let message, let opaque else { return }
-      Unmanaged<ClientReports>.fromOpaque(opaque).takeUnretainedValue().delivered(message.pointee)
+      Unmanaged<ClientReports>.fromOpaque(opaque).takeUnretainedValue().delivered(message)
     }
   }
 

@@ -10,6 +10,8 @@ struct TopicListing: Equatable, Sendable {
   var partitions: [TopicPartition] = []
   /// Topics that don't exist, or that this client must not see; with the broker's reason.
   var missing: [String: String] = [:]
+  /// The brokers that lead the partitions; those without a leader are left out.
+  var leaders: [TopicPartition: Int32] = [:]
   /// Those of `missing` that are known not to exist.
   var absent: Set<String> = []
 }
@@ -19,6 +21,10 @@ struct OffsetQuestion: Sendable {
   let number: Int
   let name: TopicPartition
   let seen: FirstSeen
+  /// Where it was read to, if that is known without asking.
+  var known: KnownPosition?
+  /// The end that its log was last known to have.
+  var knownEnd: Int64?
   /// For a partition of responses, of which nothing is committed: those since then, milliseconds since 1970, are read. The
   /// requests that they answer wait in other processes, and may have waited since before this one was started.
   var sinceMs: Int64?
@@ -47,7 +53,9 @@ extension KafkaConsumer {
         continue
       }
       for partition in UnsafeBufferPointer(start: topic.partitions, count: Int(topic.partition_cnt)) {
-        listing.partitions.append(TopicPartition(topic: name, partition: partition.id))
+        let partitionName = TopicPartition(topic: name, partition: partition.id)
+        listing.partitions.append(partitionName)
+        if partition.leader >= 0 { listing.leaders[partitionName] = partition.leader }
       }
     }
     listing.partitions.sort()
@@ -60,65 +68,78 @@ extension KafkaConsumer {
 
   /// Where each of the partitions is to be read from. Those whose broker does not answer are left out, with a
   /// reason.
-  func findStarts(_ questions: [OffsetQuestion]) -> (found: [Int: StartPosition], failure: KafkaError?) {
+  ///
+  /// - Parameter properties: of a client that compares logs, made if there is something to compare. What is asked through this one
+  ///   waits for fetches that are under way.
+  func findStarts(
+    _ questions: [OffsetQuestion], comparing properties: [ClientProperty]
+  ) -> (found: [Int: StartPosition], failure: KafkaError?) {
     var found: [Int: StartPosition] = [:]
-    let committed: [TopicPartition: Result<Int64, KafkaError>]
+    let committed: [TopicPartition: Result<KnownPosition, KafkaError>]
     do throws(KafkaError) {
       committed = try committedOffsets(
-        questions.filter { $0.isCommitted && $0.seen != .outOfRange }.map(\.name))
+        questions.filter { $0.isCommitted && $0.known == nil && $0.seen != .doubted }.map(\.name))
     } catch {
       return (found, error)
     }
+    var logs: LogReader?
+    defer { logs?.close() }
     var failure: KafkaError?
     for question in questions {
-      switch committed[question.name] {
-      case .success(let offset)?:
-        found[question.number] = .answered(seen: question.seen, committed: offset, edge: 0)
-        continue
-      // Not "nothing committed": the partition waits, and holds up no other.
-      case .failure(let error)?:
-        failure = KafkaError("\(question.name): \(error)")
-        continue
-      case nil: break
-      }
       do throws(KafkaError) {
         // One broker that is away must not hold up the partitions of the others for long.
         let timeout = failure == nil ? Self.lookupTimeout : Self.impatientTimeout
-        let edge = try offset(at: question.seen.edge, of: question.name, timeout)
-        found[question.number] = .answered(seen: question.seen, committed: nil, edge: edge)
-        if let since = question.sinceMs, question.seen == .atStart,
-          let first = try offset(sinceMs: since, of: question.name, timeout), first < edge
-        {
-          found[question.number] = StartPosition(offset: first, reason: .recent)
+        var known = question.known
+        if known == nil { known = try committed[question.name]?.get() }
+        guard let known else {
+          found[question.number] = try unread(question, timeout)
+          continue
         }
+        if logs == nil { logs = try LogReader(properties) }
+        let verdict = try logs?.compare(
+          known.trail, with: question.name, knownEnd: question.knownEnd, timeout)
+        found[question.number] = verdict.map { StartPosition(known, $0) }
       } catch {
+        // Not "nothing committed", or "nothing there": the partition waits, and holds up no other.
         failure = KafkaError("\(question.name): \(error)")
       }
     }
     return (found, failure)
   }
 
+  private func unread(_ question: OffsetQuestion, _ timeout: CInt) throws(KafkaError) -> StartPosition {
+    let log = try log(of: question.name, timeout)
+    let edge = question.seen.edge == .end ? log.upperBound : log.lowerBound
+    if let since = question.sinceMs, question.seen == .atStart,
+      let first = try offset(sinceMs: since, of: question.name, timeout), first < edge
+    {
+      return StartPosition(offset: first, reason: .recent)
+    }
+    return .unread(seen: question.seen, edge: edge)
+  }
+
   /// The offsets committed under the group's name; partitions without one are left out.
   private func committedOffsets(
     _ partitions: [TopicPartition]
-  ) throws(KafkaError) -> [TopicPartition: Result<Int64, KafkaError>] {
+  ) throws(KafkaError) -> [TopicPartition: Result<KnownPosition, KafkaError>] {
     guard !partitions.isEmpty else { return [:] }
     let list = PartitionList(partitions)
     let error = rd_kafka_committed(handle, list.raw, Self.lookupTimeout)
     guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
-    var offsets: [TopicPartition: Result<Int64, KafkaError>] = [:]
+    var offsets: [TopicPartition: Result<KnownPosition, KafkaError>] = [:]
     for element in PartitionList.elements(of: list.raw) {
       if let error = element.error {
         offsets[element.name] = .failure(error)
       } else if element.offset >= 0 {
-        offsets[element.name] = .success(element.offset)
+        let trail = CommitMetadata.trail(element.metadata, committed: element.offset)
+        offsets[element.name] = .success(KnownPosition(trail: trail, reason: .committed))
       }
     }
     return offsets
   }
 
   /// The first record since then; nil: there is none.
-  private func offset(
+  func offset(
     sinceMs: Int64, of partition: TopicPartition, _ timeout: CInt
   ) throws(KafkaError) -> Int64? {
     let list = PartitionList([(partition, sinceMs)])
@@ -129,14 +150,13 @@ extension KafkaConsumer {
     return answer.offset >= 0 ? answer.offset : nil
   }
 
-  private func offset(
-    at edge: LogEdge, of partition: TopicPartition, _ timeout: CInt
-  ) throws(KafkaError) -> Int64 {
+  /// The offsets that the partition's log has.
+  func log(of partition: TopicPartition, _ timeout: CInt) throws(KafkaError) -> Range<Int64> {
     var low: Int64 = 0
     var high: Int64 = 0
     let error = rd_kafka_query_watermark_offsets(
       handle, partition.topic, partition.partition, &low, &high, timeout)
     guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error) }
-    return edge == .end ? high : low
+    return low..<max(low, high)
   }
 }

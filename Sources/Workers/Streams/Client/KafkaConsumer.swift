@@ -14,8 +14,9 @@ final class KafkaConsumer: @unchecked Sendable {
 
   let handle: OpaquePointer
   let reports = ClientReports()
+  let signs: BrokerSigns
   /// Where records come out.
-  private let records: OpaquePointer
+  let records: OpaquePointer
   /// Where everything else comes out.
   private let events: OpaquePointer
   /// Topics that the client keeps metadata about; also what keeps the pointers in records valid as keys.
@@ -25,7 +26,7 @@ final class KafkaConsumer: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - properties: set in order; a wrong one is an error that names it, never its value.
-  ///   - wake: a non-blocking eventfd that is signalled when there is something to serve or to read.
+  ///   - wake: a non-blocking eventfd that is signalled when there is something to serve or to read; −1: none.
   convenience init(_ properties: [ClientProperty], topics: [String], wake: CInt) throws(KafkaError) {
     try self.init(Self.configuration(properties), topics: topics, wake: wake)
   }
@@ -52,7 +53,9 @@ final class KafkaConsumer: @unchecked Sendable {
 
   /// Takes over `configuration`.
   private init(_ configuration: OpaquePointer, topics names: [String], wake: CInt) throws(KafkaError) {
+    signs = BrokerSigns(wake: wake)
     reports.attach(to: configuration)
+    signs.attach(to: configuration)
     var reason = [CChar](repeating: 0, count: Self.maximumReasonBytes)
     guard let handle = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, &reason, reason.count) else {
       rd_kafka_conf_destroy(configuration)
@@ -103,19 +106,19 @@ final class KafkaConsumer: @unchecked Sendable {
   }
 
   /// Begins to read partitions that are not being read.
-  func assign(_ positions: [(TopicPartition, Int64)]) throws(KafkaError) {
+  func assign(_ positions: [(TopicPartition, Int64, leaderEpoch: Int32)]) throws(KafkaError) {
     let list = PartitionList(positions)
     try Self.throwing(rd_kafka_incremental_assign(handle, list.raw))
   }
 
-  /// Ends the reading of a partition.
-  func unassign(_ partition: TopicPartition) throws(KafkaError) {
-    let list = PartitionList([partition])
+  /// Ends the reading of partitions. What was fetched of them and not read yet is thrown away.
+  func unassign(_ partitions: [TopicPartition]) throws(KafkaError) {
+    let list = PartitionList(partitions)
     try Self.throwing(rd_kafka_incremental_unassign(handle, list.raw))
   }
 
-  /// Commits offsets; the result comes into `reports`.
-  func commit(_ offsets: [(TopicPartition, Int64)]) throws(KafkaError) {
+  /// Commits offsets, each with a text; the result comes into `reports`.
+  func commit(_ offsets: [(TopicPartition, Int64, metadata: String)]) throws(KafkaError) {
     let list = PartitionList(offsets)
     let error = rd_kafka_commit_queue(
       handle, list.raw, events, ClientReports.onCommit, Unmanaged.passUnretained(reports).toOpaque())

@@ -18,7 +18,7 @@ extension ConsumerLoop {
     guard case .waiting(let until) = client, now >= until else { return }
     do throws(KafkaError) {
       let consumer = try KafkaConsumer(
-        properties, topics: settings.kafkaSourceTopics + settings.proxyKafkaResponseTopics,
+        properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly,
         wake: wake.rawValue)
       client = .open(consumer)
       nextLookAt = now

@@ -26,7 +26,14 @@ extension ConsumerLoop {
     guard !due.isEmpty else { return }
     if again { recommitAt = now + Self.recommitInterval }
     do throws(KafkaError) {
-      try consumer.commit(due.map { (state.name($0.partition), $0.offset) })
+      try consumer.commit(
+        due.map { commit in
+          let trail = state.trail(commit.partition) ?? ReadTrail(next: commit.offset)
+          return (
+            state.name(commit.partition), commit.offset,
+            metadata: CommitMetadata.text(trail, committing: commit.offset)
+          )
+        })
       commitSentAt = now
     } catch {
       failedCommit(error, now)
@@ -61,6 +68,7 @@ extension ConsumerLoop {
       state.ledger.readersPassed(writer.ring.slowestReaderPosition())
       return !state.ledger.isWaitingForReaders
     }
+    positions.keepPassed(state)
     wait { [self] in
       let now = MonotonicTime.now()
       takeReports(now)
@@ -68,6 +76,7 @@ extension ConsumerLoop {
       commitDue(consumer, now)
       return commitSentAt == nil && state.ledger.due().isEmpty
     }
+    positions.saveAtEnd(state, within: Self.patienceMs)
     guard case .open = client else { return }
     scout.close(consumer)
     if !scout.isIdle(within: Self.patienceMs) {

@@ -47,28 +47,32 @@ extension ConsumerLoop {
       }
     }
     state.learn(listing)
+    var moved: [Int] = []
+    state.update { moved = $0.lead(listing.leaders) }
+    doubt(moved, "another broker leads it, or none", consumer, now)
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
-    nextLookAt = now + (!lacksSource ? Self.lookInterval.usual : Self.lookInterval.soon)
+    let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
+    nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)
+    askStarts(consumer, now)
+  }
 
-    var known: [(Int, StartPosition)] = []
-    var questions: [OffsetQuestion] = []
-    for (number, seen) in state.table.waiting {
+  /// Has the scout find out where the partitions that wait are to be read from; only when it isn't busy. Those that nobody leads
+  /// wait on: their questions would keep the others waiting.
+  func askStarts(_ consumer: KafkaConsumer, _ now: UInt64) {
+    let led = state.table.waiting.filter { state.table.entries[$0.number].leader != nil }
+    let questions = led.map { number, seen in
       let name = state.name(number)
-      let start = StartPosition.known(
-        seen: seen, own: state.ledger.next(number), ring: ringPositions.last[name]?.next)
-      if let start {
-        known.append((number, start))
-      } else {
-        questions.append(
-          OffsetQuestion(
-            number: number, name: name, seen: seen,
-            sinceMs: state.table.isOfResponses(number) ? oldestWaitingMs : nil))
-      }
+      let isOfResponses = state.table.isOfResponses(number)
+      let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own) }
+      return OffsetQuestion(
+        number: number, name: name, seen: seen,
+        known: own ?? (isOfResponses ? nil : positions.known(name, ring: ringPositions.last[name])),
+        knownEnd: knownEnds[number], sinceMs: isOfResponses ? oldestWaitingMs : nil)
     }
-    if !known.isEmpty { assign(known, consumer, now) }
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
-    scout.ask(.starts(questions), of: consumer)
+    lostWhileAsking = []
+    scout.ask(.starts(questions, comparing: properties), of: consumer)
   }
 
   /// No request that waits now has begun to before that.
@@ -78,7 +82,7 @@ extension ConsumerLoop {
   }
 
   private func isOfResponses(_ topic: String) -> Bool {
-    settings.proxyKafkaResponseTopics.contains(topic)
+    settings.topicsOfResponsesOnly.contains(topic)
   }
 
   private func take(
@@ -95,13 +99,24 @@ extension ConsumerLoop {
           metadata: ["reason": "\(failure)", "suppressed": "\(suppressed)"])
       }
     }
-    if !found.isEmpty { assign(found.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }, consumer, now) }
+    let starts = found.sorted { $0.key < $1.key }.filter { number, start in
+      !(state.table.entries[number].leader.map(lostWhileAsking.contains) ?? false) && tellGap(of: number, start)
+    }
+    if starts.count < found.count { nextLookAt = now + Self.lookInterval.soon }
+    if !starts.isEmpty { assign(starts.map { ($0.key, $0.value) }, consumer, now) }
+  }
+
+  /// False: there is no room for it in the ring now, and the partition waits.
+  private func tellGap(of number: Int, _ start: StartPosition) -> Bool {
+    guard let lost = start.verdict?.lost, lost > 0, !state.table.isOfResponses(number) else { return true }
+    return intake.tell(lost, of: state.name(number), before: start.offset)
   }
 
   /// Begins to read, and commits what is new at once, so that a restart finds it.
   private func assign(_ starts: [(Int, StartPosition)], _ consumer: KafkaConsumer, _ now: UInt64) {
     do throws(KafkaError) {
-      try consumer.assign(starts.map { (state.name($0.0), $0.1.offset) })
+      try consumer.assign(
+        starts.map { (state.name($0.0), $0.1.offset, leaderEpoch: $0.1.trail.leaderEpoch) })
     } catch {
       nextLookAt = now + Self.lookInterval.soon
       log.error("partitions can't be assigned", metadata: ["reason": "\(error)"])
@@ -109,15 +124,11 @@ extension ConsumerLoop {
     }
     for (number, start) in starts {
       state.update { $0.isAssigned(number) }
-      switch start.reason {
-      case .own: break
-      case .ring:
-        state.ledger.begin(
-          number, at: start.offset, afterRingEnd: ringPositions.last[state.name(number)]?.ringEnd)
-      case .committed: state.ledger.begin(number, at: start.offset, committed: start.offset)
-      case .end, .beginning, .outOfRange, .recent: state.ledger.begin(number, at: start.offset)
-      }
+      knownEnds[number] = nil
+      begin(number, start)
+      report(start, of: number)
     }
+    positions.keepTaken(state, ringEnd: intake.ringEnd)
     for (number, start) in starts.prefix(Self.mostNamed) {
       log.info(
         "reading a partition",
@@ -132,41 +143,42 @@ extension ConsumerLoop {
     commitDue(consumer, now)
   }
 
+  private func begin(_ number: Int, _ start: StartPosition) {
+    let isChanged = start.verdict.map { $0.kind != .unchanged } ?? false
+    switch start.reason {
+    // Everything goes on as it was.
+    case .own where !isChanged: break
+    case .end, .beginning, .recent: state.begin(number, with: start.trail)
+    case .committed where !isChanged: state.begin(number, with: start.trail, committed: start.offset)
+    case .file where !isChanged: state.begin(number, with: start.trail)
+    case .own, .ring, .kept, .file, .committed:
+      // What lies in the ring, of before, is to be passed before the new offset is committed.
+      state.begin(number, with: start.trail, afterRingEnd: intake.ringEnd)
+    }
+  }
+
   /// A message of the client that is no record.
   func handle(_ trouble: Intake.Trouble, _ consumer: KafkaConsumer, _ now: UInt64) {
     switch trouble {
-    case .outOfRange(let number, let reason):
-      let name = state.name(number)
-      metrics.offsetResets.add(1, name.topic)
-      log.error(
-        "the log doesn't hold the offset any more: events are lost, reading goes on at its beginning",
-        metadata: [
-          "partition": "\(name)", "offset": "\(state.ledger.next(number) ?? -1)", "reason": "\(reason)",
-        ])
-      do throws(KafkaError) {
-        try consumer.unassign(name)
-      } catch {
-        log.error(
-          "a partition can't be taken back", metadata: ["partition": "\(name)", "reason": "\(error)"])
-      }
-      // At the next tick: a partition that is out of range again and again does so once per second.
-      nextLookAt = min(nextLookAt, now)
-    case .failing(let partition, let reason):
+    case .outOfRange(let number, let reason): doubt([number], reason, consumer, now)
+    case .failing(let what, let number, let reason):
+      if let number { doubt([number], reason, consumer, now) }
       nextLookAt = min(nextLookAt, now)
       guard let suppressed = limits.partitions.permit(at: now) else { return }
       log.warning(
         "a partition can't be read now",
-        metadata: ["what": "\(partition)", "reason": "\(reason)", "suppressed": "\(suppressed)"])
+        metadata: ["what": "\(what)", "reason": "\(reason)", "suppressed": "\(suppressed)"])
     }
   }
 
   func setLags(_ consumer: KafkaConsumer) {
     metrics.setLags(
-      state.table.entries.indices.lazy.map { [state] number in
+      state.table.entries.indices.map { number in
         let name = state.name(number)
         guard state.table.isReading(number), let end = consumer.end(of: name),
           let next = state.ledger.next(number)
         else { return (name, nil) }
+        knownEnds[number] = end
         return (name, max(0, end - next))
       })
   }

@@ -8,7 +8,8 @@
 //                                  └─ once per second: heartbeat, commit, lag, look for partitions
 //
 // It must never wait for a broker: who can't reach one still serves, beats and stops. Files beside it:
-// +Client (making the client and making it anew), +Partitions (what is read, and from where), +Commits.
+// +Client (making the client and making it anew), +Partitions (what is read, and from where), +Doubts (what may have changed
+// since), +Commits.
 
 import Glibc
 import IPC
@@ -33,6 +34,7 @@ final class ConsumerLoop {
   let state: ReadState
   let intake: Intake
   let ringPositions: RingPositions
+  let positions: PositionKeeper
   let wake: Descriptor
   let scout: Scout
   /// nil: no connection worker can ask for anything.
@@ -52,6 +54,14 @@ final class ConsumerLoop {
   var commitSentAt: UInt64?
   var recommitAt: UInt64
   var limits = Limits()
+  /// By partition: the end that its log had at the last tick.
+  var knownEnds: [Int: Int64] = [:]
+  /// Brokers that were lost since the scout was asked: what it has found out of their logs is out of date.
+  var lostWhileAsking: Set<Int32> = []
+  /// Until then answers about topics are no news.
+  var answersExpectedUntil: UInt64 = 0
+  /// Nanoseconds for which they aren't after the next doubt.
+  var answerPause: UInt64 = 0
   private var tickAt: UInt64 = 0
   private var retryAt: UInt64 = 0
   private var retryAfter = ConsumerLoop.retryInterval.first
@@ -62,27 +72,33 @@ final class ConsumerLoop {
     var client = LogLimiter()
     var connection = LogLimiter()
     var partitions = LogLimiter()
+    var doubts = LogLimiter()
     var commits = LogLimiter()
   }
 
-  /// Attaches to the ring and reads its positions; no broker is needed.
-  init(_ context: WorkerContext, properties: [ClientProperty]) throws(IPCError) {
+  /// Attaches to the ring and reads its positions; no broker is needed. Throws `StateFile.Failure` at the gateway's start if STATE_DIR
+  /// can't be read, or what it says is damaged.
+  init(_ context: WorkerContext, properties: [ClientProperty]) throws {
     settings = context.settings
     status = context.status
     log = context.log
     turns = TurnMeter(context)
     signals = context.signals
     ringWake = context.manifest.wake
-    state = ReadState(responseTopics: context.settings.proxyKafkaResponseTopics)
+    state = ReadState(responseTopics: context.settings.topicsOfResponsesOnly)
     self.properties = properties
     writer = try context.eventWriter()
     ringPositions = try RingPositions(in: writer.ring)
+    positions = try PositionKeeper(context, eventRingEpoch: writer.ring.epoch)
     metrics = StreamMetrics(context.status, ring: "events.streams")
     wake = try EventFD.create()
     producing = try Producing(context, wake: wake.rawValue)
     intake = Intake(
       writer: writer, parser: EventParser(settings: context.settings), state: state, metrics: metrics,
-      ringEnd: ringPositions.ringEnd, responses: producing?.responses, log: context.log)
+      ringEnd: ringPositions.ringEnd, responses: producing?.responses,
+      sharedTopics: Set(context.settings.kafkaSourceTopics)
+        .intersection(context.settings.proxyKafkaResponseTopics),
+      log: context.log)
     scout = Scout(wake: wake.rawValue)
     recommitAt = MonotonicTime.now() + Self.recommitInterval
   }
@@ -100,7 +116,10 @@ final class ConsumerLoop {
     if try sleep() { return false }
     let now = MonotonicTime.now()
     takeReports(now)
+    let isAsking = scout.isBusy
     takeAnswer(now)
+    // Behind the answer, before any record: what librdkafka has fetched since a sign is not taken.
+    takeSigns(isAsking: isAsking, now)
     takeRecords(now)
     if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
@@ -152,6 +171,7 @@ final class ConsumerLoop {
       retryAt = now + retryAfter
       retryAfter = min(2 * retryAfter, Self.retryInterval.most)
     }
+    positions.keepTaken(state, ringEnd: intake.ringEnd)
     for trouble in intake.takeTroubles() { handle(trouble, consumer, now) }
   }
 
@@ -168,6 +188,8 @@ final class ConsumerLoop {
       return
     }
     commitDue(consumer, now)
+    positions.keepPassed(state)
+    positions.saveIfDue(state, now)
     setLags(consumer)
     lookIfDue(consumer, now)
   }

@@ -30,10 +30,12 @@ final class Intake {
     case held
   }
 
-  /// A message that is an error of its partition.
+  /// A message that is an error.
   enum Trouble {
+    /// The log doesn't hold the offset that was asked for.
     case outOfRange(partition: Int, reason: String)
-    case failing(_ what: String, reason: String)
+    /// `partition`: nil, it is of none that is read.
+    case failing(_ what: String, partition: Int?, reason: String)
   }
 
   private let writer: EventWriter
@@ -42,14 +44,21 @@ final class Intake {
   private let metrics: StreamMetrics
   private let log: Logger
   private let responses: ResponseIntake?
+  /// Topics of both events and responses.
+  private let sharedTopics: Set<String>
   private let buffer: UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>
   private var count = 0
   private var position = 0
   private var readAt: UInt64 = 0
   /// The event at `position`, if it is parsed and did not fit.
   private var unfinished: PreparedEvent?
-  private var ringEnd: UInt64
+  /// Where the last record that was appended to the ring ends.
+  private(set) var ringEnd: UInt64
   private var topics = TopicCache()
+  /// By the place of the topic.
+  private var durations: [Histogram] = []
+  /// Of the message at `position`; nil: it has none.
+  private var currentTopic: Int?
   private var poison = LogLimiter()
   /// Good records of one topic in a row, not yet added to the counter.
   private var taken = (place: 0, count: Int64(0))
@@ -59,10 +68,12 @@ final class Intake {
   /// Errors since they were last taken.
   private(set) var troubles: [Trouble] = []
 
-  /// - Parameter ringEnd: where the last record in the ring ends.
+  /// - Parameters:
+  ///   - ringEnd: where the last record in the ring ends.
+  ///   - sharedTopics: of both events and responses.
   init(
     writer: EventWriter, parser: EventParser, state: ReadState, metrics: StreamMetrics, ringEnd: UInt64,
-    responses: ResponseIntake? = nil, log: Logger
+    responses: ResponseIntake? = nil, sharedTopics: Set<String> = [], log: Logger
   ) {
     self.writer = writer
     self.parser = parser
@@ -70,6 +81,7 @@ final class Intake {
     self.metrics = metrics
     self.ringEnd = ringEnd
     self.responses = responses
+    self.sharedTopics = sharedTopics
     self.log = log
     buffer = .allocate(capacity: Self.batchSize)
     buffer.initialize(repeating: nil)
@@ -100,7 +112,7 @@ final class Intake {
         rd_kafka_message_destroy(message)
         buffer[position] = nil
         let now = MonotonicTime.now()
-        metrics.duration.observe(ns: now - startedAt)
+        if let currentTopic { duration(currentTopic).observe(ns: now - startedAt) }
         startedAt = now
       }
       position += 1
@@ -127,6 +139,35 @@ final class Intake {
     isHeld = false
     metrics.paused?.set(0)
     topics = TopicCache()
+    durations = []
+  }
+
+  /// Gives up what is held of these partitions: it may not be in their logs any more.
+  func forget(_ partitions: [Int]) {
+    for index in position..<max(position, count) {
+      guard let message = buffer[index], let topic = message.pointee.rkt else { continue }
+      let place = topics.place(of: topic)
+      guard let number = topics.number(of: message.pointee.partition, at: place, in: state.table),
+        partitions.contains(number)
+      else { continue }
+      rd_kafka_message_destroy(message)
+      buffer[index] = nil
+      if index == position { unfinished = nil }
+    }
+  }
+
+  /// Says in the ring that records of a partition are gone, before any that follow them. False: the ring is full.
+  ///
+  /// - Parameter next: the offset at which reading goes on.
+  func tell(_ lost: Int64, of name: TopicPartition, before next: Int64) -> Bool {
+    let gap = PreparedEvent.eventsLost(
+      count: UInt64(clamping: lost), reason: "the broker's log no longer holds them",
+      before: EventOrigin(topic: name.topic, partition: name.partition, offset: next - 1),
+      acceptedAtNs: MonotonicTime.now(), stamp: .now())
+    guard case .appended(let end) = writer.append(gap: gap) else { return false }
+    ringEnd = end
+    writer.publish()
+    return true
   }
 
   /// The errors since the last call.
@@ -137,11 +178,13 @@ final class Intake {
 
   /// Puts one message where it belongs; false: the ring is full.
   private func place(_ message: UnsafeMutablePointer<rd_kafka_message_t>) -> Bool {
+    currentTopic = nil
     guard let topic = message.pointee.rkt else {
-      troubles.append(.failing("the consumer", reason: reason(message)))
+      troubles.append(.failing("the consumer", partition: nil, reason: reason(message)))
       return true
     }
     let place = topics.place(of: topic)
+    currentTopic = place
     let number = topics.number(of: message.pointee.partition, at: place, in: state.table)
     guard message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
       note(message, place, number)
@@ -151,9 +194,9 @@ final class Intake {
     guard let number, state.table.isReading(number), state.ledger.isNew(offset, in: number) else {
       return true
     }
-    guard !state.table.isOfResponses(number) else {
+    guard !state.table.isOfResponses(number), !isResponse(message, place) else {
       responses?.take(message, topic: topics.topics[place].name)
-      state.ledger.take(offset, in: number)
+      remember(message, number)
       return true
     }
     do throws(EventError) {
@@ -174,24 +217,40 @@ final class Intake {
       refuse(message, topic: topics.topics[place].name, reason: error.detail)
     }
     unfinished = nil
-    state.ledger.take(offset, in: number)
+    remember(message, number)
     return true
+  }
+
+  /// Whether a record of a topic of events and responses is a response: what has the header `rig-correlation` is one, all else is an
+  /// event. The member `rig.correlation` says nothing here: the gateway's own requests to services have it too.
+  private func isResponse(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ place: Int) -> Bool {
+    guard !sharedTopics.isEmpty, sharedTopics.contains(topics.topics[place].name) else { return false }
+    return RecordHeaders.of(message)?.contains { $0.name.isField("rig-correlation") } ?? false
+  }
+
+  private func remember(_ message: UnsafeMutablePointer<rd_kafka_message_t>, _ number: Int) {
+    state.take(ReadTrail.Mark(message), leaderEpoch: rig_message_leader_epoch(message), in: number)
   }
 
   private func parse(
     _ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String
   ) throws(EventError) -> PreparedEvent {
-    guard let value = message.pointee.payload else {
-      throw EventError(status: 400, "the record has no value (a tombstone), expected an event")
-    }
     guard let headers = RecordHeaders.of(message) else {
       throw EventError(status: 400, "the record has more than \(RecordHeaders.maximumCount) headers")
     }
     let origin = EventOrigin(
       topic: topic, partition: message.pointee.partition, offset: message.pointee.offset)
-    return try parser.record(
-      UnsafeRawBufferPointer(start: value, count: message.pointee.len), headers: headers, origin: origin,
-      acceptedAtNs: readAt)
+    let value = message.pointee.payload.map {
+      UnsafeRawBufferPointer(start: $0, count: message.pointee.len)
+    }
+    return try parser.record(value, headers: headers, origin: origin, acceptedAtNs: readAt)
+  }
+
+  private func duration(_ place: Int) -> Histogram {
+    while durations.count <= place {
+      durations.append(metrics.duration(topic: topics.topics[durations.count].name))
+    }
+    return durations[place]
   }
 
   private func countTaken() {
@@ -217,10 +276,14 @@ final class Intake {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF: break
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
       guard let number, state.table.isReading(number) else { return }
-      state.update { $0.isOutOfRange(number) }
+      // Nothing more of it is taken, in this batch either.
+      state.update { $0.isDoubted(number) }
       troubles.append(.outOfRange(partition: number, reason: reason))
     default:
-      troubles.append(.failing("\(topics.topics[place].name)/\(message.pointee.partition)", reason: reason))
+      let what = "\(topics.topics[place].name)/\(message.pointee.partition)"
+      let partition = number.flatMap { state.table.isReading($0) ? $0 : nil }
+      if let partition { state.update { $0.isDoubted(partition) } }
+      troubles.append(.failing(what, partition: partition, reason: reason))
     }
   }
 

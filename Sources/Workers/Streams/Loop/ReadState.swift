@@ -1,9 +1,16 @@
 // What the loop and the intake both work on.
 
-/// The partitions and their offsets. Numbers of the table and of the ledger are the same.
+import Kit
+
+/// The partitions, their offsets and what is remembered of their logs. Numbers of the table and of the ledger are the same.
 final class ReadState {
   private(set) var table: PartitionTable
   var ledger = OffsetLedger()
+  /// By number.
+  private var trails: [ReadTrail] = []
+  /// Partitions whose position has changed since `takeMoved`.
+  private var moved: [Int] = []
+  private var hasMoved: [Bool] = []
 
   init(responseTopics: [String] = []) { table = PartitionTable(responseTopics: responseTopics) }
 
@@ -11,6 +18,8 @@ final class ReadState {
   func learn(_ listing: TopicListing) {
     for number in table.learn(listing.partitions, absent: listing.absent) {
       _ = ledger.addPartition(isCommitted: !table.isOfResponses(number))
+      trails.append(ReadTrail(next: 0))
+      hasMoved.append(false)
     }
   }
 
@@ -18,4 +27,36 @@ final class ReadState {
   func update(_ change: (inout PartitionTable) -> Void) { change(&table) }
 
   func name(_ number: Int) -> TopicPartition { table.entries[number].name }
+
+  /// What is remembered of the partition's log, up to what is taken next; nil before it was first read.
+  func trail(_ number: Int) -> ReadTrail? { ledger.next(number) == nil ? nil : trails[number] }
+
+  /// As `OffsetLedger.begin`, with what is remembered of the log before.
+  func begin(
+    _ number: Int, with trail: ReadTrail, committed: Int64? = nil, afterRingEnd ringEnd: UInt64? = nil
+  ) {
+    ledger.begin(number, at: trail.next, committed: committed, afterRingEnd: ringEnd)
+    trails[number] = trail
+    move(number)
+  }
+
+  /// As `OffsetLedger.take`, with what is to be remembered of the record.
+  func take(_ mark: ReadTrail.Mark, leaderEpoch: Int32, in number: Int) {
+    ledger.take(mark.offset, in: number)
+    trails[number].take(mark, leaderEpoch: leaderEpoch)
+    move(number)
+  }
+
+  private func move(_ number: Int) {
+    guard !hasMoved[number], !table.isOfResponses(number) else { return }
+    hasMoved[number] = true
+    moved.append(number)
+  }
+
+  /// The partitions whose position has changed since the last call.
+  func takeMoved() -> [Int] {
+    for number in moved { hasMoved[number] = false }
+    defer { moved.removeAll(keepingCapacity: true) }
+    return moved
+  }
 }

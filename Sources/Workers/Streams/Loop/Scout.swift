@@ -15,8 +15,8 @@ final class Scout: Sendable {
   enum Question: Sendable {
     /// Which partitions there are.
     case topics
-    /// Where these are to be read from.
-    case starts([OffsetQuestion])
+    /// Where these are to be read from; the properties are those of a client that compares logs.
+    case starts([OffsetQuestion], comparing: [ClientProperty])
   }
 
   enum Answer: Sendable {
@@ -53,8 +53,8 @@ final class Scout: Sendable {
         } catch {
           return .topics(.failure(error))
         }
-      case .starts(let questions):
-        let (found, failure) = consumer.findStarts(questions)
+      case .starts(let questions, let properties):
+        let (found, failure) = consumer.findStarts(questions, comparing: properties)
         return .starts(questions, found: found, failure: failure)
       }
     }

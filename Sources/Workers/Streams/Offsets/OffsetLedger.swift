@@ -81,6 +81,9 @@ struct OffsetLedger {
   /// The offset that is taken next; nil before `begin`.
   func next(_ partition: Int) -> Int64? { partitions[partition].next }
 
+  /// Up to here every reader has passed everything; nil before `begin`, and for responses.
+  func passed(_ partition: Int) -> Int64? { partitions[partition].passed }
+
   /// Whether the record at `offset` has not been taken before.
   func isNew(_ offset: Int64, in partition: Int) -> Bool {
     guard let next = partitions[partition].next else { return false }

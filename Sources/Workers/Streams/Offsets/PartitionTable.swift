@@ -3,7 +3,7 @@
 //   waiting --(question sent)--> asking --(answer)--> reading
 //      ^                            |                    |
 //      +-------(no answer)----------+                    |
-//      +----(offset out of range, client made anew)------+
+//      +----(its log may have changed, client made anew)-+
 //
 // Pure. A partition is never taken out: a topic that is deleted and created again is the same one to a
 // consumer.
@@ -21,6 +21,8 @@ struct PartitionTable {
     /// Its records are responses: read from the end, never committed.
     let isOfResponses: Bool
     var phase: Phase
+    /// The broker that leads it, as the brokers have last said; nil: they haven't.
+    var leader: Int32?
   }
 
   private(set) var entries: [Entry] = []
@@ -77,8 +79,28 @@ struct PartitionTable {
 
   mutating func isAssigned(_ number: Int) { entries[number].phase = .reading }
 
-  /// The log does not hold the offset that was asked for.
-  mutating func isOutOfRange(_ number: Int) { entries[number].phase = .waiting(.outOfRange) }
+  /// Takes note of who leads the partitions now.
+  ///
+  /// - Returns: those that are being read although somebody else leads them now, or nobody does.
+  mutating func lead(_ leaders: [TopicPartition: Int32]) -> [Int] {
+    entries.indices.filter { number in
+      let (before, now) = (entries[number].leader, leaders[entries[number].name])
+      entries[number].leader = now
+      return before != nil && before != now && isReading(number)
+    }
+  }
+
+  /// Partitions that are being read and may be led by one of the brokers; nil: by whichever.
+  func read(from brokers: Set<Int32>?) -> [Int] {
+    entries.indices.filter { number in
+      guard isReading(number) else { return false }
+      guard let brokers, let leader = entries[number].leader else { return true }
+      return brokers.contains(leader)
+    }
+  }
+
+  /// The log of the partition may not be the one any more that was read.
+  mutating func isDoubted(_ number: Int) { entries[number].phase = .waiting(.doubted) }
 
   /// The client is gone, and with it what it was told to read and what it was asked.
   mutating func clientIsGone() {
@@ -86,8 +108,7 @@ struct PartitionTable {
       switch entries[number].phase {
       case .waiting: continue
       case .asking(let seen): entries[number].phase = .waiting(seen)
-      // The ledger knows where it stood, so the word does not matter.
-      case .reading: entries[number].phase = .waiting(.later)
+      case .reading: entries[number].phase = .waiting(.doubted)
       }
     }
   }

@@ -1,13 +1,15 @@
 // Where a partition is read from: one decision with all of its inputs, so that the order can be read and
 // tested.
 //
-//   1  where this process stood, if the client was made anew
-//   2  behind the last record that is still in the ring: a successor neither loses nor repeats what was
-//      published. Before the committed offset, because other nodes of the group may have committed more than
-//      this one has read.
-//   3  the committed offset
-//   4  nothing is known: the end for partitions that were there when the worker came up, the beginning for
+//   1  where this process stood, if the client was made anew or the log may have changed
+//   2  where its predecessor stood, by the ring and by what it has kept in shared memory: neither loses nor repeats what was
+//      published
+//   3  what the file in STATE_DIR says, of the gateway's life before
+//   4  the committed offset. Last of all that is known: whoever shares the group may have moved it.
+//   5  nothing is known: the end for partitions that were there when the worker came up, the beginning for
 //      those that came later. Both as numbers, so that they can be committed at once and a restart leaves no gap.
+//
+// What is known (1 to 4) is compared with the log before it is believed: see LogComparison.
 
 /// When a partition that nobody has read came into view.
 enum FirstSeen: Equatable, Sendable {
@@ -16,8 +18,8 @@ enum FirstSeen: Equatable, Sendable {
   case atStart
   /// Afterwards: its records are all new.
   case later
-  /// Its last known offset is gone from the log, or was never in it: go on with what there is.
-  case outOfRange
+  /// It was being read, and its log may have changed since.
+  case doubted
 
   /// The edge of the log to start at.
   var edge: LogEdge { self == .atStart ? .end : .beginning }
@@ -34,31 +36,68 @@ struct StartPosition: Equatable, Sendable {
   enum Reason: String, Sendable {
     case own = "where this worker stood"
     case ring = "behind the last record in the ring"
+    case kept = "where the worker before stood"
+    case file = "position in STATE_DIR"
     case committed = "committed offset"
     case end = "end, nothing was committed"
     case beginning = "beginning, the partition is new"
-    case outOfRange = "beginning, the offset was out of range"
     case recent = "what came while requests may have been waiting"
   }
 
-  let offset: Int64
-  let reason: Reason
+  var offset: Int64
+  var reason: Reason
+  /// What is remembered of the log before `offset`.
+  var trail: ReadTrail
+  /// What became of the log meanwhile; nil: there was nothing to compare.
+  var verdict: LogVerdict?
 
-  /// What is known without asking a broker; nil: ask.
-  static func known(seen: FirstSeen, own: Int64?, ring: Int64?) -> StartPosition? {
-    if seen == .outOfRange { return nil }
-    if let own { return StartPosition(offset: own, reason: .own) }
-    if let ring { return StartPosition(offset: ring, reason: .ring) }
-    return nil
+  init(offset: Int64, reason: Reason) {
+    self.offset = offset
+    self.reason = reason
+    trail = ReadTrail(next: offset)
   }
 
-  /// What follows from the broker's answer. `edge`: the offset at `seen.edge`.
-  static func answered(seen: FirstSeen, committed: Int64?, edge: Int64) -> StartPosition {
-    switch (seen, committed) {
-    case (.outOfRange, _): StartPosition(offset: edge, reason: .outOfRange)
-    case (_, .some(let committed)): StartPosition(offset: committed, reason: .committed)
-    case (.atStart, nil): StartPosition(offset: edge, reason: .end)
-    case (.later, nil): StartPosition(offset: edge, reason: .beginning)
+  /// A known position, compared with the log.
+  init(_ known: KnownPosition, _ verdict: LogVerdict) {
+    offset = verdict.next
+    reason = known.reason
+    self.verdict = verdict
+    trail =
+      switch verdict.kind {
+      case .unchanged, .overtaken: known.trail.skipping(to: verdict.next)
+      case .shortened: known.trail.cut(to: verdict.next)
+      case .copied, .replaced, .unknown: ReadTrail(next: verdict.next)
+      }
+  }
+
+  /// What follows when nothing is known. `edge`: the offset at `seen.edge`.
+  static func unread(seen: FirstSeen, edge: Int64) -> StartPosition {
+    StartPosition(offset: edge, reason: seen == .atStart ? .end : .beginning)
+  }
+}
+
+/// Where a partition has been read to, and how that is known.
+struct KnownPosition: Equatable, Sendable {
+  var trail: ReadTrail
+  var reason: StartPosition.Reason
+
+  /// What a worker's predecessor has left; nil: nothing.
+  ///
+  /// - Parameters:
+  ///   - ring: the last record of the partition in the event ring.
+  ///   - kept: what lies in shared memory.
+  ///   - epoch: of the event ring. What was kept in another one was published into a ring that is no more.
+  static func left(ring: RingPositions.Last?, kept: KeptPosition?, epoch: UInt64) -> KnownPosition? {
+    if let kept, kept.ringEpoch == epoch, kept.ringEnd >= ring?.ringEnd ?? 0 {
+      return KnownPosition(trail: kept.trail, reason: ring == nil ? .kept : .ring)
     }
+    if let ring {
+      let before = kept.map { $0.trail.next <= ring.next ? $0.trail : ReadTrail(next: ring.next) }
+      let trail = (before ?? ReadTrail(next: ring.next)).skipping(to: ring.next)
+      return KnownPosition(trail: trail, reason: .ring)
+    }
+    guard let kept else { return nil }
+    // Only what every reader has passed before the ring was lost has reached the clients.
+    return KnownPosition(trail: kept.trail.cut(to: kept.passed), reason: .kept)
   }
 }

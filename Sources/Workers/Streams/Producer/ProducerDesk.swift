@@ -148,11 +148,13 @@ final class ProducerDesk {
     for line in reports.lines where line.level <= 4 && !line.text.hasPrefix("CONFWARN") {
       warn("librdkafka: \(line.text)", now)
     }
-    for delivery in reports.deliveries { end(delivery.id, delivery.error, now) }
+    for delivery in reports.deliveries {
+      end(delivery.id, delivery.error, mayBeWritten: delivery.mayBeWritten, now)
+    }
     if !reports.deliveries.isEmpty { queued?.set(Int64(underWay.count)) }
   }
 
-  private func end(_ id: UInt, _ error: rd_kafka_resp_err_t?, _ now: UInt64) {
+  private func end(_ id: UInt, _ error: rd_kafka_resp_err_t?, mayBeWritten: Bool = false, _ now: UInt64) {
     guard let asker = underWay.removeValue(forKey: id) else { return }
     guard let error else {
       produced.add(1, asker.topic)
@@ -160,8 +162,9 @@ final class ProducerDesk {
     }
     failed.add(1, asker.topic)
     let reason = String(cString: rd_kafka_err2str(error))
-    warn("a record can't be produced: topic \(asker.topic): \(reason)", now)
-    answer(asker, Self.outcome(error, reason))
+    let what = mayBeWritten ? "a record may be produced or not" : "a record can't be produced"
+    warn("\(what): topic \(asker.topic): \(reason)", now)
+    answer(asker, mayBeWritten ? .unknown(reason) : Self.outcome(error, reason))
   }
 
   /// What an error means for whoever waits.

@@ -115,20 +115,6 @@ enum RecordResponse {
     if let correlation {
       return try ServiceResponse(correlation: correlation, status: status, fields: fields, body: Array(body))
     }
-    let members = try MemberTable(body)
-    guard let rig = try members.value("rig"),
-      let place = JSONScanner.place(of: ["correlation"], in: body, from: rig),
-      let found = JSONScanner.string(body, in: place)
-    else {
-      throw EventError("neither a header rig-correlation nor a member rig.correlation is there")
-    }
-    if let place = JSONScanner.place(of: ["response_code"], in: body, from: rig) {
-      guard let code = ResponseFields.status(String(decoding: body[place], as: UTF8.self)) else {
-        throw EventError("rig.response_code is no status, expected a number from 200 to 599")
-      }
-      status = code
-    }
-    return try ServiceResponse(
-      correlation: found, status: status, fields: fields, contentType: "application/json", body: Array(body))
+    return try ServiceResponse(event: body, status: status, fields: fields)
   }
 }

@@ -10,7 +10,8 @@ public struct NetworkSet: Sendable {
   }
 
   /// The machine itself: 127.0.0.0/8 (RFC 1122 §3.2.1.3) and ::1 (RFC 4291 §2.5.3).
-  public static let loopback = NetworkSet(["127.0.0.0/8", "::1"])
+  public static let loopback = NetworkSet(loopbackTexts)
+  static let loopbackTexts = ["127.0.0.0/8", "::1"]
 
   private var networks: [Network] = []
 

@@ -1,29 +1,37 @@
-// The one file of STATE_DIR that holds state, replaced as a whole: whoever reads it, after whatever end of this process or the
-// machine, finds all of the old or all of the new.
+// A file of STATE_DIR, replaced as a whole: whoever reads it, after whatever end of this process or the machine, finds all of
+// the old or all of the new.
 //
-//   definitions.new  written ─▶ fsync ─▶ rename to definitions ─▶ fsync of the directory
+//   NAME.new  written ─▶ fsync ─▶ rename to NAME ─▶ fsync of the directory
 //
-// Only one gateway writes there: the supervisor holds the lock of the directory.
+// Only one gateway writes there: the supervisor holds the lock of the directory. Each file has one writer.
 
-import APIs
 import Glibc
 
-struct StateFile: Sendable {
-  static let name = "definitions"
-  private static let temporaryName = "definitions.new"
+/// One file that outlives the gateway. It has no state of its own: the disk has.
+public struct StateFile: Sendable {
   /// For the gateway's own user only: definitions may hold credentials in headers.
   private static let mode: mode_t = 0o600
-  /// What is larger isn't written, so a larger one is none of ours.
-  private static let maximumBytes = APITable.maximumFileBytes
   private static let bytesAtOnce = 1 << 20
 
-  let directory: String
-  var path: String { "\(directory)/\(Self.name)" }
-  private var temporaryPath: String { "\(directory)/\(Self.temporaryName)" }
+  private let directory: String
+  private let maximumBytes: Int
+  public let path: String
+  private var temporaryPath: String { "\(path).new" }
 
-  /// Says STATE_DIR, the file and why, for people.
-  struct Failure: Error, Equatable, CustomStringConvertible {
-    let description: String
+  /// - Parameters:
+  ///   - name: of the file in `directory`.
+  ///   - maximumBytes: what is larger isn't written, so a larger one is none of ours.
+  public init(directory: String, name: String, maximumBytes: Int) {
+    self.directory = directory
+    self.maximumBytes = maximumBytes
+    path = "\(directory)/\(name)"
+  }
+
+  /// Says STATE_DIR, the file and why, for people. A gateway doesn't start with it.
+  public struct Failure: ConfigurationFault, Equatable, CustomStringConvertible {
+    public let description: String
+
+    public init(description: String) { self.description = description }
   }
 
   private func failure(_ path: String, _ what: String, _ number: CInt) -> Failure {
@@ -31,7 +39,7 @@ struct StateFile: Sendable {
   }
 
   /// The whole file; nil: there is none.
-  func read() throws(Failure) -> [UInt8]? {
+  public func read() throws(Failure) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
     guard descriptor >= 0 else {
       if errno == ENOENT { return nil }
@@ -46,21 +54,21 @@ struct StateFile: Sendable {
       guard count >= 0 else { throw failure(path, "read", errno) }
       if count == 0 { return bytes }
       bytes += buffer[..<count]
-      guard bytes.count <= Self.maximumBytes else {
-        throw Failure(description: "STATE_DIR: \(path) has more than \(Self.maximumBytes) bytes")
+      guard bytes.count <= maximumBytes else {
+        throw Failure(description: "STATE_DIR: \(path) has more than \(maximumBytes) bytes")
       }
     }
   }
 
   /// What a writer that was interrupted has left is of no use.
-  func removeLeftover() { unlink(temporaryPath) }
+  public func removeLeftover() { unlink(temporaryPath) }
 
   /// Replaces the file; it holds `bytes`, on the disk, when this returns. When it throws, it holds what it held.
   ///
   /// - Parameter old: what it holds.
-  func replace(_ old: [UInt8]?, by bytes: [UInt8]) throws(Failure) {
-    guard bytes.count <= Self.maximumBytes else {
-      throw Failure(description: "STATE_DIR: \(path) would have more than \(Self.maximumBytes) bytes")
+  public func replace(_ old: [UInt8]?, by bytes: [UInt8]) throws(Failure) {
+    guard bytes.count <= maximumBytes else {
+      throw Failure(description: "STATE_DIR: \(path) would have more than \(maximumBytes) bytes")
     }
     try put(bytes)
     do throws(Failure) {
@@ -70,6 +78,15 @@ struct StateFile: Sendable {
       if let old { try? put(old) } else { unlink(path) }
       throw error
     }
+  }
+
+  /// Replaces the file; it holds `bytes`, on the disk, when this returns. When it throws, it holds what it held, or these.
+  public func write(_ bytes: [UInt8]) throws(Failure) {
+    guard bytes.count <= maximumBytes else {
+      throw Failure(description: "STATE_DIR: \(path) would have more than \(maximumBytes) bytes")
+    }
+    try put(bytes)
+    try syncDirectory()
   }
 
   private func put(_ bytes: [UInt8]) throws(Failure) {

@@ -1,7 +1,7 @@
 // CRC-32C (Castagnoli, reflected), as iSCSI and ext4 use it: finds every damage of up to 32 bits in a row. It protects
 // against disks and editors, not against somebody who means harm.
 
-enum Checksum {
+public enum Checksum {
   private static let polynomial: UInt32 = 0x82F6_3B78
 
   private static let table: [UInt32] = (0..<256).map { byte in
@@ -9,7 +9,7 @@ enum Checksum {
   }
 
   /// Takes some nanoseconds for each byte.
-  static func crc32c(_ bytes: some Sequence<UInt8>) -> UInt32 {
+  public static func crc32c(_ bytes: some Sequence<UInt8>) -> UInt32 {
     table.withUnsafeBufferPointer { table in
       ~bytes.reduce(~0) { crc, byte in crc >> 8 ^ table[Int(UInt8(truncatingIfNeeded: crc) ^ byte)] }
     }

@@ -1,0 +1,63 @@
+// For whom a request is: host and perhaps port (RFC 3986 §3.2), as the field `host`, `:authority` and absolute targets have them. It is
+// passed on to services and named in fields of lists, so what would be a user, a path or a second element to somebody is none.
+//
+//   rig.example.com   rig.example.com:4000   127.0.0.1   [2001:db8::1]:4000   caf%C3%A9
+
+enum Authority {
+  /// Whether it is a host, by name or address, and perhaps a port: no user (RFC 9110 §4.2.4), no ',', nothing that ends an authority.
+  static func isValid(_ text: String) -> Bool {
+    var rest = text.utf8[...]
+    let host: Substring.UTF8View
+    if rest.first == UInt8(ascii: "[") {
+      guard let end = rest.firstIndex(of: UInt8(ascii: "]")) else { return false }
+      host = rest[rest.index(after: rest.startIndex)..<end]
+      rest = rest[rest.index(after: end)...]
+      guard isHost(host, mayHaveColons: true) else { return false }
+    } else {
+      host = rest.prefix { $0 != UInt8(ascii: ":") }
+      rest = rest[host.endIndex...]
+      guard isHost(host, mayHaveColons: false) else { return false }
+    }
+    guard let mark = rest.popFirst() else { return true }
+    return mark == UInt8(ascii: ":")
+      && rest.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+  }
+
+  private static func isHost(_ host: Substring.UTF8View, mayHaveColons: Bool) -> Bool {
+    /// Digits that an escape still needs.
+    var missing = 0
+    for octet in host {
+      if missing > 0 {
+        guard isHexDigit(octet) else { return false }
+        missing -= 1
+      } else if octet == UInt8(ascii: "%") {
+        missing = 2
+      } else {
+        guard isOfName(octet) || (mayHaveColons && octet == UInt8(ascii: ":")) else { return false }
+      }
+    }
+    return missing == 0 && !host.isEmpty
+  }
+
+  private static func isHexDigit(_ octet: UInt8) -> Bool {
+    switch octet {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"),
+      UInt8(ascii: "A")...UInt8(ascii: "F"):
+      true
+    default: false
+    }
+  }
+
+  /// `unreserved` and `sub-delims` of RFC 3986 §2, but for the ',' that would make two of one in a list.
+  private static func isOfName(_ octet: UInt8) -> Bool {
+    switch octet {
+    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+      UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
+      UInt8(ascii: "~"), UInt8(ascii: "!"), UInt8(ascii: "$"), UInt8(ascii: "&"), UInt8(ascii: "'"),
+      UInt8(ascii: "("), UInt8(ascii: ")"), UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: ";"),
+      UInt8(ascii: "="):
+      true
+    default: false
+    }
+  }
+}

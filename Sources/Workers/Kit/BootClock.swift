@@ -1,0 +1,77 @@
+// Two clocks that a jump of the wall clock doesn't disturb.
+//
+//   BootClock         runs on through everything but a restart of the machine: deadlines that processes of one gateway share
+//   SteadyWallClock   the wall clock, of which a jump counts only once it has lasted: what tokens and events are judged by
+//
+// A virtual machine that is resumed, or a time server that is wrong for some seconds, would otherwise void deadlines, end
+// connections whose tokens are good, and make workers disagree that looked before and after.
+
+import Glibc
+
+/// CLOCK_BOOTTIME. The same for all processes of a machine; counts while it sleeps; begins anew with it.
+public enum BootClock {
+  /// Seconds since the machine was started.
+  public static func second() -> UInt32 { UInt32(clamping: milliseconds() / 1000) }
+
+  /// Milliseconds since the machine was started.
+  public static func milliseconds() -> Int64 { read(CLOCK_BOOTTIME) }
+
+  fileprivate static func read(_ clock: clockid_t) -> Int64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+  }
+}
+
+/// Belongs to one process: another one that looked at other moments may be behind by `patienceMs` after a jump.
+public struct SteadyWallClock: Sendable {
+  /// For so long the wall clock must be elsewhere until that is the time.
+  public static let patienceMs: Int64 = 60_000
+  /// A difference up to this is no jump: time servers correct clocks in small steps.
+  static let toleranceMs: Int64 = 2_000
+
+  /// From the boot clock to the time that counts.
+  private var offsetMs: Int64
+  /// When the wall clock was first seen elsewhere, by the boot clock; nil: it isn't.
+  private var jumpSeenMs: Int64?
+  private var lastJumpMs: Int64 = 0
+
+  public init(wallMs: Int64, bootMs: Int64) {
+    offsetMs = wallMs - bootMs
+  }
+
+  /// Begins with the wall clock as it is.
+  public init() {
+    self.init(wallMs: BootClock.read(CLOCK_REALTIME), bootMs: BootClock.milliseconds())
+  }
+
+  /// How far the wall clock is ahead of the time that counts, in milliseconds; nil: it is as good as there.
+  public var pendingJumpMs: Int64? { jumpSeenMs == nil ? nil : lastJumpMs }
+
+  /// The time that counts, in milliseconds since 1970.
+  public mutating func unixMs(wallMs: Int64, bootMs: Int64) -> Int64 {
+    let seen = wallMs - bootMs
+    if abs(seen - offsetMs) <= Self.toleranceMs {
+      offsetMs = seen
+      jumpSeenMs = nil
+    } else if let since = jumpSeenMs, bootMs - since >= Self.patienceMs {
+      offsetMs = seen
+      jumpSeenMs = nil
+    } else {
+      lastJumpMs = seen - offsetMs
+      jumpSeenMs = jumpSeenMs ?? bootMs
+    }
+    return bootMs + offsetMs
+  }
+
+  /// What reads a clock of its own.
+  public static func reader() -> () -> Int64 {
+    var clock = SteadyWallClock()
+    return { clock.unixMs() }
+  }
+
+  /// The time that counts now.
+  public mutating func unixMs() -> Int64 {
+    unixMs(wallMs: BootClock.read(CLOCK_REALTIME), bootMs: BootClock.milliseconds())
+  }
+}

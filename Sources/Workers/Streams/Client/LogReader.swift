@@ -1,0 +1,100 @@
+// Reads single records of partitions, and asks for their logs' bounds, to compare logs with what was read of them before. A client
+// of its own: what the consumer is asked waits for its fetches, up to fetch.wait.max.ms. For the scout's thread; short-lived.
+
+import CRdKafka
+import Kit
+
+final class LogReader {
+  /// Milliseconds that a broker holds a fetch back for which there is nothing: the next question waits as long.
+  private static let fetchWait = "10"
+
+  private let client: KafkaConsumer
+
+  /// - Parameter properties: the consumer's.
+  init(_ properties: [ClientProperty]) throws(KafkaError) {
+    let own = [
+      ClientProperty(name: "enable.partition.eof", value: "true"),
+      ClientProperty(name: "fetch.wait.max.ms", value: Self.fetchWait),
+    ]
+    client = try KafkaConsumer(properties + own, topics: [], wake: -1)
+  }
+
+  func close() { client.close() }
+
+  /// What became of a partition's log.
+  ///
+  /// - Parameters:
+  ///   - trail: what was read of it.
+  ///   - timeout: milliseconds for each question.
+  func compare(
+    _ trail: ReadTrail, with partition: TopicPartition, knownEnd: Int64?, _ timeout: CInt
+  ) throws(KafkaError) -> LogVerdict {
+    let log = try client.log(of: partition, timeout)
+    var comparison = LogComparison(trail, log: log, knownEnd: knownEnd)
+    while true {
+      switch comparison.step {
+      case .read(let offset): comparison.record(try record(at: offset, of: partition, timeout))
+      case .find(let since):
+        comparison.first(try client.offset(sinceMs: since, of: partition, timeout))
+      case .done(let verdict): return verdict
+      }
+    }
+  }
+
+  /// The record at the offset, or else the first one behind it; nil: there is none.
+  private func record(
+    at offset: Int64, of partition: TopicPartition, _ timeout: CInt
+  ) throws(KafkaError) -> ReadTrail.Mark? {
+    try client.assign([(partition, offset, leaderEpoch: -1)])
+    defer { try? client.unassign([partition]) }
+    let deadline = MonotonicTime.now() + UInt64(timeout) * 1_000_000
+    while true {
+      let now = MonotonicTime.now()
+      guard now < deadline else { throw KafkaError("the record at offset \(offset) wasn't sent in time") }
+      client.serve()
+      guard let message = rd_kafka_consume_queue(client.records, CInt((deadline - now) / 1_000_000) + 1) else {
+        continue
+      }
+      defer { rd_kafka_message_destroy(message) }
+      switch message.pointee.err {
+      case RD_KAFKA_RESP_ERR_NO_ERROR: return ReadTrail.Mark(message)
+      case RD_KAFKA_RESP_ERR__PARTITION_EOF: return nil
+      default: throw KafkaError(message.pointee.err)
+      }
+    }
+  }
+}
+
+extension ReadTrail.Mark {
+  /// What is to be remembered of a record.
+  init(_ message: UnsafeMutablePointer<rd_kafka_message_t>) {
+    var kind = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
+    let timestamp = rd_kafka_message_timestamp(message, &kind)
+    self.init(
+      offset: message.pointee.offset,
+      timestampMs: kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? -1 : max(-1, timestamp),
+      digest: ReadTrail.digest(
+        of: UnsafeRawBufferPointer(
+          start: message.pointee.payload, count: message.pointee.payload == nil ? 0 : message.pointee.len)))
+  }
+}
+
+/// What is committed with an offset, so that a gateway that knows nothing else recognises the log: a trail in base64url behind a
+/// name. Pure.
+enum CommitMetadata {
+  private static let prefix = "rig1:"
+  /// Brokers take 4,096 bytes, and keep them for each commit.
+  private static let marks = 8
+
+  static func text(_ trail: ReadTrail, committing offset: Int64) -> String {
+    prefix + Base64URL.encode(trail.cut(to: offset, most: marks).encoded)
+  }
+
+  /// A text that isn't this gateway's, or is about another offset (an operator has moved it), says nothing.
+  static func trail(_ text: String?, committed offset: Int64) -> ReadTrail {
+    guard let text, text.hasPrefix(prefix), let bytes = Base64URL.decode(String(text.dropFirst(prefix.count))),
+      let trail = bytes.withUnsafeBytes({ ReadTrail(decoding: $0) }), trail.next == offset
+    else { return ReadTrail(next: offset) }
+    return trail
+  }
+}

@@ -1,0 +1,46 @@
+// What the streams worker says of the configuration: properties of librdkafka, and the files that these name.
+
+import CRdKafka
+import Kit
+import Settings
+
+/// A property that no restart repairs.
+struct UnusableProperties: ConfigurationFault, CustomStringConvertible {
+  let description: String
+}
+
+enum PropertiesCheck {
+  /// Throws what librdkafka, or this worker, refuses. Files aren't looked at: they may come.
+  static func require(_ settings: Settings) throws(UnusableProperties) {
+    do {
+      try KafkaConsumer.check(ClientProperties.consumer(settings))
+      try KafkaConsumer.check(ClientProperties.producer(settings, maximumBytes: 1_000_000))
+    } catch {
+      throw UnusableProperties(description: "\(error)")
+    }
+  }
+
+  static func findings(_ settings: Settings) -> ConfigurationFindings {
+    var found = ConfigurationFindings()
+    guard !settings.kafkaBrokers.isEmpty else { return found }
+    found.judge { try makeClient(RD_KAFKA_CONSUMER, try ClientProperties.consumer(settings)) }
+    found.judge {
+      try makeClient(RD_KAFKA_PRODUCER, try ClientProperties.producer(settings, maximumBytes: 1_000_000))
+    }
+    // What both have is said once.
+    var said: Set<String> = []
+    found.mistakes.removeAll { !said.insert($0).inserted }
+    return found
+  }
+
+  /// Makes a client that knows no broker, and gives it up: files are read only by a client.
+  private static func makeClient(_ type: rd_kafka_type_t, _ properties: [ClientProperty]) throws(KafkaError) {
+    let configuration = try KafkaConsumer.configuration(properties.filter { $0.name != "bootstrap.servers" })
+    var reason = [CChar](repeating: 0, count: KafkaConsumer.maximumReasonBytes)
+    guard let client = rd_kafka_new(type, configuration, &reason, reason.count) else {
+      rd_kafka_conf_destroy(configuration)
+      throw KafkaError("KAFKA_SSL_…, KAFKA_PROPERTIES: \(text(ofZeroTerminated: reason))")
+    }
+    rd_kafka_destroy_flags(client, CInt(RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE))
+  }
+}
