@@ -157,7 +157,7 @@ final class TransportMatrixTests {
       try client.send(WebSocketFrame(WebSocketFrame.Opcode.pong, ping.payload))
       let end = try client.awaitClose()
       #expect(end.code == 1008 && end.reason == "no pong for 2 s")
-      try client.send(.close(1000))
+      client.wire.endSending()
       try eventually("it is gone") { try gateway.metric("rig_connections", ["transport": "ws"]) == 0 }
     }
   }
