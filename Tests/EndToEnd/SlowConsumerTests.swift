@@ -256,7 +256,10 @@ struct SlowConsumerTests {
 
   @Test("14.26 a client whose place the log no longer holds is told so and closed")
   func overtaken() throws {
-    let settings = ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "EVENT_RING_BYTES": "262144"]
+    let settings = [
+      "CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "EVENT_RING_BYTES": "262144",
+      "MAX_EVENT_BYTES": "16384",
+    ]
     try Gateway.run(settings) { gateway in
       let reader = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
       let sleeper = try SSEClient.open(
