@@ -36,7 +36,7 @@ import Testing
         rig_delivery_latency_seconds_bucket{le="+Inf"} 2
         rig_delivery_latency_seconds_sum 0.25
         rig_delivery_latency_seconds_count 2
-        # HELP rig_slow_consumers_total Connections closed because their client did not read fast enough.
+        # HELP rig_slow_consumers_total Connections closed because their client took nothing for SLOW_CONSUMER_S, or less than the log holds.
         # TYPE rig_slow_consumers_total counter
         rig_slow_consumers_total 9
 
