@@ -86,8 +86,8 @@ struct ConfigTests {
     let lines = run.output.split(separator: "\n")
     for (place, what) in [
       ("PROXY_CONFIG_FILE: definition 2 (two)", "port"), ("PROXY_CONFIG_FILE: definition 3 (three)", "proxy"),
-      ("JWT_SECRET_KEY: ", ""), ("JWT_JWKS: '\(keys)'", ""), ("HTTPS_CERTFILE: ", "/no/cert.pem"),
-      ("KAFKA_SSL", "/no/ca.pem"),
+      ("JWT_SECRET_KEY: ", "PEM"), ("JWT_JWKS: '\(keys)'", "'keys'"), ("HTTPS_CERTFILE: ", "/no/cert.pem"),
+      ("KAFKA_SSL_CA_CERTFILE: ", "/no/ca.pem"),
     ] {
       #expect(lines.contains { $0.contains(place) && $0.contains(what) }, "\(place) \(what)\n\(run.output)")
     }

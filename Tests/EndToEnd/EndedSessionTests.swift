@@ -334,7 +334,7 @@ struct EndedSessionTests {
       }
       let (gone, kept) = (try open("gone"), try open("kept"))
       try eventually("the service has ended both, and all it said waits for the clients") {
-        try gateway.metric("rig_tunnels") == 0
+        try service.openConnections == 0
           && gateway.metric("rig_proxied_bytes_total", ["direction": "response"]) == Double(2 * bytes)
       }
       #expect(try gateway.blacklist("gone").status == 201)
@@ -342,6 +342,8 @@ struct EndedSessionTests {
       #expect(gone.isReset && left < bytes / 4, "\(left) bytes after the session's end")
       #expect(try kept.receiveToEnd().count == bytes)
       #expect(!kept.isReset)
+      kept.endSending()
+      try eventually("neither has its place any more") { try gateway.metric("rig_tunnels") == 0 }
     }
   }
 }

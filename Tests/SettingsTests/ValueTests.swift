@@ -24,7 +24,7 @@ struct ValueTests {
       ("KAFKA_SASL", "plain:user"), ("KAFKA_SASL", "scram:user:pass"), ("KAFKA_SASL", "plain::pass"),
       ("KAFKA_SSL_ENABLED", "maybe"), ("KAFKA_PROPERTIES", "a"), ("KAFKA_PROPERTIES", "=1"),
       ("LOG_LEVEL", "loud"), ("LOG_FMT", "xml"), ("EVENT_RING_BYTES", "16777217"),
-      ("EVENT_RING_BYTES", "4096"),
+      ("EVENT_RING_BYTES", "4096"), ("NODE_NAME", "a/b"), ("NODE_NAME", "a b"), ("POSITION_RING_BYTES", "1"),
       ("JWT_USER_FIELD", "user"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
       ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("CONNECTION_LIMIT_CLOSES", "both"),
       ("MAX_CONNECTIONS_PER_USER", "-1"),

@@ -33,6 +33,12 @@ struct ClientPropertiesTests {
     try KafkaConsumer.check(list)
   }
 
+  @Test("14.E24 a node among several commits under a group of its own, one that is alone under the group as it is")
+  func groupOfNode() throws {
+    #expect(try value("group.id", settings { $0.nodeName = "eu-1" }) == "group.eu-1")
+    #expect(try value("group.id", settings()) == "group")
+  }
+
   @Test("the producer's list is accepted too; what an acknowledgement depends on can't be changed")
   func producer() throws {
     let list = try ClientProperties.producer(

@@ -253,7 +253,7 @@ struct LogComparisonTests {
   @Test("whatever has happened to a log, equal and disordered timestamps and compaction included: nothing new is skipped")
   func random() {
     var random = SeededGenerator(state: 14)
-    for round in 0..<3_000 {
+    for round in 0..<600 {
       let spread = Int64.random(in: 0...4, using: &random)
       func records(_ count: Int, since: Int64, _ name: String) -> [(timestampMs: Int64, value: String)?] {
         var time = since

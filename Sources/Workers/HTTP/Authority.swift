@@ -6,27 +6,35 @@
 enum Authority {
   /// Whether it is a host, by name or address, and perhaps a port: no user (RFC 9110 §4.2.4), no ',', nothing that ends an authority.
   static func isValid(_ text: String) -> Bool {
-    var rest = text.utf8[...]
-    let host: Substring.UTF8View
-    if rest.first == UInt8(ascii: "[") {
-      guard let end = rest.firstIndex(of: UInt8(ascii: "]")) else { return false }
-      host = rest[rest.index(after: rest.startIndex)..<end]
-      rest = rest[rest.index(after: end)...]
-      guard isHost(host, mayHaveColons: true) else { return false }
-    } else {
-      host = rest.prefix { $0 != UInt8(ascii: ":") }
-      rest = rest[host.endIndex...]
-      guard isHost(host, mayHaveColons: false) else { return false }
-    }
-    guard let mark = rest.popFirst() else { return true }
-    return mark == UInt8(ascii: ":")
-      && rest.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+    var text = text
+    return text.withUTF8 { isValid($0) }
   }
 
-  private static func isHost(_ host: Substring.UTF8View, mayHaveColons: Bool) -> Bool {
+  private static func isValid(_ octets: UnsafeBufferPointer<UInt8>) -> Bool {
+    let isBracketed = octets.first == UInt8(ascii: "[")
+    let start = isBracketed ? 1 : 0
+    let mark = isBracketed ? UInt8(ascii: "]") : UInt8(ascii: ":")
+    var end = start
+    while end < octets.count, octets[end] != mark { end += 1 }
+    guard isHost(octets, start..<end, mayHaveColons: isBracketed) else { return false }
+    if isBracketed {
+      guard end < octets.count else { return false }
+      end += 1
+    }
+    guard end < octets.count else { return true }
+    guard octets[end] == UInt8(ascii: ":") else { return false }
+    for index in (end + 1)..<octets.count
+    where octets[index] < UInt8(ascii: "0") || octets[index] > UInt8(ascii: "9") { return false }
+    return true
+  }
+
+  private static func isHost(
+    _ octets: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, mayHaveColons: Bool
+  ) -> Bool {
     /// Digits that an escape still needs.
     var missing = 0
-    for octet in host {
+    for index in range {
+      let octet = octets[index]
       if missing > 0 {
         guard isHexDigit(octet) else { return false }
         missing -= 1
@@ -36,7 +44,7 @@ enum Authority {
         guard isOfName(octet) || (mayHaveColons && octet == UInt8(ascii: ":")) else { return false }
       }
     }
-    return missing == 0 && !host.isEmpty
+    return missing == 0 && !range.isEmpty
   }
 
   private static func isHexDigit(_ octet: UInt8) -> Bool {

@@ -167,6 +167,8 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     let line = bytes[..<(lineEnd ?? bytes.endIndex)]
     let end = line.firstIndex { !isMethodOctet($0) } ?? line.endIndex
     guard end > line.startIndex, end < line.endIndex, line[end] == UInt8(ascii: " ") else { return false }
+    // A known one here, and so it was another request's, behind this one: where that begins isn't known.
+    guard case .RAW = HTTPMethod(rawValue: String(decoding: line[..<end], as: UTF8.self)) else { return false }
     return lineEnd == nil || line.suffix(9).starts(with: "HTTP/1.".utf8)
   }
 

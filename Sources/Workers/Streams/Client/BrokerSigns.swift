@@ -43,6 +43,9 @@ final class BrokerSigns: Sendable {
     }
   }
 
+  /// Whether there is none that hasn't been taken.
+  var isQuiet: Bool { contents.withLock { $0.isEmpty } }
+
   private func put(_ change: (inout Contents) -> Void) {
     contents.withLock { change(&$0) }
     if wake >= 0 { EventFD.signal(wake) }

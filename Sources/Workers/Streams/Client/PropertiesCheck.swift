@@ -1,6 +1,7 @@
 // What the streams worker says of the configuration: properties of librdkafka, and the files that these name.
 
 import CRdKafka
+import Glibc
 import Kit
 import Settings
 
@@ -23,6 +24,9 @@ enum PropertiesCheck {
   static func findings(_ settings: Settings) -> ConfigurationFindings {
     var found = ConfigurationFindings()
     guard !settings.kafkaBrokers.isEmpty else { return found }
+    if settings.kafkaSSLEnabled { found.mistakes += unreadable(settings) }
+    // A client would say the same of such a file, without its name.
+    guard found.mistakes.isEmpty else { return found }
     found.judge { try makeClient(RD_KAFKA_CONSUMER, try ClientProperties.consumer(settings)) }
     found.judge {
       try makeClient(RD_KAFKA_PRODUCER, try ClientProperties.producer(settings, maximumBytes: 1_000_000))
@@ -31,6 +35,17 @@ enum PropertiesCheck {
     var said: Set<String> = []
     found.mistakes.removeAll { !said.insert($0).inserted }
     return found
+  }
+
+  private static func unreadable(_ settings: Settings) -> [String] {
+    let files = [
+      ("KAFKA_SSL_CA_CERTFILE", settings.kafkaSSLCACertFile),
+      ("KAFKA_SSL_CERTFILE", settings.kafkaSSLCertFile), ("KAFKA_SSL_KEYFILE", settings.kafkaSSLKeyFile),
+    ]
+    return files.compactMap { name, path in
+      guard !path.isEmpty, access(path, R_OK) != 0 else { return nil }
+      return "\(name): '\(path)' can't be read: \(String(cString: strerror(errno)))"
+    }
   }
 
   /// Makes a client that knows no broker, and gives it up: files are read only by a client.

@@ -172,14 +172,15 @@ extension ConsumerLoop {
   }
 
   func setLags(_ consumer: KafkaConsumer) {
+    let numbers = state.table.entries.indices
+    let ends = numbers.map { state.table.isReading($0) ? consumer.end(of: state.name($0)) : nil }
     metrics.setLags(
-      state.table.entries.indices.map { number in
-        let name = state.name(number)
-        guard state.table.isReading(number), let end = consumer.end(of: name),
-          let next = state.ledger.next(number)
-        else { return (name, nil) }
-        knownEnds[number] = end
-        return (name, max(0, end - next))
+      zip(numbers, ends).map { number, end in
+        guard let end, let next = state.ledger.next(number) else { return (state.name(number), nil) }
+        return (state.name(number), max(0, end - next))
       })
+    // Behind a sign of a change they may be those of other logs.
+    guard consumer.signs.isQuiet else { return }
+    for (number, end) in zip(numbers, ends) { if let end { knownEnds[number] = end } }
   }
 }

@@ -118,9 +118,9 @@ final class ConsumerLoop {
     takeReports(now)
     let isAsking = scout.isBusy
     takeAnswer(now)
-    // Behind the answer, before any record: what librdkafka has fetched since a sign is not taken.
+    let isTaking = fetchRecords(now)
     takeSigns(isAsking: isAsking, now)
-    takeRecords(now)
+    if isTaking { takeRecords(now) }
     if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
       tickAt = now + Self.tickInterval
@@ -158,10 +158,17 @@ final class ConsumerLoop {
     time <= now ? 0 : CInt(clamping: (time - now + 999_999) / 1_000_000)
   }
 
-  private func takeRecords(_ now: UInt64) {
+  /// False: a full ring is left alone for now, or there is no client.
+  private func fetchRecords(_ now: UInt64) -> Bool {
     hasMore = false
-    guard case .open(let consumer) = client, !intake.isHeld || now >= retryAt else { return }
-    switch intake.turn(consumer) {
+    guard case .open(let consumer) = client, !intake.isHeld || now >= retryAt else { return false }
+    intake.fetch(from: consumer)
+    return true
+  }
+
+  private func takeRecords(_ now: UInt64) {
+    guard case .open(let consumer) = client else { return }
+    switch intake.turn() {
     case .idle: break
     case .more:
       retryAfter = Self.retryInterval.first

@@ -92,13 +92,17 @@ final class Intake {
     buffer.deallocate()
   }
 
-  /// Takes one batch, or goes on with the one that was held.
-  func turn(_ consumer: KafkaConsumer) -> Turn {
-    if !isHeld {
-      count = consumer.read(into: buffer)
-      position = 0
-      readAt = MonotonicTime.now()
-    }
+  /// Has a batch in hand, a new one unless one is held. Nothing of it is taken before `turn`, and what is doubted in between never
+  /// is (`forget`): whatever a broker has sent after a sign of a change is behind that sign.
+  func fetch(from consumer: KafkaConsumer) {
+    guard !isHeld else { return }
+    count = consumer.read(into: buffer)
+    position = 0
+    readAt = MonotonicTime.now()
+  }
+
+  /// Takes the batch in hand, or goes on with it if it was held.
+  func turn() -> Turn {
     guard count > 0 else { return .idle }
     let wasHeld = isHeld
     isHeld = false
@@ -120,6 +124,7 @@ final class Intake {
     writer.publish()
     state.ledger.published(to: ringEnd)
     countTaken()
+    if !isHeld { count = 0 }
     if isHeld != wasHeld {
       metrics.paused?.set(isHeld ? 1 : 0)
       if isHeld { metrics.ringFull?.add() }
