@@ -126,19 +126,28 @@ public final class RingSet {
       heads.removeAll(keepingCapacity: true)
       for ring in sources.indices where isVisible(ring) { heads.append(Head(ring: ring, acceptedAtNs: 0)) }
       guard let first = heads.first else { return false }
-      let isStopped = heads.count == 1 ? takeVisible(first.ring, body) : merge(acceptedAtNs, body)
-      if isStopped { return true }
+      guard heads.count == 1 else {
+        if merge(acceptedAtNs, body) { return true }
+        continue
+      }
+      if takeVisible(first.ring, body) { return true }
+      // The others had nothing a moment ago.
+      guard look(first.ring) else { return false }
     }
   }
 
-  /// Looks at the rings without visible records until a look at all of them finds nothing new.
+  /// Looks at the rings without visible records until each has been looked at since the last look that found something. It begins
+  /// with the ring that was busy last: most often it alone has something, and one look at each is enough.
   private func lookAround() {
-    var hasNews = true
-    while hasNews {
-      hasNews = false
-      for ring in sources.indices where !sources[ring].reader.hasVisible {
-        if look(ring) { hasNews = true }
+    var ring = turnOf
+    var lookedAt = 0
+    while lookedAt < sources.count {
+      lookedAt += 1
+      if !sources[ring].reader.hasVisible, look(ring) {
+        turnOf = ring
+        lookedAt = 1
       }
+      ring = ring + 1 == sources.count ? 0 : ring + 1
     }
   }
 
