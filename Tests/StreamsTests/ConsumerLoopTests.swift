@@ -1,4 +1,5 @@
 import CRdKafka
+import IPC
 import Kit
 import Testing
 
@@ -316,6 +317,21 @@ struct ConsumerLoopTests {
       return gateway.seen.count >= 20
     }
     #expect(gateway.offsets() == Array(0..<20))
+  }
+
+  @Test("14.E23 a client that can't be made is an error that says why, again and again")
+  func impossibleClient() throws {
+    let properties = [
+      ClientProperty(name: "group.id", value: "g"), ClientProperty(name: "security.protocol", value: "ssl"),
+      ClientProperty(name: "ssl.ca.location", value: "/nonexistent"),
+    ]
+    let wake = try EventFD.create()
+    for descriptor in [wake.rawValue, -1, wake.rawValue] {
+      let failure = #expect(throws: KafkaError.self) {
+        _ = try KafkaConsumer(properties, topics: [], wake: descriptor)
+      }
+      #expect(failure?.description.contains("ssl.ca.location") == true)
+    }
   }
 
   @Test("a worker without a broker beats, and stops in order")

@@ -28,7 +28,21 @@ final class KafkaConsumer: @unchecked Sendable {
   ///   - properties: set in order; a wrong one is an error that names it, never its value.
   ///   - wake: a non-blocking eventfd that is signalled when there is something to serve or to read; −1: none.
   convenience init(_ properties: [ClientProperty], topics: [String], wake: CInt) throws(KafkaError) {
+    // Of a client that can't be made, librdkafka 2.0.2 leaves a configuration behind whose interceptors it has freed.
+    if wake >= 0 { try Self.tryOut(properties) }
     try self.init(Self.configuration(properties), topics: topics, wake: wake)
+  }
+
+  /// Throws if a client can't be made of the properties: certificates that can't be read and the like.
+  private static func tryOut(_ properties: [ClientProperty]) throws(KafkaError) {
+    // It asks nobody anything.
+    let configuration = try configuration(properties.filter { $0.name != "bootstrap.servers" })
+    var reason = [CChar](repeating: 0, count: maximumReasonBytes)
+    guard let handle = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, &reason, reason.count) else {
+      rd_kafka_conf_destroy(configuration)
+      throw KafkaError("no Kafka client: \(text(ofZeroTerminated: reason))")
+    }
+    rd_kafka_destroy_flags(handle, CInt(RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE))
   }
 
   /// Throws if librdkafka refuses one of the properties: a mistake that no restart repairs.
@@ -55,10 +69,11 @@ final class KafkaConsumer: @unchecked Sendable {
   private init(_ configuration: OpaquePointer, topics names: [String], wake: CInt) throws(KafkaError) {
     signs = BrokerSigns(wake: wake)
     reports.attach(to: configuration)
-    signs.attach(to: configuration)
+    let hasSigns = wake >= 0
+    if hasSigns { signs.attach(to: configuration) }
     var reason = [CChar](repeating: 0, count: Self.maximumReasonBytes)
     guard let handle = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, &reason, reason.count) else {
-      rd_kafka_conf_destroy(configuration)
+      if !hasSigns { rd_kafka_conf_destroy(configuration) }
       throw KafkaError("no Kafka client: \(text(ofZeroTerminated: reason))")
     }
     guard let records = rd_kafka_queue_get_consumer(handle), let events = rd_kafka_queue_get_main(handle)
