@@ -176,7 +176,7 @@ final class TLSTests {
       let seen = try #require(service.requests.first)
       #expect(seen.body == body)
       #expect(seen.all("x-forwarded-proto") == ["https"])
-      #expect(seen.all("forwarded") == ["for=127.0.0.1;proto=https;host=localhost"])
+      #expect(seen.all("forwarded") == ["for=127.0.0.1;by=127.0.0.1;proto=https;host=localhost"])
     }
   }
 
