@@ -203,6 +203,53 @@ struct APIValidationTests {
     #expect(definition.endpoints.first?.isSecured == expected)
   }
 
+  @Test(
+    "14.D20 RIG 1: what has a path needs a token unless not_secured is true, and whatever else is said",
+    arguments: [
+      ("", true), (#","not_secured":false"#, true), (#","not_secured":true"#, false),
+      (#","not_secured":null"#, true), (#","secured":false"#, true), (#","secured":true"#, true),
+      (#","path_regex":"/x""#, true), (#","path_regex":"/x","not_secured":true"#, false),
+    ])
+  func securedByPath(more: String, expected: Bool) throws {
+    for type in ["jwt", "JWT", "Jwt"] {
+      var table = APITable()
+      let endpoint = #"{"id":"e","method":"GET","path":"/books/{id}"\#(more)}"#
+      let definition = try table.create(
+        definitionText("a", endpoints: endpoint, more: #""auth_type":"\#(type)","#))
+      #expect(definition.endpoints.first?.isSecured == expected)
+      // What is kept is read again at every start, and by every worker.
+      let read = try definition.json.withUnsafeBytes { try APIDefinition(stored: $0) }
+      #expect(read.endpoints.first?.isSecured == expected)
+      let match = APIRouter([read]).match(method: "GET", path: "/books/1")
+      guard case .match(let found) = match else {
+        Issue.record("no match")
+        continue
+      }
+      #expect((found.authority != nil) == expected && found.takesBareToken == expected)
+    }
+  }
+
+  @Test("14.D20 RIG 1: without JWT a path is open, and who seems to want it otherwise is told")
+  func openByPath() throws {
+    var table = APITable()
+    let open = #"{"id":"e","method":"GET","path":"/e"}"#
+    let plain = try table.create(definitionText("a", endpoints: open))
+    #expect(plain.endpoints.first?.isSecured == false && plain.warnings.isEmpty)
+    let meant = #"{"id":"e","method":"GET","path":"/e","not_secured":false}"#
+    let told = try table.create(definitionText("b", endpoints: meant)).warnings
+    #expect(told.count == 1 && told.first?.contains("auth_type") == true, "\(told)")
+    let closed = #"{"id":"e","method":"GET","path":"/e","secured":false}"#
+    let other = try table.create(definitionText("c", endpoints: closed, more: #""auth_type":"jwt","#))
+    #expect(other.warnings.count == 1 && other.warnings.first?.contains("not_secured") == true)
+  }
+
+  @Test("14.D20 auth_type is none or jwt in any case, and nothing else", arguments: ["", " ", "basic", "jwt "])
+  func authTypes(type: String) throws {
+    let found = try problems(definitionText("a", endpoints: "", more: #""auth_type":"\#(type)","#))
+    #expect(found.contains(#""auth_type":"#), "\(found)")
+    #expect(try problems(definitionText("a", endpoints: "", more: #""auth_type":"None","#)) == "{}")
+  }
+
   @Test("14.D19 a schema is accepted and said to be of no effect, with the place where it stands")
   func schema() throws {
     var table = APITable()

@@ -35,8 +35,8 @@ public final class APIDefinition: Sendable, Equatable {
   public let addHeaders: [(name: String, value: String)]
   /// Those of the version `default`.
   public let endpoints: [APIEndpoint]
-  /// Ids of endpoints with a `schema`, by which nothing is written: records are JSON.
-  public let endpointsWithSchema: [String]
+  /// What of it will not do what its author may think, a sentence each.
+  public let warnings: [String]
   /// Rises with every change.
   public let refNumber: Int64
   /// When and where it was changed.
@@ -81,7 +81,7 @@ public final class APIDefinition: Sendable, Equatable {
     let isJWT = auth.isJWT
     let elements = version?.member("endpoints")?.elements?.prefix(Self.maximumEndpoints) ?? []
     endpoints = elements.map { APIEndpoint($0, isJWT: isJWT) }
-    endpointsWithSchema = elements.filter { $0.member("schema") != nil }.map { $0.member("id")?.string ?? "" }
+    warnings = elements.flatMap { Self.warnings(about: $0, of: document) }
   }
 
   /// Whether its secured endpoints need a token.
@@ -89,11 +89,22 @@ public final class APIDefinition: Sendable, Equatable {
     document.member("auth_type")?.string?.lowercased() == "jwt"
   }
 
-  /// What of it will not do what its author may think, a sentence each.
-  public var warnings: [String] {
-    endpointsWithSchema.map {
-      "API \(id), endpoint \($0): schema is not used: Avro isn't there yet, records are written as JSON"
+  private static func warnings(about endpoint: JSONValue, of document: JSONValue) -> [String] {
+    var found: [String] = []
+    if endpoint.member("schema") != nil {
+      found.append("schema is not used: Avro isn't there yet, records are written as JSON")
     }
+    let isJWT = isJWT(document)
+    if isJWT, endpoint.text("path") != nil, endpoint.member("secured")?.boolean == false,
+      endpoint.member("not_secured") == nil
+    {
+      found.append("needs a token, although secured is false: with RIG 1's path it takes not_secured true to open it")
+    }
+    if !isJWT, endpoint.member("not_secured")?.boolean == false {
+      found.append("is open to everybody, although not_secured is false: auth_type is none")
+    }
+    let place = "API \(document.member("id")?.string ?? ""), endpoint \(endpoint.member("id")?.string ?? ""): "
+    return found.map { place + $0 }
   }
 
   private static func auth(_ document: JSONValue) -> Auth {

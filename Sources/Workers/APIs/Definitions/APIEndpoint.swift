@@ -26,7 +26,10 @@ public final class APIEndpoint: Sendable {
   public let patterns: [PathPattern]
   /// nil: the path stays as it came.
   public let replacement: PathReplacement?
-  /// Whether a token is demanded: by `secured`, or by RIG 1's `not_secured` being false in an API with JWT.
+  /// Whether its path is written as RIG 1 has it (`path`), perhaps beside a `path_regex`.
+  public let isOfRIG1: Bool
+  /// Whether a token is demanded: by `secured`, and in an API with JWT as in RIG 1: where `not_secured` is false, and where there is a
+  /// `path` unless `not_secured` is true.
   public let isSecured: Bool
   /// Whether the headers of the API's `add_headers` are set.
   public let transformsRequestHeaders: Bool
@@ -54,8 +57,9 @@ public final class APIEndpoint: Sendable {
     self.patterns = patterns
     path = json.text("path_regex") ?? json.text("path") ?? ""
     replacement = json.text("path_replacement").flatMap { try? PathReplacement($0) }
-    isSecured =
-      json.member("secured")?.boolean == true || isJWT && json.member("not_secured")?.boolean == false
+    isOfRIG1 = json.text("path") != nil
+    let isOpened = json.member("not_secured")?.boolean
+    isSecured = json.member("secured")?.boolean == true || isJWT && !(isOpened ?? !isOfRIG1)
     transformsRequestHeaders = json.member("transform_request_headers")?.boolean ?? false
     target = json.text("target").flatMap { Target(rawValue: $0.lowercased()) } ?? .http
     let response = json.text("response_from").flatMap { Response(rawValue: $0.lowercased()) }

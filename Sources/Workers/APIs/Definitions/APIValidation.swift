@@ -67,10 +67,14 @@ struct APIValidation {
       problems.add(Self.top, "id", "must have at most \(APIDefinition.maximumIDBytes) bytes")
     }
     requireText("name", of: document, in: Self.top)
-    if let type = document.member("auth_type"), type.string == nil {
-      problems.add(Self.top, "auth_type", Self.mustBeString)
-    } else {
-      requireOne(of: ["none", "jwt"], "auth_type", of: document, in: Self.top)
+    if let type = document.member("auth_type") {
+      if type.string == nil {
+        problems.add(Self.top, "auth_type", Self.mustBeString)
+      } else if type == .scalar(.string("")) {
+        problems.add(Self.top, "auth_type", Self.mustNotBeEmpty)
+      } else {
+        requireOne(of: ["none", "jwt"], "auth_type", of: document, in: Self.top)
+      }
     }
     requireBoolean("versioned", of: document, in: Self.top)
     if document.member("versioned")?.boolean == true {

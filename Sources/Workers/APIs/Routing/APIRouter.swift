@@ -43,6 +43,8 @@ public struct APIMatch: Sendable {
   /// Whose `auth` says where the token is that the request needs: the endpoint's own definition, or that of the endpoint which
   /// another reading of the path leads to. nil: none is needed.
   @inlinable public var authority: APIDefinition? { securing?.definition }
+  /// Whether the token may stand in `Authorization` without a scheme, as RIG 1 had it: where its kind of path demands one.
+  @inlinable public var takesBareToken: Bool { securing?.endpoint.isOfRIG1 ?? false }
 }
 
 public enum APIRouting: Sendable {

@@ -66,7 +66,7 @@ enum OpenAPIDefinitionSchema {
             {"required":["query_name"],"properties":{"query_name":{"type":"string","pattern":"^[!-~]+$"}}}]}]}
       """##
       : ##"""
-      "auth_type":{"enum":["none","",null]},
+      "auth_type":{"enum":["none",null]},
       "auth":{"type":["object","null"],"properties":{
         "header_name":{"anyOf":[{"type":"null"},{"const":""},{"$ref":"#/components/schemas/HeaderName"}]},
         "query_name":{"type":["string","null"]},"use_header":{"enum":[false,null]},"use_query":{"enum":[false,null]}}}
