@@ -11,7 +11,7 @@ struct LimitTests {
 
   /// Opens streams until the minute's limit is used up; nil if that took longer than there was time.
   private static func fill(_ gateway: Gateway, _ limit: Int) throws -> [SSEClient]? {
-    let minute = time(nil) / secondsPerMinute
+    let minute = BootClock.second / secondsPerMinute
     var streams: [SSEClient] = []
     while streams.count < limit {
       let stream = try SSEClient(gateway, query: "subscriptions=" + HTTP.encoded(Subscriptions.to("a")))
@@ -19,7 +19,7 @@ struct LimitTests {
       try stream.greet()
       streams.append(stream)
     }
-    let now = time(nil)
+    let now = BootClock.second
     return now / secondsPerMinute == minute && now % secondsPerMinute < latestSecond ? streams : nil
   }
 
@@ -62,7 +62,7 @@ struct LimitTests {
       let streams = try eventually("a minute that is long enough", within: 180) {
         try Self.fill(gateway, limit)
       }
-      let minute = time(nil) / Self.secondsPerMinute
+      let minute = BootClock.second / Self.secondsPerMinute
       try gateway.publish(CloudEvent.json("a"))
       try streams[0].event(named: "a")
       let cursor = try #require(streams[0].lastEventID)
@@ -86,7 +86,7 @@ struct LimitTests {
       while returned < 4 * limit, try returns(cursor, "sse") { returned += 1 }
       #expect(try gateway.metric("rig_connections_returned_total") >= Double(limit))
       let isMadeUpRefused = try !returns("1-2-3", "sse")
-      guard time(nil) / Self.secondsPerMinute == minute else { return }
+      guard BootClock.second / Self.secondsPerMinute == minute else { return }
       #expect(returned < 4 * limit, "\(returned) have returned")
       #expect(isMadeUpRefused)
     }

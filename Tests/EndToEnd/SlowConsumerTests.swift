@@ -224,7 +224,7 @@ struct SlowConsumerTests {
     let directory = try TestDirectory()
     let certificate = try TestCertificate(directory.path, ["localhost"])
     let settings = TestCertificate.settings(
-      certificate, more: ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536"])
+      certificate, more: ["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "65536", "WATCHDOG_S": "3600"])
     try Gateway.run(settings) { gateway in
       let readers = try Reader.all(gateway)
       let worker = try #require(gateway.workers(.connections).first)

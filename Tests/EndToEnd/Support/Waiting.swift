@@ -39,6 +39,16 @@ struct Deadline: Sendable {
   }
 }
 
+/// The clock by whose minutes the gateway counts new connections.
+enum BootClock {
+  /// Seconds since the machine was started.
+  static var second: Int {
+    var time = timespec()
+    clock_gettime(CLOCK_BOOTTIME, &time)
+    return time.tv_sec
+  }
+}
+
 /// How often a condition that can't be waited for is looked at.
 private let lookEveryMilliseconds: CInt = 20
 
