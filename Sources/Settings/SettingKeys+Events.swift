@@ -145,7 +145,8 @@ extension SettingKey {
   private static func nodeName(_ text: String) throws(ValueProblem) -> String {
     guard text.utf8.count <= mostNodeNameBytes, isName(text) else {
       throw ValueProblem(
-        "'\(text)' is no name of a node; expected at most \(mostNodeNameBytes) letters, digits, '.', '_' or '-'")
+        "'\(text)' is no name of a node; expected at most \(mostNodeNameBytes) letters, digits, '.', '_' or '-'"
+      )
     }
     return text
   }

@@ -97,7 +97,8 @@ struct KafkaLogTests {
     }
   }
 
-  @Test("a topic is made again while the gateway is stopped: all that is in it arrives", arguments: [false, true])
+  @Test(
+    "a topic is made again while the gateway is stopped: all that is in it arrives", arguments: [false, true])
   func madeAgainMeanwhile(hasStateDir: Bool) throws {
     let directory = try TestDirectory()
     let settings = hasStateDir ? ["STATE_DIR": directory.path] : [:]
@@ -117,12 +118,14 @@ struct KafkaLogTests {
         let client = try SSEClient.open(gateway, Subscriptions.to(NumberedEvents.type))
         try broker.restart()
         try Self.expect(10..<40, at: client)
-        #expect(try gateway.startOfReading().reason == (hasStateDir ? "position in STATE_DIR" : "committed offset"))
+        #expect(
+          try gateway.startOfReading().reason == (hasStateDir ? "position in STATE_DIR" : "committed offset"))
       }
     }
   }
 
-  @Test("retention takes 900 records before they are read: everybody is told which and how many, at their place")
+  @Test(
+    "retention takes 900 records before they are read: everybody is told which and how many, at their place")
   func overtaken() throws {
     try Self.run(["WATCHDOG_S": "3600"]) { broker, gateway, first in
       let subscriptions = Subscriptions.to(NumberedEvents.type)
@@ -142,7 +145,8 @@ struct KafkaLogTests {
       streams.thaw()
 
       func check(_ event: JSON) {
-        #expect(event["type"] == "rig.events_lost" && event["specversion"] == "1.0" && event["source"] == "rig")
+        #expect(
+          event["type"] == "rig.events_lost" && event["specversion"] == "1.0" && event["source"] == "rig")
         let data = event["data"]
         #expect(data?["count"]?.integer == 900 && data?["topic"] == "rig" && data?["partition"]?.integer == 0)
         #expect(data?["reason"]?.string?.isEmpty == false)
@@ -177,7 +181,9 @@ struct KafkaPositionTests {
     }
   }
 
-  @Test("a streams worker is replaced while its ring holds nothing, and another node has committed more: nothing is lost")
+  @Test(
+    "a streams worker is replaced while its ring holds nothing, and another node has committed more: nothing is lost"
+  )
   func replaced() throws {
     try KafkaBroker.run { broker in
       try Gateway.run(Gateway.kafka(broker.address, ["WATCHDOG_S": "3600"])) { gateway in
@@ -259,7 +265,8 @@ struct KafkaPositionTests {
     let run = try GatewayRun(
       [],
       environment: [
-        "STATE_DIR": directory.path, "KAFKA_BROKERS": "127.0.0.1:1", "INBOUND_PORT": "0", "API_HTTP_PORT": "0",
+        "STATE_DIR": directory.path, "KAFKA_BROKERS": "127.0.0.1:1", "INBOUND_PORT": "0",
+        "API_HTTP_PORT": "0",
         "RESTART_INTENSITY": "0",
       ])
     #expect(run.ending == .exited(78))

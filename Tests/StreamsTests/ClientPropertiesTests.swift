@@ -33,7 +33,9 @@ struct ClientPropertiesTests {
     try KafkaConsumer.check(list)
   }
 
-  @Test("14.E24 a node among several commits under a group of its own, one that is alone under the group as it is")
+  @Test(
+    "14.E24 a node among several commits under a group of its own, one that is alone under the group as it is"
+  )
   func groupOfNode() throws {
     #expect(try value("group.id", settings { $0.nodeName = "eu-1" }) == "group.eu-1")
     #expect(try value("group.id", settings()) == "group")

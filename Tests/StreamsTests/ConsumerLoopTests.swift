@@ -195,7 +195,8 @@ struct ConsumerLoopTests {
     worker.status.metrics().first { $0.series == #"\#(name){topic="rig"}"# }?.value
   }
 
-  @Test("14.E23 an offset that the log does not hold, with nothing else known: on at the beginning, and counted")
+  @Test(
+    "14.E23 an offset that the log does not hold, with nothing else known: on at the beginning, and counted")
   func outOfRange() throws {
     let broker = try MockBroker()
     let gateway = try TestGateway(broker)
@@ -223,7 +224,9 @@ struct ConsumerLoopTests {
     try gateway.turn(worker) { worker.state.ledger.next(0) == 50 }
     // Five more had been there.
     var trail = try #require(worker.state.trail(0))
-    for offset in Int64(50)..<55 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: .max / 2, digest: 0)) }
+    for offset in Int64(50)..<55 {
+      trail.take(ReadTrail.Mark(offset: offset, timestampMs: .max / 2, digest: 0))
+    }
     try pretend(trail, worker)
     try gateway.turn(worker) { value("rig_kafka_offset_resets_total", worker) == 1 }
     try broker.produce(events(50..<60))
@@ -297,7 +300,9 @@ struct ConsumerLoopTests {
     #expect(value("rig_kafka_records_lost_total", worker) == first)
   }
 
-  @Test("14.E24 a successor whose ring holds no record goes on where its predecessor stood, whatever was committed since")
+  @Test(
+    "14.E24 a successor whose ring holds no record goes on where its predecessor stood, whatever was committed since"
+  )
   func committedByAnother() throws {
     let broker = try MockBroker()
     let gateway = try TestGateway(broker)

@@ -196,7 +196,8 @@ struct LogComparisonTests {
       return test.compare(test.log(100).trail(), log).verdict
     },
     Case(
-      testDescription: "retention has taken exactly what was read", expected: LogVerdict(kind: .unchanged, next: 100)
+      testDescription: "retention has taken exactly what was read",
+      expected: LogVerdict(kind: .unchanged, next: 100)
     ) { test in
       var log = test.log(200)
       log.low = 100
@@ -204,7 +205,8 @@ struct LogComparisonTests {
       return test.compare(test.log(100).trail(), log).verdict
     },
     Case(
-      testDescription: "retention has taken everything", expected: LogVerdict(kind: .overtaken, next: 200, lost: 100)
+      testDescription: "retention has taken everything",
+      expected: LogVerdict(kind: .overtaken, next: 200, lost: 100)
     ) { test in test.compare(test.log(100).trail(), TestLog(low: 200)).verdict },
     Case(
       testDescription: "the last records are compacted away: an older one proves it",
@@ -223,10 +225,12 @@ struct LogComparisonTests {
       return test.compare(test.log(100).trail(), log).verdict
     },
     Case(
-      testDescription: "only an offset is known, and the log has it", expected: LogVerdict(kind: .unchanged, next: 7)
+      testDescription: "only an offset is known, and the log has it",
+      expected: LogVerdict(kind: .unchanged, next: 7)
     ) { test in test.compare(ReadTrail(next: 7), test.log(100)).verdict },
     Case(
-      testDescription: "only an offset is known, at the end", expected: LogVerdict(kind: .unchanged, next: 100)
+      testDescription: "only an offset is known, at the end",
+      expected: LogVerdict(kind: .unchanged, next: 100)
     ) { test in test.compare(ReadTrail(next: 100), test.log(100)).verdict },
     Case(
       testDescription: "only an offset is known, and the log ends before: all is repeated",
@@ -241,7 +245,8 @@ struct LogComparisonTests {
       return test.compare(ReadTrail(next: 7), log).verdict
     },
     Case(
-      testDescription: "nothing was read, and nothing is there", expected: LogVerdict(kind: .unchanged, next: 0)
+      testDescription: "nothing was read, and nothing is there",
+      expected: LogVerdict(kind: .unchanged, next: 0)
     ) { test in test.compare(ReadTrail(next: 0), TestLog()).verdict },
   ]
 
@@ -250,7 +255,9 @@ struct LogComparisonTests {
     #expect(one.run(self) == one.expected)
   }
 
-  @Test("whatever has happened to a log, equal and disordered timestamps and compaction included: nothing new is skipped")
+  @Test(
+    "whatever has happened to a log, equal and disordered timestamps and compaction included: nothing new is skipped"
+  )
   func random() {
     var random = SeededGenerator(state: 14)
     for round in 0..<600 {
@@ -273,7 +280,8 @@ struct LogComparisonTests {
         log.records += records(Int.random(in: 0...700, using: &random), since: trail.newestMs, "new")
       } else {
         firstNew = 0
-        log.records = records(Int.random(in: 0...1_300, using: &random), since: .random(in: 0...3_000, using: &random), "new")
+        log.records = records(
+          Int.random(in: 0...1_300, using: &random), since: .random(in: 0...3_000, using: &random), "new")
       }
       if Bool.random(using: &random) {
         for index in log.records.indices.dropLast(1) where Int.random(in: 0..<4, using: &random) == 0 {
@@ -283,12 +291,16 @@ struct LogComparisonTests {
       // The first new one that compaction has left.
       while firstNew < log.records.count, log.records[firstNew] == nil { firstNew += 1 }
       let (verdict, questions) = compare(trail, log)
-      #expect(verdict.next <= Int64(firstNew), "round \(round): \(verdict), first new \(firstNew) of \(log.records.count)")
+      #expect(
+        verdict.next <= Int64(firstNew),
+        "round \(round): \(verdict), first new \(firstNew) of \(log.records.count)")
       #expect(questions <= ReadTrail.recentMarks + ReadTrail.sparseMarks + 10)
     }
   }
 
-  @Test("wherever a long log was cut off, nothing new is skipped, few questions are asked, and little is repeated")
+  @Test(
+    "wherever a long log was cut off, nothing new is skipped, few questions are asked, and little is repeated"
+  )
   func everywhere() {
     let old = log(3_000)
     let trail = old.trail()
@@ -322,11 +334,15 @@ private struct SeededGenerator: RandomNumberGenerator {
 struct ReadTrailTests {
   private func trail(_ count: Int64) -> ReadTrail {
     var trail = ReadTrail(next: 0)
-    for offset in 0..<count { trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: UInt32(offset))) }
+    for offset in 0..<count {
+      trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: UInt32(offset)))
+    }
     return trail
   }
 
-  @Test("the last records one by one, those before at growing distances, bounded", arguments: [0, 1, 64, 65, 200, 100_000])
+  @Test(
+    "the last records one by one, those before at growing distances, bounded",
+    arguments: [0, 1, 64, 65, 200, 100_000])
   func marks(count: Int64) throws {
     let trail = trail(count)
     let offsets = trail.marks.map(\.offset)
@@ -406,7 +422,9 @@ struct CommitMetadataTests {
   @Test("it comes back for the offset that it was committed with, and is small")
   func roundTrip() {
     var trail = ReadTrail(next: 0)
-    for offset in Int64(0)..<500 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 1)) }
+    for offset in Int64(0)..<500 {
+      trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 1))
+    }
     let text = CommitMetadata.text(trail, committing: 490)
     #expect(text.utf8.count < 400)
     #expect(CommitMetadata.trail(text, committed: 490).marks.last?.offset == 489)

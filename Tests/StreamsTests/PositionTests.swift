@@ -68,7 +68,9 @@ struct PositionLogTests {
     do {
       let log = try log(ring)
       for name in names where log.keep(position(10), of: name) { kept.insert(name) }
-      for _ in 0..<20 { for name in names { #expect(log.keep(position(11), of: name) == kept.contains(name)) } }
+      for _ in 0..<20 {
+        for name in names { #expect(log.keep(position(11), of: name) == kept.contains(name)) }
+      }
       log.publish()
     }
     #expect(kept.count > 20 && kept.count < 200)
@@ -87,7 +89,8 @@ struct PositionFileTests {
   @Test("what is written is read again, and anything else is damaged")
   func text() throws {
     let positions = [
-      TopicPartition(topic: "a", partition: 0): trail(5), TopicPartition(topic: "b.c-d_", partition: 12): trail(7),
+      TopicPartition(topic: "a", partition: 0): trail(5),
+      TopicPartition(topic: "b.c-d_", partition: 12): trail(7),
     ]
     let bytes = PositionText.encode(positions)
     #expect(try PositionText.decode(bytes) == positions)
@@ -105,7 +108,8 @@ struct PositionFileTests {
 
   @Test("the file is there after a writing, and a damaged one is named")
   func file() throws {
-    let directory = FileManager.default.temporaryDirectory.appendingPathComponent("rig-positions-\(UUID().uuidString)")
+    let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
+      "rig-positions-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: directory) }
     let file = PositionFile(directory: directory.path)

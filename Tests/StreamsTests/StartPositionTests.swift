@@ -64,7 +64,9 @@ struct StartPositionTests {
     }
   }
 
-  @Test("when nothing is known, what was there at the start is read from its end, what came later from its beginning")
+  @Test(
+    "when nothing is known, what was there at the start is read from its end, what came later from its beginning"
+  )
   func edges() {
     #expect(FirstSeen.atStart.edge == .end)
     #expect(FirstSeen.later.edge == .beginning)

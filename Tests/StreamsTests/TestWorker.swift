@@ -43,7 +43,8 @@ final class TestGateway {
       wake: -1,
       listeners: [:],
       events: [.init(name: "events.streams", id: 0, fd: ring.rawValue, role: .write(wake: [-1]))],
-      requests: [], positions: .init(name: "positions.streams", id: 1, fd: positions.rawValue, role: .write(wake: [])),
+      requests: [],
+      positions: .init(name: "positions.streams", id: 1, fd: positions.rawValue, role: .write(wake: [])),
       peers: [], supervisorPid: 0, release: "test")
     let status = try StatusPage(attaching: page.rawValue)
     status.beginGeneration(pid: 1)

@@ -87,7 +87,8 @@ struct HubDeliveryTests {
 
     // Who comes back from before it finds it too.
     let late = try TestClient()
-    try worker.openSSE(late, [.to("nothing")], lastEventID: Cursor(epoch: TestGateway.epoch, positions: [1]).text)
+    try worker.openSSE(
+      late, [.to("nothing")], lastEventID: Cursor(epoch: TestGateway.epoch, positions: [1]).text)
     worker.run()
     #expect(streamed(late.take()).map(\.name) == ["rig.events_lost"])
     for client in clients + [webSocketClient, late] { client.disconnect() }

@@ -12,7 +12,8 @@ final class KafkaAdmin {
   init(_ brokers: String, group: String = "rig-kafka-to-filter") throws {
     let configuration = rd_kafka_conf_new()
     for (name, value) in [
-      ("bootstrap.servers", brokers), ("group.id", group), ("enable.auto.commit", "false"), ("log_level", "0"),
+      ("bootstrap.servers", brokers), ("group.id", group), ("enable.auto.commit", "false"),
+      ("log_level", "0"),
     ] { rd_kafka_conf_set(configuration, name, value, nil, 0) }
     guard let handle = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, nil, 0) else {
       throw TestFailure("no Kafka client for orders")
@@ -49,7 +50,9 @@ final class KafkaAdmin {
     let queue = rd_kafka_queue_new(handle)
     defer { rd_kafka_queue_destroy(queue) }
     order(queue)
-    guard let event = rd_kafka_queue_poll(queue, Self.patienceMs) else { throw TestFailure("no answer: \(what)") }
+    guard let event = rd_kafka_queue_poll(queue, Self.patienceMs) else {
+      throw TestFailure("no answer: \(what)")
+    }
     defer { rd_kafka_event_destroy(event) }
     guard rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR_NO_ERROR else {
       throw TestFailure("\(what): \(String(cString: rd_kafka_event_error_string(event)))")

@@ -52,7 +52,8 @@ struct EventWriterTests {
     #expect(
       String(decoding: record.jsonBytes, as: UTF8.self)
         == #"{"specversion":"1.0","type":"rig.events_lost","source":"rig","id":"00000000-0000-4000-8000-000000000000","#
-        + #""time":"1970-01-01T00:00:00.000Z","data":{"count":null,"reason":"r","topic":"a\"b","partition":4}}"#)
+        + #""time":"1970-01-01T00:00:00.000Z","data":{"count":null,"reason":"r","topic":"a\"b","partition":4}}"#
+    )
     let second = try #require(try reader.next())
     #expect(EventRecord(ring: second)?.isGap == false)
   }

@@ -19,7 +19,9 @@ public enum StateDocument {
   }
 
   /// The lines of a file without their ends; the first of them is the file's second.
-  public static func lines(of bytes: [UInt8], _ name: String, version: Int) throws(Damage) -> [ArraySlice<UInt8>] {
+  public static func lines(
+    of bytes: [UInt8], _ name: String, version: Int
+  ) throws(Damage) -> [ArraySlice<UInt8>] {
     guard let end = bytes.firstIndex(of: UInt8(ascii: "\n")) else {
       throw Damage("its first line has no end")
     }

@@ -52,7 +52,8 @@ final class LogReader {
       let now = MonotonicTime.now()
       guard now < deadline else { throw KafkaError("the record at offset \(offset) wasn't sent in time") }
       client.serve()
-      guard let message = rd_kafka_consume_queue(client.records, CInt((deadline - now) / 1_000_000) + 1) else {
+      guard let message = rd_kafka_consume_queue(client.records, CInt((deadline - now) / 1_000_000) + 1)
+      else {
         continue
       }
       defer { rd_kafka_message_destroy(message) }
@@ -92,7 +93,8 @@ enum CommitMetadata {
 
   /// A text that isn't this gateway's, or is about another offset (an operator has moved it), says nothing.
   static func trail(_ text: String?, committed offset: Int64) -> ReadTrail {
-    guard let text, text.hasPrefix(prefix), let bytes = Base64URL.decode(String(text.dropFirst(prefix.count))),
+    guard let text, text.hasPrefix(prefix),
+      let bytes = Base64URL.decode(String(text.dropFirst(prefix.count))),
       let trail = bytes.withUnsafeBytes({ ReadTrail(decoding: $0) }), trail.next == offset
     else { return ReadTrail(next: offset) }
     return trail

@@ -24,7 +24,7 @@ struct PartitionList: ~Copyable {
     raw = rd_kafka_topic_partition_list_new(CInt(clamping: partitions.count))
     for (partition, offset, metadata) in partitions {
       let element = add(partition, offset: offset)
-      guard !metadata.isEmpty, let copy = strdup(metadata) else { continue }
+      guard let element, !metadata.isEmpty, let copy = strdup(metadata) else { continue }
       // Freed with the list.
       element.pointee.metadata = UnsafeMutableRawPointer(copy)
       element.pointee.metadata_size = metadata.utf8.count
@@ -44,9 +44,9 @@ struct PartitionList: ~Copyable {
   @discardableResult
   private func add(
     _ partition: TopicPartition, offset: Int64
-  ) -> UnsafeMutablePointer<rd_kafka_topic_partition_t> {
-    let element = rd_kafka_topic_partition_list_add(raw, partition.topic, partition.partition)!
-    element.pointee.offset = offset
+  ) -> UnsafeMutablePointer<rd_kafka_topic_partition_t>? {
+    let element = rd_kafka_topic_partition_list_add(raw, partition.topic, partition.partition)
+    element?.pointee.offset = offset
     return element
   }
 

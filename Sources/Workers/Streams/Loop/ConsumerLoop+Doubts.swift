@@ -73,7 +73,8 @@ extension ConsumerLoop {
       "the log of a partition has changed under its reader",
       metadata: [
         "partition": "\(name)", "what": "\(what)", "offset": "\(verdict.next)", "lost": "\(verdict.lost)",
-        "repeated": "\(verdict.mayRepeat ? "records may come again: neither timestamps nor offsets can tell" : "none")",
+        "repeated":
+          "\(verdict.mayRepeat ? "records may come again: neither timestamps nor offsets can tell" : "none")",
       ])
   }
 }

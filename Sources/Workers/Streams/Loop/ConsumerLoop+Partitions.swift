@@ -100,7 +100,8 @@ extension ConsumerLoop {
       }
     }
     let starts = found.sorted { $0.key < $1.key }.filter { number, start in
-      !(state.table.entries[number].leader.map(lostWhileAsking.contains) ?? false) && tellGap(of: number, start)
+      !(state.table.entries[number].leader.map(lostWhileAsking.contains) ?? false)
+        && tellGap(of: number, start)
     }
     if starts.count < found.count { nextLookAt = now + Self.lookInterval.soon }
     if !starts.isEmpty { assign(starts.map { ($0.key, $0.value) }, consumer, now) }

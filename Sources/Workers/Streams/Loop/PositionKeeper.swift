@@ -82,7 +82,8 @@ final class PositionKeeper {
   /// Readers may have passed more.
   func keepPassed(_ state: ReadState) {
     for number in state.table.entries.indices {
-      guard let passed = state.ledger.passed(number), let trail = state.trail(number), kept[number]?.passed != passed
+      guard let passed = state.ledger.passed(number), let trail = state.trail(number),
+        kept[number]?.passed != passed
       else { continue }
       var position =
         kept[number]

@@ -27,11 +27,13 @@ enum PositionText {
   static func decode(_ bytes: [UInt8]) throws(StateDocument.Damage) -> [TopicPartition: ReadTrail] {
     var positions: [TopicPartition: ReadTrail] = [:]
     for (index, line) in try StateDocument.lines(of: bytes, name, version: version).enumerated() {
-      let words = String(decoding: line, as: UTF8.self).split(separator: " ", omittingEmptySubsequences: false)
+      let words = String(decoding: line, as: UTF8.self).split(
+        separator: " ", omittingEmptySubsequences: false)
       guard words.count == 4, words[0] == "position", let partition = Int32(words[2]), partition >= 0,
         let bytes = Base64URL.decode(String(words[3])),
         let trail = bytes.withUnsafeBytes({ ReadTrail(decoding: $0) }),
-        positions.updateValue(trail, forKey: TopicPartition(topic: String(words[1]), partition: partition)) == nil
+        positions.updateValue(trail, forKey: TopicPartition(topic: String(words[1]), partition: partition))
+          == nil
       else { throw StateDocument.Damage("line \(index + 2) is no position") }
     }
     return positions

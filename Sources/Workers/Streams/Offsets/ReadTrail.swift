@@ -115,7 +115,8 @@ struct ReadTrail: Equatable, Sendable {
     var hash = UInt64(value.count) &* factor
     var offset = 0
     while offset + 8 <= value.count {
-      hash = (hash ^ UInt64(littleEndian: value.loadUnaligned(fromByteOffset: offset, as: UInt64.self))) &* factor
+      hash =
+        (hash ^ UInt64(littleEndian: value.loadUnaligned(fromByteOffset: offset, as: UInt64.self))) &* factor
       hash ^= hash >> 32
       offset += 8
     }
@@ -178,7 +179,9 @@ extension ReadTrail {
       let mark = Mark(
         offset: load(Int64.self, start), timestampMs: load(Int64.self, start + 8),
         digest: load(UInt32.self, start + 16))
-      guard mark.offset > (all.last?.offset ?? -1), mark.offset < next, mark.timestampMs >= -1 else { return nil }
+      guard mark.offset > (all.last?.offset ?? -1), mark.offset < next, mark.timestampMs >= -1 else {
+        return nil
+      }
       all.append(mark)
     }
     recent = Array(all.suffix(Self.recentMarks))
