@@ -122,6 +122,16 @@ struct RefusalTests {
     #expect(statusLines(answers) == ["HTTP/1.1 200 OK", "HTTP/1.1 400 Bad Request"])
   }
 
+  @Test("14.D20 A method that nobody knows is 405 behind a good request too, and in small letters")
+  func unknownMethods() throws {
+    let front = EmbeddedFront()
+    let behind = try front.connect().send(get("/good") + "BREW /pot HTTP/1.1\r\nhost: x\r\n\r\n")
+    #expect(statusLines(behind) == ["HTTP/1.1 200 OK", "HTTP/1.1 405 Method Not Allowed"])
+    #expect(behind.contains("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"))
+    let small = try front.connect().send("get /a HTTP/1.1\r\nhost: x\r\n\r\n")
+    #expect(statusLines(small) == ["HTTP/1.1 405 Method Not Allowed"])
+  }
+
   @Test("Random bytes never do more than end the connection")
   func garbage() throws {
     var generator = Xorshift(state: 0x1234_5678_9abc_def1)

@@ -159,17 +159,17 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     return line.suffix(8).elementsEqual("HTTP/1.1".utf8) || line.suffix(8).elementsEqual("HTTP/1.0".utf8)
   }
 
-  /// Whether what the parser took for no method is a token where a method stands (RFC 9110 §9.1), and not something else than HTTP.
-  private static func beginsWithToken(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
+  /// Whether what the parser took for no method is one that it doesn't know, in the request line of one of the requests that came at
+  /// once (RFC 9110 §9.1), and not something else than HTTP.
+  private static func hasUnknownMethod(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
     guard let error = error as? HTTPParserError, error == .invalidMethod else { return false }
-    let bytes = buffer.readableBytesView
-    let lineEnd = bytes.firstIndex(of: UInt8(ascii: "\n"))
-    let line = bytes[..<(lineEnd ?? bytes.endIndex)]
-    let end = line.firstIndex { !isMethodOctet($0) } ?? line.endIndex
-    guard end > line.startIndex, end < line.endIndex, line[end] == UInt8(ascii: " ") else { return false }
-    // A known one here, and so it was another request's, behind this one: where that begins isn't known.
-    guard case .RAW = HTTPMethod(rawValue: String(decoding: line[..<end], as: UTF8.self)) else { return false }
-    return lineEnd == nil || line.suffix(9).starts(with: "HTTP/1.".utf8)
+    return buffer.readableBytesView.split(separator: UInt8(ascii: "\n")).contains { line in
+      guard line.suffix(9).starts(with: "HTTP/1.".utf8),
+        let end = line.firstIndex(of: UInt8(ascii: " ")), line[..<end].allSatisfy(isMethodOctet),
+        case .RAW(let method) = HTTPMethod(rawValue: String(decoding: line[..<end], as: UTF8.self))
+      else { return false }
+      return !method.isEmpty
+    }
   }
 
   private static func isMethodOctet(_ octet: UInt8) -> Bool {
@@ -192,7 +192,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
         _ = try decoder?.decode(context: context, buffer: &buffer)
         if buffer.readableBytes > 0 { held = buffer }
       } catch {
-        if Self.beginsWithToken(buffer, error) {
+        if Self.hasUnknownMethod(buffer, error) {
           connection.methodUnknown()
         } else {
           connection.parserFailed(Self.endsLineBadly(buffer, error) ? HTTPParserError.lfExpected : error)

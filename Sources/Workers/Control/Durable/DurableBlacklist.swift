@@ -173,7 +173,8 @@ final class BlacklistKeeper {
     return living
   }
 
-  /// This worker follows another one in the same gateway: what that one had told, and perhaps not written any more, is written now.
+  /// What the predecessor of this worker had told, and perhaps not written any more, is written now, unless an entry has had it
+  /// written before.
   func goOn() { proceed() }
 
   /// Calls `done` when the entry is on the disk, or why it isn't.

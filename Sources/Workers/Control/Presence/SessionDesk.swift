@@ -51,6 +51,8 @@ final class SessionDesk {
   private(set) var registry: PresenceRegistry
   /// nil: the blacklist ends with the gateway.
   private var keeper: BlacklistKeeper?
+  /// The predecessor may have told what it hadn't written yet.
+  private var isFileBehind = false
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
@@ -139,6 +141,10 @@ final class SessionDesk {
     for slot in workers.dead { registry.workerGone(slot, nowNs: now) }
     registry.expire(nowNs: now)
     state.dropExpired(now: nowSeconds)
+    if isFileBehind {
+      isFileBehind = false
+      keeper?.goOn()
+    }
     askForReports()
     settle(now, live: workers.live)
     scheduleTurn()
@@ -226,7 +232,9 @@ final class SessionDesk {
       let now = nowSeconds
       return state.sessions.compactMap { $1.until > now ? durable($0, $1) : nil }
     }
-    guard state.isNew else { return keeper.goOn() }
+    // Only the loop may have something written.
+    isFileBehind = !state.isNew
+    guard state.isNew else { return }
     let unixNow = unixSeconds
     let now = nowSeconds
     for entry in try keeper.begin(now: unixNow) {
