@@ -17,9 +17,6 @@ enum FormerNames {
   static let advice: [String: String] = {
     var advice: [String: String] = [
       "API_PORT": "use API_HTTP_PORT",
-      "KAFKA_ENABLED": "KAFKA_BROKERS alone decides; empty: no Kafka",
-      "KAFKA_CONSUMER_GROUP": "use KAFKATOFILTER_KAFKA_GROUP_ID",
-      "JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS": "an entry ends with its validityInSeconds",
       "PROXY_KAFKA_REQUEST_TOPIC": "each endpoint's own topic says where its requests go",
       "PROXY_KAFKA_RESPONSE_KAFKA_GROUP_ID": "responses are read without a group, each once by every gateway",
       "RATE_LIMIT_SWEEP_INTERVAL_MS": "buckets that are full are dropped by themselves",
