@@ -255,7 +255,7 @@ import Testing
 
   @Test("14.D20 RIG 1: sessions and devices have its shapes, and nobody's are empty lists")
   func legacyShapes() async throws {
-    var phone = PresentConnection.of(26, ["alice"], sessions: ["j1"], roles: ["customer"])
+    var phone = PresentConnection.of(26, ["alice"], sessions: ["j1"], roles: ["user"])
     phone.claims = [Array(#"{"username":"alice","role":["customer"],"jti":"j1","time":1,"level":1.5}"#.utf8)]
     let agent = PresentConnection.of(27, ["\"bob"], roles: ["agent"])
     let all = Self.legacyFields(#"["getSessions","getSessionConnections"]"#)

@@ -163,13 +163,13 @@ struct LegacyPathTests {
           #expect(nobody.status == 200 && nobody.text == "[]", "\(nobody.text)")
         }
       }
-      let alice = Self.token(#""username":"alice","role":["customer"],"jti":"phone","level":7"#)
+      let alice = Self.token(#""username":"alice","role":["user"],"jti":"phone","level":7"#)
       let agent = Self.token(#""username":"bob","role":["support"],"jti":"desk""#)
       func wire(_ client: SSEClient) -> Wire { client.wire }
       let clients = try gateway.onePerWorker(wire) { try SSEClient.open(gateway, "[]", query: "jwt=\(alice)") }
       let other = try SSEClient.open(gateway, "[]", query: "jwt=\(agent)")
       for ask in ports {
-        try eventually("alice alone is listed: bob is no customer") {
+        try eventually("alice alone is listed: bob has another role") {
           try ask("GET", "/rg/sessions").text == #"["alice"]"#
         }
         let devices = try eventually("her devices are listed") {
@@ -178,7 +178,7 @@ struct LegacyPathTests {
         }
         for device in devices {
           #expect(device["username"] == "alice" && device["jti"] == "phone" && device["level"]?.integer == 7)
-          #expect(device["role"]?.array?.first == "customer" && device["address"] == "127.0.0.1")
+          #expect(device["role"]?.array?.first == "user" && device["address"] == "127.0.0.1")
           #expect(device["time"]?.integer ?? 0 > 1_600_000_000_000 && device["browser"] != nil)
         }
       }

@@ -8,7 +8,7 @@ import Settings
 
 final class LegacySessions {
   /// RIG 1 lists users with this role unless it is told otherwise.
-  private static let usualRole = "customer"
+  private static let usualRole = "user"
   private static let secondsPerHour: UInt32 = 3_600
   private static let msPerSecond: Int64 = 1_000
 

@@ -7,7 +7,7 @@
 // As RIG 1 has them: names alone, and of each connection what its token claims, with when and where it is.
 //
 //   ["alice"]
-//   [{"username":"alice","role":["customer"],"jti":"…","time":1767225600000,"address":"…","device":"desktop","browser":"…"}]
+//   [{"username":"alice","roles":["user"],"jti":"…","time":1767225600000,"address":"…","device":"desktop","browser":"…"}]
 
 import Kit
 

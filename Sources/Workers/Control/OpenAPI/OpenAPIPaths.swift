@@ -171,7 +171,7 @@ enum OpenAPIPaths {
       template: "/rg/sessions",
       operations: [
         OpenAPIOperation(
-          method: "get", summary: "Users of SESSION_ROLE (unset: customer) that are online, as in RIG 1",
+          method: "get", summary: "Users of SESSION_ROLE (unset: user) that are online, as in RIG 1",
           answers: [.json(200, "UserNames", "The users."), forbidden, .busy])
       ]),
     OpenAPIPath(
