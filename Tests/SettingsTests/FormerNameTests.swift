@@ -12,12 +12,12 @@ struct FormerNameTests {
     let page = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().appendingPathComponent("docs/from-rig.md")
     let lines = try String(contentsOf: page, encoding: .utf8).split(separator: "\n")
-    let table = try #require(lines.firstIndex(of: "| variable | RIG | here |"))
+    let table = try #require(lines.firstIndex(of: "| variable | here |"))
     var rows: [String: String] = [:]
     for line in lines[(table + 2)...] {
       let cells = line.split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }
-      guard cells.count == 3 else { continue }
-      rows[cells[0].replacing("`", with: "")] = cells[2]
+      guard cells.count == 2 else { continue }
+      rows[cells[0].replacing("`", with: "")] = cells[1]
     }
     return rows
   }
