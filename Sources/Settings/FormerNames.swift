@@ -17,9 +17,6 @@ enum FormerNames {
   static let advice: [String: String] = {
     var advice: [String: String] = [
       "API_PORT": "use API_HTTP_PORT",
-      "KAFKA_ENABLED": "KAFKA_BROKERS alone decides; empty: no Kafka",
-      "KAFKA_CONSUMER_GROUP": "use KAFKATOFILTER_KAFKA_GROUP_ID",
-      "JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS": "an entry ends with its validityInSeconds",
       "PROXY_KAFKA_REQUEST_TOPIC": "each endpoint's own topic says where its requests go",
       "PROXY_KAFKA_RESPONSE_KAFKA_GROUP_ID": "responses are read without a group, each once by every gateway",
       "RATE_LIMIT_SWEEP_INTERVAL_MS": "buckets that are full are dropped by themselves",
@@ -40,7 +37,7 @@ enum FormerNames {
           "PROXY_KINESIS_REQUEST_REGION", "PROXY_KINESIS_REQUEST_STREAM", "PROXY_KINESIS_RESPONSE_TIMEOUT",
         ]
       ),
-      (avro, ["KAFKA_SCHEMA_REGISTRY_HOST", "KAFKA_LOG_SCHEMA"]),
+      (avro, ["KAFKA_SCHEMA_REGISTRY_HOST", "KAFKA_LOG_SCHEMA", "PROXY_KAFKA_REQUEST_AVRO"]),
       (tracing, ["JAEGER_HOST", "JAEGER_PORT", "JAEGER_SERVICE_NAME"]),
       (firehose, ["FIREHOSE_KAFKA_HTTP_TARGETS", "FIREHOSE_KAFKA_SOURCE_TOPICS"]),
     ]

@@ -4,10 +4,12 @@
 extension Settings {
   /// A text for each group of such keys.
   ///
-  /// - Parameter given: names of the keys that some layer has set.
-  func idle(_ given: Set<String>) -> [String] {
+  /// - Parameters:
+  ///   - given: names of the keys that some layer has set.
+  ///   - brokers: as they were set.
+  func idle(_ given: Set<String>, brokers: [String]) -> [String] {
     let hasKeys = jwtSecretKey != nil || !jwtKeySets.isEmpty
-    let withoutBrokers: Set = ["KAFKA_BROKERS", "KAFKA_USER_FIELD"]
+    let withoutBrokers: Set = ["KAFKA_BROKERS", "KAFKA_ENABLED", "KAFKA_USER_FIELD"]
     let ofKafka = given.filter {
       $0.hasPrefix("KAFKA") && !withoutBrokers.contains($0) || $0.hasPrefix("PROXY_KAFKA")
     }
@@ -17,9 +19,11 @@ extension Settings {
         ["KAFKA_SSL_CA_CERTFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE", "KAFKA_SSL_KEYFILE_PASS"],
         "without KAFKA_SSL_ENABLED=true: THE BROKERS ARE SPOKEN TO WITHOUT TLS"
       ),
+      (kafkaEnabled == false && !brokers.isEmpty, ["KAFKA_BROKERS"], "with KAFKA_ENABLED=false: there is no Kafka"),
       (
         kafkaBrokers.isEmpty, ofKafka.sorted(),
-        "without KAFKA_BROKERS: there is no Kafka"
+        kafkaEnabled == false
+          ? "with KAFKA_ENABLED=false: there is no Kafka" : "without KAFKA_BROKERS: there is no Kafka"
       ),
       (
         !hasTLS, ["INBOUND_HTTPS_PORT", "API_HTTPS_PORT"],

@@ -75,6 +75,11 @@ extension SettingKey {
   ]
 
   static let kafka: [SettingKey] = [
+    .scalar(
+      "KAFKA_ENABLED", \.kafkaEnabled, form: ValueForm.boolean,
+      help: "false: no Kafka, whatever KAFKA_BROKERS says; true: KAFKA_BROKERS must not be empty; unset: that decides",
+      parse: { (text) throws(ValueProblem) in try ValueForm.boolean(text) },
+      show: { $0.map { String($0) } ?? "" }),
     .list(
       "KAFKA_BROKERS", \.kafkaBrokers, form: "host:port, separated by commas", "brokers; empty: no Kafka",
       parse: { (text) throws(ValueProblem) in try ValueForm.brokerAddress(text) }
@@ -85,7 +90,8 @@ extension SettingKey {
     .text(
       "KAFKATOFILTER_KAFKA_GROUP_ID", \.kafkaGroupID, form: "a name",
       "consumer group under which offsets are committed; with NODE_NAME: this name, a dot and that one",
-      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
+      parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }
+    ).also("KAFKA_CONSUMER_GROUP"),
     .text(
       "NODE_NAME", \.nodeName, form: "at most 64 letters, digits, '.', '_' or '-'",
       "name of this gateway among several that read the same topics; empty: it is alone",

@@ -34,7 +34,7 @@ extension SettingKey {
       "refuse tokens that never expire (without exp); false for tokens of RIG 1"),
     pointer("JWT_SESSION_FIELD", \.jwtSessionPointer, "claim that names the session"),
     .scalar(
-      "JWT_USER_FIELD", \.jwtUserPointer, form: "a JSON Pointer",
+      "JWT_USER_FIELD", \.jwtUserPointer, form: claimForm,
       help: "claim that names the user; unset: /user, or else /sub",
       parse: { (text) throws(ValueProblem) in try claim(text) }, show: { $0.map(JSONPointer.text) ?? "" }),
     pointer("JWT_ROLES_FIELD", \.jwtRolesPointer, "claim that lists the roles"),
@@ -50,7 +50,14 @@ extension SettingKey {
       "PRIVILEGED_ROLES", \.privilegedRoles, form: "names, separated by commas",
       "roles that may follow other users' events and presence",
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
-    .text("SESSION_ROLE", \.sessionRole, form: "a name", "role of users that presence lists; empty: all"),
+    .scalar(
+      "SESSION_ROLE", \.sessionRole, form: "a name",
+      help: "role of users that presence lists; empty: all; unset: all, and on RIG 1's paths (/rg/sessions) user, as there",
+      parse: { (text) throws(ValueProblem) in ValueForm.trimmed(text[...]) }, show: { $0 ?? "" }
+    ).setWhenEmpty,
+    .integer(
+      "JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS", \.jwtBlacklistDefaultExpiryHours, 1...87_600, unit: "hours",
+      "for which DELETE /rg/connections/:jti ends a session if nothing says when its tokens end"),
     .integer(
       "PRESENCE_GRACE_S", \.presenceGraceSeconds, 0...3_600, unit: "seconds",
       "time without a connection after which a user counts as gone"),
@@ -62,11 +69,15 @@ extension SettingKey {
 
   private static func pointer(_ name: String, _ field: SettingField<[String]>, _ help: String) -> SettingKey {
     .scalar(
-      name, field, form: "a JSON Pointer", help: help,
+      name, field, form: claimForm, help: help,
       parse: { (text) throws(ValueProblem) in try claim(text) }, show: { JSONPointer.text($0) })
   }
 
+  private static let claimForm = "a JSON Pointer, or the name of a claim"
+
+  /// A name alone, as RIG 1 had it, is that of a claim; one with a slash in it is rather a pointer that lacks its first.
   private static func claim(_ text: String) throws(ValueProblem) -> [String] {
+    if !text.isEmpty, !text.contains(where: { $0 == "/" || $0 == "~" }) { return [text] }
     let tokens = try JSONPointer.parse(text)
     guard !tokens.isEmpty else { throw ValueProblem("the empty pointer names no claim") }
     return tokens

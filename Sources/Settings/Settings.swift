@@ -79,8 +79,10 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maySwitchUser = false
   /// Roles that may follow other users' events and presence.
   public var privilegedRoles: [String] = []
-  /// Only users with this role are listed by presence; empty: all.
-  public var sessionRole = ""
+  /// Only users with this role are listed by presence; empty: all; nil: all too, but on RIG 1's paths those whom RIG 1 lists.
+  public var sessionRole: String?
+  /// Hours for which a session is ended by RIG 1's path if nothing says when its tokens end.
+  public var jwtBlacklistDefaultExpiryHours = 1
   /// Seconds without a connection after which a user counts as gone.
   public var presenceGraceSeconds = 5
   /// Addresses of the proxies whose forwarding headers count, as `address` or `address/bits`.
@@ -142,6 +144,8 @@ public struct Settings: Codable, Sendable, Equatable {
   /// Sessions on the blacklist at once; more: 503.
   public var maxBlacklistEntries = 1_000_000
 
+  /// Whether there is Kafka; nil: if there are brokers. Once settings are loaded there are brokers only if there is Kafka.
+  public var kafkaEnabled: Bool?
   /// `host:port` of the brokers to start from; empty: the gateway runs without Kafka.
   public var kafkaBrokers: [String] = []
   /// Topics whose records are events.

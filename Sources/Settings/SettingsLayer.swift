@@ -40,6 +40,11 @@ struct SettingsLayer {
         if key.isSecret { warnings.append("\(entry.place): \(key.name) is empty and counts as not set") }
         continue
       }
+      // A name of the key with nothing behind it doesn't contradict another one of its names.
+      if let earlier = given[position], isBlank(entry.value) || isBlank(earlier.value) {
+        if isBlank(entry.value) { continue }
+        given[position] = nil
+      }
       if let earlier = given[position] {
         let message = "sets \(key.name) again, after \(earlier.place); expected one of them"
         mistakes.append(SettingsMistake(place: entry.place, message: message))

@@ -41,10 +41,12 @@ extension Settings {
     for layer in layers {
       given.formUnion(layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings))
     }
+    let brokers = settings.kafkaBrokers
+    if settings.kafkaEnabled == false { settings.kafkaBrokers = [] }
     mistakes += settings.contradictions
     guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
     return LoadedSettings(
-      settings: settings, warnings: warnings + settings.openness + settings.idle(given),
+      settings: settings, warnings: warnings + settings.openness + settings.idle(given, brokers: brokers),
       action: request.action)
   }
 
@@ -119,10 +121,16 @@ extension Settings {
         SettingsMistake(
           place: "KAFKA_SOURCE_TOPICS", message: "is empty, but KAFKA_BROKERS is set; expected topics"))
     }
-    if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
+    if kafkaEnabled == true, kafkaBrokers.isEmpty {
       found.append(
         SettingsMistake(
-          place: "REQUEST_LOG", message: "has kafka, but KAFKA_BROKERS is empty; expected brokers"))
+          place: "KAFKA_ENABLED, KAFKA_BROKERS",
+          message: "the one is true, the other one empty; expected brokers (RIG's default was localhost:9092)"))
+    }
+    if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
+      let why = kafkaEnabled == false ? "KAFKA_ENABLED is false" : "KAFKA_BROKERS is empty"
+      found.append(
+        SettingsMistake(place: "REQUEST_LOG", message: "has kafka, but \(why); expected brokers"))
     }
     if kafkaSSLCertFile.isEmpty != kafkaSSLKeyFile.isEmpty {
       found.append(

@@ -125,13 +125,28 @@ import Testing
     #expect(registry.online(role: "").map(\.connections) == [1, 1])
   }
 
-  @Test("A role selects users, and a session finds its connections")
+  @Test("A role selects users")
   func selection() {
     var registry = Self.complete()
     registry.apply(.opened(.of(1, ["alice"], sessions: ["s"], roles: ["agent"])), slot: 0, nowNs: 0)
     registry.apply(.opened(.of(2, ["bob"], sessions: ["t"])), slot: 1, nowNs: 0)
     #expect(registry.online(role: "agent").map(\.user) == ["alice"])
-    #expect(registry.connections(ofSession: "t") == [ConnectionID(slot: 1, serial: 2)])
+  }
+
+  @Test("14.D20 A session is known to end with the last of its tokens, unless one never ends")
+  func sessionEnd() {
+    var registry = Self.complete()
+    func open(_ serial: UInt64, _ session: String, until: UInt32) {
+      var connection = PresentConnection.of(serial, ["bob"], sessions: ["x", session])
+      connection.validUntil = until
+      registry.apply(.opened(connection), slot: Int(serial % 2), nowNs: 0)
+    }
+    open(1, "s", until: 7)
+    open(2, "s", until: 9)
+    #expect(registry.end(ofSession: "s") == 9)
+    #expect(registry.end(ofSession: "t") == nil)
+    open(3, "s", until: 0)
+    #expect(registry.end(ofSession: "s") == nil)
   }
 
   @Test(

@@ -162,7 +162,9 @@ final class TestGateway: @unchecked Sendable {
         desk: desk, hasher: try #require(SessionHasher()),
         legacy: try LegacyAuthority(
           settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
-        node: "node", sessionRole: settings.sessionRole),
+        legacySessions: LegacySessions(
+          desk: desk, hasher: try #require(SessionHasher()), settings: settings),
+        node: "node", sessionRole: settings.sessionRole ?? ""),
       apis: APIRoutes(
         desk: try APIDesk(
           desk: desk, settings: settings, node: "node",

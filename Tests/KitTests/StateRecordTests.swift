@@ -18,6 +18,10 @@ import Testing
       PresentConnection(
         serial: 9, transport: "sse", sinceUnixMs: -1, users: ["alice"], sessions: ["s", "t"], roles: ["r"],
         remote: "::1", userAgent: "curl", subscriptions: Array("[]".utf8))),
+    .opened(
+      PresentConnection(
+        serial: 1, transport: "ws", sinceUnixMs: 1, users: ["a", "b"], sessions: [], roles: [], remote: "",
+        userAgent: "", subscriptions: [], validUntil: .max, claims: [Array(#"{"user":"a"}"#.utf8), []])),
   ]
 
   @Test("survive the way through a ring", arguments: states)

@@ -214,6 +214,52 @@ struct LayerTests {
     #expect(settings.kafkaBrokers == ["k:9092"])
   }
 
+  @Test("14.D20 RIG 1: the name of a claim is a pointer to it")
+  func claimNames() throws {
+    let settings = try load([
+      "JWT_USER_FIELD": "username", "JWT_ROLES_FIELD": "role", "JWT_SESSION_FIELD": "/jti",
+    ]).settings
+    #expect(settings.jwtUserPointer == ["username"] && settings.jwtRolesPointer == ["role"])
+    #expect(settings.jwtSessionPointer == ["jti"])
+    #expect(mistakes(["JWT_USER_FIELD": "person/name"]).first?.contains("must begin with '/'") == true)
+  }
+
+  @Test("14.D20 RIG 1: an empty name of a key doesn't contradict another one, whichever comes first")
+  func emptyNames() throws {
+    let both = try load(["KAFKA_BROKERS": "", "KAFKA_HOSTS": "k:9092"]).settings
+    #expect(both.kafkaBrokers == ["k:9092"])
+    #expect(try load(["KAFKA_BROKERS": "k:9092", "KAFKA_HOSTS": ""]).settings.kafkaBrokers == ["k:9092"])
+    #expect(try load(["KAFKA_USER_FIELD": "to", "MESSAGE_USER_FIELD": " "]).settings.kafkaUserField == "to")
+    #expect(mistakes(["KAFKA_BROKERS": "a:1", "KAFKA_HOSTS": "b:1"]).count == 1)
+    #expect(mistakes(["KAFKA_BROKERS": "nonsense", "KAFKA_HOSTS": ""]).count == 1)
+  }
+
+  @Test("14.D20 RIG 1: KAFKA_ENABLED decides whether there is Kafka, where it is set")
+  func kafkaEnabled() throws {
+    let off = try load(["KAFKA_ENABLED": "false", "KAFKA_HOSTS": "k:9092", "KAFKA_SOURCE_TOPICS": "a"])
+    #expect(off.settings.kafkaBrokers.isEmpty)
+    #expect(off.warnings.count == 2 && off.warnings.allSatisfy { $0.contains("KAFKA_ENABLED=false") }, "\(off.warnings)")
+    let on = try load(["KAFKA_ENABLED": "true", "KAFKA_HOSTS": "k:9092"])
+    #expect(on.settings.kafkaBrokers == ["k:9092"] && on.warnings.isEmpty)
+    #expect(mistakes(["KAFKA_ENABLED": "true"]).first?.hasPrefix("KAFKA_ENABLED, KAFKA_BROKERS: ") == true)
+    #expect(
+      mistakes(["KAFKA_ENABLED": "false", "KAFKA_HOSTS": "k:1", "REQUEST_LOG": "kafka"]).first?.contains(
+        "KAFKA_ENABLED is false") == true)
+    #expect(try load(["KAFKA_ENABLED": "false"]).warnings.isEmpty)
+  }
+
+  @Test("14.D20 RIG 1: KAFKA_CONSUMER_GROUP, JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS and SESSION_ROLE")
+  func variablesOfRIG1() throws {
+    let set = try load([
+      "KAFKA_CONSUMER_GROUP": "rig", "KAFKA_HOSTS": "k:1", "JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS": "5",
+    ])
+    #expect(set.settings.kafkaGroupID == "rig" && set.settings.jwtBlacklistDefaultExpiryHours == 5)
+    #expect(set.settings.sessionRole == nil && set.warnings.isEmpty)
+    #expect(try load().settings.jwtBlacklistDefaultExpiryHours == 1)
+    #expect(try load(["SESSION_ROLE": ""]).settings.sessionRole == "")
+    #expect(try load(["SESSION_ROLE": "agent"]).settings.sessionRole == "agent")
+  }
+
   @Test("Every mistake of every layer is reported at once, in the order of the layers")
   func allMistakes() throws {
     try withFile("nonsense_key_xyz: 1\n") { path in
@@ -256,7 +302,7 @@ struct LayerTests {
       }
     }
     #expect(mistakes(["JWT_ALG": "HS256,none"]).count == 1)
-    #expect(mistakes(["JWT_SESSION_FIELD": "jti"]).count == 1)
+    #expect(mistakes(["JWT_SESSION_FIELD": "a/jti"]).count == 1)
     for token in [
       "secret", "fifteen-letters", "sixteen letters!", "ünverkennbar-lang",
       String(repeating: "a", count: 513),

@@ -45,6 +45,10 @@ struct ControlParts {
     }
     apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
+    let legacySessions = LegacySessions(desk: desk, hasher: hasher, settings: settings)
+    responses?.onQuestion = { question, done in
+      legacySessions.answer(question) { done(SessionAnswer($0)) }
+    }
     let observatory = Observatory(
       pages: pages,
       rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence + manifest.calls
@@ -60,7 +64,8 @@ struct ControlParts {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: desk, hasher: hasher, legacy: legacy, node: node, sessionRole: settings.sessionRole),
+        desk: desk, hasher: hasher, legacy: legacy, legacySessions: legacySessions, node: node,
+        sessionRole: settings.sessionRole ?? ""),
       apis: APIRoutes(desk: apis),
       responses: ResponseRoute(desk: responses, status: context.status),
       document: OpenAPIDocument.json(

@@ -66,22 +66,4 @@ extension JSONValue {
     }
     return .object(result)
   }
-
-  /// Appends the value's text, on one line.
-  func appendJSON(to json: inout [UInt8]) {
-    switch self {
-    case .object(let members):
-      json.append(UInt8(ascii: "{"))
-      for (index, member) in members.enumerated() {
-        if index > 0 { json.append(UInt8(ascii: ",")) }
-        JSONText.appendString(member.name, to: &json)
-        json.append(UInt8(ascii: ":"))
-        member.value.appendJSON(to: &json)
-      }
-      json.append(UInt8(ascii: "}"))
-    case .array(let elements):
-      JSONText.appendArray(elements, to: &json) { $0.appendJSON(to: &$1) }
-    case .scalar(let scalar): scalar.appendJSON(to: &json)
-    }
-  }
 }

@@ -74,7 +74,7 @@ final class APIGateway {
   func authorization(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> Authorization? {
     guard let authority = match.authority else { return nil }
     hub.clock.refresh()
-    let shown = tokens(authority.auth, request)
+    let shown = tokens(authority.auth, request, takesBare: match.takesBareToken)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
@@ -91,11 +91,13 @@ final class APIGateway {
     throw refusal
   }
 
-  private func tokens(_ auth: APIDefinition.Auth, _ request: HTTPRequest) -> [String] {
+  private func tokens(
+    _ auth: APIDefinition.Auth, _ request: HTTPRequest, takesBare: Bool
+  ) -> [String] {
     var tokens: [String] = []
     if auth.useHeader {
       let fields = request.headers[auth.headerName]
-      let bearers = (try? BearerTokens.parse(fields)) ?? []
+      let bearers = (try? BearerTokens.parse(fields, takesBare: takesBare)) ?? []
       // In a header of its own a token may stand bare.
       tokens += bearers.isEmpty && auth.headerName.lowercased() != "authorization" ? fields : bearers
     }

@@ -179,6 +179,7 @@ extension Hub {
       serial: connection.serial, transport: table.transports[Int(connection.index)].label,
       sinceUnixMs: connection.origin.sinceUnixMs, users: identity.users, sessions: identity.sessions,
       roles: identity.roles, remote: connection.origin.remote, userAgent: connection.origin.userAgent,
-      subscriptions: subscriptions.count <= Self.mostSubscriptionBytes ? subscriptions : [])
+      subscriptions: subscriptions.count <= Self.mostSubscriptionBytes ? subscriptions : [],
+      validUntil: identity.lastEnd, claims: identity.claims)
   }
 }

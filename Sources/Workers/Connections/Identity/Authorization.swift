@@ -124,12 +124,14 @@ struct Authorizer {
       guard let digests = authority.digests(of: sessions) else {
         throw RefusedRequest(status: 401, detail: "\(place): the token's session has been ended")
       }
+      let claims = verified.claims.json
       result.sessions += digests
       result.tokens.append(verified)
       result.credentials.append(
         Credential(
           user: verified.user, session: verified.session, roles: verified.roles,
-          validUntil: verified.validUntil))
+          validUntil: verified.validUntil,
+          claims: claims.count <= Credential.maximumClaimsBytes ? claims : []))
     }
     return result
   }

@@ -11,6 +11,10 @@ struct Credential: Equatable, Sendable {
   var roles: [String] = []
   /// Seconds since 1970 at which the token is dead; nil: never.
   var validUntil: Double?
+  /// What the token claims, as JSON, for presence; empty: more than `maximumClaimsBytes`.
+  var claims: [UInt8] = []
+
+  static let maximumClaimsBytes = 4_096
 
   func hasExpired(unixMs: Int64) -> Bool {
     validUntil.map { $0 * Double(LoopClock.msPerSecond) <= Double(unixMs) } ?? false
@@ -82,6 +86,25 @@ struct ConnectionIdentity: Equatable, Sendable {
     }
   }
 
+  /// What the token of each user claims, in the order of `users`; all together at most as much as one token may, and empty if nothing
+  /// is known of any.
+  var claims: [[UInt8]] {
+    var room = Credential.maximumClaimsBytes
+    let claims = credentials.filter { $0.user != nil }.map { credential -> [UInt8] in
+      guard credential.claims.count <= room else { return [] }
+      room -= credential.claims.count
+      return credential.claims
+    }
+    return claims.allSatisfy(\.isEmpty) ? [] : claims
+  }
+
+  /// The latest end of a token, in whole seconds since 1970; 0: one never ends, or there is none.
+  var lastEnd: UInt32 {
+    let ends = credentials.map { $0.validUntil ?? 0 }
+    guard let last = ends.max(), !ends.contains(0) else { return 0 }
+    return UInt32(exactly: last.rounded(.up)) ?? .max
+  }
+
   /// Of all credentials, each once.
   var roles: [String] { NameSet.union(credentials.map(\.roles)) }
 
@@ -139,6 +162,7 @@ extension Credential {
       fields.append(credential.session.map { [$0] } ?? [])
       fields.append(credential.roles)
       fields.append((credential.validUntil ?? never).bitPattern)
+      fields.append(credential.claims)
     }
   }
 
@@ -159,11 +183,13 @@ extension Credential {
       guard let user = fields.list(), let session = fields.list(), user.count <= 1, session.count <= 1,
         let roles = fields.list(), let time = fields.number(UInt64.self).map({ Double(bitPattern: $0) }),
         // Also false for what is no number.
-        time <= latestValidUntil, time >= 0 || time == never
+        time <= latestValidUntil, time >= 0 || time == never, let claims = fields.data(),
+        claims.count <= maximumClaimsBytes
       else { return nil }
       credentials.append(
         Credential(
-          user: user.first, session: session.first, roles: roles, validUntil: time < 0 ? nil : time))
+          user: user.first, session: session.first, roles: roles, validUntil: time < 0 ? nil : time,
+          claims: claims))
     }
     return credentials
   }

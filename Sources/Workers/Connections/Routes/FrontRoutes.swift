@@ -6,6 +6,7 @@
 //   /_rig/v1/events                                                 POST
 //   /_rig/health, /_rig/demo (with --dev)                           GET
 //   /apis, /apis/:id for peers of INBOUND_APIS                      GET
+//   /rg/sessions, /rg/sessions/:id, /rg/connections/:jti            as in RIG 1: LegacyRoute
 //   everything else outside /_rig/                                  by API definition (APIGateway)
 
 import HTTP
@@ -22,6 +23,7 @@ final class FrontRoutes: Responder {
     case events
     case health
     case demo
+    case legacy(LegacyResource)
 
     var methods: [HTTPMethod] {
       switch self {
@@ -29,6 +31,7 @@ final class FrontRoutes: Responder {
       case .webSocket: [.GET]
       case .subscriptions: [.PUT]
       case .events: [.POST]
+      case .legacy(let resource): resource.methods
       }
     }
 
@@ -45,6 +48,7 @@ final class FrontRoutes: Responder {
   private let longPolling: LongPollRoute
   private let subscriptions: SubscriptionsRoute
   private let events: EventsRoute
+  private let legacy: LegacyRoute
   private let cors: CORS
   private let gateway: APIGateway?
   private let definitions: DefinitionsRoute
@@ -53,7 +57,7 @@ final class FrontRoutes: Responder {
 
   init(
     streams: StreamRoutes, longPolling: LongPollRoute, subscriptions: SubscriptionsRoute, events: EventsRoute,
-    gateway: APIGateway?, definitions: DefinitionsRoute, cors: CORS, demo: DemoPage?
+    legacy: LegacyRoute, gateway: APIGateway?, definitions: DefinitionsRoute, cors: CORS, demo: DemoPage?
   ) {
     self.gateway = gateway
     self.definitions = definitions
@@ -61,12 +65,15 @@ final class FrontRoutes: Responder {
     self.longPolling = longPolling
     self.subscriptions = subscriptions
     self.events = events
+    self.legacy = legacy
     self.cors = cors
     self.demo = demo?.response
   }
 
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
-    guard !request.path.hasPrefix(Self.prefix), !definitions.takes(request) else { return nil }
+    guard !request.path.hasPrefix(Self.prefix), !definitions.takes(request),
+      LegacyResource(path: request.path) == nil
+    else { return nil }
     return gateway?.exchange(for: request, on: loop)
   }
 
@@ -115,6 +122,7 @@ final class FrontRoutes: Responder {
     case .events: events.respond(request, on: loop)
     case .health: .response(.text("OK"))
     case .demo: .response(demo ?? .empty(.notFound))
+    case .legacy(let resource): legacy.respond(request, resource, on: loop)
     }
   }
 
@@ -130,6 +138,7 @@ final class FrontRoutes: Responder {
     case "/_rig/demo" where demo != nil: return .demo
     default: break
     }
+    if let resource = LegacyResource(path: path) { return .legacy(resource) }
     guard path.hasPrefix(Self.connection) else { return nil }
     let parts = path.dropFirst(Self.connection.count).split(separator: "/", omittingEmptySubsequences: false)
     guard parts.count == 3, ["sse", "ws", "longpolling"].contains(parts[0]), parts[2] == "subscriptions"

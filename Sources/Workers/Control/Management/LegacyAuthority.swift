@@ -7,17 +7,15 @@ import Logging
 import Settings
 
 final class LegacyAuthority {
-  enum Action: String { case getSessions, getSessionConnections, deleteConnection }
-
   enum Verdict: Equatable {
-    case allowed
+    /// - Parameter validUntil: of the token that allows it, in seconds since 1970; nil: none is needed, or it never ends.
+    case allowed(validUntil: Double?)
     case unauthorized(String)
-    case forbidden(String)
+    /// No token names the action.
+    case forbidden
     /// It can't be judged now.
     case unavailable(String)
   }
-
-  private static let claim = ["scopes", "rg", "actions"]
 
   private let isReplaced: Bool
   private let verifier: ConfiguredVerifier
@@ -37,25 +35,24 @@ final class LegacyAuthority {
   /// Once per second: looks at the JWK set if that is due.
   func tick() { verifier.tick(unixMs: unixMs()) }
 
-  /// Judges the values of a request's `Authorization` fields. One token that allows the action is enough.
-  func verdict(on fields: [String], _ action: Action, isBlacklisted: (String) -> Bool) -> Verdict {
-    guard !isReplaced else { return .allowed }
+  /// Judges the values of a request's `Authorization` fields. One token that allows the action, by RIG 1's name, is enough.
+  func verdict(on fields: [String], _ action: String, isBlacklisted: (String) -> Bool) -> Verdict {
+    guard !isReplaced else { return .allowed(validUntil: nil) }
     do throws(TokenError) {
-      let tokens = try BearerTokens.parse(fields)
+      let tokens = try BearerTokens.parse(fields, takesBare: true)
       guard !tokens.isEmpty else { return .unauthorized("header authorization has no bearer token") }
       let now = unixMs()
-      var isAllowed = false
+      var allowing: VerifiedToken?
       // Every token must be right: a request with a dead one is refused, as on the inbound port.
       for token in tokens {
         let verified = try verifier.verify(token, unixMs: now)
         if let session = verified.session, isBlacklisted(session) {
           return .unauthorized("header authorization: the session is on the blacklist")
         }
-        let actions = verified.claims.strings(at: Self.claim) ?? []
-        if actions.contains(where: { $0.utf8.elementsEqual(action.rawValue.utf8) }) { isAllowed = true }
+        if verified.allows(action: action) { allowing = verified }
       }
-      if isAllowed { return .allowed }
-      return .forbidden("the token's claim scopes.rg.actions doesn't contain \(action.rawValue)")
+      guard let allowing else { return .forbidden }
+      return .allowed(validUntil: allowing.validUntil)
     } catch {
       if case .unavailable = error { return .unavailable("header authorization: \(error)") }
       return .unauthorized("header authorization: \(error)")

@@ -3,6 +3,11 @@
 //   [{"user":"alice","connections":2}]
 //   [{"connection":"0-1a2b","transport":"sse","session":"…","since":"…","remote":"…","userAgent":"…",
 //     "device":{"type":"desktop","os":"…","browser":"…","browserVersion":"…"},"subscriptions":[…],"node":"…"}]
+//
+// As RIG 1 has them: names alone, and of each connection what its token claims, with when and where it is.
+//
+//   ["alice"]
+//   [{"username":"alice","roles":["user"],"jti":"…","time":1767225600000,"address":"…","device":"desktop","browser":"…"}]
 
 import Kit
 
@@ -23,6 +28,40 @@ enum SessionListing {
     var json: [UInt8] = []
     JSONText.appendArray(connections, to: &json) { append($0.id, $0.connection, node, to: &$1) }
     return json
+  }
+
+  static func names(_ users: [(user: String, connections: Int)]) -> [UInt8] {
+    var json: [UInt8] = []
+    JSONText.appendArray(users, to: &json) { JSONText.appendString($0.user, to: &$1) }
+    return json
+  }
+
+  static func devices(_ connections: [PresentConnection], of user: String) -> [UInt8] {
+    var json: [UInt8] = []
+    JSONText.appendArray(connections, to: &json) { connection, json in
+      let agent = UserAgent(connection.userAgent)
+      let own: [(name: String, value: JSONValue)] = [
+        ("time", .scalar(.integer(connection.sinceUnixMs))),
+        ("address", .scalar(.string(connection.remote))),
+        ("device", .scalar(.string(agent.device.rawValue))),
+        ("browser", .scalar(.string(agent.browser))),
+      ]
+      let claims = claims(of: user, connection).filter { claim in
+        !own.contains { $0.name.utf8.elementsEqual(claim.name.utf8) }
+      }
+      JSONValue.object(claims + own).appendJSON(to: &json)
+    }
+    return json
+  }
+
+  private static func claims(
+    of user: String, _ connection: PresentConnection
+  ) -> [(name: String, value: JSONValue)] {
+    guard let place = connection.users.firstIndex(where: { $0.utf8.elementsEqual(user.utf8) }),
+      connection.claims.indices.contains(place),
+      case .object(let members)? = connection.claims[place].withUnsafeBytes({ try? JSONValue(parsing: $0) })
+    else { return [] }
+    return members
   }
 
   private static func append(

@@ -10,21 +10,21 @@ final class SessionRoutes {
   /// After which the keys of tokens may be there.
   private static let keysRetrySeconds = 1
 
-  /// What a client may wait before it tries again.
-  private static let retrySeconds = 1
-
   private let desk: SessionDesk
   private let hasher: SessionHasher
   private let legacy: LegacyAuthority
+  private let legacySessions: LegacySessions
   private let node: String
   private let sessionRole: String
 
   init(
-    desk: SessionDesk, hasher: SessionHasher, legacy: LegacyAuthority, node: String, sessionRole: String
+    desk: SessionDesk, hasher: SessionHasher, legacy: LegacyAuthority, legacySessions: LegacySessions,
+    node: String, sessionRole: String
   ) {
     self.desk = desk
     self.hasher = hasher
     self.legacy = legacy
+    self.legacySessions = legacySessions
     self.node = node
     self.sessionRole = sessionRole
   }
@@ -37,11 +37,7 @@ final class SessionRoutes {
     case .userSessions(let segment):
       named(segment) { request.method == .DELETE ? closeUser($0, loop) : .response(connections(of: $0)) }
     case .connection(let segment): named(segment) { closeConnection($0, loop) }
-    case .legacySessions: permitted(request, .getSessions) { .response(sessions()) }
-    case .legacyUserSessions(let segment):
-      permitted(request, .getSessionConnections) { named(segment) { .response(connections(of: $0)) } }
-    case .legacyConnection(let segment):
-      permitted(request, .deleteConnection) { named(segment) { closeSession($0, loop) } }
+    case .legacy(let resource): ofRIG1(request, resource, loop)
     }
   }
 
@@ -52,14 +48,21 @@ final class SessionRoutes {
     return body(name)
   }
 
-  private func permitted(_ request: HTTPRequest, _ action: LegacyAuthority.Action, _ body: () -> Reply)
-    -> Reply
-  {
-    switch legacy.verdict(on: request.headers["authorization"], action, isBlacklisted: isBlacklisted) {
-    case .allowed: return body()
+  private func ofRIG1(_ request: HTTPRequest, _ resource: LegacyResource, _ loop: EventLoop) -> Reply {
+    let fields = request.headers["authorization"]
+    switch legacy.verdict(on: fields, resource.action, isBlacklisted: isBlacklisted) {
+    case .allowed(let validUntil):
+      do throws(EventError) {
+        let question = try resource.question(validUntil: validUntil)
+        let promise = loop.makePromise(of: HTTPResponse.self)
+        legacySessions.answer(question) { promise.succeed($0) }
+        return .later(promise.futureResult)
+      } catch {
+        return .response(.problem(.badRequest, error.detail))
+      }
     case .unauthorized(let detail):
       return .response(.problem(.unauthorized, detail, headers: ["www-authenticate": "Bearer"]))
-    case .forbidden(let detail): return .response(.problem(.forbidden, detail))
+    case .forbidden: return .response(.problem(.forbidden, resource.refusal))
     case .unavailable(let detail):
       return .response(.unavailable(retryAfterSeconds: Self.keysRetrySeconds, detail))
     }
@@ -103,12 +106,7 @@ final class SessionRoutes {
 
   private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
 
-  /// nil: presence is known.
-  private var incomplete: HTTPResponse? {
-    guard !desk.registry.isComplete else { return nil }
-    return .unavailable(
-      retryAfterSeconds: Self.retrySeconds, "not every connection worker has reported its connections yet")
-  }
+  private var incomplete: HTTPResponse? { desk.incomplete }
 
   private func sessions() -> HTTPResponse {
     if let incomplete { return incomplete }
@@ -138,27 +136,35 @@ final class SessionRoutes {
     return later(loop, .empty(.noContent)) { self.desk.close([id], $0) }
   }
 
-  private func closeSession(_ session: String, _ loop: EventLoop) -> Reply {
-    if let incomplete { return .response(incomplete) }
-    let connections = desk.registry.connections(ofSession: session)
-    guard !connections.isEmpty else {
-      return .response(.problem(.notFound, "the session has no connection"))
-    }
-    return later(loop, .empty(.noContent)) { self.desk.close(connections, $0) }
-  }
-
   // MARK: Answers to orders
 
   private func later(
     _ loop: EventLoop, _ done: HTTPResponse, _ order: (@escaping (SessionDesk.Result) -> Void) -> Void
   ) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
-    order { promise.succeed(Self.answer($0, done)) }
+    order { promise.succeed($0.answer(done)) }
     return .later(promise.futureResult)
   }
+}
 
-  private static func answer(_ result: SessionDesk.Result, _ done: HTTPResponse) -> HTTPResponse {
-    switch result {
+extension SessionDesk {
+  /// The answer as long as presence isn't known; nil: it is.
+  var incomplete: HTTPResponse? {
+    guard !registry.isComplete else { return nil }
+    return .unavailable(
+      retryAfterSeconds: Result.retrySeconds,
+      "not every connection worker has reported its connections yet")
+  }
+}
+
+extension SessionDesk.Result {
+  /// What a client may wait before it tries again.
+  fileprivate static let retrySeconds = 1
+
+  /// The answer to an order, which is `done` if it has been carried out.
+  func answer(_ done: HTTPResponse) -> HTTPResponse {
+    let retrySeconds = Self.retrySeconds
+    return switch self {
     case .done: done
     case .busy: .unavailable(retryAfterSeconds: retrySeconds, "the state log is full: a worker is slow")
     case .tooMany: .unavailable(retryAfterSeconds: retrySeconds, "there is no place for one more entry")

@@ -171,23 +171,23 @@ enum OpenAPIPaths {
       template: "/rg/sessions",
       operations: [
         OpenAPIOperation(
-          method: "get", summary: "Users that are online, as in RIG 1",
-          answers: [.json(200, "Users", "The users."), forbidden, .busy])
+          method: "get", summary: "Users of SESSION_ROLE (unset: user) that are online, as in RIG 1",
+          answers: [.json(200, "UserNames", "The users."), forbidden, .busy])
       ]),
     OpenAPIPath(
       template: "/rg/sessions/{user}", parameter: "The user's name",
       operations: [
         OpenAPIOperation(
-          method: "get", summary: "The connections of a user, as in RIG 1",
-          answers: [.json(200, "Connections", "The connections."), forbidden, offline, .busy])
+          method: "get", summary: "The devices of a user with what their tokens claim, as in RIG 1",
+          answers: [.json(200, "Devices", "The devices; none of a user that isn't online."), forbidden, .busy])
       ]),
     OpenAPIPath(
       template: "/rg/connections/{session}", parameter: "The session: the tokens' claim jti",
       operations: [
         OpenAPIOperation(
-          method: "delete", summary: "Closes all connections of a session, as in RIG 1",
+          method: "delete", summary: "Ends a session until its tokens have expired, as in RIG 1",
           answers: [
-            .empty("They are closed."), forbidden, .problem(404, "The session has no connection."), .busy,
+            .empty("Its connections, if it has any, are closed, and its tokens refused."), forbidden, .busy,
           ])
       ]),
   ]

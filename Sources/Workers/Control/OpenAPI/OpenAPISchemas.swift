@@ -66,6 +66,10 @@ enum OpenAPISchemas {
         "^([1-9][0-9]{0,7}|[12][0-9]{8}|30[0-9]{7}|31[0-4][0-9]{6}|315[0-2][0-9]{5}|3153[0-5][0-9]{4}|315360000)$"}]}}},
     "Users":{"type":"array","items":{"type":"object","required":["user","connections"],"properties":{
       "user":{"type":"string"},"connections":{"type":"integer","minimum":1}}}},
+    "UserNames":{"type":"array","items":{"type":"string"}},
+    "Devices":{"type":"array","items":{"type":"object","required":["time","address","device","browser"],
+      "properties":{"time":{"type":"integer"},"address":{"type":"string"},"device":{"type":"string"},
+        "browser":{"type":"string"}}}},
     "Connections":{"type":"array","minItems":1,"items":{"type":"object",
       "required":["connection","transport","session","since","remote","userAgent","device","subscriptions","node"],
       "properties":{

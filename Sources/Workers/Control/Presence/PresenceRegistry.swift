@@ -180,13 +180,13 @@ struct PresenceRegistry {
     slots.indices.contains(Int(id.slot)) ? slots[Int(id.slot)].connections[id.serial] : nil
   }
 
-  /// The connections of a session. Looks at all there are: for what operators do now and then.
-  func connections(ofSession session: String) -> [ConnectionID] {
-    slots.indices.flatMap { slot in
-      slots[slot].connections.values.filter { connection in
-        connection.sessions.contains { $0.utf8.elementsEqual(session.utf8) }
-      }.map { ConnectionID(slot: UInt16(clamping: slot), serial: $0.serial) }
-    }
+  /// When the last token of the session's connections ends, in seconds since 1970; nil: it has none, or one never ends. Looks at all
+  /// connections there are: for what operators do now and then.
+  func end(ofSession session: String) -> UInt32? {
+    let ends = slots.lazy.flatMap(\.connections.values).filter { connection in
+      connection.sessions.contains { $0.utf8.elementsEqual(session.utf8) }
+    }.map(\.validUntil)
+    return ends.contains(0) ? nil : ends.max()
   }
 }
 

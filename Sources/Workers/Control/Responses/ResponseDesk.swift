@@ -4,8 +4,13 @@
 //   POST /v3/responses ─► responses.control ─► connections.i
 //   202, 404 ◄── publications.connections.i ◄── taken ─┘
 //
+// By the same rings connection workers ask about sessions (SessionQuestion):
+//
+//   connections.i ─► publications.connections.i ─► onQuestion ─► responses.control ─► connections.i
+//
 // Every response ends: by what the worker says, by a deadline, or because the worker has died.
 
+import HTTP
 import IPC
 import Kit
 
@@ -36,7 +41,11 @@ final class ResponseDesk {
     let done: (Outcome) -> Void
   }
 
+  /// Answers questions about sessions, each once, perhaps at once.
+  var onQuestion: ((SessionQuestion, _ done: @escaping (SessionAnswer) -> Void) -> Void)?
   private let outbox: RecordOutbox
+  /// Bytes of the largest message that a connection worker takes.
+  private let maximumBytes: Int
   private let rings: RingSet
   private var assemblies: [MessageAssembly]
   private let peers: [StatusPage]
@@ -61,10 +70,12 @@ final class ResponseDesk {
     guard let writer else { return nil }
     let largest = PartedMessage.maximumBytes(
       bodyBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes)
+    maximumBytes = largest
     outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * largest), later: later)
     rings = try RingSet(grants: manifest.publications, status: context.status)
-    // For this worker there is one byte; what is for the streams worker isn't looked at.
-    assemblies = Array(repeating: MessageAssembly(maximumBytes: 1), count: rings.count)
+    // What is for the streams worker isn't looked at.
+    assemblies = Array(
+      repeating: MessageAssembly(maximumBytes: SessionQuestion.maximumBytes), count: rings.count)
     var peers: [StatusPage] = []
     for peer in manifest.peers.filter({ $0.worker == "connections" }).sorted(by: { $0.slot < $1.slot }) {
       peers.append(try StatusPage(attaching: peer.status))
@@ -118,11 +129,39 @@ final class ResponseDesk {
       return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
     }
     guard PartedMessage.target(of: record.bytes) == PublicationClient.controlSlot else { return }
-    guard case .whole(let address, let message) = assemblies[ring].take(record.bytes),
-      address.kind == .taken, let isTaken = message.first, isTaken <= 1
-    else { return rings.suspend(ring, reason: "record \(record.sequence) says nothing about a response") }
-    guard let waiting = pending[address.correlation], Int(waiting.slot) == ring else { return }
-    end(address.correlation, isTaken == 1 ? .taken : .unknown)
+    switch assemblies[ring].take(record.bytes) {
+    case .partial, .headless: return
+    case .malformed: break
+    case .whole(let address, let message):
+      if receive(address, message, from: ring) { return }
+    }
+    rings.suspend(ring, reason: "record \(record.sequence) says nothing about a response, and asks nothing")
+  }
+
+  /// False: it is nothing that a connection worker would send.
+  private func receive(_ address: PartedMessage.Address, _ message: [UInt8], from ring: Int) -> Bool {
+    switch address.kind {
+    case .taken:
+      guard message.count == 1, let isTaken = message.first, isTaken <= 1 else { return false }
+      guard let waiting = pending[address.correlation], Int(waiting.slot) == ring else { return true }
+      end(address.correlation, isTaken == 1 ? .taken : .unknown)
+    case .question:
+      guard let question = SessionQuestion(message) else { return false }
+      onQuestion?(question) { [weak self] in self?.answer(ring, address.correlation, $0) }
+    case .publication, .published, .response, .answer: return false
+    }
+    return true
+  }
+
+  /// Without room for it the asker is told after its time that nobody has answered.
+  private func answer(_ ring: Int, _ correlation: UInt64, _ answer: SessionAnswer) {
+    var message = answer.encoded
+    if message.count > maximumBytes {
+      let text = "the answer has \(message.count) bytes, at most \(maximumBytes) can be given here"
+      message = SessionAnswer(HTTPResponse.unavailable(retryAfterSeconds: 1, text)).encoded
+    }
+    let address = PartedMessage.Address(.answer, target: UInt16(clamping: ring), correlation: correlation)
+    _ = outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload))
   }
 
   private func end(_ ticket: UInt64, _ outcome: Outcome) {

@@ -3,6 +3,7 @@
 //
 //   authorization: Bearer eyJ…, Bearer eyJ…
 //   authorization: Basic dXNlcg==           ignored: meant for somebody behind the gateway
+//   authorization: eyJ…                     ignored, but on RIG 1's paths: its clients sent the token without a scheme
 
 /// Finds bearer tokens. Says nothing about whether they are valid.
 public enum BearerTokens {
@@ -11,11 +12,15 @@ public enum BearerTokens {
 
   /// The tokens in `fields`, the values of all `Authorization` fields, in order. Throws if `Bearer` comes without a token:
   /// whoever sends that means to be somebody, and must not be taken for nobody.
-  public static func parse(_ fields: some Sequence<String>) throws(TokenError) -> [String] {
+  ///
+  /// - Parameter takesBare: whether what has the form of a signed JWT counts without the scheme, too.
+  public static func parse(
+    _ fields: some Sequence<String>, takesBare: Bool = false
+  ) throws(TokenError) -> [String] {
     var tokens: [String] = []
     for field in fields {
       for credential in split(field) {
-        guard let token = try token(credential) else { continue }
+        guard let token = try token(credential) ?? (takesBare ? bareToken(credential) : nil) else { continue }
         guard tokens.count < maximumTokens else {
           throw .malformed("more than \(maximumTokens) tokens in one request")
         }
@@ -67,6 +72,12 @@ public enum BearerTokens {
     let token = trimmed(rest)
     guard !token.isEmpty else { throw .malformed("Bearer without a token in Authorization") }
     return String(Substring(token))
+  }
+
+  /// A credential that is nothing but a token.
+  private static func bareToken(_ credential: Substring) -> String? {
+    let text = String(Substring(trimmed(credential.utf8)))
+    return mayBeJWT(text) && !text.utf8.contains(where: isBlank) ? text : nil
   }
 
   private static func isBlank(_ byte: UInt8) -> Bool {

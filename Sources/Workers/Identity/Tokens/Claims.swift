@@ -15,6 +15,9 @@ public struct Claims: Sendable {
     self.text = text
   }
 
+  /// The text as it stands in the token: a JSON object.
+  public var json: [UInt8] { text }
+
   /// Bytes of the text, for those who bound memory.
   var bytes: Int { text.count }
 

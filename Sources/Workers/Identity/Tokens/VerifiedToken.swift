@@ -50,6 +50,13 @@ public final class VerifiedToken: Sendable {
   /// The scalar at a pointer into the claims; nil if it leads nowhere, or to an object or list.
   public func value(at pointer: [String]) -> ScalarValue? { claims.value(at: pointer) }
 
+  /// Whether its claim `scopes.rg.actions` names the action: what RIG 1's paths let a token do (contract §7).
+  public func allows(action: String) -> Bool {
+    (claims.strings(at: Self.actionsPointer) ?? []).contains { $0.utf8.elementsEqual(action.utf8) }
+  }
+
+  private static let actionsPointer = ["scopes", "rg", "actions"]
+
   private static func time(_ name: String, of claims: Claims) throws(TokenError) -> Double? {
     switch claims.target(of: [name]) {
     case .nothing: return nil

@@ -26,6 +26,10 @@ public enum PartedMessage {
     case response
     /// What came of one; to the control worker.
     case taken
+    /// A question about sessions; to the control worker.
+    case question
+    /// What is said to one.
+    case answer
   }
 
   /// Which reader a message is for, and what it answers or will be answered by.
@@ -46,7 +50,7 @@ public enum PartedMessage {
   public static func records(
     _ address: Address, _ message: [UInt8], maximumBytes: Int
   ) -> [OutboxRecord] {
-    let isFromClients = address.kind == .publication || address.kind == .taken
+    let isFromClients = [.publication, .taken, .question].contains(address.kind)
     let room = max(1, maximumBytes - headerBytes)
     var records: [OutboxRecord] = []
     var start = 0

@@ -1,8 +1,10 @@
-// Has the streams worker produce records for Kafka, tells what came of each, and takes in what services answer to requests that wait.
+// Has the streams worker produce records for Kafka, tells what came of each, takes in what services answer to requests that wait, and
+// asks the control worker about sessions.
 //
 //   publish ──► publications.<this worker> ──► streams ──► brokers
 //   completion ◄── responses.streams ◄── published ─┘
 //   onResponse ◄── responses.streams, responses.control            taken ──► publications.<this worker> ──► control
+//   ask ──► publications.<this worker> ──► control                 answer ◄── responses.control
 //
 // Every publication ends: by what the brokers say, by its deadline, or because the streams worker has died. One that ended
 // otherwise than acknowledged may be in its topic all the same, and is never sent a second time.
@@ -23,6 +25,10 @@ public final class PublicationClient {
   public static let maximumWaiting = 10_000
   /// Of records that wait for room in the ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 16 << 20
+  /// Questions that wait for their answer at once.
+  private static let maximumAsked = 100
+  /// Nanoseconds that the control worker has for an answer: longer than it waits for other workers to carry out an order.
+  private static let answerNs: UInt64 = 12_000_000_000
   /// How much longer than the brokers the streams worker may take.
   private static let graceNs: UInt64 = 1_000_000_000
   /// Records read per turn.
@@ -33,6 +39,11 @@ public final class PublicationClient {
 
   private struct Pending {
     let completion: Completion
+    let deadlineNs: UInt64
+  }
+
+  private struct Asked {
+    let done: (SessionAnswer?) -> Void
     let deadlineNs: UInt64
   }
 
@@ -49,6 +60,7 @@ public final class PublicationClient {
   private let timeoutMs: Int
   private let maximumBytes: Int
   private var waiting: [UInt64: Pending] = [:]
+  private var asked: [UInt64: Asked] = [:]
   private var nextCorrelation: UInt64
 
   /// nil if the manifest grants no publication ring.
@@ -124,6 +136,24 @@ public final class PublicationClient {
     waiting.removeValue(forKey: correlation)?.completion(outcome)
   }
 
+  // MARK: Questions
+
+  /// Asks the control worker about sessions. `done` is called once, perhaps at once; with nil if there is no answer: too many wait, or
+  /// the control worker doesn't answer in time. What was ordered may be done all the same.
+  public func ask(_ question: SessionQuestion, nowNs: UInt64, _ done: @escaping (SessionAnswer?) -> Void) {
+    let message = question.encoded
+    guard asked.count < Self.maximumAsked, message.count <= SessionQuestion.maximumBytes else {
+      return done(nil)
+    }
+    let correlation = nextCorrelation
+    nextCorrelation &+= 1
+    let address = PartedMessage.Address(.question, target: Self.controlSlot, correlation: correlation)
+    guard outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload)) else {
+      return done(nil)
+    }
+    asked[correlation] = Asked(done: done, deadlineNs: nowNs + Self.answerNs)
+  }
+
   // MARK: What is said to this worker
 
   /// Reads on, up to the bound of a turn. Returns whether there may be more.
@@ -169,7 +199,10 @@ public final class PublicationClient {
       // Without room for it the service is told that nobody has confirmed.
       _ = outbox.send(
         PartedMessage.records(answer, [isTaken ? 1 : 0], maximumBytes: outbox.maximumPayload))
-    case .publication, .taken: return false
+    case .answer:
+      guard sources[ring] == .http, let answer = SessionAnswer(message) else { return false }
+      asked.removeValue(forKey: address.correlation)?.done(answer)
+    case .publication, .taken, .question: return false
     }
     return true
   }
@@ -183,6 +216,9 @@ public final class PublicationClient {
     for (correlation, pending) in waiting where pending.deadlineNs <= nowNs {
       end(correlation, .unknown("the brokers didn't acknowledge the record in time"))
     }
+    for (correlation, question) in asked where question.deadlineNs <= nowNs {
+      asked.removeValue(forKey: correlation)?.done(nil)
+    }
     if let streams { noteRestart(of: streams) }
   }
 
@@ -193,7 +229,7 @@ public final class PublicationClient {
     endAll("the streams worker has ended before the brokers acknowledged the record")
   }
 
-  /// The worker ends: everyone who waits is told.
+  /// The worker ends: everyone who waits for an acknowledgement is told.
   public func endAll(_ reason: String = "this worker is ending") {
     for correlation in Array(waiting.keys) { end(correlation, .unknown(reason)) }
   }

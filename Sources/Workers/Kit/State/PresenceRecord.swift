@@ -26,10 +26,16 @@ public struct PresentConnection: Equatable, Sendable {
   public var userAgent: String
   /// JSON list in effect; empty: too long to be reported.
   public var subscriptions: [UInt8]
+  /// When the last of its tokens ends, in seconds since 1970; 0: one never ends, or there is none.
+  public var validUntil: UInt32
+  /// What the token of each user claims, in the order of `users`: JSON objects, or nothing where it is too long to be reported. Empty: of
+  /// nobody.
+  public var claims: [[UInt8]]
 
   public init(
     serial: UInt64, transport: String, sinceUnixMs: Int64, users: [String], sessions: [String],
-    roles: [String], remote: String, userAgent: String, subscriptions: [UInt8]
+    roles: [String], remote: String, userAgent: String, subscriptions: [UInt8], validUntil: UInt32 = 0,
+    claims: [[UInt8]] = []
   ) {
     self.serial = serial
     self.transport = transport
@@ -40,6 +46,8 @@ public struct PresentConnection: Equatable, Sendable {
     self.remote = remote
     self.userAgent = userAgent
     self.subscriptions = subscriptions
+    self.validUntil = validUntil
+    self.claims = claims
   }
 }
 
@@ -84,6 +92,9 @@ public enum PresenceRecord: Equatable, Sendable {
       fields.append(connection.remote)
       fields.append(connection.userAgent)
       fields.append(connection.subscriptions)
+      fields.append(connection.validUntil)
+      fields.append(UInt32(clamping: connection.claims.count))
+      for claims in connection.claims { fields.append(claims) }
     case .closed(let serial): fields.append(serial)
     }
     return fields.bytes
@@ -103,12 +114,19 @@ public enum PresenceRecord: Equatable, Sendable {
       guard let serial = fields.number(UInt64.self), let transport = fields.text(),
         let since = fields.number(Int64.self), let users = fields.list(), let sessions = fields.list(),
         let roles = fields.list(), let remote = fields.text(), let agent = fields.text(),
-        let subscriptions = fields.data()
+        let subscriptions = fields.data(), let validUntil = fields.number(UInt32.self),
+        let count = fields.number(UInt32.self), count == 0 || count == UInt32(clamping: users.count)
       else { return nil }
+      var claims: [[UInt8]] = []
+      for _ in 0..<count {
+        guard let one = fields.data() else { return nil }
+        claims.append(one)
+      }
       self = .opened(
         PresentConnection(
           serial: serial, transport: transport, sinceUnixMs: since, users: users, sessions: sessions,
-          roles: roles, remote: remote, userAgent: agent, subscriptions: subscriptions))
+          roles: roles, remote: remote, userAgent: agent, subscriptions: subscriptions,
+          validUntil: validUntil, claims: claims))
     case .closed:
       guard let serial = fields.number(UInt64.self) else { return nil }
       self = .closed(serial: serial)

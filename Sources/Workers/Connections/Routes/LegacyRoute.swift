@@ -1,0 +1,63 @@
+// RIG 1's paths about sessions on the inbound port (contract §7). Whether the client may is judged here; what is known of sessions, of
+// all workers, is the control worker's to say, and so is ending one.
+//
+// They demand a token of their own whatever MANAGEMENT_TOKEN says: that is for the management port, and opens nothing here.
+
+import HTTP
+import Identity
+import Kit
+import NIOCore
+import NIOHTTP1
+
+final class LegacyRoute {
+  private static let place = "header authorization"
+
+  private let hub: Hub
+
+  init(hub: Hub) { self.hub = hub }
+
+  func respond(_ request: HTTPRequest, _ resource: LegacyResource, on loop: EventLoop) -> Reply {
+    hub.clock.refresh()
+    do throws(RefusedRequest) {
+      return ask(try question(request, resource), on: loop)
+    } catch {
+      return hub.refusal(error, on: loop) { [self] in respond(request, resource, on: loop) }
+    }
+  }
+
+  /// - Throws: 401 without a valid token, or if one of several isn't; 403 if none allows it.
+  private func question(
+    _ request: HTTPRequest, _ resource: LegacyResource
+  ) throws(RefusedRequest) -> SessionQuestion {
+    let tokens: [String]
+    do throws(TokenError) {
+      tokens = try BearerTokens.parse(request.headers["authorization"], takesBare: true)
+    } catch {
+      throw RefusedRequest(status: 401, detail: "\(Self.place): \(error)")
+    }
+    guard !tokens.isEmpty else {
+      throw RefusedRequest(status: 401, detail: "\(Self.place) has no bearer token")
+    }
+    let named = tokens.map { (place: Self.place, token: $0) }
+    let authorization = try hub.authorizer.verify(named, unixMs: hub.clock.unixMs)
+    guard let token = authorization.tokens.first(where: { $0.allows(action: resource.action) }) else {
+      throw RefusedRequest(status: 403, detail: resource.refusal)
+    }
+    do throws(EventError) {
+      return try resource.question(validUntil: token.validUntil)
+    } catch {
+      throw RefusedRequest(status: error.status, detail: error.detail)
+    }
+  }
+
+  private func ask(_ question: SessionQuestion, on loop: EventLoop) -> Reply {
+    let unanswered = RefusedRequest(status: 503, detail: "the control worker doesn't answer now")
+    guard let publications = hub.publications else { return .response(unanswered.response) }
+    return Deferred.reply(on: loop) { [hub] complete in
+      publications.ask(question, nowNs: hub.clock.nowNs) { answer in
+        complete(.response(answer.map { HTTPResponse($0) } ?? unanswered.response))
+      }
+      return nil
+    }
+  }
+}
