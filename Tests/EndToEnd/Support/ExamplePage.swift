@@ -6,6 +6,8 @@
 //
 // What comes of a page stands in it: events in #events, and what else it has done and been told in #log.
 
+import Testing
+
 struct ExamplePage: CustomTestStringConvertible, Sendable {
   /// How the page gets its subscriptions.
   enum Subscribing: Sendable {
