@@ -1,11 +1,12 @@
 // Several rings of which one is damaged: it is reported once and the others go on.
 
+import Foundation
 import Glibc
-import Kit
 import Testing
 
 @testable import Connections
 @testable import IPC
+@testable import Kit
 
 @Suite("Ring set")
 struct RingSetTests {
@@ -39,6 +40,58 @@ struct RingSetTests {
     let rest = read(set)
     #expect(rest[0]?.last == 500)
     #expect(set.lastSequence(0) == 500 && set.lastSequence(1) == 0 && set.lastSequence(2) == 3)
+  }
+
+  /// Publishes numbers one by one, each in any of several rings, while another thread reads them.
+  private final class Publisher: @unchecked Sendable {
+    let writers: [EventWriter]
+    let untilNs = MonotonicTime.now() + 30 * LoopClock.nsPerSecond
+
+    init(_ writers: [EventWriter]) { self.writers = writers }
+
+    func publish(_ count: Int) {
+      var random = SeededRandom(seed: 28)
+      for number in 0..<count {
+        let writer = writers[Int.random(in: 0..<writers.count, using: &random)]
+        let event = PreparedEvent(
+          type: "a", source: "s", id: String(number), json: Array(String(number).utf8),
+          acceptedAtNs: MonotonicTime.now())
+        while case .full = writer.append(event) {
+          guard MonotonicTime.now() < untilNs else { return }
+          sched_yield()
+        }
+        writer.publish()
+      }
+    }
+  }
+
+  @Test(
+    "14.28 whoever reads oldest first while others publish sees each record behind all that were published before it"
+  )
+  func oldestFirst() throws {
+    let rings = try (0..<5).map { try Ring.create(name: "r\($0)", capacity: 1 << 16, readers: 1).take() }
+    let wake = try EventFD.create().take()
+    defer { for descriptor in rings + [wake] { close(descriptor) } }
+    let gateway = try TestGateway()
+    let set = try RingSet(
+      grants: rings.enumerated().map {
+        .init(name: "r\($0)", id: UInt32($0), fd: $1, role: .read(slot: 0))
+      }, status: gateway.page(0))
+    let publisher = Publisher(try rings.map { EventWriter(try RingWriter(attaching: $0, wake: [wake])) })
+    let count = 50_000
+    Thread { publisher.publish(count) }.start()
+    var seen: [Int] = []
+    while seen.count < count, MonotonicTime.now() < publisher.untilNs {
+      _ = set.readOldestFirst(EventRecord.acceptedAtNs) { _, record in
+        let text = EventRecord(ring: record).map { String(decoding: $0.jsonBytes, as: UTF8.self) }
+        seen.append(text.flatMap { Int($0) } ?? -1)
+        return seen.count % 100 != 0
+      }
+      set.commit()
+    }
+    #expect(seen.count == count)
+    let firstWrong = seen.indices.first { seen[$0] != $0 }
+    #expect(firstWrong == nil, "the order of publication")
   }
 
   @Test("takes only rings that are granted for reading")
