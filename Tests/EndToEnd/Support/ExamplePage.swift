@@ -254,8 +254,6 @@ extension ExamplePage {
     "EXTRACTORS": """
     {"greeting":{"name":{"stable_field_index":1,"event":{"json_pointer":"/data/name"}}},\
     "greeting.jwt":{"name":{"stable_field_index":1,"jwt":{"json_pointer":"/username"},\
-    "event":{"json_pointer":"/data/name"}}},\
-    "message":{"name":{"stable_field_index":1,"jwt":{"json_pointer":"/username"},\
     "event":{"json_pointer":"/data/name"}}}}
     """,
     "JWT_SECRET_KEY": secret,
@@ -306,15 +304,23 @@ extension ExamplePage {
     return pages
   }
 
+  private static let channelExtractors = [
+    "EXTRACTORS": """
+    {"message":{"name":{"stable_field_index":1,"jwt":{"json_pointer":"/username"},\
+    "event":{"json_pointer":"/data/name"}}}}
+    """,
+    "JWT_SECRET_KEY": secret,
+  ]
+
   /// What the frontend of the channels example does: once for what its token stands for, once for an event type as well.
   private static let channels = [
     ExamplePage(
       name: "channels-example by SSE", transport: .sse, type: "message", subscribing: .ownToken(user: "mary"),
-      names: ["mary"], sends: false, settings: extractors),
+      names: ["mary"], sends: false, settings: channelExtractors),
     ExamplePage(
       name: "channels-example by WebSocket", transport: .webSocket, type: "chat",
       subscribing: .ownToken(user: "mary", put: Subscriptions.to("chat")), subscriptions: 2,
-      sends: false, settings: extractors),
+      sends: false, settings: channelExtractors),
   ]
 
   private static let byTheClock = ExamplePage(
