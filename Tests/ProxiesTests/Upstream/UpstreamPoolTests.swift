@@ -114,11 +114,11 @@ import Testing
           _ = exchange.write(ByteBuffer(string: text))
           exchange.end()
         }
-        _ = peer.receive(until: "x")
+        let end = body == .chunked ? "3\r\nxxx\r\n0\r\n\r\n" : "x"
+        _ = peer.receive(until: end)
         peer.close()
         let second = try upstream.accept()
         let framing = body == .chunked ? "transfer-encoding: chunked" : "content-length: \(size)"
-        let end = body == .chunked ? "3\r\nxxx\r\n0\r\n\r\n" : "x"
         #expect(
           second.receive(until: end).hasPrefix("PUT /again HTTP/1.1\r\nhost: u\r\n\(framing)\r\n\r\n"))
         second.send("HTTP/1.1 204 x\r\nconnection: close\r\n\r\n")
