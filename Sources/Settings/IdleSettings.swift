@@ -19,7 +19,10 @@ extension Settings {
         ["KAFKA_SSL_CA_CERTFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE", "KAFKA_SSL_KEYFILE_PASS"],
         "without KAFKA_SSL_ENABLED=true: THE BROKERS ARE SPOKEN TO WITHOUT TLS"
       ),
-      (kafkaEnabled == false && !brokers.isEmpty, ["KAFKA_BROKERS"], "with KAFKA_ENABLED=false: there is no Kafka"),
+      (
+        kafkaEnabled == false && !brokers.isEmpty, ["KAFKA_BROKERS"],
+        "with KAFKA_ENABLED=false: there is no Kafka"
+      ),
       (
         kafkaBrokers.isEmpty, ofKafka.sorted(),
         kafkaEnabled == false

@@ -77,7 +77,8 @@ extension SettingKey {
   static let kafka: [SettingKey] = [
     .scalar(
       "KAFKA_ENABLED", \.kafkaEnabled, form: ValueForm.boolean,
-      help: "false: no Kafka, whatever KAFKA_BROKERS says; true: KAFKA_BROKERS must not be empty; unset: that decides",
+      help:
+        "false: no Kafka, whatever KAFKA_BROKERS says; true: KAFKA_BROKERS must not be empty; unset: that decides",
       parse: { (text) throws(ValueProblem) in try ValueForm.boolean(text) },
       show: { $0.map { String($0) } ?? "" }),
     .list(

@@ -52,7 +52,8 @@ extension SettingKey {
       parse: { (text) throws(ValueProblem) in try ValueForm.nonEmpty(text) }),
     .scalar(
       "SESSION_ROLE", \.sessionRole, form: "a name",
-      help: "role of users that presence lists; empty: all; unset: all, and on RIG 1's paths (/rg/sessions) user, as there",
+      help:
+        "role of users that presence lists; empty: all; unset: all, and on RIG 1's paths (/rg/sessions) user, as there",
       parse: { (text) throws(ValueProblem) in ValueForm.trimmed(text[...]) }, show: { $0 ?? "" }
     ).setWhenEmpty,
     .integer(

@@ -125,7 +125,8 @@ extension Settings {
       found.append(
         SettingsMistake(
           place: "KAFKA_ENABLED, KAFKA_BROKERS",
-          message: "the one is true, the other one empty; expected brokers (RIG's default was localhost:9092)"))
+          message: "the one is true, the other one empty; expected brokers (RIG's default was localhost:9092)"
+        ))
     }
     if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
       let why = kafkaEnabled == false ? "KAFKA_ENABLED is false" : "KAFKA_BROKERS is empty"

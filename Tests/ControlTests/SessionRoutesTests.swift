@@ -248,7 +248,9 @@ import Testing
     return text + "." + Base64URL.encode(code)
   }
 
-  private static func legacyFields(_ actions: String, jti: String = "operator", scheme: String = "Bearer ") -> String {
+  private static func legacyFields(_ actions: String, jti: String = "operator", scheme: String = "Bearer ")
+    -> String
+  {
     let claims = #"{"exp":4102444800,"jti":"\#(jti)","scopes":{"rg":{"actions":\#(actions)}}}"#
     return "authorization: \(scheme)\(token(claims))\r\n"
   }
@@ -300,7 +302,8 @@ import Testing
       return .opened(connection)
     }
     try gateway.reporter(0).report([
-      .begin(generation: 1), connection(1, "known", until: now + 600), connection(2, "known", until: now + 900),
+      .begin(generation: 1), connection(1, "known", until: now + 600),
+      connection(2, "known", until: now + 900),
       connection(3, "endless", until: 0), .end,
     ])
     try gateway.reporter(1).report([.begin(generation: 1), .end])
@@ -364,9 +367,12 @@ import Testing
       let all = try bearer(#"["getSessionConnections","deleteConnection"]"#)
       #expect(try client.get("/rg/sessions/alice", all).status == 200)
       // RIG 1's clients sent it bare; other schemes are no token.
-      #expect(try client.get("/rg/sessions", Self.legacyFields(#"["getSessions"]"#, scheme: "")).status == 200)
+      #expect(
+        try client.get("/rg/sessions", Self.legacyFields(#"["getSessions"]"#, scheme: "")).status == 200)
       #expect(try client.get("/rg/sessions", Self.legacyFields("[]", scheme: "")).status == 403)
-      #expect(try client.get("/rg/sessions", Self.legacyFields(#"["getSessions"]"#, scheme: "Basic ")).status == 401)
+      #expect(
+        try client.get("/rg/sessions", Self.legacyFields(#"["getSessions"]"#, scheme: "Basic ")).status == 401
+      )
       #expect(try client.get("/rg/sessions/bob", all).body == "[]")
       #expect(try client.ask("DELETE", "/rg/connections/j2", try bearer(#"["getSessions"]"#)).status == 403)
       #expect(try client.get("/v3/session-blacklist/j2").status == 404)

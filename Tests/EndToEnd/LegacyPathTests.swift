@@ -86,7 +86,8 @@ struct LegacyPathTests {
       let defined = try gateway.management(
         "POST", "/v3/apis", headers: asOperator + [("content-type", "application/json")], body: catchAll.json)
       #expect(defined.status == 201, "\(defined.text)")
-      let ended = Self.token(#""jti":"ended""#, actions: #""getSessions","getSessionConnections","deleteConnection""#)
+      let ended = Self.token(
+        #""jti":"ended""#, actions: #""getSessions","getSessionConnections","deleteConnection""#)
       let order = try gateway.management(
         "POST", "/v3/session-blacklist", headers: asOperator + [("content-type", "application/json")],
         body: #"{"sessionId":"ended","validityInSeconds":60}"#)
@@ -104,13 +105,20 @@ struct LegacyPathTests {
         let table: [(name: String, fields: [(String, String)], status: Int)] = [
           ("nothing", [], 401), ("nonsense", [TestToken.bearer("nonsense")], 401),
           ("Bearer alone", [("authorization", "Bearer ")], 401),
-          ("the management port's token", asOperator, 401), ("an ended session", [TestToken.bearer(ended)], 401),
+          ("the management port's token", asOperator, 401),
+          ("an ended session", [TestToken.bearer(ended)], 401),
           ("expired", [TestToken.bearer(Self.token("", actions: action, exp: 1))], 401),
-          ("another key", [TestToken.bearer(TestToken.make("{}", secret: "another secret of thirty-two bytes"))], 401),
+          (
+            "another key",
+            [TestToken.bearer(TestToken.make("{}", secret: "another secret of thirty-two bytes"))], 401
+          ),
           ("one good, one bad", [TestToken.bearer(good, "a.b.c")], 401),
           ("no action", [TestToken.bearer(Self.token(""))], 403),
           ("other actions", [TestToken.bearer(Self.token("", actions: others))], 403),
-          ("a part of its name", [TestToken.bearer(Self.token("", actions: String(action.dropLast(2)) + "\""))], 403),
+          (
+            "a part of its name",
+            [TestToken.bearer(Self.token("", actions: String(action.dropLast(2)) + "\""))], 403
+          ),
           ("the query", [], 401),
         ]
         for (name, fields, expected) in table {
@@ -124,7 +132,8 @@ struct LegacyPathTests {
         #expect(try status([("authorization", good)]) == allowed)
         #expect(try gateway.inbound("POST", path, headers: [TestToken.bearer(good)]).status == 405)
         let preflight = try gateway.inbound("OPTIONS", path, headers: [("origin", "https://a.example")])
-        #expect(preflight.status == 204 && preflight["access-control-allow-methods"]?.contains(method) == true)
+        #expect(
+          preflight.status == 204 && preflight["access-control-allow-methods"]?.contains(method) == true)
       }
       // Nothing of it has gone to a service; what only looks like it does.
       #expect(service.requests.isEmpty)
@@ -166,7 +175,9 @@ struct LegacyPathTests {
       let alice = Self.token(#""username":"alice","role":["user"],"jti":"phone","level":7"#)
       let agent = Self.token(#""username":"bob","role":["support"],"jti":"desk""#)
       func wire(_ client: SSEClient) -> Wire { client.wire }
-      let clients = try gateway.onePerWorker(wire) { try SSEClient.open(gateway, "[]", query: "jwt=\(alice)") }
+      let clients = try gateway.onePerWorker(wire) {
+        try SSEClient.open(gateway, "[]", query: "jwt=\(alice)")
+      }
       let other = try SSEClient.open(gateway, "[]", query: "jwt=\(agent)")
       for ask in ports {
         try eventually("alice alone is listed: bob has another role") {

@@ -119,7 +119,8 @@ struct BearerTokenTests {
     "14.D20 RIG 1: a token without a scheme counts where it may, and nothing else does",
     arguments: [
       (["a.b.c"], ["a.b.c"]), ([" a.b.c "], ["a.b.c"]), (["a.b.c, Bearer d"], ["a.b.c", "d"]),
-      (["Bearer a.b.c"], ["a.b.c"]), (["a.b"], []), (["secret"], []), (["Basic a.b.c"], []), (["a.b.c d"], []),
+      (["Bearer a.b.c"], ["a.b.c"]), (["a.b"], []), (["secret"], []), (["Basic a.b.c"], []),
+      (["a.b.c d"], []),
       ([#"Digest realm="a.b.c""#], []), ([""], []),
     ] as [([String], [String])])
   func bare(fields: [String], tokens: [String]) throws {

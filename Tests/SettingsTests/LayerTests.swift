@@ -238,7 +238,9 @@ struct LayerTests {
   func kafkaEnabled() throws {
     let off = try load(["KAFKA_ENABLED": "false", "KAFKA_HOSTS": "k:9092", "KAFKA_SOURCE_TOPICS": "a"])
     #expect(off.settings.kafkaBrokers.isEmpty)
-    #expect(off.warnings.count == 2 && off.warnings.allSatisfy { $0.contains("KAFKA_ENABLED=false") }, "\(off.warnings)")
+    #expect(
+      off.warnings.count == 2 && off.warnings.allSatisfy { $0.contains("KAFKA_ENABLED=false") },
+      "\(off.warnings)")
     let on = try load(["KAFKA_ENABLED": "true", "KAFKA_HOSTS": "k:9092"])
     #expect(on.settings.kafkaBrokers == ["k:9092"] && on.warnings.isEmpty)
     #expect(mistakes(["KAFKA_ENABLED": "true"]).first?.hasPrefix("KAFKA_ENABLED, KAFKA_BROKERS: ") == true)

@@ -31,7 +31,8 @@ struct WorkerParts {
       streams: StreamRoutes(
         hub: hub, admission: admission, cors: cors, application: ClientMessages(hub: hub, events: events)),
       longPolling: LongPollRoute(hub: hub, admission: admission), subscriptions: SubscriptionsRoute(hub: hub),
-      events: events, legacy: LegacyRoute(hub: hub), gateway: try Self.gateway(context, hub, cors, ledger, loop),
+      events: events, legacy: LegacyRoute(hub: hub),
+      gateway: try Self.gateway(context, hub, cors, ledger, loop),
       definitions: DefinitionsRoute(hub: hub),
       cors: cors,
       demo: context.settings.dev ? DemoPage() : nil)

@@ -72,7 +72,8 @@ public enum LegacyResource: Equatable, Sendable {
     }
     guard name.utf8.count <= SessionQuestion.maximumNameBytes else {
       throw EventError(
-        "the path's last segment has \(name.utf8.count) bytes, expected at most \(SessionQuestion.maximumNameBytes)")
+        "the path's last segment has \(name.utf8.count) bytes, expected at most \(SessionQuestion.maximumNameBytes)"
+      )
     }
     return name
   }

@@ -243,7 +243,8 @@ struct APIValidationTests {
     #expect(other.warnings.count == 1 && other.warnings.first?.contains("not_secured") == true)
   }
 
-  @Test("14.D20 auth_type is none or jwt in any case, and nothing else", arguments: ["", " ", "basic", "jwt "])
+  @Test(
+    "14.D20 auth_type is none or jwt in any case, and nothing else", arguments: ["", " ", "basic", "jwt "])
   func authTypes(type: String) throws {
     let found = try problems(definitionText("a", endpoints: "", more: #""auth_type":"\#(type)","#))
     #expect(found.contains(#""auth_type":"#), "\(found)")

@@ -98,12 +98,14 @@ public final class APIDefinition: Sendable, Equatable {
     if isJWT, endpoint.text("path") != nil, endpoint.member("secured")?.boolean == false,
       endpoint.member("not_secured") == nil
     {
-      found.append("needs a token, although secured is false: with RIG 1's path it takes not_secured true to open it")
+      found.append(
+        "needs a token, although secured is false: with RIG 1's path it takes not_secured true to open it")
     }
     if !isJWT, endpoint.member("not_secured")?.boolean == false {
       found.append("is open to everybody, although not_secured is false: auth_type is none")
     }
-    let place = "API \(document.member("id")?.string ?? ""), endpoint \(endpoint.member("id")?.string ?? ""): "
+    let place =
+      "API \(document.member("id")?.string ?? ""), endpoint \(endpoint.member("id")?.string ?? ""): "
     return found.map { place + $0 }
   }
 

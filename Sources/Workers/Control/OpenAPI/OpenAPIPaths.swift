@@ -179,7 +179,9 @@ enum OpenAPIPaths {
       operations: [
         OpenAPIOperation(
           method: "get", summary: "The devices of a user with what their tokens claim, as in RIG 1",
-          answers: [.json(200, "Devices", "The devices; none of a user that isn't online."), forbidden, .busy])
+          answers: [
+            .json(200, "Devices", "The devices; none of a user that isn't online."), forbidden, .busy,
+          ])
       ]),
     OpenAPIPath(
       template: "/rg/connections/{session}", parameter: "The session: the tokens' claim jti",
