@@ -3,6 +3,7 @@
 import COpenSSL
 import Foundation
 import IPC
+import Identity
 import Kit
 import Settings
 import Testing
