@@ -320,12 +320,16 @@ struct StateDirTests {
     bytes.append(contentsOf: [1, 2, 3] + Array(repeating: 0, count: 30))
     try bytes.write(to: file)
     try Gateway.run(settings) { gateway in
-      for (session, status) in [("gone", 200), ("other", 200), ("short", 404)] {
+      for session in ["gone", "other"] {
         let answer = try gateway.management("GET", "/v3/session-blacklist/\(session)")
-        #expect(answer.status == status, "\(session)")
+        #expect(answer.status == 200, "\(session)")
       }
       #expect(try gateway.statuses(of: token) == [401])
-      #expect(try gateway.metric("rig_blacklist_entries") == 2)
+      // The clock of the boot and that of the file are read in whole seconds: it may live for one more.
+      try eventually("the short entry is gone") {
+        try gateway.management("GET", "/v3/session-blacklist/short").status == 404
+          && gateway.metric("rig_blacklist_entries") == 2
+      }
     }
     bytes = try Data(contentsOf: file)
     bytes[20] ^= 1

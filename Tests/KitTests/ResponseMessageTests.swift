@@ -57,7 +57,7 @@ struct PartedMessageTests {
       let cut = OutboxRecord(type: 10, target: 0, bytes: Array(record.bytes[..<length]))
       #expect(take(&assembly, cut) == .malformed, "\(length)")
     }
-    for (position, value) in [(0, 2), (1, 0), (1, 5), (20, 1), (16, 1), (4, 10)] as [(Int, UInt8)] {
+    for (position, value) in [(0, 2), (1, 0), (1, 7), (20, 1), (16, 1), (4, 10)] as [(Int, UInt8)] {
       var changed = record
       changed.bytes[position] = value
       assembly = MessageAssembly(maximumBytes: 1000)

@@ -164,11 +164,12 @@ final class BlacklistKeeper {
   /// - Parameter now: seconds since 1970.
   func begin(now: UInt32) throws(StateFile.Failure) -> [Entry] {
     file.file.removeLeftover()
-    let entries = try file.read() ?? []
+    let found = try file.read()
+    // A file that is there isn't written: a disk that is full stops no start. What is behind its records is cut off by the next entry.
+    if found == nil { try file.replace(by: []) }
+    let entries = found ?? []
     let living = entries.filter { $0.until > now }
-    // Also without what an interrupted write has left.
-    try file.replace(by: living)
-    records = living.count
+    records = entries.count
     nextRewrite = max(Self.leastRecords, 2 * living.count)
     return living
   }
