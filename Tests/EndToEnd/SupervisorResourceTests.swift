@@ -34,13 +34,15 @@ struct SupervisorResourceTests {
     let answers: Set = ["answers.proxies.0"]
     let publications: Set = ["publications.connections.0", "publications.connections.1"]
     let responses: Set = ["responses.streams", "responses.control"]
+    // Written by streams; control shows how full it is.
+    let positions = "positions.streams"
     let allowed: [WorkerKind: Set<String>] = [
       .connections: pages.union(requests).union(ofConnections).union(shared).union(calls).union(answers)
         .union(responses),
-      .streams: pages.union(publications).union(["events.streams", "responses.streams"]),
+      .streams: pages.union(publications).union(["events.streams", "responses.streams", positions]),
       .proxies: pages.union(calls).union(answers),
       .control: pages.union(requests).union(ofConnections).union(shared).union(presence).union(calls)
-        .union(answers).union(publications).union(responses),
+        .union(answers).union(publications).union(responses).union([positions]),
     ]
     var reported: Set<String> = []
     defer { #expect(reported == presence.union(publications), "each has its own") }
