@@ -138,8 +138,8 @@ struct DescriptorTests {
       idle = []
       streams = []
       try eventually("there is room again") {
-        let client = try SSEClient(gateway, query: "")
-        return client.head.status == 200
+        // Until then it may be closed without an answer.
+        (try? SSEClient(gateway, query: ""))?.head.status == 200
       }
     }
   }

@@ -283,6 +283,23 @@ final class Peer: @unchecked Sendable {
 
   func endOutput() { shutdown(socket, CInt(SHUT_WR)) }
 
+  /// Ends the connection, and waits until the other end's kernel knows it: on a loaded machine that takes its time on the loopback too.
+  func closeAndAwaitArrival() {
+    endOutput()
+    // TCP_ESTABLISHED and TCP_FIN_WAIT1 of the kernel: not acknowledged yet.
+    let unacknowledged: Set<UInt8> = [1, 4]
+    let deadline = ContinuousClock.now + .seconds(10)
+    repeat {
+      var info = tcp_info()
+      var size = socklen_t(MemoryLayout<tcp_info>.size)
+      guard getsockopt(socket, CInt(IPPROTO_TCP), TCP_INFO, &info, &size) == 0,
+        unacknowledged.contains(info.tcpi_state)
+      else { break }
+      sched_yield()
+    } while ContinuousClock.now < deadline
+    close()
+  }
+
   /// Sends all of it.
   func send(_ text: String) {
     var rest = Array(text.utf8)[...]

@@ -170,7 +170,7 @@ import Testing
         let peer = try await bench.useOnce(upstream)
         let call = try await bench.begin(upstream.request(.POST)) { _, _ in
         } closing: {
-          peer.close()
+          peer.closeAndAwaitArrival()
         }
         let second = try upstream.accept()
         _ = second.receive(until: "\r\n\r\n")
