@@ -56,7 +56,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     worker: String, slot: Int, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
     listeners: [String: CInt], events: [RingGrant], requests: [RingGrant],
     state: RingGrant? = nil, presence: [RingGrant] = [], calls: [RingGrant] = [],
-    answers: [RingGrant] = [], publications: [RingGrant] = [], responses: [RingGrant] = [], positions: RingGrant? = nil,
+    answers: [RingGrant] = [], publications: [RingGrant] = [], responses: [RingGrant] = [],
+    positions: RingGrant? = nil,
     peers: [Peer],
     supervisorPid: Int32, release: String
   ) {

@@ -23,12 +23,14 @@ struct HTTP2HeadTests {
       let http = try HTTP2Client(
         port: isTLS ? gateway.inboundTLSPort : gateway.inboundPort,
         tls: isTLS ? TLSEnd(protocols: ["h2"]) : nil)
-      let events = try http.get("/_rig/v1/connection/sse?subscriptions=\(HTTP.encoded(Subscriptions.to("a")))")
+      let events = try http.get(
+        "/_rig/v1/connection/sse?subscriptions=\(HTTP.encoded(Subscriptions.to("a")))")
       // Before the client has read a setting of the server's, and after.
       for round in 0..<2 {
         let streams = try Self.cookies.map { try http.get("/_rig/health", headers: [Self.cookie($0)]) }
         try http.read(until: "answers") { http in streams.allSatisfy { http.ended.contains($0) } }
-        #expect(streams.allSatisfy { http.heads[$0] == 431 && http.text($0).contains("expected at most 16384") })
+        #expect(
+          streams.allSatisfy { http.heads[$0] == 431 && http.text($0).contains("expected at most 16384") })
         let good = try http.get("/_rig/health")
         try http.read(until: "an ordinary answer") { $0.ended.contains(good) }
         #expect(http.heads[good] == 200)
@@ -36,7 +38,8 @@ struct HTTP2HeadTests {
         try http.read(until: "the event") { $0.text(events).contains("id-\(round)") }
       }
       #expect(http.goAways.isEmpty && http.resets.isEmpty)
-      #expect(try gateway.metric("rig_http_open_connections", ["port": isTLS ? "inbound-tls" : "inbound"]) == 1)
+      #expect(
+        try gateway.metric("rig_http_open_connections", ["port": isTLS ? "inbound-tls" : "inbound"]) == 1)
     }
   }
 

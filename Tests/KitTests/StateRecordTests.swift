@@ -57,7 +57,9 @@ import Testing
     #expect(StateRecord(type: 1, UnsafeRawBufferPointer(start: nil, count: 0)) == nil)
   }
 
-  @Test("14.D20 Questions about sessions and their answers survive the way; cut, longer or damaged they do no harm")
+  @Test(
+    "14.D20 Questions about sessions and their answers survive the way; cut, longer or damaged they do no harm"
+  )
   func questions() {
     let longest = String(repeating: "u", count: SessionQuestion.maximumNameBytes)
     let all: [SessionQuestion] = [

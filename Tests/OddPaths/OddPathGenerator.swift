@@ -36,13 +36,13 @@ public struct OddPathGenerator {
 
   private mutating func disguised(_ path: String) -> String {
     switch below(10) {
-    case 0, 1: return replaced(in: path, where: { $0 != "/" && $0 != "%" }) { $0.escaped(&$1) }
-    case 2: return replaced(in: path, where: { $0 == "%" }) { _, _ in "%25" }
-    case 3, 4: return replaced(in: path, where: { $0 == "/" }) { $1.choice(Self.slashes) }
+    case 0, 1: return replaced(in: path, where: { $0 != "/" && $0 != "%" }, by: { $0.escaped(&$1) })
+    case 2: return replaced(in: path, where: { $0 == "%" }, by: { _, _ in "%25" })
+    case 3, 4: return replaced(in: path, where: { $0 == "/" }, by: { $1.choice(Self.slashes) })
     case 5: return path + choice(Self.ends)
     case 6: return choice(Self.beginnings) + path
-    case 7: return replaced(in: path, where: \.isLowercase) { character, _ in character.uppercased() }
-    case 8: return replaced(in: path, where: { $0 == "/" }) { _, _ in ";p=1/" }
+    case 7: return replaced(in: path, where: \.isLowercase, by: { character, _ in character.uppercased() })
+    case 8: return replaced(in: path, where: { $0 == "/" }, by: { _, _ in ";p=1/" })
     default:
       let place = path.index(path.startIndex, offsetBy: below(path.count + 1))
       return path[..<place] + choice(Self.blanks) + path[place...]

@@ -52,7 +52,9 @@ extension HTTPConnection {
       // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
       try? options.setOption(Self.unsentBound, value: AnswerStream.maxUnsentBytes)
       // A service may be silent for as long as it likes.
-      if let channel = context?.channel { DeadPeers.find(on: channel, within: server.limits.userTimeoutSeconds) }
+      if let channel = context?.channel {
+        DeadPeers.find(on: channel, within: server.limits.userTimeoutSeconds)
+      }
     }
     if !body.hasEnd, request.announcedBody != .none {
       hasBodyOptions = true

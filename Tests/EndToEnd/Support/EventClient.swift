@@ -30,7 +30,8 @@ final class EventClient {
 
   /// Opens a connection and reads its greeting.
   init(
-    _ transport: EventTransport, _ gateway: Gateway, _ subscriptions: String, resumingAt cursor: String? = nil,
+    _ transport: EventTransport, _ gateway: Gateway, _ subscriptions: String,
+    resumingAt cursor: String? = nil,
     receiveBuffer: Int? = nil
   ) throws {
     switch transport {
@@ -96,7 +97,9 @@ final class EventClient {
     case .sse(let client): while try client.record().comment != "heartbeat" {}
     case .webSocket(let client):
       let frame = try client.frame()
-      guard frame.opcode == WebSocketFrame.Opcode.ping else { throw TestFailure("got opcode \(frame.opcode)") }
+      guard frame.opcode == WebSocketFrame.Opcode.ping else {
+        throw TestFailure("got opcode \(frame.opcode)")
+      }
       try client.send(WebSocketFrame(WebSocketFrame.Opcode.pong, frame.payload))
     case .longPolling(let client):
       let events = try client.poll()

@@ -53,7 +53,8 @@ final class HTTP2Client {
     var left = bytes
     while left > 0, !ended.contains(stream), resets[stream] == nil {
       try readAvailable()
-      let room = min(windows[0, default: HTTP2Frame.firstWindow], windows[stream, default: HTTP2Frame.firstWindow])
+      let room = min(
+        windows[0, default: HTTP2Frame.firstWindow], windows[stream, default: HTTP2Frame.firstWindow])
       let count = min(left, room, HTTP2Frame.maximumBytes)
       guard count > 0 else {
         guard try wire.receive(Deadline()) else { throw TestFailure("no window for stream \(stream)") }

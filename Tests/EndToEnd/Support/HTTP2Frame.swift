@@ -56,7 +56,8 @@ struct HTTP2Frame {
     repeat {
       let end = min(block.count, start + maximumBytes)
       let flags = (start == 0 && isEnd ? endStream : 0) | (end == block.count ? endHeaders : 0)
-      frames.append(HTTP2Frame(start == 0 ? .headers : .continuation, flags, stream, Array(block[start..<end])))
+      frames.append(
+        HTTP2Frame(start == 0 ? .headers : .continuation, flags, stream, Array(block[start..<end])))
       start = end
     } while start < block.count
     return frames

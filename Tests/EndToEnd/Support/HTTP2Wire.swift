@@ -78,7 +78,8 @@ final class HTTP2Wire: Wire {
     stream += 2
     windows[stream] = HTTP2Frame.firstWindow
     (hasStreamEnded, resetCode, unsentBody) = (false, nil, isTunnel ? nil : length)
-    let method = isTunnel ? [(":method", "CONNECT"), (":protocol", "websocket")] : [(":method", String(parts[0]))]
+    let method =
+      isTunnel ? [(":method", "CONNECT"), (":protocol", "websocket")] : [(":method", String(parts[0]))]
     let rest = [
       (":scheme", tls == nil ? "http" : "https"), (":path", String(parts[1])), (":authority", "localhost"),
     ]

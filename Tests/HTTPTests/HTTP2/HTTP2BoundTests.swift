@@ -98,12 +98,14 @@ struct HTTP2BoundTests {
       let end = min(block.count, start + 16_384)
       return Frame(
         kind: start == 0 ? .headers : .continuation,
-        flags: (start == 0 ? Frame.endStream : 0) | (end == block.count ? Frame.endHeaders : 0), stream: stream,
+        flags: (start == 0 ? Frame.endStream : 0) | (end == block.count ? Frame.endHeaders : 0),
+        stream: stream,
         payload: Array(block[start..<end]))
     }
   }
 
-  @Test("14.C14 A large head is answered 431 before the client has acknowledged anything, however its bytes come")
+  @Test(
+    "14.C14 A large head is answered 431 before the client has acknowledged anything, however its bytes come")
   func firstFlight() throws {
     for (pieceBytes, cookieBytes) in [(1 << 20, 200_000), (4096, 100_000), (13, 40_000), (1, 17_000)] {
       let peer = try HTTP2Peer(isGreeted: false)

@@ -35,9 +35,11 @@ struct HTTP2RequestHeadTests {
   func webSocket() throws {
     let fields =
       [(":protocol", "websocket")]
-      + HTTP2Peer.head("CONNECT", "/ws?a=b", [("sec-websocket-version", "13"), ("sec-websocket-key", "theirs")])
+      + HTTP2Peer.head(
+        "CONNECT", "/ws?a=b", [("sec-websocket-version", "13"), ("sec-websocket-key", "theirs")])
     let read = try Self.read(fields, isEnd: false).get()
-    #expect(read.isTunnel && read.contentLength == nil && read.head.method == .GET && read.head.uri == "/ws?a=b")
+    #expect(
+      read.isTunnel && read.contentLength == nil && read.head.method == .GET && read.head.uri == "/ws?a=b")
     let headers = read.head.headers
     #expect(headers["connection"] == ["upgrade"] && headers["upgrade"] == ["websocket"])
     #expect(headers["sec-websocket-version"] == ["13"] && !headers.contains(name: "transfer-encoding"))

@@ -51,7 +51,9 @@ struct HTTP2StreamTests {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-      if let event = event as? ChannelEvent, event == .inputClosed { context.close(mode: .output, promise: nil) }
+      if let event = event as? ChannelEvent, event == .inputClosed {
+        context.close(mode: .output, promise: nil)
+      }
     }
   }
 
@@ -78,7 +80,9 @@ struct HTTP2StreamTests {
     let peer = try HTTP2Peer(front)
     let offers = peer.frames.contains { frame in
       frame.kind == .settings
-        && stride(from: 0, to: frame.payload.count, by: 6).contains { frame.payload[$0...].prefix(6) == [0, 8, 0, 0, 0, 1] }
+        && stride(from: 0, to: frame.payload.count, by: 6).contains {
+          frame.payload[$0...].prefix(6) == [0, 8, 0, 0, 0, 1]
+        }
     }
     #expect(offers, "SETTINGS_ENABLE_CONNECT_PROTOCOL")
     try peer.send(Self.connect(1, "/ws"), HTTP2Peer.data(1, "early;"))
@@ -89,7 +93,8 @@ struct HTTP2StreamTests {
     #expect(answer.text == "hi;early;late;" && !answer.isEnded && answer.reset == nil)
     front.sweep(at: 100_000)
     try peer.send(HTTP2Peer.data(1, "last", isEnd: true))
-    #expect(peer.answer(1).text == "hi;early;late;last" && peer.answer(1).isEnded && peer.answer(1).reset == nil)
+    #expect(
+      peer.answer(1).text == "hi;early;late;last" && peer.answer(1).isEnded && peer.answer(1).reset == nil)
     // What isn't opened isn't answered as if it were.
     try peer.send(Self.connect(3, "/page"), HTTP2Peer.data(3, "early"))
     #expect(peer.answer(3).status == "501" && peer.answer(3).isEnded && peer.answer(3).reset == Code.none)

@@ -95,7 +95,8 @@ enum OwnEvents {
   static func eventsLost(
     count: UInt64?, reason: String, cursor: Cursor? = nil, stamp: Stamp
   ) -> OwnEvent {
-    var lost = OwnEvent(type: LostEvents.type, json: LostEvents.json(count: count, reason: reason, stamp: stamp))
+    var lost = OwnEvent(
+      type: LostEvents.type, json: LostEvents.json(count: count, reason: reason, stamp: stamp))
     lost.cursor = cursor
     return lost
   }

@@ -166,7 +166,8 @@ private struct Parts {
   private static func randomKey() -> String {
     let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
     // The last character has two bits of the last byte.
-    return String((0..<21).map { _ in alphabet[Int.random(in: 0..<64)] } + [alphabet[16 * Int.random(in: 0..<4)]])
+    return String(
+      (0..<21).map { _ in alphabet[Int.random(in: 0..<64)] } + [alphabet[16 * Int.random(in: 0..<4)]])
       + "=="
   }
 

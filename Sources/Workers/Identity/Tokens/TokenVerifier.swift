@@ -124,11 +124,6 @@ public struct IssuerKeys {
   let issuer: String
   var keys: KeySet
 
-  init(issuer: String, keys: KeySet) {
-    self.issuer = issuer
-    self.keys = keys
-  }
-
   fileprivate func isOf(_ other: String?) -> Bool {
     other.map { $0.utf8.elementsEqual(issuer.utf8) } ?? false
   }

@@ -37,6 +37,7 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
   var phase = Phase.connecting
   var current: UpstreamExchange?
   var context: ChannelHandlerContext?
+  private var look: SocketLook?
   /// Channels that are being connected, until one is.
   var candidates: [Channel] = []
   let sinceNs: UInt64
@@ -83,7 +84,10 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
   var mayRefuseUnheard: Bool { false }
   /// Whether the upstream has ended it, or sent what nobody asked for, and the loop hasn't come to it yet.
   var hasEndedUnseen: Bool {
-    context.map { SocketLook.hasEnded($0.channel, mayHaveInput: pool.origin.scheme == .https) } ?? true
+    guard let channel = context?.channel, channel.isActive else { return true }
+    let look = look ?? SocketLook(channel)
+    self.look = look
+    return look.hasEnded(mayHaveInput: pool.origin.scheme == .https)
   }
   var isAlive: Bool { (phase == .busy || phase == .idle) && !hasInputEnded }
 

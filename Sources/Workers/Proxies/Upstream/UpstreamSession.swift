@@ -51,6 +51,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private var askedNs: UInt64?
   private var isAsked = false
   private var context: ChannelHandlerContext?
+  private var look: SocketLook?
   private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
 
   /// Puts the handlers into a channel that has done its handshake.
@@ -79,7 +80,12 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   }
 
   /// Whether the upstream has ended it, and the loop hasn't come to it yet.
-  var hasEndedUnseen: Bool { context.map { SocketLook.hasEnded($0.channel, mayHaveInput: true) } ?? true }
+  var hasEndedUnseen: Bool {
+    guard let channel = context?.channel, channel.isActive else { return true }
+    let look = look ?? SocketLook(channel)
+    self.look = look
+    return look.hasEnded(mayHaveInput: true)
+  }
 
   // MARK: Streams
 
