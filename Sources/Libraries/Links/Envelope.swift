@@ -1,0 +1,130 @@
+// What workers say to each other stands in rings as messages of one form, whatever they are about. A message is an envelope and a
+// payload; one that is larger than a record of its ring goes in parts, one behind the other. One record (type 20) is one part,
+// little endian:
+//
+//    0  bytes of the envelope = 32, 1 byte   flags, 1 byte   target slot, 2 bytes
+//    4  kind of the payload, 2 bytes   0, 2 bytes
+//    8  correlation, 8 bytes
+//   16  deadline, 8 bytes
+//   24  offset of this part in the payload, 4 bytes   value, 4 bytes
+//   32  part
+//
+// Flag 1: more parts follow. A newer release may have a longer envelope, whose rest is skipped, and flags that aren't known here and
+// mean nothing here. A writer never begins a message before the one before it is complete: a reader holds at most one unfinished
+// message of each ring.
+
+import Kit
+
+import Kit
+
+/// What a payload is: numbers are for ever, and new ones come behind the others. A reader skips kinds that it doesn't know.
+public struct PayloadKind: RawRepresentable, Hashable, Sendable {
+  public let rawValue: UInt16
+
+  public init(rawValue: UInt16) { self.rawValue = rawValue }
+  public init(_ rawValue: UInt16) { self.rawValue = rawValue }
+}
+
+/// For whom a message is, and what it belongs to.
+public struct Envelope: Equatable, Sendable {
+  /// Type of its records.
+  public static let recordType: UInt16 = 20
+  static let byteCount = 32
+
+  public var kind: PayloadKind
+  /// Slot of the reader that it is for; the others skip it.
+  public var target: UInt16
+  /// Joins an answer to what was asked, and the messages of a conversation; of the asker's choosing.
+  public var correlation: UInt64
+  /// Of CLOCK_MONOTONIC in ns: nobody waits for an answer afterwards. 0: there is none.
+  public var deadlineNs: UInt64
+  /// A number of the payload that stands here so that the smallest messages need no payload.
+  public var value: UInt32
+
+  public init(
+    _ kind: PayloadKind, target: UInt16, correlation: UInt64, deadlineNs: UInt64 = 0, value: UInt32 = 0
+  ) {
+    self.kind = kind
+    self.target = target
+    self.correlation = correlation
+    self.deadlineNs = deadlineNs
+    self.value = value
+  }
+}
+
+/// An envelope as it stands in a record.
+struct EnvelopePart: Equatable {
+  private enum Flag {
+    static let hasMore: UInt8 = 1
+  }
+
+  var envelope: Envelope
+  var offset: UInt32
+  var hasMore: Bool
+
+  init(_ envelope: Envelope, offset: UInt32 = 0, hasMore: Bool = false) {
+    self.envelope = envelope
+    self.offset = offset
+    self.hasMore = hasMore
+  }
+
+  /// The target of a record, without looking at the rest: most of what a worker sees isn't for it. nil: it is no envelope.
+  static func target(of record: UnsafeRawBufferPointer) -> UInt16? {
+    guard record.count >= Envelope.byteCount else { return nil }
+    return UInt16(littleEndian: record.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+  }
+
+  /// The envelope of a record, and where its part begins. nil: no writer of ours writes this.
+  static func read(_ record: UnsafeRawBufferPointer) -> (part: EnvelopePart, payload: UnsafeRawBufferPointer)? {
+    guard record.count >= Envelope.byteCount, Int(record[0]) >= Envelope.byteCount,
+      Int(record[0]) <= record.count
+    else { return nil }
+    func load<T: FixedWidthInteger>(_ type: T.Type, _ offset: Int) -> T {
+      T(littleEndian: record.loadUnaligned(fromByteOffset: offset, as: T.self))
+    }
+    let envelope = Envelope(
+      PayloadKind(load(UInt16.self, 4)), target: load(UInt16.self, 2), correlation: load(UInt64.self, 8),
+      deadlineNs: load(UInt64.self, 16), value: load(UInt32.self, 28))
+    let part = EnvelopePart(
+      envelope, offset: load(UInt32.self, 24), hasMore: record[1] & Flag.hasMore != 0)
+    return (part, UnsafeRawBufferPointer(rebasing: record[Int(record[0])...]))
+  }
+
+  /// Writes it to the beginning of `buffer`, which has room for it.
+  func write(to buffer: UnsafeMutableRawBufferPointer) {
+    func store<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
+      buffer.storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
+    }
+    store(UInt8(Envelope.byteCount), 0)
+    store(hasMore ? Flag.hasMore : 0, 1)
+    store(envelope.target, 2)
+    store(envelope.kind.rawValue, 4)
+    store(UInt16(0), 6)
+    store(envelope.correlation, 8)
+    store(envelope.deadlineNs, 16)
+    store(offset, 24)
+    store(envelope.value, 28)
+  }
+}
+
+/// What a message is about, in fields (FieldCoding) that a newer release may add to: what stands behind the known ones is skipped.
+public protocol LinkPayload: Sendable {
+  static var kind: PayloadKind { get }
+  func append(to fields: inout FieldWriter)
+  /// nil if its writer has gone mad: it isn't as this format has it.
+  init?(_ fields: inout FieldReader)
+}
+
+/// Names what a worker has begun among all that it and its predecessors have: the upper bits are the worker's generation, so that what
+/// a predecessor has begun is known for it.
+public enum Correlation {
+  private static let countBits: UInt64 = 40
+
+  /// The first of a worker with that generation of its status page.
+  public static func first(generation: UInt64) -> UInt64 { (generation << countBits) | 1 }
+
+  /// Whether a worker of that generation may have chosen `correlation`.
+  public static func isOf(generation: UInt64, _ correlation: UInt64) -> Bool {
+    correlation >> countBits == (generation << countBits) >> countBits
+  }
+}

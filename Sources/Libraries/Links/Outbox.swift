@@ -1,0 +1,155 @@
+// Messages on their way into a ring that may be full: they wait here in order, bounded in bytes, and nothing overtakes them.
+
+import DequeModule
+import IPC
+import Kit
+
+/// The writing end of a link. Belongs to one event loop.
+public final class Outbox {
+  /// Bytes of one part of a stream at most.
+  private static let streamPartBytes = 64 << 10
+
+  private struct Record {
+    let target: Int
+    let bytes: [UInt8]
+  }
+
+  private let writer: RingWriter
+  private let maximumBytes: Int
+  private var waiting = Deque<Record>()
+  private var waitingBytes = 0
+  /// Calls a closure after a moment, about a millisecond: a ring says nothing when it gets room.
+  private let later: (@escaping () -> Void) -> Void
+  private var isRetryComing = false
+  /// Called when nothing waits any more.
+  public var onDrained: (() -> Void)?
+
+  /// - Parameters:
+  ///   - maximumBytes: of what waits for room.
+  ///   - later: calls a closure after a moment, on the same thread.
+  public init(
+    _ writer: RingWriter, maximumBytes: Int, later: @escaping (@escaping () -> Void) -> Void
+  ) {
+    self.writer = writer
+    self.maximumBytes = maximumBytes
+    self.later = later
+  }
+
+  /// The largest payload that goes in one part.
+  public var partBytes: Int { max(1, writer.maximumPayload - Envelope.byteCount) }
+
+  /// Whether messages wait for room: whoever can should send no more until `onDrained`.
+  public var isBlocked: Bool { !waiting.isEmpty }
+
+  /// Sends a message, now or when there is room; false: there is no room for it to wait in, and nothing of it is sent.
+  public func send(_ envelope: Envelope, _ payload: some LinkPayload) -> Bool {
+    var fields = FieldWriter(prefix: Envelope.byteCount, capacity: 512)
+    payload.append(to: &fields)
+    let bytes = fields.bytes { EnvelopePart(envelope).write(to: $0) }
+    return bytes.count <= writer.maximumPayload
+      ? wait([Record(target: Int(envelope.target), bytes: bytes)])
+      : wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes))
+  }
+
+  /// The same for a message without payload.
+  public func send(_ envelope: Envelope) -> Bool {
+    append(EnvelopePart(envelope), UnsafeRawBufferPointer(start: nil, count: 0), isFollowed: false)
+  }
+
+  /// Sends a stretch of a stream, in as many messages as it takes, each whole in itself. False: there is no room; what was sent of it is
+  /// sent.
+  public func stream(_ bytes: UnsafeRawBufferPointer, _ envelope: Envelope) -> Bool {
+    let most = min(Self.streamPartBytes, partBytes)
+    let part = EnvelopePart(envelope)
+    var start = 0
+    while start < bytes.count {
+      let end = min(bytes.count, start + most)
+      let stretch = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+      guard append(part, stretch, isFollowed: end < bytes.count) else { return false }
+      start = end
+    }
+    return true
+  }
+
+  private static func parts(_ envelope: Envelope, _ payload: ArraySlice<UInt8>, room: Int) -> [Record] {
+    stride(from: payload.startIndex, to: payload.endIndex, by: room).map { start in
+      let end = min(payload.endIndex, start + room)
+      let part = EnvelopePart(
+        envelope, offset: UInt32(clamping: start - payload.startIndex), hasMore: end < payload.endIndex)
+      let bytes = [UInt8](unsafeUninitializedCapacity: Envelope.byteCount + end - start) { buffer, count in
+        let raw = UnsafeMutableRawBufferPointer(buffer)
+        part.write(to: raw)
+        UnsafeMutableRawBufferPointer(rebasing: raw[Envelope.byteCount...]).copyBytes(from: payload[start..<end])
+        count = Envelope.byteCount + end - start
+      }
+      return Record(target: Int(envelope.target), bytes: bytes)
+    }
+  }
+
+  /// Straight into the ring if nothing waits before it.
+  ///
+  /// - Parameter isFollowed: another for the same target comes at once: the reader sees both together, and is woken once.
+  private func append(
+    _ part: EnvelopePart, _ payload: UnsafeRawBufferPointer, isFollowed: Bool
+  ) -> Bool {
+    let length = Envelope.byteCount + payload.count
+    guard length <= writer.maximumPayload else { return false }
+    let fill = { (buffer: UnsafeMutableRawBufferPointer) in
+      part.write(to: buffer)
+      UnsafeMutableRawBufferPointer(rebasing: buffer[Envelope.byteCount...]).copyMemory(from: payload)
+    }
+    let target = Int(part.envelope.target)
+    if waiting.isEmpty, case .appended = writer.append(type: Envelope.recordType, length: length, fill) {
+      if !isFollowed { writer.publish(waking: .only(target)) }
+      return true
+    }
+    // What was to be seen together with this one isn't to wait with it.
+    writer.publish(waking: .only(target))
+    let bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
+      fill(UnsafeMutableRawBufferPointer(buffer))
+      count = length
+    }
+    return wait([Record(target: target, bytes: bytes)])
+  }
+
+  /// Puts records behind those that wait, and sends what there is room for.
+  private func wait(_ records: [Record]) -> Bool {
+    let bytes = records.reduce(0) { $0 + $1.bytes.count }
+    guard bytes <= maximumBytes - waitingBytes else { return false }
+    waiting.append(contentsOf: records)
+    waitingBytes += bytes
+    flush()
+    return true
+  }
+
+  /// Sends what there is room for by now.
+  public func flush() {
+    guard !waiting.isEmpty else { return }
+    var targets: ReaderSet = []
+    while let record = waiting.first, append(record) {
+      waiting.removeFirst()
+      waitingBytes -= record.bytes.count
+      targets.formUnion(.only(record.target))
+    }
+    if targets != [] { writer.publish(waking: targets) }
+    guard !waiting.isEmpty else {
+      onDrained?()
+      return
+    }
+    guard !isRetryComing else { return }
+    isRetryComing = true
+    later { [weak self] in
+      self?.isRetryComing = false
+      self?.flush()
+    }
+  }
+
+  /// False: the ring has no room now.
+  private func append(_ record: Record) -> Bool {
+    let appended = writer.append(type: Envelope.recordType, length: record.bytes.count) {
+      $0.copyBytes(from: record.bytes)
+    }
+    guard case .appended = appended else { return false }
+    return true
+  }
+}
