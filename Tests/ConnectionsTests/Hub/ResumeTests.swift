@@ -225,7 +225,7 @@ struct ResumeTests {
   }
 
   @Test(
-    "15.1 brings every event once and with an exact id, wherever client and worker were and however the rings grow"
+    "15.1 brings every event once with its exact id, wherever client and worker were and however the rings grow"
   )
   func exactlyOnce() throws {
     let gateway = try TestGateway(workers: 3)
