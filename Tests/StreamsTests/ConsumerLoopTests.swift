@@ -312,7 +312,11 @@ struct ConsumerLoopTests {
     // Another gateway reads them, and commits for both.
     let consumer = try #require(first.consumer)
     try consumer.commit([(first.state.name(0), 20, metadata: "")])
-    while first.committed() != 20 { consumer.serve() }
+    let deadline = MonotonicTime.now() + 60_000_000_000
+    while first.committed() != 20 {
+      try #require(MonotonicTime.now() < deadline, "waited a minute")
+      consumer.serve()
+    }
     first.vanish()
 
     let second = try gateway.worker()

@@ -233,7 +233,7 @@ struct HostileSubscriptionTests {
     while closing < connections.count {
       worker.hub.turn()
       let now = connections.count(where: \.isClosing)
-      #expect(now > closing && now - closing <= share)
+      try #require(now > closing && now - closing <= share)
       closing = now
     }
     for client in clients {

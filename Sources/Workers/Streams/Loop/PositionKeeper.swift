@@ -43,7 +43,7 @@ final class PositionKeeper {
     let directory = context.settings.stateDir
     let file = directory.isEmpty ? nil : PositionFile(directory: directory)
     do throws(StateFile.Failure) {
-      saved = try file?.read() ?? [:]
+      saved = try file?.begin() ?? [:]
       self.file = file
     } catch {
       // In the middle of the gateway's life shared memory knows it all, and clients are served.
