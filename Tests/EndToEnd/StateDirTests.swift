@@ -418,7 +418,9 @@ struct StateDirTests {
     }
   }
 
-  @Test("14.D19 --check-config names all damaged files of STATE_DIR in one run, and accepts what a gateway leaves")
+  @Test(
+    "14.D19 --check-config names all damaged files of STATE_DIR in one run, and accepts what a gateway leaves"
+  )
   func checkedTogether() throws {
     let directory = try TestDirectory()
     let settings = ["STATE_DIR": directory.path]
