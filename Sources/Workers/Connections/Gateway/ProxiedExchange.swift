@@ -193,7 +193,10 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     let mayTryAgain =
       failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
       && Self.idempotent.contains(request.method) && tries < Self.mostTries
-    if mayTryAgain { return open() }
+    if mayTryAgain {
+      exchanges.retried?.add()
+      return open()
+    }
     switch failure {
     case .badGateway: fail(.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
     case .timeout: fail(.gatewayTimeout, "the service didn't answer in time")
