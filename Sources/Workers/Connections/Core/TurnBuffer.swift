@@ -56,8 +56,6 @@ struct TurnBuffer {
     self.deflater = encoding.isDeflated ? deflater : nil
   }
 
-  var isEmpty: Bool { bytes.isEmpty }
-
   /// Encodes one event; the range of its bytes in the buffer. Copies the event's JSON once.
   ///
   /// - Parameter cursor: where a client stands that has this event and everything before it.
