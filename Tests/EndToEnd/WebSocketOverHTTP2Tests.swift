@@ -115,6 +115,10 @@ struct WebSocketOverHTTP2Tests {
       #expect(try status("\(path)?jwt=nonsense") == 401)
       #expect(try status("/nothing") == 404)
       #expect(try status("/_rig/health") == 501, "200 would mean that it is open")
+      for path in ["/_rig/v1/connection/sse", "/_rig/v1/connection/longpolling"] {
+        let answer = try http.send("GET", path, headers: WebSocketClient.upgrade)
+        #expect(answer.status == 501 && answer["set-cookie"] == nil, "nothing is opened")
+      }
       let version = WebSocketClient.upgrade.map { $0.0 == "sec-websocket-version" ? ($0.0, "12") : $0 }
       #expect(try http.send("GET", path, headers: version).status == 426)
       let client = try WebSocketClient(HTTPConnection(wire: try opened(http.wire, path)))

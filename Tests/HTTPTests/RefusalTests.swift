@@ -45,6 +45,15 @@ struct RefusalTests {
   }
 
   @Test(
+    "14.C13 A refused HEAD is answered without a body (RFC 9110 §9.3.2), as over HTTP/2",
+    arguments: ["expect: miracle\r\n", "host: b\r\n", "content-length: 9999999\r\n"])
+  func head(field: String) throws {
+    let answer = try EmbeddedFront().connect().send("HEAD / HTTP/1.1\r\nhost: a\r\n\(field)\r\n")
+    #expect(answer.hasPrefix("HTTP/1.1 4") && answer.hasSuffix("\r\n\r\n"), "\(answer)")
+    #expect(header("content-length", in: answer).flatMap { Int($0) } ?? 0 > 0)
+  }
+
+  @Test(
     "An upgrade that the parser might see otherwise is refused, whatever comes behind it",
     arguments: [
       "connection: upgrade\t\r\nupgrade: x\r\n", "connection: \tupgrade\t, close\r\nupgrade: x\r\n",

@@ -190,8 +190,9 @@ extension HTTPConnection {
   /// - Parameter request: what is refused, if so much of it is known.
   func refuse(_ refusal: Refusal, of request: HTTPRequest?) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
+    let isHead = request.map { $0.method == .HEAD } ?? assembly.isHead
     let answer = AnswerContext(
-      isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
+      isHead: isHead, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
     headers.add(contentsOf: refusal.fields)
     write(.problem(refusal.status, refusal.detail, headers: headers), for: answer, linger: true)

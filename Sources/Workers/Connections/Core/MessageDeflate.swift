@@ -56,9 +56,10 @@ enum MessageDeflate {
   }
 
   private static func windowBits(_ text: Substring) -> Int? {
-    guard text.utf8.first != UInt8(ascii: "0"), let bits = Int(text), allowedWindowBits.contains(bits) else {
-      return nil
-    }
+    let isNumber = text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+    guard isNumber, text.utf8.first != UInt8(ascii: "0"), let bits = Int(text),
+      allowedWindowBits.contains(bits)
+    else { return nil }
     return bits
   }
 
