@@ -35,6 +35,7 @@ extension ConsumerLoop {
     metrics.clientRestarts?.add()
     intake.discard()
     state.update { $0.clientIsGone() }
+    doubts.clientIsGone()
     commitSentAt = nil
     setConnected(false, reason: reason, now)
     client = .closing(reopenAt: now + restartDelay)
