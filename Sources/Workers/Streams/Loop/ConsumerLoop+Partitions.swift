@@ -117,6 +117,7 @@ extension ConsumerLoop {
 
   /// Begins to read, and commits what is new at once, so that a restart finds it.
   private func assign(_ starts: [(Int, StartPosition)], _ consumer: KafkaConsumer, _ now: UInt64) {
+    let toldEnds = starts.map { consumer.end(of: state.name($0.0)) }
     do throws(KafkaError) {
       try consumer.assign(
         starts.map { (state.name($0.0), $0.1.offset, leaderEpoch: $0.1.trail.leaderEpoch) })
@@ -125,10 +126,9 @@ extension ConsumerLoop {
       log.error("partitions can't be assigned", metadata: ["reason": "\(error)"])
       return
     }
-    for (number, start) in starts {
+    for ((number, start), told) in zip(starts, toldEnds) {
       state.update { $0.isAssigned(number) }
-      let isSame = start.verdict.map { $0.kind == .unchanged } ?? true
-      knownEnds.begin(number, isSame: isSame, told: consumer.end(of: state.name(number)))
+      knownEnds.begin(number, isSame: start.verdict.map { $0.kind == .unchanged } ?? true, told: told)
       begin(number, start)
       report(start, of: number)
     }
