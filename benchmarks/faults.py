@@ -192,7 +192,7 @@ class Broker:
         before = self.log()
         # So that all of the log is in its file.
         self.kill(signal.SIGTERM)
-        path = os.path.join(self.directory, "data", "kafka.json")
+        path = os.path.join(self.directory, "kafka.json")
         with open(path) as file:
             everything = json.load(file)
         partition = next(entry for name, entry in everything["topics"] if name == TOPIC)["partitions"][0][1]

@@ -16,54 +16,12 @@ struct LogDoubtsTests {
       start + UInt64(seconds * Double(Self.second)))
   }
 
-  @Test("an answer that nobody has asked for is one")
+  @Test("an answer about topics is one, if anything is read")
   func answer() {
     var doubts = LogDoubts()
     #expect(judge(&doubts) == nil)
     #expect(judge(&doubts, answers: 1, isReading: false) == nil)
     #expect(judge(&doubts, answers: 1) == .everything)
-  }
-
-  @Test("the scout's own answer is none, whether it is seen before or after the listing")
-  func own() {
-    var doubts = LogDoubts()
-    doubts.beginListing()
-    #expect(!doubts.holdsRecords)
-    #expect(judge(&doubts, answers: 1) == nil)
-    #expect(doubts.holdsRecords)
-    doubts.endListing(hasAnswer: true)
-    #expect(!doubts.holdsRecords)
-    doubts.beginListing()
-    doubts.endListing(hasAnswer: true)
-    #expect(judge(&doubts, answers: 1) == nil)
-    #expect(judge(&doubts, answers: 1, at: 1) == .everything)
-  }
-
-  @Test("of two answers while the scout lists topics one is, and records wait from the first one on")
-  func second() {
-    var doubts = LogDoubts()
-    doubts.beginListing()
-    #expect(judge(&doubts, answers: 1) == nil)
-    #expect(doubts.holdsRecords)
-    #expect(judge(&doubts, answers: 1) == .everything)
-    doubts.endListing(hasAnswer: true)
-
-    doubts.beginListing()
-    #expect(judge(&doubts, answers: 2, at: 100) == .everything)
-  }
-
-  @Test("an answer that was taken for the scout's, which got none, is one")
-  func mistaken() {
-    var doubts = LogDoubts()
-    doubts.beginListing()
-    #expect(judge(&doubts, answers: 1) == nil)
-    doubts.endListing(hasAnswer: false)
-    #expect(!doubts.holdsRecords)
-    #expect(judge(&doubts) == .everything)
-    doubts.beginListing()
-    doubts.endListing(hasAnswer: false)
-    #expect(judge(&doubts, at: 100) == nil)
-    #expect(judge(&doubts, answers: 1, at: 100) == .everything)
   }
 
   @Test("a lost broker is one for what it leads; then answers are none for five seconds")
@@ -97,16 +55,5 @@ struct LogDoubtsTests {
     // Behind a pause it begins anew.
     #expect(judge(&doubts, answers: 1, at: 1_000) == .everything)
     #expect(judge(&doubts, answers: 1, at: 1_001) == .everything)
-  }
-
-  @Test("with the client its questions are gone")
-  func clientIsGone() {
-    var doubts = LogDoubts()
-    doubts.beginListing()
-    _ = judge(&doubts, answers: 1)
-    doubts.clientIsGone()
-    #expect(!doubts.holdsRecords)
-    doubts.endListing(hasAnswer: false)
-    #expect(judge(&doubts) == nil)
   }
 }

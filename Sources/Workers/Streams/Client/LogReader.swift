@@ -20,7 +20,7 @@ final class LogReader {
       ClientProperty(name: "enable.partition.eof", value: "true"),
       ClientProperty(name: "fetch.wait.max.ms", value: Self.fetchWait),
     ]
-    client = try KafkaConsumer(properties + own, topics: [], wake: -1)
+    client = try KafkaConsumer(properties + own, wake: -1)
   }
 
   func close() {
@@ -53,7 +53,7 @@ final class LogReader {
   private func end(of partition: TopicPartition, _ timeout: CInt) throws(KafkaError) -> Int64 {
     if let uncommitted { return try uncommitted.log(of: partition, timeout).upperBound }
     let all = ClientProperty(name: "isolation.level", value: "read_uncommitted")
-    let client = try KafkaConsumer(properties + [all], topics: [], wake: -1)
+    let client = try KafkaConsumer(properties + [all], wake: -1)
     uncommitted = client
     return try client.log(of: partition, timeout).upperBound
   }

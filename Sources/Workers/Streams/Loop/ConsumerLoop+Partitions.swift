@@ -12,16 +12,14 @@ extension ConsumerLoop {
   /// Partitions that one log line names one by one.
   private static var mostNamed: Int { 16 }
 
-  func lookIfDue(_ consumer: KafkaConsumer, _ now: UInt64) {
+  func lookIfDue(_ now: UInt64) {
     guard now >= nextLookAt, !scout.isBusy else { return }
-    doubts.beginListing()
-    scout.ask(.topics, of: consumer)
+    scout.list()
   }
 
   /// Acts on the scout's answer, if there is one.
   func takeAnswer(_ now: UInt64) {
     guard let answer = scout.takeAnswer() else { return }
-    if case .topics(let result) = answer { doubts.endListing(hasAnswer: (try? result.get()) != nil) }
     switch (answer, client) {
     case (.closed, .closing(let reopenAt)): client = .waiting(until: reopenAt)
     case (.topics(.success(let listing)), .open(let consumer)): take(listing, consumer, now)
@@ -49,6 +47,7 @@ extension ConsumerLoop {
         }
       }
     }
+    consumer.keep(Set(listing.partitions.lazy.map(\.topic)))
     state.learn(listing)
     var moved: [Int] = []
     state.update { moved = $0.lead(listing.leaders) }
@@ -56,12 +55,12 @@ extension ConsumerLoop {
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
     let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
     nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)
-    askStarts(consumer, now)
+    askStarts(consumer)
   }
 
   /// Has the scout find out where the partitions that wait are to be read from; only when it isn't busy. Those that nobody leads
   /// wait on: their questions would keep the others waiting.
-  func askStarts(_ consumer: KafkaConsumer, _ now: UInt64) {
+  func askStarts(_ consumer: KafkaConsumer) {
     let led = state.table.waiting.filter { state.table.entries[$0.number].leader != nil }
     let questions = led.map { number, seen in
       let name = state.name(number)
@@ -75,7 +74,7 @@ extension ConsumerLoop {
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
     doubts.beginComparing()
-    scout.ask(.starts(questions, comparing: properties), of: consumer)
+    scout.findStarts(questions, of: consumer)
   }
 
   /// No request that waits now has begun to before that.
@@ -198,7 +197,7 @@ extension ConsumerLoop {
       doubt(state.table.read(from: brokers), "the connection to its broker was lost", consumer, now)
     case .everything?:
       doubt(state.table.read(from: nil), "a broker had to be asked about a topic", consumer, now)
-      if !scout.isBusy { askStarts(consumer, now) }
+      if !scout.isBusy { askStarts(consumer) }
     }
   }
 

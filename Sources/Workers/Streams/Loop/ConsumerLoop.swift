@@ -92,7 +92,8 @@ final class ConsumerLoop {
       sharedTopics: Set(context.settings.kafkaSourceTopics)
         .intersection(context.settings.proxyKafkaResponseTopics),
       log: context.log)
-    scout = Scout(wake: wake.rawValue)
+    scout = Scout(
+      properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly, wake: wake.rawValue)
     recommitAt = MonotonicTime.now() + Self.recommitInterval
   }
 
@@ -112,7 +113,7 @@ final class ConsumerLoop {
     takeAnswer(now)
     let isTaking = fetchRecords(now)
     takeSigns(now)
-    if isTaking, !doubts.holdsRecords { takeRecords(now) }
+    if isTaking { takeRecords(now) }
     if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
       tickAt = now + Self.tickInterval
@@ -190,6 +191,6 @@ final class ConsumerLoop {
     positions.keepPassed(state, ringEnd: intake.ringEnd)
     positions.saveIfDue(state, now)
     setLags(consumer)
-    lookIfDue(consumer, now)
+    lookIfDue(now)
   }
 }

@@ -92,10 +92,10 @@ final class Intake {
     buffer.deallocate()
   }
 
-  /// Has a batch in hand, a new one unless there is one already. Nothing of it is taken before `turn`, and what is doubted in between never
+  /// Has a batch in hand, a new one unless one is held. Nothing of it is taken before `turn`, and what is doubted in between never
   /// is (`forget`): whatever a broker has sent after a sign of a change is behind that sign.
   func fetch(from consumer: KafkaConsumer) {
-    guard count == 0 else { return }
+    guard !isHeld else { return }
     count = consumer.read(into: buffer)
     position = 0
     readAt = MonotonicTime.now()
