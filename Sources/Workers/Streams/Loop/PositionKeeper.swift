@@ -79,15 +79,15 @@ final class PositionKeeper {
     shared?.publish()
   }
 
-  /// Readers may have passed more.
-  func keepPassed(_ state: ReadState) {
+  /// Readers may have passed more. All that was taken is published, and ends at `ringEnd` or before.
+  func keepPassed(_ state: ReadState, ringEnd: UInt64) {
     for number in state.table.entries.indices {
       guard let passed = state.ledger.passed(number), let trail = state.trail(number),
         kept[number]?.passed != passed
       else { continue }
       var position =
         kept[number]
-        ?? KeptPosition(trail: trail, passed: passed, ringEnd: 0, ringEpoch: eventRingEpoch)
+        ?? KeptPosition(trail: trail, passed: passed, ringEnd: ringEnd, ringEpoch: eventRingEpoch)
       position.passed = passed
       keep(position, number, state)
     }
