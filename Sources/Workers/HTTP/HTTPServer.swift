@@ -48,6 +48,8 @@ public final class HTTPServer: @unchecked Sendable {
   private(set) var tick = 0
 
   let budget: AssemblyBudget
+  /// Shared with the other servers of the same loop.
+  let inputTurns: InputTurns
   private let room: ConnectionRoom
   private let started: NIODeadline
   private let listening: CInt
@@ -84,6 +86,7 @@ public final class HTTPServer: @unchecked Sendable {
     self.counters = counters
     self.tls = tls
     self.room = room
+    inputTurns = room.turns
     self.budget = budget
     started = now
   }
@@ -291,6 +294,7 @@ extension HTTPServer {
   }
 
   private func take(_ channel: Channel) throws {
+    try channel.pipeline.syncOperations.addHandler(InputPacer(inputTurns))
     guard let tls else { return try install(on: channel) }
     // One of a batch that was on its way when draining began.
     guard !isDraining else { throw Full() }
