@@ -199,10 +199,12 @@ struct TurnEncodings {
     var ends: [Int] = []
   }
 
+  let deflater: MessageDeflater
   private var encoded: [Encoded]
 
   init() {
     let deflater = MessageDeflater()
+    self.deflater = deflater
     encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0, deflater: deflater)) }
   }
 
