@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,6 +1,7 @@
 // Events as records: they say what the event said, and damaged ones lead nowhere.
 
 import Glibc
+import TestSupport
 import Testing
 
 @testable import Kit
