@@ -1,5 +1,6 @@
 // permessage-deflate (RFC 7692): what is agreed on, and what becomes of messages.
 
+import TestSupport
 import Testing
 
 @testable import Connections

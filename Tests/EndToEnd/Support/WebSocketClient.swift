@@ -1,5 +1,7 @@
 // A WebSocket client that does nothing by itself: it answers no ping and no close unless the test says so.
 
+import Testing
+
 final class WebSocketClient {
   let http: HTTPConnection
   let head: HTTPHead
@@ -46,6 +48,18 @@ final class WebSocketClient {
     client.token = try client.event("rig.connection.create")["data"]?["connection_token"]?.string ?? ""
     _ = try client.event("rig.subscriptions_set")
     return client
+  }
+
+  /// Sends a frame right behind the handshake, and expects that it is answered.
+  static func expectEarlyFrame(over wire: Wire) throws {
+    let request = HTTPConnection.request(
+      "GET", "/_rig/v1/connection/ws?subscriptions=" + HTTP.encoded(Subscriptions.to("a")), headers: upgrade)
+    try wire.send(Array(request.utf8) + WebSocketFrame.text(CloudEvent.json("a", id: "early")).encoded())
+    let client = try WebSocketClient(HTTPConnection(wire: wire))
+    try client.event("rig.connection.create")
+    try client.event("rig.subscriptions_set")
+    let answers = [try client.json(), try client.json()]
+    #expect(answers.contains { $0["type"] == "a" && $0["id"] == "early" }, "\(answers)")
   }
 
   func send(_ frame: WebSocketFrame) throws {

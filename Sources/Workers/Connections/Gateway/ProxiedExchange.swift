@@ -87,8 +87,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   func receivedEnd(trailers: HTTPHeaders) {
     hasBodyEnded = true
     guard let key, request.body != .none else { return }
-    let pairs = trailers.flatMap { [$0.name, $0.value] }
-    guard exchanges.send(.end(trailers: pairs), key) else {
+    guard exchanges.send(.end(trailers: trailers.alternating), key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
     }
   }
