@@ -133,7 +133,7 @@ extension ControlWorker {
   private func endIfStateIsLost() {
     guard !isStopping, let failure = desk.state.failure else { return }
     isStopping = true
-    if let grant = context.manifest.state {
+    if let grant = context.manifest.ringWritten(for: .state) {
       context.status.reportCorrupt(RingReport(ring: grant.id, epoch: desk.state.ring.epoch))
     }
     heartbeat?.cancel()
