@@ -32,9 +32,9 @@ final class PositionKeeper {
     log = context.log
     self.eventRingEpoch = eventRingEpoch
     sourceTopics = Set(context.settings.kafkaSourceTopics)
-    if let grant = context.manifest.positions {
+    if let grant = context.manifest.ringWritten(for: .positions) {
       shared = try context.status.attaching(grant) { () throws(IPCError) in
-        try PositionLog(RingWriter(attaching: grant.fd, wake: []))
+        try PositionLog(RingWriter(attaching: grant.fd, wake: grant.wake))
       }
     } else {
       shared = nil
