@@ -7,8 +7,8 @@ import Testing
 
 @testable import TLS
 
-@Suite("ServerTLSHandler")
-struct ServerTLSHandlerTests {
+@Suite("TLSHandler")
+struct TLSHandlerTests {
   private let certificates: TestCertificates
   private let context: ServerTLSContext
 
@@ -220,7 +220,7 @@ struct ServerTLSHandlerTests {
       let parts = text.components(separatedBy: "\r\n\r\n")
       #expect(
         parts[0].hasPrefix("HTTP/1.1 400 ") && parts[0].contains("content-length: \(parts[1].utf8.count)"))
-      server.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.refusalTimeout)
+      server.channel.embeddedEventLoop.advanceTime(by: TLSHandler.refusalTimeout)
     }
     #expect(!server.channel.isActive)
     #expect(server.recorder.events.isEmpty && server.recorder.received.isEmpty)
@@ -274,14 +274,14 @@ struct ServerTLSHandlerTests {
     client.handshake()
     let server = try TestServer(context)
     try server.give(Array(client.take().dropLast(1)))
-    server.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.handshakeTimeout - .nanoseconds(1))
+    server.channel.embeddedEventLoop.advanceTime(by: TLSHandler.handshakeTimeout - .nanoseconds(1))
     #expect(server.channel.isActive)
     server.channel.embeddedEventLoop.advanceTime(by: .nanoseconds(1))
     #expect(!server.channel.isActive)
     #expect(server.results == [.timedOut])
 
     let silent = try TestServer(context)
-    silent.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.handshakeTimeout)
+    silent.channel.embeddedEventLoop.advanceTime(by: TLSHandler.handshakeTimeout)
     #expect(!silent.channel.isActive && silent.results.isEmpty)
   }
 

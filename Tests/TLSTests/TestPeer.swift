@@ -131,14 +131,14 @@ final class TestSocket: ChannelOutboundHandler {
 /// A server's end of a connection.
 final class TestServer {
   let channel = EmbeddedChannel()
-  let handler: ServerTLSHandler
+  let handler: TLSHandler
   let recorder = Recorder()
   let socket = TestSocket()
   private(set) var results: [TLSHandshakeResult] = []
 
   init(_ context: ServerTLSContext, allowsHalfClosure: Bool = true) throws {
     var report: (TLSHandshakeResult) -> Void = { _ in }
-    handler = ServerTLSHandler(context, onHandshake: { report($0) })
+    handler = TLSHandler(context, onHandshake: { report($0) })
     report = { [unowned self] in results.append($0) }
     channel.allowRemoteHalfClosure = allowsHalfClosure
     try channel.pipeline.syncOperations.addHandlers([socket, handler, recorder])

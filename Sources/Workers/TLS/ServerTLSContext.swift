@@ -17,8 +17,6 @@ public final class ServerTLSContext {
   private static let groups = "X25519:P-256:P-384"
   /// How long tickets can be used at most; then a client shakes hands anew.
   static let ticketPeriodSeconds = 12 * 3600
-  /// The largest record (RFC 8446 §5.1).
-  static let recordBytes = 16 * 1024
 
   /// The end of validity of the certificate that ends first, in seconds since 1970.
   public let notAfter: Int
@@ -58,7 +56,7 @@ public final class ServerTLSContext {
     notAfter = pairs.map(\.notAfter).min() ?? 0
     self.protocols = protocols.flatMap { [UInt8(clamping: $0.utf8.count)] + Array($0.utf8) }
     self.ticketSecret = ticketSecret
-    scratch = .allocate(byteCount: Self.recordBytes, alignment: 16)
+    scratch = .allocate(byteCount: TLSSession.recordBytes, alignment: 16)
     let this = Unmanaged.passUnretained(self).toOpaque()
     for context in contexts { SSL_CTX_set_alpn_select_cb(context, protocolIsWanted, this) }
     // The connection begins with the first one's.
