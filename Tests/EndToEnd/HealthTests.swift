@@ -78,7 +78,7 @@ struct HealthTests {
     "rig_slow_consumers_total", "rig_delivery_latency_seconds_bucket", "rig_delivery_latency_seconds_sum",
     "rig_delivery_latency_seconds_count", "rig_deliveries_total", "rig_build_info",
     "rig_process_cpu_seconds_total",
-    "rig_process_resident_memory_bytes", "rig_process_open_fds", "rig_worker_up",
+    "rig_process_resident_memory_bytes", "rig_process_open_fds", "rig_process_max_fds", "rig_worker_up",
   ]
 
   @Test(

@@ -69,11 +69,6 @@ final class Listeners {
     self.entries = entries
   }
 
-  /// The descriptor of the socket with this name.
-  subscript(name: String) -> CInt? {
-    entries.first { $0.name == name }?.descriptor
-  }
-
   /// No more clients are wanted: they are refused as soon as the workers have closed their descriptors too. The service manager
   /// keeps its own sockets open, in whose queues clients wait for the next gateway.
   func closeInbound() {

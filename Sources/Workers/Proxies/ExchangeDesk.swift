@@ -45,8 +45,6 @@ final class ExchangeDesk {
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
-  var count: Int { exchanges.count }
-
   /// A frame from a worker. False: it isn't one that a connection worker would send.
   func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
     let key = Key(ring: ring, correlation: header.correlation)

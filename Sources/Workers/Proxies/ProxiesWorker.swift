@@ -24,6 +24,7 @@ final class ProxiesWorker: @unchecked Sendable {
   private let desk: CallDesk
   private let upstream: UpstreamClient
   private let exchanges: ExchangeDesk
+  private let retries: RetryMetrics
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
   private var wake: LoopWake?
@@ -44,10 +45,13 @@ final class ProxiesWorker: @unchecked Sendable {
     self.turns = turns
     self.context = context
     self.loop = loop
-    let client = ServiceClient(loop: loop, maximumConnections: context.settings.checkMaxConcurrent)
+    let client = ServiceClient(
+      loop: loop, maximumConnections: context.settings.checkMaxConcurrent,
+      maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
     let outbox = try Self.outbox(context, loop: loop)
     upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    retries = RetryMetrics(context.status, worker: context.name)
     let callers = try Self.callers(context.manifest)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
     exchanges = ExchangeDesk(
@@ -78,6 +82,7 @@ final class ProxiesWorker: @unchecked Sendable {
   private static func limits(_ settings: Settings) -> UpstreamLimits {
     var limits = UpstreamLimits()
     limits.answerTimeoutNs = UInt64(settings.proxyRecvTimeoutMs) * 1_000_000
+    limits.maximumKeptBytes = settings.maxRetryBodyBytes
     limits.maximumOpen = DescriptorBudget.ofThisProcess.longLived
     return limits
   }
@@ -126,6 +131,7 @@ final class ProxiesWorker: @unchecked Sendable {
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
       self.upstream.tick()
+      self.retries.observe(retries: self.upstream.retries, keptBytes: self.upstream.keptBytes)
       self.client.tick()
       self.exchanges.tick()
       self.desk.tick()

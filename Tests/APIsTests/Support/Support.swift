@@ -37,6 +37,30 @@ func tree(_ text: String) throws -> JSONValue {
 
 let change = APIChange(timestamp: "2026-01-02T03:04:05Z", nodeName: "node-1")
 
+extension PathPattern {
+  func matches(_ path: String) -> Bool { groups(of: path) != nil }
+
+  /// The whole path and its groups, nil for groups that had no part in the match; nil if the path doesn't match.
+  func groups(of path: String) -> [String?]? {
+    var matcher = PatternMatcher()
+    return groups(of: path, &matcher)
+  }
+
+  func groups(of path: String, _ matcher: inout PatternMatcher) -> [String?]? {
+    let bytes = Array(path.utf8)
+    let isMatch = bytes.map(PathFolding.folded).withUnsafeBufferPointer {
+      matches(folded: $0, slots: 2 * groupCount, &matcher)
+    }
+    guard isMatch else { return nil }
+    let captures = matcher.captures
+    return [path]
+      + (0..<groupCount).map { group in
+        let (start, end) = (Int(captures[2 * group]), Int(captures[2 * group + 1]))
+        return start >= 0 && end >= start ? String(decoding: bytes[start..<end], as: UTF8.self) : nil
+      }
+  }
+}
+
 /// A whole definition around the text of its endpoints; `more` are further members with a comma behind them.
 func definitionText(_ id: String, endpoints: String, more: String = "") -> String {
   #"""

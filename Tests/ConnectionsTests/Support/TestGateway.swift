@@ -103,10 +103,12 @@ final class TestGateway {
   }
 
   /// The worker `slot`, born anew.
-  func hub(_ slot: Int = 0, _ change: (inout Settings) -> Void = { _ in }) throws -> TestHub {
+  func hub(
+    _ slot: Int = 0, time: TimeSource = TimeSource(), _ change: (inout Settings) -> Void = { _ in }
+  ) throws -> TestHub {
     var settings = Settings()
     change(&settings)
-    return try TestHub(self, slot, settings)
+    return try TestHub(self, slot, settings, time)
   }
 }
 
@@ -129,7 +131,9 @@ final class TestHub {
   let status: StatusPage
   let messages: ClientMessages
 
-  fileprivate init(_ gateway: TestGateway, _ slot: Int, _ settings: Settings) throws {
+  fileprivate init(
+    _ gateway: TestGateway, _ slot: Int, _ settings: Settings, _ time: TimeSource
+  ) throws {
     let loop = TestLoop()
     let status = try gateway.page(slot)
     status.beginGeneration(pid: 1)
@@ -153,7 +157,7 @@ final class TestHub {
         log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         environment: HubEnvironment(
           schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},
-          reportCorrupt: { loop.corrupt.append($0) })))
+          reportCorrupt: { loop.corrupt.append($0) }, time: time)))
     let writer = EventWriter(try RingWriter(attaching: gateway.ownEvents[slot], wake: gateway.wake))
     messages = ClientMessages(
       hub: hub,

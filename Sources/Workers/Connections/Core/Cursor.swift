@@ -44,22 +44,13 @@ struct Cursor: Hashable, Sendable {
     }
   }
 
-  /// The later of both positions in every ring. Both cursors must be of the same epoch.
-  func merged(with other: Cursor) -> Cursor {
-    var result = self
-    for ring in other.positions.indices where other.positions[ring] > result[ring] {
-      result[ring] = other.positions[ring]
-    }
-    return result
-  }
-
   private mutating func dropTrailingZeros() {
     while positions.last == 0 { positions.removeLast() }
   }
 }
 
 extension Cursor {
-  /// Parses the text form; nil for anything that `text` can't have produced (but leading zeros are forgiven).
+  /// Parses the text form; nil for anything that `write` can't have produced (but leading zeros are forgiven).
   init?(_ text: String) {
     var text = text
     let parsed = text.withUTF8 { Cursor.parse(UnsafeRawBufferPointer($0)) }
@@ -81,19 +72,13 @@ extension Cursor {
     return Cursor(epoch: numbers[0], positions: Array(numbers.dropFirst()))
   }
 
-  /// Appends the text form to `bytes`; allocates nothing if there is room.
+  /// Appends the text form to `bytes`: at most `maximumTextBytes`, of characters that need no escape in SSE, JSON and URLs.
+  /// Allocates nothing if there is room.
   func write(to bytes: inout [UInt8]) {
     Base36.append(epoch, to: &bytes)
     for position in positions {
       bytes.append(UInt8(ascii: "-"))
       Base36.append(position, to: &bytes)
     }
-  }
-
-  /// The text form: at most `maximumTextBytes` long, of characters that need no escape in SSE, JSON and URLs.
-  var text: String {
-    var bytes: [UInt8] = []
-    write(to: &bytes)
-    return String(decoding: bytes, as: UTF8.self)
   }
 }

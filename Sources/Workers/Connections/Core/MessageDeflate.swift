@@ -91,6 +91,30 @@ enum MessageDeflate {
   }
 }
 
+/// What became of messages in one direction.
+struct DeflateCounts: Equatable {
+  /// Compressed, or expanded.
+  var messages = 0
+  var plainBytes = 0
+  var compressedBytes = 0
+  /// Refused: more than a message may have.
+  var tooBig = 0
+  /// Refused: no DEFLATE, or not whole.
+  var malformed = 0
+
+  /// What was counted since the last call.
+  mutating func take() -> DeflateCounts {
+    defer { self = DeflateCounts() }
+    return self
+  }
+
+  fileprivate mutating func add(plainBytes: Int, compressedBytes: Int) {
+    messages += 1
+    self.plainBytes += plainBytes
+    self.compressedBytes += compressedBytes
+  }
+}
+
 /// Compresses messages that go out.
 final class MessageDeflater {
   /// What is shorter goes as it is: it would hardly become shorter still.
@@ -103,6 +127,7 @@ final class MessageDeflater {
   /// zlib keeps its address.
   private let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
   private var isBegun = false
+  var counts = DeflateCounts()
 
   init() { stream.initialize(to: z_stream()) }
 
@@ -126,7 +151,9 @@ final class MessageDeflater {
       isShorter = stream.pointee.avail_out > 0
       length = isShorter ? count - Int(stream.pointee.avail_out) - Self.tail.count : 0
     }
-    return isShorter ? message : nil
+    guard isShorter else { return nil }
+    counts.add(plainBytes: count, compressedBytes: message.count)
+    return message
   }
 
   private func begin() -> Bool {
@@ -161,6 +188,7 @@ final class MessageInflater {
   /// zlib keeps its address.
   private let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
   private var isBegun = false
+  var counts = DeflateCounts()
 
   init() { stream.initialize(to: z_stream()) }
 
@@ -176,6 +204,11 @@ final class MessageInflater {
     guard payload.count <= Int(UInt32.max) - MessageDeflater.tail.count, begin() else { throw .malformed }
     let result = (payload + MessageDeflater.tail).withUnsafeBytes { input in
       withUnsafeTemporaryAllocation(byteCount: Self.stepBytes, alignment: 16) { expand(input, $0, limit) }
+    }
+    switch result {
+    case .success(let message): counts.add(plainBytes: message.count, compressedBytes: payload.count)
+    case .failure(.tooLong): counts.tooBig += 1
+    case .failure(.malformed): counts.malformed += 1
     }
     return try result.get()
   }

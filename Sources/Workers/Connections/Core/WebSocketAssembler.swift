@@ -80,7 +80,7 @@ struct WebSocketAssembler {
   var isOver: Bool { step == .over }
 
   /// Whether a message, or a frame, has begun and isn't whole.
-  var isUnfinished: Bool { step != .over && (step != .first || messageKind != nil) }
+  var isUnfinished: Bool { !isOver && (step != .first || messageKind != nil) }
 
   /// Bytes kept of what isn't whole.
   var keptBytes: Int { message.count + control.count }
@@ -92,7 +92,7 @@ struct WebSocketAssembler {
   mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) {
     var rest = bytes[...]
     do {
-      while step != .over, !rest.isEmpty {
+      while !isOver, !rest.isEmpty {
         if step == .payload {
           let count = Int(min(remaining, UInt64(rest.count)))
           try takePayload(UnsafeRawBufferPointer(rebasing: rest.prefix(count)))
@@ -167,7 +167,7 @@ struct WebSocketAssembler {
       try checkLimits()
       return
     }
-    if opcode.isControl { throw Self.broken("a control frame of more than 125 bytes") }
+    if opcode.isControl { throw Self.broken("a control frame of more than \(WebSocketFrame.maximumControlPayload) bytes") }
   }
 
   private func checkLength() throws(Violation) {

@@ -71,8 +71,6 @@ final class ProxyExchanges {
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
-  var count: Int { exchanges.count }
-
   /// Why a request can't be sent now.
   enum Refusal: Error {
     /// There are as many as allowed already, or of this client or API.

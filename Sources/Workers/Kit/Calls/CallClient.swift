@@ -209,8 +209,6 @@ public final class CallClient {
     onPeerGone?(peer)
   }
 
-  public var waitingCount: Int { waiting.count }
-
   /// The worker ends: everyone who waits is told.
   public func endAll() {
     for correlation in Array(waiting.keys) { end(correlation, .unreachable("this worker is ending")) }

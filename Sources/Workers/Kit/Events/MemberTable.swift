@@ -52,8 +52,6 @@ public struct MemberTable {
     EventError("body: \(error), expected a JSON object")
   }
 
-  var isEmpty: Bool { members.isEmpty }
-
   func has(_ name: String) -> Bool { members.contains { isNamed($0, name) } }
 
   private func isNamed(_ member: Member, _ name: String) -> Bool {

@@ -23,7 +23,6 @@ final class UpstreamClient: @unchecked Sendable {
   /// Connections: being made, in use, idle, and being closed.
   var openConnections: Int { table.count + sessions.count }
   var idleConnections: Int { idleHTTP1 + sessions.count { $0.streams.isEmpty } }
-  var busyConnections: Int { openConnections - idleConnections }
   /// Requests that wait for a connection.
   var waitingRequests = 0
   /// Requests that were sent a second time, since the start.

@@ -89,7 +89,6 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
     self.look = look
     return look.hasEnded(mayHaveInput: pool.origin.scheme == .https)
   }
-  var isAlive: Bool { (phase == .busy || phase == .idle) && !hasInputEnded }
 
   // MARK: Life
 
