@@ -20,6 +20,7 @@ final class ProxiesWorker: @unchecked Sendable {
   private let context: WorkerContext
   private let loop: EventLoop
   private let turns: TurnMeter
+  private let tls: UpstreamTLS
   private let client: ServiceClient
   private let desk: CallDesk
   private let upstream: UpstreamClient
@@ -27,6 +28,7 @@ final class ProxiesWorker: @unchecked Sendable {
   private let retries: RetryMetrics
   private let ended: EventLoopPromise<Void>
   private var signals: LoopSignals?
+  private var reloads: LoopSignals?
   private var wake: LoopWake?
   private var heartbeat: RepeatedTask?
   private var isStopping = false
@@ -45,12 +47,16 @@ final class ProxiesWorker: @unchecked Sendable {
     self.turns = turns
     self.context = context
     self.loop = loop
+    tls = try UpstreamTLS(
+      authorities: context.settings.proxyCACertFile,
+      counters: UpstreamTLSCounters(context.status, worker: context.name), log: context.log)
     let client = ServiceClient(
-      loop: loop, maximumConnections: context.settings.checkMaxConcurrent,
+      loop: loop, tls: tls, maximumConnections: context.settings.checkMaxConcurrent,
       maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
     let outbox = try Self.outbox(context, loop: loop)
-    upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    upstream = UpstreamClient(
+      loop: loop, limits: Self.limits(context.settings), tls: tls, nowNs: MonotonicTime.now)
     retries = RetryMetrics(context.status, worker: context.name)
     let callers = try Self.callers(context.manifest)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
@@ -123,6 +129,7 @@ final class ProxiesWorker: @unchecked Sendable {
     do {
       signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
       }
+      reloads = try LoopSignals(descriptor: context.reloads, on: loop) { [tls] _ in tls.reload() }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
     } catch {
       ended.fail(error)
@@ -151,6 +158,7 @@ final class ProxiesWorker: @unchecked Sendable {
     context.status.state = .stopping
     heartbeat?.cancel()
     signals?.stop()
+    reloads?.stop()
     wake?.stop()
     // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
     upstream.close().and(client.close()).assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
