@@ -139,7 +139,8 @@ let package = Package(
         nioPosix, nioHTTP1,
       ]),
     tests(
-      "EndToEnd", ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
+      "EndToEnd",
+      ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
       exclude: ["OpenAPI"]),
   ]
 )
