@@ -15,6 +15,7 @@ import Settings
 final class ProxiesWorker: LoopWorker, @unchecked Sendable {
   private let life: LoopLife
   private let context: WorkerContext
+  private let tls: UpstreamTLS
   private let client: ServiceClient
   private let desk: CallDesk
   private let upstream: UpstreamClient
@@ -30,8 +31,11 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     let (context, loop) = (life.context, life.loop)
     self.life = life
     self.context = context
+    tls = try UpstreamTLS(
+      authorities: context.settings.proxyCACertFile,
+      counters: UpstreamTLSCounters(context.status, worker: context.name), log: context.log)
     let client = ServiceClient(
-      loop: loop, maximumConnections: context.settings.checkMaxConcurrent,
+      loop: loop, tls: tls, maximumConnections: context.settings.checkMaxConcurrent,
       maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
     let answers = try context.ringWritten(for: .answers)
@@ -40,7 +44,8 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     ) { loop.soon($0) }
     let rings = try context.rings(for: .calls)
     let targets = try rings.slotsOfWriters(in: answers)
-    upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    upstream = UpstreamClient(
+      loop: loop, limits: Self.limits(context.settings), tls: tls, nowNs: MonotonicTime.now)
     retries = RetryMetrics(context.status, worker: context.name)
     let callers = try Self.callers(of: rings, context)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
@@ -110,7 +115,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     desk.tick()
   }
 
-  func reload() {}
+  func reload() { tls.reload() }
 
   func stop(_ signal: CInt) {
     context.log.info("stopping", metadata: ["signal": "\(signal)"])
