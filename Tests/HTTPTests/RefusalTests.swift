@@ -4,6 +4,7 @@ import Kit
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import HTTP
@@ -143,7 +144,7 @@ struct RefusalTests {
 
   @Test("Random bytes never do more than end the connection")
   func garbage() throws {
-    var generator = Xorshift(state: 0x1234_5678_9abc_def1)
+    var generator = SeededRandom(seed: 0x1234_5678_9abc_def1)
     let seeds = [get("/a"), post("/b", "body"), post("/c", "x", "expect: 100-continue\r\n")]
     for round in 0..<2000 {
       let front = EmbeddedFront()
@@ -279,17 +280,5 @@ struct RefusalTests {
     promise.succeed(.text("at last"))
     front.loop.run()
     #expect(try body(client.received()) == "at last")
-  }
-}
-
-/// Marsaglia's xorshift: the same bytes in every run.
-private struct Xorshift: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state ^= state << 13
-    state ^= state >> 7
-    state ^= state << 17
-    return state
   }
 }

@@ -99,6 +99,19 @@ extension HTTPConnection {
     }
   }
 
+  /// Another request has come: if the turn has no time for it, the connection waits for a later one.
+  func takeTurn() {
+    guard !waitsForTurn, !server.inputTurns.hasTime else { return }
+    waitsForTurn = true
+    server.inputTurns.wait(self, on: server.loop)
+  }
+
+  func goOn() {
+    guard waitsForTurn else { return }
+    waitsForTurn = false
+    pump()
+  }
+
   /// Does what has become possible: waiting requests, postponed bytes, take-over, reading, closing.
   func pump() {
     guard !isPumping, let input, !input.isDecoding else { return }
@@ -109,6 +122,7 @@ extension HTTPConnection {
         case .request(let request): handle(request)
         case .refusal(let refusal): refuse(refusal, of: assembly.refusedHead)
         }
+        if !queue.isEmpty { takeTurn() }
       }
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
       guard stream != nil else { break }

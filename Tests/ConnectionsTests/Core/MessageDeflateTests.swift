@@ -1,5 +1,6 @@
 // permessage-deflate (RFC 7692): what is agreed on, and what becomes of messages.
 
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -80,8 +81,11 @@ struct MessageDeflateTests {
     #expect(noise.withUnsafeBytes { deflater.deflate([$0]) } == nil)
     #expect(Array("short".utf8).withUnsafeBytes { deflater.deflate([$0]) } == nil)
     let zeros = [UInt8](repeating: 0, count: 10_000)
+    let count = zeros.withUnsafeBytes { deflater.deflate([$0]) }?.count ?? .max
+    #expect(count < 100, "and the next one is compressed")
     #expect(
-      zeros.withUnsafeBytes { deflater.deflate([$0]) }?.count ?? .max < 100, "and the next one is compressed")
+      deflater.counts == DeflateCounts(messages: 1, plainBytes: 10_000, compressedBytes: count),
+      "it alone is counted")
   }
 
   @Test(
@@ -109,6 +113,10 @@ struct MessageDeflateTests {
       }
       #expect(try inflater.inflate(whole, atMost: 1 << 20) == Array("Hello".utf8))
     }
+    #expect(throws: MessageInflater.Failure.tooLong) { try inflater.inflate(whole, atMost: 4) }
+    let counts = inflater.counts.take()
+    let all = DeflateCounts(messages: 5, plainBytes: 25, compressedBytes: 35, tooBig: 1, malformed: 5)
+    #expect(counts == all && inflater.counts == DeflateCounts())
   }
 
   @Test(

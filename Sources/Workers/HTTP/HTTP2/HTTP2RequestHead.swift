@@ -9,6 +9,7 @@
 // What isn't exactly as the RFC wants it is malformed and goes nowhere: a field that is let through here may be written into an
 // HTTP/1.1 request to a service, where a line break would begin another field, and a second length another request.
 
+import Kit
 import NIOHPACK
 import NIOHTTP1
 
@@ -133,7 +134,7 @@ private struct Parts {
   }
 
   func head(_ fields: [(String, String)], isEnd: Bool) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
-    guard let method, HTTP2Field.isToken(method, mayBeUpper: true) else { throw .malformed(":method") }
+    guard let method, HTTPOctets.isToken(method.utf8) else { throw .malformed(":method") }
     let known = HTTPMethod(rawValue: method)
     if known == .CONNECT, !isTunnel { throw refusedTunnel }
     guard isTunnel || protocolName == nil else { throw .malformed(":protocol without CONNECT (RFC 8441 §4)") }

@@ -65,7 +65,7 @@ struct StartPosition: Equatable, Sendable {
     trail =
       switch verdict.kind {
       case .unchanged, .overtaken: known.trail.skipping(to: verdict.next)
-      case .shortened: known.trail.cut(to: verdict.next)
+      case .shortened: known.trail.shortened(to: verdict.next)
       case .copied, .replaced, .unknown: ReadTrail(next: verdict.next)
       }
   }
