@@ -35,18 +35,4 @@ public struct ExtractorTable: Codable, Sendable, Equatable {
   public init(byType: [String: [String: Extractor]] = [:]) {
     self.byType = byType
   }
-
-  /// Parses a table from JSON (or YAML) text. Throws every mistake with its line and column.
-  public init(parsing text: String) throws(SettingsErrors) {
-    do {
-      try self.init(text: text)
-    } catch {
-      let mistakes = error.problems.map { problem in
-        SettingsMistake(
-          place: problem.line.map { "line \($0), column \(problem.column ?? 1)" } ?? "extractors",
-          message: problem.message)
-      }
-      throw SettingsErrors(mistakes: mistakes)
-    }
-  }
 }

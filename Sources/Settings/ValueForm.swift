@@ -5,7 +5,6 @@ import Foundation
 
 enum ValueForm {
   static let boolean = "true or false, or on or off"
-  static let brokerAddress = "host:port"
   static let origin =
     "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"

@@ -5,6 +5,7 @@ import Foundation
 import Glibc
 import Kit
 import Settings
+import TestSupport
 import Testing
 
 @testable import Control
@@ -59,23 +60,16 @@ import Testing
 
   // MARK: The file
 
-  private final class Directory {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-state-\(UUID())").path
-    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-    var names: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted() }
-  }
-
   @Test("The file is replaced whole, is for its owner only, and nothing else is left; a link is not followed")
   func file() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let file = StateFile(directory: directory.path)
     #expect(try file.read() == nil)
     try Data("old".utf8).write(to: URL(fileURLWithPath: "\(directory.path)/definitions.new"))
     try file.replace(nil, by: [1, 2, 3])
     try file.replace([1, 2, 3], by: [4])
     #expect(try file.read() == [4])
-    #expect(directory.names == ["definitions"])
+    #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path) == ["definitions"])
     let mode = try FileManager.default.attributesOfItem(atPath: file.path)[.posixPermissions] as? Int
     #expect(mode == 0o600)
     try FileManager.default.removeItem(atPath: file.path)
@@ -85,7 +79,7 @@ import Testing
 
   @Test("What can't be written says the directory, the file and the reason, and leaves the old file")
   func failure() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let file = StateFile(directory: directory.path)
     try file.replace(nil, by: [1])
     try FileManager.default.createDirectory(
@@ -129,7 +123,7 @@ import Testing
   private func withDesk(_ body: @escaping (APIDesk, SlowDisk, StateFile) throws -> Void) async throws {
     let gateway = try TestGateway()
     try gateway.withoutStateReaders()
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let file = StateFile(directory: directory.path)
     let disk = SlowDisk()
     try await gateway.withAPIDesk(keeper: StateKeeper(file, run: disk.run)) { try body($0, disk, file) }

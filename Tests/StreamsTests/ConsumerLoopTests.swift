@@ -384,9 +384,9 @@ struct ConsumerLoopTests {
     // Another gateway reads them, and commits for both.
     let consumer = try #require(first.consumer)
     try consumer.commit([(first.state.name(0), 20, metadata: "")])
-    let deadline = MonotonicTime.now() + 30_000_000_000
+    let deadline = MonotonicTime.now() + 60_000_000_000
     while first.committed() != 20 {
-      try #require(MonotonicTime.now() < deadline, "not committed for half a minute")
+      try #require(MonotonicTime.now() < deadline, "waited a minute")
       consumer.serve()
     }
     first.vanish()

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Streams
@@ -311,7 +312,7 @@ struct LogComparisonTests {
     "whatever has happened to a log, equal and disordered timestamps and compaction included: nothing new is skipped"
   )
   func random() {
-    var random = SeededGenerator(state: 14)
+    var random = SeededRandom(seed: 14)
     for round in 0..<600 {
       let spread = Int64.random(in: 0...4, using: &random)
       func records(_ count: Int, since: Int64, _ name: String) -> [(timestampMs: Int64, value: String)?] {
@@ -372,19 +373,6 @@ struct LogComparisonTests {
         #expect(questions <= 16)
       }
     }
-  }
-}
-
-/// The same numbers in every run.
-private struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ mixed >> 31
   }
 }
 

@@ -1,6 +1,6 @@
 // The other end of a streamed exchange: how it asks for the request's body and how it answers.
 //
-//   head ──▶ write… ──▶ end          or    respond    or    takeOver          abort: at any time
+//   head ──▶ write… ──▶ end          or    respond    or    switchProtocols   abort: at any time
 //    └─ informational… before it
 //
 // Frames by itself: what goes out is always a well-formed message, or one that its receiver notices to be cut short. Never
@@ -71,7 +71,7 @@ public final class AnswerStream {
   public func hold() -> AssemblyHold? { connection.map { AssemblyHold($0.share) } }
 
   /// An interim answer, before the head. Not sent to clients of HTTP/1.0, which know none. 100 is sent only to a client that still
-  /// waits for it; 101 never: see `takeOver`.
+  /// waits for it; 101 never: see `switchProtocols`.
   public func informational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {
     guard let connection, !hasBegun, !context.isHTTP10 else { return }
     switch status.code {
@@ -156,15 +156,8 @@ public final class AnswerStream {
     connection.streamAborted(byReset: byReset || framing?.kind == .untilClose)
   }
 
-  /// Leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been received. Otherwise
-  /// it is an `abort`.
-  public func takeOver(_ body: @escaping (Channel, HTTPRequest) -> Void) {
-    guard let connection else { return }
-    guard !hasBegun, self.body.hasEnd else { return abort() }
-    connection.streamTakenOver(body, request)
-  }
-
-  /// Answers 101 and leaves HTTP, as `takeOver` does.
+  /// Answers 101 and leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been
+  /// received. Otherwise it is an `abort`.
   ///
   /// - Parameters:
   ///   - name: of the protocol, for the field `upgrade`.

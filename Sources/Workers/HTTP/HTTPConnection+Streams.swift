@@ -162,7 +162,7 @@ extension HTTPConnection {
 
   /// The exchange leaves HTTP.
   func streamTakenOver(
-    _ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest, onGone: (() -> Void)? = nil
+    _ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest, onGone: @escaping () -> Void
   ) {
     detachStream()
     takeOver = TakeOver(body: body, request: request, onGone: onGone)

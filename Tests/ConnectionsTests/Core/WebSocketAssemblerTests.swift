@@ -1,6 +1,7 @@
 // What a server must make of the frames of a client (RFC 6455), whatever the pieces in which they arrive.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

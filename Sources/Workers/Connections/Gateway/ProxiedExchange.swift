@@ -87,8 +87,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   func receivedEnd(trailers: HTTPHeaders) {
     hasBodyEnded = true
     guard let key, request.body != .none else { return }
-    let pairs = trailers.flatMap { [$0.name, $0.value] }
-    guard exchanges.send(.end(trailers: pairs), key) else {
+    guard exchanges.send(.end(trailers: trailers.alternating), key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
     }
   }
@@ -193,7 +192,10 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     let mayTryAgain =
       failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
       && Self.idempotent.contains(request.method) && tries < Self.mostTries
-    if mayTryAgain { return open() }
+    if mayTryAgain {
+      exchanges.retried?.add()
+      return open()
+    }
     switch failure {
     case .badGateway: fail(.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
     case .timeout: fail(.gatewayTimeout, "the service didn't answer in time")

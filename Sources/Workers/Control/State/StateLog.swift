@@ -136,8 +136,6 @@ final class StateLog {
   /// Users that are online and their roles.
   var online: [(user: Name, roles: [String])] { users.map { ($0.key, $0.value.roles) } }
 
-  func isOnline(_ user: Name) -> Bool { users[user] != nil }
-
   // MARK: Changes
 
   /// The session's tokens are dead until `until`; an earlier time than the one known changes nothing.

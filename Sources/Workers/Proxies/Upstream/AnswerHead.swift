@@ -21,7 +21,6 @@ struct AnswerHead {
 
   typealias Octets = Slice<UnsafeBufferPointer<UInt8>>
 
-  private static let carriageReturn = UInt8(ascii: "\r")
   private static let lineFeed = UInt8(ascii: "\n")
   private static let colon = UInt8(ascii: ":")
   /// `HTTP/1.1 200`

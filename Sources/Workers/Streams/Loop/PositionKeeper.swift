@@ -32,9 +32,9 @@ final class PositionKeeper {
     log = context.log
     self.eventRingEpoch = eventRingEpoch
     sourceTopics = Set(context.settings.kafkaSourceTopics)
-    if let grant = context.manifest.positions {
+    if let grant = context.manifest.ringWritten(for: .positions) {
       shared = try context.status.attaching(grant) { () throws(IPCError) in
-        try PositionLog(RingWriter(attaching: grant.fd, wake: []))
+        try PositionLog(RingWriter(attaching: grant.fd, wake: grant.wake))
       }
     } else {
       shared = nil
@@ -43,7 +43,7 @@ final class PositionKeeper {
     let directory = context.settings.stateDir
     let file = directory.isEmpty ? nil : PositionFile(directory: directory)
     do throws(StateFile.Failure) {
-      saved = try file?.read() ?? [:]
+      saved = try file?.begin() ?? [:]
       self.file = file
     } catch {
       // In the middle of the gateway's life shared memory knows it all, and clients are served.
