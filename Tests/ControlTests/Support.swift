@@ -28,41 +28,46 @@ final class TestGateway: @unchecked Sendable {
   static let ringBytes = 65536
 
   private(set) var peers: [WorkerManifest.Peer] = []
-  private(set) var rings: [WorkerManifest.RingGrant] = []
+  /// Two event rings, for connection workers to read.
+  private(set) var rings: [RingGrant] = []
   /// What the control worker is granted besides: one presence ring for each connection worker.
-  private(set) var state: WorkerManifest.RingGrant
-  private(set) var presence: [WorkerManifest.RingGrant] = []
+  private(set) var state: RingGrant
+  private(set) var presence: [RingGrant] = []
   private(set) var pages: [String: StatusPage] = [:]
   private var descriptors: [CInt] = []
 
   /// Workers are "connections" (twice), "streams" and "control", ready and beating, and "supervisor".
   init() throws {
     let stateRing = try Ring.create(name: "state", capacity: Self.ringBytes, readers: 2).take()
-    state = WorkerManifest.RingGrant(
-      name: "state.control", id: 10, fd: stateRing, role: .write(wake: [-1, -1]))
+    state = RingGrant(id: 10, purpose: .state, writer: .control, readers: Self.readers, fd: stateRing)
     own(stateRing)
     for slot in 0..<2 {
       let ring = own(try Ring.create(name: "presence", capacity: Self.ringBytes, readers: 1).take())
       presence.append(
-        WorkerManifest.RingGrant(
-          name: "presence.connections.\(slot)", id: UInt32(11 + slot), fd: ring, role: .read(slot: 0)))
+        RingGrant(
+          id: UInt32(11 + slot), purpose: .presence, writer: .connections(slot),
+          readers: [.init(.control, slot: 0)], fd: ring))
     }
-    for (worker, slot) in [
-      ("connections", 0), ("connections", 1), ("streams", 0), ("control", 0), ("supervisor", 0),
-    ] {
-      let descriptor = own(try StatusPage.create(name: worker).take())
+    for worker in [WorkerIdentity.connections(0), .connections(1), .streams, .control, .supervisor] {
+      let descriptor = own(try StatusPage.create(name: worker.name).take())
       let page = try StatusPage(attaching: descriptor)
-      peers.append(WorkerManifest.Peer(worker: worker, slot: slot, status: descriptor))
-      pages[WorkerContext.name(worker, slot)] = page
-      guard worker != "supervisor" else { continue }
+      peers.append(WorkerManifest.Peer(worker: worker, status: descriptor))
+      pages[worker.name] = page
+      guard worker != .supervisor else { continue }
       page.beginGeneration(pid: getpid())
       page.state = .ready
     }
-    for (index, name) in ["events.streams", "events.control"].enumerated() {
-      let descriptor = own(try Ring.create(name: name, capacity: Self.ringBytes, readers: 2).take())
-      rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(index), fd: descriptor, role: .inspect))
+    for (index, writer) in [WorkerIdentity.streams, .control].enumerated() {
+      let descriptor = own(try Ring.create(name: writer.name, capacity: Self.ringBytes, readers: 2).take())
+      rings.append(
+        RingGrant(
+          id: UInt32(index), purpose: .events, writer: writer, readers: Self.readers, cursorPosition: index,
+          fd: descriptor))
     }
   }
+
+  /// Connection workers.
+  private static let readers: [RingGrant.Reader] = (0..<2).map { .init(.connections($0), slot: $0) }
 
   deinit { for descriptor in descriptors { close(descriptor) } }
 
@@ -79,12 +84,15 @@ final class TestGateway: @unchecked Sendable {
 
   func ring(_ name: String) throws -> CInt { try #require(rings.first { $0.name == name }).fd }
 
-  func addRing(_ name: String, fd: CInt) {
-    rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(rings.count), fd: fd, role: .inspect))
+  func addRing(
+    _ purpose: RingPurpose, by writer: WorkerIdentity, readers: [RingGrant.Reader] = [], fd: CInt
+  ) {
+    rings.append(
+      RingGrant(id: UInt32(100 + rings.count), purpose: purpose, writer: writer, readers: readers, fd: fd))
   }
 
-  func addPeer(_ worker: String, fd: CInt) {
-    peers.append(WorkerManifest.Peer(worker: worker, slot: 0, status: fd))
+  func addPeer(_ worker: WorkerIdentity, fd: CInt) {
+    peers.append(WorkerManifest.Peer(worker: worker, status: fd))
   }
 
   /// Says that nobody reads the state ring: everything in it counts as confirmed.
@@ -102,7 +110,7 @@ final class TestGateway: @unchecked Sendable {
     let ring = try RingWriter(attaching: state.fd, wake: [-1, -1])
     let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     let desk = SessionDesk(
-      rings: try RingSet(grants: presence, status: control),
+      rings: try RingSet(grants: presence, worker: .control, status: control),
       state: try StateLog(
         ring, maxBlacklistEntries: settings.maxBlacklistEntries,
         now: BootClock.second()),

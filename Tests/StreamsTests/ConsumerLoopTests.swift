@@ -265,6 +265,29 @@ struct ConsumerLoopTests {
     #expect(gateway.gaps.count == 1)
   }
 
+  @Test("14.E23 ...also by the successor of a worker that was killed before it noticed")
+  func unreadTailLostMeanwhile() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let first = try gateway.worker()
+    try gateway.turn(first) { first.isReading }
+    try broker.produce(events(0..<50))
+    try gateway.turn(first) {
+      try gateway.read()
+      return gateway.seen.count >= 50
+    }
+    first.knownEnds.note(0, told: 55)
+    first.positions.keepPassed(first.state, first.knownEnds, ringEnd: first.intake.ringEnd)
+    first.vanish()
+
+    let second = try gateway.worker()
+    defer { second.vanish() }
+    try gateway.turn(second) { second.isReading }
+    try gateway.read()
+    #expect(gateway.gaps.count == 1 && gateway.gaps.first?.contains(#""count":5,"#) == true)
+    #expect(gateway.offsets() == Array(0..<50))
+  }
+
   @Test("14.E23 while nothing happens nothing is a sign, though a topic that is listed doesn't exist")
   func noSigns() throws {
     let broker = try MockBroker()

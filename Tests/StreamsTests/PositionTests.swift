@@ -23,7 +23,9 @@ struct PositionLogTests {
     for offset in max(0, next - marks)..<next {
       trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 7))
     }
-    return KeptPosition(trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1)
+    return KeptPosition(
+      trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1,
+      logEnd: next.isMultiple(of: 2) ? next + 5 : nil)
   }
 
   @Test("a successor finds the last position of each partition, and nothing that wasn't published")

@@ -57,7 +57,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
 
   func began() {
     context.log.info("serving the inbound port")
-    if context.manifest.slot == 0, !hub.authorizer.authority.isConfigured {
+    if context.worker.place == 0, !hub.authorizer.authority.isConfigured {
       context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")
     }
   }
@@ -92,8 +92,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
 
   /// Whether the supervisor stops everything, and not this worker alone.
   private var isGatewayStopping: Bool {
-    context.manifest.peers.first { $0.worker == "supervisor" }
-      .flatMap { try? StatusPage(attaching: $0.status) }?.state == .stopping
+    (try? context.page(of: .supervisor))?.state == .stopping
   }
 
   /// Behind the last connection that was accepted. When nobody has the sockets any more, clients are refused instead of waiting.

@@ -87,7 +87,7 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
   /// The state ring was scribbled over: the supervisor formats it anew and starts another control worker.
   private func endIfStateIsLost() {
     guard !life.isStopping, let failure = desk.state.failure else { return }
-    if let grant = context.manifest.state {
+    if let grant = context.manifest.ringWritten(for: .state) {
       context.status.reportCorrupt(RingReport(ring: grant.id, epoch: desk.state.ring.epoch))
     }
     end(failure)

@@ -54,9 +54,10 @@ final class CallDesk {
   private let maximumBodyBytes: Int
 
   private let timeoutNs: UInt64
-  private let slot: UInt16
   private let rings: RingSet
   private let outbox: RecordOutbox
+  /// By ring: its writer's slot in the answer ring.
+  private let targets: [UInt16]
   private let exchanges: ExchangeDesk
   private let environment: Environment
   private let urls: [Service: String]
@@ -68,12 +69,16 @@ final class CallDesk {
   private var begun: [Caller: (service: Service, cancel: () -> Void)] = [:]
   private var isTurnScheduled = false
 
+  /// - Parameters:
+  ///   - rings: the call rings.
+  ///   - outbox: into the answer ring.
+  ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   init(
-    slot: Int, rings: RingSet, outbox: RecordOutbox, exchanges: ExchangeDesk, settings: Settings,
+    rings: RingSet, outbox: RecordOutbox, targets: [UInt16], exchanges: ExchangeDesk, settings: Settings,
     metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
-    self.slot = UInt16(clamping: slot)
+    self.targets = targets
     timeoutNs = UInt64(settings.checkTimeoutMs) * 1_000_000
     self.rings = rings
     self.outbox = outbox
@@ -127,7 +132,7 @@ final class CallDesk {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
-    guard CallRecord.target(of: record.bytes) == slot else { return }
+    guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
     if record.type == ExchangeFrame.requestType {
       guard let header = ExchangeFrame.Header(record.bytes),
         exchanges.receive(from: ring, header, record.bytes)
@@ -242,7 +247,7 @@ final class CallDesk {
     observe(call.call.purpose)
     _ = outbox.send(
       CallRecord.records(
-        outcome, target: UInt16(clamping: call.caller.ring), correlation: call.caller.correlation,
+        outcome, target: targets[call.caller.ring], correlation: call.caller.correlation,
         maximumBytes: outbox.maximumPayload))
   }
 

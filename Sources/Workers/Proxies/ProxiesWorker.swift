@@ -15,6 +15,7 @@ import Settings
 final class ProxiesWorker: LoopWorker, @unchecked Sendable {
   private let life: LoopLife
   private let context: WorkerContext
+  private let tls: UpstreamTLS
   private let client: ServiceClient
   private let desk: CallDesk
   private let upstream: UpstreamClient
@@ -30,37 +31,39 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     let (context, loop) = (life.context, life.loop)
     self.life = life
     self.context = context
+    tls = try UpstreamTLS(
+      authorities: context.settings.proxyCACertFile,
+      counters: UpstreamTLSCounters(context.status, worker: context.name), log: context.log)
     let client = ServiceClient(
-      loop: loop, maximumConnections: context.settings.checkMaxConcurrent,
+      loop: loop, tls: tls, maximumConnections: context.settings.checkMaxConcurrent,
       maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
-    let outbox = try Self.outbox(context, loop: loop)
-    upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    let answers = try context.ringWritten(for: .answers)
+    let outbox = RecordOutbox(
+      try context.writer(of: answers), maximumBytes: Self.maximumUnsentBytes
+    ) { loop.soon($0) }
+    let rings = try context.rings(for: .calls)
+    let targets = try rings.slotsOfWriters(in: answers)
+    upstream = UpstreamClient(
+      loop: loop, limits: Self.limits(context.settings), tls: tls, nowNs: MonotonicTime.now)
     retries = RetryMetrics(context.status, worker: context.name)
-    let callers = try Self.callers(context.manifest)
+    let callers = try Self.callers(of: rings, context)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
     exchanges = ExchangeDesk(
-      client: upstream, outbox: outbox, limit: limit, mostUpgrades: DescriptorBudget.processLimit / 2
+      client: upstream, outbox: outbox, targets: targets, limit: limit,
+      mostUpgrades: DescriptorBudget.processLimit / 2
     ) { ring in
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
-    desk = try Self.desk(context, loop: loop, outbox: outbox, exchanges: exchanges) {
+    desk = Self.desk(
+      context, loop: loop, rings: rings, outbox: outbox, targets: targets, exchanges: exchanges
+    ) {
       client.begin($0, url: $1, deadline: $2, $3)
     }
   }
 
   /// Of what waits for room in the answer ring.
   private static let maximumUnsentBytes = 64 << 20
-
-  private static func outbox(_ context: WorkerContext, loop: EventLoop) throws -> RecordOutbox {
-    guard
-      let grant = context.manifest.answers.first(where: { if case .write = $0.role { true } else { false } })
-    else { throw IPCError.invalid("the manifest of \(context.name) grants no answer ring to write") }
-    let writer = try context.status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
-    }
-    return RecordOutbox(writer, maximumBytes: maximumUnsentBytes) { loop.soon($0) }
-  }
 
   private static func limits(_ settings: Settings) -> UpstreamLimits {
     var limits = UpstreamLimits()
@@ -70,25 +73,22 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     return limits
   }
 
-  /// Status pages of the workers that call, in the order of the call rings: connection workers by slot, then the control worker.
-  private static func callers(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
-    let connections = manifest.peers.filter { $0.worker == "connections" }.sorted { $0.slot < $1.slot }
+  /// Status pages of the workers that call, by ring.
+  private static func callers(of rings: RingSet, _ context: WorkerContext) throws(IPCError) -> [StatusPage] {
     var pages: [StatusPage] = []
-    for peer in connections + manifest.peers.filter({ $0.worker == "control" }) {
-      pages.append(try StatusPage(attaching: peer.status))
-    }
+    for ring in 0..<rings.count { pages.append(try context.page(of: rings.writer(ring))) }
     return pages
   }
 
   private static func desk(
-    _ context: WorkerContext, loop: EventLoop, outbox: RecordOutbox, exchanges: ExchangeDesk,
+    _ context: WorkerContext, loop: EventLoop, rings: RingSet, outbox: RecordOutbox, targets: [UInt16],
+    exchanges: ExchangeDesk,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
-  ) throws -> CallDesk {
+  ) -> CallDesk {
     let status = context.status
     let wake = context.manifest.wake
     return CallDesk(
-      slot: context.manifest.slot, rings: try RingSet(grants: context.manifest.calls, status: status),
-      outbox: outbox, exchanges: exchanges, settings: context.settings,
+      rings: rings, outbox: outbox, targets: targets, exchanges: exchanges, settings: context.settings,
       metrics: CallMetrics(status, worker: context.name),
       log: context.log,
       environment: CallDesk.Environment(
@@ -115,7 +115,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     desk.tick()
   }
 
-  func reload() {}
+  func reload() { tls.reload() }
 
   func stop(_ signal: CInt) {
     context.log.info("stopping", metadata: ["signal": "\(signal)"])

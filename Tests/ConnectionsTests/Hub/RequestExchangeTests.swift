@@ -117,7 +117,7 @@ struct RequestExchangeTests {
     let gateway = try TestGateway(workers: 2)
     let answering = try gateway.exchange(1)
     let asking = try RequestExchange(
-      grants: gateway.requestGrants(0), peers: (0..<2).map { try gateway.page($0) }, slot: 0,
+      grants: gateway.requestGrants, worker: .connections(0), peers: (0..<2).map { try gateway.page($0) },
       status: try gateway.page(0), maximumAnswerBytes: 10)
     for count in [10, 11] {
       _ = asking.ask(1, Self.question, deadlineNs: .max, answers.asker)

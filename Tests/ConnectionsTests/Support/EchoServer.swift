@@ -76,18 +76,20 @@ final class EchoServer: @unchecked Sendable {
     let generation = status.generation
     let events = try Ring.create(name: "events.echo", capacity: ringBytes, readers: 1)
     let requests = try Ring.create(name: "requests.echo", capacity: ringBytes, readers: 1)
-    let eventGrant = WorkerManifest.RingGrant(
-      name: "events.echo", id: 0, fd: events.rawValue, role: .read(slot: 0))
-    let requestGrant = WorkerManifest.RingGrant(
-      name: "requests.echo", id: 1, fd: requests.rawValue, role: .writeAndRead(slot: 0, wake: [-1]))
+    let worker = WorkerIdentity.connections(0)
+    let eventGrant = RingGrant(
+      id: 0, purpose: .events, writer: .streams, readers: [.init(worker, slot: 0)], cursorPosition: 0,
+      fd: events.rawValue)
+    let requestGrant = RingGrant(
+      id: 1, purpose: .requests, writer: worker, readers: [.init(worker, slot: 0)], fd: requests.rawValue)
     let again = Again(loop)
     let hub = Hub(
       HubParts(
         slot: 0, generation: generation, settings: settings,
         tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
-        events: EventRings(try RingSet(grants: [eventGrant], status: status), epoch: 1),
+        events: try EventRings([eventGrant], worker: worker, status: status, epoch: 1),
         exchange: try RequestExchange(
-          grants: [requestGrant], peers: [status], slot: 0, status: status),
+          grants: [requestGrant], worker: worker, peers: [status], status: status),
         authority: try TokenAuthority(
           settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
         metrics: WorkerMetrics(status, worker: "connections.0"), budget: AssemblyBudget(settings),

@@ -5,7 +5,6 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import NIOSSL
 import TestSupport
 import Testing
 
@@ -127,19 +126,22 @@ final class UpstreamBench: @unchecked Sendable {
   private(set) var client: UpstreamClient!
   private var nowNs: UInt64 = 1_000_000_000
 
-  private init(_ loop: EventLoop, _ limits: UpstreamLimits, _ tls: TLSConfiguration) {
+  private init(_ loop: EventLoop, _ limits: UpstreamLimits, _ authorities: String) throws {
     self.loop = loop
+    let tls = try UpstreamTLS(authorities: authorities)
     client = UpstreamClient(loop: loop, limits: limits, tls: tls) { [unowned self] in nowNs }
   }
 
   /// Ends everything after `body`.
+  ///
+  /// - Parameter tls: path of the certificates that are trusted; empty: those that the system trusts.
   static func run(
-    _ limits: UpstreamLimits = UpstreamLimits(), tls: TLSConfiguration = .makeClientConfiguration(),
+    _ limits: UpstreamLimits = UpstreamLimits(), tls: String = "",
     _ body: (UpstreamBench) async throws -> Void
   ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    let bench = try await loop.submit { UpstreamBench(loop, limits, tls) }.get()
+    let bench = try await loop.submit { try UpstreamBench(loop, limits, tls) }.get()
     let result: Result<Void, any Error>
     do { result = .success(try await body(bench)) } catch { result = .failure(error) }
     try await loop.flatSubmit { bench.client.close() }.get()

@@ -50,7 +50,7 @@ final class RuntimeBench: Sendable {
     plan = GatewayPlan(settings: settings, startTimeout: startTimeout)
     directory = try TestDirectory()
     logFile = "\(directory.path)/log"
-    for kind in WorkerKind.allCases { try directory.script(kind.executable, scripts[kind] ?? Self.lives) }
+    for kind in WorkerKind.all { try directory.script(kind.executable, scripts[kind] ?? Self.lives) }
     let final = settings
     Thread { [self] in runThread(final) }.start()
     try eventually("the loop exists") {
@@ -154,7 +154,7 @@ final class RuntimeBench: Sendable {
   func ring(_ name: String) throws -> (id: UInt32, fd: CInt) {
     let ring = try #require(plan.rings.first { $0.name == name })
     let table = try #require(state.withLock { $0.table })
-    return (ring.id, table.rings[Int(ring.id)])
+    return (ring.id, try #require(table.rings[ring.id]))
   }
 
   /// Waits until the worker's `count`th process runs, and returns its pid.

@@ -195,13 +195,13 @@ final class ProxyExchanges {
 
   // MARK: Frames
 
-  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
+  private func receive(from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
     -> Bool
   {
     let known = exchanges[header.correlation]
     if header.isBody {
       // What comes for an exchange that has ended was under way.
-      guard let known, Int(known.peer) == ring else { return true }
+      guard let known, known.peer == peer else { return true }
       known.receiver.received(
         fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
       return true
@@ -210,20 +210,20 @@ final class ProxyExchanges {
     if case .open = message { return false }
     if case .cancel = message { return false }
     if case .count = message { return false }
-    if let question = questions[header.correlation], Int(question.peer) == ring {
+    if let question = questions[header.correlation], question.peer == peer {
       question.receiver.received(message)
       return true
     }
-    guard let known, Int(known.peer) == ring else { return true }
+    guard let known, known.peer == peer else { return true }
     known.receiver.received(message)
     return true
   }
 
-  private func peerGone(_ peer: Int) {
-    for (_, known) in exchanges where Int(known.peer) == peer {
+  private func peerGone(_ peer: UInt16) {
+    for (_, known) in exchanges where known.peer == peer {
       known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
-    for (_, question) in questions where Int(question.peer) == peer {
+    for (_, question) in questions where question.peer == peer {
       question.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }

@@ -6,7 +6,7 @@ import Kit
 extension Hub {
   /// How a client that left off at `lastEventID` goes on.
   func resumption(lastEventID: String?) -> Resumption {
-    Resumption.decide(lastEventID: lastEventID, own: events.own, rings: events.rings.count)
+    events.resumption(lastEventID: lastEventID)
   }
 
   /// The connection gets its events from here on: from now, or from where it left off. Nothing if it is gone already:

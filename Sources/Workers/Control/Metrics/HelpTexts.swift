@@ -127,6 +127,7 @@ enum HelpTexts {
     "rig_http_http2_open_streams": "Streams of HTTP/2 connections open now, by port.",
     "rig_http_http2_malformed_total": "Streams reset because of what the client sent, by port.",
     "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
+    "rig_service_tls_handshakes_total": "TLS handshakes with services, by result and worker.",
     "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
     "rig_tls_certificate_not_after_seconds":
       "End of the validity of the certificate that ends first, in seconds since 1970.",

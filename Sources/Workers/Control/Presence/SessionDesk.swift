@@ -68,7 +68,8 @@ final class SessionDesk {
     usersOnline = status.metric(.gauge, "rig_users_online")
     blacklistEntries = status.metric(.gauge, "rig_blacklist_entries")
     registry = PresenceRegistry(
-      slots: rings.count, graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
+      slots: (rings.writers.map(\.place).max() ?? -1) + 1,
+      graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
       online: state.online)
   }
 
@@ -88,11 +89,11 @@ final class SessionDesk {
     calls?.declareAwake()
     responses?.declareAwake()
     let now = environment.nowNs()
-    let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { slot, record in
+    let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       if let said = PresenceRecord(type: record.type, record.bytes) {
-        registry.apply(said, slot: slot, nowNs: now)
+        registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
       } else {
-        rings.suspend(slot, reason: "record \(record.sequence) is none of presence")
+        rings.suspend(ring, reason: "record \(record.sequence) is none of presence")
       }
     }
     settle(now)

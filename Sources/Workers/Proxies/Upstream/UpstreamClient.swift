@@ -11,7 +11,6 @@
 import Kit
 import NIOCore
 import NIOHTTP1
-import NIOSSL
 
 extension UpstreamConnection: TableMember {}
 
@@ -46,11 +45,10 @@ final class UpstreamClient: @unchecked Sendable {
 
   /// - Parameters:
   ///   - loop: where everything happens, this included.
-  ///   - tls: for https origins; certificates are checked against those of the system unless it says otherwise.
+  ///   - tls: for https origins.
   ///   - nowNs: a clock that never goes back.
   init(
-    loop: EventLoop, limits: UpstreamLimits = UpstreamLimits(),
-    tls: TLSConfiguration = .makeClientConfiguration(),
+    loop: EventLoop, limits: UpstreamLimits = UpstreamLimits(), tls: UpstreamTLS,
     nowNs: @escaping () -> UInt64 = { NIODeadline.now().uptimeNanoseconds }
   ) {
     self.loop = loop

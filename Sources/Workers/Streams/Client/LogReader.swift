@@ -31,13 +31,13 @@ final class LogReader {
   /// What became of a partition's log.
   ///
   /// - Parameters:
-  ///   - trail: what was read of it.
+  ///   - known: what was read of it.
   ///   - timeout: milliseconds for each question.
   func compare(
-    _ trail: ReadTrail, with partition: TopicPartition, knownEnd: Int64?, _ timeout: CInt
+    _ known: KnownPosition, with partition: TopicPartition, _ timeout: CInt
   ) throws(KafkaError) -> LogVerdict {
     let log = try client.log(of: partition, timeout)
-    var comparison = LogComparison(trail, log: log, knownEnd: knownEnd)
+    var comparison = LogComparison(known.trail, log: log, knownEnd: known.logEnd)
     while true {
       switch comparison.step {
       case .read(let offset): comparison.record(try record(at: offset, of: partition, timeout))

@@ -65,11 +65,11 @@ extension ConsumerLoop {
     let questions = led.map { number, seen in
       let name = state.name(number)
       let isOfResponses = state.table.isOfResponses(number)
-      let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own) }
+      let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own, logEnd: knownEnds[number]) }
       return OffsetQuestion(
         number: number, name: name, seen: seen,
         known: own ?? (isOfResponses ? nil : positions.known(name, ring: ringPositions.last[name])),
-        knownEnd: knownEnds[number], sinceMs: isOfResponses ? oldestWaitingMs : nil)
+        sinceMs: isOfResponses ? oldestWaitingMs : nil)
     }
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
@@ -131,7 +131,7 @@ extension ConsumerLoop {
       begin(number, start)
       report(start, of: number)
     }
-    positions.keepTaken(state, ringEnd: intake.ringEnd)
+    positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
     for (number, start) in starts.prefix(Self.mostNamed) {
       log.info(
         "reading a partition",

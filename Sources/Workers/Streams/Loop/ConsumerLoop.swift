@@ -171,7 +171,7 @@ final class ConsumerLoop {
       retryAt = now + retryAfter
       retryAfter = min(2 * retryAfter, Self.retryInterval.most)
     }
-    positions.keepTaken(state, ringEnd: intake.ringEnd)
+    positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
     for trouble in intake.takeTroubles() { handle(trouble, consumer, now) }
   }
 
@@ -187,10 +187,10 @@ final class ConsumerLoop {
       restartClient(consumer, reason: reason, now)
       return
     }
-    commitDue(consumer, now)
-    positions.keepPassed(state, ringEnd: intake.ringEnd)
-    positions.saveIfDue(state, now)
     setLags(consumer)
+    commitDue(consumer, now)
+    positions.keepPassed(state, knownEnds, ringEnd: intake.ringEnd)
+    positions.saveIfDue(state, now)
     lookIfDue(now)
   }
 }
