@@ -95,10 +95,11 @@ final class SessionDesk {
     var records = 0
     let hasMore = rings.read { ring, record in
       records += 1
-      if let said = PresenceRecord(type: record.type, record.bytes) {
+      do throws(RecordFault) {
+        let said = try PresenceRecord(type: record.type, record.bytes)
         registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
-      } else {
-        rings.suspend(ring, reason: "record \(record.sequence) is none of presence")
+      } catch {
+        rings.refuse(ring, record, error, expected: "word about connections")
       }
       return records < Self.turnRecords
     }
