@@ -16,8 +16,6 @@ import CLinux
 struct RecordHeader {
   /// Bytes before the payload.
   @usableFromInline static let bytes = 16
-  /// A padding record may be as small as its first word.
-  static let paddingBytes = 8
   /// The type of padding; not available to records.
   @usableFromInline static let paddingType: UInt16 = 0
 

@@ -1,7 +1,7 @@
 // Where everything lies in a status page. Layout version 2.
 //
 //      0  identity    magic · layout version                                   written by the supervisor
-//     64  process     generation · pid · state · detail · corrupt report       written by the worker
+//     64  process     generation · pid · state · 0 · corrupt report            written by the worker
 //    128  heartbeat   CLOCK_MONOTONIC nanoseconds                              written by the worker, often
 //    192  connections minute << 32 | accepted in it · the same of those that returned · open now · open lately
 //                                                                              written by the worker, often
@@ -25,7 +25,6 @@ enum StatusLayout {
   static let generationOffset = 64
   static let pidOffset = 72
   static let stateOffset = 80
-  static let detailOffset = 88
   static let corruptOffset = 96
   static let heartbeatOffset = 128
   static let connectionWindowOffset = 192

@@ -77,7 +77,6 @@ public final class StatusPage: Sendable {
     openConnections = 0
     Self.clearTally(in: base)
     rig_store_relaxed(base + StatusLayout.corruptOffset, 0)
-    rig_store_relaxed(base + StatusLayout.detailOffset, 0)
     state = .starting
     rig_store_relaxed(base + StatusLayout.pidOffset, UInt64(UInt32(bitPattern: pid)))
     beat()
@@ -98,12 +97,6 @@ public final class StatusPage: Sendable {
       return WorkerState(rawValue: UInt32(truncatingIfNeeded: value)) ?? .starting
     }
     set { rig_store_release(base + StatusLayout.stateOffset, UInt64(newValue.rawValue)) }
-  }
-
-  /// A word whose meaning the kind of worker defines.
-  public var detail: UInt64 {
-    get { rig_load_acquire(base + StatusLayout.detailOffset) }
-    set { rig_store_release(base + StatusLayout.detailOffset, newValue) }
   }
 
   /// Says that a ring can't be read: its writer is to be restarted. A second report before the supervisor has taken

@@ -1,5 +1,8 @@
 // How many connections the limit on descriptors (RLIMIT_NOFILE) leaves room for. A worker that runs out of descriptors can't even
 // tell a client that it is full: so limits that would take it there are lowered, and some room is kept for those who are refused.
+//
+// What is kept is no setting: it follows from what a worker itself opens, so another value is either too small to refuse anybody in
+// order or the same as a lower MAX_CONNECTIONS_PER_WORKER.
 
 import Glibc
 

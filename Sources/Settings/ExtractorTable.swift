@@ -24,6 +24,15 @@ public struct Extractor: Codable, Sendable, Equatable {
     self.isEnforced = isEnforced
     self.stableFieldIndex = stableFieldIndex
   }
+
+  /// What another release doesn't say is as by `init`.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    eventPointer = try values.decode([String].self, forKey: .eventPointer)
+    jwtPointer = try values.decodeIfPresent([String].self, forKey: .jwtPointer)
+    isEnforced = try values.decodeIfPresent(Bool.self, forKey: .isEnforced) ?? false
+    stableFieldIndex = try values.decodeIfPresent(Int.self, forKey: .stableFieldIndex)
+  }
 }
 
 /// The extractors of all event types.
@@ -34,19 +43,5 @@ public struct ExtractorTable: Codable, Sendable, Equatable {
   /// A table as given; the default has no extractors.
   public init(byType: [String: [String: Extractor]] = [:]) {
     self.byType = byType
-  }
-
-  /// Parses a table from JSON (or YAML) text. Throws every mistake with its line and column.
-  public init(parsing text: String) throws(SettingsErrors) {
-    do {
-      try self.init(text: text)
-    } catch {
-      let mistakes = error.problems.map { problem in
-        SettingsMistake(
-          place: problem.line.map { "line \($0), column \(problem.column ?? 1)" } ?? "extractors",
-          message: problem.message)
-      }
-      throw SettingsErrors(mistakes: mistakes)
-    }
   }
 }

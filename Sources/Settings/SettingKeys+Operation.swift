@@ -6,6 +6,9 @@ extension SettingKey {
     .integer(
       "PROXY_WORKERS", \.proxyWorkers, 1...Settings.mostProxyWorkers,
       "number of workers that call services"),
+    .text(
+      "PROXY_CA_CERTFILE", \.proxyCACertFile, form: "a path",
+      "certificates trusted for services behind https (PEM); unset: those that the system trusts"),
     .integer(
       "PROXY_RECV_TIMEOUT", \.proxyRecvTimeoutMs, 1...3_600_000, unit: "milliseconds",
       "time that a service has to begin its answer"),
@@ -222,6 +225,9 @@ extension SettingKey {
     .integer(
       "TCP_USER_TIMEOUT_S", \.tcpUserTimeoutSeconds, 1...3_600, unit: "seconds",
       "time to acknowledge what was sent; a client that doesn't is gone"),
+    .integer(
+      "CLOCK_JUMP_DELAY_S", \.clockJumpDelaySeconds, 0...86_400, unit: "seconds",
+      "for which a jump of the wall clock must last until tokens and events are judged by it; 0: at once"),
     ring(
       "EVENT_RING_BYTES", \.eventRingBytes, "event ring of a connection worker, and of the control worker"),
     ring("STREAMS_RING_BYTES", \.streamsRingBytes, "event ring of the streams worker"),
@@ -241,6 +247,10 @@ extension SettingKey {
     .integer(
       "MAX_TUNNELS", \.maxTunnels, 1...1_000_000,
       "WebSockets between clients and services that a connection worker has at once; more: 503"),
+    .integer(
+      "MAX_RETRY_BODY_BYTES", \.maxRetryBodyBytes, 0...1_048_576, unit: "bytes",
+      "body of an idempotent request to a service that is kept so that it can be sent again on another connection; with a longer one "
+        + "it isn't; 0: only without a body"),
     .integer(
       "MAX_SHARE_OF_CLIENT", \.maxShareOfClient, 1...100, unit: "percent",
       "of MAX_PROXIED_REQUESTS, MAX_TUNNELS and MAX_WAITING_REQUESTS for one address (see TRUSTED_PROXIES; IPv6: /64); more: 429"

@@ -101,6 +101,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyWorkers = 1
   /// API definitions that the gateway starts with: a JSON list, or the path of a file that holds one; empty: none.
   public var proxyConfig = ""
+  /// File of the certificates that are trusted for services; empty: the system's.
+  public var proxyCACertFile = ""
   /// Milliseconds that a service has to begin its answer.
   public var proxyRecvTimeoutMs = 5_000
   /// Topics whose records are responses to requests that wait for them.
@@ -119,6 +121,9 @@ public struct Settings: Codable, Sendable, Equatable {
   public var maxProxiedRequests = 1_000
   /// Tunnels of one connection worker at once: proxied requests that have become WebSockets, or ask for it; more: 503.
   public var maxTunnels = 10_000
+  /// Bytes of a proxied request's body that are kept until its answer begins, so that the request can be sent again; a longer one isn't.
+  /// 0: only requests without a body are.
+  public var maxRetryBodyBytes = 64 * 1024
   /// Percent of `maxProxiedRequests`, `maxTunnels` and `maxWaitingRequests` that one client may hold; more: 429.
   public var maxShareOfClient = 50
   /// Percent of them that one API may hold; more: 503.
@@ -261,6 +266,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var websocketPongTimeoutSeconds = 30
   /// Whether WebSockets are compressed whose clients offer it.
   public var websocketDeflate = true
+  /// Seconds for which the wall clock must be elsewhere until tokens and events are judged by it; 0: they are at once.
+  public var clockJumpDelaySeconds = 60
   /// Seconds in which a client's machine must acknowledge what was sent to it (TCP_USER_TIMEOUT, RFC 5482).
   public var tcpUserTimeoutSeconds = 120
 
@@ -284,6 +291,21 @@ public struct Settings: Codable, Sendable, Equatable {
 
   /// The defaults.
   public init() {}
+
+  /// As a supervisor encodes them for its workers, which may be of another release: settings that it doesn't have are at their
+  /// defaults, and those that this release doesn't have are passed over. (In the operator's files they are mistakes.)
+  public init(encoded json: Data) throws {
+    var all = try Self.members(of: JSONEncoder().encode(Settings()))
+    all.merge(try Self.members(of: json)) { $1 }
+    self = try JSONDecoder().decode(Settings.self, from: JSONSerialization.data(withJSONObject: all))
+  }
+
+  private static func members(of json: Data) throws -> [String: Any] {
+    guard let members = try JSONSerialization.jsonObject(with: json) as? [String: Any] else {
+      throw CocoaError(.coderInvalidValue)
+    }
+    return members
+  }
 
   /// Every limit by the name of its key, for metrics; in the unit that the key has.
   public var limits: [(name: String, value: Int)] {

@@ -5,7 +5,6 @@ import Foundation
 
 enum ValueForm {
   static let boolean = "true or false, or on or off"
-  static let brokerAddress = "host:port"
   static let origin =
     "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"
@@ -78,6 +77,12 @@ enum ValueForm {
         "'\(text)' is no host name; expected one such as rig.example.com, without scheme, port and path")
     }
     return text.lowercased()
+  }
+
+  /// A host name or an IP address, as it is written.
+  static func host(_ text: String) throws(ValueProblem) -> String {
+    if (try? address(text)) == nil { _ = try hostName(text) }
+    return text
   }
 
   /// An IP address, or a network as `address/bits`.

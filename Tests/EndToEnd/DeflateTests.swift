@@ -7,6 +7,8 @@ import Testing
 struct DeflateTests {
   private typealias Opcode = WebSocketFrame.Opcode
   private static let compressed: UInt8 = 4
+  private static let messages = "rig_websocket_deflate_messages_total"
+  private static let bytes = "rig_websocket_deflate_bytes_total"
   private static let data = #"{"text":"\#(String(repeating: "again and ", count: 100))"}"#
 
   private static func open(
@@ -49,6 +51,42 @@ struct DeflateTests {
         let json = try JSON(parsing: try Deflate.text(withCursor.payload))
         #expect(json["id"] == .string(id) && json["rigcursor"]?.string?.isEmpty == false)
       }
+      // Two events in two encodings, whoever got them.
+      try eventually("what was compressed is counted") {
+        try gateway.metric(Self.messages, ["direction": "sent"]) == 4
+      }
+      let before = try gateway.metric(Self.bytes, ["direction": "sent", "form": "plain"])
+      let after = try gateway.metric(Self.bytes, ["direction": "sent", "form": "compressed"])
+      #expect(before > Double(4 * Self.data.utf8.count) && after > 0 && after < before / 2)
+      #expect(try gateway.metric("rig_websocket_deflate_connections") == 3)
+      #expect(try gateway.metric(Self.messages, ["direction": "received"]) == 0)
+    }
+  }
+
+  @Test("14.C17 What clients send compressed is counted, and what is refused of it by reason")
+  func received() throws {
+    try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_EVENT_BYTES": "65536"]) { gateway in
+      let event = CloudEvent.json("a", id: "1", data: Self.data)
+      let client = try Self.open(gateway)
+      let message = try Deflate.message(Array(event.utf8))
+      try client.send(WebSocketFrame(Opcode.text, message, reservedBits: Self.compressed))
+      _ = try client.frame()
+      let bomb = try Deflate.message([UInt8](repeating: 32, count: 65_537))
+      for (payload, code) in [(bomb, 1009), ([0xFF], 1007)] as [([UInt8], Int)] {
+        let other = try Self.open(gateway)
+        try other.send(WebSocketFrame(Opcode.text, payload, reservedBits: Self.compressed))
+        #expect(try other.awaitClose().code == code)
+      }
+      let refused = "rig_websocket_deflate_refused_total"
+      try eventually("both are counted") {
+        let tooBig = try gateway.metric(refused, ["reason": "too_big"])
+        return try tooBig == 1 && gateway.metric(refused, ["reason": "malformed"]) == 1
+      }
+      #expect(try gateway.metric(Self.messages, ["direction": "received"]) == 1)
+      let bytes = try ["plain", "compressed"].map { form in
+        try gateway.metric(Self.bytes, ["direction": "received", "form": form])
+      }
+      #expect(bytes == [Double(event.utf8.count), Double(message.count)])
     }
   }
 

@@ -78,7 +78,7 @@ struct HealthTests {
     "rig_slow_consumers_total", "rig_delivery_latency_seconds_bucket", "rig_delivery_latency_seconds_sum",
     "rig_delivery_latency_seconds_count", "rig_deliveries_total", "rig_build_info",
     "rig_process_cpu_seconds_total",
-    "rig_process_resident_memory_bytes", "rig_process_open_fds", "rig_worker_up",
+    "rig_process_resident_memory_bytes", "rig_process_open_fds", "rig_process_max_fds", "rig_worker_up",
   ]
 
   @Test(
@@ -148,7 +148,10 @@ struct HealthTests {
       for stream in streams { for _ in 0..<5 { try stream.event(named: "a") } }
       for socket in sockets { for _ in 0..<5 { try socket.event("a") } }
       var polled: [JSON] = []
-      while polled.last?["id"] != "4" { polled += try poller.poll() }
+      try eventually("the last one is polled") {
+        polled += try poller.poll()
+        return polled.last?["id"] == "4"
+      }
 
       try eventually("deliveries are counted") {
         try gateway.metric("rig_deliveries_total") - deliveredBefore == 30

@@ -170,6 +170,36 @@ struct ProxyTests {
       #expect(service.requests.map(\.method) == ["GET", "GET"])
       #expect(try gateway.inbound("POST", "/x", body: "once").status == 502)
       #expect(service.requests.map(\.method) == ["GET", "GET", "POST"])
+      try eventually("the second try is counted") {
+        try gateway.metric("rig_proxied_requests_retried_total") == 1
+      }
+    }
+  }
+
+  @Test(
+    "14.E29 Up to MAX_RETRY_BODY_BYTES a body is sent again when a connection that had been used is closed",
+    arguments: [0, 16])
+  func retryWithBody(limit: Int) throws {
+    let service = try TestService()
+    defer { service.stop() }
+    try Gateway.run(["MAX_RETRY_BODY_BYTES": "\(limit)"]) { gateway in
+      try gateway.define(Self.open(service.port, "PUT"))
+      // One without a body needs nothing to be kept.
+      for (bytes, count) in [(limit, 2), (limit + 1, 1)] where bytes > 0 {
+        let body = String(repeating: "x", count: bytes)
+        service.behave(.answer(200))
+        #expect(try gateway.inbound("PUT", "/x", body: body).status == 200)
+        let before = service.requests.count
+        service.behave(.hangUp)
+        #expect(try gateway.inbound("PUT", "/x", body: body).status == 502)
+        let again = service.requests.dropFirst(before)
+        #expect(again.map(\.body) == [String](repeating: body, count: count), "\(bytes) bytes")
+      }
+      try eventually("what was sent again is counted") {
+        try gateway.metric("rig_proxied_requests_retried_total") == (limit > 0 ? 1 : 0)
+      }
+      #expect(try gateway.metric("rig_retry_body_bytes") == 0)
+      #expect(try gateway.metric("rig_limit", ["limit": "MAX_RETRY_BODY_BYTES"]) == Double(limit))
     }
   }
 

@@ -251,7 +251,8 @@ struct StreamedAnswerTests {
   @Test("An answer that can't be completed ends the connection without looking complete")
   func aborted() throws {
     let ways: [(AnswerStream) -> Void] = [
-      { $0.abort() }, { $0.respond(.text("too late")) }, { $0.takeOver { _, _ in Issue.record("too late") } },
+      { $0.abort() }, { $0.respond(.text("too late")) },
+      { $0.switchProtocols(to: "x", [:], onGone: {}, { _, _ in Issue.record("too late") }) },
     ]
     for way in ways {
       let front = StreamFront()
@@ -310,7 +311,7 @@ struct StreamedAnswerTests {
     switch way {
     case 0: kept?.stream?.respond(.text("done"))
     case 1: kept?.stream?.abort()
-    case 2: kept?.stream?.takeOver { _, _ in }
+    case 2: kept?.stream?.switchProtocols(to: "x", [:], onGone: {}, { _, _ in })
     default: client.channel.close(promise: nil)
     }
     front.loop.run()

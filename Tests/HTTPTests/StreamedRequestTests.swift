@@ -210,10 +210,12 @@ struct StreamedRequestTests {
     let front = StreamFront()
     let (client, exchange, stream) = try front.open(request)
     #expect(exchange.calls == ["begin", "end"])
-    stream.takeOver { channel, request in
+    let raw: (Channel, HTTPRequest) -> Void = { channel, request in
       channel.writeAndFlush(ByteBuffer(string: "taken \(request.path);"), promise: nil)
     }
-    #expect(try front.turn(client) == "taken /s;")
+    stream.switchProtocols(to: "websocket", [:], onGone: {}, raw)
+    let answer = try front.turn(client)
+    #expect(statusLines(answer) == ["HTTP/1.1 101 Switching Protocols"] && answer.hasSuffix("\r\n\r\ntaken /s;"))
     #expect(try client.firedThrough() == "frame")
     #expect((try? client.channel.pipeline.syncOperations.handler(type: HTTPConnection.self)) == nil)
     client.channel.close(promise: nil)

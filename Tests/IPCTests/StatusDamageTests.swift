@@ -38,7 +38,7 @@ struct StatusDamageTests {
     page.metric(.counter, "n", labels: [("i", "3")])?.add()
     page.metric(.gauge, "n", labels: [("i", "4")])?.set(1)
     page.metric(.counter, "n", labels: [("i", "new")])?.add()
-    _ = (page.state, page.detail, page.pid, page.heartbeat, page.generation, page.connectionWindow)
+    _ = (page.state, page.pid, page.heartbeat, page.generation, page.connectionWindow)
     _ = page.takeCorruptReport()
     page.beginGeneration(pid: 3)
   }

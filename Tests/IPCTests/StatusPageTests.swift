@@ -30,12 +30,12 @@ struct StatusPageTests {
   func fresh() throws {
     let page = try TestPage().attach()
     #expect(page.generation == 0 && page.pid == 0 && page.heartbeat == 0)
-    #expect(page.state == .starting && page.detail == 0 && page.connectionWindow == 0)
+    #expect(page.state == .starting && page.connectionWindow == 0)
     #expect(page.metrics().isEmpty)
     #expect(page.takeCorruptReport() == nil)
   }
 
-  @Test("shows process, state, detail and connections to everybody at once")
+  @Test("shows process, state and connections to everybody at once")
   func process() throws {
     let test = try TestPage()
     let (worker, observer) = (try test.worker(pid: -2), try test.attach())
@@ -44,9 +44,8 @@ struct StatusPageTests {
       worker.state = state
       #expect(observer.state == state)
     }
-    worker.detail = .max
     worker.connectionWindow = 29_000_000 << 32 | 17
-    #expect(observer.detail == .max && observer.connectionWindow == 29_000_000 << 32 | 17)
+    #expect(observer.connectionWindow == 29_000_000 << 32 | 17)
   }
 
   @Test("beats with the time of the monotonic clock")
@@ -79,15 +78,14 @@ struct StatusPageTests {
       try test.attach().metrics().map(\.value) == [15, -7], "until the next generation begins, both are kept")
   }
 
-  @Test("forgets state, detail and corruption report of the generation before")
+  @Test("forgets state and corruption report of the generation before")
   func forgets() throws {
     let test = try TestPage()
     let worker = try test.worker()
     worker.state = .stopping
-    worker.detail = 9
     worker.reportCorrupt(RingReport(ring: 3, epoch: 0))
     let successor = try test.worker(pid: 5)
-    #expect(successor.state == .starting && successor.detail == 0 && successor.pid == 5)
+    #expect(successor.state == .starting && successor.pid == 5)
     #expect(successor.takeCorruptReport() == nil)
   }
 

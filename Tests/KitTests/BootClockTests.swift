@@ -1,5 +1,6 @@
 // The clocks that a jump of the wall clock doesn't disturb.
 
+import Settings
 import Testing
 
 @testable import Kit
@@ -10,7 +11,7 @@ struct BootClockTests {
 
   @Test("14.E29 Two hours of jump, seconds long, are no time at all, and are told while they last")
   func shortJump() {
-    var clock = SteadyWallClock(wallMs: 1_000_000, bootMs: 0)
+    var clock = SteadyWallClock(delayMs: 60_000, wallMs: 1_000_000, bootMs: 0)
     for (bootMs, jump) in [(1_000, 2 * Self.hour), (10_000, 2 * Self.hour), (59_000, -2 * Self.hour)] {
       #expect(
         clock.unixMs(wallMs: 1_000_000 + Int64(bootMs) + jump, bootMs: Int64(bootMs)) == 1_000_000
@@ -26,7 +27,7 @@ struct BootClockTests {
 
   @Test("14.E29 A clock that was set is followed after a minute, and small corrections at once, however many")
   func followed() {
-    var clock = SteadyWallClock(wallMs: 0, bootMs: 5_000)
+    var clock = SteadyWallClock(delayMs: 60_000, wallMs: 0, bootMs: 5_000)
     #expect(clock.unixMs(wallMs: Self.hour, bootMs: 6_000) == 1_000)
     #expect(clock.unixMs(wallMs: Self.hour + 59_999, bootMs: 65_999) == 60_999)
     #expect(clock.unixMs(wallMs: Self.hour + 60_000, bootMs: 66_000) == Self.hour + 60_000)
@@ -37,6 +38,22 @@ struct BootClockTests {
       let bootMs = 66_000 + Int64(step)
       let wallMs = Self.hour + 60_000 + Int64(step) + offset
       #expect(clock.unixMs(wallMs: wallMs, bootMs: bootMs) == wallMs)
+    }
+  }
+
+  @Test("14.E29 How long a jump must last is CLOCK_JUMP_DELAY_S; with 0 it counts at once")
+  func delay() {
+    for (seconds, counts) in [(0, 0), (10, 10_000), (60, 60_000)] as [(Int, Int64)] {
+      var settings = Settings()
+      settings.clockJumpDelaySeconds = seconds
+      let source = TimeSource(wallMs: { 1_000 }, bootMs: { 0 })
+      var clock = SteadyWallClock(settings, source)
+      var followedAt: Int64?
+      for bootMs in stride(from: Int64(0), through: 70_000, by: 1_000) where followedAt == nil {
+        let unixMs = clock.unixMs(wallMs: 1_000 + bootMs + Self.hour, bootMs: bootMs)
+        if unixMs == 1_000 + bootMs + Self.hour { followedAt = bootMs }
+      }
+      #expect(followedAt == counts)
     }
   }
 

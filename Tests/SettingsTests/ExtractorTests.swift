@@ -29,7 +29,6 @@ struct ExtractorTests {
       let settings = try load([:], ["--config", path]).settings
       #expect(settings.extractors == Self.expected)
     }
-    #expect(try ExtractorTable(parsing: Self.greeting) == Self.expected)
   }
 
   @Test(

@@ -28,7 +28,8 @@ struct ValueTests {
       ("JWT_USER_FIELD", "user/name"), ("JWT_SESSION_FIELD", "a~b"), ("KAFKA_ENABLED", "maybe"),
       ("JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS", "0"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
       ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("CONNECTION_LIMIT_CLOSES", "both"),
-      ("MAX_CONNECTIONS_PER_USER", "-1"),
+      ("MAX_CONNECTIONS_PER_USER", "-1"), ("CLOCK_JUMP_DELAY_S", "-1"), ("CLOCK_JUMP_DELAY_S", "86401"),
+      ("MAX_RETRY_BODY_BYTES", "-1"), ("MAX_RETRY_BODY_BYTES", "1048577"),
       ("INBOUND_APIS", "public"),
       ("JWT_CLOSE_ON_EXPIRY", "often"), ("KAFKA_SERIALIZER", "xml"),
     ])
@@ -43,7 +44,9 @@ struct ValueTests {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
       "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
+      "CLOCK_JUMP_DELAY_S": "0", "MAX_RETRY_BODY_BYTES": "0",
     ]).settings
+    #expect(settings.clockJumpDelaySeconds == 0 && settings.maxRetryBodyBytes == 0)
     #expect(settings.inboundPort == 0)
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
@@ -125,6 +128,35 @@ struct ValueTests {
       "EXTRACTORS": #"{"t":{"f":{"event":{"json_pointer":"/a~1b/0"}}}}"#,
     ]).settings
     let encoded = try JSONEncoder().encode(settings)
-    #expect(try JSONDecoder().decode(Settings.self, from: encoded) == settings)
+    #expect(try Settings(encoded: encoded) == settings)
+  }
+
+  @Test(
+    "15.3 Settings of another release: those that it doesn't have are at their defaults, others are passed over"
+  )
+  func otherRelease() throws {
+    #expect(try Settings(encoded: Data("{}".utf8)) == Settings())
+    let settings = try load([
+      "MAX_EVENT_BYTES": "77777", "JWT_SECRET_KEY": "secret",
+      "EXTRACTORS": #"{"t":{"f":{"event":{"json_pointer":"/a"}}}}"#,
+    ]).settings
+    let all = try JSONEncoder().encode(settings)
+    var members = try #require(try JSONSerialization.jsonObject(with: all) as? [String: Any])
+    members["ofTheNextRelease"] = ["a": [1, 2.5, true, "x"]]
+    #expect(try Settings(encoded: JSONSerialization.data(withJSONObject: members)) == settings)
+    for key in members.keys {
+      var without = members
+      without[key] = nil
+      let read = try Settings(encoded: JSONSerialization.data(withJSONObject: without))
+      #expect(key != "maxEventBytes" || read.maxEventBytes == Settings().maxEventBytes)
+      #expect(key != "jwtSecretKey" || read.jwtSecretKey == nil)
+      #expect(key == "maxEventBytes" || read.maxEventBytes == 77_777)
+    }
+    let extractor = #"{"extractors":{"byType":{"t":{"f":{"eventPointer":["a"],"new":1}}}}}"#
+    let read = try Settings(encoded: Data(extractor.utf8))
+    #expect(read.extractors.byType["t"]?["f"] == Extractor(eventPointer: ["a"]))
+    for bad in ["", "[]", "7", #"{"maxEventBytes":"many"}"#, #"{"cors":null}"#] {
+      #expect(throws: (any Error).self) { try Settings(encoded: Data(bad.utf8)) }
+    }
   }
 }

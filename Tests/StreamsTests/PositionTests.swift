@@ -1,6 +1,7 @@
 import Foundation
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Streams
@@ -22,7 +23,9 @@ struct PositionLogTests {
     for offset in max(0, next - marks)..<next {
       trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 7))
     }
-    return KeptPosition(trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1)
+    return KeptPosition(
+      trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1,
+      logEnd: next.isMultiple(of: 2) ? next + 5 : nil)
   }
 
   @Test("a successor finds the last position of each partition, and nothing that wasn't published")
@@ -40,6 +43,36 @@ struct PositionLogTests {
     }
     let found = try log(ring).positions
     #expect(found == [a: position(50), b: position(9)])
+  }
+
+  @Test("15.3 what a predecessor of the next release adds is passed over, and its positions are known")
+  func nextRelease() throws {
+    let ring = try ring()
+    let name = TopicPartition(topic: "a", partition: 0)
+    do {
+      let log = try log(ring)
+      #expect(log.keep(position(9), of: name))
+      log.publish()
+    }
+    let writer = try RingWriter(attaching: ring.rawValue, wake: [])
+    var known: [UInt8] = []
+    try writer.forEachRetained { known = Array($0.bytes) }
+    let field: [UInt8] = [0xFE, 0xCA, 3, 0, 0, 0, 1, 2, 3]
+    // The newest record counts: one offset further than before.
+    known[8] = 5
+    for (type, bytes) in [(1, known + field), (2, known)] as [(UInt16, [UInt8])] {
+      _ = writer.append(type: type, length: bytes.count) { $0.copyBytes(from: bytes) }
+    }
+    writer.publish()
+    var passedOver: [String] = []
+    let found = try PositionLog(RingWriter(attaching: ring.rawValue, wake: [])) { passedOver.append($0) }
+    var expected = position(9)
+    expected.passed = 5
+    #expect(found.positions == [name: expected])
+    #expect(passedOver == ["2"])
+    let trail = ReadTrail(next: 3).encoded
+    #expect((trail + field).withUnsafeBytes { ReadTrail(decoding: $0) } == ReadTrail(next: 3))
+    #expect((trail + [0]).withUnsafeBytes { ReadTrail(decoding: $0) } == nil)
   }
 
   @Test("however much is written, no position is overwritten before it is written again")
@@ -108,10 +141,7 @@ struct PositionFileTests {
 
   @Test("the file is there after a writing, and a damaged one is named")
   func file() throws {
-    let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
-      "rig-positions-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: directory) }
+    let directory = try TestDirectory()
     let file = PositionFile(directory: directory.path)
     #expect(try file.read().isEmpty)
     let positions = [TopicPartition(topic: "a", partition: 0): trail(5)]
@@ -121,7 +151,7 @@ struct PositionFileTests {
     #expect(!file.isReady(MonotonicTime.now()))
     #expect(file.isReady(MonotonicTime.now() + 3_600_000_000_000))
     #expect(try file.read() == positions)
-    try Data("nonsense".utf8).write(to: directory.appendingPathComponent("positions"))
+    try Data("nonsense".utf8).write(to: URL(fileURLWithPath: directory.file("positions")))
     let failure = #expect(throws: StateFile.Failure.self) { try file.read() }
     #expect(failure?.description.contains("\(directory.path)/positions is damaged") == true)
   }

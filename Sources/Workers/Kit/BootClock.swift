@@ -1,4 +1,4 @@
-// Two clocks that a jump of the wall clock doesn't disturb.
+// Clocks that a jump of the wall clock doesn't disturb.
 //
 //   BootClock         runs on through everything but a restart of the machine: deadlines that processes of one gateway share
 //   SteadyWallClock   the wall clock, of which a jump counts only once it has lasted: what tokens and events are judged by
@@ -7,6 +7,7 @@
 // connections whose tokens are good, and make workers disagree that looked before and after.
 
 import Glibc
+import Settings
 
 /// CLOCK_BOOTTIME. The same for all processes of a machine; counts while it sleeps; begins anew with it.
 public enum BootClock {
@@ -23,12 +24,33 @@ public enum BootClock {
   }
 }
 
-/// Belongs to one process: another one that looked at other moments may be behind by `patienceMs` after a jump.
+/// CLOCK_REALTIME, with its jumps.
+public enum WallClock {
+  /// Milliseconds since 1970.
+  public static func milliseconds() -> Int64 { BootClock.read(CLOCK_REALTIME) }
+}
+
+/// What a `SteadyWallClock` looks at. A test gives others than the machine's.
+public struct TimeSource {
+  public var wallMs: () -> Int64
+  public var bootMs: () -> Int64
+
+  public init(
+    wallMs: @escaping () -> Int64 = WallClock.milliseconds,
+    bootMs: @escaping () -> Int64 = BootClock.milliseconds
+  ) {
+    self.wallMs = wallMs
+    self.bootMs = bootMs
+  }
+}
+
+/// Belongs to one process: another one that looked at other moments may be behind by `delayMs` after a jump.
 public struct SteadyWallClock: Sendable {
-  /// For so long the wall clock must be elsewhere until that is the time.
-  public static let patienceMs: Int64 = 60_000
   /// A difference up to this is no jump: time servers correct clocks in small steps.
   static let toleranceMs: Int64 = 2_000
+
+  /// For so long the wall clock must be elsewhere until that is the time; 0: a jump counts at once.
+  private let delayMs: Int64
 
   /// From the boot clock to the time that counts.
   private var offsetMs: Int64
@@ -36,13 +58,15 @@ public struct SteadyWallClock: Sendable {
   private var jumpSeenMs: Int64?
   private var lastJumpMs: Int64 = 0
 
-  public init(wallMs: Int64, bootMs: Int64) {
+  public init(delayMs: Int64, wallMs: Int64, bootMs: Int64) {
+    self.delayMs = delayMs
     offsetMs = wallMs - bootMs
   }
 
   /// Begins with the wall clock as it is.
-  public init() {
-    self.init(wallMs: BootClock.read(CLOCK_REALTIME), bootMs: BootClock.milliseconds())
+  public init(_ settings: Settings, _ source: TimeSource) {
+    self.init(
+      delayMs: Int64(settings.clockJumpDelaySeconds) * 1000, wallMs: source.wallMs(), bootMs: source.bootMs())
   }
 
   /// How far the wall clock is ahead of the time that counts, in milliseconds; nil: it is as good as there.
@@ -51,27 +75,26 @@ public struct SteadyWallClock: Sendable {
   /// The time that counts, in milliseconds since 1970.
   public mutating func unixMs(wallMs: Int64, bootMs: Int64) -> Int64 {
     let seen = wallMs - bootMs
-    if abs(seen - offsetMs) <= Self.toleranceMs {
-      offsetMs = seen
-      jumpSeenMs = nil
-    } else if let since = jumpSeenMs, bootMs - since >= Self.patienceMs {
+    let since = jumpSeenMs ?? bootMs
+    if abs(seen - offsetMs) <= Self.toleranceMs || bootMs - since >= delayMs {
       offsetMs = seen
       jumpSeenMs = nil
     } else {
       lastJumpMs = seen - offsetMs
-      jumpSeenMs = jumpSeenMs ?? bootMs
+      jumpSeenMs = since
     }
     return bootMs + offsetMs
   }
 
   /// What reads a clock of its own.
-  public static func reader() -> () -> Int64 {
-    var clock = SteadyWallClock()
-    return { clock.unixMs() }
+  public static func reader(_ settings: Settings) -> () -> Int64 {
+    let source = TimeSource()
+    var clock = SteadyWallClock(settings, source)
+    return { clock.unixMs(source) }
   }
 
   /// The time that counts now.
-  public mutating func unixMs() -> Int64 {
-    unixMs(wallMs: BootClock.read(CLOCK_REALTIME), bootMs: BootClock.milliseconds())
+  public mutating func unixMs(_ source: TimeSource) -> Int64 {
+    unixMs(wallMs: source.wallMs(), bootMs: source.bootMs())
   }
 }

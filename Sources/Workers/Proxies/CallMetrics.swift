@@ -52,3 +52,23 @@ final class CallMetrics {
     gauge.isOpen?.set(isOpen ? 1 : 0)
   }
 }
+
+/// What it counts of requests that are sent again. Once per second.
+final class RetryMetrics {
+  private let retried: Metric?
+  private let keptBytes: Metric?
+  private var seen = 0
+
+  /// - Parameter worker: value of the label `worker`.
+  init(_ status: StatusPage, worker: String) {
+    retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
+    keptBytes = status.metric(.gauge, "rig_retry_body_bytes", labels: [("worker", worker)])
+  }
+
+  /// - Parameter retries: since the worker began.
+  func observe(retries: Int, keptBytes: Int) {
+    retried?.add(Int64(retries - seen))
+    seen = retries
+    self.keptBytes?.set(Int64(keptBytes))
+  }
+}

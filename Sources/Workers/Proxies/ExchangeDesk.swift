@@ -18,6 +18,8 @@ final class ExchangeDesk {
 
   private let client: UpstreamClient
   private let outbox: RecordOutbox
+  /// By call ring: its writer's slot in the answer ring.
+  private let targets: [UInt16]
   private let limit: RateLimit?
   private var exchanges: [Key: ServiceExchange] = [:]
   /// Exchanges that have more to send when the ring has room.
@@ -31,40 +33,59 @@ final class ExchangeDesk {
   private let generation: (_ ring: Int) -> UInt64
 
   /// - Parameters:
+  ///   - outbox: into the answer ring.
+  ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   ///   - limit: nil: requests aren't limited.
   ///   - mostUpgrades: tunnels at once; the rest of what the worker may open is for ordinary requests.
   init(
-    client: UpstreamClient, outbox: RecordOutbox, limit: RateLimit?, mostUpgrades: Int,
+    client: UpstreamClient, outbox: RecordOutbox, targets: [UInt16], limit: RateLimit?, mostUpgrades: Int,
     generation: @escaping (_ ring: Int) -> UInt64
   ) {
     self.client = client
     self.limit = limit
     self.mostUpgrades = mostUpgrades
     self.outbox = outbox
+    self.targets = targets
     self.generation = generation
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
-  var count: Int { exchanges.count }
-
-  /// A frame from a worker. False: it isn't one that a connection worker would send.
-  func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
+  /// A frame from a worker.
+  ///
+  /// - Throws: what is wrong with one that no connection worker would send.
+  func receive(
+    from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
+  ) throws(RecordFault) {
     let key = Key(ring: ring, correlation: header.correlation)
     if header.isBody {
       let payload = UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])
       // What comes for an exchange that has ended was under way.
-      return exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true
+      guard exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true else { throw .malformed }
+      return
     }
-    guard let message = ExchangeFrame.message(header, bytes) else { return false }
-    switch message {
-    case .open(let request): return open(request, key)
+    switch try message(header, bytes, key) {
+    case .open(let request):
+      guard open(request, key) else { throw .malformed }
     case .count(let limitKey): count(limitKey, key)
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed, .limited, .admitted, .upgraded: return false
+    case .informed, .answered, .failed, .limited, .admitted, .upgraded: throw .malformed
     }
-    return true
+  }
+
+  private func message(
+    _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer, _ key: Key
+  ) throws(RecordFault) -> ExchangeFrame.Message {
+    do throws(RecordFault) {
+      return try ExchangeFrame.message(header, bytes)
+    } catch {
+      // Nobody is to wait for the answer to a request that another release can send and this one can't.
+      if header.isOpen, case .unknown(let kind) = error {
+        send(.failed(.badRequest, reason: "the proxy worker's release doesn't know it: \(kind)"), key)
+      }
+      throw error
+    }
   }
 
   private func open(_ request: ProxiedRequest, _ key: Key) -> Bool {
@@ -95,11 +116,6 @@ final class ExchangeDesk {
   }
 
   private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
-    var headers = HTTPHeaders()
-    headers.reserveCapacity(request.headers.count / 2)
-    for index in stride(from: 0, to: request.headers.count - 1, by: 2) {
-      headers.add(name: request.headers[index], value: request.headers[index + 1])
-    }
     let origin = UpstreamOrigin(
       scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port)
     )
@@ -110,7 +126,8 @@ final class ExchangeDesk {
       case .chunked: .chunked
       }
     return UpstreamRequest(
-      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target, headers: headers,
+      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
+      headers: HTTPHeaders(alternating: request.headers),
       body: body)
   }
 
@@ -137,7 +154,7 @@ final class ExchangeDesk {
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
   /// that is too large for the ring is another matter.
   func send(_ message: ExchangeFrame.Message, _ key: Key) {
-    let target = UInt16(clamping: key.ring)
+    let target = targets[key.ring]
     let bytes = ExchangeFrame.encode(message, target: target, correlation: key.correlation)
     let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
       $0.copyBytes(from: bytes)
@@ -149,7 +166,7 @@ final class ExchangeDesk {
 
   func send(_ body: ByteBuffer, _ key: Key) {
     let isSent = outbox.send(
-      body, as: ExchangeFrame.answerType, target: UInt16(clamping: key.ring), correlation: key.correlation)
+      body, as: ExchangeFrame.answerType, target: targets[key.ring], correlation: key.correlation)
     guard !isSent else { return }
     cancel(key)
     send(.failed(.busy, reason: "the ring to the connection worker is full"), key)

@@ -1,6 +1,6 @@
 // Which paths need a token because of another reading of them, which are refused, and what judging them costs. Contract §8.
 
-import OddPaths
+import TestSupport
 import Testing
 
 @testable import APIs
@@ -290,7 +290,7 @@ struct PathReadingTests {
       return (effort.steps, match.authority == nil ? "open" : "token")
     }
     // One octet more is read of a path before it is known to be too much.
-    let bound = APIRouter.maximumSteps + 4 * PathPattern.maximumInstructions
+    let bound = APIRouter.maximumSteps + 4 * PatternProgram.maximumInstructions
     let bySet = (0..<100).map { "/([^/]+)/orders\($0)/.*" }
     let long = String(repeating: "a%61%2561", count: 1_700)
     let sets: [(secured: [String], open: [String], path: String, expected: String)] = [

@@ -1,22 +1,8 @@
-// What the tests of this target share: bytes of texts, definitions of a few words, randomness that repeats.
+// What the tests of this target share: bytes of texts, definitions of a few words.
 
 import Kit
 
 @testable import APIs
-
-/// xorshift64*: a test that fails fails again.
-struct SeededRandom: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
-
-  mutating func next() -> UInt64 {
-    state ^= state >> 12
-    state ^= state << 25
-    state ^= state >> 27
-    return state &* 0x2545_F491_4F6C_DD1D
-  }
-}
 
 /// Calls `body` with the text's bytes.
 func withBytes<Result, Failure: Error>(
@@ -36,6 +22,30 @@ func tree(_ text: String) throws -> JSONValue {
 }
 
 let change = APIChange(timestamp: "2026-01-02T03:04:05Z", nodeName: "node-1")
+
+extension PathPattern {
+  func matches(_ path: String) -> Bool { groups(of: path) != nil }
+
+  /// The whole path and its groups, nil for groups that had no part in the match; nil if the path doesn't match.
+  func groups(of path: String) -> [String?]? {
+    var matcher = PatternMatcher()
+    return groups(of: path, &matcher)
+  }
+
+  func groups(of path: String, _ matcher: inout PatternMatcher) -> [String?]? {
+    let bytes = Array(path.utf8)
+    let isMatch = bytes.map(PathFolding.folded).withUnsafeBufferPointer {
+      matches(folded: $0, slots: 2 * groupCount, &matcher)
+    }
+    guard isMatch else { return nil }
+    let captures = matcher.captures
+    return [path]
+      + (0..<groupCount).map { group in
+        let (start, end) = (Int(captures[2 * group]), Int(captures[2 * group + 1]))
+        return start >= 0 && end >= start ? String(decoding: bytes[start..<end], as: UTF8.self) : nil
+      }
+  }
+}
 
 /// A whole definition around the text of its endpoints; `more` are further members with a comma behind them.
 func definitionText(_ id: String, endpoints: String, more: String = "") -> String {

@@ -17,8 +17,12 @@ struct TestEvent {
 
   /// Hands over the event as it lies in a ring.
   func withRecord<R>(_ body: (EventRecord) -> R) -> R {
-    prepared.encodedRecord().withUnsafeBytes { bytes in
-      guard let record = EventRecord(bytes) else { preconditionFailure("the test event is no record") }
+    let encoded = prepared.encoded()
+    return withUnsafeTemporaryAllocation(byteCount: encoded.prefixBytes + json.count, alignment: 8) { bytes in
+      prepared.encode(encoded, into: bytes)
+      guard let record = EventRecord(UnsafeRawBufferPointer(bytes)) else {
+        preconditionFailure("the test event is no record")
+      }
       return body(record)
     }
   }

@@ -82,7 +82,7 @@ struct TurnBufferTests {
       #expect(second.upperBound == buffer.bytes.count)
       #expect(buffer.withUnsafeBytes(own) { $0.count } == own.count)
       buffer.reset()
-      #expect(buffer.isEmpty)
+      #expect(buffer.bytes.isEmpty)
     }
   }
 

@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -222,6 +223,59 @@ struct ResumeTests {
     #expect(events.compactMap(\.id) == Array(ids[first...]), "and with the same ids")
     client.disconnect()
     back.disconnect()
+  }
+
+  @Test(
+    "15.1 brings every event once with its exact id, wherever client and worker were and however the rings grow"
+  )
+  func exactlyOnce() throws {
+    let gateway = try TestGateway(workers: 3)
+    // Little room, so that clients fall behind and catch up as well.
+    let worker = try gateway.hub { $0.maxUnsentBytes = 16 << 10 }
+    let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
+    let rings = [0, 2, 3]
+    var random = SeededRandom(seed: 3)
+    var published = Cursor(epoch: TestGateway.epoch)
+    var count: UInt64 = 0
+    func publish(atMost most: Int) throws {
+      for _ in 0..<Int.random(in: 0...most, using: &random) {
+        let writer = Int.random(in: 0..<writers.count, using: &random)
+        published[rings[writer]] += 1
+        count += 1
+        let number = Int(published[rings[writer]]) * 10 + rings[writer]
+        try writers[writer].publish(number, acceptedAtNs: count)
+      }
+    }
+    for round in 0..<300 {
+      try publish(atMost: 40)
+      worker.run()
+      var id = published
+      // Now and then more than the worker reads in one turn: a client may be ahead of it for several.
+      try publish(atMost: round % 10 == 0 ? 3 * Hub.TurnLimit.records : 40)
+      for ring in rings {
+        id[ring] = .random(in: id[ring] - min(id[ring], 15)...published[ring], using: &random)
+      }
+      let client = try TestClient()
+      let connection = try worker.openSSE(client, [.to("*")], lastEventID: id.text)
+      for _ in 0..<Int.random(in: 0...8, using: &random) {
+        switch Int.random(in: 0..<3, using: &random) {
+        case 0: try publish(atMost: 20)
+        case 1: worker.hub.turn()
+        default: client.read(atMost: .random(in: 1...20_000, using: &random))
+        }
+      }
+      var wrong: [String] = []
+      for event in streamed(settle(worker, client)) {
+        let number = Int(event.data.dropFirst(#"{"n":"#.utf8.count).dropLast()) ?? 0
+        let (sequence, ring) = (UInt64(number / 10), number % 10)
+        if sequence != id[ring] + 1 { wrong.append("\(sequence) of ring \(ring) behind \(id.text)") }
+        id[ring] = sequence
+        if event.id != id.text { wrong.append("id \(event.id ?? "none"), expected \(id.text)") }
+      }
+      #expect(
+        wrong.isEmpty && id == published && connection.replay == nil, "round \(round): \(wrong.prefix(3))")
+      client.disconnect()
+    }
   }
 
   @Test(

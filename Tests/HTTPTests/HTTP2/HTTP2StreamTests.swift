@@ -125,7 +125,8 @@ struct HTTP2StreamTests {
   func known() throws {
     let front = EmbeddedFront()
     let channel = EmbeddedChannel(loop: front.loop)
-    try front.server.installHTTP2(on: channel)
+    try front.server.count(channel)
+    try front.server.addHTTP2(to: channel)
     channel.connect(to: try SocketAddress(unixDomainSocketPath: "/client"), promise: nil)
     let peer = try HTTP2Peer(front, on: channel)
     try peer.request(1)

@@ -1,6 +1,7 @@
 // Events as records: they say what the event said, and damaged ones lead nowhere.
 
 import Glibc
+import TestSupport
 import Testing
 
 @testable import Kit
@@ -82,8 +83,10 @@ struct EventRecordTests {
       type: "t", json: [], fields: [.init(name: "a", value: .string(String(repeating: "v", count: 70_000)))]),
   ]
 
-  @Test("says what the event said", arguments: events)
-  func roundTrip(event: PreparedEvent) {
+  /// By their places: describing a large argument takes a test minutes.
+  @Test("says what the event said", arguments: events.indices)
+  func roundTrip(place: Int) {
+    let event = Self.events[place]
     let bytes = event.encodedRecord()
     #expect(bytes.count == event.encodedLength)
     #expect(contents(bytes) == Contents(event))
@@ -107,16 +110,11 @@ struct EventRecordTests {
     for extra in 1...9 { #expect(contents(bytes + [UInt8](repeating: 0, count: extra)) == nil) }
   }
 
-  @Test("of another format or with unknown flags is none")
+  @Test("of another format is none")
   func formats() {
     var bytes = Self.full.encodedRecord()
     for format in [0, 2, 255] as [UInt8] {
       bytes[0] = format
-      #expect(contents(bytes) == nil)
-    }
-    bytes[0] = 1
-    for flag in [8, 16, 32, 64, 128] as [UInt8] {
-      bytes[1] = flag
       #expect(contents(bytes) == nil)
     }
   }

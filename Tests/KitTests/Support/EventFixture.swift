@@ -65,6 +65,14 @@ extension PreparedEvent {
   var members: [String: Any] {
     (try? JSONSerialization.jsonObject(with: Data(json))) as? [String: Any] ?? [:]
   }
+
+  /// The record as it lies in a ring.
+  func encodedRecord() -> [UInt8] {
+    let encoded = encoded()
+    var record = [UInt8](repeating: 0, count: encoded.prefixBytes + json.count)
+    record.withUnsafeMutableBytes { encode(encoded, into: $0) }
+    return record
+  }
 }
 
 /// Why `body` failed; nil if it didn't.

@@ -15,7 +15,6 @@ struct APIValidation {
 
   private(set) var problems = APIProblems()
   private let id: String
-  private var endpointCount = 0
   private var instructionCount = 0
 
   /// The definition in `bytes`, if nothing is wrong with it.

@@ -9,8 +9,6 @@
 public struct PathPattern: Sendable, Equatable {
   /// The longest text of a pattern.
   public static let maximumBytes = 2_048
-  /// The largest compiled size.
-  public static let maximumInstructions = PatternProgram.maximumInstructions
 
   /// The pattern as it was written.
   public let source: String
@@ -77,31 +75,5 @@ public struct PathPattern: Sendable, Equatable {
   ) -> Bool {
     if let literal { return matcher.matches(literal, path) }
     return matcher.matches(slots > 0 ? program : groupless, path, slots: slots)
-  }
-
-  /// Whether the whole path matches. For single questions: routers keep the memory that this makes anew.
-  public func matches(_ path: String) -> Bool {
-    groups(of: path) != nil
-  }
-
-  /// The whole path and its groups, nil for groups that had no part in the match; nil if the path doesn't match.
-  public func groups(of path: String) -> [String?]? {
-    var matcher = PatternMatcher()
-    return groups(of: path, &matcher)
-  }
-
-  func groups(of path: String, _ matcher: inout PatternMatcher) -> [String?]? {
-    let bytes = Array(path.utf8)
-    let isMatch = bytes.map(PathFolding.folded).withUnsafeBufferPointer {
-      matches(folded: $0, slots: 2 * groupCount, &matcher)
-    }
-    guard isMatch else { return nil }
-    guard groupCount > 0 else { return [path] }
-    let captures = matcher.captures
-    return [path]
-      + (0..<groupCount).map { group in
-        let (start, end) = (Int(captures[2 * group]), Int(captures[2 * group + 1]))
-        return start >= 0 && end >= start ? String(decoding: bytes[start..<end], as: UTF8.self) : nil
-      }
   }
 }

@@ -135,8 +135,6 @@ public struct APIRouter: Sendable {
     self.init([])
   }
 
-  public var isEmpty: Bool { entries.isEmpty }
-
   /// Finds the endpoint. HEAD is taken by endpoints for GET too.
   /// - Parameter path: of the request, without query, as it came.
   public func match(method: String, path: String) -> APIRouting {

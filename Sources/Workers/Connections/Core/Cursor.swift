@@ -1,6 +1,6 @@
 // A place in the gateway's event history, as a client holds it between two connections.
 //
-// There is one position per event ring (the order of the rings is the same in every worker), each the
+// There is one position per event ring (which one, says the ring table: the same in every worker and release), each the
 // sequence number of the last record of that ring that the client is past. Sequences begin at 1, so 0 means
 // "nothing of this ring yet". The text goes out in every SSE `id:` field and comes back from untrusted
 // clients: parsing must never trap, and must bound what it allocates.
@@ -13,7 +13,7 @@
 
 /// The last record seen of each event ring, within one life of the gateway.
 struct Cursor: Hashable, Sendable {
-  /// Event rings a cursor can speak of: streams, control, and the 64 readers a ring can have as workers.
+  /// Event rings a cursor can speak of: streams, control, and as many connection workers as a ring has readers.
   static let maximumRings = 66
   /// Longest text that is looked at: every position at its widest (13 digits and a dash), and the epoch.
   static let maximumTextBytes = 13 + maximumRings * 14
@@ -44,22 +44,13 @@ struct Cursor: Hashable, Sendable {
     }
   }
 
-  /// The later of both positions in every ring. Both cursors must be of the same epoch.
-  func merged(with other: Cursor) -> Cursor {
-    var result = self
-    for ring in other.positions.indices where other.positions[ring] > result[ring] {
-      result[ring] = other.positions[ring]
-    }
-    return result
-  }
-
   private mutating func dropTrailingZeros() {
     while positions.last == 0 { positions.removeLast() }
   }
 }
 
 extension Cursor {
-  /// Parses the text form; nil for anything that `text` can't have produced (but leading zeros are forgiven).
+  /// Parses the text form; nil for anything that `write` can't have produced (but leading zeros are forgiven).
   init?(_ text: String) {
     var text = text
     let parsed = text.withUTF8 { Cursor.parse(UnsafeRawBufferPointer($0)) }
@@ -81,19 +72,13 @@ extension Cursor {
     return Cursor(epoch: numbers[0], positions: Array(numbers.dropFirst()))
   }
 
-  /// Appends the text form to `bytes`; allocates nothing if there is room.
+  /// Appends the text form to `bytes`: at most `maximumTextBytes`, of characters that need no escape in SSE, JSON and URLs.
+  /// Allocates nothing if there is room.
   func write(to bytes: inout [UInt8]) {
     Base36.append(epoch, to: &bytes)
     for position in positions {
       bytes.append(UInt8(ascii: "-"))
       Base36.append(position, to: &bytes)
     }
-  }
-
-  /// The text form: at most `maximumTextBytes` long, of characters that need no escape in SSE, JSON and URLs.
-  var text: String {
-    var bytes: [UInt8] = []
-    write(to: &bytes)
-    return String(decoding: bytes, as: UTF8.self)
   }
 }

@@ -9,9 +9,8 @@ struct KeyedHash {
 
   /// - Parameter seed: secret, at random per process; fixed in tests.
   init(seed: UInt64) {
-    key = seed
     // Odd, and with bits in both halves whatever the seed.
-    multiplier = (seed &* 0x9E37_79B9_7F4A_7C15) | 0x8000_0001_0000_0001
+    self.init(key: seed, multiplier: (seed &* 0x9E37_79B9_7F4A_7C15) | 0x8000_0001_0000_0001)
   }
 
   /// - Parameter multiplier: 0 only in tests, where all strings are to have the same hash.

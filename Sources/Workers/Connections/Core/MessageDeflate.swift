@@ -9,6 +9,7 @@
 
 import CZlib
 import HTTP
+import Kit
 
 enum MessageDeflate {
   /// Of what is sent (§7.1.2.1). Some clients offer to keep no more than this, for the sake of their own memory.
@@ -22,11 +23,12 @@ enum MessageDeflate {
   /// - Throws: 400 for what isn't a list of extensions (RFC 6455 §9.1).
   static func accept(_ offers: [String]) throws(WebSocketHandshake.Refusal) -> String? {
     for offer in offers.flatMap({ $0.split(separator: ",") }) {
-      let parts = offer.split(separator: ";", omittingEmptySubsequences: false).map(trimmed)
+      let parts = offer.split(separator: ";", omittingEmptySubsequences: false)
+        .map { HTTPOctets.trimmed($0) }
       guard let extensionName = parts.first else { continue }
       // Empty elements of a list mean nothing (RFC 9110 §5.6.1.2).
       if extensionName.isEmpty, parts.count == 1 { continue }
-      guard HTTP2Field.isToken(String(extensionName), mayBeUpper: true) else { throw malformed(offer) }
+      guard HTTPOctets.isToken(extensionName.utf8) else { throw malformed(offer) }
       var parameters: [(name: Substring, value: Substring?)] = []
       for part in parts.dropFirst() { parameters.append(try parameter(part)) }
       if extensionName == name, let answer = answer(to: parameters) { return answer }
@@ -56,23 +58,25 @@ enum MessageDeflate {
   }
 
   private static func windowBits(_ text: Substring) -> Int? {
-    guard text.utf8.first != UInt8(ascii: "0"), let bits = Int(text), allowedWindowBits.contains(bits) else {
-      return nil
-    }
+    let isNumber = text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+    guard isNumber, text.utf8.first != UInt8(ascii: "0"), let bits = Int(text),
+      allowedWindowBits.contains(bits)
+    else { return nil }
     return bits
   }
 
   private static func parameter(
     _ text: Substring
   ) throws(WebSocketHandshake.Refusal) -> (name: Substring, value: Substring?) {
-    let sides = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(trimmed)
-    guard let name = sides.first, HTTP2Field.isToken(String(name), mayBeUpper: true) else {
+    let sides = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      .map { HTTPOctets.trimmed($0) }
+    guard let name = sides.first, HTTPOctets.isToken(name.utf8) else {
       throw malformed(text)
     }
     guard sides.count == 2 else { return (name, nil) }
     var value = sides[1]
     if value.count >= 2, value.hasPrefix("\""), value.hasSuffix("\"") { value = value.dropFirst().dropLast() }
-    guard HTTP2Field.isToken(String(value), mayBeUpper: true) else { throw malformed(text) }
+    guard HTTPOctets.isToken(value.utf8) else { throw malformed(text) }
     return (name, value)
   }
 
@@ -82,12 +86,29 @@ enum MessageDeflate {
       detail:
         "sec-websocket-extensions: '\(text.prefix(64))' is no extension; expected a name with parameters")
   }
+}
 
-  private static func trimmed(_ text: Substring) -> Substring {
-    var text = text
-    while text.first == " " || text.first == "\t" { text.removeFirst() }
-    while text.last == " " || text.last == "\t" { text.removeLast() }
-    return text
+/// What became of messages in one direction.
+struct DeflateCounts: Equatable {
+  /// Compressed, or expanded.
+  var messages = 0
+  var plainBytes = 0
+  var compressedBytes = 0
+  /// Refused: more than a message may have.
+  var tooBig = 0
+  /// Refused: no DEFLATE, or not whole.
+  var malformed = 0
+
+  /// What was counted since the last call.
+  mutating func take() -> DeflateCounts {
+    defer { self = DeflateCounts() }
+    return self
+  }
+
+  fileprivate mutating func add(plainBytes: Int, compressedBytes: Int) {
+    messages += 1
+    self.plainBytes += plainBytes
+    self.compressedBytes += compressedBytes
   }
 }
 
@@ -103,6 +124,7 @@ final class MessageDeflater {
   /// zlib keeps its address.
   private let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
   private var isBegun = false
+  var counts = DeflateCounts()
 
   init() { stream.initialize(to: z_stream()) }
 
@@ -126,7 +148,9 @@ final class MessageDeflater {
       isShorter = stream.pointee.avail_out > 0
       length = isShorter ? count - Int(stream.pointee.avail_out) - Self.tail.count : 0
     }
-    return isShorter ? message : nil
+    guard isShorter else { return nil }
+    counts.add(plainBytes: count, compressedBytes: message.count)
+    return message
   }
 
   private func begin() -> Bool {
@@ -161,6 +185,7 @@ final class MessageInflater {
   /// zlib keeps its address.
   private let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
   private var isBegun = false
+  var counts = DeflateCounts()
 
   init() { stream.initialize(to: z_stream()) }
 
@@ -176,6 +201,11 @@ final class MessageInflater {
     guard payload.count <= Int(UInt32.max) - MessageDeflater.tail.count, begin() else { throw .malformed }
     let result = (payload + MessageDeflater.tail).withUnsafeBytes { input in
       withUnsafeTemporaryAllocation(byteCount: Self.stepBytes, alignment: 16) { expand(input, $0, limit) }
+    }
+    switch result {
+    case .success(let message): counts.add(plainBytes: message.count, compressedBytes: payload.count)
+    case .failure(.tooLong): counts.tooBig += 1
+    case .failure(.malformed): counts.malformed += 1
     }
     return try result.get()
   }

@@ -2,11 +2,11 @@
 //
 // The client's cursor and this worker's own positions can differ both ways, ring by ring:
 //
-//   client behind    replay (client, own] from the ring, before anything else of that ring is sent
-//   client ahead     it was served by a worker that had read further: live events up to its position are
-//                    skipped here, and the ids sent meanwhile must not take it back
+//   client behind    replay (client, own] from the ring, before anything live is sent
+//   client ahead     it was served by a worker that had read further: what this one still has to read up to there
+//                    isn't replayed, and the ids sent meanwhile don't take the client back
 //
-// A plan is the connection's private cursor while either holds. Once `isFinished(at:)` the connection needs no
+// A plan is the connection's private cursor while either holds. Where it is at `own` exactly, the connection needs no
 // plan any more and shares ids and encodings with all others. The plan performs no reads: it says which.
 
 /// How a new connection starts, given the `Last-Event-ID` that it brought.
@@ -37,10 +37,8 @@ enum Resumption: Equatable {
   }
 }
 
-/// The private cursor of a connection that is behind or ahead of its worker.
-///
-/// First it replays: `nextReplay` until that gives nil, `advance` along the way. Then it is live: `admits` for each
-/// matching record. Once `isFinished` the plan is dropped.
+/// The private cursor of a connection that is behind or ahead of its worker: `nextReplay` until that gives nil, `advance`
+/// along the way.
 struct ResumePlan: Equatable {
   /// A stretch of one ring's history: sequences in (after, through].
   struct Replay: Equatable {
@@ -51,19 +49,14 @@ struct ResumePlan: Equatable {
 
   /// What the client is past, ring by ring: the `id:` of what is sent while replaying.
   private(set) var seen: Cursor
-  /// Whether everything behind the worker's own position has been replayed. Until then the connection gets no
-  /// live events: they become part of what is replayed, in their order.
-  private(set) var isLive = false
 
   init(client: Cursor) { seen = client }
 
-  /// The next stretch to replay; nil when the client has everything that the worker has read: it is live from then on.
-  mutating func nextReplay(upTo own: Cursor) -> Replay? {
-    if isLive { return nil }
+  /// The next stretch to replay; nil when the client has everything that the worker has read.
+  func nextReplay(upTo own: Cursor) -> Replay? {
     for ring in own.positions.indices {
       if let stretch = replay(of: ring, upTo: own) { return stretch }
     }
-    isLive = true
     return nil
   }
 
@@ -76,20 +69,5 @@ struct ResumePlan: Equatable {
   /// end of a stretch, and with `firstAvailable - 1` where the ring no longer holds the beginning of a stretch.
   mutating func advance(ring: Int, to sequence: UInt64) {
     if sequence > seen[ring] { seen[ring] = sequence }
-  }
-
-  /// Whether a live record is new to the client; false for all records until the plan is live.
-  mutating func admits(ring: Int, sequence: UInt64) -> Bool {
-    guard isLive, sequence > seen[ring] else { return false }
-    seen[ring] = sequence
-    return true
-  }
-
-  /// The id for a live event that the plan admitted: never behind the worker, never behind the client.
-  func cursor(at own: Cursor) -> Cursor { seen.merged(with: own) }
-
-  /// Whether the worker has come to where the client was: ids and encodings can be shared with all others again.
-  func isFinished(at own: Cursor) -> Bool {
-    isLive && seen.positions.indices.allSatisfy { seen[$0] <= own[$0] }
   }
 }

@@ -56,8 +56,6 @@ struct TurnBuffer {
     self.deflater = encoding.isDeflated ? deflater : nil
   }
 
-  var isEmpty: Bool { bytes.isEmpty }
-
   /// Encodes one event; the range of its bytes in the buffer. Copies the event's JSON once.
   ///
   /// - Parameter cursor: where a client stands that has this event and everything before it.
@@ -201,10 +199,12 @@ struct TurnEncodings {
     var ends: [Int] = []
   }
 
+  let deflater: MessageDeflater
   private var encoded: [Encoded]
 
   init() {
     let deflater = MessageDeflater()
+    self.deflater = deflater
     encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0, deflater: deflater)) }
   }
 

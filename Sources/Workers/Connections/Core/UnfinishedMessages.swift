@@ -4,8 +4,6 @@
 struct UnfinishedMessages {
   private var begun: [ConnectionIndex: UInt32] = [:]
 
-  var count: Int { begun.count }
-
   /// A message has begun; the first call counts until it has ended.
   mutating func begun(_ index: ConnectionIndex, second: UInt32) {
     if begun[index] == nil { begun[index] = second }

@@ -25,7 +25,6 @@ struct WebSocketCloseCode: RawRepresentable, Hashable, Sendable {
   static let invalidPayload = WebSocketCloseCode(rawValue: 1007)
   static let policyViolation = WebSocketCloseCode(rawValue: 1008)
   static let tooBig = WebSocketCloseCode(rawValue: 1009)
-  static let internalError = WebSocketCloseCode(rawValue: 1011)
   static let serviceRestart = WebSocketCloseCode(rawValue: 1012)
   static let tryAgainLater = WebSocketCloseCode(rawValue: 1013)
 
@@ -43,7 +42,7 @@ enum WebSocketFrame {
   /// Longest payload of a control frame (§5.5).
   static let maximumControlPayload = 125
   /// Longest reason in a close frame: two bytes are the code's.
-  static let maximumReasonBytes = 123
+  static let maximumReasonBytes = maximumControlPayload - 2
   /// Longest header that a server sends.
   static let maximumHeaderBytes = 10
 

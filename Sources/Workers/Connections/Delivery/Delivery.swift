@@ -32,6 +32,9 @@ final class Delivery {
   /// Bytes that are to be sent in this turn.
   private(set) var pendingBytes = 0
 
+  /// What was compressed since the last call.
+  func takeDeflateCounts() -> DeflateCounts { encodings.deflater.counts.take() }
+
   /// Forgets the turn before.
   ///
   /// - Parameter connections: size of the connection table.

@@ -10,8 +10,6 @@ struct APIDirectory {
   private(set) var router = APIRouter()
   private var isOutdated = false
 
-  var count: Int { definitions.count }
-
   /// What the control worker has said of an API. False: it makes no sense.
   mutating func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
     guard let definition = json.withUnsafeBytes({ try? APIDefinition(stored: $0) }), definition.id == id

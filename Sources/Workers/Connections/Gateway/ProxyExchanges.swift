@@ -49,6 +49,8 @@ final class ProxyExchanges {
   private var nextCorrelation: UInt64
   private let inProgress: Metric?
   private let openTunnels: Metric?
+  /// Requests that were opened a second time, after a failure without an answer.
+  let retried: Metric?
 
   /// - Parameters:
   ///   - requests: of exchanges at once.
@@ -66,12 +68,17 @@ final class ProxyExchanges {
     nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
-    link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
+    retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
+    link.onFrame = {
+      [unowned self]
+      (
+        peer: UInt16, header: ExchangeFrame.Header, bytes: UnsafeRawBufferPointer
+      ) throws(RecordFault) -> Void in
+      try receive(from: peer, header, bytes)
+    }
     link.onPeerGone = { [unowned self] in peerGone($0) }
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
   }
-
-  var count: Int { exchanges.count }
 
   /// Why a request can't be sent now.
   enum Refusal: Error {
@@ -194,35 +201,34 @@ final class ProxyExchanges {
 
   // MARK: Frames
 
-  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
-    -> Bool
-  {
+  private func receive(
+    from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
+  ) throws(RecordFault) {
     let known = exchanges[header.correlation]
     if header.isBody {
       // What comes for an exchange that has ended was under way.
-      guard let known, Int(known.peer) == ring else { return true }
+      guard let known, known.peer == peer else { return }
       known.receiver.received(
         fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
-      return true
+      return
     }
-    guard let message = ExchangeFrame.message(header, bytes) else { return false }
-    if case .open = message { return false }
-    if case .cancel = message { return false }
-    if case .count = message { return false }
-    if let question = questions[header.correlation], Int(question.peer) == ring {
+    let message = try ExchangeFrame.message(header, bytes)
+    if case .open = message { throw .malformed }
+    if case .cancel = message { throw .malformed }
+    if case .count = message { throw .malformed }
+    if let question = questions[header.correlation], question.peer == peer {
       question.receiver.received(message)
-      return true
+      return
     }
-    guard let known, Int(known.peer) == ring else { return true }
+    guard let known, known.peer == peer else { return }
     known.receiver.received(message)
-    return true
   }
 
-  private func peerGone(_ peer: Int) {
-    for (_, known) in exchanges where Int(known.peer) == peer {
+  private func peerGone(_ peer: UInt16) {
+    for (_, known) in exchanges where known.peer == peer {
       known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
-    for (_, question) in questions where Int(question.peer) == peer {
+    for (_, question) in questions where question.peer == peer {
       question.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }

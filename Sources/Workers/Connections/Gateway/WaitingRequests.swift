@@ -55,8 +55,6 @@ final class WaitingRequests {
       })
   }
 
-  var count: Int { waiting.count }
-
   /// Calls the closure after so many milliseconds; what is returned prevents that.
   func after(ms: Int, _ body: @escaping () -> Void) -> () -> Void { schedule(ms, body) }
 

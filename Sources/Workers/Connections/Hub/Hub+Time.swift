@@ -21,6 +21,8 @@ extension Hub {
     authorizer.authority.tick(unixMs: clock.unixMs)
     metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount, index.size)
+    metrics.observe(pendingJumpMs: clock.pendingJumpMs)
+    observeCompression()
     scheduleTurn()
   }
 
@@ -30,8 +32,10 @@ extension Hub {
     defer { isJumpSaid = jump != nil }
     guard let jump, !isJumpSaid else { return }
     log.warning(
-      "the wall clock has jumped: tokens and events are judged by the time before, until it has stayed for a minute",
-      metadata: ["seconds": "\(jump / LoopClock.msPerSecond)"])
+      "the wall clock has jumped: tokens and events are judged by the time before, until it has stayed for CLOCK_JUMP_DELAY_S",
+      metadata: [
+        "seconds": "\(jump / LoopClock.msPerSecond)", "delay": "\(settings.clockJumpDelaySeconds)",
+      ])
   }
 
   /// Heartbeats of connections without traffic, and deadlines that have come.

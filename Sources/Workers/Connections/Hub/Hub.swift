@@ -63,7 +63,7 @@ final class Hub {
   var sessions = SessionIndex()
   let work = AuthorizedWork()
   var apis = APIDirectory()
-  var clock = LoopClock()
+  var clock: LoopClock
   /// The log has a line about the jump of the wall clock that isn't followed.
   var isJumpSaid = false
   /// Set while the worker drains: nothing new is opened, and `drained` is called when nobody is left.
@@ -97,6 +97,7 @@ final class Hub {
   init(_ parts: HubParts) {
     slot = parts.slot
     settings = parts.settings
+    clock = LoopClock(parts.settings, parts.environment.time)
     parser = SubscriptionParser(settings: parts.settings) { [metrics = parts.metrics] in metrics.refused($0) }
     index = SubscriptionIndex(
       limits: SubscriptionIndex.Limits(parts.settings), extracted: parts.settings.extractors)
@@ -223,12 +224,10 @@ final class Hub {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if EventRecord.isEvent(record.type) {
-        if let event = EventRecord(ring: record) {
-          forward(event)
-        } else {
-          events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
-        }
+      if let event = EventRecord(ring: record) {
+        forward(event)
+      } else {
+        events.rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
       }
       return records < TurnLimit.records && bytes < TurnLimit.bytes
         && delivery.pendingBytes < TurnLimit.sentBytes
@@ -276,6 +275,11 @@ final class Hub {
     delivery.settle { [unowned self] in table[$0] as? StreamConnection }
     guard turnDeliveries > 0 else { return }
     metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())
+  }
+
+  /// Counts what was compressed and expanded since the last call.
+  func observeCompression() {
+    metrics.observe(sent: delivery.takeDeflateCounts(), received: inflater.counts.take())
   }
 
   // MARK: Polls

@@ -43,6 +43,7 @@ struct HubEnvironment {
   /// A ring is corrupt: its id in the manifest.
   var reportCorrupt: (RingReport) -> Void
   var random = RandomSource.system
+  var time = TimeSource()
 }
 
 /// A poll that came in at worker `from`.

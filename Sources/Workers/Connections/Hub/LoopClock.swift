@@ -2,6 +2,7 @@
 
 import Glibc
 import Kit
+import Settings
 
 struct LoopClock {
   /// CLOCK_MONOTONIC in ns.
@@ -13,7 +14,8 @@ struct LoopClock {
   /// Seconds since 1970, as tokens count.
   var unixSecond: UInt32 { UInt32(clamping: unixMs / Self.msPerSecond) }
   private let originNs: UInt64
-  private var wall = SteadyWallClock()
+  private let source: TimeSource
+  private var wall: SteadyWallClock
 
   /// How far the wall clock has jumped, if that doesn't count yet.
   var pendingJumpMs: Int64? { wall.pendingJumpMs }
@@ -21,7 +23,9 @@ struct LoopClock {
   static let nsPerSecond: UInt64 = 1_000_000_000
   static let msPerSecond: Int64 = 1000
 
-  init() {
+  init(_ settings: Settings, _ source: TimeSource) {
+    self.source = source
+    wall = SteadyWallClock(settings, source)
     originNs = Self.read(CLOCK_MONOTONIC)
     refresh()
   }
@@ -30,7 +34,7 @@ struct LoopClock {
   mutating func refresh() {
     nowNs = Self.read(CLOCK_MONOTONIC)
     second = UInt32(truncatingIfNeeded: (nowNs - originNs) / Self.nsPerSecond + 1)
-    unixMs = wall.unixMs()
+    unixMs = wall.unixMs(source)
   }
 
   /// One clock in ns, now.

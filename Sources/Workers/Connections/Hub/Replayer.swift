@@ -146,14 +146,13 @@ final class Replayer {
       advance(connection, replay, events, &left) { isDue($0) && wants(connection, replay, $0) }
       budget -= share - left
       guard !connection.isClosing else { continue }
+      let isBehind = replay.plan.nextReplay(upTo: events.own) != nil
       // Live events come at their own pace: the client must have room for them first.
-      if replay.plan.isLive, !connection.isCongested, isDry || replay.plan.isFinished(at: events.own) {
+      if !isBehind, !connection.isCongested, isDry || replay.plan.seen == events.own {
         connection.replay = nil
         join(connection, replay.hold)
       } else {
         isExhausted = isExhausted || (left <= 0 && !connection.isCongested)
-        // What the worker reads from now on is history again for this connection.
-        if replay.plan.isLive { replay.plan = ResumePlan(client: replay.plan.seen) }
         replay.isParked = connection.isCongested
         if !replay.isParked { remaining.append(connection) }
       }
@@ -169,7 +168,7 @@ final class Replayer {
   ) {
     var heads = HistoryHeads()
     while budget > 0, !connection.isCongested, !connection.isClosing,
-      let (stretch, until) = heads.next(of: &replay.plan, events)
+      let (stretch, until) = heads.next(of: replay.plan, events)
     {
       budget -= 1
       var outcome = RingReader.Replay.stopped
@@ -224,7 +223,7 @@ private struct HistoryHeads {
 
   /// The stretch that begins with the oldest record, and the age of the oldest of all others: it is to be left there. nil when there
   /// is none.
-  mutating func next(of plan: inout ResumePlan, _ events: EventRings) -> (ResumePlan.Replay, until: UInt64)? {
+  mutating func next(of plan: ResumePlan, _ events: EventRings) -> (ResumePlan.Replay, until: UInt64)? {
     guard let first = plan.nextReplay(upTo: events.own) else { return nil }
     var stretches = [first]
     for ring in first.ring + 1..<max(first.ring + 1, events.own.positions.count) {

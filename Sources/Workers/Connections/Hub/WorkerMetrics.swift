@@ -33,6 +33,10 @@ final class WorkerMetrics {
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
   private let latency: Histogram
+  private let clockJump: Metric?
+  private let deflateConnections: Metric?
+  private let sentDeflate: DeflateCounters
+  private let receivedDeflate: DeflateCounters
   private let sessionEndedWork: Metric?
   private let tokenExpiredWork: Metric?
 
@@ -58,6 +62,11 @@ final class WorkerMetrics {
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
     displacements = LabelledCounter(status, "rig_connections_displaced_total", label: "limit")
+    clockJump = status.metric(.gauge, "rig_clock_jump_seconds", labels: [("worker", worker)])
+    deflateConnections = status.metric(
+      .gauge, "rig_websocket_deflate_connections", labels: [("worker", worker)])
+    sentDeflate = DeflateCounters(status, direction: "sent", refuses: false)
+    receivedDeflate = DeflateCounters(status, direction: "received", refuses: true)
     let endedWork = "rig_authorized_work_ended_total"
     sessionEndedWork = status.metric(.counter, endedWork, labels: [("reason", "session_ended")])
     tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
@@ -98,10 +107,50 @@ final class WorkerMetrics {
     conditionFields?.set(Int64(size.fields))
     subscriptionBytes?.set(Int64(size.bytes))
     behind?.set(Int64(table.behindCount))
+    deflateConnections?.set(
+      Int64(table.count(of: .deflatedWebSocket) + table.count(of: .deflatedWebSocketWithCursor)))
     for (transports, metric) in connections {
       var open = 0
       for transport in transports { open += table.count(of: transport) }
       metric?.set(Int64(open))
     }
+  }
+
+  /// How far the wall clock is ahead of the time that counts; once per second.
+  func observe(pendingJumpMs: Int64?) { clockJump?.set((pendingJumpMs ?? 0) / LoopClock.msPerSecond) }
+
+  /// What became of compressed messages since the last call.
+  func observe(sent: DeflateCounts, received: DeflateCounts) {
+    sentDeflate.add(sent)
+    receivedDeflate.add(received)
+  }
+}
+
+/// Of compressed WebSocket messages in one direction.
+private struct DeflateCounters {
+  private let messages: Metric?
+  private let plainBytes: Metric?
+  private let compressedBytes: Metric?
+  private let tooBig: Metric?
+  private let malformed: Metric?
+
+  /// - Parameter refuses: what comes in may be wrong.
+  init(_ status: StatusPage, direction: String, refuses: Bool) {
+    let direction = [("direction", direction)]
+    let bytes = "rig_websocket_deflate_bytes_total"
+    messages = status.metric(.counter, "rig_websocket_deflate_messages_total", labels: direction)
+    plainBytes = status.metric(.counter, bytes, labels: direction + [("form", "plain")])
+    compressedBytes = status.metric(.counter, bytes, labels: direction + [("form", "compressed")])
+    let refused = "rig_websocket_deflate_refused_total"
+    tooBig = refuses ? status.metric(.counter, refused, labels: [("reason", "too_big")]) : nil
+    malformed = refuses ? status.metric(.counter, refused, labels: [("reason", "malformed")]) : nil
+  }
+
+  func add(_ counts: DeflateCounts) {
+    messages?.add(Int64(counts.messages))
+    plainBytes?.add(Int64(counts.plainBytes))
+    compressedBytes?.add(Int64(counts.compressedBytes))
+    tooBig?.add(Int64(counts.tooBig))
+    malformed?.add(Int64(counts.malformed))
   }
 }

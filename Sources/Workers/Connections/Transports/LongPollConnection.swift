@@ -24,9 +24,6 @@ final class LongPollConnection: Connection {
   /// The `last_event_id` of the first answer.
   var initialEventID: String { session.initialEventID }
 
-  /// Events that the buffer had no room for.
-  var droppedEvents: UInt64 { session.droppedEntries }
-
   // MARK: Events
 
   override var isCongested: Bool { session.isHalfFull }

@@ -18,11 +18,6 @@ struct BlacklistOrder: Equatable {
     var detail: String
   }
 
-  init(session: String, seconds: UInt32) {
-    self.session = session
-    self.seconds = seconds
-  }
-
   init(contentType: String?, body: ByteBuffer) throws(Refusal) {
     guard let contentType, MediaType(contentType).isJSON else {
       let found = contentType.map { "is '\($0.prefix(100))'" } ?? "is missing"

@@ -21,15 +21,15 @@ final class LegacyAuthority {
   private let verifier: ConfiguredVerifier
   private let unixMs: () -> Int64
 
-  /// - Parameter unixMs: the present time, in milliseconds since 1970.
+  /// - Parameter unixMs: the present time, in milliseconds since 1970; nil: the wall clock's, but for its jumps.
   init(
     settings: Settings, log: Logger, calls: CallClient? = nil,
-    unixMs: @escaping () -> Int64 = SteadyWallClock.reader()
+    unixMs: (() -> Int64)? = nil
   ) throws(UnusableKeys) {
     isReplaced = settings.managementToken != nil
     verifier = try ConfiguredVerifier(settings: settings, log: log)
     if let calls { verifier.fetch = { calls.fetchKeySet($0, $1) } }
-    self.unixMs = unixMs
+    self.unixMs = unixMs ?? SteadyWallClock.reader(settings)
   }
 
   /// Once per second: looks at the JWK set if that is due.

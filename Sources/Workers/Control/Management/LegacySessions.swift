@@ -18,16 +18,16 @@ final class LegacySessions {
   private let defaultSeconds: UInt32
   private let unixMs: () -> Int64
 
-  /// - Parameter unixMs: the present time, in milliseconds since 1970.
+  /// - Parameter unixMs: the present time, in milliseconds since 1970; nil: the wall clock's, but for its jumps.
   init(
     desk: SessionDesk, hasher: SessionHasher, settings: Settings,
-    unixMs: @escaping () -> Int64 = SteadyWallClock.reader()
+    unixMs: (() -> Int64)? = nil
   ) {
     self.desk = desk
     self.hasher = hasher
     role = settings.sessionRole ?? Self.usualRole
     defaultSeconds = UInt32(clamping: settings.jwtBlacklistDefaultExpiryHours) * Self.secondsPerHour
-    self.unixMs = unixMs
+    self.unixMs = unixMs ?? SteadyWallClock.reader(settings)
   }
 
   /// `done` is called once, perhaps at once.

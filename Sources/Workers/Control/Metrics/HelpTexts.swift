@@ -29,6 +29,15 @@ enum HelpTexts {
       "Connections whose client is slow and that get events from the log at its pace.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
+    "rig_websocket_deflate_connections": "WebSockets open now that are compressed.",
+    "rig_websocket_deflate_messages_total":
+      "Messages that were compressed (sent: an event counts once per worker, whoever gets it) or expanded (received).",
+    "rig_websocket_deflate_bytes_total":
+      "Bytes of these messages, plain and compressed, by direction.",
+    "rig_websocket_deflate_refused_total":
+      "Compressed messages that ended their WebSocket: too_big (1009: more than MAX_EVENT_BYTES), or malformed (1007).",
+    "rig_clock_jump_seconds":
+      "How far the wall clock is ahead of the time that tokens and events are judged by, while CLOCK_JUMP_DELAY_S isn't over.",
     "rig_turn_seconds": "CPU time of the turns of a worker's loop: for so long nobody else is served.",
     "rig_turn_longest_seconds": "CPU time of the longest turn of a worker's loop since the worker began.",
     "rig_management_refused_total":
@@ -64,6 +73,9 @@ enum HelpTexts {
     "rig_proxy_requests_total":
       "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
+    "rig_proxied_requests_retried_total":
+      "Requests to services that were sent again because a try failed before the answer, by the worker that did so.",
+    "rig_retry_body_bytes": "Bytes of bodies that are kept so that their requests can be sent again.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",
     "rig_tunnels": "Proxied requests that have become WebSockets between clients and services, open now.",
@@ -97,6 +109,8 @@ enum HelpTexts {
     "rig_ring_reader_lag_bytes": "Published bytes that a reader of a ring has not passed.",
     "rig_ring_records_total": "Records published in a ring since it was made or reset.",
     "rig_ring_full_total": "Times that a ring had no room for a record, and its source was held back.",
+    "rig_unknown_records_total":
+      "Records of another release in a ring that a reader passed over, by what is unknown of them.",
     "rig_corrupt_rings_total": "Times that a ring was found to be corrupt by a reader.",
 
     // HTTP
@@ -115,6 +129,7 @@ enum HelpTexts {
     "rig_http_http2_open_streams": "Streams of HTTP/2 connections open now, by port.",
     "rig_http_http2_malformed_total": "Streams reset because of what the client sent, by port.",
     "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
+    "rig_service_tls_handshakes_total": "TLS handshakes with services, by result and worker.",
     "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
     "rig_tls_certificate_not_after_seconds":
       "End of the validity of the certificate that ends first, in seconds since 1970.",
@@ -123,6 +138,7 @@ enum HelpTexts {
     "rig_process_cpu_seconds_total": "CPU time of a process, user and system.",
     "rig_process_resident_memory_bytes": "Resident memory of a process, shared memory included.",
     "rig_process_open_fds": "Descriptors that a process has open.",
+    "rig_process_max_fds": "Descriptors that a process may have open (RLIMIT_NOFILE).",
     "rig_process_threads": "Threads of a process.",
     "rig_process_start_time_seconds": "Start of a process, in seconds since 1970.",
     "rig_worker_heartbeat_age_seconds": "Time since a worker's event loop last said that it turns.",

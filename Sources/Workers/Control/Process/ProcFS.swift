@@ -6,6 +6,8 @@ import Glibc
 struct ProcFS {
   /// A line of /proc/PID/stat has about 300 bytes.
   private static let statBytes = 4096
+  /// /proc/PID/limits has 17 lines of 80 bytes.
+  private static let limitsBytes = 4096
   /// /proc/stat has a line per processor and a long one of interrupts before the line that is wanted.
   private static let machineStatBytes = 1 << 20
   /// Descriptors that are counted one by one, on kernels that don't tell their number (before Linux 6.2).
@@ -27,7 +29,17 @@ struct ProcFS {
     guard pid > 0, let line = Self.text(of: "/proc/\(pid)/stat", limit: Self.statBytes),
       let stat = ProcStat(line), parent == nil || stat.parent == parent
     else { return nil }
-    return ProcessFigures(stat, units: units, openDescriptors: Self.openDescriptors(of: pid))
+    return ProcessFigures(
+      stat, units: units, openDescriptors: Self.openDescriptors(of: pid),
+      maximumDescriptors: Self.maximumDescriptors(of: pid))
+  }
+
+  /// How many descriptors a process may have open: its soft limit; nil: it can't be looked at, or there is none.
+  private static func maximumDescriptors(of pid: Int32) -> Int64? {
+    guard let text = text(of: "/proc/\(pid)/limits", limit: limitsBytes) else { return nil }
+    let name = "Max open files"
+    guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix(name) }) else { return nil }
+    return line.dropFirst(name.count).split(separator: " ").first.flatMap { Int64($0) }
   }
 
   /// How many descriptors a process has open; nil: it can't be looked at.

@@ -17,13 +17,16 @@ struct ProcessFigures: Equatable {
   var startTime: Double
   /// Nil: it can't be looked at.
   var openDescriptors: Int64?
+  /// Nil: it can't be looked at, or there is no limit.
+  var maximumDescriptors: Int64?
 
-  init(_ stat: ProcStat, units: KernelUnits, openDescriptors: Int64?) {
+  init(_ stat: ProcStat, units: KernelUnits, openDescriptors: Int64?, maximumDescriptors: Int64? = nil) {
     cpuSeconds = Double(stat.userTicks &+ stat.systemTicks) / units.ticksPerSecond
     residentBytes = stat.residentPages &* units.pageBytes
     threads = stat.threads
     startTime = units.bootTime + Double(stat.startTicks) / units.ticksPerSecond
     self.openDescriptors = openDescriptors
+    self.maximumDescriptors = maximumDescriptors
   }
 
   /// Puts the figures of the process called `worker` into a scrape.
@@ -35,6 +38,9 @@ struct ProcessFigures: Equatable {
     families.set(.gauge, "rig_process_start_time_seconds", labels, .real(startTime))
     if let openDescriptors {
       families.set(.gauge, "rig_process_open_fds", labels, .integer(openDescriptors))
+    }
+    if let maximumDescriptors {
+      families.set(.gauge, "rig_process_max_fds", labels, .integer(maximumDescriptors))
     }
   }
 }

@@ -80,7 +80,7 @@ final class StateLog {
     try ring.forEachRetained { record in
       last = record.end
       isNew = false
-      if let said = StateRecord(type: record.type, record.bytes) {
+      if let said = try? StateRecord(type: record.type, record.bytes) {
         learn(said, end: record.end, bytes: StateLimits.bytes(payload: record.bytes.count), now: now)
       }
     }
@@ -135,8 +135,6 @@ final class StateLog {
 
   /// Users that are online and their roles.
   var online: [(user: Name, roles: [String])] { users.map { ($0.key, $0.value.roles) } }
-
-  func isOnline(_ user: Name) -> Bool { users[user] != nil }
 
   // MARK: Changes
 

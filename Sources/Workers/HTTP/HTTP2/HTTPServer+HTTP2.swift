@@ -11,14 +11,7 @@ extension HTTPServer {
   private static let unsentBound = NIOBSDSocket.Option(rawValue: 25)
   private static let peerTimeout = NIOBSDSocket.Option(rawValue: 18)
 
-  /// Puts HTTP/2 into a connected channel of this loop whose client speaks it. Throws `Full` when it is one connection too many; who
-  /// made the channel closes it then.
-  public func installHTTP2(on channel: Channel) throws {
-    try count(channel)
-    try addHTTP2(to: channel)
-  }
-
-  /// The same for a channel that is counted already.
+  /// Puts HTTP/2 into a connected channel of this loop that is counted already and whose client speaks it.
   func addHTTP2(to channel: Channel) throws {
     counters?.http2Connections?.add(1)
     setHTTP2Options(on: channel)

@@ -1,7 +1,7 @@
 // TLS in front of an HTTPServer: puts the handler into new channels, lets HTTP begin when the handshake is done, and
 // changes certificates while the server runs.
 //
-//   accepted ─▶ [ServerTLSHandler][TLSProtocolChooser] ──TLSEstablished──▶ [ServerTLSHandler][HTTP…]
+//   accepted ─▶ [TLSHandler][TLSProtocolChooser] ──TLSEstablished──▶ [TLSHandler][HTTP…]
 //
 // A connection keeps the certificates that it began with; `reload` counts for new ones. Files that can't be used change nothing.
 // Belongs to the server's loop, on which it reads these files: some kilobytes of a local disk, once a year.
@@ -48,7 +48,7 @@ public final class TLSFront {
     guard context.settings.hasTLS else { return nil }
     return try TLSFront(
       settings: context.settings, ticketSecret: Array(context.manifest.tokenKey),
-      counters: TLSCounters(status: context.status, port: port, showsExpiry: context.manifest.slot == 0),
+      counters: TLSCounters(status: context.status, port: port, showsExpiry: context.worker.place == 0),
       log: context.log)
   }
 
@@ -91,7 +91,7 @@ public final class TLSFront {
 
   /// Prepares a channel that the server has just accepted.
   func prepare(_ channel: Channel, for server: HTTPServer) throws {
-    let handler = ServerTLSHandler(context) { [counters, log] result in
+    let handler = TLSHandler(context) { [counters, log] result in
       counters?.count(result)
       if case .failed(let reason) = result {
         log?.debug("TLS handshake failed", metadata: ["reason": "\(reason)"])

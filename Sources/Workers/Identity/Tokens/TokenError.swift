@@ -30,12 +30,6 @@ public enum TokenError: Error, Equatable, Sendable {
   /// OpenSSL failed: no matter of the token.
   case unavailable(String)
 
-  /// Whether a fresh token would do.
-  public var isExpired: Bool {
-    if case .expired = self { return true }
-    return false
-  }
-
   /// Whether other keys could make it right.
   var concernsKeys: Bool {
     switch self {

@@ -10,7 +10,6 @@ enum SpecVersion: String {
   case v02 = "0.2"
   case v01 = "0.1"
 
-  var versionName: String { self == .v01 ? "cloudEventsVersion" : "specversion" }
   var typeName: String { self == .v01 ? "eventType" : "type" }
   var idName: String { self == .v01 ? "eventID" : "id" }
   var sourceName: String { "source" }

@@ -61,12 +61,6 @@ extension PreparedEvent {
     UnsafeMutableRawBufferPointer(rebasing: buffer[encoded.prefixBytes...]).copyBytes(from: json)
   }
 
-  /// The whole record, for tests and tools.
-  public func encodedRecord() -> [UInt8] {
-    let encoded = encoded()
-    return encoded.header + encoded.middle + json
-  }
-
   private static func append(_ field: Field, to bytes: inout [UInt8]) {
     append(UInt16(clamping: field.name.utf8.count), to: &bytes)
     let lengthAt = bytes.count

@@ -69,7 +69,7 @@ struct UpstreamLimits {
   var maximumOpen = Int.max
   /// Of a request's body, kept until its answer begins so that the request can be sent again. A longer one isn't.
   var maximumKeptBytes = 64 << 10
-  /// ...of all requests together.
+  /// ...of all requests together: what is kept for a rare case shall not be a worker's memory, whatever MAX_RETRY_BODY_BYTES says.
   var maximumKeptBytesInAll = 64 << 20
   /// Requests that wait for a connection to one origin.
   var maximumWaitingPerOrigin = 1000

@@ -102,9 +102,6 @@ final class KafkaProducer: @unchecked Sendable {
   /// Serves callbacks, into `reports`. Doesn't block.
   func serve() { rd_kafka_poll(handle, 0) }
 
-  /// Records whose report hasn't come.
-  var queued: Int { Int(rd_kafka_outq_len(handle)) }
-
   /// Why the client can't go on, and has to be made anew; nil: it can.
   var fatalReason: String? {
     var reason = [CChar](repeating: 0, count: KafkaConsumer.maximumReasonBytes)
