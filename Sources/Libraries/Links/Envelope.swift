@@ -74,11 +74,13 @@ struct EnvelopePart: Equatable {
     return UInt16(littleEndian: record.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
   }
 
-  /// The envelope of a record, and where its part begins. nil: no writer of ours writes this.
-  static func read(_ record: UnsafeRawBufferPointer) -> (part: EnvelopePart, payload: UnsafeRawBufferPointer)? {
+  /// The envelope of a record, and where its part begins.
+  static func read(
+    _ record: UnsafeRawBufferPointer
+  ) throws(RecordFault) -> (part: EnvelopePart, payload: UnsafeRawBufferPointer) {
     guard record.count >= Envelope.byteCount, Int(record[0]) >= Envelope.byteCount,
       Int(record[0]) <= record.count
-    else { return nil }
+    else { throw .malformed }
     func load<T: FixedWidthInteger>(_ type: T.Type, _ offset: Int) -> T {
       T(littleEndian: record.loadUnaligned(fromByteOffset: offset, as: T.self))
     }
@@ -111,8 +113,7 @@ struct EnvelopePart: Equatable {
 public protocol LinkPayload: Sendable {
   static var kind: PayloadKind { get }
   func append(to fields: inout FieldWriter)
-  /// nil if its writer has gone mad: it isn't as this format has it.
-  init?(_ fields: inout FieldReader)
+  init(_ fields: inout FieldReader) throws(RecordFault)
 }
 
 /// Names what a worker has begun among all that it and its predecessors have: the upper bits are the worker's generation, so that what
