@@ -101,46 +101,49 @@ let package = Package(
     executable("RouterBench", path: "Sources/Tools/RouterBench", ["APIs", "Kit"]),
     executable("IdentityBench", path: "Sources/Tools/IdentityBench", ["Identity", "Kit", "COpenSSL"]),
 
+    library("TestSupport", path: "Tests/Support"),
     // What runs, and what is run by: built as one target, since a build takes one name. No tests, no benchmarks.
     library(
       "Release", path: "Sources/Release",
       ["Supervisor", "Connections", "Streams", "Control", "Proxies", "DevBroker"]),
 
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
-    tests("SettingsTests", ["Settings"]),
-    tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux"]),
-    tests("KitTests", ["Kit", "IPC", "Settings", logging]),
+    tests("SettingsTests", ["Settings", "TestSupport"]),
+    tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux", "TestSupport"]),
+    tests("KitTests", ["Kit", "IPC", "Settings", "TestSupport", logging]),
     tests(
-      "IdentityTests", ["Identity", "Kit", "Settings", "COpenSSL", logging], exclude: ["make_fixtures.py"]),
-    library("OddPaths", path: "Tests/OddPaths"),
-    tests("APIsTests", ["APIs", "Kit", "OddPaths"]),
+      "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],
+      exclude: ["make_fixtures.py"]),
+    tests("APIsTests", ["APIs", "Kit", "TestSupport"]),
     tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
     tests(
       "HTTPTests",
       [
-        "HTTP", "TLS", "Kit", "IPC", "Settings", "CLinux", nioCore, nioPosix, nioHTTP1, nioHTTP2, nioEmbedded,
+        "HTTP", "TLS", "Kit", "IPC", "Settings", "TestSupport", "CLinux", nioCore, nioPosix, nioHTTP1,
+        nioHTTP2, nioEmbedded,
       ]),
     tests(
       "ConnectionsTests",
       [
-        "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1,
-        nioEmbedded,
+        "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", "TestSupport", logging, nioCore,
+        nioPosix, nioHTTP1, nioEmbedded,
       ]),
     tests(
       "ProxiesTests",
       [
-        "Proxies", "TLS", "Kit", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2,
+        "Proxies", "TLS", "Kit", "IPC", "Settings", "TestSupport", "CLinux", logging, nioCore, nioPosix,
+        nioHTTP1, nioHTTP2,
       ]),
-    tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings"]),
+    tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings", "TestSupport"]),
     tests(
       "ControlTests",
       [
-        "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "COpenSSL", logging, nioCore,
-        nioPosix, nioHTTP1,
+        "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "TestSupport", "COpenSSL", logging,
+        nioCore, nioPosix, nioHTTP1,
       ]),
     tests(
       "EndToEnd",
-      ["IPC", "Settings", "CLinux", "CRdKafka", "COpenSSL", "CZlib", "OddPaths", nioCore, nioHPACK],
+      ["IPC", "Settings", "TestSupport", "CLinux", "CRdKafka", "COpenSSL", "CZlib", nioCore, nioHPACK],
       exclude: ["OpenAPI"]),
   ]
 )

@@ -7,8 +7,8 @@ import Glibc
 extension WorkerManifest {
   /// The environment variable that holds the descriptor's number.
   public static let environmentName = "RIG_MANIFEST_FD"
-  /// More than a gateway with 64 workers needs.
-  public static let maximumBytes = 1 << 20
+  /// More than a gateway with 63 connection workers and 64 proxy workers needs: its ring table alone takes 800 KB.
+  public static let maximumBytes = 4 << 20
 
   /// Writes `manifest` into a memfd and seals it. The descriptor is close-on-exec: pass it on by name.
   public static func write(_ manifest: WorkerManifest) throws(IPCError) -> Descriptor {
@@ -16,7 +16,7 @@ extension WorkerManifest {
     do {
       json = try JSONEncoder().encode(manifest)
     } catch {
-      throw .invalid("manifest of \(manifest.worker).\(manifest.slot) can't be encoded: \(error)")
+      throw .invalid("manifest of \(manifest.worker.name) can't be encoded: \(error)")
     }
     guard json.count <= maximumBytes else { throw .tooLarge(bytes: json.count, limit: maximumBytes) }
     let descriptor = try SharedMemory.unsealed(name: "rig-manifest")
@@ -55,7 +55,10 @@ extension WorkerManifest {
     guard read == size else { throw .system(call: "pread", errno: errno) }
     // The format first: a manifest of another one may have nothing else in common with this one.
     let format = try decode(Format.self, json).format
-    guard format == 1 else { throw .unknownLayout(found: UInt64(clamping: format), known: 1...1) }
+    let known = UInt64(WorkerManifest.format)
+    guard format == WorkerManifest.format else {
+      throw .unknownLayout(found: UInt64(clamping: format), known: known...known)
+    }
     return try decode(WorkerManifest.self, json)
   }
 

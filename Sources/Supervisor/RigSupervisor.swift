@@ -7,6 +7,7 @@
 
 import FoundationEssentials
 import Glibc
+import IPC
 import Settings
 
 @main
@@ -49,7 +50,7 @@ enum RigSupervisor {
       let executables = try WorkerExecutables.besideSupervisor()
       try executables.verify(for: plan)
       var isValid = true
-      for kind in WorkerKind.allCases where plan.workers.contains(where: { $0.kind == kind }) {
+      for kind in WorkerKind.all where plan.workers.contains(where: { $0.kind == kind }) {
         let path = executables.path(of: kind)
         let end = try ConfigurationJudge.end(of: path, arguments, environment)
         guard end != .status(ExitStatus.success) else { continue }

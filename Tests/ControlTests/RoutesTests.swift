@@ -203,6 +203,50 @@ import Testing
     }
   }
 
+  @Test(
+    "15.2 who lags is called by its own name, whatever the ring is for",
+    arguments: [
+      (.events, .connections(1), [.connections(0), .connections(1)]),
+      (.requests, .connections(0), [.connections(0), .connections(1)]),
+      (.state, .control, [.connections(0), .connections(1)]), (.presence, .connections(1), [.control]),
+      (.calls, .control, [.proxies(0), .proxies(1)]),
+      (.answers, .proxies(1), [.control, .connections(0), .connections(1)]),
+      (.publications, .connections(0), [.control, .streams]), (.responses, .streams, [.connections(0)]),
+      (.positions, .streams, []),
+    ] as [(RingPurpose, WorkerIdentity, [WorkerIdentity])])
+  func readers(purpose: RingPurpose, writer: WorkerIdentity, readers: [WorkerIdentity]) async throws {
+    let gateway = try TestGateway()
+    let slots = max(1, readers.count)
+    let ring = try Ring.create(name: "lag", capacity: TestGateway.ringBytes, readers: slots).take()
+    defer { close(ring) }
+    if readers.isEmpty { try Ring.setRegistered(ring, reader: 0, false) }
+    let ringWriter = try RingWriter(attaching: ring, wake: [])
+    // Each has read one record more than the one before.
+    for slot in readers.indices {
+      _ = ringWriter.append(type: 1, length: 100) { $0.initializeMemory(as: UInt8.self, repeating: 0) }
+      ringWriter.publish()
+      let reader = try RingReader(attaching: ring, slot: slot)
+      while try reader.next() != nil {}
+      reader.commit()
+    }
+    // The table says which slot is whose, not the order.
+    let grants = readers.enumerated().map { RingGrant.Reader($1, slot: $0) }
+    gateway.addRing(purpose, by: writer, readers: grants.reversed(), fd: ring)
+    let name = RingGrant.name(purpose, writer)
+    try await gateway.served { client in
+      let answer = try client.get("/metrics")
+      for (slot, reader) in readers.enumerated() {
+        let lag = answer.value(#"rig_ring_reader_lag_bytes{ring="\#(name)",reader="\#(reader.name)"}"#)
+        #expect(lag == "\(120 * (readers.count - 1 - slot))", "\(reader.name)")
+      }
+      let lines = answer.body.split(separator: "\n").filter {
+        $0.hasPrefix(#"rig_ring_reader_lag_bytes{ring="\#(name)""#)
+      }
+      #expect(lines.count == readers.count, "\(lines)")
+      #expect(answer.value(#"rig_ring_used_bytes{ring="\#(name)"}"#) != nil)
+    }
+  }
+
   @Test("OpenMetrics for those who ask for it")
   func openMetrics() async throws {
     let gateway = try TestGateway()
@@ -217,8 +261,9 @@ import Testing
   @Test("What can't be read costs its own lines and is counted, never the scrape")
   func errors() async throws {
     let gateway = try TestGateway()
-    gateway.addRing("events.broken", fd: try gateway.eventfd())
-    gateway.addPeer("broken", fd: try gateway.eventfd())
+    let broken = WorkerIdentity(kind: WorkerKind(rawValue: "broken"))
+    gateway.addRing(.events, by: broken, fd: try gateway.eventfd())
+    gateway.addPeer(broken, fd: try gateway.eventfd())
     try await gateway.served { client in
       #expect(try client.get("/metrics").status == 200)
       let second = try client.get("/metrics")

@@ -8,6 +8,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Settings
+import TestSupport
 import Testing
 
 @testable import Control
@@ -27,41 +28,46 @@ final class TestGateway: @unchecked Sendable {
   static let ringBytes = 65536
 
   private(set) var peers: [WorkerManifest.Peer] = []
-  private(set) var rings: [WorkerManifest.RingGrant] = []
+  /// Two event rings, for connection workers to read.
+  private(set) var rings: [RingGrant] = []
   /// What the control worker is granted besides: one presence ring for each connection worker.
-  private(set) var state: WorkerManifest.RingGrant
-  private(set) var presence: [WorkerManifest.RingGrant] = []
+  private(set) var state: RingGrant
+  private(set) var presence: [RingGrant] = []
   private(set) var pages: [String: StatusPage] = [:]
   private var descriptors: [CInt] = []
 
   /// Workers are "connections" (twice), "streams" and "control", ready and beating, and "supervisor".
   init() throws {
     let stateRing = try Ring.create(name: "state", capacity: Self.ringBytes, readers: 2).take()
-    state = WorkerManifest.RingGrant(
-      name: "state.control", id: 10, fd: stateRing, role: .write(wake: [-1, -1]))
+    state = RingGrant(id: 10, purpose: .state, writer: .control, readers: Self.readers, fd: stateRing)
     own(stateRing)
     for slot in 0..<2 {
       let ring = own(try Ring.create(name: "presence", capacity: Self.ringBytes, readers: 1).take())
       presence.append(
-        WorkerManifest.RingGrant(
-          name: "presence.connections.\(slot)", id: UInt32(11 + slot), fd: ring, role: .read(slot: 0)))
+        RingGrant(
+          id: UInt32(11 + slot), purpose: .presence, writer: .connections(slot),
+          readers: [.init(.control, slot: 0)], fd: ring))
     }
-    for (worker, slot) in [
-      ("connections", 0), ("connections", 1), ("streams", 0), ("control", 0), ("supervisor", 0),
-    ] {
-      let descriptor = own(try StatusPage.create(name: worker).take())
+    for worker in [WorkerIdentity.connections(0), .connections(1), .streams, .control, .supervisor] {
+      let descriptor = own(try StatusPage.create(name: worker.name).take())
       let page = try StatusPage(attaching: descriptor)
-      peers.append(WorkerManifest.Peer(worker: worker, slot: slot, status: descriptor))
-      pages[WorkerContext.name(worker, slot)] = page
-      guard worker != "supervisor" else { continue }
+      peers.append(WorkerManifest.Peer(worker: worker, status: descriptor))
+      pages[worker.name] = page
+      guard worker != .supervisor else { continue }
       page.beginGeneration(pid: getpid())
       page.state = .ready
     }
-    for (index, name) in ["events.streams", "events.control"].enumerated() {
-      let descriptor = own(try Ring.create(name: name, capacity: Self.ringBytes, readers: 2).take())
-      rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(index), fd: descriptor, role: .inspect))
+    for (index, writer) in [WorkerIdentity.streams, .control].enumerated() {
+      let descriptor = own(try Ring.create(name: writer.name, capacity: Self.ringBytes, readers: 2).take())
+      rings.append(
+        RingGrant(
+          id: UInt32(index), purpose: .events, writer: writer, readers: Self.readers, cursorPosition: index,
+          fd: descriptor))
     }
   }
+
+  /// Connection workers.
+  private static let readers: [RingGrant.Reader] = (0..<2).map { .init(.connections($0), slot: $0) }
 
   deinit { for descriptor in descriptors { close(descriptor) } }
 
@@ -78,12 +84,15 @@ final class TestGateway: @unchecked Sendable {
 
   func ring(_ name: String) throws -> CInt { try #require(rings.first { $0.name == name }).fd }
 
-  func addRing(_ name: String, fd: CInt) {
-    rings.append(WorkerManifest.RingGrant(name: name, id: UInt32(rings.count), fd: fd, role: .inspect))
+  func addRing(
+    _ purpose: RingPurpose, by writer: WorkerIdentity, readers: [RingGrant.Reader] = [], fd: CInt
+  ) {
+    rings.append(
+      RingGrant(id: UInt32(100 + rings.count), purpose: purpose, writer: writer, readers: readers, fd: fd))
   }
 
-  func addPeer(_ worker: String, fd: CInt) {
-    peers.append(WorkerManifest.Peer(worker: worker, slot: 0, status: fd))
+  func addPeer(_ worker: WorkerIdentity, fd: CInt) {
+    peers.append(WorkerManifest.Peer(worker: worker, status: fd))
   }
 
   /// Says that nobody reads the state ring: everything in it counts as confirmed.
@@ -101,7 +110,7 @@ final class TestGateway: @unchecked Sendable {
     let ring = try RingWriter(attaching: state.fd, wake: [-1, -1])
     let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     let desk = SessionDesk(
-      rings: try RingSet(grants: presence, status: control),
+      rings: try RingSet(grants: presence, worker: .control, status: control),
       state: try StateLog(
         ring, maxBlacklistEntries: settings.maxBlacklistEntries,
         now: BootClock.second()),
@@ -122,17 +131,22 @@ final class TestGateway: @unchecked Sendable {
   }
 
   /// A desk of definitions with a state file, for `body` on the loop.
-  func withAPIDesk(keeper: StateKeeper, _ body: @escaping (APIDesk) throws -> Void) async throws {
+  ///
+  /// - Parameter soon: calls its closure in another turn of the loop.
+  func withAPIDesk(
+    keeper: StateKeeper, soon: @escaping (@escaping () -> Void) -> Void,
+    _ body: @escaping (APIDesk) throws -> Void
+  ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    nonisolated(unsafe) let (keeper, body) = (keeper, body)
+    nonisolated(unsafe) let (keeper, soon, body) = (keeper, soon, body)
     let result = loop.submit {
       let writer = EventWriter(
         try RingWriter(attaching: try self.ring("events.control"), wake: [-1, -1]), name: "events.control")
       try body(
         APIDesk(
           desk: try self.desk(Settings(), writer, loop: loop), settings: Settings(), node: "node",
-          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: soon))
     }
     var failure: (any Error)?
     do { try await result.get() } catch { failure = error }
@@ -168,19 +182,19 @@ final class TestGateway: @unchecked Sendable {
       apis: APIRoutes(
         desk: try APIDesk(
           desk: desk, settings: settings, node: "node",
-          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })),
+          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: { loop.soon($0) })),
       document: OpenAPIDocument.json(
         version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.
   func served(_ settings: Settings = Settings(), _ body: (ManagementClient) throws -> Void) async throws {
-    let listener = try Listener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
     let loop = group.next()
-    let descriptor = listener.rawValue
+    let descriptor = listener.descriptor
     let server = try await loop.submit {
       let server = HTTPServer(
         listening: descriptor, loop: loop, responder: try self.routes(settings, loop: loop, thread: thread))
@@ -195,36 +209,6 @@ final class TestGateway: @unchecked Sendable {
     try await thread.shutdownGracefully()
     try await group.shutdownGracefully()
     try result.get()
-  }
-}
-
-/// A listening socket of its own port of 127.0.0.1.
-final class Listener {
-  let rawValue: CInt
-  let port: UInt16
-
-  init() throws {
-    rawValue = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2004000, 0)
-    var address = Listener.address(port: 0)
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let socket = rawValue
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket, $0, size) | listen(socket, 128) | getsockname(socket, $0, &size)
-      }
-    }
-    port = UInt16(bigEndian: address.sin_port)
-    try #require(result == 0)
-  }
-
-  deinit { close(rawValue) }
-
-  static func address(port: UInt16) -> sockaddr_in {
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    return address
   }
 }
 
@@ -277,7 +261,7 @@ struct ManagementClient {
     var time = timeval(tv_sec: 10, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
-    var address = Listener.address(port: port)
+    var address = sockaddr_in(localPort: port)
     let result = withUnsafePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         Glibc.connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

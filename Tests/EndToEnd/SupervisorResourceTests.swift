@@ -70,6 +70,33 @@ struct SupervisorResourceTests {
     }
   }
 
+  @Test("15.2 The metrics page calls every reader of every ring by its own name")
+  func readers() throws {
+    let both = ["connections.0", "connections.1"]
+    var expected: [String: [String]] = [
+      "state.control": both, "calls.control": ["proxies.0"], "responses.streams": both,
+      "responses.control": both, "answers.proxies.0": ["connections.0", "connections.1", "control"],
+      "events.streams": both, "events.control": both,
+    ]
+    for worker in both {
+      expected["events.\(worker)"] = both
+      expected["requests.\(worker)"] = both
+      expected["presence.\(worker)"] = ["control"]
+      expected["calls.\(worker)"] = ["proxies.0"]
+      expected["publications.\(worker)"] = ["control", "streams"]
+    }
+    try Gateway.run(try Gateway.settingsForAllWorkers()) { gateway in
+      let metrics = try MetricsText(gateway.management("GET", "/metrics").text)
+      var readers: [String: [String]] = [:]
+      for labels in metrics.labels(of: "rig_ring_reader_lag_bytes") {
+        readers[labels["ring"] ?? "", default: []].append(labels["reader"] ?? "")
+      }
+      #expect(readers.mapValues { $0.sorted() } == expected)
+      let rings = Set(metrics.labels(of: "rig_ring_used_bytes").compactMap { $0["ring"] })
+      #expect(rings == Set(expected.keys).union(["positions.streams"]))
+    }
+  }
+
   @Test("Restarts cost the supervisor no descriptor")
   func supervisorDescriptors() throws {
     try Gateway.run(["RESTART_INTENSITY": "100"]) { gateway in

@@ -9,19 +9,25 @@ import Testing
 
 @Suite("A manifest")
 struct WorkerManifestTests {
-  /// Every role, every kind of descriptor, and texts that need escaping.
+  private static let own = WorkerIdentity.connections(2)
+
+  /// A ring to read, one to write, one to read and write and one to inspect, and texts that need escaping.
   private static let example = WorkerManifest(
-    worker: "connections", slot: 2, gatewayEpoch: 0xFFFF_FFFF_FFFF, tokenKey: Data(0..<32),
+    worker: own, gatewayEpoch: 0xFFFF_FFFF_FFFF, tokenKey: Data(0..<32),
     settings: Data(#"{"a":"ü\n"}"#.utf8), status: 10, wake: 11, listeners: ["inbound": 12, "management": 13],
-    events: [
-      .init(name: "events.streams", id: 0, fd: 14, role: .read(slot: 3)),
-      .init(name: "events.http", id: .max, fd: 15, role: .write(wake: [11, -1, 16])),
+    rings: [
+      RingGrant(
+        id: 0, purpose: .events, writer: .streams, readers: [.init(own, slot: 3), .init(.control, slot: 0)],
+        cursorPosition: 0, fd: 14),
+      RingGrant(
+        id: .max, purpose: .publications, writer: own,
+        readers: [.init(.control, slot: 0, wake: 11), .init(.streams, slot: 2, wake: 16)], fd: 15),
+      RingGrant(
+        id: 7, purpose: .events, writer: own,
+        readers: [.init(own, slot: 63, wake: 11)], cursorPosition: 4, fd: 17),
+      RingGrant(id: 8, purpose: .requests, writer: .connections(1), readers: [], fd: 18),
     ],
-    requests: [
-      .init(name: "requests.connections.0", id: 7, fd: 17, role: .writeAndRead(slot: 63, wake: [-1])),
-      .init(name: "requests.connections.1", id: 8, fd: 18, role: .inspect),
-    ],
-    peers: [.init(worker: "streams", slot: 0, status: 19), .init(worker: "supervisor", slot: 0, status: 10)],
+    peers: [.init(worker: .streams, status: 19), .init(worker: .supervisor, status: 10)],
     supervisorPid: 4242, release: "4.0.0")
 
   @Test("arrives as it was sent")
@@ -45,10 +51,21 @@ struct WorkerManifestTests {
     #expect(Self.example.descriptors == Array(10...19))
   }
 
-  @Test("gives each role the wake-up descriptors that it needs")
-  func roles() {
-    let grants = Self.example.events + Self.example.requests
-    #expect(grants.map(\.role.wake) == [[], [11, -1, 16], [-1], []])
+  @Test("15.2 says of each ring who writes and who reads it, and in which slot")
+  func table() {
+    let rings = Self.example.rings
+    #expect(Self.example.ringsRead(for: .events).map(\.id) == [0, 7])
+    #expect(Self.example.ringsRead(for: .requests) == [], "to be inspected only")
+    #expect(Self.example.ringWritten(for: .events)?.id == 7)
+    #expect(Self.example.ringWritten(for: .requests) == nil)
+    #expect(rings.map { $0.slot(of: Self.own) } == [3, nil, 63, nil])
+    #expect(rings[1].reader(slot: 2) == .streams && rings[1].reader(slot: 1) == nil)
+    #expect(rings.prefix(2).map(\.wake) == [[-1, -1, -1, -1], [11, -1, 16]])
+    #expect(rings[2].wake == [CInt](repeating: -1, count: 63) + [11])
+    #expect(
+      rings.map(\.name) == [
+        "events.streams", "publications.connections.2", "events.connections.2", "requests.connections.1",
+      ])
   }
 
   /// A memfd that contains `text` and carries `seals`.
@@ -85,7 +102,7 @@ struct WorkerManifestTests {
     #expect(reason.contains("seals"))
   }
 
-  @Test("larger than a mebibyte is refused on both sides")
+  @Test("larger than its bound is refused on both sides")
   func tooLarge() throws {
     let limit = WorkerManifest.maximumBytes
     let large = try file(String(repeating: " ", count: limit + 1))
@@ -101,15 +118,15 @@ struct WorkerManifestTests {
   @Test("of another format is refused by its number, whatever else it says")
   func format() throws {
     var manifest = Self.example
-    manifest.format = 2
-    #expect(error(reading: try WorkerManifest.write(manifest)) == .unknownLayout(found: 2, known: 1...1))
-    #expect(error(reading: try file(#"{"format":3,"new":true}"#)) == .unknownLayout(found: 3, known: 1...1))
-    #expect(error(reading: try file(#"{"format":-1}"#)) == .unknownLayout(found: 0, known: 1...1))
+    manifest.format = 3
+    #expect(error(reading: try WorkerManifest.write(manifest)) == .unknownLayout(found: 3, known: 2...2))
+    #expect(error(reading: try file(#"{"format":1,"new":true}"#)) == .unknownLayout(found: 1, known: 2...2))
+    #expect(error(reading: try file(#"{"format":-1}"#)) == .unknownLayout(found: 0, known: 2...2))
   }
 
   @Test(
     "that is no manifest is refused",
-    arguments: ["", "{", "[]", "{}", #"{"format":1}"#, #"{"format":"1"}"#, "\u{0}"])
+    arguments: ["", "{", "[]", "{}", #"{"format":2}"#, #"{"format":"2"}"#, "\u{0}"])
   func garbage(text: String) throws {
     guard case .invalid = error(reading: try file(text)) else {
       Issue.record("\"\(text)\" is not refused")

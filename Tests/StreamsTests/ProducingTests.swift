@@ -34,18 +34,20 @@ private final class ProducingGateway {
     settings.kafkaPublishTimeoutMs = 60_000
   }
 
-  private func context(
-    _ worker: String, page: CInt, publications: WorkerManifest.Role, responses: WorkerManifest.Role
-  ) throws -> WorkerContext {
+  private func context(_ worker: WorkerIdentity, page: CInt) throws -> WorkerContext {
+    let client = WorkerIdentity.connections(0)
     let manifest = WorkerManifest(
-      worker: worker, slot: 0, gatewayEpoch: 9, tokenKey: Data(), settings: Data(), status: page,
-      wake: -1, listeners: [:], events: [], requests: [],
-      publications: [
-        .init(name: "publications.connections.0", id: 0, fd: self.publications.rawValue, role: publications)
+      worker: worker, gatewayEpoch: 9, tokenKey: Data(), settings: Data(), status: page, wake: -1,
+      listeners: [:],
+      rings: [
+        RingGrant(
+          id: 0, purpose: .publications, writer: client,
+          readers: [.init(.control, slot: 0), .init(.streams, slot: 1)], fd: publications.rawValue),
+        RingGrant(
+          id: 1, purpose: .responses, writer: .streams, readers: [.init(client, slot: 0)],
+          fd: responses.rawValue),
       ],
-      responses: [.init(name: "responses.streams", id: 1, fd: self.responses.rawValue, role: responses)],
-      peers: [.init(worker: "streams", slot: 0, status: streamsPage.rawValue)], supervisorPid: 0,
-      release: "test")
+      peers: [.init(worker: .streams, status: streamsPage.rawValue)], supervisorPid: 0, release: "test")
     let status = try StatusPage(attaching: page)
     status.beginGeneration(pid: 1)
     status.state = .ready
@@ -56,15 +58,12 @@ private final class ProducingGateway {
 
   /// A new streams worker, as after a restart.
   func streams() throws -> Producing {
-    let context = try context(
-      "streams", page: streamsPage.rawValue, publications: .read(slot: 1), responses: .write(wake: [-1]))
+    let context = try context(.streams, page: streamsPage.rawValue)
     return try #require(try Producing(context, wake: wake.rawValue))
   }
 
   func client() throws -> PublicationClient {
-    let context = try context(
-      "connections", page: connectionsPage.rawValue, publications: .write(wake: [-1, -1]),
-      responses: .read(slot: 0))
+    let context = try context(.connections(0), page: connectionsPage.rawValue)
     return try #require(try PublicationClient(context) { _ in })
   }
 

@@ -39,12 +39,14 @@ final class TestGateway {
   /// A new worker, as after a restart.
   func worker() throws -> ConsumerLoop {
     let manifest = WorkerManifest(
-      worker: "streams", slot: 0, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page.rawValue,
-      wake: -1,
+      worker: .streams, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page.rawValue, wake: -1,
       listeners: [:],
-      events: [.init(name: "events.streams", id: 0, fd: ring.rawValue, role: .write(wake: [-1]))],
-      requests: [],
-      positions: .init(name: "positions.streams", id: 1, fd: positions.rawValue, role: .write(wake: [])),
+      rings: [
+        RingGrant(
+          id: 0, purpose: .events, writer: .streams, readers: [.init(.connections(0), slot: 0)],
+          cursorPosition: 0, fd: ring.rawValue),
+        RingGrant(id: 1, purpose: .positions, writer: .streams, readers: [], fd: positions.rawValue),
+      ],
       peers: [], supervisorPid: 0, release: "test")
     let status = try StatusPage(attaching: page.rawValue)
     status.beginGeneration(pid: 1)

@@ -41,10 +41,10 @@ final class SharedResources {
   /// By the workers' places in `GatewayPlan.workers`.
   let pages: [OwnedPage]
   private let wakes: [OwnedDescriptor]
-  /// By ring id.
+  /// By the rings' places in `GatewayPlan.rings`, as what follows.
   private let rings: [OwnedDescriptor]
   private let plans: [RingPlan]
-  /// By ring id; known here, whatever is written over the segments.
+  /// Known here, whatever is written over the segments.
   private(set) var epochs: [UInt64]
 
   init(plan: GatewayPlan) throws(IPCError) {
@@ -69,17 +69,18 @@ final class SharedResources {
     epochs = Array(repeating: 0, count: rings.count)
   }
 
-  /// Formats a ring anew; its writer must be gone.
-  func reset(ring: UInt32) throws(IPCError) {
-    let index = Int(ring)
+  /// Formats the ring at a place of the plan anew; its writer must be gone.
+  func reset(ring index: Int) throws(IPCError) {
     epochs[index] = try Ring.reset(
       rings[index].rawValue, readers: plans[index].readerSlots, knownEpoch: epochs[index])
     try Self.vacate(rings[index].rawValue, plans[index])
   }
 
-  /// Nobody sits in the one slot of a ring without readers: its writer waits for nobody.
+  /// Nobody sits in the slots that the table gives to no reader: the writer waits for nobody there.
   private static func vacate(_ ring: CInt, _ plan: RingPlan) throws(IPCError) {
-    if plan.readers.isEmpty { try Ring.setRegistered(ring, reader: 0, false) }
+    for slot in 0..<plan.readerSlots where !plan.readers.contains(where: { $0.slot == slot }) {
+      try Ring.setRegistered(ring, reader: slot, false)
+    }
   }
 
   func table(of plan: GatewayPlan, listeners: Listeners) -> DescriptorTable {
@@ -88,7 +89,7 @@ final class SharedResources {
       table.pages[worker] = pages[index].descriptor.rawValue
       table.wakes[worker] = wakes[index].rawValue
     }
-    table.rings = rings.map(\.rawValue)
+    for (ring, descriptor) in zip(plans, rings) { table.rings[ring.id] = descriptor.rawValue }
     for entry in listeners.entries { table.listeners[entry.name] = entry.descriptor }
     return table
   }
@@ -96,5 +97,5 @@ final class SharedResources {
 
 extension RingPlan {
   /// A ring has one at least.
-  fileprivate var readerSlots: Int { max(1, readers.count) }
+  fileprivate var readerSlots: Int { max(0, readers.map(\.slot).max() ?? 0) + 1 }
 }

@@ -16,6 +16,7 @@
 // The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
 // which a worker that fails again and again may need, and systemd is there to make it.
 
+import IPC
 import Settings
 
 extension GatewayPlan {

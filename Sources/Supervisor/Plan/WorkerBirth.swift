@@ -14,13 +14,16 @@ struct DescriptorTable: Equatable, Sendable {
   var wakes: [WorkerIdentity: CInt] = [:]
   /// The supervisor's own status page.
   var supervisorPage: CInt
-  /// By ring id.
-  var rings: [CInt] = []
+  /// By id.
+  var rings: [UInt32: CInt] = [:]
   var listeners: [String: CInt] = [:]
 
   /// The first number above all of them.
   var base: CInt {
-    let all = Array(pages.values) + Array(wakes.values) + rings + Array(listeners.values) + [supervisorPage]
+    var all = [supervisorPage]
+    for numbers in [Array(pages.values), Array(wakes.values), Array(rings.values), Array(listeners.values)] {
+      all += numbers
+    }
     return (all.max() ?? 2) + 1
   }
 }
@@ -60,62 +63,33 @@ struct WorkerBirth {
       listeners[name] = try grant(table.listeners[name], "the listener \(name)")
     }
 
-    var events: [WorkerManifest.RingGrant] = []
-    var requests: [WorkerManifest.RingGrant] = []
-    var state: WorkerManifest.RingGrant?
-    var presence: [WorkerManifest.RingGrant] = []
-    var calls: [WorkerManifest.RingGrant] = []
-    var answers: [WorkerManifest.RingGrant] = []
-    var publications: [WorkerManifest.RingGrant] = []
-    var responses: [WorkerManifest.RingGrant] = []
-    var positions: WorkerManifest.RingGrant?
-    for ring in plan.rings {
-      guard let use = GatewayPlan.use(of: ring, by: worker) else { continue }
-      func wakes() throws(IPCError) -> [CInt] {
-        var numbers: [CInt] = []
-        for reader in ring.readers {
-          numbers.append(try grant(table.wakes[reader], "the eventfd of \(reader.name)"))
-        }
-        return numbers
+    var rings: [RingGrant] = []
+    for ring in plan.rings where ring.isHeld(by: worker) {
+      var readers: [RingGrant.Reader] = []
+      for reader in ring.readers {
+        let eventfd =
+          try ring.writer == worker
+          ? grant(table.wakes[reader.worker], "the eventfd of \(reader.worker.name)") : nil
+        readers.append(RingGrant.Reader(reader.worker, slot: reader.slot, wake: eventfd))
       }
-      let index = Int(ring.id)
-      let segment = try grant(
-        table.rings.indices.contains(index) ? table.rings[index] : nil, "ring \(ring.name)")
-      let role: WorkerManifest.Role
-      switch use {
-      case .write: role = .write(wake: try wakes())
-      case .read(let slot): role = .read(slot: slot)
-      case .writeAndRead(let slot): role = .writeAndRead(slot: slot, wake: try wakes())
-      case .inspect: role = .inspect
-      }
-      let entry = WorkerManifest.RingGrant(name: ring.name, id: ring.id, fd: segment, role: role)
-      switch ring.purpose {
-      case .events: events.append(entry)
-      case .requests: requests.append(entry)
-      case .state: state = entry
-      case .presence: presence.append(entry)
-      case .calls: calls.append(entry)
-      case .answers: answers.append(entry)
-      case .publications: publications.append(entry)
-      case .responses: responses.append(entry)
-      case .positions: positions = entry
-      }
+      rings.append(
+        RingGrant(
+          id: ring.id, purpose: ring.purpose, writer: ring.writer, readers: readers,
+          cursorPosition: ring.cursorPosition, fd: try grant(table.rings[ring.id], "ring \(ring.name)")))
     }
 
     var peers: [WorkerManifest.Peer] = []
     for peer in plan.workers {
       let page = try grant(table.pages[peer], "the status page of \(peer.name)")
-      peers.append(WorkerManifest.Peer(worker: peer.kind.rawValue, slot: peer.slot, status: page))
+      peers.append(WorkerManifest.Peer(worker: peer, status: page))
     }
     let own = try grant(table.supervisorPage, "the supervisor's status page")
-    peers.append(WorkerManifest.Peer(worker: "supervisor", slot: 0, status: own))
+    peers.append(WorkerManifest.Peer(worker: .supervisor, status: own))
 
     manifest = WorkerManifest(
-      worker: worker.kind.rawValue, slot: worker.slot, gatewayEpoch: identity.epoch,
-      tokenKey: identity.tokenKey,
-      settings: identity.settings, status: status, wake: wake, listeners: listeners, events: events,
-      requests: requests, state: state, presence: presence, calls: calls, answers: answers,
-      publications: publications, responses: responses, positions: positions, peers: peers,
+      worker: worker, gatewayEpoch: identity.epoch, tokenKey: identity.tokenKey,
+      settings: identity.settings, status: status, wake: wake, listeners: listeners, rings: rings,
+      peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
     self.descriptors = descriptors
   }

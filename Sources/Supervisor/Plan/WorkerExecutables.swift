@@ -4,6 +4,14 @@
 import Glibc
 import IPC
 
+extension WorkerKind {
+  /// Those that this release has.
+  static let all: [WorkerKind] = [.connections, .streams, .proxies, .control]
+
+  /// The executable's file name.
+  var executable: String { "rig-\(rawValue)" }
+}
+
 struct WorkerExecutables: Sendable {
   let directory: String
 
@@ -24,7 +32,7 @@ struct WorkerExecutables: Sendable {
 
   /// Throws, naming the path, if one that `plan` needs is missing, no plain file, or not executable.
   func verify(for plan: GatewayPlan) throws(SupervisorError) {
-    for kind in WorkerKind.allCases where plan.workers.contains(where: { $0.kind == kind }) {
+    for kind in WorkerKind.all where plan.workers.contains(where: { $0.kind == kind }) {
       let path = path(of: kind)
       var information = stat()
       guard stat(path, &information) == 0 else { throw .missingExecutable(path: path, errno: errno) }

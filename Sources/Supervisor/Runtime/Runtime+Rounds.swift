@@ -42,11 +42,10 @@ extension Runtime {
   /// Acts on what a worker says about the writers of the rings it reads.
   func takeReport(of reporter: WorkerRecord) {
     guard let report = reporter.page.takeCorruptReport() else { return }
-    let ring = report.ring
-    guard ring < UInt32(plan.rings.count) else {
-      return say(.warning, "worker reports a ring that does not exist", reporter, [("ring", String(ring))])
+    guard let index = plan.ring(report.ring) else {
+      return say(
+        .warning, "worker reports a ring that does not exist", reporter, [("ring", String(report.ring))])
     }
-    let index = Int(ring)
     guard plan.rings[index].isUsed(by: reporter.identity) else {
       return say(
         .warning, "worker reports a ring that it has no part in", reporter, [("ring", plan.rings[index].name)]
@@ -61,7 +60,7 @@ extension Runtime {
       dispatch(.condemn(workers[place].child, .corruptRing))
     } else {
       // Nobody writes it now. With a place, the next process will find it in order.
-      repairRing(ring)
+      repairRing(index)
     }
   }
 
@@ -69,23 +68,23 @@ extension Runtime {
   func repairRings(writtenBy worker: WorkerRecord) -> Bool {
     guard isCorrupt.contains(true) else { return true }
     for (index, ring) in plan.rings.enumerated() where isCorrupt[index] && ring.writer == worker.identity {
-      guard repairRing(ring.id) else { return false }
+      guard repairRing(index) else { return false }
     }
     return true
   }
 
   /// False if it is impossible: the gateway is then on its way down.
   @discardableResult
-  private func repairRing(_ ring: UInt32) -> Bool {
+  private func repairRing(_ index: Int) -> Bool {
     do throws(IPCError) {
-      try resources.reset(ring: ring)
-      isCorrupt[Int(ring)] = false
-      log.log(.notice, "ring is formatted anew", [("ring", plan.rings[Int(ring)].name)])
+      try resources.reset(ring: index)
+      isCorrupt[index] = false
+      log.log(.notice, "ring is formatted anew", [("ring", plan.rings[index].name)])
       return true
     } catch {
       log.log(
         .critical, "ring can't be formatted anew; giving up, a new start is needed",
-        [("ring", plan.rings[Int(ring)].name), ("error", error.description)])
+        [("ring", plan.rings[index].name), ("error", error.description)])
       isBeyondRepair = true
       dispatch(.quit)
       return false

@@ -33,7 +33,7 @@ final class Runtime {
   let workers: [WorkerRecord]
   /// The place of a child in `workers`, by its index; nil for supervisors.
   let placeOfChild: [Int?]
-  /// The place of a ring's writer, by ring id; nil if no such worker exists.
+  /// The place of a ring's writer in `workers`, by the ring's place in `GatewayPlan.rings`.
   let placeOfWriter: [Int?]
 
   let poller: Poller
@@ -43,7 +43,7 @@ final class Runtime {
   var serviceManager = ServiceManager()
   /// By child; the tree sets at most one each.
   var timers: [(token: TimerToken, deadline: Nanoseconds)?]
-  /// By ring id: reported as corrupt, to be formatted anew before its writer runs again.
+  /// By place in `GatewayPlan.rings`: reported as corrupt, to be formatted anew before its writer runs again.
   var isCorrupt: [Bool]
   /// Shared memory can't be repaired: whatever the tree says in the end, only a new gateway helps.
   var isBeyondRepair = false

@@ -24,7 +24,7 @@ struct WorkerParts {
         mayAddress: context.settings.submissionMayAddress))
     admission = Admission(
       hub: hub, own: context.status,
-      others: peers.enumerated().filter { $0.offset != context.manifest.slot }.map(\.element))
+      others: peers.enumerated().filter { $0.offset != context.worker.place }.map(\.element))
     let cors = CORS(context.settings.cors)
     ledger = RequestLedger(context.status, sinks: try Self.requestLogs(context, hub), proxies: hub.proxies)
     routes = FrontRoutes(
@@ -74,7 +74,8 @@ struct WorkerParts {
     let waiting = WaitingRequests(
       limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
-        tokenKey: manifest.tokenKey, slot: UInt16(clamping: manifest.slot), epoch: manifest.gatewayEpoch),
+        tokenKey: manifest.tokenKey, slot: UInt16(clamping: context.worker.place),
+        epoch: manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
       schedule: { ms, body in
         let task = loop.assumeIsolated().scheduleTask(in: .milliseconds(Int64(ms)), body)
@@ -85,10 +86,10 @@ struct WorkerParts {
       publications: publications, waiting: waiting, parser: EventParser(settings: context.settings))
   }
 
-  /// Status pages of the connection workers, by slot.
+  /// Status pages of the connection workers, by place.
   private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
     var pages: [StatusPage] = []
-    for peer in manifest.peers.filter({ $0.worker == "connections" }).sorted(by: { $0.slot < $1.slot }) {
+    for peer in manifest.peers(of: .connections) {
       pages.append(try StatusPage(attaching: peer.status))
     }
     return pages
@@ -103,18 +104,21 @@ struct WorkerParts {
     let authority = try TokenAuthority(settings: context.settings, log: context.log, calls: calls)
     return Hub(
       HubParts(
-        slot: manifest.slot, generation: generation, settings: context.settings,
+        slot: context.worker.place, generation: generation, settings: context.settings,
         tokens: try TokenCipher(key: manifest.tokenKey),
-        events: EventRings(
-          try RingSet(grants: manifest.events, status: status), epoch: manifest.gatewayEpoch),
+        events: try EventRings(
+          manifest.ringsRead(for: .events), worker: context.worker, status: status,
+          epoch: manifest.gatewayEpoch),
         exchange: try RequestExchange(
-          grants: manifest.requests, peers: peers, slot: manifest.slot, status: status,
+          grants: manifest.ringsRead(for: .requests), worker: context.worker, peers: peers, status: status,
           // An answer to a poll has at least one event, however large.
           maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
-        authority: authority, state: try stateFeed(context), presence: try presenceReporter(context),
+        authority: authority, state: StateFeed(try context.rings(for: .state)),
+        presence: PresenceReporter(
+          writer: try context.writer(of: context.ringWritten(for: .presence)), generation: generation),
         calls: calls, publications: try PublicationClient(context) { loop.soon($0) },
         limits: ConnectionLimits(
-          context.settings, slot: manifest.slot, pages: peers, secret: manifest.tokenKey),
+          context.settings, slot: context.worker.place, pages: peers, secret: manifest.tokenKey),
         metrics: WorkerMetrics(status, worker: context.name),
         budget: AssemblyBudget(context.settings, status: status, worker: context.name), log: context.log,
         environment: HubEnvironment(
@@ -122,22 +126,5 @@ struct WorkerParts {
           wakeAgain: { EventFD.signal(wake) },
           beat: { status.beat() },
           reportCorrupt: { status.reportCorrupt($0) })))
-  }
-
-  private static func stateFeed(_ context: WorkerContext) throws(IPCError) -> StateFeed {
-    guard let grant = context.manifest.state else { throw .invalid("the manifest grants no state ring") }
-    return StateFeed(try RingSet(grants: [grant], status: context.status))
-  }
-
-  private static func presenceReporter(_ context: WorkerContext) throws(IPCError) -> PresenceReporter {
-    for grant in context.manifest.presence {
-      if case .write(let wake) = grant.role {
-        let writer = try context.status.attaching(grant) { () throws(IPCError) in
-          try RingWriter(attaching: grant.fd, wake: wake)
-        }
-        return PresenceReporter(writer: writer, generation: context.status.generation)
-      }
-    }
-    throw .invalid("the manifest grants no presence ring to write")
   }
 }

@@ -25,9 +25,7 @@ struct ControlParts {
   init(_ context: WorkerContext, loop: EventLoop, thread: NIOThreadPool, disk: NIOThreadPool) throws {
     let manifest = context.manifest
     let settings = context.settings
-    guard let stateGrant = manifest.state else {
-      throw IPCError.invalid("the manifest of \(context.name) grants no state ring to write")
-    }
+    let stateGrant = try context.ringWritten(for: .state)
     let pages = manifest.peers.map(WatchedPage.init)
     let writer = try context.eventWriter()
     let node = Self.node(settings)
@@ -43,17 +41,16 @@ struct ControlParts {
     if !settings.stateDir.isEmpty {
       try desk.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
     }
-    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
+    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log) {
+      loop.soon($0)
+    }
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let legacySessions = LegacySessions(desk: desk, hasher: hasher, settings: settings)
     responses?.onQuestion = { question, done in
       legacySessions.answer(question) { done(SessionAnswer($0)) }
     }
     let observatory = Observatory(
-      pages: pages,
-      rings: manifest.events + manifest.requests + [stateGrant] + manifest.presence + manifest.calls
-        + manifest.answers + manifest.publications + manifest.responses,
-      supervisorPid: manifest.supervisorPid, release: manifest.release,
+      pages: pages, rings: manifest.rings, supervisorPid: manifest.supervisorPid, release: manifest.release,
       errors: ScrapeErrors(status: context.status, log: context.log))
     routes = Routes(
       gate: ManagementGuard(settings), status: context.status,
@@ -87,20 +84,18 @@ struct ControlParts {
   }
 
   private static func desk(
-    _ context: WorkerContext, _ grant: WorkerManifest.RingGrant, pages: [WatchedPage], writer: EventWriter,
+    _ context: WorkerContext, _ grant: RingGrant, pages: [WatchedPage], writer: EventWriter,
     node: String, calls: CallClient?, responses: ResponseDesk?, loop: EventLoop
   ) throws -> SessionDesk {
     let status = context.status
     let log = context.log
     let wake = context.manifest.wake
-    let ring = try status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
-    }
+    let ring = try context.writer(of: grant)
     let now = BootClock.second()
     let state = try status.attaching(grant) { () throws(IPCError) in
       try StateLog(ring, maxBlacklistEntries: context.settings.maxBlacklistEntries, now: now)
     }
-    let rings = try RingSet(grants: context.manifest.presence, status: status)
+    let rings = try context.rings(for: .presence)
     let watch = WorkerWatch(pages: pages, watchdogSeconds: context.settings.watchdogSeconds)
     let confirmations = Confirmations(
       Confirmations.Environment(

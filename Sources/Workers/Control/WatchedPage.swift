@@ -7,18 +7,17 @@ import IPC
 import Kit
 
 final class WatchedPage {
-  /// "connections.0", "streams", "control", "supervisor".
-  let name: String
+  let worker: WorkerIdentity
   private let descriptor: CInt
   private var attachedPage: StatusPage?
 
+  /// "connections.0", "streams", "control", "supervisor".
+  var name: String { worker.name }
   /// The supervisor has a page for its numbers, but is watched by systemd and not by us.
-  var isWorker: Bool { name != Self.supervisorName }
-
-  static let supervisorName = "supervisor"
+  var isWorker: Bool { worker != .supervisor }
 
   init(_ peer: WorkerManifest.Peer) {
-    name = WorkerContext.name(peer.worker, peer.slot)
+    worker = peer.worker
     descriptor = peer.status
     attachedPage = try? StatusPage(attaching: descriptor)
   }

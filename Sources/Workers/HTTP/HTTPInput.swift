@@ -1,4 +1,4 @@
-// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler of the pipeline.
+// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler behind InputPacer and TLS.
 //
 //   bytes ──▶ held ──▶ HTTPRequestDecoder ──▶ parts ──▶ HTTPConnection
 //

@@ -50,14 +50,14 @@ final class CallDesk {
     let deadlineNs: UInt64
   }
 
-  private static let turnRecords = 256
   /// Of calls whose parts haven't all come, for each ring: a caller sends the parts of one call behind each other.
   private let maximumBodyBytes: Int
 
   private let timeoutNs: UInt64
-  private let slot: UInt16
   private let rings: RingSet
   private let outbox: RecordOutbox
+  /// By ring: its writer's slot in the answer ring.
+  private let targets: [UInt16]
   private let exchanges: ExchangeDesk
   private let environment: Environment
   private let urls: [Service: String]
@@ -69,12 +69,16 @@ final class CallDesk {
   private var begun: [Caller: (service: Service, cancel: () -> Void)] = [:]
   private var isTurnScheduled = false
 
+  /// - Parameters:
+  ///   - rings: the call rings.
+  ///   - outbox: into the answer ring.
+  ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   init(
-    slot: Int, rings: RingSet, outbox: RecordOutbox, exchanges: ExchangeDesk, settings: Settings,
+    rings: RingSet, outbox: RecordOutbox, targets: [UInt16], exchanges: ExchangeDesk, settings: Settings,
     metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
-    self.slot = UInt16(clamping: slot)
+    self.targets = targets
     timeoutNs = UInt64(settings.checkTimeoutMs) * 1_000_000
     self.rings = rings
     self.outbox = outbox
@@ -108,28 +112,10 @@ final class CallDesk {
   func turn() {
     isTurnScheduled = false
     rings.declareAwake()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.turnRecords
-    }
-    rings.commit()
+    let hasMore = rings.serve { ring, record in take(record, of: ring) }
     outbox.flush()
-    report()
+    rings.takeIncidents().report(to: log, environment.reportCorrupt)
     if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
-  }
-
-  private func report() {
-    for incident in rings.takeIncidents() {
-      switch incident {
-      case .corrupt(let ring, let report, let reason):
-        environment.reportCorrupt(report)
-        log.error("a call ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .stillCorrupt(let report): environment.reportCorrupt(report)
-      case .reset: break
-      }
-    }
   }
 
   /// One second has passed.
@@ -146,7 +132,7 @@ final class CallDesk {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
-    guard CallRecord.target(of: record.bytes) == slot else { return }
+    guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
     if record.type == ExchangeFrame.requestType {
       guard let header = ExchangeFrame.Header(record.bytes),
         exchanges.receive(from: ring, header, record.bytes)
@@ -261,7 +247,7 @@ final class CallDesk {
     observe(call.call.purpose)
     _ = outbox.send(
       CallRecord.records(
-        outcome, target: UInt16(clamping: call.caller.ring), correlation: call.caller.correlation,
+        outcome, target: targets[call.caller.ring], correlation: call.caller.correlation,
         maximumBytes: outbox.maximumPayload))
   }
 

@@ -18,6 +18,8 @@ final class ExchangeDesk {
 
   private let client: UpstreamClient
   private let outbox: RecordOutbox
+  /// By call ring: its writer's slot in the answer ring.
+  private let targets: [UInt16]
   private let limit: RateLimit?
   private var exchanges: [Key: ServiceExchange] = [:]
   /// Exchanges that have more to send when the ring has room.
@@ -31,16 +33,19 @@ final class ExchangeDesk {
   private let generation: (_ ring: Int) -> UInt64
 
   /// - Parameters:
+  ///   - outbox: into the answer ring.
+  ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   ///   - limit: nil: requests aren't limited.
   ///   - mostUpgrades: tunnels at once; the rest of what the worker may open is for ordinary requests.
   init(
-    client: UpstreamClient, outbox: RecordOutbox, limit: RateLimit?, mostUpgrades: Int,
+    client: UpstreamClient, outbox: RecordOutbox, targets: [UInt16], limit: RateLimit?, mostUpgrades: Int,
     generation: @escaping (_ ring: Int) -> UInt64
   ) {
     self.client = client
     self.limit = limit
     self.mostUpgrades = mostUpgrades
     self.outbox = outbox
+    self.targets = targets
     self.generation = generation
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
@@ -93,11 +98,6 @@ final class ExchangeDesk {
   }
 
   private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
-    var headers = HTTPHeaders()
-    headers.reserveCapacity(request.headers.count / 2)
-    for index in stride(from: 0, to: request.headers.count - 1, by: 2) {
-      headers.add(name: request.headers[index], value: request.headers[index + 1])
-    }
     let origin = UpstreamOrigin(
       scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port)
     )
@@ -108,7 +108,8 @@ final class ExchangeDesk {
       case .chunked: .chunked
       }
     return UpstreamRequest(
-      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target, headers: headers,
+      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
+      headers: HTTPHeaders(alternating: request.headers),
       body: body)
   }
 
@@ -135,7 +136,7 @@ final class ExchangeDesk {
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
   /// that is too large for the ring is another matter.
   func send(_ message: ExchangeFrame.Message, _ key: Key) {
-    let target = UInt16(clamping: key.ring)
+    let target = targets[key.ring]
     let bytes = ExchangeFrame.encode(message, target: target, correlation: key.correlation)
     let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
       $0.copyBytes(from: bytes)
@@ -147,7 +148,7 @@ final class ExchangeDesk {
 
   func send(_ body: ByteBuffer, _ key: Key) {
     let isSent = outbox.send(
-      body, as: ExchangeFrame.answerType, target: UInt16(clamping: key.ring), correlation: key.correlation)
+      body, as: ExchangeFrame.answerType, target: targets[key.ring], correlation: key.correlation)
     guard !isSent else { return }
     cancel(key)
     send(.failed(.busy, reason: "the ring to the connection worker is full"), key)

@@ -1,5 +1,6 @@
 // What workers ask each other, also when the other one has gone mad.
 
+import TestSupport
 import Testing
 
 @testable import Connections

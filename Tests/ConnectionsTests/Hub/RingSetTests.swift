@@ -2,6 +2,7 @@
 
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -23,7 +24,8 @@ struct RingSetTests {
   @Test("reads every ring in its order, none at the cost of the others")
   func fairness() throws {
     let gateway = try TestGateway(workers: 2)
-    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    let set = try RingSet(
+      grants: gateway.eventGrants, worker: .connections(0), status: gateway.page(0))
     #expect(set.count == 3)
     let streams = try gateway.streamsWriter()
     for number in 0..<500 { try streams.publish(number) }
@@ -75,8 +77,10 @@ struct RingSetTests {
     let gateway = try TestGateway()
     let set = try RingSet(
       grants: rings.enumerated().map {
-        .init(name: "r\($0)", id: UInt32($0), fd: $1, role: .read(slot: 0))
-      }, status: gateway.page(0))
+        RingGrant(
+          id: UInt32($0), purpose: .events, writer: .connections($0), readers: [.init(.control, slot: 0)],
+          fd: $1)
+      }, worker: .control, status: gateway.page(0))
     let publisher = Publisher(try rings.map { EventWriter(try RingWriter(attaching: $0, wake: [wake])) })
     let count = 50_000
     Thread { publisher.publish(count) }.start()
@@ -94,21 +98,30 @@ struct RingSetTests {
     #expect(firstWrong == nil, "the order of publication")
   }
 
-  @Test("takes only rings that are granted for reading")
+  @Test("15.2 takes only rings in which the table has a slot for the worker, and knows who writes them")
   func grants() throws {
-    let gateway = try TestGateway()
-    for role in [WorkerManifest.Role.inspect, .write(wake: [])] {
+    let gateway = try TestGateway(workers: 2)
+    for worker in [WorkerIdentity.streams, .control, .connections(2)] {
       #expect(throws: IPCError.self) {
-        try RingSet(
-          grants: [.init(name: "r", id: 1, fd: gateway.streams, role: role)], status: gateway.page(0))
+        try RingSet(grants: gateway.eventGrants, worker: worker, status: gateway.page(0))
       }
     }
+    let grants = Array(gateway.requestGrants.reversed())
+    let set = try RingSet(grants: grants, worker: .connections(1), status: gateway.page(1))
+    #expect(set.writers == [.connections(1), .connections(0)])
+    #expect((0..<2).map { set.slot($0) } == [1, 1])
+    var answers = gateway.requestGrants[0]
+    answers.readers = [.init(.connections(0), slot: 5), .init(.connections(1), slot: 3)]
+    #expect(try set.slotsOfWriters(in: answers) == [3, 5])
+    answers.readers.removeLast()
+    #expect(throws: IPCError.self) { try set.slotsOfWriters(in: answers) }
   }
 
   @Test("reports a damaged ring until it is reset, reads the others, and takes it up again then")
   func corrupt() throws {
     let gateway = try TestGateway()
-    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    let set = try RingSet(
+      grants: gateway.eventGrants, worker: .connections(0), status: gateway.page(0))
     let own = EventWriter(try RingWriter(attaching: gateway.ownEvents[0], wake: gateway.wake))
     try gateway.streamsWriter().publish(1)
     try gateway.damage(gateway.streams)
@@ -145,7 +158,8 @@ struct RingSetTests {
   @Test("doesn't fall asleep while there is something to read, and does without it")
   func sleep() throws {
     let gateway = try TestGateway()
-    let set = try RingSet(grants: gateway.eventGrants(0), status: gateway.page(0))
+    let set = try RingSet(
+      grants: gateway.eventGrants, worker: .connections(0), status: gateway.page(0))
     #expect(set.declareAsleep())
     set.declareAwake()
     try gateway.streamsWriter().publish(1)

@@ -12,6 +12,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Settings
+import TestSupport
 
 @testable import Connections
 @testable import HTTP
@@ -30,10 +31,10 @@ final class EchoServer: @unchecked Sendable {
   ///
   /// - Parameter maximumMessageBytes: longest message that is taken.
   static func serve(maximumMessageBytes: Int, _ body: (UInt16) async throws -> Void) async throws {
-    let listener = try LoopbackListener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    let descriptor = listener.descriptor.rawValue
+    let descriptor = listener.descriptor
     let (echo, second) = try await loop.submit {
       let echo = try EchoServer(listening: descriptor, loop: loop, maximumMessageBytes: maximumMessageBytes)
       try echo.server.start()
@@ -75,18 +76,20 @@ final class EchoServer: @unchecked Sendable {
     let generation = status.generation
     let events = try Ring.create(name: "events.echo", capacity: ringBytes, readers: 1)
     let requests = try Ring.create(name: "requests.echo", capacity: ringBytes, readers: 1)
-    let eventGrant = WorkerManifest.RingGrant(
-      name: "events.echo", id: 0, fd: events.rawValue, role: .read(slot: 0))
-    let requestGrant = WorkerManifest.RingGrant(
-      name: "requests.echo", id: 1, fd: requests.rawValue, role: .writeAndRead(slot: 0, wake: [-1]))
+    let worker = WorkerIdentity.connections(0)
+    let eventGrant = RingGrant(
+      id: 0, purpose: .events, writer: .streams, readers: [.init(worker, slot: 0)], cursorPosition: 0,
+      fd: events.rawValue)
+    let requestGrant = RingGrant(
+      id: 1, purpose: .requests, writer: worker, readers: [.init(worker, slot: 0)], fd: requests.rawValue)
     let again = Again(loop)
     let hub = Hub(
       HubParts(
         slot: 0, generation: generation, settings: settings,
         tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
-        events: EventRings(try RingSet(grants: [eventGrant], status: status), epoch: 1),
+        events: try EventRings([eventGrant], worker: worker, status: status, epoch: 1),
         exchange: try RequestExchange(
-          grants: [requestGrant], peers: [status], slot: 0, status: status),
+          grants: [requestGrant], worker: worker, peers: [status], status: status),
         authority: try TokenAuthority(
           settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
         metrics: WorkerMetrics(status, worker: "connections.0"), budget: AssemblyBudget(settings),
@@ -150,31 +153,5 @@ private final class EchoResponder: Responder {
     } catch {
       return .response(error.response)
     }
-  }
-}
-
-/// A listening socket on a free port of 127.0.0.1.
-struct LoopbackListener: ~Copyable {
-  private static let backlog: CInt = 128
-
-  let descriptor: Descriptor
-  let port: UInt16
-
-  init() throws {
-    let type = SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
-    let socket = Descriptor(owning: Glibc.socket(AF_INET, CInt(type), 0))
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket.rawValue, $0, size) | listen(socket.rawValue, Self.backlog)
-          | getsockname(socket.rawValue, $0, &size)
-      }
-    }
-    guard result == 0 else { throw IPCError.system(call: "bind, listen or getsockname", errno: errno) }
-    descriptor = socket
-    port = UInt16(bigEndian: address.sin_port)
   }
 }

@@ -11,6 +11,7 @@ import Glibc
 import IPC
 import Logging
 import Settings
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -52,24 +53,26 @@ final class TestGateway {
 
   func page(_ slot: Int) throws -> StatusPage { try StatusPage(attaching: pages[slot]) }
 
-  /// What the manifest of worker `slot` grants of the event rings.
-  func eventGrants(_ slot: Int) -> [WorkerManifest.RingGrant] {
-    [.init(name: "events.streams", id: 1, fd: streams, role: .read(slot: slot))]
-      + grants("events.connections", ownEvents, firstID: 10, slot)
+  /// The event rings; the cursor's positions are theirs in this order.
+  var eventGrants: [RingGrant] {
+    var grants = grants(.events, [streams], by: [.streams], firstID: 1)
+    grants += self.grants(.events, ownEvents, by: identities, firstID: 10)
+    for index in grants.indices { grants[index].cursorPosition = index }
+    return grants
   }
 
-  /// What it grants of the request rings.
-  func requestGrants(_ slot: Int) -> [WorkerManifest.RingGrant] {
-    grants("requests.connections", requests, firstID: 100, slot)
-  }
+  var requestGrants: [RingGrant] { grants(.requests, requests, by: identities, firstID: 100) }
 
-  private func grants(_ name: String, _ rings: [CInt], firstID: UInt32, _ slot: Int) -> [WorkerManifest
-    .RingGrant]
-  {
-    rings.enumerated().map { owner, fd in
-      WorkerManifest.RingGrant(
-        name: "\(name).\(owner)", id: firstID + UInt32(owner), fd: fd,
-        role: owner == slot ? .writeAndRead(slot: slot, wake: wake) : .read(slot: slot))
+  private var identities: [WorkerIdentity] { (0..<workers).map { .connections($0) } }
+
+  /// Rings that all connection workers read.
+  private func grants(
+    _ purpose: RingPurpose, _ rings: [CInt], by writers: [WorkerIdentity], firstID: UInt32
+  ) -> [RingGrant] {
+    let readers = identities.map { RingGrant.Reader($0, slot: $0.place, wake: wake[$0.place]) }
+    return zip(rings, writers).enumerated().map { index, ring in
+      RingGrant(
+        id: firstID + UInt32(index), purpose: purpose, writer: ring.1, readers: readers, fd: ring.0)
     }
   }
 
@@ -77,8 +80,8 @@ final class TestGateway {
   func stateWriter() throws -> RingWriter { try RingWriter(attaching: state, wake: wake) }
 
   func stateFeed(_ slot: Int) throws -> StateFeed {
-    let grant = WorkerManifest.RingGrant(name: "state.control", id: 200, fd: state, role: .read(slot: slot))
-    return StateFeed(try RingSet(grants: [grant], status: try page(slot)))
+    let grants = grants(.state, [state], by: [.control], firstID: 200)
+    return StateFeed(try RingSet(grants: grants, worker: .connections(slot), status: try page(slot)))
   }
 
   /// The control worker's end of a worker's presence ring.
@@ -98,7 +101,7 @@ final class TestGateway {
 
   func exchange(_ slot: Int) throws -> RequestExchange {
     try RequestExchange(
-      grants: requestGrants(slot), peers: (0..<workers).map { try page($0) }, slot: slot,
+      grants: requestGrants, worker: .connections(slot), peers: (0..<workers).map { try page($0) },
       status: try page(slot))
   }
 
@@ -141,8 +144,8 @@ final class TestHub {
       HubParts(
         slot: slot, generation: status.generation, settings: settings,
         tokens: try TokenCipher(key: Data(repeating: 7, count: 32)),
-        events: EventRings(
-          try RingSet(grants: gateway.eventGrants(slot), status: status), epoch: TestGateway.epoch),
+        events: try EventRings(
+          gateway.eventGrants, worker: .connections(slot), status: status, epoch: TestGateway.epoch),
         exchange: try gateway.exchange(slot),
         authority: try TokenAuthority(
           settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
@@ -211,9 +214,4 @@ extension EventWriter {
     guard case .appended = append(event) else { throw TestFailure("no room for event \(number)") }
     publish()
   }
-}
-
-struct TestFailure: Error, CustomStringConvertible {
-  let description: String
-  init(_ description: String) { self.description = description }
 }

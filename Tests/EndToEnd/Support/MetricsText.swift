@@ -22,6 +22,9 @@ struct MetricsText {
       .reduce(0) { $0 + $1.value }
   }
 
+  /// The labels of all series of that name.
+  func labels(of name: String) -> [[String: String]] { series.filter { $0.name == name }.map(\.labels) }
+
   /// Label values in tests hold no quotes or commas.
   private static func labels(_ text: Substring) -> [String: String] {
     var labels: [String: String] = [:]

@@ -11,14 +11,10 @@ import Testing
 
 @Suite("Worker context")
 struct WorkerContextTests {
-  private func context(_ worker: String, slot: Int = 0, page: CInt, _ events: [WorkerManifest.RingGrant])
-    throws
-    -> WorkerContext
-  {
+  private func context(_ worker: WorkerIdentity, page: CInt, _ rings: [RingGrant]) throws -> WorkerContext {
     let manifest = WorkerManifest(
-      worker: worker, slot: slot, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page, wake: -1,
-      listeners: [:],
-      events: events, requests: [], peers: [], supervisorPid: 0, release: "test")
+      worker: worker, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page, wake: -1,
+      listeners: [:], rings: rings, peers: [], supervisorPid: 0, release: "test")
     return WorkerContext(
       manifest: manifest, settings: Settings(), status: try StatusPage(attaching: page),
       log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
@@ -26,9 +22,10 @@ struct WorkerContextTests {
 
   @Test("has a name of its own: of connection workers there are several")
   func names() {
-    #expect(WorkerContext.name("connections", 3) == "connections.3")
-    #expect(WorkerContext.name("streams", 0) == "streams")
-    #expect(WorkerContext.name("control", 0) == "control")
+    #expect(WorkerIdentity.connections(3).name == "connections.3")
+    #expect(WorkerIdentity.proxies(0).name == "proxies.0")
+    #expect(WorkerIdentity.streams.name == "streams")
+    #expect(WorkerIdentity.control.name == "control")
   }
 
   @Test("writes the one event ring that it is granted for writing")
@@ -36,13 +33,16 @@ struct WorkerContextTests {
     let page = try StatusPage.create(name: "test")
     let other = try TestRing()
     let own = try TestRing()
-    for role in [WorkerManifest.Role.write(wake: [-1]), .writeAndRead(slot: 0, wake: [-1])] {
+    let worker = WorkerIdentity.connections(1)
+    for readers in [[], [RingGrant.Reader(worker, slot: 0, wake: -1)]] {
       let context = try context(
-        "connections", slot: 1, page: page.rawValue,
+        worker, page: page.rawValue,
         [
-          .init(name: "events.streams", id: 1, fd: other.fd, role: .read(slot: 0)),
-          .init(name: "events.control", id: 2, fd: other.fd, role: .inspect),
-          .init(name: "events.connections.1", id: 3, fd: own.fd, role: role),
+          RingGrant(
+            id: 1, purpose: .events, writer: .streams, readers: [.init(worker, slot: 0)], fd: other.fd),
+          RingGrant(id: 2, purpose: .events, writer: .control, readers: [], fd: other.fd),
+          RingGrant(id: 4, purpose: .requests, writer: worker, readers: [], fd: other.fd),
+          RingGrant(id: 3, purpose: .events, writer: worker, readers: readers, fd: own.fd),
         ])
       #expect(context.name == "connections.1")
       let writer = try context.eventWriter()
@@ -59,9 +59,10 @@ struct WorkerContextTests {
     let page = try StatusPage.create(name: "test")
     let ring = try TestRing()
     let context = try context(
-      "control", page: page.rawValue,
-      [.init(name: "events.streams", id: 1, fd: ring.fd, role: .read(slot: 0))])
-    #expect(throws: IPCError.invalid("the manifest of control grants no event ring to write")) {
+      .control, page: page.rawValue,
+      [RingGrant(id: 1, purpose: .events, writer: .streams, readers: [.init(.control, slot: 0)], fd: ring.fd)]
+    )
+    #expect(throws: IPCError.invalid("the manifest of control grants no ring of events to write")) {
       try context.eventWriter()
     }
     #expect(context.status.takeCorruptReport() == nil)
@@ -74,8 +75,8 @@ struct WorkerContextTests {
     let garbage = [UInt8](repeating: 0xA5, count: 4096)
     try #require(pwrite(ring.fd, garbage, garbage.count, 0) == garbage.count)
     let context = try context(
-      "streams", page: page.rawValue,
-      [.init(name: "events.streams", id: 5, fd: ring.fd, role: .write(wake: [-1]))])
+      .streams, page: page.rawValue,
+      [RingGrant(id: 5, purpose: .events, writer: .streams, readers: [], fd: ring.fd)])
     #expect(throws: IPCError.self) { try context.eventWriter() }
     #expect(context.status.takeCorruptReport() == RingReport(ring: 5, epoch: nil))
   }

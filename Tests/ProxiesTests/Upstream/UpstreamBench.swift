@@ -5,6 +5,7 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import TestSupport
 import Testing
 
 @testable import Proxies
@@ -210,42 +211,25 @@ final class UpstreamBench: @unchecked Sendable {
 
 /// A listening socket on 127.0.0.1.
 final class Upstream {
-  let port: Int
-  private let socket: CInt
+  private let listener: LocalListener
 
   init(receiveBuffer: CInt? = nil) throws {
-    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
-    self.socket = socket
-    Peer.setDeadline(socket)
-    if var receiveBuffer {
-      setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<CInt>.size))
-    }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    var found = size
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket, $0, size) | listen(socket, 64) | getsockname(socket, $0, &found)
-      }
-    }
-    port = Int(UInt16(bigEndian: address.sin_port))
-    try #require(result == 0)
+    listener = try LocalListener(isBlocking: true, receiveBufferBytes: receiveBuffer)
+    Peer.setDeadline(listener.descriptor)
   }
 
-  deinit { close(socket) }
+  var port: Int { Int(listener.port) }
 
   /// The next connection.
   func accept() throws -> Peer {
-    let descriptor = Glibc.accept(socket, nil, nil)
+    let descriptor = Glibc.accept(listener.descriptor, nil, nil)
     try #require(descriptor >= 0, "no connection came in 10 s")
     return Peer(descriptor)
   }
 
   /// Whether a connection waits to be accepted.
   var hasConnection: Bool {
-    var entry = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+    var entry = pollfd(fd: listener.descriptor, events: Int16(POLLIN), revents: 0)
     return poll(&entry, 1, 0) == 1
   }
 

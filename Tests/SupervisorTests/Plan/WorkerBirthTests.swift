@@ -28,14 +28,14 @@ import Testing
       table.pages[worker] = number()
       table.wakes[worker] = number()
     }
-    table.rings = plan.rings.map { _ in number() }
+    for ring in plan.rings { table.rings[ring.id] = number() }
     table.listeners = ["inbound": number(), "management": number()]
     self.table = table
   }
 
-  private func birth(_ kind: WorkerKind, _ slot: Int = 0) throws -> WorkerBirth {
+  private func birth(_ kind: WorkerKind, _ place: Int = 0) throws -> WorkerBirth {
     try WorkerBirth(
-      of: WorkerIdentity(kind: kind, slot: slot), in: plan, table: table, identity: identity)
+      of: WorkerIdentity(kind: kind, place: place), in: plan, table: table, identity: identity)
   }
 
   /// The supervisor's number behind one of the worker's.
@@ -46,79 +46,84 @@ import Testing
   @Test("every descriptor in the manifest is passed on, and nothing else is", arguments: 0..<6)
   func complete(_ index: Int) throws {
     let worker = plan.workers[index]
-    let birth = try birth(worker.kind, worker.slot)
+    let birth = try birth(worker.kind, worker.place)
     #expect(birth.manifest.descriptors == birth.descriptors.targets.sorted())
     #expect(Set(birth.descriptors.sources).count == birth.descriptors.sources.count)
     #expect(birth.descriptors.targets.allSatisfy { $0 >= table.base })
     #expect(birth.descriptors.sources.allSatisfy { $0 < table.base })
   }
 
-  @Test("a connection worker writes and reads its own rings and reads all others at its slot")
+  @Test(
+    "15.2 every worker gets the lines of the table for the rings that it holds, as they are", arguments: 0..<6
+  )
+  func rings(_ index: Int) throws {
+    let worker = plan.workers[index]
+    let birth = try birth(worker.kind, worker.place)
+    let held = plan.rings.filter { $0.isHeld(by: worker) }
+    #expect(birth.manifest.rings.map(\.id) == held.map(\.id))
+    for (grant, ring) in zip(birth.manifest.rings, held) {
+      #expect(grant.name == ring.name && grant.purpose == ring.purpose && grant.writer == ring.writer)
+      #expect(grant.cursorPosition == ring.cursorPosition, "\(ring.name)")
+      #expect(source(grant.fd, birth) == table.rings[ring.id], "\(ring.name)")
+      #expect(grant.readers.map(\.worker) == ring.readers.map(\.worker), "\(ring.name)")
+      #expect(grant.readers.map(\.slot) == ring.readers.map(\.slot), "\(ring.name)")
+      for reader in grant.readers {
+        let eventfd = ring.writer == worker ? table.wakes[reader.worker] : nil
+        #expect(reader.wake.flatMap { source($0, birth) } == eventfd, "\(ring.name): \(reader.worker.name)")
+      }
+    }
+  }
+
+  @Test("a connection worker reads all event and request rings and writes its own")
   func connections() throws {
-    let birth = try birth(.connections, 1)
-    let manifest = birth.manifest
-    #expect(manifest.worker == "connections")
-    #expect(manifest.slot == 1)
+    let manifest = try birth(.connections, 1).manifest
+    #expect(manifest.worker == .connections(1))
     #expect(
-      manifest.events.map(\.name) == [
+      manifest.ringsRead(for: .events).map(\.name) == [
         "events.streams", "events.control", "events.connections.0", "events.connections.1",
         "events.connections.2",
       ])
-    #expect(manifest.requests.map(\.name).last == "requests.connections.2")
-    for grant in manifest.events + manifest.requests {
-      #expect(source(grant.fd, birth) == table.rings[Int(grant.id)], "\(grant.name)")
-      #expect(plan.rings[Int(grant.id)].name == grant.name)
-      guard grant.name.hasSuffix("connections.1") else {
-        #expect(grant.role == .read(slot: 1), "\(grant.name)")
-        continue
-      }
-      guard case .writeAndRead(slot: 1, let wake) = grant.role else {
-        Issue.record("\(grant.name) is granted as \(grant.role)")
-        continue
-      }
-      #expect(
-        wake.map { source($0, birth) }
-          == (0..<3).map { table.wakes[WorkerIdentity(kind: .connections, slot: $0)] })
-      #expect(wake[1] == manifest.wake)
+    #expect(manifest.ringsRead(for: .requests).count == 3)
+    for purpose in [RingPurpose.events, .requests, .presence, .calls, .publications] {
+      #expect(manifest.ringWritten(for: purpose)?.writer == .connections(1), "\(purpose.rawValue)")
     }
-    #expect(manifest.listeners.mapValues { source($0, birth) } == ["inbound": table.listeners["inbound"]])
+    #expect(manifest.rings.filter { [.presence, .publications].contains($0.purpose) }.count == 2)
   }
 
-  @Test("the streams worker gets its own ring to write, no other ring and no listener")
+  @Test("the streams worker gets its own rings to write, those of publications to read, and no listener")
   func streams() throws {
     let manifest = try birth(.streams).manifest
-    #expect(manifest.events.map(\.name) == ["events.streams"])
-    #expect(manifest.events.first?.role.wake.count == 3)
-    if case .write? = manifest.events.first?.role {} else { Issue.record("not granted for writing") }
-    #expect(manifest.requests.isEmpty)
+    #expect(
+      manifest.rings.map(\.name) == [
+        "events.streams", "publications.connections.0", "publications.connections.1",
+        "publications.connections.2", "responses.streams", "positions.streams",
+      ])
+    #expect(manifest.ringWritten(for: .events)?.wake.count == 3)
+    #expect(manifest.ringWritten(for: .positions)?.wake == [])
     #expect(manifest.listeners.isEmpty)
   }
 
-  @Test("the control worker writes its own ring, inspects all others and listens for operators")
+  @Test("the control worker holds all rings, and listens for operators")
   func control() throws {
     let birth = try birth(.control)
-    let manifest = birth.manifest
-    #expect(manifest.events.count == 5)
-    #expect(manifest.requests.count == 3)
-    for grant in manifest.events + manifest.requests {
-      if grant.name == "events.control" {
-        #expect(grant.role.wake.count == 3)
-      } else {
-        #expect(grant.role == .inspect, "\(grant.name)")
-      }
-    }
+    #expect(birth.manifest.rings.count == plan.rings.count)
     #expect(
-      manifest.listeners.mapValues { source($0, birth) } == ["management": table.listeners["management"]])
+      birth.manifest.listeners.mapValues { source($0, birth) }
+        == ["management": table.listeners["management"]])
+    let connections = try self.birth(.connections)
+    #expect(
+      connections.manifest.listeners.mapValues { source($0, connections) }
+        == ["inbound": table.listeners["inbound"]])
   }
 
   @Test("everybody gets every status page, the supervisor's as well, and its own", arguments: 0..<6)
   func pages(_ index: Int) throws {
     let worker = plan.workers[index]
-    let birth = try birth(worker.kind, worker.slot)
+    let birth = try birth(worker.kind, worker.place)
     var pages: [String: CInt] = [:]
-    for peer in birth.manifest.peers { pages["\(peer.worker).\(peer.slot)"] = source(peer.status, birth) }
-    var expected = ["supervisor.0": table.supervisorPage]
-    for worker in plan.workers { expected["\(worker.kind.rawValue).\(worker.slot)"] = table.pages[worker] }
+    for peer in birth.manifest.peers { pages[peer.worker.name] = source(peer.status, birth) }
+    var expected = ["supervisor": table.supervisorPage]
+    for worker in plan.workers { expected[worker.name] = table.pages[worker] }
     #expect(pages == expected)
     #expect(source(birth.manifest.status, birth) == table.pages[worker])
     #expect(source(birth.manifest.wake, birth) == table.wakes[worker])
@@ -142,7 +147,7 @@ import Testing
     #expect(throws: IPCError.invalid("there is no descriptor of the listener management for worker control"))
     {
       try WorkerBirth(
-        of: WorkerIdentity(kind: .control, slot: 0), in: plan, table: table, identity: identity)
+        of: .control, in: plan, table: table, identity: identity)
     }
   }
 

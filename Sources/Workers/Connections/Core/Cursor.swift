@@ -1,6 +1,6 @@
 // A place in the gateway's event history, as a client holds it between two connections.
 //
-// There is one position per event ring (the order of the rings is the same in every worker), each the
+// There is one position per event ring (which one, says the ring table: the same in every worker and release), each the
 // sequence number of the last record of that ring that the client is past. Sequences begin at 1, so 0 means
 // "nothing of this ring yet". The text goes out in every SSE `id:` field and comes back from untrusted
 // clients: parsing must never trap, and must bound what it allocates.
@@ -13,7 +13,7 @@
 
 /// The last record seen of each event ring, within one life of the gateway.
 struct Cursor: Hashable, Sendable {
-  /// Event rings a cursor can speak of: streams, control, and the 64 readers a ring can have as workers.
+  /// Event rings a cursor can speak of: streams, control, and as many connection workers as a ring has readers.
   static let maximumRings = 66
   /// Longest text that is looked at: every position at its widest (13 digits and a dash), and the epoch.
   static let maximumTextBytes = 13 + maximumRings * 14

@@ -1,7 +1,7 @@
 // What connection workers ask each other: a client's PUT or poll may come in at any worker, and its connection live in
 // another. One record of a request ring (record type 2) is one message, little endian:
 //
-//    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   status, 2 bytes   flags, 2 bytes
+//    0  version = 1, 1 byte   kind, 1 byte   target's place, 2 bytes   status, 2 bytes   flags, 2 bytes
 //    8  correlation, 8 bytes
 //   16  serial of the connection; of an answer the offset of its part; a key, 8 bytes
 //   24  length of text, 4 bytes   length of body, 4 bytes
@@ -31,7 +31,7 @@ struct WorkerRequest: Equatable, Sendable {
     case answer(WorkerAnswer)
   }
 
-  /// Slot of the worker it is for; the others skip the record.
+  /// Place of the worker it is for; the others skip the record.
   let target: UInt16
   /// Joins an answer to its question; of the asker's choosing.
   let correlation: UInt64

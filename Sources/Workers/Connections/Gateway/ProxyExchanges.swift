@@ -49,6 +49,8 @@ final class ProxyExchanges {
   private var nextCorrelation: UInt64
   private let inProgress: Metric?
   private let openTunnels: Metric?
+  /// Requests that were opened a second time, after a failure without an answer.
+  let retried: Metric?
 
   /// - Parameters:
   ///   - requests: of exchanges at once.
@@ -66,6 +68,7 @@ final class ProxyExchanges {
     nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
+    retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
     link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
     link.onPeerGone = { [unowned self] in peerGone($0) }
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
@@ -192,13 +195,13 @@ final class ProxyExchanges {
 
   // MARK: Frames
 
-  private func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
+  private func receive(from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
     -> Bool
   {
     let known = exchanges[header.correlation]
     if header.isBody {
       // What comes for an exchange that has ended was under way.
-      guard let known, Int(known.peer) == ring else { return true }
+      guard let known, known.peer == peer else { return true }
       known.receiver.received(
         fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
       return true
@@ -207,20 +210,20 @@ final class ProxyExchanges {
     if case .open = message { return false }
     if case .cancel = message { return false }
     if case .count = message { return false }
-    if let question = questions[header.correlation], Int(question.peer) == ring {
+    if let question = questions[header.correlation], question.peer == peer {
       question.receiver.received(message)
       return true
     }
-    guard let known, Int(known.peer) == ring else { return true }
+    guard let known, known.peer == peer else { return true }
     known.receiver.received(message)
     return true
   }
 
-  private func peerGone(_ peer: Int) {
-    for (_, known) in exchanges where Int(known.peer) == peer {
+  private func peerGone(_ peer: UInt16) {
+    for (_, known) in exchanges where known.peer == peer {
       known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
-    for (_, question) in questions where Int(question.peer) == peer {
+    for (_, question) in questions where question.peer == peer {
       question.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }

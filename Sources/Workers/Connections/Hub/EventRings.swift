@@ -5,19 +5,62 @@ import Kit
 
 final class EventRings {
   let rings: RingSet
-  /// The last record read of each ring, in the order that all workers share.
+  /// The last record read of each ring, in the order that all workers and releases share.
   private(set) var own: Cursor
+  /// By ring: which of a cursor's positions is its.
+  private let positions: [Int]
+  /// By position: the ring; nil: this gateway has none there.
+  private let ringAt: [Int?]
 
-  /// - Parameter epoch: names the life of the gateway in cursors.
-  init(_ rings: RingSet, epoch: UInt64) {
-    self.rings = rings
-    own = Cursor(epoch: epoch, positions: (0..<rings.count).map { rings.lastSequence($0) })
+  /// - Parameters:
+  ///   - grants: the event rings.
+  ///   - worker: who reads them.
+  ///   - epoch: names the life of the gateway in cursors.
+  init(
+    _ grants: [RingGrant], worker: WorkerIdentity, status: StatusPage, epoch: UInt64
+  ) throws(IPCError) {
+    rings = try RingSet(grants: grants, worker: worker, status: status)
+    var positions: [Int] = []
+    var ringAt: [Int?] = []
+    for (ring, grant) in grants.enumerated() {
+      guard let position = grant.cursorPosition, (0..<Cursor.maximumRings).contains(position),
+        !positions.contains(position)
+      else {
+        throw .invalid(
+          """
+          event ring \(grant.name) has cursor position \(grant.cursorPosition.map { "\($0)" } ?? "none"), \
+          expected one of its own below \(Cursor.maximumRings)
+          """)
+      }
+      positions.append(position)
+      while ringAt.count <= position { ringAt.append(nil) }
+      ringAt[position] = ring
+    }
+    self.positions = positions
+    self.ringAt = ringAt
+    own = Cursor(epoch: epoch)
+    catchUp()
+  }
+
+  private func catchUp() {
+    for (ring, position) in positions.enumerated() { own[position] = rings.lastSequence(ring) }
+  }
+
+  /// How a connection starts that brought this id. A cursor that names records of a ring that isn't here says nothing about
+  /// what its client has missed.
+  func resumption(lastEventID: String?) -> Resumption {
+    let decided = Resumption.decide(lastEventID: lastEventID, own: own, rings: ringAt.count)
+    guard case .plan(let plan) = decided else { return decided }
+    let isKnown = plan.seen.positions.enumerated().allSatisfy { position, sequence in
+      sequence == 0 || ringAt[position] != nil
+    }
+    return isKnown ? decided : .lost
   }
 
   /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
-      own[ring] = record.sequence
+      own[positions[ring]] = record.sequence
       return body(ring, record)
     }
   }
@@ -25,16 +68,15 @@ final class EventRings {
   /// After a reset the ring goes on at a new place.
   func takeIncidents() -> [RingIncident] {
     let incidents = rings.takeIncidents()
-    if !incidents.isEmpty {
-      for ring in 0..<rings.count { own[ring] = rings.lastSequence(ring) }
-    }
+    if !incidents.isEmpty { catchUp() }
     return incidents
   }
 
   /// When the first record of a stretch that lies behind was accepted; 0 if it isn't there any more.
   func acceptedAtNs(firstOf stretch: ResumePlan.Replay) -> UInt64 {
     var acceptedAtNs: UInt64 = 0
-    _ = rings.replay(stretch.ring, after: stretch.after, through: stretch.after &+ 1) { record in
+    guard let ring = ring(at: stretch.ring) else { return 0 }
+    _ = rings.replay(ring, after: stretch.after, through: stretch.after &+ 1) { record in
       acceptedAtNs = EventRecord.acceptedAtNs(of: record)
       return false
     }
@@ -43,6 +85,14 @@ final class EventRings {
 
   /// Visits what lies behind, as `RingReader.replay`.
   func replay(_ stretch: ResumePlan.Replay, _ body: (RingRecord) -> Bool) -> RingReader.Replay {
-    rings.replay(stretch.ring, after: stretch.after, through: stretch.through, body)
+    guard let ring = ring(at: stretch.ring) else {
+      return .lost(firstAvailable: stretch.through &+ 1)
+    }
+    return rings.replay(ring, after: stretch.after, through: stretch.through, body)
+  }
+
+  /// A stretch names its ring by the cursor's position.
+  private func ring(at position: Int) -> Int? {
+    ringAt.indices.contains(position) ? ringAt[position] : nil
   }
 }

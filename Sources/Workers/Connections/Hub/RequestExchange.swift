@@ -28,12 +28,11 @@ final class RequestExchange {
 
   /// Answers, or parts of them, that wait for room in the ring.
   static let maximumUnsent = 1000
-  /// Records read per turn.
-  static let maximumRecordsPerTurn = 256
 
-  private let slot: Int
-  private let workers: Int
+  private let worker: WorkerIdentity
   private let writer: RingWriter?
+  /// By place of a connection worker: its slot in this worker's ring.
+  private let slots: [UInt16: Int]
   private let rings: RingSet
   private var pending: PendingRequests<Asker>
   private var unsent = Deque<WorkerRequest>()
@@ -42,27 +41,29 @@ final class RequestExchange {
   private var generations: [UInt64]
 
   /// - Parameters:
-  ///   - grants: the manifest's request rings; the one at `slot` is this worker's own.
-  ///   - peers: the status pages of the connection workers, in the order of their slots.
+  ///   - grants: the request rings, this worker's own among them.
+  ///   - peers: the status pages of the connection workers, by place.
   ///   - status: this worker's own page.
   ///   - maximumAnswerBytes: the largest answer that is waited for to its end.
   init(
-    grants: [WorkerManifest.RingGrant], peers: [StatusPage], slot: Int, status: StatusPage,
+    grants: [RingGrant], worker: WorkerIdentity, peers: [StatusPage], status: StatusPage,
     maximumAnswerBytes: Int = PendingRequests<Asker>.defaultMaximumAnswerBytes
   ) throws(IPCError) {
-    self.slot = slot
+    self.worker = worker
     self.peers = peers
     generations = peers.map(\.generation)
-    workers = grants.count
-    rings = try RingSet(grants: grants, status: status)
+    rings = try RingSet(grants: grants, worker: worker, status: status)
     pending = PendingRequests(generation: status.generation, maximumAnswerBytes: maximumAnswerBytes)
-    if slot < grants.count, case .writeAndRead(_, let wake) = grants[slot].role {
-      writer = try status.attaching(grants[slot]) { () throws(IPCError) in
-        try RingWriter(attaching: grants[slot].fd, wake: wake)
+    var slots: [UInt16: Int] = [:]
+    if let own = grants.first(where: { $0.writer == worker }) {
+      writer = try status.attaching(own) { () throws(IPCError) in
+        try RingWriter(attaching: own.fd, wake: own.wake)
       }
+      for reader in own.readers { slots[UInt16(clamping: reader.worker.place)] = reader.slot }
     } else {
       writer = nil
     }
+    self.slots = slots
   }
 
   /// Room for an answer with one event of so many bytes, which may be written longer than it came.
@@ -74,7 +75,7 @@ final class RequestExchange {
   func ask(_ target: UInt16, _ message: WorkerRequest.Message, deadlineNs: UInt64, _ asker: @escaping Asker)
     -> Asked
   {
-    guard let writer, Int(target) < workers else { return .noSuchWorker }
+    guard let writer, slots[target] != nil else { return .noSuchWorker }
     // Whoever is asked from here on is asked of the worker that lives now.
     noteRestart(of: Int(target))
     guard let correlation = pending.begin(asker, target: target, deadlineNs: deadlineNs) else { return .busy }
@@ -93,7 +94,7 @@ final class RequestExchange {
 
   /// Says something that is no question. Without room in the ring it stays unsaid.
   func tell(_ target: UInt16, _ message: WorkerRequest.Message) {
-    guard Int(target) < workers else { return }
+    guard slots[target] != nil else { return }
     _ = send(WorkerRequest(target: target, correlation: 0, message: message))
   }
 
@@ -103,7 +104,7 @@ final class RequestExchange {
     guard let writer else { return }
     var parts = answer.parts(maximumRecordBytes: writer.maximumPayload)
     if parts.count > Self.maximumUnsent - unsent.count {
-      parts = [WorkerAnswer(status: 503, text: "worker \(slot) has no room for its answer")]
+      parts = [WorkerAnswer(status: 503, text: "worker \(worker.place) has no room for its answer")]
       guard unsent.count < Self.maximumUnsent else { return }
     }
     for part in parts {
@@ -119,29 +120,24 @@ final class RequestExchange {
     _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
   ) -> Bool {
     while let request = unsent.first, send(request) { unsent.removeFirst() }
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring, handle)
-      return records < Self.maximumRecordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring, handle) }
   }
 
   private func take(
     _ record: RingRecord, of ring: Int,
     _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
   ) {
-    guard record.type == WorkerRequest.recordType, WorkerRequest.target(of: record.bytes) == UInt16(slot)
+    guard record.type == WorkerRequest.recordType,
+      WorkerRequest.target(of: record.bytes) == UInt16(clamping: worker.place)
     else { return }
     guard let request = WorkerRequest(record.bytes) else {
       return rings.suspend(ring, reason: "record \(record.sequence) is no worker request")
     }
+    let sender = UInt16(clamping: rings.writer(ring).place)
     guard case .answer(let answer) = request.message else {
-      return handle(UInt16(ring), request.correlation, request.message)
+      return handle(sender, request.correlation, request.message)
     }
-    if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: UInt16(ring)) {
+    if let (asker, whole) = pending.receive(answer, correlation: request.correlation, from: sender) {
       asker(whole)
     }
   }
@@ -173,12 +169,12 @@ final class RequestExchange {
 
   /// False: the ring is full.
   private func send(_ request: WorkerRequest) -> Bool {
-    guard let writer else { return false }
+    guard let writer, let slot = slots[request.target] else { return false }
     let appended = writer.append(type: WorkerRequest.recordType, length: request.encodedLength) {
       request.encode(into: $0)
     }
     guard case .appended = appended else { return false }
-    writer.publish(waking: .only(Int(request.target)))
+    writer.publish(waking: .only(slot))
     return true
   }
 }

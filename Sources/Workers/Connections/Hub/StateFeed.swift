@@ -36,15 +36,12 @@ final class StateFeed {
 
   /// Reads on. True: there may be more. What was read counts as done when `commit` is called.
   func read(_ body: (StateRecord) -> Void) -> Bool {
-    var count = 0
-    return rings.read { ring, record in
-      count += 1
+    rings.read(atMost: Self.recordsPerTurn) { ring, record in
       if let state = StateRecord(type: record.type, record.bytes) {
         body(state)
       } else {
         rings.suspend(ring, reason: "record \(record.sequence) is no state")
       }
-      return count < Self.recordsPerTurn
     }
   }
 

@@ -18,7 +18,7 @@ final class HealthWatch {
     self.pages = pages.filter(\.isWorker)
     supervisor = pages.first { !$0.isWorker }
     self.own = own
-    streams = pages.first { $0.name == "streams" }
+    streams = pages.first { $0.worker == .streams }
     self.isKafkaConfigured = isKafkaConfigured
     self.watchdogSeconds = watchdogSeconds
   }

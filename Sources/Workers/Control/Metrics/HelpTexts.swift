@@ -74,7 +74,7 @@ enum HelpTexts {
       "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
     "rig_proxied_requests_retried_total":
-      "Requests to services that were sent again on another connection, because the first one ended before the answer.",
+      "Requests to services that were sent again because a try failed before the answer, by the worker that did so.",
     "rig_retry_body_bytes": "Bytes of bodies that are kept so that their requests can be sent again.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",

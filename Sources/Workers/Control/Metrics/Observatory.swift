@@ -19,7 +19,7 @@ final class Observatory {
   private let errors: ScrapeErrors
 
   init(
-    pages: [WatchedPage], rings: [WorkerManifest.RingGrant], supervisorPid: Int32, release: String,
+    pages: [WatchedPage], rings: [RingGrant], supervisorPid: Int32, release: String,
     proc: ProcFS = ProcFS(), errors: ScrapeErrors
   ) {
     self.pages = pages
@@ -71,7 +71,8 @@ final class Observatory {
 
   private func lookAtGateway(_ families: inout FamilyCollector) {
     families.set(.gauge, "rig_build_info", [("version", release)], .integer(1))
-    proc.figures(of: supervisorPid, childOf: nil)?.put(into: &families, worker: WatchedPage.supervisorName)
+    proc.figures(of: supervisorPid, childOf: nil)?.put(
+      into: &families, worker: WorkerIdentity.supervisor.name)
   }
 
   private func lookAtProcess(of page: WatchedPage, _ families: inout FamilyCollector) {
@@ -90,13 +91,13 @@ final class Observatory {
 /// A ring, attached when it can be.
 private final class WatchedRing {
   let name: String
-  private let descriptor: CInt
+  private let grant: RingGrant
   private var inspector: RingInspector?
 
-  init(_ grant: WorkerManifest.RingGrant) {
+  init(_ grant: RingGrant) {
     name = grant.name
-    descriptor = grant.fd
-    inspector = try? RingInspector(attaching: descriptor)
+    self.grant = grant
+    inspector = try? RingInspector(attaching: grant.fd)
   }
 
   func put(into families: inout FamilyCollector) throws(IPCError) {
@@ -107,17 +108,17 @@ private final class WatchedRing {
     families.set(.gauge, "rig_ring_retained_bytes", labels, .integer(Int64(usage.retainedBytes)))
     families.set(.counter, "rig_ring_records_total", labels, .integer(Int64(clamping: usage.records)))
     for reader in usage.readers {
-      // Reader slots of all rings are numbered by connection worker.
-      let reading = WorkerContext.name("connections", reader.slot)
+      // Somebody has scribbled over the header of a ring that says more readers than the table.
+      guard let worker = grant.reader(slot: reader.slot) else { continue }
       families.set(
-        .gauge, "rig_ring_reader_lag_bytes", labels + [(name: "reader", value: reading)],
+        .gauge, "rig_ring_reader_lag_bytes", labels + [(name: "reader", value: worker.name)],
         .integer(Int64(reader.lagBytes)))
     }
   }
 
   private func attached() throws(IPCError) -> RingInspector {
     if let inspector { return inspector }
-    let inspector = try RingInspector(attaching: descriptor)
+    let inspector = try RingInspector(attaching: grant.fd)
     self.inspector = inspector
     return inspector
   }

@@ -28,9 +28,6 @@ final class SessionDesk {
     var workers: () -> (live: [Int], dead: [Int])
   }
 
-  /// Records of one turn.
-  private static let turnRecords = 256
-
   private let rings: RingSet
   let state: StateLog
   private let events: PresenceEvents
@@ -71,7 +68,8 @@ final class SessionDesk {
     usersOnline = status.metric(.gauge, "rig_users_online")
     blacklistEntries = status.metric(.gauge, "rig_blacklist_entries")
     registry = PresenceRegistry(
-      slots: rings.count, graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
+      slots: (rings.writers.map(\.place).max() ?? -1) + 1,
+      graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
       online: state.online)
   }
 
@@ -91,22 +89,21 @@ final class SessionDesk {
     calls?.declareAwake()
     responses?.declareAwake()
     let now = environment.nowNs()
-    var records = 0
-    let hasMore = rings.read { slot, record in
-      records += 1
+    let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       if let said = PresenceRecord(type: record.type, record.bytes) {
-        registry.apply(said, slot: slot, nowNs: now)
+        registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
       } else {
-        rings.suspend(slot, reason: "record \(record.sequence) is none of presence")
+        rings.suspend(ring, reason: "record \(record.sequence) is none of presence")
       }
-      return records < Self.turnRecords
     }
     settle(now)
     rings.commit()
     let hasAnswers = calls?.serve() ?? false
     let hasResponses = responses?.serve() ?? false
-    report(
-      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? []))
+    // A worker whose ring was reset begins with a report of its own: nothing else is to be done.
+    let incidents =
+      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? [])
+    incidents.report(to: log, environment.reportCorrupt)
     if hasMore || hasAnswers || hasResponses || !declareAsleep() { environment.wakeAgain() }
   }
 
@@ -116,19 +113,6 @@ final class SessionDesk {
     rings.declareAwake()
     calls?.declareAwake()
     return false
-  }
-
-  /// A worker whose ring was reset begins with a report of its own: nothing else is to be done.
-  private func report(_ incidents: [RingIncident]) {
-    for incident in incidents {
-      switch incident {
-      case .corrupt(let ring, let report, let reason):
-        environment.reportCorrupt(report)
-        log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .stillCorrupt(let report): environment.reportCorrupt(report)
-      case .reset: break
-      }
-    }
   }
 
   /// One second has passed.

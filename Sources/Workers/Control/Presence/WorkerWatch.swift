@@ -11,20 +11,19 @@ final class WorkerWatch {
 
   /// `pages`: those of all workers.
   init(pages: [WatchedPage], watchdogSeconds: Int) {
-    self.pages = pages.filter { $0.name.hasPrefix("connections.") }
+    self.pages = pages.filter { $0.worker.kind == .connections }
     watchdogNs = UInt64(max(watchdogSeconds, 0)) * Health.nsPerSecond
   }
 
-  /// Slots of connection workers. One that begins or ends is neither.
+  /// Places of connection workers. One that begins or ends is neither.
   func look(nowNs: UInt64 = MonotonicTime.now()) -> (live: [Int], dead: [Int]) {
     var live: [Int] = []
     var dead: [Int] = []
     for page in pages {
-      guard let slot = Int(page.name.dropFirst("connections.".count)) else { continue }
       if Self.isAlive(page.sighting(), nowNs: nowNs, watchdogNs: watchdogNs, exists: Self.exists) {
-        if page.sighting()?.state == .ready { live.append(slot) }
+        if page.sighting()?.state == .ready { live.append(page.worker.place) }
       } else {
-        dead.append(slot)
+        dead.append(page.worker.place)
       }
     }
     return (live, dead)

@@ -33,10 +33,9 @@ final class ResponseDesk {
   private static let patienceNs: UInt64 = 5_000_000_000
   /// Of records that wait for room in the ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 32 << 20
-  private static let recordsPerTurn = 256
 
   private struct Pending {
-    let slot: UInt16
+    let worker: WorkerIdentity
     let deadlineNs: UInt64
     let done: (Outcome) -> Void
   }
@@ -47,8 +46,11 @@ final class ResponseDesk {
   /// Bytes of the largest message that a connection worker takes.
   private let maximumBytes: Int
   private let rings: RingSet
+  /// By ring: its writer's slot in the response ring.
+  private let targets: [UInt16]
   private var assemblies: [MessageAssembly]
-  private let peers: [StatusPage]
+  /// The connection workers, and their slots in the response ring.
+  private let peers: [WorkerIdentity: (slot: UInt16, page: StatusPage)]
   private let epoch: UInt64
   private let now: () -> UInt64
   private var pending: [UInt64: Pending] = [:]
@@ -59,54 +61,50 @@ final class ResponseDesk {
     _ context: WorkerContext, now: @escaping () -> UInt64 = MonotonicTime.now,
     later: @escaping (@escaping () -> Void) -> Void
   ) throws(IPCError) {
-    let manifest = context.manifest
-    var writer: RingWriter?
-    for grant in manifest.responses {
-      guard case .write(let wake) = grant.role else { continue }
-      writer = try context.status.attaching(grant) { () throws(IPCError) in
-        try RingWriter(attaching: grant.fd, wake: wake)
-      }
-    }
-    guard let writer else { return nil }
+    guard let grant = context.manifest.ringWritten(for: .responses) else { return nil }
+    let writer = try context.writer(of: grant)
     let largest = PartedMessage.maximumBytes(
       bodyBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes)
     maximumBytes = largest
     outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * largest), later: later)
-    rings = try RingSet(grants: manifest.publications, status: context.status)
+    rings = try context.rings(for: .publications)
+    targets = try rings.slotsOfWriters(in: grant)
     // What is for the streams worker isn't looked at.
     assemblies = Array(
       repeating: MessageAssembly(maximumBytes: SessionQuestion.maximumBytes), count: rings.count)
-    var peers: [StatusPage] = []
-    for peer in manifest.peers.filter({ $0.worker == "connections" }).sorted(by: { $0.slot < $1.slot }) {
-      peers.append(try StatusPage(attaching: peer.status))
+    var peers: [WorkerIdentity: (slot: UInt16, page: StatusPage)] = [:]
+    for reader in grant.readers {
+      peers[reader.worker] = (UInt16(clamping: reader.slot), try context.page(of: reader.worker))
     }
     self.peers = peers
     self.now = now
-    epoch = manifest.gatewayEpoch
+    epoch = context.manifest.gatewayEpoch
     nextTicket = Correlation.first(generation: context.status.generation)
   }
 
-  /// Whether the request that `correlation` names may exist, as far as can be told without asking its worker.
-  private func worker(_ correlation: String) -> UInt16? {
-    guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch,
-      peers.indices.contains(Int(address.slot))
-    else { return nil }
-    let peer = peers[Int(address.slot)]
+  /// Whose request `correlation` names; nil: there can't be such a request, as far as can be told without asking its worker.
+  private func worker(_ correlation: String) -> (identity: WorkerIdentity, slot: UInt16)? {
+    guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch else {
+      return nil
+    }
+    let identity = WorkerIdentity.connections(Int(address.slot))
     // A request of a worker that has ended has ended with it.
-    return Correlation.isOf(generation: peer.generation, address.number) ? address.slot : nil
+    guard let peer = peers[identity], Correlation.isOf(generation: peer.page.generation, address.number)
+    else { return nil }
+    return (identity, peer.slot)
   }
 
   /// Passes a response on. `done` is called once, perhaps at once.
   func pass(_ response: ServiceResponse, _ done: @escaping (Outcome) -> Void) {
-    guard let slot = worker(response.correlation) else { return done(.unknown) }
+    guard let worker = worker(response.correlation) else { return done(.unknown) }
     guard pending.count < Self.maximumWaiting else { return done(.busy) }
     let ticket = nextTicket
     nextTicket &+= 1
-    let address = PartedMessage.Address(.response, target: slot, correlation: ticket)
+    let address = PartedMessage.Address(.response, target: worker.slot, correlation: ticket)
     guard
       outbox.send(PartedMessage.records(address, response.encoded, maximumBytes: outbox.maximumPayload))
     else { return done(.busy) }
-    pending[ticket] = Pending(slot: slot, deadlineNs: now() + Self.patienceNs, done: done)
+    pending[ticket] = Pending(worker: worker.identity, deadlineNs: now() + Self.patienceNs, done: done)
   }
 
   // MARK: What came of them
@@ -114,21 +112,14 @@ final class ResponseDesk {
   /// Reads on, up to the bound of a turn. Returns whether there may be more.
   func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
     guard record.type == PartedMessage.publicationType else {
       return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
     }
-    guard PartedMessage.target(of: record.bytes) == PublicationClient.controlSlot else { return }
+    guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
     switch assemblies[ring].take(record.bytes) {
     case .partial, .headless: return
     case .malformed: break
@@ -143,7 +134,8 @@ final class ResponseDesk {
     switch address.kind {
     case .taken:
       guard message.count == 1, let isTaken = message.first, isTaken <= 1 else { return false }
-      guard let waiting = pending[address.correlation], Int(waiting.slot) == ring else { return true }
+      guard let waiting = pending[address.correlation], waiting.worker == rings.writer(ring)
+      else { return true }
       end(address.correlation, isTaken == 1 ? .taken : .unknown)
     case .question:
       guard let question = SessionQuestion(message) else { return false }
@@ -160,7 +152,7 @@ final class ResponseDesk {
       let text = "the answer has \(message.count) bytes, at most \(maximumBytes) can be given here"
       message = SessionAnswer(HTTPResponse.unavailable(retryAfterSeconds: 1, text)).encoded
     }
-    let address = PartedMessage.Address(.answer, target: UInt16(clamping: ring), correlation: correlation)
+    let address = PartedMessage.Address(.answer, target: targets[ring], correlation: correlation)
     _ = outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload))
   }
 

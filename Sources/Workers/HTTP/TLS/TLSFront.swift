@@ -48,7 +48,7 @@ public final class TLSFront {
     guard context.settings.hasTLS else { return nil }
     return try TLSFront(
       settings: context.settings, ticketSecret: Array(context.manifest.tokenKey),
-      counters: TLSCounters(status: context.status, port: port, showsExpiry: context.manifest.slot == 0),
+      counters: TLSCounters(status: context.status, port: port, showsExpiry: context.worker.place == 0),
       log: context.log)
   }
 

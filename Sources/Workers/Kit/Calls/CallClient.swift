@@ -21,8 +21,14 @@ public final class CallClient {
   private static let maximumUnsentBytes = 16 << 20
   /// Of an answer over all its parts.
   static let maximumAnswerBytes = 1 << 20
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
+
+  /// A proxy worker.
+  private struct Peer {
+    /// In which it reads this worker's ring: what names it here.
+    let slot: UInt16
+    let page: StatusPage
+    var generation: UInt64
+  }
 
   private struct Pending {
     let asker: Asker
@@ -33,15 +39,15 @@ public final class CallClient {
 
   /// Into this worker's call ring.
   public let outbox: RecordOutbox
-  /// Gets every frame of an exchange: from which proxy worker, its header, and its bytes, which are valid during the call.
+  /// Gets every frame of an exchange: from which proxy worker (as `servingPeer` names it), its header, and its bytes, which are valid during the call.
   /// False: it is none that a proxy worker would send.
-  public var onFrame: ((Int, ExchangeFrame.Header, UnsafeRawBufferPointer) -> Bool)?
+  public var onFrame: ((UInt16, ExchangeFrame.Header, UnsafeRawBufferPointer) -> Bool)?
   /// A proxy worker has ended: what it had begun is gone.
-  public var onPeerGone: ((Int) -> Void)?
+  public var onPeerGone: ((UInt16) -> Void)?
   private let rings: RingSet
-  private let peers: [StatusPage]
-  private var generations: [UInt64]
-  private let slot: UInt16
+  /// By ring: who writes it.
+  private let writers: [UInt16]
+  private var peers: [Peer]
   private let timeoutNs: UInt64
   private var waiting: [UInt64: Pending] = [:]
   private var nextCorrelation: UInt64
@@ -55,25 +61,17 @@ public final class CallClient {
   public init?(
     _ context: WorkerContext, timeoutMs: Int, later: @escaping (@escaping () -> Void) -> Void
   ) throws(IPCError) {
-    let manifest = context.manifest
-    let pages = manifest.peers.filter { $0.worker == "proxies" }.sorted { $0.slot < $1.slot }
-    guard
-      let grant = manifest.calls.first(where: { if case .write = $0.role { true } else { false } }),
-      let answers = manifest.answers.first, !pages.isEmpty
-    else { return nil }
-    guard case .read(let slot) = answers.role else {
-      throw .invalid("ring \(answers.name) is granted as \(answers.role), expected one to read")
+    guard let grant = context.manifest.ringWritten(for: .calls), !grant.readers.isEmpty else { return nil }
+    outbox = RecordOutbox(
+      try context.writer(of: grant), maximumBytes: Self.maximumUnsentBytes, later: later)
+    rings = try context.rings(for: .answers)
+    writers = try rings.slotsOfWriters(in: grant)
+    var peers: [Peer] = []
+    for reader in grant.readers {
+      let page = try context.page(of: reader.worker)
+      peers.append(Peer(slot: UInt16(clamping: reader.slot), page: page, generation: page.generation))
     }
-    let writer = try context.status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: grant.role.wake)
-    }
-    var peers: [StatusPage] = []
-    for page in pages { peers.append(try StatusPage(attaching: page.status)) }
     self.peers = peers
-    generations = peers.map(\.generation)
-    outbox = RecordOutbox(writer, maximumBytes: Self.maximumUnsentBytes, later: later)
-    rings = try RingSet(grants: manifest.answers, status: context.status)
-    self.slot = UInt16(clamping: slot)
     timeoutNs = UInt64(max(0, timeoutMs)) * 1_000_000
     nextCorrelation = Correlation.first(generation: context.status.generation)
   }
@@ -117,15 +115,15 @@ public final class CallClient {
     _ = outbox.send([CallRecord(target: pending.target, correlation: correlation, message: .cancel)])
   }
 
-  /// The next proxy worker that serves; nil: none does now.
+  /// The next proxy worker that serves, by its slot in this worker's call ring; nil: none does now.
   public func servingPeer() -> UInt16? {
     for offset in peers.indices {
       let peer = (nextPeer + offset) % peers.count
-      guard peers[peer].state == .ready else { continue }
+      guard peers[peer].page.state == .ready else { continue }
       // Whoever is asked from here on is asked of the worker that lives now.
       noteRestart(of: peer)
       nextPeer = (peer + 1) % peers.count
-      return UInt16(peer)
+      return peers[peer].slot
     }
     return nil
   }
@@ -135,9 +133,9 @@ public final class CallClient {
     let first = Int(Self.hash(key) % UInt64(peers.count))
     for offset in peers.indices {
       let peer = (first + offset) % peers.count
-      guard peers[peer].state == .ready else { continue }
+      guard peers[peer].page.state == .ready else { continue }
       noteRestart(of: peer)
-      return UInt16(peer)
+      return peers[peer].slot
     }
     return nil
   }
@@ -151,33 +149,27 @@ public final class CallClient {
   @discardableResult
   public func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
-    guard CallRecord.target(of: record.bytes) == slot else { return }
+    guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
+    let peer = writers[ring]
     if record.type == ExchangeFrame.answerType {
-      guard let header = ExchangeFrame.Header(record.bytes), onFrame?(ring, header, record.bytes) ?? true
+      guard let header = ExchangeFrame.Header(record.bytes), onFrame?(peer, header, record.bytes) ?? true
       else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
       return
     }
     guard let said = CallRecord(type: record.type, record.bytes),
       case .answer(let outcome, let offset, let hasMore) = said.message
     else { return rings.suspend(ring, reason: "record \(record.sequence) is no answer to a call") }
-    receive(outcome, offset: offset, hasMore: hasMore, said.correlation, from: ring)
+    receive(outcome, offset: offset, hasMore: hasMore, said.correlation, from: peer)
   }
 
   private func receive(
-    _ outcome: CallOutcome, offset: UInt64, hasMore: Bool, _ correlation: UInt64, from ring: Int
+    _ outcome: CallOutcome, offset: UInt64, hasMore: Bool, _ correlation: UInt64, from peer: UInt16
   ) {
-    guard var pending = waiting[correlation], Int(pending.target) == ring else { return }
+    guard var pending = waiting[correlation], pending.target == peer else { return }
     guard case .answered(let status, let part) = outcome else { return end(correlation, outcome) }
     guard offset == UInt64(pending.body.count), part.count <= Self.maximumAnswerBytes - pending.body.count
     else { return end(correlation, .unreachable("the proxy worker's answer has a hole or is too large")) }
@@ -200,10 +192,12 @@ public final class CallClient {
   }
 
   /// What was asked of the predecessor of a new proxy worker gets no answer.
-  private func noteRestart(of peer: Int) {
-    guard peers[peer].generation != generations[peer] else { return }
-    generations[peer] = peers[peer].generation
-    for (correlation, pending) in waiting where Int(pending.target) == peer {
+  private func noteRestart(of index: Int) {
+    let generation = peers[index].page.generation
+    guard generation != peers[index].generation else { return }
+    peers[index].generation = generation
+    let peer = peers[index].slot
+    for (correlation, pending) in waiting where pending.target == peer {
       end(correlation, .unreachable("the proxy worker has ended"))
     }
     onPeerGone?(peer)

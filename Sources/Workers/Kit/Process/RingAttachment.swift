@@ -11,7 +11,7 @@ extension StatusPage {
   /// Attaches to the ring of `grant` by `attach`. If that finds the ring corrupt, it is reported. A ring that is being
   /// formatted anew meanwhile looks corrupt for an instant: only what stays so is.
   public func attaching<Attached>(
-    _ grant: WorkerManifest.RingGrant, _ attach: () throws(IPCError) -> Attached
+    _ grant: RingGrant, _ attach: () throws(IPCError) -> Attached
   ) throws(IPCError) -> Attached {
     var attempt = 1
     while true {

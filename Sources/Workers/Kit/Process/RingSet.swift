@@ -15,6 +15,7 @@
 // as they append.
 
 import IPC
+import Logging
 
 /// What reading has come upon besides records.
 public enum RingIncident: Equatable, Sendable {
@@ -24,6 +25,22 @@ public enum RingIncident: Equatable, Sendable {
   case stillCorrupt(RingReport)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
+}
+
+extension [RingIncident] {
+  /// Tells the supervisor of rings that can't be read, and the log what is new.
+  public func report(to log: Logger, _ reportCorrupt: (RingReport) -> Void) {
+    for incident in self {
+      switch incident {
+      case .corrupt(let ring, let report, let reason):
+        reportCorrupt(report)
+        log.error(
+          "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
+      case .stillCorrupt(let report): reportCorrupt(report)
+      case .reset(let ring): log.warning("ring \(ring) was reset: what was in it and not read is lost")
+      }
+    }
+  }
 }
 
 public final class RingSet {
@@ -36,8 +53,6 @@ public final class RingSet {
   }
 
   private struct Source {
-    let name: String
-    let id: UInt32
     let reader: RingReader
     var state = State.reading
     /// The last record that claimed to come from the future, and what it counts as.
@@ -45,6 +60,7 @@ public final class RingSet {
   }
 
   private var sources: [Source] = []
+  private let grants: [RingGrant]
   /// Where the next batch begins.
   private var turnOf = 0
   private var incidents: [RingIncident] = []
@@ -61,25 +77,47 @@ public final class RingSet {
   private var heads: [Head] = []
 
   /// - Parameters:
-  ///   - grants: rings that the manifest gives for reading, in its order.
+  ///   - grants: the rings, in the order in which they are numbered here.
+  ///   - worker: whose slots these are.
   ///   - status: where a ring is reported that is found corrupt at once.
-  public init(grants: [WorkerManifest.RingGrant], status: StatusPage) throws(IPCError) {
+  public init(grants: [RingGrant], worker: WorkerIdentity, status: StatusPage) throws(IPCError) {
+    self.grants = grants
     for grant in grants {
-      let slot: Int
-      switch grant.role {
-      case .read(let readerSlot), .writeAndRead(let readerSlot, _): slot = readerSlot
-      case .write, .inspect:
-        throw .invalid("ring \(grant.name) is granted as \(grant.role), expected one to read")
+      guard let slot = grant.slot(of: worker) else {
+        throw .invalid("ring \(grant.name) has no slot for \(worker.name), expected one to read")
       }
       let reader = try status.attaching(grant) { () throws(IPCError) in
         try RingReader(attaching: grant.fd, slot: slot)
       }
-      sources.append(Source(name: grant.name, id: grant.id, reader: reader))
+      sources.append(Source(reader: reader))
     }
   }
 
   /// Number of rings.
   public var count: Int { sources.count }
+
+  /// Who writes the rings.
+  public var writers: [WorkerIdentity] { grants.map(\.writer) }
+
+  /// Who writes a ring.
+  public func writer(_ ring: Int) -> WorkerIdentity { grants[ring].writer }
+
+  /// The slot in which a ring is read here.
+  public func slot(_ ring: Int) -> UInt16 { UInt16(clamping: sources[ring].reader.slot) }
+
+  /// By ring: the slot in which its writer reads `answers`, the ring that it is answered in.
+  ///
+  /// - Throws: `.invalid` if one of them doesn't.
+  public func slotsOfWriters(in answers: RingGrant) throws(IPCError) -> [UInt16] {
+    var slots: [UInt16] = []
+    for grant in grants {
+      guard let slot = answers.slot(of: grant.writer) else {
+        throw .invalid("\(grant.writer.name) writes \(grant.name) and doesn't read \(answers.name)")
+      }
+      slots.append(UInt16(clamping: slot))
+    }
+    return slots
+  }
 
   /// Sequence of the last record read of a ring.
   public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
@@ -98,6 +136,25 @@ public final class RingSet {
       dry = taken < Self.batchRecords ? dry + 1 : 0
     }
     return false
+  }
+
+  /// Records that one turn of a loop takes, where there isn't a better bound.
+  public static let recordsPerTurn = 256
+
+  /// Reads one turn's share. Returns whether there may be more. What was read counts as done when `commit` is called.
+  public func read(atMost most: Int, _ body: (_ ring: Int, _ record: RingRecord) -> Void) -> Bool {
+    var records = 0
+    return read { ring, record in
+      records += 1
+      body(ring, record)
+      return records < most
+    }
+  }
+
+  /// The same where a record has had its effect, as far as anybody may see it again, when `body` returns.
+  public func serve(_ body: (_ ring: Int, _ record: RingRecord) -> Void) -> Bool {
+    defer { commit() }
+    return read(atMost: Self.recordsPerTurn, body)
   }
 
   private func next(_ ring: Int) -> RingRecord? {
@@ -231,7 +288,7 @@ public final class RingSet {
   private func note(_ error: IPCError, _ ring: Int) {
     if case .reset = error {
       sources[ring].state = .reading
-      incidents.append(.reset(ring: sources[ring].name))
+      incidents.append(.reset(ring: grants[ring].name))
     } else {
       suspend(ring, reason: error.description)
     }
@@ -239,9 +296,9 @@ public final class RingSet {
 
   /// A record of the ring wasn't what its writer should have written.
   public func suspend(_ ring: Int, reason: String) {
-    let report = RingReport(ring: sources[ring].id, epoch: sources[ring].reader.epoch)
+    let report = RingReport(ring: grants[ring].id, epoch: sources[ring].reader.epoch)
     switch sources[ring].state {
-    case .reading: incidents.append(.corrupt(ring: sources[ring].name, report, reason: reason))
+    case .reading: incidents.append(.corrupt(ring: grants[ring].name, report, reason: reason))
     case .probing: incidents.append(.stillCorrupt(report))
     case .suspended: break
     }

@@ -22,7 +22,8 @@ public final class WorkerContext {
   public let reloads: CInt
 
   /// "connections.0", "streams", "control": the value of the label `worker`.
-  public var name: String { Self.name(manifest.worker, manifest.slot) }
+  public var name: String { worker.name }
+  public var worker: WorkerIdentity { manifest.worker }
 
   init(
     manifest: WorkerManifest, settings: Settings, status: StatusPage, log: Logger, signals: CInt,
@@ -36,24 +37,42 @@ public final class WorkerContext {
     self.reloads = reloads
   }
 
-  /// The value of the label `worker`. Connection and proxy workers may be several.
-  public static func name(_ worker: String, _ slot: Int) -> String {
-    worker == "connections" || worker == "proxies" ? "\(worker).\(slot)" : worker
+  /// The ring of a purpose that this worker writes.
+  ///
+  /// - Throws: `.invalid` if it has none.
+  public func ringWritten(for purpose: RingPurpose) throws(IPCError) -> RingGrant {
+    guard let grant = manifest.ringWritten(for: purpose) else {
+      throw .invalid("the manifest of \(name) grants no ring of \(purpose.rawValue) to write")
+    }
+    return grant
+  }
+
+  /// The writing end of a ring.
+  public func writer(of grant: RingGrant) throws(IPCError) -> RingWriter {
+    try status.attaching(grant) { () throws(IPCError) in
+      try RingWriter(attaching: grant.fd, wake: grant.wake)
+    }
   }
 
   /// The event ring that this worker writes.
   public func eventWriter() throws(IPCError) -> EventWriter {
-    for grant in manifest.events {
-      switch grant.role {
-      case .write(let wake), .writeAndRead(_, let wake):
-        let ring = try status.attaching(grant) { () throws(IPCError) in
-          try RingWriter(attaching: grant.fd, wake: wake)
-        }
-        return EventWriter(ring, name: grant.name)
-      case .read, .inspect: continue
-      }
+    let grant = try ringWritten(for: .events)
+    return EventWriter(try writer(of: grant), name: grant.name)
+  }
+
+  /// The rings of a purpose that this worker reads; none, if there are none.
+  public func rings(for purpose: RingPurpose) throws(IPCError) -> RingSet {
+    try RingSet(grants: manifest.ringsRead(for: purpose), worker: worker, status: status)
+  }
+
+  /// Another worker's status page.
+  ///
+  /// - Throws: `.invalid` if there is no such worker.
+  public func page(of worker: WorkerIdentity) throws(IPCError) -> StatusPage {
+    guard let peer = manifest.peers.first(where: { $0.worker == worker }) else {
+      throw .invalid("the manifest of \(name) has no status page of \(worker.name)")
     }
-    throw .invalid("the manifest of \(name) grants no event ring to write")
+    return try StatusPage(attaching: peer.status)
   }
 }
 
@@ -92,8 +111,9 @@ public enum WorkerProcess {
 
   private static func birth(_ worker: String) throws(IPCError) -> WorkerContext {
     let manifest = try WorkerManifest.inherited()
-    guard manifest.worker == worker else {
-      throw .invalid("the manifest is for a worker \"\(manifest.worker)\", this executable is \"\(worker)\"")
+    guard manifest.worker.kind.rawValue == worker else {
+      throw .invalid(
+        "the manifest is for a worker \"\(manifest.worker.name)\", this executable is \"\(worker)\"")
     }
     // The signal is bound to the supervisor's thread; if it has died meanwhile, nobody would send it.
     guard rig_set_parent_death_signal(SIGKILL) == 0 else { throw .system(call: "prctl", errno: errno) }
@@ -126,8 +146,11 @@ public enum WorkerProcess {
   }
 
   private static func logger(_ manifest: WorkerManifest, _ settings: Settings) -> Logger {
-    let output = LogOutput(worker: manifest.worker, slot: manifest.slot, format: settings.logFormat)
+    let output = LogOutput(
+      worker: manifest.worker.kind.rawValue, slot: manifest.worker.place, format: settings.logFormat)
     let level = Logger.Level(rawValue: settings.logLevel) ?? .info
-    return Logger(label: manifest.worker) { _ in WorkerLogHandler(output: output, logLevel: level) }
+    return Logger(label: manifest.worker.kind.rawValue) { _ in
+      WorkerLogHandler(output: output, logLevel: level)
+    }
   }
 }

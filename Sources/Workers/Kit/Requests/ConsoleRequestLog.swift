@@ -15,7 +15,7 @@ public final class ConsoleRequestLog: RequestLogSink {
 
   public init(_ context: WorkerContext) throws(IPCError) {
     output = LogOutput(
-      worker: context.manifest.worker, slot: context.manifest.slot, format: context.settings.logFormat)
+      worker: context.worker.kind.rawValue, slot: context.worker.place, format: context.settings.logFormat)
     let dropped = context.status.metric(
       .counter, "rig_request_log_dropped_total", labels: [("log", "console"), ("worker", context.name)])
     writer = try LineWriter(STDERR_FILENO, dropped: dropped)

@@ -31,11 +31,6 @@ public final class PublicationClient {
   private static let answerNs: UInt64 = 12_000_000_000
   /// How much longer than the brokers the streams worker may take.
   private static let graceNs: UInt64 = 1_000_000_000
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
-  /// Reader slots of a publication ring.
-  public static let controlSlot: UInt16 = 0
-  public static let streamsSlot: UInt16 = 1
 
   private struct Pending {
     let completion: Completion
@@ -51,11 +46,13 @@ public final class PublicationClient {
   public var onResponse: ((ServiceResponse, Source) -> Bool)?
   private let outbox: RecordOutbox
   private let rings: RingSet
+  /// By ring: whose responses come by it.
   private let sources: [Source]
   private var assemblies: [MessageAssembly]
-  private let slot: UInt16
-  /// nil: no Kafka is configured.
-  private let streams: StatusPage?
+  /// The control worker's slot in this worker's ring.
+  private let control: UInt16
+  /// The streams worker's, and its page; nil: no Kafka is configured.
+  private let streams: (slot: UInt16, page: StatusPage)?
   private var generation: UInt64
   private let timeoutMs: Int
   private let maximumBytes: Int
@@ -69,27 +66,24 @@ public final class PublicationClient {
   public init?(
     _ context: WorkerContext, later: @escaping (@escaping () -> Void) -> Void
   ) throws(IPCError) {
-    let manifest = context.manifest
     let settings = context.settings
-    guard let grant = manifest.publications.first, let first = manifest.responses.first else { return nil }
-    guard case .write(let wake) = grant.role, case .read(let slot) = first.role else {
-      throw .invalid("rings \(grant.name) and \(first.name) are granted otherwise than to write and to read")
-    }
-    let writer = try context.status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: wake)
-    }
+    guard let grant = context.manifest.ringWritten(for: .publications) else { return nil }
+    let writer = try context.writer(of: grant)
     maximumBytes = PartedMessage.maximumBytes(
       bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
     outbox = RecordOutbox(
       writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * maximumBytes), later: later)
-    rings = try RingSet(grants: manifest.responses, status: context.status)
-    sources = manifest.responses.map { $0.name.hasSuffix(".streams") ? .kafka : .http }
+    let rings = try context.rings(for: .responses)
+    self.rings = rings
+    sources = (0..<rings.count).map { rings.writer($0).kind == .streams ? .kafka : .http }
     assemblies = Array(repeating: MessageAssembly(maximumBytes: maximumBytes), count: sources.count)
-    self.slot = UInt16(clamping: slot)
-    let page = manifest.peers.first { $0.worker == "streams" }
-    streams =
-      if let page, wake.count > Int(Self.streamsSlot) { try StatusPage(attaching: page.status) } else { nil }
-    generation = streams?.generation ?? 0
+    control = UInt16(clamping: grant.slot(of: .control) ?? Ring.maximumReaders)
+    if let slot = grant.slot(of: .streams) {
+      streams = (UInt16(clamping: slot), try context.page(of: .streams))
+    } else {
+      streams = nil
+    }
+    generation = streams?.page.generation ?? 0
     timeoutMs = settings.kafkaPublishTimeoutMs
     nextCorrelation = Correlation.first(generation: context.status.generation)
   }
@@ -106,11 +100,11 @@ public final class PublicationClient {
     _ completion: @escaping Completion
   ) {
     guard let streams else { return completion(.unavailable("no Kafka is configured (KAFKA_BROKERS)")) }
-    guard streams.state == .ready else {
+    guard streams.page.state == .ready else {
       return completion(.unavailable("the streams worker doesn't serve now"))
     }
     // Whoever is asked from here on is the worker that lives now.
-    noteRestart(of: streams)
+    noteRestart(of: streams.page)
     guard waiting.count < Self.maximumWaiting else {
       return completion(.unavailable("\(Self.maximumWaiting) records wait for their acknowledgement"))
     }
@@ -123,7 +117,7 @@ public final class PublicationClient {
     guard message.count <= maximumBytes else {
       return completion(.tooLarge("the record has \(message.count) bytes, expected at most \(maximumBytes)"))
     }
-    let address = PartedMessage.Address(.publication, target: Self.streamsSlot, correlation: correlation)
+    let address = PartedMessage.Address(.publication, target: streams.slot, correlation: correlation)
     guard outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload)) else {
       return completion(.unavailable("the ring to the streams worker is full"))
     }
@@ -147,7 +141,7 @@ public final class PublicationClient {
     }
     let correlation = nextCorrelation
     nextCorrelation &+= 1
-    let address = PartedMessage.Address(.question, target: Self.controlSlot, correlation: correlation)
+    let address = PartedMessage.Address(.question, target: control, correlation: correlation)
     guard outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload)) else {
       return done(nil)
     }
@@ -160,21 +154,14 @@ public final class PublicationClient {
   @discardableResult
   public func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
     guard record.type == PartedMessage.responseType else {
       return rings.suspend(ring, reason: "record \(record.sequence) is none of a response ring")
     }
-    guard PartedMessage.target(of: record.bytes) == slot else { return }
+    guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
     switch assemblies[ring].take(record.bytes) {
     case .partial, .headless: return
     case .malformed: break
@@ -195,7 +182,7 @@ public final class PublicationClient {
       let isTaken = onResponse?(response, sources[ring]) ?? false
       guard sources[ring] == .http else { return true }
       let answer = PartedMessage.Address(
-        .taken, target: Self.controlSlot, correlation: address.correlation)
+        .taken, target: control, correlation: address.correlation)
       // Without room for it the service is told that nobody has confirmed.
       _ = outbox.send(
         PartedMessage.records(answer, [isTaken ? 1 : 0], maximumBytes: outbox.maximumPayload))
@@ -219,7 +206,7 @@ public final class PublicationClient {
     for (correlation, question) in asked where question.deadlineNs <= nowNs {
       asked.removeValue(forKey: correlation)?.done(nil)
     }
-    if let streams { noteRestart(of: streams) }
+    if let streams { noteRestart(of: streams.page) }
   }
 
   /// What the predecessor of a new streams worker had is gone with it.

@@ -14,8 +14,6 @@ import Logging
 
 /// Belongs to the loop's thread.
 final class ProducerDesk {
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
   /// Nanoseconds that stopping waits for the brokers.
   private static let patienceNs: UInt64 = 1_000_000_000
 
@@ -26,6 +24,8 @@ final class ProducerDesk {
   }
 
   private let rings: RingSet
+  /// By ring: its writer's slot in the response ring.
+  private let targets: [UInt16]
   private var assemblies: [MessageAssembly]
   private let outbox: RecordOutbox
   private let properties: [ClientProperty]
@@ -43,13 +43,15 @@ final class ProducerDesk {
   private var failures = LogLimiter()
 
   /// - Parameters:
-  ///   - outbox: into the response ring.
+  ///   - answers: the response ring.
+  ///   - outbox: into it.
   ///   - wake: signalled when the client has something to serve.
   init(
-    _ context: WorkerContext, outbox: RecordOutbox, properties: [ClientProperty], maximumBytes: Int,
-    wake: CInt
+    _ context: WorkerContext, answers: RingGrant, outbox: RecordOutbox, properties: [ClientProperty],
+    maximumBytes: Int, wake: CInt
   ) throws(IPCError) {
-    rings = try RingSet(grants: context.manifest.publications, status: context.status)
+    rings = try context.rings(for: .publications)
+    targets = try rings.slotsOfWriters(in: answers)
     assemblies = Array(repeating: MessageAssembly(maximumBytes: maximumBytes), count: rings.count)
     self.outbox = outbox
     self.properties = properties
@@ -69,14 +71,8 @@ final class ProducerDesk {
   func turn(_ now: UInt64) -> Bool {
     outbox.flush()
     takeReports(now)
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring, now)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    report(rings.takeIncidents())
+    let hasMore = rings.serve { ring, record in take(record, of: ring, now) }
+    rings.takeIncidents().report(to: log, status.reportCorrupt)
     return hasMore
   }
 
@@ -84,7 +80,7 @@ final class ProducerDesk {
     guard record.type == PartedMessage.publicationType else {
       return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
     }
-    guard PartedMessage.target(of: record.bytes) == PublicationClient.streamsSlot else { return }
+    guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
     switch assemblies[ring].take(record.bytes) {
     case .partial, .headless: return
     case .malformed: break
@@ -95,20 +91,6 @@ final class ProducerDesk {
       }
     }
     rings.suspend(ring, reason: "record \(record.sequence) is no publication")
-  }
-
-  private func report(_ incidents: [RingIncident]) {
-    for incident in incidents {
-      switch incident {
-      case .stillCorrupt(let report):
-        status.reportCorrupt(report)
-      case .corrupt(let ring, let report, let reason):
-        status.reportCorrupt(report)
-        log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .reset(let ring):
-        log.warning("a ring was reset", metadata: ["ring": "\(ring)"])
-      }
-    }
   }
 
   // MARK: Records
@@ -182,7 +164,7 @@ final class ProducerDesk {
 
   private func answer(_ asker: Asker, _ outcome: PublicationOutcome) {
     let address = PartedMessage.Address(
-      .published, target: UInt16(clamping: asker.ring), correlation: asker.correlation)
+      .published, target: targets[asker.ring], correlation: asker.correlation)
     // Without room for it the asker hears of its deadline.
     _ = outbox.send(
       PartedMessage.records(address, outcome.encoded, maximumBytes: outbox.maximumPayload))

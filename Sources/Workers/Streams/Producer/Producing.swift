@@ -16,12 +16,9 @@ final class Producing {
   ///
   /// - Parameter wake: signalled when librdkafka has something.
   init?(_ context: WorkerContext, wake: CInt) throws(IPCError) {
-    let manifest = context.manifest
-    guard let grant = manifest.responses.first, case .write(let readers) = grant.role else { return nil }
+    guard let grant = context.manifest.ringWritten(for: .responses) else { return nil }
     let settings = context.settings
-    let writer = try context.status.attaching(grant) { () throws(IPCError) in
-      try RingWriter(attaching: grant.fd, wake: readers)
-    }
+    let writer = try context.writer(of: grant)
     let maximumBytes = PartedMessage.maximumBytes(
       bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
     let properties: [ClientProperty]
@@ -35,10 +32,10 @@ final class Producing {
       moment.later($0)
     }
     desk = try ProducerDesk(
-      context, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
+      context, answers: grant, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
     responses = ResponseIntake(
-      outbox: outbox, epoch: manifest.gatewayEpoch, workers: readers.count,
-      maximumBytes: settings.maxEventBytes, maximumMessageBytes: maximumBytes, status: context.status,
+      outbox: outbox, epoch: context.manifest.gatewayEpoch, ring: grant, maximumBytes: settings.maxEventBytes,
+      maximumMessageBytes: maximumBytes, status: context.status,
       log: context.log)
   }
 

@@ -11,7 +11,7 @@ import Logging
 final class ResponseIntake {
   private let outbox: RecordOutbox
   private let epoch: UInt64
-  private let workers: Int
+  private let ring: RingGrant
   private let maximumBytes: Int
   private let maximumMessageBytes: Int
   private let log: Logger
@@ -20,16 +20,16 @@ final class ResponseIntake {
 
   /// - Parameters:
   ///   - outbox: into the response ring.
-  ///   - workers: connection workers, which are its readers.
+  ///   - ring: the response ring, which connection workers read.
   ///   - maximumBytes: of a body.
   ///   - maximumMessageBytes: of a response with its fields, as its reader takes it.
   init(
-    outbox: RecordOutbox, epoch: UInt64, workers: Int, maximumBytes: Int, maximumMessageBytes: Int,
+    outbox: RecordOutbox, epoch: UInt64, ring: RingGrant, maximumBytes: Int, maximumMessageBytes: Int,
     status: StatusPage, log: Logger
   ) {
     self.outbox = outbox
     self.epoch = epoch
-    self.workers = workers
+    self.ring = ring
     self.maximumBytes = maximumBytes
     self.maximumMessageBytes = maximumMessageBytes
     self.log = log
@@ -68,14 +68,14 @@ final class ResponseIntake {
     }
     // Of another node, or of this one's life before.
     guard address.epoch == epoch else { return counter.add(1, "foreign") }
-    guard Int(address.slot) < workers else { return counter.add(1, "unknown") }
+    guard let slot = ring.slot(of: .connections(Int(address.slot))) else { return counter.add(1, "unknown") }
     let message = response.encoded
     guard message.count <= maximumMessageBytes else {
       throw EventError(
         status: 413,
         "the record has \(message.count) bytes with its headers, expected at most \(maximumMessageBytes)")
     }
-    let to = PartedMessage.Address(.response, target: address.slot, correlation: 0)
+    let to = PartedMessage.Address(.response, target: UInt16(clamping: slot), correlation: 0)
     let isSent = outbox.send(
       PartedMessage.records(to, message, maximumBytes: outbox.maximumPayload))
     // The connection worker lags by megabytes: the watchdog ends it, and its clients with it.
