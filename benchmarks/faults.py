@@ -6,22 +6,27 @@ keeps its log over a restart; in .build-python/bin after scripts/test).
 
 BIN is the directory of the gateway's programs. N event streams and WebSockets (with cursors) subscribe, and come back with their cursor
 whenever they are cut off. Meanwhile events are published to Kafka and by HTTP, and every few seconds one of these happens: kill -9 of a
-random worker of any kind, the broker killed and started again; once, unless --keep-log is given, its log is thrown away and begun anew.
+random worker of any kind, the broker killed and started again. Once each, unless --keep-log is given: the log loses its tail, and the log
+is thrown away and begun anew, both while a connection worker stands still and the gateway has no room for what is in the log; and it is
+begun anew when all of it has arrived.
 
 At the end the log is read back, and compared with what every client has received. One line of JSON:
 
-    lost          events that a client never got, of those that it wasn't told to have lost
+    lost          events that a client never got and wasn't told of. `rig.events_lost` with a count tells of so many events of its topic,
+                  one without of those that are missing at its place
+    missing       events that a client never got, told or not; as many at least as the lost logs had: else nothing was tried
     doubled       events that it got more often than the log has them, or twice if the log has lost them
     disordered    events that it got before one that stands earlier in the log, or was accepted earlier by HTTP
     told          how often a client was told `rig.events_lost`
 
-Exit status 1 if one of the first three isn't 0. A POST that got no answer may have been accepted or not: it counts only if doubled or
+Exit status 1 if lost, doubled or disordered isn't 0, or missing is although logs were lost. A POST that got no answer may have been accepted or not: it counts only if doubled or
 disordered. Nothing else should be going on meanwhile: 700 clients are one Python process.
 """
 
 import argparse
 import asyncio
 import base64
+import bisect
 import collections
 import json
 import os
@@ -36,6 +41,8 @@ import time
 import urllib.parse
 
 TOPIC, TYPE = "rig", "bench"
+# What the streams worker has room for, and events that are more.
+RING_BYTES, BURST, BURST_PADDING = 262144, 400, 1000
 SUBSCRIPTIONS = urllib.parse.quote(json.dumps([{"eventType": TYPE}]))
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 
@@ -46,12 +53,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def event(source, number):
-    return json.dumps({"specversion": "1.0", "type": TYPE, "source": source, "id": str(number), "data": number})
+def event(source, number, padding=0):
+    return json.dumps({"specversion": "1.0", "type": TYPE, "source": source, "id": str(number), "data": "x" * padding})
 
 
 class Client:
-    """What one client has received, in its order: (source, number)."""
+    """What one client has received, in its order: (source, number), and ("told", (topic, count)) where it was told of a loss."""
 
     def __init__(self, port):
         self.port = port
@@ -83,6 +90,7 @@ class Client:
             self.is_open.set()
         elif kind == "rig.events_lost":
             self.told += 1
+            self.seen.append(("told", (received["data"].get("topic"), received["data"]["count"])))
         elif kind == TYPE:
             self.seen.append((received["source"], int(received["id"])))
             self.of_kafka += received["source"] == "kafka"
@@ -156,16 +164,16 @@ class Broker:
         while self.kcat(["-L"]).returncode:
             time.sleep(0.1)
 
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+    def kill(self, number=signal.SIGKILL):
+        os.killpg(self.process.pid, number)
         self.process.wait()
 
     def kcat(self, arguments, text=None):
         return subprocess.run(
             ["kcat", "-b", self.address, "-m", "5", *arguments], input=text, capture_output=True, text=True, timeout=60)
 
-    def publish(self, numbers):
-        lines = "\n".join(event("kafka", number) for number in numbers) + "\n"
+    def publish(self, numbers, padding=0):
+        lines = "\n".join(event("kafka", number, padding) for number in numbers) + "\n"
         return self.kcat(["-P", "-t", TOPIC, "-p", "0", "-X", "message.timeout.ms=4000"], lines).returncode == 0
 
     def log(self):
@@ -179,6 +187,25 @@ class Broker:
         subprocess.run([self.program, "reset", "kafka", "--yes", "--data-dir", self.directory], capture_output=True, check=True)
         self.start()
 
+    def lose_tail(self):
+        """Takes the last batch of a producer out of the log, as a leader does that crashed before others had it."""
+        before = self.log()
+        # So that all of the log is in its file.
+        self.kill(signal.SIGTERM)
+        path = os.path.join(self.directory, "kafka.json")
+        with open(path) as file:
+            everything = json.load(file)
+        partition = next(entry for name, entry in everything["topics"] if name == TOPIC)["partitions"][0][1]
+        partition["record_batches"].sort()
+        last = partition["record_batches"].pop()
+        partition["high_watermark"] = last[0]
+        partition["producer_seqs"] = []
+        with open(path, "w") as file:
+            json.dump(everything, file)
+        self.start()
+        # The same numbers are never published again: what is gone counts as a log of its own.
+        self.epochs.append(before[len(self.log()):])
+
 
 class Run:
     def __init__(self, options):
@@ -190,6 +217,7 @@ class Run:
         environment = dict(
             os.environ, INBOUND_PORT=str(self.inbound), API_HTTP_PORT=str(self.management), BIND_ADDRESS="127.0.0.1",
             CONNECTION_WORKERS="2", LOG_LEVEL="error", KAFKA_BROKERS=self.broker.address, KAFKA_SOURCE_TOPICS=TOPIC,
+            STREAMS_RING_BYTES=str(RING_BYTES), MAX_EVENT_BYTES=str(RING_BYTES // 16),
             RESTART_INTENSITY="1000", MAX_CONNECTIONS_PER_MINUTE="1000000", STATE_DIR=os.path.join(self.work.name, "state"))
         os.mkdir(environment["STATE_DIR"])
         self.log = open(os.path.join(self.work.name, "gateway.log"), "wb")
@@ -199,6 +227,8 @@ class Run:
         self.accepted, self.doubtful = [], set()
         self.faults = {}
         self.is_over = False
+        self.next_number = 1
+        self.lost_logs = 0
         # One at a time: the log isn't read back while it is written.
         self.log_lock = asyncio.Lock()
 
@@ -210,12 +240,15 @@ class Run:
         self.faults[fault] = self.faults.get(fault, 0) + 1
 
     async def publish_kafka(self):
-        number = 1
         while not self.is_over:
             async with self.log_lock:
-                await asyncio.to_thread(self.broker.publish, range(number, number + 20))
-            number += 20
+                await self.publish_records(20)
             await asyncio.sleep(0.4)
+
+    async def publish_records(self, count, padding=0):
+        numbers = range(self.next_number, self.next_number + count)
+        self.next_number += count
+        return await asyncio.to_thread(self.broker.publish, numbers, padding)
 
     async def publish_http(self):
         number = 0
@@ -252,10 +285,28 @@ class Run:
 
     async def forget_log(self):
         async with self.log_lock:
-            # What is in the log and hasn't come yet is lost with it, and told: let it arrive first.
             await self.settle()
             await asyncio.to_thread(self.broker.forget)
         self.count("log begun anew")
+
+    async def lose_unread(self, name, lose):
+        """Has the log lose records that the gateway knows of and has no room for."""
+        async with self.log_lock:
+            await self.settle()
+            stopped = random.choice([pid for pid, name in self.workers() if name == "rig-connections"])
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                # The tail that is lost is the last batch.
+                if await self.publish_records(BURST, BURST_PADDING) and await self.publish_records(20):
+                    # It looks at the end of the log once per second.
+                    await asyncio.sleep(2.5)
+                    await asyncio.to_thread(lose)
+                    self.count(name)
+                    self.lost_logs += 1
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            # What is lost is known to the streams worker alone until it has told it.
+            await self.settle()
 
     async def settle(self, seconds=60):
         """Until no client has got anything from Kafka for a while."""
@@ -274,13 +325,18 @@ class Run:
         tasks = [asyncio.create_task(client.run()) for client in self.clients]
         await asyncio.gather(*(client.is_open.wait() for client in self.clients))
         publishers = [asyncio.create_task(self.publish_kafka()), asyncio.create_task(self.publish_http())]
-        end = time.monotonic() + self.options.seconds
-        forgets = not self.options.keep_log
-        while time.monotonic() < end:
+        begun = time.monotonic()
+        losses = [
+            (0.2, lambda: self.lose_unread("tail lost unread", self.broker.lose_tail)),
+            (0.4, lambda: self.lose_unread("log begun anew unread", self.broker.forget)),
+            (0.6, self.forget_log),
+        ]
+        if self.options.keep_log:
+            losses = []
+        while losses or time.monotonic() < begun + self.options.seconds:
             await asyncio.sleep(random.uniform(2, 5))
-            if forgets and end - time.monotonic() < self.options.seconds / 3:
-                forgets = False
-                await self.forget_log()
+            if losses and time.monotonic() > begun + losses[0][0] * self.options.seconds:
+                await losses.pop(0)[1]()
             await self.fault()
         self.is_over = True
         await asyncio.gather(*publishers)
@@ -302,22 +358,24 @@ class Run:
 
     def judge(self):
         kafka = [number for epoch in self.broker.epochs for number in epoch if number > 0]
-        totals = {"clients": len(self.clients), "connections": 0, "events": 0, "lost": 0, "doubled": 0, "disordered": 0, "told": 0}
+        names = ("connections", "events", "lost", "missing", "doubled", "disordered", "told")
+        totals = {"clients": len(self.clients)} | dict.fromkeys(names, 0)
         for client in self.clients:
             totals["connections"] += client.connections
-            totals["events"] += len(client.seen)
+            totals["events"] += len(client.seen) - client.told
             totals["told"] += client.told
             for source, expected, may_be in (("kafka", kafka, set()), ("http", self.accepted, self.doubtful)):
                 seen = [number for name, number in client.seen if name == source]
                 missing = set(expected) - set(seen)
-                if client.told == 0:
-                    totals["lost"] += len(missing)
+                totals["missing"] += len(missing)
+                totals["lost"] += untold(missing, source, client.seen)
                 # A broker that is killed may lose what it has given already: once is right for what its log no longer has.
                 allowed = collections.Counter(expected) | collections.Counter(set(seen) | may_be)
                 totals["doubled"] += (collections.Counter(seen) - allowed).total()
                 first = list(dict.fromkeys(seen))
                 totals["disordered"] += sum(1 for a, b in zip(first, first[1:]) if b < a)
-        return totals | {"faults": self.faults, "in_log": len(kafka), "accepted": len(self.accepted), "doubtful": len(self.doubtful)}
+        counts = {"in_log": len(kafka), "accepted": len(self.accepted), "doubtful": len(self.doubtful)}
+        return totals | {"faults": self.faults, "logs_lost_unread": self.lost_logs} | counts
 
     def close(self):
         self.supervisor.send_signal(signal.SIGTERM)
@@ -330,6 +388,27 @@ class Run:
         if self.options.log:
             os.replace(self.log.name, self.options.log)
         self.work.cleanup()
+
+
+def untold(missing, source, seen):
+    """How many of the missing events of a source no `rig.events_lost` covers; `seen` as a client has it."""
+    missing = sorted(missing)
+    uncovered, highest, counted, anything = 0, 0, 0, False
+    for name, value in seen + [(source, float("inf"))]:
+        if name == "told":
+            topic, count = value
+            if count is None or topic is None:
+                anything = True
+            elif source == "kafka":
+                counted += count
+        elif name == source and value > highest:
+            hole = bisect.bisect_left(missing, value) - bisect.bisect_right(missing, highest)
+            if not anything:
+                covered = min(hole, counted)
+                counted -= covered
+                uncovered += hole - covered
+            highest, anything = value, False
+    return uncovered
 
 
 def main():
@@ -351,7 +430,8 @@ def main():
         run.close()
     result = run.judge() | {"seed": options.seed}
     print(json.dumps(result))
-    sys.exit(1 if result["lost"] or result["doubled"] or result["disordered"] else 0)
+    is_untried = result["logs_lost_unread"] > 0 and result["missing"] == 0
+    sys.exit(1 if result["lost"] or result["doubled"] or result["disordered"] or is_untried else 0)
 
 
 main()

@@ -43,11 +43,13 @@ need_build_packages() {
   need_swift
 }
 
-# Builds products as they are released. The Swift runtime is linked in: calls into it are direct ones, which is worth more than
-# a tenth of a proxied request's time, and they run where there is no Swift.
+# Builds as it is released, in one go: the gateway and its development broker, or with 'everything' benchmarks and tools as well. The
+# Swift runtime is linked in: calls into it are direct ones, which is worth more than a tenth of a proxied request's time, and
+# the binaries run where there is no Swift.
 build_release() {
-  local product
-  for product in "$@"; do swift build -c release --static-swift-stdlib --product "$product" >&2; done
+  local what=(--target Release)
+  [ "${1:-}" != everything ] || what=()
+  swift build -c release --static-swift-stdlib "${what[@]}" >&2
 }
 
 # A virtual environment with the Kafka server and the independent clients of the tests. Prints its bin directory.

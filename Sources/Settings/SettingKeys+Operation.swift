@@ -6,6 +6,9 @@ extension SettingKey {
     .integer(
       "PROXY_WORKERS", \.proxyWorkers, 1...Settings.mostProxyWorkers,
       "number of workers that call services"),
+    .text(
+      "PROXY_CA_CERTFILE", \.proxyCACertFile, form: "a path",
+      "certificates trusted for services behind https (PEM); unset: those that the system trusts"),
     .integer(
       "PROXY_RECV_TIMEOUT", \.proxyRecvTimeoutMs, 1...3_600_000, unit: "milliseconds",
       "time that a service has to begin its answer"),

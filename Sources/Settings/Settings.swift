@@ -101,6 +101,8 @@ public struct Settings: Codable, Sendable, Equatable {
   public var proxyWorkers = 1
   /// API definitions that the gateway starts with: a JSON list, or the path of a file that holds one; empty: none.
   public var proxyConfig = ""
+  /// File of the certificates that are trusted for services; empty: the system's.
+  public var proxyCACertFile = ""
   /// Milliseconds that a service has to begin its answer.
   public var proxyRecvTimeoutMs = 5_000
   /// Topics whose records are responses to requests that wait for them.

@@ -5,6 +5,7 @@ import Glibc
 import IPC
 import Kit
 import Settings
+import TestSupport
 import Testing
 
 @testable import Control
@@ -15,7 +16,7 @@ import Testing
   func life() throws {
     let gateway = try TestGateway()
     let page = try gateway.page("control")
-    let listener = try Listener()
+    let listener = try LocalListener()
     let worker = try ControlProcess(gateway, listener)
     try until("the worker is ready") { page.pid == worker.pid && page.state == .ready }
 
@@ -57,7 +58,7 @@ private final class ControlProcess {
     let manifest = WorkerManifest(
       worker: .control, gatewayEpoch: 1, tokenKey: Data(count: 32),
       settings: try JSONEncoder().encode(Settings()), status: page, wake: try gateway.eventfd(),
-      listeners: ["management": listener.rawValue],
+      listeners: ["management": listener.descriptor],
       rings: gateway.rings + [gateway.state] + gateway.presence, peers: gateway.peers,
       supervisorPid: getpid(), release: "3.0.0-test")
     let descriptor = try WorkerManifest.write(manifest)

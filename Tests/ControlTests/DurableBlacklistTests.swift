@@ -2,21 +2,13 @@
 
 import Foundation
 import Kit
+import TestSupport
 import Testing
 
 @testable import Control
 
 @Suite struct DurableBlacklistTests {
   private typealias Entry = BlacklistFile.Entry
-
-  private final class Directory {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-blacklist-\(UUID())").path
-    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    var blacklist: URL { URL(fileURLWithPath: "\(path)/blacklist") }
-    var size: Int { ((try? Data(contentsOf: blacklist)) ?? Data()).count }
-  }
 
   private static func entries(_ numbers: Range<Int>) -> [Entry] {
     numbers.map {
@@ -27,7 +19,7 @@ import Testing
   @Test(
     "14.D21 What is written and what is added is read again; what a try that failed has left is written over")
   func roundTrip() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let file = BlacklistFile(directory: directory.path)
     #expect(try file.read() == nil)
     try file.replace(by: Self.entries(0..<3))
@@ -40,7 +32,7 @@ import Testing
 
   @Test("14.D21 No byte can be another one; an end that was never confirmed may be missing")
   func damage() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let file = BlacklistFile(directory: directory.path)
     try file.replace(by: Self.entries(0..<4))
     let bytes = try Data(contentsOf: directory.blacklist)
@@ -65,7 +57,7 @@ import Testing
 
   @Test("14.D21 A file that is mostly of no use is written anew, with what is alive")
   func rewritten() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     let keeper = BlacklistKeeper(BlacklistFile(directory: directory.path)) { work, done in done(work()) }
     #expect(try keeper.begin(now: 0).isEmpty)
     let alive = Self.entries(0..<2)
@@ -87,7 +79,7 @@ import Testing
   @Test(
     "14.D21 Entries that wait are written as one group; a disk that fails, or an end, is said to all of them")
   func groups() throws {
-    let directory = try Directory()
+    let directory = try TestDirectory()
     var pending: [() -> Void] = []
     var fails = false
     let keeper = BlacklistKeeper(BlacklistFile(directory: directory.path)) { work, done in
@@ -116,4 +108,9 @@ import Testing
     #expect(answers.suffix(2) == ["5 STATE_DIR: this worker ends", "6 STATE_DIR: this worker ends"])
     #expect(try BlacklistFile(directory: directory.path).read() == Self.entries(0..<1))
   }
+}
+
+extension TestDirectory {
+  fileprivate var blacklist: URL { URL(fileURLWithPath: file("blacklist")) }
+  fileprivate var size: Int { ((try? Data(contentsOf: blacklist)) ?? Data()).count }
 }

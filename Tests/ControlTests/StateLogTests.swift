@@ -3,6 +3,7 @@
 import Glibc
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Control
@@ -39,7 +40,7 @@ import Testing
     "Whatever is added, extended, expires, comes and goes, the retained records say what is true, for a successor too",
     arguments: [1, 2, 3, 4, 5] as [UInt64])
   func property(_ seed: UInt64) throws {
-    var random = SplitMix(state: seed)
+    var random = SeededRandom(seed: seed)
     let fd = try Ring.create(name: "state", capacity: Self.capacity, readers: 1).take()
     defer { close(fd) }
     let reader = try RingReader(attaching: fd, slot: 0)
@@ -183,18 +184,5 @@ import Testing
     try Ring.setRegistered(fd, reader: 0, false)
     try body(
       try StateLog(try RingWriter(attaching: fd, wake: [-1]), maxBlacklistEntries: Self.maxEntries, now: 1))
-  }
-}
-
-/// The same numbers in every run.
-private struct SplitMix {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

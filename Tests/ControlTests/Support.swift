@@ -8,6 +8,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Settings
+import TestSupport
 import Testing
 
 @testable import Control
@@ -130,17 +131,22 @@ final class TestGateway: @unchecked Sendable {
   }
 
   /// A desk of definitions with a state file, for `body` on the loop.
-  func withAPIDesk(keeper: StateKeeper, _ body: @escaping (APIDesk) throws -> Void) async throws {
+  ///
+  /// - Parameter soon: calls its closure in another turn of the loop.
+  func withAPIDesk(
+    keeper: StateKeeper, soon: @escaping (@escaping () -> Void) -> Void,
+    _ body: @escaping (APIDesk) throws -> Void
+  ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    nonisolated(unsafe) let (keeper, body) = (keeper, body)
+    nonisolated(unsafe) let (keeper, soon, body) = (keeper, soon, body)
     let result = loop.submit {
       let writer = EventWriter(
         try RingWriter(attaching: try self.ring("events.control"), wake: [-1, -1]), name: "events.control")
       try body(
         APIDesk(
           desk: try self.desk(Settings(), writer, loop: loop), settings: Settings(), node: "node",
-          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: soon))
     }
     var failure: (any Error)?
     do { try await result.get() } catch { failure = error }
@@ -176,19 +182,19 @@ final class TestGateway: @unchecked Sendable {
       apis: APIRoutes(
         desk: try APIDesk(
           desk: desk, settings: settings, node: "node",
-          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })),
+          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: { loop.soon($0) })),
       document: OpenAPIDocument.json(
         version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))
   }
 
   /// Serves the management port on a socket of 127.0.0.1 during `body`.
   func served(_ settings: Settings = Settings(), _ body: (ManagementClient) throws -> Void) async throws {
-    let listener = try Listener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
     let loop = group.next()
-    let descriptor = listener.rawValue
+    let descriptor = listener.descriptor
     let server = try await loop.submit {
       let server = HTTPServer(
         listening: descriptor, loop: loop, responder: try self.routes(settings, loop: loop, thread: thread))
@@ -203,36 +209,6 @@ final class TestGateway: @unchecked Sendable {
     try await thread.shutdownGracefully()
     try await group.shutdownGracefully()
     try result.get()
-  }
-}
-
-/// A listening socket of its own port of 127.0.0.1.
-final class Listener {
-  let rawValue: CInt
-  let port: UInt16
-
-  init() throws {
-    rawValue = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2004000, 0)
-    var address = Listener.address(port: 0)
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let socket = rawValue
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket, $0, size) | listen(socket, 128) | getsockname(socket, $0, &size)
-      }
-    }
-    port = UInt16(bigEndian: address.sin_port)
-    try #require(result == 0)
-  }
-
-  deinit { close(rawValue) }
-
-  static func address(port: UInt16) -> sockaddr_in {
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    return address
   }
 }
 
@@ -285,7 +261,7 @@ struct ManagementClient {
     var time = timeval(tv_sec: 10, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
-    var address = Listener.address(port: port)
+    var address = sockaddr_in(localPort: port)
     let result = withUnsafePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         Glibc.connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

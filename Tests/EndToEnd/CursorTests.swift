@@ -92,12 +92,21 @@ struct CursorTests {
       let present = try #require(watcher.lastEventID)
       switch transport {
       case "sse":
-        while stream.lastEventID != present {
+        try eventually("a heartbeat tells the present place") {
           let record = try stream.record()
           #expect(record.comment == "heartbeat" && record.data == nil && record.name == nil)
+          return stream.lastEventID == present
         }
-      case "ws": while socket.cursor != present { try socket.event("rig.cursor") }
-      default: while !session.lastEventID.hasPrefix(present + ".") { _ = try session.poll() }
+      case "ws":
+        try eventually("rig.cursor tells the present place") {
+          try socket.event("rig.cursor")
+          return socket.cursor == present
+        }
+      default:
+        try eventually("a poll tells the present place") {
+          _ = try session.poll()
+          return session.lastEventID.hasPrefix(present + ".")
+        }
       }
       try gateway.publish(CloudEvent.json("a", id: "missed"))
       let stale = try SSEClient.open(gateway, Subscriptions.to("a"), lastEventID: first)

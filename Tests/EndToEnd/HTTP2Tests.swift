@@ -154,7 +154,6 @@ struct HTTP2Tests {
 
   @Test("A load tool's many streams are all answered")
   func load() throws {
-    guard (try? Tools.system("h2load")) != nil else { return }
     try Gateway.run(Gateway.turnsUnderLoad) { gateway in
       let directory = try TestDirectory()
       let process = try ChildProcess(

@@ -148,7 +148,10 @@ struct HealthTests {
       for stream in streams { for _ in 0..<5 { try stream.event(named: "a") } }
       for socket in sockets { for _ in 0..<5 { try socket.event("a") } }
       var polled: [JSON] = []
-      while polled.last?["id"] != "4" { polled += try poller.poll() }
+      try eventually("the last one is polled") {
+        polled += try poller.poll()
+        return polled.last?["id"] == "4"
+      }
 
       try eventually("deliveries are counted") {
         try gateway.metric("rig_deliveries_total") - deliveredBefore == 30

@@ -68,6 +68,48 @@ struct KafkaLogTests {
     }
   }
 
+  @Test("a tail is lost that the gateway had no room to read: everybody is told how many records that were")
+  func unreadTailLost() throws {
+    // While a connection worker stands still, the ring is full after some two hundred records.
+    let settings = [
+      "CONNECTION_WORKERS": "1", "WATCHDOG_S": "3600", "STREAMS_RING_BYTES": "262144",
+      "MAX_EVENT_BYTES": "16384",
+    ]
+    func records(_ numbers: Range<Int>) -> [String] {
+      numbers.map { NumberedEvents.json($0, padding: 1_000) }
+    }
+    try Self.run(settings) { broker, gateway, client in
+      let worker = try #require(gateway.workers(.connections).first)
+      try worker.freeze()
+      try broker.publish(records(0..<600))
+      try broker.publish(records(600..<1_000))
+      try eventually("the gateway knows the end of the log") {
+        try gateway.metric("rig_kafka_consumer_lag", ["topic": "rig", "partition": "0"]) >= 700
+      }
+      try broker.loseTail(of: "rig", from: 600)
+      worker.thaw()
+      var next = 0
+      var told: [JSON] = []
+      while next < 600 {
+        let event = try client.event()
+        if event.name == "rig.events_lost" {
+          told.append(event.json)
+        } else {
+          #expect(event.name == NumberedEvents.type)
+          #expect(NumberedEvents.number(in: Array((event.data ?? "").utf8)) == next)
+          next += 1
+        }
+      }
+      let data = try #require(told.first)["data"]
+      #expect(told.count == 1 && data?["count"]?.integer == 400 && data?["topic"] == "rig")
+      try broker.publish(Self.records(1_000..<1_010))
+      try Self.expect(1_000..<1_010, at: client)
+      let line = try #require(Self.changes(gateway).first)
+      #expect(line["what"] == "the log has lost its end" && line["lost"] == "400")
+      #expect(try gateway.metric("rig_kafka_records_lost_total", ["topic": "rig"]) == 400)
+    }
+  }
+
   @Test("a topic is deleted and made again at once, with more records than before: all of them arrive")
   func madeAgain() throws {
     try Self.run { broker, gateway, client in

@@ -59,7 +59,10 @@ struct LongPollingTests {
       let before = client.request
       for number in 0..<20 { try gateway.publish(NumberedEvents.json(number)) }
       var seen: [JSON?] = []
-      while seen.count < 20 { seen += try client.poll().filter { $0["source"] != "rig" }.map { $0["id"] } }
+      try eventually("all twenty have come") {
+        seen += try client.poll().filter { $0["source"] != "rig" }.map { $0["id"] }
+        return seen.count >= 20
+      }
       #expect(
         seen.compactMap { $0?.string }
           == (0..<20).map { "n-" + String(repeating: "0", count: $0 < 10 ? 7 : 6) + "\($0)" })
@@ -82,7 +85,10 @@ struct LongPollingTests {
       for number in 0..<30 { try gateway.publish(NumberedEvents.json(number)) }
       for _ in 0..<30 { try watcher.event(named: NumberedEvents.type) }
       var events: [JSON] = []
-      while events.last?["id"]?.string != "n-00000029" { events += try client.poll() }
+      try eventually("the last one has come") {
+        events += try client.poll()
+        return events.last?["id"]?.string == "n-00000029"
+      }
       #expect(events.first?["type"] == "rig.events_lost")
       let lost = try #require(events.first?["data"]?["count"]?.integer)
       let delivered = events.filter { $0["type"]?.string == NumberedEvents.type }
@@ -159,8 +165,9 @@ struct LongPollingTests {
         gateway, wanted,
         lastEventID: cookie.1.split(separator: "last_event_id=").last.map(String.init))
       var seen: [JSON?] = []
-      while seen.count < 3 {
+      try eventually("all three have come") {
         seen += try anew.poll().filter { $0["type"]?.string == NumberedEvents.type }.map { $0["id"] }
+        return seen.count >= 3
       }
       #expect(seen.compactMap { $0?.string } == (0..<3).map { NumberedEvents.mark($0) })
     }

@@ -132,10 +132,11 @@ struct MatchingTests {
         accounts[0].add(try #require(NumberedEvents.number(in: Array((event.data ?? "").utf8))))
         accounts[1].add(try #require(NumberedEvents.number(in: try socket.frame().payload)))
       }
-      while accounts[2].next < count {
+      try eventually("all of them are polled") {
         for event in try poller.poll() where event["type"]?.string == NumberedEvents.type {
           accounts[2].add(try #require(Int(event["id"]?.string?.dropFirst(2) ?? "")))
         }
+        return accounts[2].next >= count
       }
       #expect(accounts == .init(repeating: Account(next: count), count: 3))
     }

@@ -2,7 +2,7 @@
 // gateway between clients and a service.
 
 import Foundation
-import OddPaths
+import TestSupport
 import Testing
 
 @Suite("Secured paths")

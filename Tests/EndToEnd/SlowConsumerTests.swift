@@ -84,6 +84,19 @@ struct SlowConsumerTests {
   @Test(
     "A client that comes back far behind is sent history at its own pace, and is no slow consumer for that")
   func history() throws {
+    for attempt in 1... {
+      var longestPause = 0.0
+      do {
+        return try Self.readHistory { longestPause = max(longestPause, $0) }
+      } catch {
+        // Who couldn't read because the machine stood still took nothing indeed: such a run says nothing.
+        guard longestPause > 0.5, attempt < 5 else { throw error }
+      }
+    }
+  }
+
+  /// - Parameter paused: is given the seconds for which this client has read nothing, each time before it reads on.
+  private static func readHistory(_ paused: (Double) -> Void) throws {
     try Gateway.run(Self.settings) { gateway in
       let cursor = try Self.cursorBehindFirstEvent(gateway)
       let count = 1_000
@@ -94,7 +107,11 @@ struct SlowConsumerTests {
         receiveBuffer: Self.smallBuffer)
       var account = Account(next: 1)
       var published = count
+      var lastNs = Deadline.now
       while account.next < published {
+        let now = Deadline.now
+        paused(Double(now - lastNs) / 1e9)
+        lastNs = now
         let event = try back.event(named: NumberedEvents.type)
         account.add(try #require(NumberedEvents.number(in: Array((event.data ?? "").utf8))))
         guard account.next.isMultiple(of: 100), published < count + 9 else { continue }

@@ -190,7 +190,9 @@ struct StateDirTests {
       isOver.set()
     }
     var kills = 0
+    let deadline = Deadline(after: 4 * Deadline.patience)
     while !isOver.isSet {
+      guard !deadline.hasPassed else { throw TestFailure("the changes don't come to an end") }
       guard let control = gateway.workers(.control).first else { continue }
       // At any time: in the middle of something, most likely.
       poll(nil, 0, CInt.random(in: 5...60))
@@ -374,6 +376,73 @@ struct StateDirTests {
     #expect(run.ending == .exited(78))
     #expect(run.output.contains("STATE_DIR") && run.output.contains(directory.path), "\(run.output)")
     #expect(try Data(contentsOf: file) == bytes)
+  }
+
+  /// A file of STATE_DIR that can't be believed, and what is said of it.
+  private static let damages = [
+    ("definitions", "nonsense\n", "its first line isn't that of a state file"),
+    ("definitions", "rig-state 1 0 0", "its first line has no end"),
+    ("blacklist", "nonsense", "its first line isn't that of a blacklist"),
+    (
+      "blacklist", "rig-blacklist 1\n" + String(repeating: "x", count: 48),
+      "the checksum of record 0 is wrong"
+    ),
+    ("positions", "rig-positions 2 0 0\n", "it has version 2, expected 1"),
+    ("positions", "rig-positions 1 1 10\nposition \n", "its checksum is wrong"),
+    ("positions", "rig-positions 1 0 7\n", "it has 0 bytes after its first line, expected 7"),
+  ]
+
+  private static let withKafka = [
+    "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "RESTART_INTENSITY": "0", "KAFKA_BROKERS": "127.0.0.1:1",
+  ]
+
+  @Test("14.D19 --check-config names each damaged file of STATE_DIR with its place, and touches none")
+  func checkedFiles() throws {
+    for number in Self.damages.indices {
+      let (name, text, what) = Self.damages[number]
+      let directory = try TestDirectory()
+      let file = directory.file(name)
+      // As it is while a gateway that runs is writing.
+      let files = [file: text, directory.file("positions.new"): "half"]
+      for (path, text) in files { try text.write(toFile: path, atomically: false, encoding: .utf8) }
+      let environment = Self.withKafka.merging(["STATE_DIR": directory.path]) { $1 }
+      let run = try GatewayRun(["--check-config"], environment: environment)
+      #expect(run.ending == .exited(78))
+      let lines = run.output.split(separator: "\n")
+      #expect(lines.count == 1, "\(run.output)")
+      for part in ["STATE_DIR", file, what] { #expect(run.output.contains(part), "\(run.output)") }
+      for (path, text) in files { #expect(try String(contentsOfFile: path, encoding: .utf8) == text) }
+      guard name != "definitions" else { continue }
+      let start = try GatewayRun([], environment: environment)
+      #expect(start.ending == .exited(78) && start.output.contains(file), "\(start.output)")
+    }
+  }
+
+  @Test(
+    "14.D19 --check-config names all damaged files of STATE_DIR in one run, and accepts what a gateway leaves"
+  )
+  func checkedTogether() throws {
+    let directory = try TestDirectory()
+    let settings = ["STATE_DIR": directory.path]
+    try Gateway.run(settings) { gateway in
+      try gateway.define(TestAPI(port: 1))
+      #expect(try gateway.blacklist("gone", seconds: 3600).status == 201)
+    }
+    let positions = directory.file("positions")
+    try "rig-positions 1 0 0\n".write(toFile: positions, atomically: false, encoding: .utf8)
+    let environment = Self.withKafka.merging(settings) { $1 }
+    let sound = try GatewayRun(["--check-config"], environment: environment)
+    #expect(sound.ending == .exited(0), "\(sound.output)")
+    let names = ["definitions", "blacklist", "positions"]
+    for name in names {
+      let file = URL(fileURLWithPath: directory.file(name))
+      var bytes = try Data(contentsOf: file)
+      bytes[0] ^= 1
+      try bytes.write(to: file)
+    }
+    let damaged = try GatewayRun(["--check-config"], environment: environment)
+    #expect(damaged.ending == .exited(78))
+    for name in names { #expect(damaged.output.contains("\(directory.file(name)) is damaged"), "\(name)") }
   }
 
   @Test("A directory that doesn't exist is a mistake, also for --check-config")

@@ -47,17 +47,7 @@ struct WebSocketOverHTTP2Tests {
   @Test("14.C13 A frame that comes with the handshake isn't lost")
   func earlyFrame() throws {
     try Self.gateway { gateway in
-      let wire = try HTTP2Wire(port: gateway.inboundPort)
-      let request = HTTPConnection.request(
-        "GET", "/_rig/v1/connection/ws?subscriptions=" + HTTP.encoded(Subscriptions.to("a")),
-        headers: WebSocketClient.upgrade)
-      try wire.send(
-        Array(request.utf8) + WebSocketFrame.text(CloudEvent.json("a", id: "early")).encoded())
-      let client = try WebSocketClient(HTTPConnection(wire: wire))
-      try client.event("rig.connection.create")
-      try client.event("rig.subscriptions_set")
-      let answers = [try client.json(), try client.json()]
-      #expect(answers.contains { $0["type"] == "a" && $0["id"] == "early" }, "\(answers)")
+      try WebSocketClient.expectEarlyFrame(over: try HTTP2Wire(port: gateway.inboundPort))
     }
   }
 
@@ -115,6 +105,10 @@ struct WebSocketOverHTTP2Tests {
       #expect(try status("\(path)?jwt=nonsense") == 401)
       #expect(try status("/nothing") == 404)
       #expect(try status("/_rig/health") == 501, "200 would mean that it is open")
+      for path in ["/_rig/v1/connection/sse", "/_rig/v1/connection/longpolling"] {
+        let answer = try http.send("GET", path, headers: WebSocketClient.upgrade)
+        #expect(answer.status == 501 && answer["set-cookie"] == nil, "nothing is opened")
+      }
       let version = WebSocketClient.upgrade.map { $0.0 == "sec-websocket-version" ? ($0.0, "12") : $0 }
       #expect(try http.send("GET", path, headers: version).status == 426)
       let client = try WebSocketClient(HTTPConnection(wire: try opened(http.wire, path)))

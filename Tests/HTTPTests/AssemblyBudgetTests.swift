@@ -4,6 +4,7 @@ import IPC
 import NIOCore
 import NIOEmbedded
 import Settings
+import TestSupport
 import Testing
 
 @testable import HTTP
@@ -66,13 +67,8 @@ struct AssemblyBudgetTests {
     "13.B11: After any course of events the account is what is held, and nothing in the end",
     arguments: 0..<20 as Range<UInt64>)
   func noLeak(seed: UInt64) {
-    var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
-    func random(_ bound: Int) -> Int {
-      state ^= state << 13
-      state ^= state >> 7
-      state ^= state << 17
-      return Int(state % UInt64(bound))
-    }
+    var generator = SeededRandom(seed: seed)
+    func random(_ bound: Int) -> Int { Int.random(in: 0..<bound, using: &generator) }
     let budget = budget()
     var shares = (0..<8).map { _ in AssemblyShare(budget) }
     var holds: [(share: Int, hold: AssemblyHold, bytes: Int)] = []

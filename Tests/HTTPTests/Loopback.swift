@@ -5,40 +5,12 @@ import Glibc
 import IPC
 import NIOCore
 import NIOPosix
+import TestSupport
 import Testing
 
 @testable import HTTP
 
-/// A listening socket of its own port; closed with the value.
-struct Listener: ~Copyable {
-  let descriptor: Descriptor
-  let port: UInt16
-
-  init() throws {
-    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2004000, 0)
-    var address = Loopback.address(port: 0)
-    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    var found = size
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket, $0, size) | listen(socket, 1024) | getsockname(socket, $0, &found)
-      }
-    }
-    descriptor = Descriptor(owning: socket)
-    port = UInt16(bigEndian: address.sin_port)
-    try #require(result == 0)
-  }
-}
-
 enum Loopback {
-  static func address(port: UInt16) -> sockaddr_in {
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    return address
-  }
-
   /// What a server answers: its number, and the request.
   typealias Script = @Sendable (Int, HTTPRequest) -> Reply
 
@@ -48,9 +20,9 @@ enum Loopback {
     script: @escaping Script = { _, request in .response(.text(request.path)) },
     _ body: ([LoopbackServer], UInt16) async throws -> Void
   ) async throws {
-    let listener = try Listener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: count)
-    let descriptor = listener.descriptor.rawValue
+    let descriptor = listener.descriptor
     var servers: [LoopbackServer] = []
     for index in 0..<count {
       let loop = group.next()
@@ -114,7 +86,7 @@ final class Client {
     if var receiveBuffer {
       setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<CInt>.size))
     }
-    var address = Loopback.address(port: port)
+    var address = sockaddr_in(localPort: port)
     let result = withUnsafePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

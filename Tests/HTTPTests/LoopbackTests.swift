@@ -4,6 +4,7 @@ import Glibc
 import IPC
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HTTP
@@ -171,10 +172,10 @@ import Testing
 
   @Test("Running out of descriptors is reported, and accepting goes on afterwards")
   func exhausted() async throws {
-    let listener = try Listener()
+    let listener = try LocalListener()
     let failures = Mutex(3)
     let acceptor = try Acceptor(
-      listening: listener.descriptor.rawValue, backOffMilliseconds: 1,
+      listening: listener.descriptor, backOffMilliseconds: 1,
       accept: { socket in
         let fails = failures.withLock { left in
           left -= 1
@@ -219,9 +220,9 @@ import Testing
 
   @Test("A batch that the loop hasn't taken keeps the acceptor from taking more")
   func batches() async throws {
-    let listener = try Listener()
+    let listener = try LocalListener()
     let clients = try (0..<(Acceptor.batch * 2 + 3)).map { _ in try Client(port: listener.port) }
-    let acceptor = try Acceptor(listening: listener.descriptor.rawValue)
+    let acceptor = try Acceptor(listening: listener.descriptor)
     let (events, continuation) = AsyncStream.makeStream(of: Acceptor.Event.self)
     try acceptor.start { event in
       continuation.yield(event)

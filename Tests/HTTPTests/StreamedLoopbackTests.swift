@@ -7,6 +7,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HTTP
@@ -115,10 +116,10 @@ import Testing
   func pushBack() async throws {
     let notes = Notes()
     let sinks = Mutex<[NIOLoopBound<Sink>]>([])
-    let listener = try Listener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    let descriptor = listener.descriptor.rawValue
+    let descriptor = listener.descriptor
     let server = try await loop.submit {
       let responder = ScriptedResponder()
       responder.exchanges = { _ in

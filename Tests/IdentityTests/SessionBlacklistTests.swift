@@ -1,6 +1,7 @@
 // Sessions that are ended, in numbers.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import Identity

@@ -1,5 +1,6 @@
 // What is refused of a token's form and claims, whoever has signed it.
 
+import TestSupport
 import Testing
 
 @testable import Identity

@@ -1,5 +1,6 @@
 // One text per value, and one value per text.
 
+import TestSupport
 import Testing
 
 @testable import Kit

@@ -1,5 +1,6 @@
 // Messages about records for Kafka and about responses of services: what is encoded is decoded, and nothing else is.
 
+import TestSupport
 import Testing
 
 @testable import Kit

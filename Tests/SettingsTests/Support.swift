@@ -1,6 +1,7 @@
 // What the settings tests share: loading with less typing, and files that are gone after the test.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Settings
@@ -24,11 +25,8 @@ func mistakes(_ environment: [String: String] = [:], _ arguments: [String] = [])
 func withFile<Result>(
   _ content: String, named name: String = "rig.yaml", _ body: (String) throws -> Result
 ) throws -> Result {
-  let directory = FileManager.default.temporaryDirectory
-    .appendingPathComponent("rig-settings-\(UUID().uuidString)")
-  try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-  defer { try? FileManager.default.removeItem(at: directory) }
-  let file = directory.appendingPathComponent(name)
-  try Data(content.utf8).write(to: file)
-  return try body(file.path)
+  let directory = try TestDirectory()
+  let file = directory.file(name)
+  try Data(content.utf8).write(to: URL(fileURLWithPath: file))
+  return try withExtendedLifetime(directory) { try body(file) }
 }

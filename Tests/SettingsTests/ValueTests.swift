@@ -28,7 +28,8 @@ struct ValueTests {
       ("JWT_USER_FIELD", "user/name"), ("JWT_SESSION_FIELD", "a~b"), ("KAFKA_ENABLED", "maybe"),
       ("JWT_BLACKLIST_DEFAULT_EXPIRY_HOURS", "0"), ("JWT_ALG", "none"), ("REQUEST_LOG", "file"),
       ("REQUEST_LOG", "console,nats"), ("RATE_LIMIT_BURST_SIZE", "0"), ("CONNECTION_LIMIT_CLOSES", "both"),
-      ("MAX_CONNECTIONS_PER_USER", "-1"),
+      ("MAX_CONNECTIONS_PER_USER", "-1"), ("CLOCK_JUMP_DELAY_S", "-1"), ("CLOCK_JUMP_DELAY_S", "86401"),
+      ("MAX_RETRY_BODY_BYTES", "-1"), ("MAX_RETRY_BODY_BYTES", "1048577"),
       ("INBOUND_APIS", "public"),
       ("JWT_CLOSE_ON_EXPIRY", "often"), ("KAFKA_SERIALIZER", "xml"),
     ])
@@ -43,7 +44,9 @@ struct ValueTests {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
       "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
+      "CLOCK_JUMP_DELAY_S": "0", "MAX_RETRY_BODY_BYTES": "0",
     ]).settings
+    #expect(settings.clockJumpDelaySeconds == 0 && settings.maxRetryBodyBytes == 0)
     #expect(settings.inboundPort == 0)
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])

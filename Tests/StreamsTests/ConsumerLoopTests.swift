@@ -237,6 +237,78 @@ struct ConsumerLoopTests {
     #expect(gateway.offsets() == Array(0..<60))
   }
 
+  @Test("14.E23 records that a log has lost before they were read are told in the ring, before what is left")
+  func unreadTailLost() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(0..<50))
+    try gateway.turn(worker) { worker.state.ledger.next(0) == 50 }
+    // Five more had been there, unread.
+    worker.knownEnds.note(0, told: 55)
+    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    try gateway.turn(worker) { worker.isReading }
+    try broker.produce(events(50..<60))
+    try gateway.turn(worker) {
+      try gateway.read()
+      return gateway.seen.count >= 60
+    }
+    #expect(gateway.offsets() == Array(0..<60))
+    #expect(gateway.gaps.count == 1 && gateway.gaps.first?.contains(#""count":5,"#) == true)
+    #expect(value("rig_kafka_records_lost_total", worker) == 5)
+    // Nothing is told again when there is nothing new.
+    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    try gateway.turn(worker) { worker.isReading }
+    try gateway.read()
+    #expect(gateway.gaps.count == 1)
+  }
+
+  @Test("14.E23 ...also by the successor of a worker that was killed before it noticed")
+  func unreadTailLostMeanwhile() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let first = try gateway.worker()
+    try gateway.turn(first) { first.isReading }
+    try broker.produce(events(0..<50))
+    try gateway.turn(first) {
+      try gateway.read()
+      return gateway.seen.count >= 50
+    }
+    first.knownEnds.note(0, told: 55)
+    first.positions.keepPassed(first.state, first.knownEnds, ringEnd: first.intake.ringEnd)
+    first.vanish()
+
+    let second = try gateway.worker()
+    defer { second.vanish() }
+    try gateway.turn(second) { second.isReading }
+    try gateway.read()
+    #expect(gateway.gaps.count == 1 && gateway.gaps.first?.contains(#""count":5,"#) == true)
+    #expect(gateway.offsets() == Array(0..<50))
+  }
+
+  @Test("14.E23 while nothing happens nothing is a sign, though a topic that is listed doesn't exist")
+  func noSigns() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    broker.withhold("nobody-made-it")
+    gateway.settings.proxyKafkaResponseTopics = ["nobody-made-it"]
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    try gateway.turn(worker) { worker.isReading && worker.missingTopics["nobody-made-it"] != nil }
+    // Connecting may have been one.
+    var beats = 0
+    var beat = worker.status.heartbeat
+    var signs = 0
+    try gateway.turn(worker) {
+      if worker.status.heartbeat != beat { (beat, beats) = (worker.status.heartbeat, beats + 1) }
+      if !worker.isReading, beats > 2 { signs += 1 }
+      return beats >= 8
+    }
+    #expect(signs == 0)
+  }
+
   @Test("14.E23 a log that was replaced by a longer one is read from its beginning once it is doubted")
   func replaced() throws {
     let broker = try MockBroker()
@@ -312,7 +384,11 @@ struct ConsumerLoopTests {
     // Another gateway reads them, and commits for both.
     let consumer = try #require(first.consumer)
     try consumer.commit([(first.state.name(0), 20, metadata: "")])
-    while first.committed() != 20 { consumer.serve() }
+    let deadline = MonotonicTime.now() + 60_000_000_000
+    while first.committed() != 20 {
+      try #require(MonotonicTime.now() < deadline, "waited a minute")
+      consumer.serve()
+    }
     first.vanish()
 
     let second = try gateway.worker()

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Streams
@@ -41,14 +42,17 @@ private struct TestLog {
 @Suite("14.E23 What became of a log that was read")
 struct LogComparisonTests {
   /// Asks until there is a conclusion; also how many questions that took.
+  ///
+  /// - Parameter uncommittedEnd: the end of the log with what open transactions have written; nil: there are none.
   private func compare(
-    _ trail: ReadTrail, _ log: TestLog, knownEnd: Int64? = nil
+    _ trail: ReadTrail, _ log: TestLog, knownEnd: Int64? = nil, uncommittedEnd: Int64? = nil
   ) -> (verdict: LogVerdict, questions: Int) {
     var comparison = LogComparison(trail, log: log.range, knownEnd: knownEnd)
     for questions in 0..<100 {
       switch comparison.step {
       case .read(let offset): comparison.record(log.record(at: offset))
       case .find(let since): comparison.first(log.first(sinceMs: since))
+      case .measure: comparison.end(uncommittedEnd ?? log.range.upperBound)
       case .done(let verdict): return (verdict, questions)
       }
     }
@@ -132,6 +136,55 @@ struct LogComparisonTests {
       testDescription: "records that were never read were lost too: they are counted",
       expected: LogVerdict(kind: .shortened, next: 995, lost: 20)
     ) { test in test.compare(test.log(1_000).trail(), test.log(995), knownEnd: 1_020).verdict },
+    Case(
+      testDescription: "only records that were never read are lost: they are counted",
+      expected: LogVerdict(kind: .shortened, next: 900, lost: 50)
+    ) { test in test.compare(test.log(900).trail(), test.log(950), knownEnd: 1_000).verdict },
+    Case(
+      testDescription: "...all that there was to read",
+      expected: LogVerdict(kind: .shortened, next: 900, lost: 100)
+    ) { test in test.compare(test.log(900).trail(), test.log(900), knownEnd: 1_000).verdict },
+    Case(
+      testDescription: "...of a log of which nothing was read",
+      expected: LogVerdict(kind: .shortened, next: 0, lost: 5)
+    ) { test in test.compare(ReadTrail(next: 0), TestLog(), knownEnd: 5).verdict },
+    Case(
+      testDescription: "an open transaction holds the end back: nothing is lost",
+      expected: LogVerdict(kind: .unchanged, next: 900)
+    ) { test in
+      test.compare(test.log(900).trail(), test.log(950), knownEnd: 1_000, uncommittedEnd: 1_000).verdict
+    },
+    Case(
+      testDescription: "the end that was known last is before what was read: nothing is lost",
+      expected: LogVerdict(kind: .unchanged, next: 900)
+    ) { test in test.compare(test.log(900).trail(), test.log(900), knownEnd: 700).verdict },
+    Case(
+      testDescription: "the last records are compacted away, and what comes next is older than they were",
+      expected: LogVerdict(kind: .unchanged, next: 100)
+    ) { test in
+      var log = test.log(100)
+      for index in 90..<100 { log.records[index] = nil }
+      log.records += test.log(50, since: 5, "new").records
+      return test.compare(test.log(100).trail(), log).verdict
+    },
+    Case(
+      testDescription: "the greatest timestamp that there is: none is greater",
+      expected: LogVerdict(kind: .shortened, next: 700, mayRepeat: true)
+    ) { test in
+      var old = test.log(1_000)
+      old.records[999] = (.max, "last")
+      var log = test.log(700)
+      log.records.append((.max, "new"))
+      return test.compare(old.trail(), log).verdict
+    },
+    Case(
+      testDescription: "cut to what has reached everybody: what was taken behind it is to come again",
+      expected: LogVerdict(kind: .unchanged, next: 500)
+    ) { test in
+      var log = test.log(1_000)
+      for index in 400..<500 { log.records[index] = nil }
+      return test.compare(test.log(1_000).trail().cut(to: 500), log).verdict
+    },
     Case(
       testDescription: "made again and longer than what was read: all of it is new",
       expected: LogVerdict(kind: .replaced, next: 0)
@@ -259,7 +312,7 @@ struct LogComparisonTests {
     "whatever has happened to a log, equal and disordered timestamps and compaction included: nothing new is skipped"
   )
   func random() {
-    var random = SeededGenerator(state: 14)
+    var random = SeededRandom(seed: 14)
     for round in 0..<600 {
       let spread = Int64.random(in: 0...4, using: &random)
       func records(_ count: Int, since: Int64, _ name: String) -> [(timestampMs: Int64, value: String)?] {
@@ -274,11 +327,17 @@ struct LogComparisonTests {
       let trail = old.trail()
       var log = old
       var firstNew: Int
-      if Bool.random(using: &random) {
+      switch Int.random(in: 0..<3, using: &random) {
+      case 0:
         firstNew = Int.random(in: 0...count, using: &random)
         log.records.removeLast(count - firstNew)
         log.records += records(Int.random(in: 0...700, using: &random), since: trail.newestMs, "new")
-      } else {
+      case 1:
+        firstNew = count
+        log.records += records(
+          Int.random(in: 0...700, using: &random), since: .random(in: 0...trail.newestMs, using: &random),
+          "new")
+      default:
         firstNew = 0
         log.records = records(
           Int.random(in: 0...1_300, using: &random), since: .random(in: 0...3_000, using: &random), "new")
@@ -314,19 +373,6 @@ struct LogComparisonTests {
         #expect(questions <= 16)
       }
     }
-  }
-}
-
-/// The same numbers in every run.
-private struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ mixed >> 31
   }
 }
 
@@ -404,6 +450,23 @@ struct ReadTrailTests {
     }
   }
 
+  @Test("the timestamps of what was cut off count for nothing, but those of what a log has lost do")
+  func cutTimestamps() {
+    let trail = trail(1_000)
+    let newest = trail.marks.last { $0.offset < 500 }?.timestampMs
+    #expect(trail.cut(to: 500).newestMs == newest && trail.cut(to: 0).frontierMs == nil)
+    #expect(trail.cut(to: 1_000).newestMs == 999 && trail.shortened(to: 500).newestMs == 999)
+    #expect(trail.shortened(to: 500).marks == trail.cut(to: 500).marks)
+
+    var disordered = ReadTrail(next: 0)
+    for (offset, time) in [Int64(3), 900, 20, 1_000].enumerated() {
+      disordered.take(ReadTrail.Mark(offset: Int64(offset), timestampMs: time, digest: 0))
+    }
+    let cut = disordered.cut(to: 1)
+    #expect(cut.frontierMs == 0)
+    #expect(cut.encoded.withUnsafeBytes { ReadTrail(decoding: $0) } == cut)
+  }
+
   @Test("digests tell every byte apart, and are the same for ever")
   func digests() {
     let text = Array("the quick brown fox".utf8)
@@ -414,6 +477,36 @@ struct ReadTrailTests {
       #expect(other.withUnsafeBytes { ReadTrail.digest(of: $0) } != digest)
     }
     #expect(text.dropLast().withUnsafeBytes { ReadTrail.digest(of: $0) } != digest)
+  }
+}
+
+@Suite("14.E23 The ends that logs were known to have")
+struct LogEndsTests {
+  @Test("what the client says of the time before it has fetched again doesn't count")
+  func stale() {
+    var ends = LogEnds()
+    ends.begin(0, isSame: true, told: nil)
+    #expect(ends[0] == nil)
+    ends.note(0, told: 900)
+    #expect(ends[0] == 900 && ends[1] == nil)
+    // Another log: its end isn't known before the client says another one.
+    ends.begin(0, isSame: false, told: 900)
+    ends.note(0, told: 900)
+    #expect(ends[0] == nil)
+    ends.note(0, told: 20)
+    ends.note(0, told: 900)
+    #expect(ends[0] == 900)
+  }
+
+  @Test("of a log that is what it was, the end stays known")
+  func same() {
+    var ends = LogEnds()
+    ends.note(0, told: 900)
+    ends.begin(0, isSame: true, told: 900)
+    ends.note(0, told: 900)
+    #expect(ends[0] == 900)
+    ends.note(0, told: 950)
+    #expect(ends[0] == 950)
   }
 }
 

@@ -45,6 +45,11 @@ final class MockBroker {
     try #require(rd_kafka_flush(producer, 10_000) == RD_KAFKA_RESP_ERR_NO_ERROR)
   }
 
+  /// A topic that doesn't exist, and isn't made because somebody asks for it.
+  func withhold(_ topic: String) {
+    rd_kafka_mock_topic_set_error(cluster, topic, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+  }
+
   /// Its clients lose their connections, and come back.
   func bounce() throws {
     try #require(rd_kafka_mock_broker_set_down(cluster, 1) == RD_KAFKA_RESP_ERR_NO_ERROR)

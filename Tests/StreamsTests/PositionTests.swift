@@ -1,6 +1,7 @@
 import Foundation
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Streams
@@ -22,7 +23,9 @@ struct PositionLogTests {
     for offset in max(0, next - marks)..<next {
       trail.take(ReadTrail.Mark(offset: offset, timestampMs: offset, digest: 7))
     }
-    return KeptPosition(trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1)
+    return KeptPosition(
+      trail: trail, passed: next / 2, ringEnd: UInt64(next) * 8, ringEpoch: 1,
+      logEnd: next.isMultiple(of: 2) ? next + 5 : nil)
   }
 
   @Test("a successor finds the last position of each partition, and nothing that wasn't published")
@@ -138,10 +141,7 @@ struct PositionFileTests {
 
   @Test("the file is there after a writing, and a damaged one is named")
   func file() throws {
-    let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
-      "rig-positions-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: directory) }
+    let directory = try TestDirectory()
     let file = PositionFile(directory: directory.path)
     #expect(try file.read().isEmpty)
     let positions = [TopicPartition(topic: "a", partition: 0): trail(5)]
@@ -151,7 +151,7 @@ struct PositionFileTests {
     #expect(!file.isReady(MonotonicTime.now()))
     #expect(file.isReady(MonotonicTime.now() + 3_600_000_000_000))
     #expect(try file.read() == positions)
-    try Data("nonsense".utf8).write(to: directory.appendingPathComponent("positions"))
+    try Data("nonsense".utf8).write(to: URL(fileURLWithPath: directory.file("positions")))
     let failure = #expect(throws: StateFile.Failure.self) { try file.read() }
     #expect(failure?.description.contains("\(directory.path)/positions is damaged") == true)
   }

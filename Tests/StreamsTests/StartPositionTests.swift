@@ -59,6 +59,7 @@ struct StartPositionTests {
     #expect(start(.overtaken, 50).trail.marks == trail.marks)
     #expect(start(.overtaken, 50).trail.next == 50)
     #expect(start(.shortened, 4).trail.marks.map(\.offset) == [0, 1, 2, 3])
+    #expect(start(.shortened, 4).trail.newestMs == 9)
     for kind in [LogVerdict.Kind.replaced, .copied, .unknown] {
       #expect(start(kind, 3).trail == ReadTrail(next: 3))
     }

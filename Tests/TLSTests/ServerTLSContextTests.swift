@@ -41,7 +41,7 @@ struct ServerTLSContextTests {
     for version in [TLS1_2_VERSION, TLS1_3_VERSION] {
       for (name, expected) in table {
         let client = try TestClient(serverName: name, versions: version...version)
-        let server = try TestServer(context)
+        let server = try TestChannel(context)
         try server.exchange(with: client)
         #expect(client.serverCommonName == expected, "\(name ?? "no name")")
         #expect(server.recorder.events.first?.serverName?.lowercased() == name?.lowercased())
@@ -57,12 +57,12 @@ struct ServerTLSContextTests {
     for (offered, expected) in [
       (["http/1.1", "h2"], "h2"), (["http/1.1"], "http/1.1"), (["h3", "http/1.1"], "http/1.1"), ([], nil),
     ] as [([String], String?)] {
-      let server = try TestServer(context)
+      let server = try TestChannel(context)
       try server.exchange(with: try TestClient(alpn: offered))
       #expect(server.recorder.events.map(\.alpn) == [expected])
       server.finish()
     }
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     try server.exchange(with: try TestClient(alpn: ["h3"]))
     #expect(server.recorder.events.isEmpty && !server.channel.isActive)
   }
@@ -119,7 +119,7 @@ struct ServerTLSContextTests {
     ])
     #expect(context.names == ["leaf.example.com"])
     let client = try TestClient()
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     defer { server.finish() }
     try server.exchange(with: client)
     #expect(client.serverCommonName == "leaf.example.com")
@@ -166,12 +166,12 @@ struct ServerTLSContextTests {
     let version = TLS1_2_VERSION...TLS1_2_VERSION
     let first = try context([files], ticketSecret: secret)
     let client = try TestClient(versions: version)
-    let server = try TestServer(first)
+    let server = try TestChannel(first)
     try server.exchange(with: client)
     let session = try #require(SSL_get1_session(client.ssl))
     defer { SSL_SESSION_free(session) }
     func result(at context: ServerTLSContext) throws -> [TLSHandshakeResult] {
-      let server = try TestServer(context)
+      let server = try TestChannel(context)
       defer { server.finish() }
       try server.exchange(with: try TestClient(versions: version, session: session))
       return server.results

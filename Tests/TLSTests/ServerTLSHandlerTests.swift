@@ -7,8 +7,8 @@ import Testing
 
 @testable import TLS
 
-@Suite("ServerTLSHandler")
-struct ServerTLSHandlerTests {
+@Suite("TLSHandler as a server")
+struct TLSHandlerTests {
   private let certificates: TestCertificates
   private let context: ServerTLSContext
 
@@ -20,8 +20,8 @@ struct ServerTLSHandlerTests {
 
   private func connected(
     _ client: TestClient, allowsHalfClosure: Bool = true, pieceBytes: Int = 65_536
-  ) throws -> TestServer {
-    let server = try TestServer(context, allowsHalfClosure: allowsHalfClosure)
+  ) throws -> TestChannel {
+    let server = try TestChannel(context, allowsHalfClosure: allowsHalfClosure)
     try server.exchange(with: client, pieceBytes: pieceBytes)
     try #require(server.recorder.events.count == 1, "\(server.results)")
     client.give(try server.take().bytes)
@@ -140,7 +140,7 @@ struct ServerTLSHandlerTests {
     try server.give(client.take() + [UInt8](repeating: 0x17, count: 1_000))
     for _ in 0..<100 { try server.give([UInt8](repeating: 0x17, count: 10_000)) }
     #expect(server.recorder.inputClosed == 1 && server.recorder.received.isEmpty)
-    #expect(server.handler.session?.inputBytes == 0)
+    #expect(server.handler.unreadRecordBytes == 0)
   }
 
   @Test("our end of output leaves the input open")
@@ -211,7 +211,7 @@ struct ServerTLSHandlerTests {
 
   @Test("HTTP on the TLS port is told so in HTTP, anything else is closed", arguments: [true, false])
   func notTLS(isHTTP: Bool) throws {
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     try server.give(isHTTP ? Array("GET / HTTP/1.1\r\n\r\n".utf8) : [0, 1, 2, 3])
     #expect(server.results == [.notTLS])
     let text = String(decoding: try server.take().bytes, as: UTF8.self)
@@ -220,7 +220,7 @@ struct ServerTLSHandlerTests {
       let parts = text.components(separatedBy: "\r\n\r\n")
       #expect(
         parts[0].hasPrefix("HTTP/1.1 400 ") && parts[0].contains("content-length: \(parts[1].utf8.count)"))
-      server.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.refusalTimeout)
+      server.channel.embeddedEventLoop.advanceTime(by: TLSHandler.refusalTimeout)
     }
     #expect(!server.channel.isActive)
     #expect(server.recorder.events.isEmpty && server.recorder.received.isEmpty)
@@ -228,7 +228,7 @@ struct ServerTLSHandlerTests {
 
   @Test("garbage in the form of a handshake is answered by an alert and counted")
   func garbage() throws {
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     try server.give([22, 3, 1, 0, 200] + [UInt8](repeating: 0xa5, count: 200))
     #expect(!server.channel.isActive)
     guard case .failed = server.results.first, server.results.count == 1 else {
@@ -245,7 +245,7 @@ struct ServerTLSHandlerTests {
     let version = seed.isMultiple(of: 2) ? TLS1_2_VERSION : TLS1_3_VERSION
     let client = try TestClient(
       serverName: "own.example.com", alpn: ["http/1.1"], versions: version...version)
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     defer { server.finish() }
     let damagedFlight = Int(random.next() % 3)
     for flight in 0..<4 {
@@ -272,16 +272,16 @@ struct ServerTLSHandlerTests {
   func timeout() throws {
     let client = try TestClient()
     client.handshake()
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     try server.give(Array(client.take().dropLast(1)))
-    server.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.handshakeTimeout - .nanoseconds(1))
+    server.channel.embeddedEventLoop.advanceTime(by: TLSHandler.handshakeTimeout - .nanoseconds(1))
     #expect(server.channel.isActive)
     server.channel.embeddedEventLoop.advanceTime(by: .nanoseconds(1))
     #expect(!server.channel.isActive)
     #expect(server.results == [.timedOut])
 
-    let silent = try TestServer(context)
-    silent.channel.embeddedEventLoop.advanceTime(by: ServerTLSHandler.handshakeTimeout)
+    let silent = try TestChannel(context)
+    silent.channel.embeddedEventLoop.advanceTime(by: TLSHandler.handshakeTimeout)
     #expect(!silent.channel.isActive && silent.results.isEmpty)
   }
 
@@ -295,7 +295,7 @@ struct ServerTLSHandlerTests {
 
   @Test("a connection that its owner closes at the very first event stays closed")
   func closedAtOnce() throws {
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     server.recorder.onEstablished = { $0.close(promise: nil) }
     let client = try TestClient()
     client.handshake()
@@ -311,7 +311,7 @@ struct ServerTLSHandlerTests {
   @Test("versions before 1.2 are refused")
   func oldVersion() throws {
     let client = try TestClient(versions: TLS1_VERSION...TLS1_1_VERSION)
-    let server = try TestServer(context)
+    let server = try TestChannel(context)
     try server.exchange(with: client)
     #expect(server.recorder.events.isEmpty && !server.channel.isActive)
     guard case .failed(let reason) = server.results.first else { return #expect(Bool(false)) }

@@ -17,19 +17,50 @@ final class TestCertificates {
 
   func path(_ name: String) -> String { "\(directory)/\(name)" }
 
-  /// A self-signed certificate for `names`, the first of which is its common name too. `options`: more for `openssl req`.
+  /// A self-signed certificate for `names` and addresses, the first of which is its common name too. `options`: more for
+  /// `openssl req`.
   func make(
     _ name: String, _ names: [String], key: [String] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
     options: [String] = ["-nodes"]
   ) throws -> CertificateFiles {
     let files = CertificateFiles(certificate: path("\(name).pem"), key: path("\(name).key"))
-    let alternatives = names.map { "DNS:\($0)" }.joined(separator: ",")
+    let alternatives = Self.alternatives(names)
     try openssl(
       ["req", "-x509", "-days", "30", "-newkey"] + key + options + [
         "-keyout", files.key, "-out", files.certificate, "-subj", "/CN=\(names[0])",
         "-addext", "subjectAltName=\(alternatives)",
       ])
     return files
+  }
+
+  /// A certificate that `authority` has made.
+  ///
+  /// - Parameter days: from now on.
+  func issue(
+    _ name: String, _ names: [String], by authority: CertificateFiles, days: Int = 30
+  ) throws -> CertificateFiles {
+    let files = CertificateFiles(certificate: path("\(name).pem"), key: path("\(name).key"))
+    let request = path("\(name).csr")
+    let extensions = path("\(name).ext")
+    try "subjectAltName=\(Self.alternatives(names))\n"
+      .write(toFile: extensions, atomically: true, encoding: .utf8)
+    try openssl([
+      "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", files.key,
+      "-out", request, "-subj", "/CN=\(names[0])",
+    ])
+    try openssl([
+      "x509", "-req", "-in", request, "-CA", authority.certificate, "-CAkey", authority.key,
+      "-CAcreateserial",
+      "-days", String(days), "-extfile", extensions, "-out", files.certificate,
+    ])
+    return files
+  }
+
+  private static func alternatives(_ names: [String]) -> String {
+    names.map { name in
+      let isAddress = name.contains(":") || name.allSatisfy { $0.isNumber || $0 == "." }
+      return (isAddress ? "IP:" : "DNS:") + name
+    }.joined(separator: ",")
   }
 
   @discardableResult

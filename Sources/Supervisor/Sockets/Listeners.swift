@@ -13,17 +13,15 @@ final class Listeners {
   static let inboundTLS = "inbound-tls"
   static let managementTLS = "management-tls"
 
-  /// A socket and where it came from.
+  /// A socket, its own or the service manager's.
   final class Entry {
     let name: String
     /// Where it listens: `[::]:4000`.
     let address: String
-    let isInherited: Bool
     private var socket: ListeningSocket?
 
-    init(name: String, socket: consuming ListeningSocket, isInherited: Bool) {
+    init(name: String, socket: consuming ListeningSocket) {
       self.name = name
-      self.isInherited = isInherited
       address = socket.address
       self.socket = consume socket
     }
@@ -53,15 +51,13 @@ final class Listeners {
     var entries: [Entry] = []
     for (name, setting, address, port) in wanted {
       if let descriptor = inherited.removeValue(forKey: name) {
-        entries.append(
-          Entry(
-            name: name, socket: ListeningSocket(adopting: Descriptor(owning: descriptor)), isInherited: true))
+        entries.append(Entry(name: name, socket: ListeningSocket(adopting: Descriptor(owning: descriptor))))
         continue
       }
       do {
         let socket = try ListeningSocket(
           name: name, setting: setting, bindAddress: address, port: port)
-        entries.append(Entry(name: name, socket: socket, isInherited: false))
+        entries.append(Entry(name: name, socket: socket))
       } catch {
         throw .listen(error)
       }

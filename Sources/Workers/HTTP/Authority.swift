@@ -3,6 +3,8 @@
 //
 //   rig.example.com   rig.example.com:4000   127.0.0.1   [2001:db8::1]:4000   caf%C3%A9
 
+import Kit
+
 enum Authority {
   /// Whether it is a host, by name or address, and perhaps a port: no user (RFC 9110 §4.2.4), no ',', nothing that ends an authority.
   static func isValid(_ text: String) -> Bool {
@@ -36,7 +38,7 @@ enum Authority {
     for index in range {
       let octet = octets[index]
       if missing > 0 {
-        guard isHexDigit(octet) else { return false }
+        guard HTTPOctets.hexadecimal(octet) != nil else { return false }
         missing -= 1
       } else if octet == UInt8(ascii: "%") {
         missing = 2
@@ -45,15 +47,6 @@ enum Authority {
       }
     }
     return missing == 0 && !range.isEmpty
-  }
-
-  private static func isHexDigit(_ octet: UInt8) -> Bool {
-    switch octet {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"),
-      UInt8(ascii: "A")...UInt8(ascii: "F"):
-      true
-    default: false
-    }
   }
 
   /// `unreserved` and `sub-delims` of RFC 3986 §2, but for the ',' that would make two of one in a list.

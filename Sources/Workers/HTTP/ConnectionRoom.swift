@@ -1,4 +1,4 @@
-// How many connections are open at all the ports of a worker together: a bound on descriptors and memory knows no ports.
+// What the ports of a worker share: a bound on descriptors and memory, and the turns of the loop, know no ports.
 
 /// Counts for the servers that share it. Belongs to their loop.
 public final class ConnectionRoom {
@@ -6,6 +6,11 @@ public final class ConnectionRoom {
   public internal(set) var taken = 0
   /// Connections alone.
   public internal(set) var sockets = 0
+  let turns: InputTurns
 
-  public init() {}
+  public convenience init() { self.init(InputTurns()) }
+
+  init(_ turns: InputTurns) {
+    self.turns = turns
+  }
 }

@@ -99,6 +99,19 @@ extension HTTPConnection {
     }
   }
 
+  /// Another request has come: if the turn has no time for it, the connection waits for a later one.
+  func takeTurn() {
+    guard !waitsForTurn, !server.inputTurns.hasTime else { return }
+    waitsForTurn = true
+    server.inputTurns.wait(self, on: server.loop)
+  }
+
+  func goOn() {
+    guard waitsForTurn else { return }
+    waitsForTurn = false
+    pump()
+  }
+
   /// Does what has become possible: waiting requests, postponed bytes, take-over, reading, closing.
   func pump() {
     guard !isPumping, let input, !input.isDecoding else { return }
@@ -109,6 +122,7 @@ extension HTTPConnection {
         case .request(let request): handle(request)
         case .refusal(let refusal): refuse(refusal, of: assembly.refusedHead)
         }
+        if !queue.isEmpty { takeTurn() }
       }
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
       guard stream != nil else { break }
@@ -190,8 +204,9 @@ extension HTTPConnection {
   /// - Parameter request: what is refused, if so much of it is known.
   func refuse(_ refusal: Refusal, of request: HTTPRequest?) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
+    let isHead = request.map { $0.method == .HEAD } ?? assembly.isHead
     let answer = AnswerContext(
-      isHead: false, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
+      isHead: isHead, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
     headers.add(contentsOf: refusal.fields)
     write(.problem(refusal.status, refusal.detail, headers: headers), for: answer, linger: true)

@@ -15,7 +15,7 @@
 import NIOCore
 import NIOHTTP1
 
-final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
+final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, InputWaiter {
   typealias InboundIn = HTTPServerRequestPart
   typealias InboundOut = HTTPServerRequestPart
   typealias OutboundIn = ByteBuffer
@@ -77,6 +77,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   /// Whether the server will call `flush` at the end of the turn.
   var isScheduled = false
   var isPumping = false
+  /// The turn had no time left: no request goes to the responder before a later one.
+  var waitsForTurn = false
   /// The channel is being given away.
   var isLeaving = false
   var isWritable = true
@@ -114,7 +116,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
   /// Whether another request may go to the responder.
   var mayHandle: Bool {
-    isListening && awaited == nil && stream == nil && isWritable
+    isListening && awaited == nil && stream == nil && isWritable && !waitsForTurn
       && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
   }
 
@@ -163,6 +165,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     switch unwrapInboundIn(data) {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
+      takeTurn()
       perform(assembly.receive(head: head, from: peer, to: localAddress, trace: &server.trace))
       if assembly.isUndecided, queue.isEmpty, mayHandle { decide() }
     case .body(let piece):
@@ -204,7 +207,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
   private var isReadingHeld: Bool {
     guard phase == .open else { return false }
     if let stream, !stream.body.hasEnd { return !stream.body.wantsBytes }
-    return !queue.isEmpty || !isWritable || input?.isBehind ?? false
+    return waitsForTurn || !queue.isEmpty || !isWritable || input?.isBehind ?? false
   }
 
   /// Leaves the server's table; the last thing that happens to a connection.
@@ -213,6 +216,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler {
     phase = .gone
     awaited = nil
     assembled = nil
+    waitsForTurn = false
     detachStream()
     let onGone = takeOver?.onGone
     takeOver = nil

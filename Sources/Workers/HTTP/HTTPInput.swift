@@ -1,4 +1,4 @@
-// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler of the pipeline.
+// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler behind InputPacer and TLS.
 //
 //   bytes ──▶ held ──▶ HTTPRequestDecoder ──▶ parts ──▶ HTTPConnection
 //
@@ -67,7 +67,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
 
   func pass(_ bytes: ByteBuffer, to channel: Channel) {
     let pipeline = channel.pipeline.syncOperations
-    if let tls = try? pipeline.context(handlerType: ServerTLSHandler.self) {
+    if let tls = try? pipeline.context(handlerType: TLSHandler.self) {
       // Behind it: these bytes are decrypted already.
       tls.fireChannelRead(NIOAny(bytes))
       tls.fireChannelReadComplete()

@@ -48,6 +48,8 @@ public final class HTTPServer: @unchecked Sendable {
   private(set) var tick = 0
 
   let budget: AssemblyBudget
+  /// Shared with the other servers of the same loop.
+  let inputTurns: InputTurns
   private let room: ConnectionRoom
   private let started: NIODeadline
   private let listening: CInt
@@ -58,8 +60,8 @@ public final class HTTPServer: @unchecked Sendable {
   private var exhaustionTold: NIODeadline?
   /// When draining began.
   private var drainTick: Int?
-  private var table: [HTTPConnection] = []
-  private var http2Table: [HTTP2Connection] = []
+  private var table = ObjectTable<HTTPConnection>()
+  private var http2Table = ObjectTable<HTTP2Connection>()
   /// Streams of HTTP/2 connections that are open now.
   private(set) var openStreams = 0
   private var turn: [HTTPConnection] = []
@@ -84,6 +86,7 @@ public final class HTTPServer: @unchecked Sendable {
     self.counters = counters
     self.tls = tls
     self.room = room
+    inputTurns = room.turns
     self.budget = budget
     started = now
   }
@@ -120,12 +123,12 @@ public final class HTTPServer: @unchecked Sendable {
     tls?.closeHandshaking()
     drainTick = tick
     if !idleMayAsk { endIdle() }
-    for connection in http2Table { connection.drain() }
+    for connection in http2Table.members { connection.drain() }
   }
 
   private func endIdle() {
     drainTick = nil
-    for connection in table { connection.endIfIdle() }
+    for connection in table.members { connection.endIfIdle() }
   }
 
   /// Whether an answer that comes while the server drains is not to be given: its client would take it for the end of all attempts.
@@ -136,18 +139,18 @@ public final class HTTPServer: @unchecked Sendable {
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
     tls?.closeHandshaking()
-    for connection in table { connection.close() }
-    for connection in http2Table { connection.close() }
+    for connection in table.members { connection.close() }
+    for connection in http2Table.members { connection.close() }
   }
 
   /// Checks the time-outs. Call once a second.
   public func sweep(now: NIODeadline = .now()) {
     tick = Int((now - started).nanoseconds / 1_000_000_000)
-    for connection in table { connection.sweep(at: tick) }
+    for connection in table.members { connection.sweep(at: tick) }
     // The second in which it began may have been nearly over.
     if let drainTick, tick > drainTick + 1 { endIdle() }
     tls?.tick()
-    for connection in http2Table { connection.sweep(at: tick) }
+    for connection in http2Table.members { connection.sweep(at: tick) }
     acceptor?.lookAgainIfWaiting()
   }
 
@@ -199,38 +202,14 @@ public final class HTTPServer: @unchecked Sendable {
 
 // MARK: Table and turns, for HTTPConnection
 
+extension HTTPConnection: TableMember {}
+extension HTTP2Connection: TableMember {}
+
 extension HTTPServer {
-  func add(_ connection: HTTPConnection) {
-    connection.tableIndex = table.count
-    table.append(connection)
-  }
-
-  func remove(_ connection: HTTPConnection) {
-    let index = connection.tableIndex
-    guard table.indices.contains(index), table[index] === connection else { return }
-    connection.tableIndex = -1
-    let last = table.removeLast()
-    if last !== connection {
-      table[index] = last
-      last.tableIndex = index
-    }
-  }
-
-  func add(_ connection: HTTP2Connection) {
-    connection.tableIndex = http2Table.count
-    http2Table.append(connection)
-  }
-
-  func remove(_ connection: HTTP2Connection) {
-    let index = connection.tableIndex
-    guard http2Table.indices.contains(index), http2Table[index] === connection else { return }
-    connection.tableIndex = -1
-    let last = http2Table.removeLast()
-    if last !== connection {
-      http2Table[index] = last
-      last.tableIndex = index
-    }
-  }
+  func add(_ connection: HTTPConnection) { table.insert(connection) }
+  func remove(_ connection: HTTPConnection) { table.remove(connection) }
+  func add(_ connection: HTTP2Connection) { http2Table.insert(connection) }
+  func remove(_ connection: HTTP2Connection) { http2Table.remove(connection) }
 
   /// A stream takes as much memory as a connection of HTTP/1: both count for the bound on open connections.
   var hasRoomForStream: Bool { room.taken < limits.maxOpenConnections }
@@ -291,6 +270,7 @@ extension HTTPServer {
   }
 
   private func take(_ channel: Channel) throws {
+    try channel.pipeline.syncOperations.addHandler(InputPacer(inputTurns))
     guard let tls else { return try install(on: channel) }
     // One of a batch that was on its way when draining began.
     guard !isDraining else { throw Full() }

@@ -2,6 +2,7 @@
 //
 // Header fields are compared by length first, so that most of them cost one comparison.
 
+import Kit
 import NIOHTTP1
 
 /// What the front has to know of a request's head.
@@ -42,24 +43,24 @@ struct HeadFields {
     for (name, value) in head.headers {
       bytes += name.utf8.count + value.utf8.count + ": \r\n".utf8.count
       switch name.utf8.count {
-      case 4 where Self.matches(name, "host"):
+      case 4 where HTTPOctets.matches(name.utf8, "host"):
         hosts += 1
         if !value.isEmpty, !Authority.isValid(value) { invalidHost = value }
-      case 6 where Self.matches(name, "expect"): add(expectation: value)
-      case 7 where Self.matches(name, "upgrade"):
+      case 6 where HTTPOctets.matches(name.utf8, "expect"): add(expectation: value)
+      case 7 where HTTPOctets.matches(name.utf8, "upgrade"):
         hasUpgrade = true
-        if Substring(value).trimmingBlanks().isEmpty { hasEmptyUpgrade = true }
-      case 10 where Self.matches(name, "connection"): add(connection: value)
-      case 16 where Self.matches(name, "proxy-connection"):
+        if HTTPOctets.trimmed(value).isEmpty { hasEmptyUpgrade = true }
+      case 10 where HTTPOctets.matches(name.utf8, "connection"): add(connection: value)
+      case 16 where HTTPOctets.matches(name.utf8, "proxy-connection"):
         if Self.mentionsUpgrade(value) { isNamingUnclear = true }
-      case 10 where Self.matches(name, "tracestate"):
+      case 10 where HTTPOctets.matches(name.utf8, "tracestate"):
         tracestate = tracestate.map { "\($0),\(value)" } ?? value
-      case 11 where Self.matches(name, "traceparent"):
+      case 11 where HTTPOctets.matches(name.utf8, "traceparent"):
         traceparents += 1
         traceparent = value
-      case 14 where Self.matches(name, "content-length"): contentLength = Int(value)
-      case 17 where Self.matches(name, "transfer-encoding"):
-        isPlainlyChunked = !isChunked && Self.matches(value, "chunked")
+      case 14 where HTTPOctets.matches(name.utf8, "content-length"): contentLength = Int(value)
+      case 17 where HTTPOctets.matches(name.utf8, "transfer-encoding"):
+        isPlainlyChunked = !isChunked && HTTPOctets.matches(value.utf8, "chunked")
         isChunked = true
       default: break
       }
@@ -67,7 +68,7 @@ struct HeadFields {
   }
 
   private mutating func add(expectation value: String) {
-    if Self.matches(value, "100-continue") {
+    if HTTPOctets.matches(value.utf8, "100-continue") {
       expectsContinue = true
     } else {
       unknownExpectation = value
@@ -81,7 +82,7 @@ struct HeadFields {
     let isClear =
       !value.utf8.contains(UInt8(ascii: "\t"))
       && value.split(separator: ",").allSatisfy { option in
-        !Self.mentionsUpgrade(option) || Self.matches(String(option.trimmingBlanks()), "upgrade")
+        !Self.mentionsUpgrade(option) || HTTPOctets.matches(HTTPOctets.trimmed(option.utf8), "upgrade")
       }
     if !isClear { isNamingUnclear = true }
   }
@@ -95,25 +96,5 @@ struct HeadFields {
         bytes[start] | 0x20 == UInt8(ascii: "u")
           && bytes[start...].prefix(word.count).elementsEqual(word) { $0 | 0x20 == $1 }
       }
-  }
-
-  /// ASCII comparison in any case; `lowercase` has letters, digits and dashes only.
-  private static func matches(_ text: String, _ lowercase: StaticString) -> Bool {
-    guard text.utf8.count == lowercase.utf8CodeUnitCount else { return false }
-    var expected = lowercase.utf8Start
-    for byte in text.utf8 {
-      guard byte | 0x20 == expected.pointee | 0x20 else { return false }
-      expected += 1
-    }
-    return true
-  }
-}
-
-extension Substring {
-  /// Without blanks and tabs at both ends (OWS of RFC 9110 §5.6.3).
-  fileprivate func trimmingBlanks() -> Substring {
-    let rest = drop { $0 == " " || $0 == "\t" }
-    let last = rest.lastIndex { $0 != " " && $0 != "\t" }
-    return last.map { rest[...$0] } ?? ""
   }
 }

@@ -84,19 +84,15 @@ extension SessionAnswer {
   public init(_ response: HTTPResponse) {
     self.init(
       status: UInt16(clamping: response.status.code),
-      headers: response.headers.flatMap { [$0.name, $0.value] }, body: Array(response.body.readableBytesView))
+      headers: response.headers.alternating, body: Array(response.body.readableBytesView))
   }
 }
 
 extension HTTPResponse {
   /// An answer that another worker has given.
   public init(_ answer: SessionAnswer) {
-    var headers = HTTPHeaders()
-    for index in stride(from: 0, to: answer.headers.count - 1, by: 2) {
-      headers.add(name: answer.headers[index], value: answer.headers[index + 1])
-    }
     self.init(
-      status: HTTPResponseStatus(statusCode: Int(answer.status)), headers: headers,
-      body: ByteBuffer(bytes: answer.body))
+      status: HTTPResponseStatus(statusCode: Int(answer.status)),
+      headers: HTTPHeaders(alternating: answer.headers), body: ByteBuffer(bytes: answer.body))
   }
 }

@@ -1,21 +1,12 @@
 // A name as a segment of a path: percent-encoded UTF-8 (RFC 3986 §3.3).
 
+import Kit
+
 public enum PathSegment {
   /// nil: a percent sign without two hexadecimal digits, or bytes that are no UTF-8.
   public static func decode(_ text: Substring) -> String? {
-    var bytes: [UInt8] = []
-    var rest = text.utf8[...]
-    while let byte = rest.popFirst() {
-      guard byte == UInt8(ascii: "%") else {
-        bytes.append(byte)
-        continue
-      }
-      guard let high = rest.popFirst().flatMap(digit), let low = rest.popFirst().flatMap(digit) else {
-        return nil
-      }
-      bytes.append(high << 4 | low)
-    }
-    return String(validating: bytes, as: UTF8.self)
+    let (octets, isWhole) = HTTPOctets.percentDecoded(text.utf8)
+    return isWhole ? String(validating: octets, as: UTF8.self) : nil
   }
 
   /// Everything but unreserved characters is encoded.
@@ -33,14 +24,5 @@ public enum PathSegment {
       }
     }
     return String(decoding: bytes, as: UTF8.self)
-  }
-
-  private static func digit(_ byte: UInt8) -> UInt8? {
-    switch byte {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
-    default: nil
-    }
   }
 }

@@ -5,6 +5,8 @@
 // Decoding never fails: a percent sign that no two hexadecimal digits follow stays as it is, and bytes that are not UTF-8
 // become U+FFFD. Routes that understand their query refuse those before (`firstPartThatIsNoUTF8`).
 
+import Kit
+
 /// Decoder of query strings.
 public enum QueryString {
   /// The parameters of `text` in their order. Empty parts (`a=1&&b=2`) are skipped.
@@ -48,44 +50,6 @@ public enum QueryString {
   }
 
   private static func decodedOctets(_ bytes: Substring.UTF8View) -> [UInt8] {
-    var decoded: [UInt8] = []
-    decoded.reserveCapacity(bytes.count)
-    var index = bytes.startIndex
-    while index < bytes.endIndex {
-      let byte = bytes[index]
-      bytes.formIndex(after: &index)
-      switch byte {
-      case UInt8(ascii: "+"):
-        decoded.append(UInt8(ascii: " "))
-      case UInt8(ascii: "%"):
-        if let (value, end) = hexByte(bytes, at: index) {
-          decoded.append(value)
-          index = end
-        } else {
-          decoded.append(byte)
-        }
-      default:
-        decoded.append(byte)
-      }
-    }
-    return decoded
-  }
-
-  private static func hexByte(
-    _ bytes: Substring.UTF8View, at index: Substring.Index
-  ) -> (UInt8, Substring.Index)? {
-    guard index < bytes.endIndex, let high = hexDigit(bytes[index]) else { return nil }
-    let second = bytes.index(after: index)
-    guard second < bytes.endIndex, let low = hexDigit(bytes[second]) else { return nil }
-    return (high << 4 | low, bytes.index(after: second))
-  }
-
-  private static func hexDigit(_ byte: UInt8) -> UInt8? {
-    switch byte {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
-    default: nil
-    }
+    HTTPOctets.percentDecoded(bytes, isForm: true).octets
   }
 }

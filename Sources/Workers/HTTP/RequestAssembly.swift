@@ -87,6 +87,9 @@ struct RequestAssembly {
   /// The head of the request that was refused, if it was more than its head that was wrong.
   private(set) var refusedHead: HTTPRequest?
 
+  /// Whether the head that was received last is one of HEAD, whose answer has no body, and its request isn't whole yet.
+  private(set) var isHead = false
+
   /// Whether a head has been received whose body hasn't ended.
   var isReceiving: Bool { state == .undecided || state == .collecting || state == .streaming }
 
@@ -101,6 +104,7 @@ struct RequestAssembly {
     head: HTTPRequestHead, from peer: PeerAddress, to local: String = "", trace: inout TraceSource
   ) -> Step {
     guard state == .between else { return refuse(.badRequest, "request head inside another request's body") }
+    isHead = head.method == .HEAD
     let fields = HeadFields(head)
     if let refusal = check(head, fields) { return refuse(refusal.status, refusal.detail) }
     let context = trace.context(
@@ -186,6 +190,7 @@ struct RequestAssembly {
   /// The end of the request.
   mutating func receiveEnd(trailers: HTTPHeaders? = nil) -> Step {
     guard isReceiving else { return .wait }
+    isHead = false
     let isStreamed = state == .streaming
     request.isDecided = state == .collecting
     state = .between

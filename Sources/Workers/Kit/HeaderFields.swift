@@ -192,10 +192,8 @@ public struct ConnectionOptions {
   /// Whether one of the options in `value` is `name`.
   private static func names(_ value: UnsafeBufferPointer<UInt8>, _ name: UnsafeBufferPointer<UInt8>) -> Bool {
     value.split(separator: UInt8(ascii: ",")).contains { option in
-      let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
-      let start = option.drop(while: isBlank)
-      guard let last = start.lastIndex(where: { !isBlank($0) }) else { return false }
-      return HeaderFields.isSame(name, UnsafeBufferPointer(rebasing: start[...last]))
+      let option = HTTPOctets.trimmed(option)
+      return !option.isEmpty && HeaderFields.isSame(name, UnsafeBufferPointer(rebasing: option))
     }
   }
 }

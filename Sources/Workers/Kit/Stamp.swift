@@ -53,25 +53,10 @@ public struct Stamp: Equatable, Sendable {
       rest += millisecondsPerDay
       days -= 1
     }
-    let (year, month, day) = Self.civil(daysSinceEpoch: days)
-    return Self.padded(year, 4) + "-" + Self.padded(month, 2) + "-" + Self.padded(day, 2) + "T"
+    let date = CivilDate(daysSinceEpoch: days)
+    return Self.padded(date.year, 4) + "-" + Self.padded(date.month, 2) + "-" + Self.padded(date.day, 2) + "T"
       + Self.padded(rest / 3_600_000, 2) + ":" + Self.padded(rest / 60_000 % 60, 2) + ":"
       + Self.padded(rest / 1000 % 60, 2) + "." + Self.padded(rest % 1000, 3) + "Z"
-  }
-
-  /// Gregorian date of a day number. Years are counted from March, so that the leap day is a year's last; 400 years
-  /// have 146,097 days.
-  private static func civil(daysSinceEpoch: Int64) -> (year: Int64, month: Int64, day: Int64) {
-    let daysFromYear0ToEpoch: Int64 = 719_468
-    let days = daysSinceEpoch + daysFromYear0ToEpoch
-    let era = (days >= 0 ? days : days - 146_096) / 146_097
-    let dayOfEra = days - era * 146_097
-    let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-    let monthFromMarch = (5 * dayOfYear + 2) / 153
-    let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
-    let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-    return (year, month, dayOfYear - (153 * monthFromMarch + 2) / 5 + 1)
   }
 
   private static func padded(_ value: Int64, _ width: Int) -> String {

@@ -50,7 +50,6 @@ final class CallDesk {
     let deadlineNs: UInt64
   }
 
-  private static let turnRecords = 256
   /// Of calls whose parts haven't all come, for each ring: a caller sends the parts of one call behind each other.
   private let maximumBodyBytes: Int
 
@@ -113,28 +112,10 @@ final class CallDesk {
   func turn() {
     isTurnScheduled = false
     rings.declareAwake()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.turnRecords
-    }
-    rings.commit()
+    let hasMore = rings.serve { ring, record in take(record, of: ring) }
     outbox.flush()
-    report()
+    rings.takeIncidents().report(to: log, environment.reportCorrupt)
     if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
-  }
-
-  private func report() {
-    for incident in rings.takeIncidents() {
-      switch incident {
-      case .corrupt(let ring, let report, let reason):
-        environment.reportCorrupt(report)
-        log.error("a call ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .stillCorrupt(let report): environment.reportCorrupt(report)
-      case .reset: break
-      }
-    }
   }
 
   /// One second has passed.

@@ -116,11 +116,6 @@ final class ExchangeDesk {
   }
 
   private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
-    var headers = HTTPHeaders()
-    headers.reserveCapacity(request.headers.count / 2)
-    for index in stride(from: 0, to: request.headers.count - 1, by: 2) {
-      headers.add(name: request.headers[index], value: request.headers[index + 1])
-    }
     let origin = UpstreamOrigin(
       scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port)
     )
@@ -131,7 +126,8 @@ final class ExchangeDesk {
       case .chunked: .chunked
       }
     return UpstreamRequest(
-      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target, headers: headers,
+      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
+      headers: HTTPHeaders(alternating: request.headers),
       body: body)
   }
 

@@ -1,8 +1,6 @@
-// The life of a proxy worker: one event loop with the rings to the other workers and the connections to services on it.
+// A proxy worker: one event loop with the rings to the other workers and the connections to services on it.
 //
-//   start ──▶ ready ──SIGTERM──▶ stopping: calls in progress are given up ──▶ run returns
-//              ├── eventfd: a ring has something for this worker
-//              └── once a second: beat, calls that have waited too long (nothing else wakes an idle worker)
+// It ends at once: calls in progress are given up.
 
 import Glibc
 import HTTP
@@ -14,39 +12,30 @@ import NIOPosix
 import Settings
 
 /// `@unchecked Sendable`: made on the main thread, then used on its loop only.
-final class ProxiesWorker: @unchecked Sendable {
-  private static let beatInterval = TimeAmount.seconds(1)
-
+final class ProxiesWorker: LoopWorker, @unchecked Sendable {
+  private let life: LoopLife
   private let context: WorkerContext
-  private let loop: EventLoop
-  private let turns: TurnMeter
+  private let tls: UpstreamTLS
   private let client: ServiceClient
   private let desk: CallDesk
   private let upstream: UpstreamClient
   private let exchanges: ExchangeDesk
   private let retries: RetryMetrics
-  private let ended: EventLoopPromise<Void>
-  private var signals: LoopSignals?
-  private var wake: LoopWake?
-  private var heartbeat: RepeatedTask?
-  private var isStopping = false
 
   /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
-    let turns = TurnMeter(context)
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: LoopTurns(turns))
-    let worker = try ProxiesWorker(context, loop: group.next(), turns: turns)
-    let result = Result { try worker.loop.flatSubmit { worker.start() }.wait() }
-    try group.syncShutdownGracefully()
-    try result.get()
+    try LoopLife.run(context) { life in try ProxiesWorker(life) }
   }
 
-  private init(_ context: WorkerContext, loop: EventLoop, turns: TurnMeter) throws {
-    self.turns = turns
+  private init(_ life: LoopLife) throws {
+    let (context, loop) = (life.context, life.loop)
+    self.life = life
     self.context = context
-    self.loop = loop
+    tls = try UpstreamTLS(
+      authorities: context.settings.proxyCACertFile,
+      counters: UpstreamTLSCounters(context.status, worker: context.name), log: context.log)
     let client = ServiceClient(
-      loop: loop, maximumConnections: context.settings.checkMaxConcurrent,
+      loop: loop, tls: tls, maximumConnections: context.settings.checkMaxConcurrent,
       maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
     let answers = try context.ringWritten(for: .answers)
@@ -55,7 +44,8 @@ final class ProxiesWorker: @unchecked Sendable {
     ) { loop.soon($0) }
     let rings = try context.rings(for: .calls)
     let targets = try rings.slotsOfWriters(in: answers)
-    upstream = UpstreamClient(loop: loop, limits: Self.limits(context.settings), nowNs: MonotonicTime.now)
+    upstream = UpstreamClient(
+      loop: loop, limits: Self.limits(context.settings), tls: tls, nowNs: MonotonicTime.now)
     retries = RetryMetrics(context.status, worker: context.name)
     let callers = try Self.callers(of: rings, context)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
@@ -70,8 +60,6 @@ final class ProxiesWorker: @unchecked Sendable {
     ) {
       client.begin($0, url: $1, deadline: $2, $3)
     }
-    // The last: a promise that is never kept is a defect for NIO.
-    ended = loop.makePromise()
   }
 
   /// Of what waits for room in the answer ring.
@@ -113,41 +101,27 @@ final class ProxiesWorker: @unchecked Sendable {
 
   // MARK: On the loop
 
-  /// The future is fulfilled when the worker has stopped.
-  private func start() -> EventLoopFuture<Void> {
-    do {
-      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] number in stop(number)
-      }
-      wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { [unowned self] in desk.scheduleTurn() }
-    } catch {
-      ended.fail(error)
-      return ended.futureResult
-    }
-    heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
-      self.context.status.beat()
-      self.upstream.tick()
-      self.retries.observe(retries: self.upstream.retries, keptBytes: self.upstream.keptBytes)
-      self.client.tick()
-      self.exchanges.tick()
-      self.desk.tick()
-    }
-    desk.scheduleTurn()
-    context.status.beat()
-    context.status.state = .ready
-    turns.start()
-    context.log.info("calling services for the other workers")
-    return ended.futureResult
+  func begin() throws {}
+
+  func began() { context.log.info("calling services for the other workers") }
+
+  func scheduleTurn() { desk.scheduleTurn() }
+
+  func tick() {
+    upstream.tick()
+    retries.observe(retries: upstream.retries, keptBytes: upstream.keptBytes)
+    client.tick()
+    exchanges.tick()
+    desk.tick()
   }
 
-  private func stop(_ signal: CInt) {
-    guard !isStopping else { return }
-    isStopping = true
+  func reload() { tls.reload() }
+
+  func stop(_ signal: CInt) {
     context.log.info("stopping", metadata: ["signal": "\(signal)"])
     context.status.state = .stopping
-    heartbeat?.cancel()
-    signals?.stop()
-    wake?.stop()
+    life.quiet()
     // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
-    upstream.close().and(client.close()).assumeIsolated().whenComplete { _ in self.ended.succeed(()) }
+    upstream.close().and(client.close()).assumeIsolated().whenComplete { [life] _ in life.end() }
   }
 }

@@ -5,7 +5,7 @@ import Kit
 @main
 enum RigProxies {
   static func main() {
-    WorkerProcess.run("proxies") { context in
+    WorkerProcess.run("proxies", findings: UpstreamTLS.findings) { context in
       try ProxiesWorker.run(context)
     }
   }

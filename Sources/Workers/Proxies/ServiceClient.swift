@@ -16,7 +16,7 @@ final class ServiceClient {
   /// - Parameters:
   ///   - maximumConnections: to one service; idle ones are kept.
   ///   - maximumRetryBytes: of a question that is kept so that it can be sent again.
-  init(loop: EventLoop, maximumConnections: Int, maximumRetryBytes: Int) {
+  init(loop: EventLoop, tls: UpstreamTLS, maximumConnections: Int, maximumRetryBytes: Int) {
     var limits = UpstreamLimits()
     limits.maximumKeptBytes = maximumRetryBytes
     limits.maximumPerOrigin = maximumConnections
@@ -24,7 +24,7 @@ final class ServiceClient {
     // Every call has a deadline of its own, which is more exact.
     limits.answerTimeoutNs = .max / 4
     limits.idleTimeoutNs = .max / 4
-    client = UpstreamClient(loop: loop, limits: limits, nowNs: MonotonicTime.now)
+    client = UpstreamClient(loop: loop, limits: limits, tls: tls, nowNs: MonotonicTime.now)
     self.loop = loop
   }
 

@@ -51,7 +51,7 @@ final class ServiceExchange: UpstreamReceiver {
     return true
   }
 
-  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: Self.headers(trailers)) }
+  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPHeaders(alternating: trailers)) }
 
   func receivedCredit(_ bytes: UInt32) {
     window += Int64(bytes)
@@ -86,14 +86,14 @@ final class ServiceExchange: UpstreamReceiver {
   }
 
   func upstreamInformed(_ head: HTTPResponseHead) {
-    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: Self.pairs(head.headers)), key)
+    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
   }
 
   func upstreamAnswered(_ head: HTTPResponseHead) {
     hasAnswerBegun = true
     let type = head.headers.first(name: "content-type")?.lowercased() ?? ""
     upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
-    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: Self.pairs(head.headers)), key)
+    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
     readOn()
   }
 
@@ -106,7 +106,7 @@ final class ServiceExchange: UpstreamReceiver {
 
   func upstreamEnded(_ trailers: HTTPHeaders) {
     upstream = nil
-    desk.send(.end(trailers: Self.pairs(trailers)), key)
+    desk.send(.end(trailers: trailers.alternating), key)
     desk.end(key)
   }
 
@@ -134,28 +134,8 @@ final class ServiceExchange: UpstreamReceiver {
     isTunnel = true
     hasAnswerBegun = true
     granted = Int64(ExchangeWindow.bytes)
-    desk.send(.upgraded(headers: Self.pairs(head.headers)), key)
+    desk.send(.upgraded(headers: head.headers.alternating), key)
     desk.send(.credit(ExchangeWindow.bytes), key)
     readOn()
-  }
-
-  // MARK: Fields
-
-  private static func pairs(_ headers: HTTPHeaders) -> [String] {
-    var pairs: [String] = []
-    pairs.reserveCapacity(2 * headers.count)
-    for (name, value) in headers {
-      pairs.append(name)
-      pairs.append(value)
-    }
-    return pairs
-  }
-
-  private static func headers(_ pairs: [String]) -> HTTPHeaders {
-    var headers = HTTPHeaders()
-    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
-      headers.add(name: pairs[index], value: pairs[index + 1])
-    }
-    return headers
   }
 }

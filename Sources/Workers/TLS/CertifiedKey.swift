@@ -24,9 +24,6 @@ public struct CertificateFiles: Equatable, Sendable {
 
 /// Owns OpenSSL's objects.
 final class CertifiedKey {
-  /// A larger file is neither certificate nor key.
-  private static let mostBytes = 1 << 20
-
   /// The leaf first; never empty after `load`.
   private(set) var certificates: [OpaquePointer] = []
   private(set) var key: OpaquePointer?
@@ -45,7 +42,7 @@ final class CertifiedKey {
   /// - Parameter password: for a key under one; nil: there is none.
   static func load(_ files: CertificateFiles, password: String?) throws(TLSFileError) -> CertifiedKey {
     let loaded = CertifiedKey()
-    try loaded.readCertificates(files.certificate)
+    loaded.certificates = try PEMFile.certificates(in: files.certificate, .certificate)
     try loaded.readKey(files.key, password)
     guard let leaf = loaded.certificates.first else {
       throw TLSFileError(.certificate, files.certificate, "there is no certificate in it")
@@ -59,27 +56,8 @@ final class CertifiedKey {
     return loaded
   }
 
-  private func readCertificates(_ path: String) throws(TLSFileError) {
-    let bio = try Self.open(path, .certificate)
-    defer { BIO_free(bio) }
-    ERR_clear_error()
-    while let certificate = PEM_read_bio_X509(bio, nil, { (_, _, _, _) in -1 }, nil) {
-      certificates.append(certificate)
-    }
-    // The end of the file looks like a text without PEM.
-    let isAtEnd = rig_err_is_no_pem(ERR_peek_last_error()) != 0
-    let reason = OpenSSLReason.take()
-    guard isAtEnd else {
-      throw TLSFileError(
-        .certificate, path, "certificate \(certificates.count + 1) in it can't be read (\(reason))")
-    }
-    guard !certificates.isEmpty else {
-      throw TLSFileError(.certificate, path, "there is no certificate in it, expected PEM")
-    }
-  }
-
   private func readKey(_ path: String, _ password: String?) throws(TLSFileError) {
-    let bio = try Self.open(path, .key)
+    let bio = try PEMFile.open(path, .key)
     defer { BIO_free(bio) }
     ERR_clear_error()
     let answer = PasswordAnswer(password)
@@ -98,49 +76,6 @@ final class CertifiedKey {
         password == nil ? "is under a password, and none is given" : "can't be decrypted with the password")
     }
     throw TLSFileError(.key, path, "there is no private key in it that can be read, expected PEM (\(reason))")
-  }
-
-  /// A BIO over the file's content, which the caller frees.
-  private static func open(_ path: String, _ role: TLSFileError.Role) throws(TLSFileError) -> OpaquePointer {
-    let bytes = try content(path, role)
-    let bio = bytes.withUnsafeBytes { bytes in
-      let bio = BIO_new(BIO_s_mem())
-      BIO_write(bio, bytes.baseAddress, CInt(clamping: bytes.count))
-      return bio
-    }
-    guard let bio else { throw TLSFileError(role, path, "OpenSSL has no memory for it") }
-    return bio
-  }
-
-  private static func content(_ path: String, _ role: TLSFileError.Role) throws(TLSFileError) -> [UInt8] {
-    // Not waiting: a pipe without a writer would hold the start up for ever.
-    let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else {
-      throw TLSFileError(role, path, "can't be read: \(String(cString: strerror(errno)))")
-    }
-    defer { close(descriptor) }
-    var status = stat()
-    guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-      throw TLSFileError(role, path, "is no regular file")
-    }
-    guard status.st_size <= mostBytes else {
-      throw TLSFileError(role, path, "is larger than \(mostBytes) bytes")
-    }
-    var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
-    var filled = 0
-    while filled < bytes.count {
-      let count = bytes.withUnsafeMutableBytes { all in
-        read(descriptor, all.baseAddress.map { $0 + filled }, all.count - filled)
-      }
-      if count < 0, errno == EINTR { continue }
-      guard count >= 0 else {
-        throw TLSFileError(role, path, "can't be read: \(String(cString: strerror(errno)))")
-      }
-      // Cut short meanwhile: what is there counts.
-      if count == 0 { break }
-      filled += count
-    }
-    return Array(bytes[..<filled])
   }
 }
 

@@ -1,7 +1,7 @@
 // What all TLS connections of a server have in common: certificates, versions, ciphers, protocols, keys of tickets.
 //
 //   ClientHello ─▶ server name ─▶ certificate (the first one if none is for the name)
-//              └─▶ ALPN        ─▶ the first of our protocols that the client knows; none in common: an alert
+//              └─▶ ALPN        ─▶ the first of our protocols that the client knows; none in common: an alert. Who has none doesn't look
 //
 // TLS 1.2 with forward secrecy, and 1.3. Sessions are kept by the clients (tickets): the keys for that come from a secret
 // that all workers share, so that a client resumes at any of them and after a reload; they change with time. Immutable but for
@@ -17,8 +17,6 @@ public final class ServerTLSContext {
   private static let groups = "X25519:P-256:P-384"
   /// How long tickets can be used at most; then a client shakes hands anew.
   static let ticketPeriodSeconds = 12 * 3600
-  /// The largest record (RFC 8446 §5.1).
-  static let recordBytes = 16 * 1024
 
   /// The end of validity of the certificate that ends first, in seconds since 1970.
   public let notAfter: Int
@@ -37,7 +35,7 @@ public final class ServerTLSContext {
   /// - Parameters:
   ///   - files: of each certificate, the default one first; not empty.
   ///   - password: of the keys that are under one; nil: none.
-  ///   - protocols: names for ALPN, the preferred one first.
+  ///   - protocols: names for ALPN, the preferred one first; empty: it isn't looked at.
   ///   - ticketSecret: the same for all servers that take each other's tickets; empty: this one alone.
   public init(
     _ files: [CertificateFiles], password: String?, protocols: [String], ticketSecret: [UInt8] = []
@@ -58,9 +56,11 @@ public final class ServerTLSContext {
     notAfter = pairs.map(\.notAfter).min() ?? 0
     self.protocols = protocols.flatMap { [UInt8(clamping: $0.utf8.count)] + Array($0.utf8) }
     self.ticketSecret = ticketSecret
-    scratch = .allocate(byteCount: Self.recordBytes, alignment: 16)
+    scratch = .allocate(byteCount: TLSSession.recordBytes, alignment: 16)
     let this = Unmanaged.passUnretained(self).toOpaque()
-    for context in contexts { SSL_CTX_set_alpn_select_cb(context, protocolIsWanted, this) }
+    if !protocols.isEmpty {
+      for context in contexts { SSL_CTX_set_alpn_select_cb(context, protocolIsWanted, this) }
+    }
     // The connection begins with the first one's.
     if let first = contexts.first { rig_ssl_ctx_set_servername(first, certificateIsWanted, this) }
     refreshTickets(unixSeconds: Glibc.time(nil))

@@ -7,6 +7,8 @@ public struct TLSFileError: Error, Equatable, Sendable, CustomStringConvertible 
   /// What the file is for.
   public enum Role: String, Sendable {
     case certificate, key
+    /// Certificates of authorities, by which those of peers are judged.
+    case authorities
   }
 
   public let role: Role

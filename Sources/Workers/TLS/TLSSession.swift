@@ -1,4 +1,4 @@
-// The server's side of one TLS connection: bytes in, bytes out. No channel and no time in here.
+// One side of one TLS connection: bytes in, bytes out. No channel and no time in here.
 //
 //   feed ─▶ handshake… ─▶ read…, write…, shutdown ─▶ takeOutput after each of them
 
@@ -26,26 +26,51 @@ final class TLSSession {
     case failed(String)
   }
 
+  /// The largest record (RFC 8446 §5.1).
+  static let recordBytes = 16 * 1024
   /// Header, nonce, content type and tag of a record, with some room to spare.
   private static let recordOverheadBytes = 48
 
-  private let context: ServerTLSContext
+  /// Plain bytes between two calls of OpenSSL; the context's, used within one call of this.
+  private let scratch: UnsafeMutableRawBufferPointer
+  /// Whom calls back are made to, and the scratch belongs to.
+  private let context: AnyObject
   private let pipe: RecordPipe
   private let ssl: OpaquePointer
+  /// Of a client's side.
+  private let connection: ClientTLSConnection?
 
-  /// Nil: no memory.
+  /// The server's side. Nil: no memory.
   init?(_ context: ServerTLSContext, allocator: ByteBufferAllocator) {
+    guard let ssl = context.makeSession() else { return nil }
     pipe = RecordPipe(allocator: allocator)
     self.context = context
-    guard let ssl = context.makeSession() else { return nil }
-    guard let bio = pipe.makeBIO() else {
-      SSL_free(ssl)
-      return nil
-    }
+    connection = nil
+    scratch = context.scratch
+    self.ssl = ssl
+    guard Self.connect(ssl, pipe) else { return nil }
+    SSL_set_accept_state(ssl)
+  }
+
+  /// The client's side. Nil: no certificate can be for the target, or no memory.
+  init?(
+    _ context: ClientTLSContext, to target: TLSTarget, protocols: [String], allocator: ByteBufferAllocator
+  ) {
+    guard let (ssl, connection) = context.makeSession(to: target, protocols: protocols) else { return nil }
+    pipe = RecordPipe(allocator: allocator)
+    self.context = context
+    self.connection = connection
+    scratch = context.scratch
+    self.ssl = ssl
+    guard Self.connect(ssl, pipe) else { return nil }
+    SSL_set_connect_state(ssl)
+  }
+
+  private static func connect(_ ssl: OpaquePointer, _ pipe: RecordPipe) -> Bool {
+    guard let bio = pipe.makeBIO() else { return false }
     // One reference serves both ways.
     SSL_set_bio(ssl, bio, bio)
-    SSL_set_accept_state(ssl)
-    self.ssl = ssl
+    return true
   }
 
   deinit { SSL_free(ssl) }
@@ -76,16 +101,23 @@ final class TLSSession {
     ERR_clear_error()
     let result = SSL_do_handshake(ssl)
     guard result != 1 else { return .done }
-    guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else { return .failed(OpenSSLReason.take()) }
+    guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else {
+      let reason = OpenSSLReason.take()
+      connection?.handshakeFailed()
+      return .failed(connection?.refusal?.reason ?? reason)
+    }
     forgetInput()
     return .unfinished
   }
+
+  /// What the peer's certificate says to its refusal.
+  var refusedCertificate: String? { connection?.refusal?.detail }
 
   /// Decrypts what one record holds.
   func read() -> ReadStep {
     ERR_clear_error()
     var count = 0
-    let result = SSL_read_ex(ssl, context.scratch.baseAddress, context.scratch.count, &count)
+    let result = SSL_read_ex(ssl, scratch.baseAddress, scratch.count, &count)
     if result == 1 { return .bytes(count) }
     switch SSL_get_error(ssl, result) {
     case SSL_ERROR_WANT_READ:
@@ -100,15 +132,14 @@ final class TLSSession {
 
   /// What `read` has put there.
   func withRead<Result>(_ count: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-    body(UnsafeRawBufferPointer(rebasing: context.scratch[..<count]))
+    body(UnsafeRawBufferPointer(rebasing: scratch[..<count]))
   }
 
   /// Encrypts buffers into as few records as they fit. False: impossible, the connection is of no use any more.
   func write(_ buffers: some Collection<ByteBuffer>) -> Bool {
     let total = buffers.reduce(0) { $0 + $1.readableBytes }
-    let records = total / ServerTLSContext.recordBytes + 1
+    let records = total / Self.recordBytes + 1
     pipe.expect(bytes: total + records * Self.recordOverheadBytes)
-    let scratch = context.scratch
     var filled = 0
     for buffer in buffers {
       let isWritten = buffer.withUnsafeReadableBytes { bytes in

@@ -1,6 +1,7 @@
 // What patterns match, what they refuse, and how much work they can be made to do.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import APIs

@@ -1,5 +1,6 @@
 // Which endpoint takes which request, and how many patterns are tried for it.
 
+import TestSupport
 import Testing
 
 @testable import APIs

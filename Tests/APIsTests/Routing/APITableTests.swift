@@ -1,6 +1,7 @@
 // What the management API's changes do to the definitions.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import APIs

@@ -1,6 +1,6 @@
 // Which paths need a token because of another reading of them, which are refused, and what judging them costs. Contract §8.
 
-import OddPaths
+import TestSupport
 import Testing
 
 @testable import APIs

@@ -1,22 +1,8 @@
-// What the tests of this target share: bytes of texts, definitions of a few words, randomness that repeats.
+// What the tests of this target share: bytes of texts, definitions of a few words.
 
 import Kit
 
 @testable import APIs
-
-/// xorshift64*: a test that fails fails again.
-struct SeededRandom: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
-
-  mutating func next() -> UInt64 {
-    state ^= state >> 12
-    state ^= state << 25
-    state ^= state >> 27
-    return state &* 0x2545_F491_4F6C_DD1D
-  }
-}
 
 /// Calls `body` with the text's bytes.
 func withBytes<Result, Failure: Error>(

@@ -1,5 +1,6 @@
 // The table of chains: against a dictionary, while it grows and shrinks.
 
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,5 +1,6 @@
 // Connections by user or address, oldest first.
 
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,5 +1,6 @@
 // Cursors, and what a client that comes back with one gets.
 
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -2,6 +2,7 @@
 
 import Foundation
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,5 +1,6 @@
 // permessage-deflate (RFC 7692): what is agreed on, and what becomes of messages.
 
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -22,6 +23,7 @@ struct MessageDeflateTests {
       ("permessage-deflate; server_max_window_bits", nil),
       ("permessage-deflate; server_max_window_bits=16", nil),
       ("permessage-deflate; server_max_window_bits=012", nil),
+      ("permessage-deflate; server_max_window_bits=+12", nil),
       ("permessage-deflate; client_max_window_bits=7", nil),
       ("permessage-deflate; client_max_window_bits=x", nil),
       ("permessage-deflate; client_no_context_takeover=1", nil), ("permessage-deflate; unknown", nil),
@@ -79,8 +81,11 @@ struct MessageDeflateTests {
     #expect(noise.withUnsafeBytes { deflater.deflate([$0]) } == nil)
     #expect(Array("short".utf8).withUnsafeBytes { deflater.deflate([$0]) } == nil)
     let zeros = [UInt8](repeating: 0, count: 10_000)
+    let count = zeros.withUnsafeBytes { deflater.deflate([$0]) }?.count ?? .max
+    #expect(count < 100, "and the next one is compressed")
     #expect(
-      zeros.withUnsafeBytes { deflater.deflate([$0]) }?.count ?? .max < 100, "and the next one is compressed")
+      deflater.counts == DeflateCounts(messages: 1, plainBytes: 10_000, compressedBytes: count),
+      "it alone is counted")
   }
 
   @Test(
@@ -108,6 +113,10 @@ struct MessageDeflateTests {
       }
       #expect(try inflater.inflate(whole, atMost: 1 << 20) == Array("Hello".utf8))
     }
+    #expect(throws: MessageInflater.Failure.tooLong) { try inflater.inflate(whole, atMost: 4) }
+    let counts = inflater.counts.take()
+    let all = DeflateCounts(messages: 5, plainBytes: 25, compressedBytes: 35, tooBig: 1, malformed: 5)
+    #expect(counts == all && inflater.counts == DeflateCounts())
   }
 
   @Test(
@@ -136,8 +145,8 @@ struct MessageDeflateTests {
     var actions: [WebSocketAction] = []
     var rest = bytes[...]
     while !rest.isEmpty {
-      rest.prefix(pieces).withUnsafeBytes { assembler.receive($0, into: &actions) }
-      rest = rest.dropFirst(pieces)
+      let count = rest.prefix(pieces).withUnsafeBytes { assembler.receive($0, into: &actions) }
+      rest = rest.dropFirst(count)
     }
     return actions
   }
@@ -195,6 +204,21 @@ struct MessageDeflateTests {
     let announced = ClientFrame(
       opcode: 2, reserved: 4, length: [127] + withUnsafeBytes(of: UInt64(2 << 20).bigEndian) { Array($0) })
     #expect(Self.code(Self.actions(announced.bytes)) == 1009)
+  }
+
+  @Test("14.C17 Of messages that become large a few are expanded at once, and none is lost")
+  func share() throws {
+    let message = [UInt8](repeating: 32, count: WebSocketAssembler.expandedAtOnce)
+    let frame = ClientFrame(opcode: 2, payload: try Self.deflated(message), reserved: 4).bytes
+    var assembler = WebSocketAssembler(maximumMessageBytes: 1 << 20, inflater: MessageInflater())
+    var rest = (0..<5).flatMap { _ in frame }[...]
+    for left in (0..<5).reversed() {
+      var actions: [WebSocketAction] = []
+      let count = rest.withUnsafeBytes { assembler.receive($0, into: &actions) }
+      rest = rest.dropFirst(count)
+      #expect(actions == [.binary(message)] && rest.count == left * frame.count, "\(left) are left")
+      #expect(assembler.expandedBytes == message.count)
+    }
   }
 
   @Test("14.C17 Compressed text must be valid UTF-8, and what is compressed whole", arguments: [1, 1000])

@@ -1,6 +1,7 @@
 // Shares of clients and APIs in what many compete for.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

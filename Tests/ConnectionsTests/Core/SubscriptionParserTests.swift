@@ -2,6 +2,7 @@
 
 import Kit
 import Settings
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,6 +1,7 @@
 // What workers ask each other, also when the other one has gone mad.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

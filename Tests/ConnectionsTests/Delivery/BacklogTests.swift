@@ -1,5 +1,6 @@
 // What waits for a slow client, and what a turn gives to whom.
 
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -1,6 +1,7 @@
 // Indices are used again, serials never.
 
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -135,6 +135,43 @@ struct ClientMessagesTests {
     client.disconnect()
   }
 
+  /// `count` compressed messages that are no events, each 100 KB when it is expanded.
+  private static func largeMessages(_ count: Int) throws -> ByteBuffer {
+    let padding = String(repeating: "a", count: 100_000)
+    var bytes = ByteBuffer()
+    for number in 0..<count {
+      let message = Array(#"{"id":"\#(number)","padding":"\#(padding)"}"#.utf8)
+      let payload = try #require(message.withUnsafeBytes { MessageDeflater().deflate([$0]) })
+      bytes.writeBytes(ClientFrame(opcode: 1, payload: payload, reserved: 4).bytes)
+    }
+    return bytes
+  }
+
+  @Test("14.C17 Messages that become large are read a few in each turn, in order, and an end waits")
+  func expanding() throws {
+    let worker = try TestGateway().hub()
+    let client = try TestClient()
+    try worker.openWebSocket(client, [], isDeflated: true)
+    let messages = try Self.largeMessages(40)
+    try client.channel.writeInbound(messages)
+    var told = webSocketTexts(client.takeBytes())
+    #expect((1..<20).contains(told.count), "\(told.count) at once")
+    worker.run()
+    told += webSocketTexts(client.takeBytes())
+    #expect(try errors(told.map(Self.object)).map(\.id) == (0..<40).map { "\($0)" })
+    try client.channel.writeInbound(messages)
+    client.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+    client.channel.embeddedEventLoop.run()
+    #expect(client.channel.isActive, "most of what the client has said is unread")
+    worker.run()
+    client.channel.embeddedEventLoop.run()
+    #expect(!client.channel.isActive && worker.hub.table.count == 0)
+  }
+
+  private static func object(_ text: String) throws -> [String: Any] {
+    try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+  }
+
   @Test("masked frames on the wire arrive as messages, and a close is answered")
   func wire() throws {
     func frame(_ opcode: UInt8, _ payload: [UInt8]) -> ByteBuffer {

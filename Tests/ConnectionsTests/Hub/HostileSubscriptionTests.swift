@@ -2,6 +2,7 @@
 
 import Kit
 import Settings
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -233,7 +234,7 @@ struct HostileSubscriptionTests {
     while closing < connections.count {
       worker.hub.turn()
       let now = connections.count(where: \.isClosing)
-      #expect(now > closing && now - closing <= share)
+      try #require(now > closing && now - closing <= share)
       closing = now
     }
     for client in clients {

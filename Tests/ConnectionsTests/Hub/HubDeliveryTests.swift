@@ -4,6 +4,7 @@ import Glibc
 import Identity
 import Kit
 import Settings
+import TestSupport
 import Testing
 
 @testable import Connections

@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -96,7 +97,7 @@ struct RequestExchangeTests {
   func boundedTurn() throws {
     let gateway = try TestGateway(workers: 2)
     let exchanges = try (0..<2).map { try gateway.exchange($0) }
-    let bound = RequestExchange.maximumRecordsPerTurn
+    let bound = RingSet.recordsPerTurn
     for _ in 0..<2 * bound + 1 {
       _ = try correlation(exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker))
     }

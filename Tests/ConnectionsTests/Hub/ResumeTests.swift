@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -271,7 +272,8 @@ struct ResumeTests {
         id[ring] = sequence
         if event.id != id.text { wrong.append("id \(event.id ?? "none"), expected \(id.text)") }
       }
-      #expect(wrong.isEmpty && id == published && connection.replay == nil, "round \(round): \(wrong.prefix(3))")
+      #expect(
+        wrong.isEmpty && id == published && connection.replay == nil, "round \(round): \(wrong.prefix(3))")
       client.disconnect()
     }
   }

@@ -12,6 +12,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Settings
+import TestSupport
 
 @testable import Connections
 @testable import HTTP
@@ -30,10 +31,10 @@ final class EchoServer: @unchecked Sendable {
   ///
   /// - Parameter maximumMessageBytes: longest message that is taken.
   static func serve(maximumMessageBytes: Int, _ body: (UInt16) async throws -> Void) async throws {
-    let listener = try LoopbackListener()
+    let listener = try LocalListener()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    let descriptor = listener.descriptor.rawValue
+    let descriptor = listener.descriptor
     let (echo, second) = try await loop.submit {
       let echo = try EchoServer(listening: descriptor, loop: loop, maximumMessageBytes: maximumMessageBytes)
       try echo.server.start()
@@ -152,31 +153,5 @@ private final class EchoResponder: Responder {
     } catch {
       return .response(error.response)
     }
-  }
-}
-
-/// A listening socket on a free port of 127.0.0.1.
-struct LoopbackListener: ~Copyable {
-  private static let backlog: CInt = 128
-
-  let descriptor: Descriptor
-  let port: UInt16
-
-  init() throws {
-    let type = SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
-    let socket = Descriptor(owning: Glibc.socket(AF_INET, CInt(type), 0))
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket.rawValue, $0, size) | listen(socket.rawValue, Self.backlog)
-          | getsockname(socket.rawValue, $0, &size)
-      }
-    }
-    guard result == 0 else { throw IPCError.system(call: "bind, listen or getsockname", errno: errno) }
-    descriptor = socket
-    port = UInt16(bigEndian: address.sin_port)
   }
 }

@@ -3,6 +3,7 @@
 // in RIG_TEST_PYTHON_BIN.
 
 import Foundation
+import TestSupport
 
 struct FuzzingClient {
   private static let program = "wstest"
@@ -48,9 +49,9 @@ struct FuzzingClient {
   ///
   /// - Parameter patience: a run that takes longer is ended, and gives no report.
   func run(_ cases: [String], port: UInt16, patience: Duration) async throws -> [String: Outcome] {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("rig-ws-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
+    let directory = try TestDirectory()
+    defer { withExtendedLifetime(directory) {} }
+    let folder = URL(fileURLWithPath: directory.path)
     let log = folder.appendingPathComponent("output.log")
     try Data().write(to: log)
     let process = Process()

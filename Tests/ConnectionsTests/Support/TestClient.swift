@@ -149,14 +149,14 @@ extension TestHub {
   @discardableResult
   func openWebSocket(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
-    identity: ConnectionIdentity? = nil
+    identity: ConnectionIdentity? = nil, isDeflated: Bool = false
   ) throws -> WebSocketConnection {
     let wanted = ConnectRequest(subscriptions, identity: identity)
-    return try open(client, lastEventID == nil ? .webSocket : .webSocketWithCursor, wanted, lastEventID) {
-      index, serial in
+    let transport = Transport.webSocket(withCursors: lastEventID != nil, isDeflated: isDeflated)
+    return try open(client, transport, wanted, lastEventID) { index, serial in
       WebSocketConnection(
         index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near,
-        application: messages)
+        application: messages, isDeflated: isDeflated)
     }
   }
 

@@ -11,6 +11,7 @@ import Glibc
 import IPC
 import Logging
 import Settings
+import TestSupport
 import Testing
 
 @testable import Connections
@@ -213,9 +214,4 @@ extension EventWriter {
     guard case .appended = append(event) else { throw TestFailure("no room for event \(number)") }
     publish()
   }
-}
-
-struct TestFailure: Error, CustomStringConvertible {
-  let description: String
-  init(_ description: String) { self.description = description }
 }

@@ -33,9 +33,10 @@ final class ChildProcess {
   /// - Parameters:
   ///   - environment: the whole environment; only PATH and HOME come along from the test.
   ///   - directory: the working directory; `output.log` in it receives both outputs.
+  ///   - inherited: descriptors that it has as 3, 4 and so on; their own numbers are beyond those.
   init(
     _ executable: String, _ arguments: [String], environment: [String: String], directory: String,
-    log: String = "output.log", piped: Bool = false
+    log: String = "output.log", piped: Bool = false, inherited: [CInt] = []
   ) throws {
     let mark = UUID().uuidString
     self.mark = mark
@@ -55,6 +56,9 @@ final class ChildProcess {
     }
     posix_spawn_file_actions_addopen(&actions, 1, "\(directory)/\(log)", O_WRONLY | O_CREAT | O_APPEND, 0o600)
     posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    for (index, descriptor) in inherited.enumerated() {
+      posix_spawn_file_actions_adddup2(&actions, descriptor, CInt(3 + index))
+    }
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }

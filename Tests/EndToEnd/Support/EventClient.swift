@@ -94,7 +94,9 @@ final class EventClient {
   /// Waits for a sign of life of the gateway, though there is no event.
   func awaitHeartbeat() throws {
     switch kind {
-    case .sse(let client): while try client.record().comment != "heartbeat" {}
+    case .sse(let client):
+      let deadline = Deadline()
+      while try client.record(deadline).comment != "heartbeat" {}
     case .webSocket(let client):
       let frame = try client.frame()
       guard frame.opcode == WebSocketFrame.Opcode.ping else {

@@ -46,10 +46,11 @@ final class Gateway {
   ]
 
   fileprivate init(
-    _ settings: [String: String], arguments: [String], launcher: [String], directory: String
+    _ settings: [String: String], arguments: [String], launcher: [String], directory: String,
+    sockets: ActivatedSockets?
   ) throws {
-    inboundPort = try FreePorts.next()
-    managementPort = try FreePorts.next()
+    inboundPort = try sockets?.inboundPort ?? FreePorts.next()
+    managementPort = try sockets?.managementPort ?? FreePorts.next()
     inboundTLSPort = try FreePorts.next()
     managementTLSPort = try FreePorts.next()
     self.directory = directory
@@ -58,21 +59,26 @@ final class Gateway {
     environment["API_HTTP_PORT"] = String(managementPort)
     environment["INBOUND_HTTPS_PORT"] = String(inboundTLSPort)
     environment["API_HTTPS_PORT"] = String(managementTLSPort)
+    if sockets != nil { environment.merge(ActivatedSockets.environment) { $1 } }
     let command = try launcher + [Tools.ours("rig-supervisor")] + arguments
     process = try ChildProcess(
-      command[0], Array(command.dropFirst()), environment: environment, directory: directory)
+      command[0], Array(command.dropFirst()), environment: environment, directory: directory,
+      inherited: sockets?.descriptors ?? [])
   }
 
   /// Runs `body` with a gateway that is ready, then stops it and checks that it ended well and left no process.
   ///
-  /// - Parameter launcher: a command line that turns itself into the one appended to it.
+  /// - Parameters:
+  ///   - launcher: a command line that turns itself into the one appended to it.
+  ///   - sockets: of a service manager, on which it listens instead of its own.
   static func run(
     _ settings: [String: String] = [:], arguments: [String] = [], launcher: [String] = [],
-    _ body: (Gateway) throws -> Void
+    sockets: ActivatedSockets? = nil, _ body: (Gateway) throws -> Void
   ) throws {
     let directory = try TestDirectory()
     let gateway = try Gateway(
-      settings, arguments: arguments, launcher: launcher, directory: directory.path)
+      settings, arguments: arguments, launcher: sockets == nil ? launcher : ActivatedSockets.launcher,
+      directory: directory.path, sockets: sockets)
     do {
       try gateway.waitUntilReady()
       try body(gateway)

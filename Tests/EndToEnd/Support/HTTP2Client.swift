@@ -77,8 +77,10 @@ final class HTTP2Client {
 
   /// Reads until `condition` holds.
   func read(until what: String, _ condition: (HTTP2Client) -> Bool) throws {
+    let deadline = Deadline()
     while !condition(self) {
-      let frame = try wire.receive(what) { HTTP2Frame(takenFrom: &$0) }
+      guard !deadline.hasPassed else { throw TestFailure("not in time: \(what)") }
+      let frame = try wire.receive(what, deadline) { HTTP2Frame(takenFrom: &$0) }
       try take(frame)
     }
   }

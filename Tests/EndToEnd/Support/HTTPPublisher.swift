@@ -2,22 +2,29 @@
 // again until it is accepted.
 
 final class HTTPPublisher {
-  private let gateway: Gateway
+  private let port: Int
+  private let path: String
   private var connection: HTTPConnection?
   /// Requests that got no answer: their events may have been taken or not.
   private(set) var unanswered = 0
   /// Answers other than 202.
   private(set) var refusals: [HTTPAnswer] = []
 
+  /// To the management port, as services do.
   init(_ gateway: Gateway) {
-    self.gateway = gateway
+    (port, path) = (gateway.managementPort, "/v3/messages")
+  }
+
+  /// To the inbound port, as frontends do.
+  init(inbound gateway: Gateway) {
+    (port, path) = (gateway.inboundPort, "/_rig/v1/events")
   }
 
   /// One attempt. nil: no answer.
   func attempt(_ event: String) -> HTTPAnswer? {
     do {
       let answer = try connected().send(
-        "POST", "/v3/messages", headers: [CloudEvent.contentType], body: event)
+        "POST", path, headers: [CloudEvent.contentType], body: event)
       if answer.status != 202 { refusals.append(answer) }
       return answer
     } catch {
@@ -37,7 +44,7 @@ final class HTTPPublisher {
     let connection = try connected()
     for event in events {
       try connection.wire.send(
-        HTTPConnection.request("POST", "/v3/messages", headers: [CloudEvent.contentType], body: event))
+        HTTPConnection.request("POST", path, headers: [CloudEvent.contentType], body: event))
     }
     disturb()
     var accepted = 0
@@ -52,7 +59,7 @@ final class HTTPPublisher {
 
   private func connected() throws -> HTTPConnection {
     if let connection { return connection }
-    let new = try HTTPConnection(port: gateway.managementPort)
+    let new = try HTTPConnection(port: port)
     connection = new
     return new
   }

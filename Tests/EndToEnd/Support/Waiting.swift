@@ -2,15 +2,10 @@
 // the hope that something has happened by then.
 
 import Glibc
+import TestSupport
 
-/// Why a test can't go on.
-struct TestFailure: Error, CustomStringConvertible {
-  let description: String
-
-  init(_ description: String) {
-    self.description = description
-  }
-}
+typealias TestFailure = TestSupport.TestFailure
+typealias TestDirectory = TestSupport.TestDirectory
 
 /// A point of the monotonic clock by which something must have happened.
 struct Deadline: Sendable {

@@ -1,5 +1,7 @@
 // A WebSocket client that does nothing by itself: it answers no ping and no close unless the test says so.
 
+import Testing
+
 final class WebSocketClient {
   let http: HTTPConnection
   let head: HTTPHead
@@ -48,6 +50,18 @@ final class WebSocketClient {
     return client
   }
 
+  /// Sends a frame right behind the handshake, and expects that it is answered.
+  static func expectEarlyFrame(over wire: Wire) throws {
+    let request = HTTPConnection.request(
+      "GET", "/_rig/v1/connection/ws?subscriptions=" + HTTP.encoded(Subscriptions.to("a")), headers: upgrade)
+    try wire.send(Array(request.utf8) + WebSocketFrame.text(CloudEvent.json("a", id: "early")).encoded())
+    let client = try WebSocketClient(HTTPConnection(wire: wire))
+    try client.event("rig.connection.create")
+    try client.event("rig.subscriptions_set")
+    let answers = [try client.json(), try client.json()]
+    #expect(answers.contains { $0["type"] == "a" && $0["id"] == "early" }, "\(answers)")
+  }
+
   func send(_ frame: WebSocketFrame) throws {
     try wire.send(frame.encoded())
   }
@@ -63,8 +77,10 @@ final class WebSocketClient {
 
   /// The next text frame as JSON; pings are skipped.
   func json() throws -> JSON {
+    let deadline = Deadline()
     while true {
-      let frame = try frame()
+      guard !deadline.hasPassed else { throw TestFailure("nothing but pings came") }
+      let frame = try frame(deadline)
       switch frame.opcode {
       case WebSocketFrame.Opcode.text:
         let json = try JSON(parsing: frame.payload)
@@ -84,14 +100,38 @@ final class WebSocketClient {
     return json
   }
 
+  /// Reads the next frame, which must be a ping, and answers it.
+  func answerPing() throws {
+    let ping = try frame()
+    guard ping.opcode == WebSocketFrame.Opcode.ping else {
+      throw TestFailure("expected a ping, got opcode \(ping.opcode): \(Self.close(ping) ?? (0, ""))")
+    }
+    try send(WebSocketFrame(WebSocketFrame.Opcode.pong, ping.payload))
+  }
+
   /// Reads frames until a close frame; its code and reason.
   func awaitClose() throws -> (code: Int, reason: String) {
+    let deadline = Deadline()
     while true {
-      let frame = try frame()
-      guard frame.opcode == WebSocketFrame.Opcode.close else { continue }
-      guard frame.payload.count >= 2 else { return (1005, "") }
-      let code = Int(frame.payload[0]) << 8 | Int(frame.payload[1])
-      return (code, String(decoding: frame.payload.dropFirst(2), as: UTF8.self))
+      guard !deadline.hasPassed else { throw TestFailure("it isn't closed") }
+      if let close = Self.close(try frame(deadline)) { return close }
     }
+  }
+
+  /// Reads the frames that have come; code and reason of a close frame among them.
+  func closeIfCome() throws -> (code: Int, reason: String)? {
+    while true {
+      while let frame = try WebSocketFrame.take(from: &wire.received) {
+        if let close = Self.close(frame) { return close }
+      }
+      guard try wire.receive(Deadline(after: 0)) else { return nil }
+    }
+  }
+
+  private static func close(_ frame: WebSocketFrame) -> (code: Int, reason: String)? {
+    guard frame.opcode == WebSocketFrame.Opcode.close else { return nil }
+    guard frame.payload.count >= 2 else { return (1005, "") }
+    let code = Int(frame.payload[0]) << 8 | Int(frame.payload[1])
+    return (code, String(decoding: frame.payload.dropFirst(2), as: UTF8.self))
   }
 }

@@ -3,6 +3,7 @@
 
 import CLinux
 import Glibc
+import TestSupport
 
 /// A client's socket with what has been received but not used.
 class Wire {
@@ -39,7 +40,7 @@ class Wire {
     }
     var one: CInt = 1
     setsockopt(fd, CInt(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<CInt>.size))
-    var address = Self.loopback(port)
+    var address = sockaddr_in(localPort: UInt16(clamping: port))
     inet_pton(AF_INET, host, &address.sin_addr)
     let size = socklen_t(MemoryLayout<sockaddr_in>.size)
     let result = withUnsafePointer(to: &address) {
@@ -84,14 +85,6 @@ class Wire {
     var size = socklen_t(MemoryLayout<CInt>.size)
     getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &failure, &size)
     guard failure == 0 else { throw TestFailure("connect to \(port): \(String(cString: strerror(failure)))") }
-  }
-
-  static func loopback(_ port: Int) -> sockaddr_in {
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = UInt16(clamping: port).bigEndian
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    return address
   }
 
   /// True when one of `events` (or an error) is there before the deadline.

@@ -82,12 +82,17 @@ struct HTTP2BoundTests {
     #expect(peer.answer(1).status == "431" && peer.answer(1).isEnded)
     try peer.request(3, "GET", "/", (0..<200).map { ("x-\($0)", "1") })
     #expect(peer.answer(3).status == "431" && peer.goAway == nil)
+    // What stands behind a body has the same bounds.
+    try peer.send(
+      HTTP2Peer.headers(5, HTTP2Peer.head("POST", "/"), isEnd: false), HTTP2Peer.data(5, "body"),
+      HTTP2Peer.headers(5, (0..<201).map { ("x-\($0)", "1") }))
+    #expect(peer.answer(5).status == "431" && peer.answer(5).isEnded && peer.goAway == nil, "14.C14")
     #expect(peer.front.responder.requests.isEmpty)
     // One entry of the table, referred to again and again (an HPACK bomb).
     let entry = HTTP2Peer.block([("x-bomb", String(repeating: "c", count: 4000))])
     let bomb =
       HTTP2Peer.block(HTTP2Peer.head()) + [0x40] + entry.dropFirst() + [UInt8](repeating: 0xbe, count: 4000)
-    try peer.send(Frame(kind: .headers, flags: Frame.endHeaders | Frame.endStream, stream: 5, payload: bomb))
+    try peer.send(Frame(kind: .headers, flags: Frame.endHeaders | Frame.endStream, stream: 7, payload: bomb))
     #expect(peer.goAway.map { $0.goAwayCode != 0 } == true && peer.front.responder.requests.isEmpty)
   }
 

@@ -1,6 +1,7 @@
 // Events whose attributes are headers of an HTTP request.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Kit

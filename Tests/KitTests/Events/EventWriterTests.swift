@@ -1,6 +1,7 @@
 // Events into a real ring: one by one, and batches as a whole or not at all.
 
 import IPC
+import TestSupport
 import Testing
 
 @testable import Kit

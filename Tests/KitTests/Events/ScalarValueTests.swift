@@ -1,6 +1,7 @@
 // Values compare as JSON values, and equal values have equal bytes.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Kit

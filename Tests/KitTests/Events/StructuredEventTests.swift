@@ -33,6 +33,17 @@ struct StructuredEventTests {
   }
 
   @Test(
+    "14.C17 loses a rigcursor that it brings along: each client is told its own place, once",
+    arguments: [
+      #"{"rigcursor":"x","specversion":"1.0","type":"a","source":"s","id":"1"}"#,
+      #"{"specversion" : "1.0","type":"a","rigc\u0075rsor":{"a":[1,"}"]},"source":"s","id":"1", "rigcursor":null }"#,
+      #"{"specversion":"1.0","type":"a","source":"s","id":"1","rigcursor":"x"}"#,
+    ])
+  func cursor(text: String) throws {
+    #expect(try parser.parse(text).text == #"{"specversion":"1.0","type":"a","source":"s","id":"1"}"#)
+  }
+
+  @Test(
     "without what is required is refused, with the attribute's name",
     arguments: [
       (#"{}"#, "specversion is missing, expected 1.0, 0.3, 0.2 or 0.1"),

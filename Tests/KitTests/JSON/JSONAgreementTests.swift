@@ -4,6 +4,7 @@
 // deep nesting.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Kit

@@ -93,7 +93,7 @@ struct ProblemTests {
       (405, "Method Not Allowed"),
       (406, "Not Acceptable"), (410, "Gone"), (413, "Content Too Large"), (415, "Unsupported Media Type"),
       (429, "Too Many Requests"), (431, "Request Header Fields Too Large"), (500, "Internal Server Error"),
-      (503, "Service Unavailable"), (599, "Error"),
+      (501, "Not Implemented"), (503, "Service Unavailable"), (599, "Error"),
     ])
   func titles(status: Int, title: String) {
     let json = String(decoding: Problem.json(status: status, detail: "why"), as: UTF8.self)

@@ -2,24 +2,16 @@
 
 import Glibc
 import Settings
+import TestSupport
 import Testing
 
 @testable import Kit
 
 @Suite("Pointer tree")
 struct PointerTreeTests {
-  private struct Random: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      return state >> 11 ^ state << 53
-    }
-  }
-
   private static let names = ["a", "b", "0", "1", "", "e\\u0061"]
 
-  private static func value(_ depth: Int, _ random: inout Random) -> String {
+  private static func value(_ depth: Int, _ random: inout SeededRandom) -> String {
     switch depth > 3 ? 9 : Int.random(in: 0..<10, using: &random) {
     case 0..<4: object(depth, &random)
     case 4..<6:
@@ -30,7 +22,7 @@ struct PointerTreeTests {
     }
   }
 
-  private static func object(_ depth: Int, _ random: inout Random) -> String {
+  private static func object(_ depth: Int, _ random: inout SeededRandom) -> String {
     let members = (0..<Int.random(in: 0..<5, using: &random)).map { _ in
       "\"\(names.randomElement(using: &random) ?? "")\":\(value(depth + 1, &random))"
     }
@@ -40,7 +32,7 @@ struct PointerTreeTests {
   @Test(
     "13.B9: all pointers at once find what each finds alone, also where names come twice", arguments: 1...5)
   func together(seed: UInt64) throws {
-    var random = Random(state: seed)
+    var random = SeededRandom(seed: seed)
     let tokens = ["a", "b", "0", "1", "", "ea", "x"]
     for _ in 0..<200 {
       let text = Self.object(0, &random)

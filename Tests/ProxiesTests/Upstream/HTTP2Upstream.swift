@@ -5,9 +5,8 @@ import NIOHPACK
 import NIOHTTP1
 import NIOHTTP2
 import NIOPosix
-import NIOSSL
-import NIOTLS
 import Synchronization
+import TLS
 
 @testable import Proxies
 
@@ -38,16 +37,14 @@ final class HTTP2Upstream: @unchecked Sendable {
     serve: @escaping Serving = ServedStream.greet,
     _ body: (HTTP2Upstream) async throws -> Void
   ) async throws {
-    var tls = try TLSUpstream.serverTLS()
-    tls.applicationProtocols = protocols
-    let context = try NIOSSLContext(configuration: tls)
+    let tls = ServedTLS(protocols: protocols)
     let upstream = HTTP2Upstream(serve)
     let listening = try await ServerBootstrap(group: upstream.group)
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           upstream.connections.add()
           try channel.pipeline.syncOperations.addHandlers([
-            NIOSSLServerHandler(context: context),
+            try tls.handler(),
             Choosing(upstream, maximumStreams: maximumStreams, window: window, table: table),
           ])
         }
@@ -94,8 +91,8 @@ final class HTTP2Upstream: @unchecked Sendable {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-      guard case .handshakeCompleted(let chosen)? = event as? TLSUserEvent else { return }
-      guard chosen == "h2" else {
+      guard let event = event as? TLSEstablished else { return }
+      guard event.alpn == "h2" else {
         isHTTP1 = true
         return
       }

@@ -5,7 +5,7 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import NIOSSL
+import TestSupport
 import Testing
 
 @testable import Proxies
@@ -126,19 +126,22 @@ final class UpstreamBench: @unchecked Sendable {
   private(set) var client: UpstreamClient!
   private var nowNs: UInt64 = 1_000_000_000
 
-  private init(_ loop: EventLoop, _ limits: UpstreamLimits, _ tls: TLSConfiguration) {
+  private init(_ loop: EventLoop, _ limits: UpstreamLimits, _ authorities: String) throws {
     self.loop = loop
+    let tls = try UpstreamTLS(authorities: authorities)
     client = UpstreamClient(loop: loop, limits: limits, tls: tls) { [unowned self] in nowNs }
   }
 
   /// Ends everything after `body`.
+  ///
+  /// - Parameter tls: path of the certificates that are trusted; empty: those that the system trusts.
   static func run(
-    _ limits: UpstreamLimits = UpstreamLimits(), tls: TLSConfiguration = .makeClientConfiguration(),
+    _ limits: UpstreamLimits = UpstreamLimits(), tls: String = "",
     _ body: (UpstreamBench) async throws -> Void
   ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    let bench = try await loop.submit { UpstreamBench(loop, limits, tls) }.get()
+    let bench = try await loop.submit { try UpstreamBench(loop, limits, tls) }.get()
     let result: Result<Void, any Error>
     do { result = .success(try await body(bench)) } catch { result = .failure(error) }
     try await loop.flatSubmit { bench.client.close() }.get()
@@ -208,42 +211,25 @@ final class UpstreamBench: @unchecked Sendable {
 
 /// A listening socket on 127.0.0.1.
 final class Upstream {
-  let port: Int
-  private let socket: CInt
+  private let listener: LocalListener
 
   init(receiveBuffer: CInt? = nil) throws {
-    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
-    self.socket = socket
-    Peer.setDeadline(socket)
-    if var receiveBuffer {
-      setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<CInt>.size))
-    }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    var found = size
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(socket, $0, size) | listen(socket, 64) | getsockname(socket, $0, &found)
-      }
-    }
-    port = Int(UInt16(bigEndian: address.sin_port))
-    try #require(result == 0)
+    listener = try LocalListener(isBlocking: true, receiveBufferBytes: receiveBuffer)
+    Peer.setDeadline(listener.descriptor)
   }
 
-  deinit { close(socket) }
+  var port: Int { Int(listener.port) }
 
   /// The next connection.
   func accept() throws -> Peer {
-    let descriptor = Glibc.accept(socket, nil, nil)
+    let descriptor = Glibc.accept(listener.descriptor, nil, nil)
     try #require(descriptor >= 0, "no connection came in 10 s")
     return Peer(descriptor)
   }
 
   /// Whether a connection waits to be accepted.
   var hasConnection: Bool {
-    var entry = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+    var entry = pollfd(fd: listener.descriptor, events: Int16(POLLIN), revents: 0)
     return poll(&entry, 1, 0) == 1
   }
 

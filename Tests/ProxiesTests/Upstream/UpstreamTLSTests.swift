@@ -1,10 +1,12 @@
 // Upstreams behind TLS: who is believed, and what an end without farewell proves.
 
+import CLinux
+import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import NIOSSL
 import Synchronization
+import TLS
 import Testing
 
 @testable import Proxies
@@ -33,12 +35,17 @@ import Testing
   @Test("A certificate that nobody vouches for, or of another name, is not")
   func untrusted() async throws {
     try await TLSUpstream.run(answer: "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok") { upstream in
-      for (tls, host) in [
-        (TLSConfiguration.makeClientConfiguration(), "localhost"), (try TLSUpstream.trust(), "127.0.0.1"),
+      for (tls, host, reason) in [
+        ("", "localhost", "self-signed"), (try TLSUpstream.trust(), "127.0.0.1", "IP address mismatch"),
       ] {
         try await UpstreamBench.run(tls: tls) { bench in
           let failure = try await bench.begin(upstream.request(host)).failure()
-          #expect(failure?.isUnreachable ?? false, "\(host): \(String(describing: failure))")
+          guard case .unreachable(let detail) = failure?.reason else {
+            return #expect(Bool(false), "\(host): \(String(describing: failure))")
+          }
+          #expect(detail.contains("TLS handshake failed") && detail.contains(reason), "\(detail)")
+          // What the certificate says is nobody's business who isn't an operator.
+          #expect(!detail.contains("localhost"))
           try await bench.wait { $0.openConnections == 0 }
         }
       }
@@ -61,6 +68,34 @@ import Testing
           }
         }
       }
+    }
+  }
+
+  @Test(
+    "15.9 The second connection to an upstream resumes the session of the first; another authority's doesn't")
+  func resumption() async throws {
+    try await TLSUpstream.run(answer: "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", closes: true) {
+      upstream in
+      for _ in 0..<2 {
+        try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+          for _ in 0..<3 {
+            let call = try await bench.begin(upstream.request("localhost"))
+            #expect(try await call.end().last == .ended([]))
+            try await bench.wait { $0.openConnections == 0 }
+          }
+        }
+      }
+      #expect(upstream.accepted.count == 6 && upstream.resumed.count == 4)
+    }
+  }
+
+  @Test("15.9 A file of authorities that can't be used is named with the setting and the reason")
+  func authorities() throws {
+    for (path, words) in [("/nowhere.pem", "No such file"), ("/etc/hostname", "no certificate in it")] {
+      let error = #expect(throws: UnusableAuthorities.self) { _ = try UpstreamTLS(authorities: path) }
+      let text = error?.description ?? ""
+      #expect(
+        text.contains("PROXY_CA_CERTFILE: authorities file '\(path)'") && text.contains(words), "\(text)")
     }
   }
 
@@ -94,9 +129,13 @@ final class TLSUpstream: @unchecked Sendable {
   /// Connections.
   let accepted: Counter
 
-  private init(port: Int, _ accepted: Counter) {
+  /// Those that began with a ticket.
+  let resumed: Counter
+
+  private init(port: Int, _ accepted: Counter, _ resumed: Counter) {
     self.port = port
     self.accepted = accepted
+    self.resumed = resumed
   }
 
   func request(_ host: String, body: UpstreamRequest.Body = .none) -> UpstreamRequest {
@@ -105,39 +144,33 @@ final class TLSUpstream: @unchecked Sendable {
       body: body)
   }
 
-  /// Trusts the certificate below, and no other.
-  static func trust() throws -> TLSConfiguration {
-    var tls = TLSConfiguration.makeClientConfiguration()
-    tls.trustRoots = .certificates(try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)))
-    return tls
-  }
+  /// Path of the certificate below, for who trusts it and no other.
+  static func trust() throws -> String { files.certificate }
 
-  /// What a server has that is trusted so; it speaks of no protocols.
-  static func serverTLS() throws -> TLSConfiguration {
-    TLSConfiguration.makeServerConfiguration(
-      certificateChain: try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)).map { .certificate($0) },
-      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(key.utf8), format: .pem)))
-  }
+  /// Of a server that is trusted so.
+  static let files = CertificateFiles(
+    certificate: MemoryFile(certificate).path, key: MemoryFile(key).path)
 
   /// - Parameter isPolite: says farewell when it closes.
   static func run(
     answer: String, closes: Bool = false, isPolite: Bool = true, _ body: (TLSUpstream) async throws -> Void
   ) async throws {
-    let context = try NIOSSLContext(configuration: try serverTLS())
+    let tls = ServedTLS(protocols: [])
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let accepted = Counter()
+    let resumed = Counter()
     let listening = try await ServerBootstrap(group: group)
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           accepted.add()
-          let handler = NIOSSLServerHandler(context: context)
           try channel.pipeline.syncOperations.addHandlers([
-            handler, Answering(answer, closes ? (isPolite ? .politely : .rudely) : .never),
+            try tls.handler { if $0 == .resumed { resumed.add() } },
+            Answering(answer, closes ? (isPolite ? .politely : .rudely) : .never),
           ])
         }
       }
       .bind(host: "127.0.0.1", port: 0).get()
-    let upstream = TLSUpstream(port: listening.localAddress?.port ?? 0, accepted)
+    let upstream = TLSUpstream(port: listening.localAddress?.port ?? 0, accepted, resumed)
     let result: Result<Void, any Error>
     do { result = .success(try await body(upstream)) } catch { result = .failure(error) }
     try await listening.close()
@@ -175,9 +208,8 @@ final class TLSUpstream: @unchecked Sendable {
       case .never: break
       case .politely: context.close(promise: nil)
       case .rudely:
-        // Past the TLS handler.
-        try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self).close(
-          promise: nil)
+        context.triggerUserOutboundEvent(TLSAbort(), promise: nil)
+        context.close(promise: nil)
       }
     }
   }
@@ -202,4 +234,32 @@ final class TLSUpstream: @unchecked Sendable {
     uRvB0o0GTZSGYxTb7qZBuFmT7ImdvyhJXHysojXpx4slLdHNSraZra24
     -----END PRIVATE KEY-----
     """
+}
+
+/// The server's side of TLS for the connections of one loop; touched on it only.
+final class ServedTLS: @unchecked Sendable {
+  private let protocols: [String]
+  private var context: ServerTLSContext?
+
+  /// - Parameter protocols: what it chooses from by ALPN, its first choice first; empty: it speaks of none.
+  init(protocols: [String]) { self.protocols = protocols }
+
+  func handler(_ onHandshake: @escaping (TLSHandshakeResult) -> Void = { _ in }) throws -> TLSHandler {
+    let context = try context ?? ServerTLSContext([TLSUpstream.files], password: nil, protocols: protocols)
+    self.context = context
+    return TLSHandler(context, onHandshake: onHandshake)
+  }
+}
+
+/// A file that is in no directory, as long as this process lives.
+private struct MemoryFile {
+  let path: String
+
+  init(_ text: String) {
+    let descriptor = rig_memfd_create("rig-test")
+    var text = text
+    let count = text.withUTF8 { write(descriptor, $0.baseAddress, $0.count) }
+    precondition(count == text.utf8.count, "no memory for a file of a test")
+    path = "/proc/self/fd/\(descriptor)"
+  }
 }

@@ -2,6 +2,7 @@
 
 import Glibc
 import Settings
+import TestSupport
 import Testing
 
 @testable import Supervisor

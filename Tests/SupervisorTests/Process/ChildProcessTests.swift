@@ -2,6 +2,7 @@
 
 import CLinux
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Supervisor
@@ -28,7 +29,7 @@ extension ProcessSuite {
         var entry = pollfd(fd: pidfd, events: Int16(POLLIN), revents: 0)
         return poll(&entry, 1, 0) == 1
       }
-      guard let end = process.end else { throw TestFailure(description: "readable, but not ended") }
+      guard let end = process.end else { throw TestFailure("readable, but not ended") }
       return end
     }
 

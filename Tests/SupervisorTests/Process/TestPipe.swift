@@ -1,43 +1,27 @@
 // A directory and a pipe for tests that start processes.
 
 import Foundation
+import TestSupport
 
 @testable import Supervisor
 
-/// Why a test can't go on.
-struct TestFailure: Error, CustomStringConvertible {
-  let description: String
-}
-
-/// A directory of its own, removed with the value.
-final class TestDirectory: Sendable {
-  let path: String
-
-  init() throws {
-    path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-\(UUID().uuidString)").path
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-  }
-
-  deinit {
-    try? FileManager.default.removeItem(atPath: path)
-  }
-
+extension TestDirectory {
   /// F_SETLEASE of fcntl(2), for which Glibc has no Swift name.
   private static let setLease: CInt = 1024
 
   /// Writes an executable shell script, and waits until it can be executed: a child that another test has just forked holds it open for
   /// writing until its own exec, and whoever executes it meanwhile gets ETXTBSY. A read lease is granted when nobody does.
   func script(_ name: String, _ text: String) throws {
-    let file = "\(path)/\(name)"
+    let file = file(name)
     // Closed by exec: a child that lives on would keep it busy for as long.
     let output = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0o755)
-    guard output >= 0 else { throw TestFailure(description: "open \(file): errno \(errno)") }
+    guard output >= 0 else { throw TestFailure("open \(file): errno \(errno)") }
     let bytes = Array("#!/bin/sh\n\(text)\n".utf8)
     let count = write(output, bytes, bytes.count)
     close(output)
-    guard count == bytes.count else { throw TestFailure(description: "write \(file): errno \(errno)") }
+    guard count == bytes.count else { throw TestFailure("write \(file): errno \(errno)") }
     let descriptor = open(file, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw TestFailure(description: "open \(file): errno \(errno)") }
+    guard descriptor >= 0 else { throw TestFailure("open \(file): errno \(errno)") }
     defer { close(descriptor) }
     try eventually("nobody has \(file) open for writing") {
       fcntl(descriptor, Self.setLease, CInt(F_RDLCK)) == 0
@@ -54,7 +38,7 @@ final class TestPipe {
 
   init() throws {
     var ends: [CInt] = [-1, -1]
-    guard pipe(&ends) == 0 else { throw TestFailure(description: "pipe: errno \(errno)") }
+    guard pipe(&ends) == 0 else { throw TestFailure("pipe: errno \(errno)") }
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     (output, input) = (ends[0], ends[1])
   }
@@ -92,7 +76,7 @@ func eventually<Value>(_ what: String, _ condition: () throws -> Value?) throws 
   let deadline = MonotonicClock.now() + patience
   while true {
     if let value = try condition() { return value }
-    guard MonotonicClock.now() < deadline else { throw TestFailure(description: "not in time: \(what)") }
+    guard MonotonicClock.now() < deadline else { throw TestFailure("not in time: \(what)") }
     poll(nil, 0, lookEveryMilliseconds)
   }
 }

@@ -6,6 +6,7 @@
 import CLinux
 import Foundation
 import Settings
+import TestSupport
 import Testing
 
 @testable import IPC
@@ -54,7 +55,7 @@ final class RuntimeBench: Sendable {
     Thread { [self] in runThread(final) }.start()
     try eventually("the loop exists") {
       try state.withLock { state in
-        if let failure = state.failure { throw TestFailure(description: failure) }
+        if let failure = state.failure { throw TestFailure(failure) }
         return state.table != nil
       }
     }
@@ -129,7 +130,7 @@ final class RuntimeBench: Sendable {
       let status = state.withLock { $0.status }
       let value = try condition()
       if value == nil, let status {
-        throw TestFailure(description: "the gateway has ended with status \(status) before: \(what)")
+        throw TestFailure("the gateway has ended with status \(status) before: \(what)")
       }
       return value
     }
@@ -144,7 +145,7 @@ final class RuntimeBench: Sendable {
 
   /// The status page of a worker, or of "supervisor".
   func page(_ name: String) throws -> StatusPage {
-    guard let table = state.withLock({ $0.table }) else { throw TestFailure(description: "no loop") }
+    guard let table = state.withLock({ $0.table }) else { throw TestFailure("no loop") }
     guard name != "supervisor" else { return try StatusPage(attaching: table.supervisorPage) }
     let worker = try #require(plan.workers.first { $0.name == name })
     return try StatusPage(attaching: try #require(table.pages[worker]))
@@ -192,7 +193,7 @@ final class RuntimeBench: Sendable {
     } catch {
       try bench.end()
       let log = (try? String(contentsOfFile: bench.logFile, encoding: .utf8)) ?? ""
-      throw TestFailure(description: "\(error)\nthe supervisor's log ends:\n\(log.suffix(3_000))")
+      throw TestFailure("\(error)\nthe supervisor's log ends:\n\(log.suffix(3_000))")
     }
     try bench.end()
   }

@@ -2,23 +2,13 @@
 // don't, die before or after, ignore SIGTERM, hang. Everything follows from the seed; a failure names it.
 // The rules (TreeRules) watch every action; what is added here is that the world always comes to an end.
 
+import TestSupport
 import Testing
 
 @testable import Supervisor
 
-/// Sebastiano Vigna's SplitMix64: small, seeded, the same everywhere.
-struct SplitMix64: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-
-  mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
+extension SeededRandom {
+  fileprivate mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
 }
 
 struct TreeSimulation {
@@ -35,7 +25,7 @@ struct TreeSimulation {
   }
 
   private(set) var bench: TreeBench
-  private var random: SplitMix64
+  private var random: SeededRandom
   private var planned: [Planned] = []
   private var steps = 0
   private let seed: UInt64
@@ -45,7 +35,7 @@ struct TreeSimulation {
 
   init(seed: UInt64) throws {
     self.seed = seed
-    random = SplitMix64(state: seed)
+    random = SeededRandom(seed: seed)
     let root = Self.randomNode(depth: 0, &random)
     bench = try TreeBench(
       strategy: root.strategy, intensity: root.intensity, period: root.period, root.children)
@@ -139,7 +129,7 @@ struct TreeSimulation {
       Planned(at: bench.now + delay, id: id, instance: bench.tree[id].instance, what: what))
   }
 
-  private static func randomNode(depth: Int, _ random: inout SplitMix64) -> NodeSpec {
+  private static func randomNode(depth: Int, _ random: inout SeededRandom) -> NodeSpec {
     let strategies: [NodeSpec.Strategy] = [.oneForOne, .oneForAll, .restForOne]
     return NodeSpec(
       strategy: strategies.randomElement(using: &random) ?? .oneForOne,
@@ -152,7 +142,7 @@ struct TreeSimulation {
       childIntensity: random.chance(30) ? Int.random(in: 0...2, using: &random) : nil)
   }
 
-  private static func randomChild(_ id: String, depth: Int, _ random: inout SplitMix64) -> ChildSpec {
+  private static func randomChild(_ id: String, depth: Int, _ random: inout SeededRandom) -> ChildSpec {
     let restarts: [ChildSpec.Restart] = [.permanent, .permanent, .permanent, .transient, .temporary]
     let shutdowns: [ChildSpec.Shutdown] = [
       .timeout(.seconds(1)), .timeout(.seconds(2)), .infinity, .brutalKill,

@@ -61,15 +61,13 @@ public struct APITarget: Equatable, Sendable {
     if authority.first == UInt8(ascii: "[") {
       guard let close = authority.firstIndex(of: UInt8(ascii: "]")) else { return nil }
       let inside = authority[(authority.startIndex + 1)..<close]
-      let isAddress = !inside.isEmpty && inside.allSatisfy { isHexDigit($0) || $0 == 0x3A || $0 == 0x2E }
+      let isAddress =
+        !inside.isEmpty
+        && inside.allSatisfy { HTTPOctets.hexadecimal($0) != nil || $0 == 0x3A || $0 == 0x2E }
       return isAddress ? authority[...close] : nil
     }
     let host = authority.prefix { $0 != UInt8(ascii: ":") }
     let isName = host.allSatisfy { ByteSet.wordBytes.contains($0) || $0 == 0x2D || $0 == 0x2E }
     return !host.isEmpty && isName ? host : nil
-  }
-
-  private static func isHexDigit(_ byte: UInt8) -> Bool {
-    Character(Unicode.Scalar(byte)).isHexDigit
   }
 }

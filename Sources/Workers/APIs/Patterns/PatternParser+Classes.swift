@@ -1,5 +1,7 @@
 // Escapes and bracket classes of patterns.
 
+import Kit
+
 extension PatternParser {
   /// What an escape stands for.
   enum Escaped {
@@ -38,10 +40,9 @@ extension PatternParser {
   }
 
   private mutating func hexByte(start: Int) throws(PatternError) -> UInt8 {
-    let digits = source[index...].prefix(2)
-    guard digits.count == 2, digits.allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),
-      let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
-    else { throw PatternError("\\x without two hexadecimal digits", at: start) }
+    guard let value = HTTPOctets.hexadecimalPair(source[index...]) else {
+      throw PatternError("\\x without two hexadecimal digits", at: start)
+    }
     index += 2
     return value
   }

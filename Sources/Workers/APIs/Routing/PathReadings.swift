@@ -19,6 +19,8 @@
 // No reading: suffixes (`/admin.json`), blanks and dots at the end of a name inside, `%u002f`, characters that only look like '/', and
 // what trimming takes off an end beside blanks and controls (`%c2%a0`, `%c2%85`, `%e2%80%83`), `+` for a blank.
 
+import Kit
+
 /// Goes through the distinct readings of one path, those that take the fewest decodings first.
 struct PathReadings {
   /// Distinct readings of a path that is judged.
@@ -352,19 +354,7 @@ enum PathOctet {
 
   /// The octet that the escape at `index` stands for; nil: there is no whole one.
   static func escaped(in path: [UInt8], at index: Int) -> UInt8? {
-    guard index + 2 < path.count, let high = digit(path[index + 1]), let low = digit(path[index + 2]) else {
-      return nil
-    }
-    return high << 4 | low
-  }
-
-  private static func digit(_ octet: UInt8) -> UInt8? {
-    switch octet {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): octet - UInt8(ascii: "0")
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): octet - UInt8(ascii: "a") + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): octet - UInt8(ascii: "A") + 10
-    default: nil
-    }
+    HTTPOctets.hexadecimalPair(path[(index + 1)...])
   }
 
   /// The ASCII character that an overlong form stands for, and how many octets follow its first one.

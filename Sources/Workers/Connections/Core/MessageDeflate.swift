@@ -9,6 +9,7 @@
 
 import CZlib
 import HTTP
+import Kit
 
 enum MessageDeflate {
   /// Of what is sent (§7.1.2.1). Some clients offer to keep no more than this, for the sake of their own memory.
@@ -22,11 +23,12 @@ enum MessageDeflate {
   /// - Throws: 400 for what isn't a list of extensions (RFC 6455 §9.1).
   static func accept(_ offers: [String]) throws(WebSocketHandshake.Refusal) -> String? {
     for offer in offers.flatMap({ $0.split(separator: ",") }) {
-      let parts = offer.split(separator: ";", omittingEmptySubsequences: false).map(trimmed)
+      let parts = offer.split(separator: ";", omittingEmptySubsequences: false)
+        .map { HTTPOctets.trimmed($0) }
       guard let extensionName = parts.first else { continue }
       // Empty elements of a list mean nothing (RFC 9110 §5.6.1.2).
       if extensionName.isEmpty, parts.count == 1 { continue }
-      guard HTTP2Field.isToken(String(extensionName), mayBeUpper: true) else { throw malformed(offer) }
+      guard HTTPOctets.isToken(extensionName.utf8) else { throw malformed(offer) }
       var parameters: [(name: Substring, value: Substring?)] = []
       for part in parts.dropFirst() { parameters.append(try parameter(part)) }
       if extensionName == name, let answer = answer(to: parameters) { return answer }
@@ -56,23 +58,25 @@ enum MessageDeflate {
   }
 
   private static func windowBits(_ text: Substring) -> Int? {
-    guard text.utf8.first != UInt8(ascii: "0"), let bits = Int(text), allowedWindowBits.contains(bits) else {
-      return nil
-    }
+    let isNumber = text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+    guard isNumber, text.utf8.first != UInt8(ascii: "0"), let bits = Int(text),
+      allowedWindowBits.contains(bits)
+    else { return nil }
     return bits
   }
 
   private static func parameter(
     _ text: Substring
   ) throws(WebSocketHandshake.Refusal) -> (name: Substring, value: Substring?) {
-    let sides = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(trimmed)
-    guard let name = sides.first, HTTP2Field.isToken(String(name), mayBeUpper: true) else {
+    let sides = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      .map { HTTPOctets.trimmed($0) }
+    guard let name = sides.first, HTTPOctets.isToken(name.utf8) else {
       throw malformed(text)
     }
     guard sides.count == 2 else { return (name, nil) }
     var value = sides[1]
     if value.count >= 2, value.hasPrefix("\""), value.hasSuffix("\"") { value = value.dropFirst().dropLast() }
-    guard HTTP2Field.isToken(String(value), mayBeUpper: true) else { throw malformed(text) }
+    guard HTTPOctets.isToken(value.utf8) else { throw malformed(text) }
     return (name, value)
   }
 
@@ -81,13 +85,6 @@ enum MessageDeflate {
       status: 400,
       detail:
         "sec-websocket-extensions: '\(text.prefix(64))' is no extension; expected a name with parameters")
-  }
-
-  private static func trimmed(_ text: Substring) -> Substring {
-    var text = text
-    while text.first == " " || text.first == "\t" { text.removeFirst() }
-    while text.last == " " || text.last == "\t" { text.removeLast() }
-    return text
   }
 }
 

@@ -5,7 +5,8 @@
 //   FIN|RSV|opcode (1)   MASK|length (1)   extended length (0, 2, 8)   mask (4)   payload, XOR mask
 //
 // RSV1 on the first frame tells that a message is compressed, where that was agreed on (RFC 7692 §6.2): such a message is kept as
-// it comes and expanded when it is whole, to no more than a message may have.
+// it comes and expanded when it is whole, to no more than a message may have. One read may hold many that are small and become
+// large: when enough has been expanded, the rest of it is left to whoever gave it.
 //
 // After `.close` or `.fail` everything else that arrives is ignored (§5.5.1, §7.1.7).
 
@@ -49,6 +50,9 @@ struct WebSocketAssembler {
     let reason: String
   }
 
+  /// Of what is given at once so much is expanded, and the message that gets there.
+  static let expandedAtOnce = 64 << 10
+
   private let maximumMessageBytes: Int
   /// nil: compression wasn't agreed on.
   private let inflater: MessageInflater?
@@ -67,6 +71,8 @@ struct WebSocketAssembler {
   private var message: [UInt8] = []
   private var control: [UInt8] = []
   private var validator = UTF8Validator()
+  /// What compressed messages have become, of what was given last.
+  private(set) var expandedBytes = 0
 
   /// - Parameters:
   ///   - maximumMessageBytes: longest message over all its fragments, and when it is expanded; more is failed with 1009.
@@ -89,10 +95,14 @@ struct WebSocketAssembler {
   mutating func stop() { end() }
 
   /// Takes bytes as they came and appends what they lead to.
-  mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) {
+  ///
+  /// - Returns: how many it has taken. What it leaves, which is some only behind a compressed message, is to be given once more,
+  ///   together with what comes behind it.
+  mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) -> Int {
     var rest = bytes[...]
+    expandedBytes = 0
     do {
-      while !isOver, !rest.isEmpty {
+      while !isOver, !rest.isEmpty, expandedBytes < Self.expandedAtOnce {
         if step == .payload {
           let count = Int(min(remaining, UInt64(rest.count)))
           try takePayload(UnsafeRawBufferPointer(rebasing: rest.prefix(count)))
@@ -107,6 +117,7 @@ struct WebSocketAssembler {
       end()
       actions.append(.fail(error.code, reason: error.reason))
     }
+    return isOver ? bytes.count : bytes.count - rest.count
   }
 
   // MARK: Header
@@ -167,7 +178,9 @@ struct WebSocketAssembler {
       try checkLimits()
       return
     }
-    if opcode.isControl { throw Self.broken("a control frame of more than \(WebSocketFrame.maximumControlPayload) bytes") }
+    if opcode.isControl {
+      throw Self.broken("a control frame of more than \(WebSocketFrame.maximumControlPayload) bytes")
+    }
   }
 
   private func checkLength() throws(Violation) {
@@ -257,6 +270,7 @@ struct WebSocketAssembler {
     guard let inflater else { return }
     do throws(MessageInflater.Failure) {
       message = try inflater.inflate(message, atMost: maximumMessageBytes)
+      expandedBytes += message.count
     } catch {
       switch error {
       case .tooLong:

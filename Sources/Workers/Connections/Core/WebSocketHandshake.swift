@@ -26,10 +26,10 @@ enum WebSocketHandshake {
       throw Refusal(
         status: 426, detail: "expected the headers `connection: upgrade` and `upgrade: websocket`")
     }
-    guard header("sec-websocket-version").map(trimmed) == ["13"] else {
+    guard header("sec-websocket-version").map({ HTTPOctets.trimmed($0) }) == ["13"] else {
       throw Refusal(status: 426, detail: "sec-websocket-version: expected 13")
     }
-    let keys = header("sec-websocket-key").map(trimmed)
+    let keys = header("sec-websocket-key").map { HTTPOctets.trimmed($0) }
     guard keys.count == 1, let key = keys.first, isKey(key) else {
       throw Refusal(status: 400, detail: "sec-websocket-key: expected one base64 text of 16 bytes")
     }
@@ -40,8 +40,8 @@ enum WebSocketHandshake {
   ///
   /// - Parameter offered: all values of `sec-websocket-protocol`.
   static func subprotocol(offered: [String]) -> String? {
-    let names = offered.flatMap { $0.split(separator: ",") }.map { trimmed(String($0)) }
-    return names.contains(cloudEventsInJSON) ? cloudEventsInJSON : nil
+    let names = offered.flatMap { $0.split(separator: ",") }
+    return names.contains { HTTPOctets.trimmed($0) == cloudEventsInJSON } ? cloudEventsInJSON : nil
   }
 
   /// Base64 of SHA-1 of key and GUID (§4.2.2).
@@ -68,14 +68,8 @@ enum WebSocketHandshake {
 
   private static func hasToken(_ token: String, in values: [String]) -> Bool {
     values.contains { value in
-      value.split(separator: ",").contains { trimmed(String($0)).lowercased() == token }
+      value.split(separator: ",").contains { HTTPOctets.trimmed($0).lowercased() == token }
     }
-  }
-
-  private static func trimmed(_ text: String) -> String {
-    let blanks: (Character) -> Bool = { $0 == " " || $0 == "\t" }
-    let front = text.drop(while: blanks)
-    return String(front.reversed().drop(while: blanks).reversed())
   }
 
   private static func base64(_ bytes: [UInt8]) -> String {

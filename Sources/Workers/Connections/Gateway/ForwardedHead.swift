@@ -90,7 +90,7 @@ enum ForwardedHead {
     let scheme = context.isTLS ? "https" : "http"
     let host = request.header("host") ?? ""
     var element = "for=" + node(context.peer) + ";by=" + node(context.local) + ";proto=" + scheme
-    if isToken(host) {
+    if isPlainHost(host) {
       element += ";host=" + host
     } else if isQuotable(host) {
       element += ";host=\"\(host)\""
@@ -130,7 +130,7 @@ enum ForwardedHead {
     return address.utf8.contains(UInt8(ascii: ":")) ? "\"[\(address)]\"" : address
   }
 
-  private static func isToken(_ text: String) -> Bool {
+  private static func isPlainHost(_ text: String) -> Bool {
     !text.isEmpty
       && text.utf8.allSatisfy { byte in
         switch byte {

@@ -49,6 +49,8 @@ final class ProxyExchanges {
   private var nextCorrelation: UInt64
   private let inProgress: Metric?
   private let openTunnels: Metric?
+  /// Requests that were opened a second time, after a failure without an answer.
+  let retried: Metric?
 
   /// - Parameters:
   ///   - requests: of exchanges at once.
@@ -66,6 +68,7 @@ final class ProxyExchanges {
     nextCorrelation = Correlation.first(generation: generation)
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
+    retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
     link.onFrame = {
       [unowned self]
       (

@@ -209,17 +209,12 @@ extension Hub {
 
   /// Reports corrupt rings, and tells every connection where events are lost for good.
   func report(_ incidents: [RingIncident], areEvents: Bool = true) {
+    incidents.report(to: log, environment.reportCorrupt)
     for incident in incidents {
       switch incident {
-      case .stillCorrupt(let report):
-        environment.reportCorrupt(report)
-      case .corrupt(let ring, let report, let reason):
-        metrics.corruptRings?.add()
-        environment.reportCorrupt(report)
-        log.error(
-          "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
+      case .stillCorrupt: break
+      case .corrupt: metrics.corruptRings?.add()
       case .reset(let ring):
-        log.warning("ring \(ring) was reset: what was in it and not read is lost")
         guard areEvents else { continue }
         for connection in table.all where !connection.isClosing {
           connection.say(lost("the log \(ring) was damaged and has been renewed"))

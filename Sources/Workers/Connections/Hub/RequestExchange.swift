@@ -28,8 +28,6 @@ final class RequestExchange {
 
   /// Answers, or parts of them, that wait for room in the ring.
   static let maximumUnsent = 1000
-  /// Records read per turn.
-  static let maximumRecordsPerTurn = 256
 
   private let worker: WorkerIdentity
   private let writer: RingWriter?
@@ -122,14 +120,7 @@ final class RequestExchange {
     _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
   ) -> Bool {
     while let request = unsent.first, send(request) { unsent.removeFirst() }
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring, handle)
-      return records < Self.maximumRecordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring, handle) }
   }
 
   private func take(

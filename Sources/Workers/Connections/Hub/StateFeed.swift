@@ -36,15 +36,12 @@ final class StateFeed {
 
   /// Reads on. True: there may be more. What was read counts as done when `commit` is called.
   func read(_ body: (StateRecord) -> Void) -> Bool {
-    var count = 0
-    return rings.read { ring, record in
-      count += 1
+    rings.read(atMost: Self.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
         body(try StateRecord(type: record.type, record.bytes))
       } catch {
         rings.refuse(ring, record, error, expected: "state")
       }
-      return count < Self.recordsPerTurn
     }
   }
 

@@ -179,18 +179,11 @@ enum Cookies {
     for header in headers["cookie"] {
       for pair in header.split(separator: ";") {
         let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        guard parts.count == 2, trimmed(parts[0]) == name else { continue }
-        return unquoted(trimmed(parts[1]))
+        guard parts.count == 2, HTTPOctets.trimmed(parts[0]) == name else { continue }
+        return unquoted(HTTPOctets.trimmed(parts[1]))
       }
     }
     return nil
-  }
-
-  private static func trimmed(_ text: Substring) -> Substring {
-    var text = text
-    while text.first == " " || text.first == "\t" { text.removeFirst() }
-    while text.last == " " || text.last == "\t" { text.removeLast() }
-    return text
   }
 
   private static func unquoted(_ text: Substring) -> String {

@@ -35,6 +35,10 @@ final class FrontRoutes: Responder {
       }
     }
 
+    var isWebSocket: Bool {
+      if case .webSocket = self { true } else { false }
+    }
+
     /// Whether cookies are part of it.
     var hasCredentials: Bool {
       if case .longPolling = self { true } else { false }
@@ -85,6 +89,11 @@ final class FrontRoutes: Responder {
     }
     guard route.methods.contains(request.method) else {
       return .response(crossOrigin(.methodNotAllowed(request.method, allowed: route.methods), request))
+    }
+    // By CONNECT (RFC 8441 §4), which is no GET: any success would say that there is a WebSocket now.
+    if request.isHTTP2, request.isUpgrade, !route.isWebSocket {
+      let detail = "CONNECT for a WebSocket, expected the path \(Self.connection)ws or another method"
+      return .response(crossOrigin(.problem(.notImplemented, detail), request))
     }
     let headers = cors.headers(for: request, credentials: route.hasCredentials)
     if let part = request.rawQuery.flatMap(QueryString.firstPartThatIsNoUTF8) {

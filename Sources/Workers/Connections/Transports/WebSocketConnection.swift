@@ -4,7 +4,8 @@
 //     └──── client closes or breaks a rule: close frame in answer ─────────────────►
 //
 // Frames are taken apart by the assembler (pure); this class sends, and keeps the times. Whatever the client sends,
-// what is kept for it is bounded: one message by the assembler, answers by the outlet.
+// what is kept for it is bounded: one message by the assembler, answers by the outlet. Compressed messages, of which one read may
+// hold many that become large, are read a few in each turn; nothing more is taken from the client while some are left.
 
 import HTTP
 import Kit
@@ -17,6 +18,9 @@ protocol WebSocketApplication: AnyObject {
 }
 
 final class WebSocketConnection: StreamConnection {
+  /// What is expanded, and then read, for one unit of a turn's work.
+  private static let expandedBytesPerUnit = 256
+
   private let application: any WebSocketApplication
   private var assembler: WebSocketAssembler
   /// The client has sent its close frame, or can't be expected to send one that makes sense.
@@ -31,6 +35,10 @@ final class WebSocketConnection: StreamConnection {
   var toldCursor: Cursor?
   /// What is kept of messages, of the worker's budget; nil: nothing is.
   private var hold: AssemblyHold?
+  /// What has come and waits for its turn.
+  private var unread = ByteBuffer()
+  /// The client has ended its side behind what is unread.
+  private var hasInputEnded = false
 
   init(
     index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
@@ -94,15 +102,48 @@ final class WebSocketConnection: StreamConnection {
   // MARK: In
 
   override func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    var bytes = unwrapInboundIn(data)
+    guard unread.readableBytes == 0 else {
+      unread.writeBuffer(&bytes)
+      return noteKept()
+    }
+    unread = bytes
+    hub.turnWork.spend(readSome())
+    guard unread.readableBytes > 0 else { return }
+    try? channel.syncOptions?.setOption(.autoRead, value: false)
+    hub.turnWork.start(isOurOwn: true) { [weak self] units in self?.readOn(&units) ?? true }
+  }
+
+  /// Reads until the units are used up. Whether nothing is left.
+  private func readOn(_ units: inout Int) -> Bool {
+    while units > 0, unread.readableBytes > 0 { units -= readSome() }
+    guard unread.readableBytes == 0 else { return false }
+    guard channel.isActive else { return true }
+    try? channel.syncOptions?.setOption(.autoRead, value: true)
+    channel.read()
+    if hasInputEnded { inputEnded() }
+    return true
+  }
+
+  /// Reads as much as the assembler takes at once. Returns the units of work that it cost.
+  private func readSome() -> Int {
     var actions: [WebSocketAction] = []
-    unwrapInboundIn(data).withUnsafeReadableBytes { assembler.receive($0, into: &actions) }
+    let count = unread.withUnsafeReadableBytes { assembler.receive($0, into: &actions) }
+    unread.moveReaderIndex(forwardBy: count)
+    // It would keep the buffer of a read.
+    if unread.readableBytes == 0 { unread = ByteBuffer() }
     if !isClosing { hub.table.deadlines[Int(index)] = 0 }
     for action in actions { perform(action) }
     noteKept()
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
+    return assembler.expandedBytes / Self.expandedBytesPerUnit
   }
 
   override func inputEnded() {
+    guard unread.readableBytes == 0 else {
+      hasInputEnded = true
+      return
+    }
     clientHasClosed = true
     if !isClosing {
       super.inputEnded()
@@ -112,13 +153,14 @@ final class WebSocketConnection: StreamConnection {
   }
 
   override func channelInactive(context: ChannelHandlerContext) {
+    unread = ByteBuffer()
     hub.unfinishedMessages.ended(index)
     super.channelInactive(context: context)
   }
 
   /// Counts what is kept, and ends the connection if that is too much.
   private func noteKept() {
-    let bytes = assembler.keptBytes + (heldMessages?.keptBytes ?? 0)
+    let bytes = assembler.keptBytes + (heldMessages?.keptBytes ?? 0) + unread.readableBytes
     guard bytes > 0 else {
       hold = nil
       return
@@ -149,6 +191,7 @@ final class WebSocketConnection: StreamConnection {
   /// Nothing more is taken from the client, not even its close frame: it may be in the middle of another one.
   private func giveUp(_ code: WebSocketCloseCode, _ reason: String) {
     assembler.stop()
+    unread = ByteBuffer()
     heldMessages = nil
     hub.unfinishedMessages.ended(index)
     end(answering: code, reason: reason)

@@ -5,6 +5,8 @@
 //
 // OpenMetrics is for those who ask for it by name; everybody else can read Prometheus' text format. Pure.
 
+import Kit
+
 enum ExpositionFormat: CaseIterable {
   /// Text format 0.0.4.
   case prometheus
@@ -28,7 +30,7 @@ enum ExpositionFormat: CaseIterable {
     var openMetrics: Double = 0
     var plain: Double = 0
     for range in fields.flatMap({ $0.split(separator: ",") }) {
-      let parts = range.split(separator: ";").map { Self.trimmed($0).lowercased() }
+      let parts = range.split(separator: ";").map { HTTPOctets.trimmed($0).lowercased() }
       let quality = Self.parameter("q", in: parts).flatMap { Double($0) } ?? 1
       let version = Self.parameter("version", in: parts)
       switch parts.first {
@@ -45,19 +47,11 @@ enum ExpositionFormat: CaseIterable {
 
   private static func parameter(_ name: String, in parts: [String]) -> String? {
     for part in parts.dropFirst() {
-      let pair = part.split(separator: "=", maxSplits: 1).map(trimmed)
+      let pair = part.split(separator: "=", maxSplits: 1).map { String(HTTPOctets.trimmed($0)) }
       guard pair.count == 2, pair[0] == name else { continue }
       return pair[1].hasPrefix("\"") && pair[1].hasSuffix("\"") && pair[1].utf8.count > 1
         ? String(pair[1].dropFirst().dropLast()) : pair[1]
     }
     return nil
-  }
-
-  private static func trimmed(_ text: Substring) -> String {
-    let isSpace: (Character) -> Bool = { $0 == " " || $0 == "\t" }
-    guard let first = text.firstIndex(where: { !isSpace($0) }),
-      let last = text.lastIndex(where: { !isSpace($0) })
-    else { return "" }
-    return String(text[first...last])
   }
 }

@@ -74,7 +74,7 @@ enum HelpTexts {
       "Requests outside /_rig/; path is the endpoint's, status what became of them in the gateway.",
     "rig_proxied_requests_in_progress": "Requests that are being proxied now.",
     "rig_proxied_requests_retried_total":
-      "Requests to services that were sent again on another connection, because the first one ended before the answer.",
+      "Requests to services that were sent again because a try failed before the answer, by the worker that did so.",
     "rig_retry_body_bytes": "Bytes of bodies that are kept so that their requests can be sent again.",
     "rig_places_refused_total":
       "Requests refused because a limit, or one client's or API's share of it, was used up.",
@@ -129,6 +129,7 @@ enum HelpTexts {
     "rig_http_http2_open_streams": "Streams of HTTP/2 connections open now, by port.",
     "rig_http_http2_malformed_total": "Streams reset because of what the client sent, by port.",
     "rig_tls_handshakes_total": "TLS handshakes, by port and result.",
+    "rig_service_tls_handshakes_total": "TLS handshakes with services, by result and worker.",
     "rig_tls_reloads_total": "Times that a worker read the certificates again, by result.",
     "rig_tls_certificate_not_after_seconds":
       "End of the validity of the certificate that ends first, in seconds since 1970.",

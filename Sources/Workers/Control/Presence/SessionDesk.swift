@@ -28,9 +28,6 @@ final class SessionDesk {
     var workers: () -> (live: [Int], dead: [Int])
   }
 
-  /// Records of one turn.
-  private static let turnRecords = 256
-
   private let rings: RingSet
   let state: StateLog
   private let events: PresenceEvents
@@ -92,23 +89,22 @@ final class SessionDesk {
     calls?.declareAwake()
     responses?.declareAwake()
     let now = environment.nowNs()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
+    let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
         let said = try PresenceRecord(type: record.type, record.bytes)
         registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
       } catch {
         rings.refuse(ring, record, error, expected: "word about connections")
       }
-      return records < Self.turnRecords
     }
     settle(now)
     rings.commit()
     let hasAnswers = calls?.serve() ?? false
     let hasResponses = responses?.serve() ?? false
-    report(
-      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? []))
+    // A worker whose ring was reset begins with a report of its own: nothing else is to be done.
+    let incidents =
+      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? [])
+    incidents.report(to: log, environment.reportCorrupt)
     if hasMore || hasAnswers || hasResponses || !declareAsleep() { environment.wakeAgain() }
   }
 
@@ -118,19 +114,6 @@ final class SessionDesk {
     rings.declareAwake()
     calls?.declareAwake()
     return false
-  }
-
-  /// A worker whose ring was reset begins with a report of its own: nothing else is to be done.
-  private func report(_ incidents: [RingIncident]) {
-    for incident in incidents {
-      switch incident {
-      case .corrupt(let ring, let report, let reason):
-        environment.reportCorrupt(report)
-        log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .stillCorrupt(let report): environment.reportCorrupt(report)
-      case .reset: break
-      }
-    }
   }
 
   /// One second has passed.

@@ -33,7 +33,6 @@ final class ResponseDesk {
   private static let patienceNs: UInt64 = 5_000_000_000
   /// Of records that wait for room in the ring; two of the largest messages find room in any case.
   private static let maximumUnsentBytes = 32 << 20
-  private static let recordsPerTurn = 256
 
   private struct Pending {
     let worker: WorkerIdentity
@@ -113,14 +112,7 @@ final class ResponseDesk {
   /// Reads on, up to the bound of a turn. Returns whether there may be more.
   func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {

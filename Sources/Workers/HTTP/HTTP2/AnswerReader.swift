@@ -8,6 +8,7 @@
 // reset then. Bodies are passed on as slices, not copied. The answer 101 of a tunnel is 200 (RFC 8441 §5), and any other success of it
 // isn't one.
 
+import Kit
 import NIOCore
 import NIOHPACK
 
@@ -180,10 +181,8 @@ struct AnswerReader {
   private static func field(_ line: ByteBuffer) throws(Malformed) -> (String, String) {
     let bytes = line.readableBytesView
     guard let colon = bytes.firstIndex(of: UInt8(ascii: ":")) else { throw Malformed() }
-    let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
     let name = String(decoding: bytes[..<colon], as: UTF8.self)
-    var value = bytes[(colon + 1)...].drop(while: isBlank)
-    while let last = value.last, isBlank(last) { value = value.dropLast() }
+    let value = HTTPOctets.trimmed(bytes[(colon + 1)...])
     return (name.lowercased(), String(decoding: value, as: UTF8.self))
   }
 
@@ -196,7 +195,7 @@ struct AnswerReader {
 
   /// Adds a field unless it is one that HTTP/2 doesn't have.
   private static func add(_ name: String, _ value: String, to headers: inout HPACKHeaders) {
-    guard HTTP2Field.isToken(name, mayBeUpper: false), !HTTP2Field.isConnectionSpecific(name) else { return }
+    guard HTTP2Field.isName(name), !HTTP2Field.isConnectionSpecific(name) else { return }
     if name == "set-cookie" {
       headers.add(name: name, value: value, indexing: .neverIndexed)
     } else {

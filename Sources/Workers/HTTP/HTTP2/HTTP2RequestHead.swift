@@ -9,6 +9,7 @@
 // What isn't exactly as the RFC wants it is malformed and goes nowhere: a field that is let through here may be written into an
 // HTTP/1.1 request to a service, where a line break would begin another field, and a second length another request.
 
+import Kit
 import NIOHPACK
 import NIOHTTP1
 
@@ -29,7 +30,7 @@ struct HTTP2RequestHead {
 
   /// - Parameter isEnd: nothing follows the head.
   init(_ fields: HPACKHeaders, isEnd: Bool, limits: HTTPLimits) throws(Failure) {
-    try Self.checkSize(fields, limits)
+    try Self.checkSize(fields, "request head", limits)
     var parts = Parts()
     var headers: [(String, String)] = []
     headers.reserveCapacity(fields.count + 1)
@@ -43,25 +44,30 @@ struct HTTP2RequestHead {
         headers.append((name, value))
       }
     }
-    guard fields.count <= limits.maxHeaderFields else {
-      let detail = "request head of \(fields.count) fields, expected at most \(limits.maxHeaderFields)"
-      throw .refused(Refusal(status: .requestHeaderFieldsTooLarge, detail: detail))
-    }
     isTunnel = parts.isTunnel
     head = try parts.head(headers, isEnd: isEnd)
     contentLength = try parts.length(isEnd: isEnd)
   }
 
-  /// A head that is too large isn't looked at: one that compresses well costs its sender little.
-  private static func checkSize(_ fields: HPACKHeaders, _ limits: HTTPLimits) throws(Failure) {
+  /// What is too large isn't looked at: what compresses well costs its sender little.
+  private static func checkSize(
+    _ fields: HPACKHeaders, _ what: String, _ limits: HTTPLimits
+  ) throws(Failure) {
     let bytes = fields.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count }
-    guard bytes > limits.maxHeadBytes else { return }
-    let detail = "request head of \(bytes) bytes, expected at most \(limits.maxHeadBytes)"
+    let detail: String
+    if bytes > limits.maxHeadBytes {
+      detail = "\(what) of \(bytes) bytes, expected at most \(limits.maxHeadBytes)"
+    } else if fields.count > limits.maxHeaderFields {
+      detail = "\(what) of \(fields.count) fields, expected at most \(limits.maxHeaderFields)"
+    } else {
+      return
+    }
     throw .refused(Refusal(status: .requestHeaderFieldsTooLarge, detail: detail))
   }
 
   /// Fields behind a body; none of them may be a pseudo field (RFC 9113 §8.1).
-  static func trailers(_ fields: HPACKHeaders) throws(Failure) -> HTTPHeaders {
+  static func trailers(_ fields: HPACKHeaders, limits: HTTPLimits) throws(Failure) -> HTTPHeaders {
+    try checkSize(fields, "trailers", limits)
     var headers = HTTPHeaders()
     for (name, value, _) in fields {
       try HTTP2Field.check(name, value)
@@ -128,7 +134,7 @@ private struct Parts {
   }
 
   func head(_ fields: [(String, String)], isEnd: Bool) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
-    guard let method, HTTP2Field.isToken(method, mayBeUpper: true) else { throw .malformed(":method") }
+    guard let method, HTTPOctets.isToken(method.utf8) else { throw .malformed(":method") }
     let known = HTTPMethod(rawValue: method)
     if known == .CONNECT, !isTunnel { throw refusedTunnel }
     guard isTunnel || protocolName == nil else { throw .malformed(":protocol without CONNECT (RFC 8441 §4)") }

@@ -168,8 +168,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     case .body(let left):
       guard headers.endStream else { throw .malformed("a second head") }
       guard left ?? 0 == 0 else { throw .malformed("body shorter than content-length") }
-      let trailers = try HTTP2RequestHead.trailers(headers.headers)
       request = .ended
+      let trailers = try HTTP2RequestHead.trailers(headers.headers, limits: owner.limits)
       context.fireChannelRead(wrapInboundOut(.end(trailers)))
     case .refused: if headers.endStream { request = .ended }
     case .ended, .tunnel: throw .malformed("a head behind the end")

@@ -1,7 +1,7 @@
 // TLS in front of an HTTPServer: puts the handler into new channels, lets HTTP begin when the handshake is done, and
 // changes certificates while the server runs.
 //
-//   accepted ─▶ [ServerTLSHandler][TLSProtocolChooser] ──TLSEstablished──▶ [ServerTLSHandler][HTTP…]
+//   accepted ─▶ [TLSHandler][TLSProtocolChooser] ──TLSEstablished──▶ [TLSHandler][HTTP…]
 //
 // A connection keeps the certificates that it began with; `reload` counts for new ones. Files that can't be used change nothing.
 // Belongs to the server's loop, on which it reads these files: some kilobytes of a local disk, once a year.
@@ -91,7 +91,7 @@ public final class TLSFront {
 
   /// Prepares a channel that the server has just accepted.
   func prepare(_ channel: Channel, for server: HTTPServer) throws {
-    let handler = ServerTLSHandler(context) { [counters, log] result in
+    let handler = TLSHandler(context) { [counters, log] result in
       counters?.count(result)
       if case .failed(let reason) = result {
         log?.debug("TLS handshake failed", metadata: ["reason": "\(reason)"])

@@ -5,6 +5,8 @@
 //   authorization: Basic dXNlcg==           ignored: meant for somebody behind the gateway
 //   authorization: eyJ…                     ignored, but on RIG 1's paths: its clients sent the token without a scheme
 
+import Kit
+
 /// Finds bearer tokens. Says nothing about whether they are valid.
 public enum BearerTokens {
   /// Each token costs a verification: more in one request are refused.
@@ -63,30 +65,20 @@ public enum BearerTokens {
   /// The token of one credential; nil for other schemes.
   private static func token(_ credential: Substring) throws(TokenError) -> String? {
     let scheme = "bearer"
-    let text = trimmed(credential.utf8)
+    let text = HTTPOctets.trimmed(credential.utf8)
     guard text.count >= scheme.utf8.count,
       zip(text, scheme.utf8).allSatisfy({ $0 | 0x20 == $1 })
     else { return nil }
     let rest = text.dropFirst(scheme.utf8.count)
-    if let next = rest.first, !isBlank(next) { return nil }
-    let token = trimmed(rest)
+    if let next = rest.first, !HTTPOctets.isBlank(next) { return nil }
+    let token = HTTPOctets.trimmed(rest)
     guard !token.isEmpty else { throw .malformed("Bearer without a token in Authorization") }
     return String(Substring(token))
   }
 
   /// A credential that is nothing but a token.
   private static func bareToken(_ credential: Substring) -> String? {
-    let text = String(Substring(trimmed(credential.utf8)))
-    return mayBeJWT(text) && !text.utf8.contains(where: isBlank) ? text : nil
-  }
-
-  private static func isBlank(_ byte: UInt8) -> Bool {
-    byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t")
-  }
-
-  private static func trimmed(_ text: Substring.UTF8View) -> Substring.UTF8View {
-    let start = text.drop(while: isBlank)
-    guard let last = start.lastIndex(where: { !isBlank($0) }) else { return start.prefix(0) }
-    return start[...last]
+    let text = String(Substring(HTTPOctets.trimmed(credential.utf8)))
+    return mayBeJWT(text) && !text.utf8.contains(where: HTTPOctets.isBlank) ? text : nil
   }
 }

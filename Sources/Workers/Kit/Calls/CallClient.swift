@@ -21,8 +21,6 @@ public final class CallClient {
   private static let maximumUnsentBytes = 16 << 20
   /// Of an answer over all its parts.
   static let maximumAnswerBytes = 1 << 20
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
 
   /// A proxy worker.
   private struct Peer {
@@ -151,14 +149,7 @@ public final class CallClient {
   @discardableResult
   public func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {

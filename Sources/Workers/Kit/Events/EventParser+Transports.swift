@@ -154,23 +154,9 @@ extension EventParser {
     return String(decoding: unquoted, as: UTF8.self)
   }
 
-  /// A percent sign that no two hexadecimal digits follow stays as it is.
+  /// nil: that isn't UTF-8.
   private static func percentDecoded(_ text: String) -> String? {
     guard text.utf8.contains(UInt8(ascii: "%")) else { return text }
-    let bytes = Array(text.utf8)
-    var decoded: [UInt8] = []
-    var index = 0
-    while index < bytes.count {
-      if bytes[index] == UInt8(ascii: "%"), index + 2 < bytes.count,
-        let high = JSONScanner.hexValue(bytes[index + 1]), let low = JSONScanner.hexValue(bytes[index + 2])
-      {
-        decoded.append(UInt8(high << 4 | low))
-        index += 3
-      } else {
-        decoded.append(bytes[index])
-        index += 1
-      }
-    }
-    return String(validating: decoded, as: UTF8.self)
+    return String(validating: HTTPOctets.percentDecoded(text.utf8).octets, as: UTF8.self)
   }
 }

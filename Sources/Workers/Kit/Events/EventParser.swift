@@ -8,6 +8,9 @@ import Settings
 
 /// Parses events. One thread; keep one per worker.
 public final class EventParser {
+  /// The extension attribute that tells a WebSocket's client where it stands (contract §2.2).
+  private static let cursorAttribute = "rigcursor"
+
   let maximumBytes: Int
   /// Empty: nothing addresses an event.
   let userField: String
@@ -117,7 +120,7 @@ public final class EventParser {
       guard allowsPlain else { throw EventError("specversion is missing, \(SpecVersion.expected)") }
       guard !users.isEmpty else { throw neitherEventNorAddressed }
       return PreparedEvent(
-        type: "message", json: Self.line(bytes, members.object), users: users, isPlainMessage: true,
+        type: "message", json: Self.line(of: members, bytes), users: users, isPlainMessage: true,
         trace: trace,
         acceptedAtNs: acceptedAtNs)
     }
@@ -125,7 +128,7 @@ public final class EventParser {
     let source = try required(version.sourceName, members)
     let id = try required(version.idName, members)
     if version == .v10 { try Self.requireOneKindOfData(members) }
-    var json = Self.line(bytes, members.object)
+    var json = Self.line(of: members, bytes)
     let ownTrace = eventTrace(members)
     if !members.has("traceparent") { Self.insert(trace, withState: !members.has("tracestate"), into: &json) }
     return PreparedEvent(
@@ -203,6 +206,12 @@ public final class EventParser {
   }
 
   // MARK: Text
+
+  /// The object as it goes out, but for where somebody else's client stood: each client is told its own place.
+  private static func line(of members: MemberTable, _ bytes: UnsafeRawBufferPointer) -> [UInt8] {
+    guard members.has(cursorAttribute) else { return line(bytes, members.object) }
+    return members.object(without: cursorAttribute).withUnsafeBytes { line($0, 0..<$0.count) }
+  }
 
   /// The object on one line. Inside of strings there are no line breaks (RFC 8259 §7): those between tokens mean nothing.
   static func line(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> [UInt8] {

@@ -54,6 +54,20 @@ public struct MemberTable {
 
   func has(_ name: String) -> Bool { members.contains { isNamed($0, name) } }
 
+  /// The object without the members of that name.
+  func object(without name: String) -> [UInt8] {
+    var object = Array("{".utf8)
+    for member in members where !isNamed(member, name) {
+      if object.count > 1 { object.append(UInt8(ascii: ",")) }
+      object.append(UInt8(ascii: "\""))
+      object.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[member.key.range]))
+      object.append(contentsOf: "\":".utf8)
+      object.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[member.value]))
+    }
+    object.append(UInt8(ascii: "}"))
+    return object
+  }
+
   private func isNamed(_ member: Member, _ name: String) -> Bool {
     if let decoded = member.decodedKey { return decoded.utf8.elementsEqual(name.utf8) }
     return JSONScanner(bytes).says(member.key, name)

@@ -14,7 +14,7 @@ enum Timestamp {
     else {
       return nil
     }
-    let days = daysSinceEpoch(year, month, day)
+    let days = CivilDate(year: year, month: month, day: day).daysSinceEpoch
     let minutes = (days * 24 + hour) * 60 + minute - offset
     return (minutes * 60 + min(second, 59)) * 1000 + fraction
   }
@@ -25,16 +25,6 @@ enum Timestamp {
     case 4, 6, 9, 11: 30
     default: 31
     }
-  }
-
-  /// Days of the Gregorian calendar; years begin in March, so that the leap day is a year's last.
-  private static func daysSinceEpoch(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
-    let marchYear = month <= 2 ? year - 1 : year
-    let era = (marchYear >= 0 ? marchYear : marchYear - 399) / 400
-    let yearOfEra = marchYear - era * 400
-    let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
-    let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
-    return era * 146_097 + dayOfEra - 719_468
   }
 
   private struct Reader {

@@ -51,8 +51,7 @@ public struct TraceContext: Equatable, Sendable {
   }
 
   private static func isLowerHex(_ byte: UInt8) -> Bool {
-    (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
-      || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
+    HTTPOctets.hexadecimal(byte).map { HTTPOctets.hexadecimalDigit($0) } == byte
   }
 }
 
@@ -83,8 +82,7 @@ public struct TraceSource: Sendable {
       }
       func hex(_ word: UInt64) {
         for shift in stride(from: UInt64(60), through: 0, by: -4) {
-          let digit = UInt8(truncatingIfNeeded: word >> shift) & 0xf
-          put(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
+          put(HTTPOctets.hexadecimalDigit(UInt8(truncatingIfNeeded: word >> shift) & 0xf))
         }
       }
       put(UInt8(ascii: "0"))

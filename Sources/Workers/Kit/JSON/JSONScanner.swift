@@ -191,7 +191,8 @@ public struct JSONScanner {
       UInt8(ascii: "n"), UInt8(ascii: "r"), UInt8(ascii: "t"):
       return index + 2
     case UInt8(ascii: "u"):
-      guard index + 6 <= end, (index + 2..<index + 6).allSatisfy({ Self.hexValue(bytes[$0]) != nil }) else {
+      guard index + 6 <= end, (index + 2..<index + 6).allSatisfy({ HTTPOctets.hexadecimal(bytes[$0]) != nil })
+      else {
         throw JSONError("\\u without four hexadecimal digits", at: index)
       }
       return index + 6
@@ -224,15 +225,6 @@ public struct JSONScanner {
       case 0x20, 0x09, 0x0A, 0x0D: position += 1
       default: return
       }
-    }
-  }
-
-  static func hexValue(_ byte: UInt8) -> UInt32? {
-    switch byte {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0"))
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): UInt32(byte - UInt8(ascii: "a")) + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): UInt32(byte - UInt8(ascii: "A")) + 10
-    default: nil
     }
   }
 

@@ -52,8 +52,10 @@ extension JSONScanner {
     case UInt8(ascii: "r"): return (0x0D, index + 2)
     case UInt8(ascii: "t"): return (0x09, index + 2)
     case UInt8(ascii: "u"):
-      let value = (index + 2..<index + 6).reduce(UInt32(0)) { $0 << 4 | (Self.hexValue(bytes[$1]) ?? 0) }
-      return (UInt16(truncatingIfNeeded: value), index + 6)
+      let unit = (index + 2..<index + 6).reduce(UInt16(0)) {
+        $0 << 4 | UInt16(HTTPOctets.hexadecimal(bytes[$1]) ?? 0)
+      }
+      return (unit, index + 6)
     default: return (UInt16(bytes[index + 1]), index + 2)
     }
   }

@@ -2,8 +2,6 @@
 // are never rebuilt: their bytes are copied. Output is one line: every control character is escaped.
 
 public enum JSONText {
-  private static let hexDigits = Array("0123456789abcdef".utf8)
-
   /// Appends `text` as a JSON string with its quotes (RFC 8259 §7).
   public static func appendString(_ text: some StringProtocol, to bytes: inout [UInt8]) {
     bytes.append(UInt8(ascii: "\""))
@@ -28,8 +26,8 @@ public enum JSONText {
     case 0x09: bytes.append(contentsOf: #"\t"#.utf8)
     case 0..<0x20, 0x7F:
       bytes.append(contentsOf: #"\u00"#.utf8)
-      bytes.append(hexDigits[Int(byte >> 4)])
-      bytes.append(hexDigits[Int(byte & 0xF)])
+      bytes.append(HTTPOctets.hexadecimalDigit(byte >> 4))
+      bytes.append(HTTPOctets.hexadecimalDigit(byte & 0xF))
     default: bytes.append(byte)
     }
   }

@@ -15,6 +15,7 @@
 // as they append.
 
 import IPC
+import Logging
 
 /// What reading has come upon besides records.
 public enum RingIncident: Equatable, Sendable {
@@ -24,6 +25,22 @@ public enum RingIncident: Equatable, Sendable {
   case stillCorrupt(RingReport)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
+}
+
+extension [RingIncident] {
+  /// Tells the supervisor of rings that can't be read, and the log what is new.
+  public func report(to log: Logger, _ reportCorrupt: (RingReport) -> Void) {
+    for incident in self {
+      switch incident {
+      case .corrupt(let ring, let report, let reason):
+        reportCorrupt(report)
+        log.error(
+          "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
+      case .stillCorrupt(let report): reportCorrupt(report)
+      case .reset(let ring): log.warning("ring \(ring) was reset: what was in it and not read is lost")
+      }
+    }
+  }
 }
 
 public final class RingSet {
@@ -121,6 +138,25 @@ public final class RingSet {
       dry = taken < Self.batchRecords ? dry + 1 : 0
     }
     return false
+  }
+
+  /// Records that one turn of a loop takes, where there isn't a better bound.
+  public static let recordsPerTurn = 256
+
+  /// Reads one turn's share. Returns whether there may be more. What was read counts as done when `commit` is called.
+  public func read(atMost most: Int, _ body: (_ ring: Int, _ record: RingRecord) -> Void) -> Bool {
+    var records = 0
+    return read { ring, record in
+      records += 1
+      body(ring, record)
+      return records < most
+    }
+  }
+
+  /// The same where a record has had its effect, as far as anybody may see it again, when `body` returns.
+  public func serve(_ body: (_ ring: Int, _ record: RingRecord) -> Void) -> Bool {
+    defer { commit() }
+    return read(atMost: Self.recordsPerTurn, body)
   }
 
   private func next(_ ring: Int) -> RingRecord? {

@@ -31,8 +31,7 @@ public final class PublicationClient {
   private static let answerNs: UInt64 = 12_000_000_000
   /// How much longer than the brokers the streams worker may take.
   private static let graceNs: UInt64 = 1_000_000_000
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
+
   private struct Pending {
     let completion: Completion
     let deadlineNs: UInt64
@@ -155,14 +154,7 @@ public final class PublicationClient {
   @discardableResult
   public func serve() -> Bool {
     outbox.flush()
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    return hasMore
+    return rings.serve { ring, record in take(record, of: ring) }
   }
 
   private func take(_ record: RingRecord, of ring: Int) {

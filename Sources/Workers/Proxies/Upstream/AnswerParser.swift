@@ -9,6 +9,7 @@
 // A defect is final. What is behind the end of the answer is left in the buffer: whoever finds something there closes the
 // connection.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -242,8 +243,8 @@ struct AnswerParser {
     var size = 0
     var digits = 0
     var rest = line[...]
-    while let octet = rest.first, let value = hexadecimal(octet) {
-      size = size << 4 | value
+    while let octet = rest.first, let value = HTTPOctets.hexadecimal(octet) {
+      size = size << 4 | Int(value)
       digits += 1
       rest.removeFirst()
       guard digits <= maximumSizeDigits else {
@@ -255,14 +256,5 @@ struct AnswerParser {
       throw AnswerDefect("chunk size, expected hexadecimal digits")
     }
     return size
-  }
-
-  private static func hexadecimal(_ octet: UInt8) -> Int? {
-    switch octet {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): Int(octet - UInt8(ascii: "0"))
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): Int(octet - UInt8(ascii: "a")) + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): Int(octet - UInt8(ascii: "A")) + 10
-    default: nil
-    }
   }
 }

@@ -3,8 +3,7 @@
 // handshake is missed.
 
 import NIOCore
-import NIOSSL
-import NIOTLS
+import TLS
 
 final class ProtocolChoice: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
@@ -48,9 +47,7 @@ final class ProtocolChoice: ChannelInboundHandler {
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-    if case .handshakeCompleted(let chosen)? = event as? TLSUserEvent {
-      finish(chosen == Self.http2 ? .http2 : .http1)
-    }
+    if let event = event as? TLSEstablished { finish(event.alpn == Self.http2 ? .http2 : .http1) }
     context.fireUserInboundEventTriggered(event)
   }
 

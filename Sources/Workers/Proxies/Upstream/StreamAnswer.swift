@@ -116,7 +116,7 @@ struct StreamAnswer {
         status = value
         continue
       }
-      guard HTTP2Field.isToken(name, mayBeUpper: false) else {
+      guard HTTP2Field.isName(name) else {
         throw AnswerDefect("a field name, expected a token in lower case")
       }
       guard !HTTP2Field.isConnectionSpecific(name) else { throw AnswerDefect("field \(name) in HTTP/2") }

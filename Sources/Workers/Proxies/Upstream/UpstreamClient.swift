@@ -8,9 +8,11 @@
 // All on one event loop, so nothing here locks. Has no timer of its own: the owner calls `tick` about once a second, and an
 // idle client causes no wake-up. Follows no redirects, keeps no cookies, changes no field: the caller says all.
 
+import Kit
 import NIOCore
 import NIOHTTP1
-import NIOSSL
+
+extension UpstreamConnection: TableMember {}
 
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on its loop only.
 final class UpstreamClient: @unchecked Sendable {
@@ -21,7 +23,7 @@ final class UpstreamClient: @unchecked Sendable {
   let limits: UpstreamLimits
   let nowNs: () -> UInt64
   /// Connections: being made, in use, idle, and being closed.
-  var openConnections: Int { table.count + sessions.count }
+  var openConnections: Int { table.members.count + sessions.count }
   var idleConnections: Int { idleHTTP1 + sessions.count { $0.streams.isEmpty } }
   /// Requests that wait for a connection.
   var waitingRequests = 0
@@ -32,7 +34,7 @@ final class UpstreamClient: @unchecked Sendable {
 
   private let connector: UpstreamConnector
   private var pools: [UpstreamOrigin: UpstreamPool] = [:]
-  private var table: [UpstreamConnection] = []
+  private var table = ObjectTable<UpstreamConnection>()
   private var idleHTTP1 = 0
   var sessions: [UpstreamSession] = []
   private var turn: [any UpstreamTransport] = []
@@ -43,11 +45,10 @@ final class UpstreamClient: @unchecked Sendable {
 
   /// - Parameters:
   ///   - loop: where everything happens, this included.
-  ///   - tls: for https origins; certificates are checked against those of the system unless it says otherwise.
+  ///   - tls: for https origins.
   ///   - nowNs: a clock that never goes back.
   init(
-    loop: EventLoop, limits: UpstreamLimits = UpstreamLimits(),
-    tls: TLSConfiguration = .makeClientConfiguration(),
+    loop: EventLoop, limits: UpstreamLimits = UpstreamLimits(), tls: UpstreamTLS,
     nowNs: @escaping () -> UInt64 = { NIODeadline.now().uptimeNanoseconds }
   ) {
     self.loop = loop
@@ -78,7 +79,7 @@ final class UpstreamClient: @unchecked Sendable {
         if abandoned(exchange) { exchange.failed(reason) }
       }
     }
-    for connection in table { connection.sweep(nowNs: now) }
+    for connection in table.members { connection.sweep(nowNs: now) }
     for session in sessions { session.sweep(nowNs: now) }
     for pool in pools.values {
       if pool.isUnused { pools[pool.origin] = nil }
@@ -96,7 +97,7 @@ final class UpstreamClient: @unchecked Sendable {
         exchange.failed(.closing)
       }
     }
-    for connection in table { connection.fail(.closing) }
+    for connection in table.members { connection.fail(.closing) }
     for session in sessions { session.fail(.closing) }
     succeedIfClosed()
     return promise.futureResult
@@ -148,8 +149,7 @@ final class UpstreamClient: @unchecked Sendable {
     let connection = UpstreamConnection(
       client: self, pool: pool, offersHTTP2: !exchange.request.needsHTTP1)
     pool.open += 1
-    connection.tableIndex = table.count
-    table.append(connection)
+    table.insert(connection)
     connection.current = exchange
     exchange.isConnecting(by: connection)
     // Behind `begin`: it may fail at once.
@@ -236,20 +236,13 @@ final class UpstreamClient: @unchecked Sendable {
 
   /// The connection is no more.
   func remove(_ connection: UpstreamConnection) {
-    let index = connection.tableIndex
-    guard table.indices.contains(index), table[index] === connection else { return }
-    connection.tableIndex = -1
-    let last = table.removeLast()
-    if last !== connection {
-      table[index] = last
-      last.tableIndex = index
-    }
+    guard table.remove(connection) else { return }
     if connection.isPooled { connection.pool.open -= 1 }
     succeedIfClosed()
   }
 
   func succeedIfClosed() {
-    if table.isEmpty, sessions.isEmpty { closed?.succeed(()) }
+    if table.members.isEmpty, sessions.isEmpty { closed?.succeed(()) }
   }
 
   /// The connection is a tunnel now, which counts no more for its origin.

@@ -75,7 +75,6 @@ extension UpstreamConnection {
 
   private func closedReason(_ exchange: UpstreamExchange) -> UpstreamFailure.Reason {
     let detail = lastError.map { ": \($0)" } ?? ""
-    if !isEstablished { return .unreachable("handshake failed\(detail)") }
     return .closedEarly(
       (exchange.hasReceived ? "in the middle of an answer" : "before an answer") + detail)
   }

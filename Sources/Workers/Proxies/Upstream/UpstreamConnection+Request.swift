@@ -58,23 +58,7 @@ extension UpstreamConnection {
 
   private func hand(_ bytes: ByteBuffer, to context: ChannelHandlerContext) {
     output = nil
-    context.write(wrapOutboundOut(bytes), promise: establishing(context))
-  }
-
-  /// The first bytes of a connection tell, by having gone, that the handshake is over.
-  private func establishing(_ context: ChannelHandlerContext) -> EventLoopPromise<Void>? {
-    guard !isEstablished else { return nil }
-    guard pool.origin.scheme == .https else {
-      isEstablished = true
-      return nil
-    }
-    let promise = context.eventLoop.makePromise(of: Void.self)
-    promise.futureResult.assumeIsolated().whenSuccess { [weak self] in
-      guard let self, !isEstablished else { return }
-      isEstablished = true
-      current?.moved(at: client.nowNs())
-    }
-    return promise
+    context.write(wrapOutboundOut(bytes), promise: nil)
   }
 
   static func append(_ bytes: ByteBuffer, asChunk: Bool, to output: inout ByteBuffer?) {
@@ -145,7 +129,7 @@ extension UpstreamConnection {
       context.flush()
       return
     }
-    context.writeAndFlush(wrapOutboundOut(bytes), promise: establishing(context))
+    context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
     client.giveBack(scratch: bytes)
   }
 }

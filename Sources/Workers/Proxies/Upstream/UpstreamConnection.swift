@@ -1,7 +1,7 @@
 // One connection to an upstream, last handler of its pipeline; one pipeline serves many exchanges. HTTP/1.1: where an upstream behind
 // TLS chooses HTTP/2, it is only the attempt to connect, and an UpstreamSession takes the channel.
 //
-//   connecting ──▶ busy(exchange) ◀──▶ idle                    (https: [NIOSSLClientHandler][this])
+//   connecting ──▶ busy(exchange) ◀──▶ idle                    (https: [TLSHandler][this])
 //        └──────────────┴───────────────┴──▶ closing ──▶ gone
 //
 //   in:  bytes ──▶ input ──AnswerParser──▶ exchange, one piece for each `readMore`
@@ -15,7 +15,7 @@
 
 import NIOCore
 import NIOHTTP1
-import NIOSSL
+import TLS
 
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
 final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unchecked Sendable {
@@ -46,8 +46,6 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
   var isPooled = true
   /// Exchanges that have begun here.
   var exchanges = 0
-  /// The first bytes have gone through: with TLS, the handshake is done.
-  var isEstablished = false
 
   var parser: AnswerParser
   var input = ByteBuffer()
@@ -141,8 +139,6 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
     input = ByteBuffer()
     for channel in candidates { channel.close(promise: nil) }
     context?.close(promise: nil)
-    // TLS waits for the peer's farewell.
-    context?.read()
   }
 
   /// The caller has given its exchange up.
@@ -203,7 +199,7 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    if case .uncleanShutdown? = error as? NIOSSLError {
+    if error is TLSTruncation {
       isTruncated = true
       return
     }
@@ -232,10 +228,6 @@ final class UpstreamConnection: ChannelInboundHandler, UpstreamTransport, @unche
   }
 
   private func sweep(_ exchange: UpstreamExchange, _ limits: UpstreamLimits, nowNs: UInt64) {
-    guard isEstablished else {
-      if nowNs >= sinceNs + limits.connectTimeoutNs { fail(.connectTimeout) }
-      return
-    }
     if parser.isTunnel { return }
     let unsent = queuedBytes
     if unsent < unsentBytes { exchange.moved(at: nowNs) }

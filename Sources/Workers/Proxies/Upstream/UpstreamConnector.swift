@@ -8,7 +8,6 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import NIOSSL
 
 /// Belongs to the client's loop.
 final class UpstreamConnector {
@@ -17,12 +16,10 @@ final class UpstreamConnector {
   private static let receiveBytes = (minimum: 1 << 10, initial: 4 << 10, maximum: 256 << 10)
 
   private let loop: EventLoop
-  private let tls: TLSConfiguration
+  private let tls: UpstreamTLS
   private let timeoutNs: UInt64
-  /// By what is offered: HTTP/1.1 alone, or HTTP/2 before it.
-  private var tlsContexts: [Bool: NIOSSLContext] = [:]
 
-  init(loop: EventLoop, tls: TLSConfiguration, timeoutNs: UInt64) {
+  init(loop: EventLoop, tls: UpstreamTLS, timeoutNs: UInt64) {
     self.loop = loop
     self.tls = tls
     self.timeoutNs = timeoutNs
@@ -35,22 +32,15 @@ final class UpstreamConnector {
     guard (1...65535).contains(origin.port), !origin.host.isEmpty else {
       return connection.unreachable(.unreachable("\(origin) is no address"))
     }
-    do {
-      let address = origin.literalAddress
-      let context = origin.scheme == .https ? try tlsContext(offersHTTP2: connection.offersHTTP2) : nil
-      // An address has no place in SNI; NIO compares it with those of the certificate.
-      let bootstrap = bootstrap(for: connection, context, name: address == nil ? origin.host : nil)
-      let future =
-        if let address {
-          bootstrap.connect(to: address)
-        } else {
-          bootstrap.connect(host: origin.host, port: origin.port)
-        }
-      future.assumeIsolated().whenComplete { result in
-        self.connected(result, connection, ready)
+    let bootstrap = bootstrap(for: connection)
+    let future =
+      if let address = origin.literalAddress {
+        bootstrap.connect(to: address)
+      } else {
+        bootstrap.connect(host: origin.host, port: origin.port)
       }
-    } catch {
-      connection.unreachable(.unreachable("TLS: \(error)"))
+    future.assumeIsolated().whenComplete { result in
+      self.connected(result, connection, ready)
     }
   }
 
@@ -70,7 +60,7 @@ final class UpstreamConnector {
         switch outcome {
         case .http1: self.install(connection, in: channel, ready)
         case .http2: self.installSession(for: connection, in: channel, ready)
-        case .failed(let error): connection.unreachable(.unreachable("handshake failed: \(error)"))
+        case .failed(let error): connection.unreachable(.unreachable("TLS handshake failed: \(error)"))
         }
       }
       if connection.phase != .connecting { channel.close(promise: nil) }
@@ -111,9 +101,7 @@ final class UpstreamConnector {
     }
   }
 
-  private func bootstrap(
-    for connection: UpstreamConnection, _ context: NIOSSLContext?, name: String?
-  ) -> ClientBootstrap {
+  private func bootstrap(for connection: UpstreamConnection) -> ClientBootstrap {
     ClientBootstrap(group: loop)
       .connectTimeout(.nanoseconds(Int64(clamping: timeoutNs)))
       .channelOption(.autoRead, value: false)
@@ -129,26 +117,19 @@ final class UpstreamConnector {
           minimum: Self.receiveBytes.minimum, initial: Self.receiveBytes.initial,
           maximum: Self.receiveBytes.maximum)
       )
-      .channelInitializer { channel in
+      .channelInitializer { [tls] channel in
         channel.eventLoop.makeCompletedFuture {
           guard connection.phase == .connecting else { throw ChannelError.ioOnClosedChannel }
           connection.candidates.append(channel)
-          guard let context else { return }
-          let handler = try NIOSSLClientHandler(context: context, serverHostname: name)
-          try channel.pipeline.syncOperations.addHandlers([handler, ProtocolChoice()])
+          let origin = connection.pool.origin
+          guard origin.scheme == .https else { return }
+          let protocols =
+            connection.offersHTTP2 ? [ProtocolChoice.http2, ProtocolChoice.http1] : [ProtocolChoice.http1]
+          try channel.pipeline.syncOperations.addHandlers([
+            tls.handler(to: origin, protocols: protocols), ProtocolChoice(),
+          ])
         }
       }
-  }
-
-  /// Made when it is first needed: it reads the certificates of the system.
-  private func tlsContext(offersHTTP2: Bool) throws -> NIOSSLContext {
-    if let context = tlsContexts[offersHTTP2] { return context }
-    var tls = tls
-    tls.applicationProtocols =
-      offersHTTP2 ? [ProtocolChoice.http2, ProtocolChoice.http1] : [ProtocolChoice.http1]
-    let context = try NIOSSLContext(configuration: tls)
-    tlsContexts[offersHTTP2] = context
-    return context
   }
 
   private static func reason(_ error: any Error) -> UpstreamFailure.Reason {

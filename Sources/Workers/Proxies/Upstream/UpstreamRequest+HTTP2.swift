@@ -49,21 +49,12 @@ extension UpstreamRequest {
     for (name, value) in headers {
       let name = name.lowercased()
       if name == "host" || HTTP2Field.isConnectionSpecific(name) || named.contains(name) { continue }
-      let value = trimmed(value)
+      let value = HTTPOctets.trimmed(value)
       if name == "te", value.lowercased() != "trailers" { continue }
       // What is secret stays out of the table that all requests of the connection share (RFC 7541 §7.1.3).
       let isSecret = HeaderFields.credentials.contains(name)
       fields.add(name: name, value: value, indexing: isSecret ? .neverIndexed : .indexable)
     }
-  }
-
-  private static func trimmed(_ value: String) -> String {
-    guard let first = value.utf8.first, let last = value.utf8.last,
-      HTTPOctets.isBlank(first) || HTTPOctets.isBlank(last)
-    else { return value }
-    let begin = value.utf8.drop(while: HTTPOctets.isBlank)
-    guard let end = begin.lastIndex(where: { !HTTPOctets.isBlank($0) }) else { return "" }
-    return String(decoding: begin[...end], as: UTF8.self)
   }
 }
 

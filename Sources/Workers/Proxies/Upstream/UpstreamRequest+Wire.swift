@@ -5,6 +5,7 @@
 // Nothing is put on the wire that hasn't been looked at by `defect`: a line end in a value, or a second framing field, would
 // make two requests of one.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
@@ -75,11 +76,8 @@ extension HTTPHeaders {
   /// Whether a `connection` field names the option, in any case.
   func namesConnectionOption(_ lowercase: StaticString) -> Bool {
     for (name, value) in self where HTTPOctets.matches(name.utf8, "connection") {
-      for option in value.utf8.split(separator: UInt8(ascii: ",")) {
-        let trimmed = option.drop(while: HTTPOctets.isBlank)
-        let end = trimmed.lastIndex { !HTTPOctets.isBlank($0) }
-        if let end, HTTPOctets.matches(trimmed[...end], lowercase) { return true }
-      }
+      for option in value.utf8.split(separator: UInt8(ascii: ","))
+      where HTTPOctets.matches(HTTPOctets.trimmed(option), lowercase) { return true }
     }
     return false
   }

@@ -1,6 +1,6 @@
 // One HTTP/2 connection to an upstream behind TLS: its streams, its time-outs, its end. The frames are NIO's business.
 //
-//   [NIOSSLClientHandler][ProtocolChoice][HTTP2Edge][NIOHTTP2Handler][this]
+//   [TLSHandler][ProtocolChoice][HTTP2Edge][NIOHTTP2Handler][this]
 //                                                          └── stream 1: [UpstreamStream]  stream 3: [UpstreamStream] …
 //
 //   new ──SETTINGS──▶ open ──GOAWAY, or nothing heard in time──▶ retired: no more streams ──the last has ended──▶ closing ──▶ gone
@@ -11,7 +11,7 @@
 import HTTP
 import NIOCore
 import NIOHTTP2
-import NIOSSL
+import TLS
 
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on the client's loop only.
 final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
@@ -228,7 +228,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    if case .uncleanShutdown? = error as? NIOSSLError { return }
+    if error is TLSTruncation { return }
     // A stream's error is told to the stream, too, which NIO resets; after any other it leaves the connection as it is.
     guard edge.hasWrittenError || !(error is any NIOHTTP2Error) else { return }
     if lastError == nil { lastError = error }

@@ -2,9 +2,9 @@
 // where it stood.
 //
 //   a broker's connection is lost        it may come back without the tail of its logs
-//   an answer about topics (Metadata)    that nobody here has asked for: librdkafka asks when a fetch was refused, because the topic
-//                                        is gone or somebody else leads it. A topic that is deleted and made again at once gives
-//                                        no other sign.
+//   an answer about topics (Metadata)    nobody here asks for any through the client that reads: librdkafka asks when a fetch was
+//                                        refused, because the topic is gone or somebody else leads it. A topic that is deleted and
+//                                        made again at once gives no other sign.
 //
 // They come from librdkafka's own threads, before it acts on them; they only put something down. A sign proves nothing: the log is
 // compared then.

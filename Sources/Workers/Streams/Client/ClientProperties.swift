@@ -29,8 +29,8 @@ enum ClientProperties {
   /// no member of the group.
   static let commitPatienceMilliseconds = 6_000
 
-  /// Milliseconds that what is known of the topics counts; it is renewed every few seconds.
-  static let metadataMilliseconds = 900_000
+  /// Milliseconds that what is known of the topics counts, as many as there may be: asking anew looks like a sign.
+  static let metadataMilliseconds = 86_400_000
 
   /// What this worker depends on: name, value, why it is not negotiable.
   private static let fixed: [(name: String, value: String, why: String)] = [
@@ -62,7 +62,7 @@ enum ClientProperties {
     add("bootstrap.servers", settings.kafkaBrokers.joined(separator: ","))
     add("group.id", settings.kafkaGroupOfNode)
     add("client.id", "rig-streams")
-    // The gateway looks at the topics itself, more often; any other answer about them is a sign of a change (BrokerSigns).
+    // The scout looks at the topics, more often and through another client: an answer to this one is a sign of a change (BrokerSigns).
     add("topic.metadata.refresh.interval.ms", "-1")
     add("metadata.max.age.ms", String(metadataMilliseconds))
     add("queued.max.messages.kbytes", String(queuedKilobytes))

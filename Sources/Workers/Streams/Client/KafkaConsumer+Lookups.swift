@@ -23,8 +23,6 @@ struct OffsetQuestion: Sendable {
   let seen: FirstSeen
   /// Where it was read to, if that is known without asking.
   var known: KnownPosition?
-  /// The end that its log was last known to have.
-  var knownEnd: Int64?
   /// For a partition of responses, of which nothing is committed: those since then, milliseconds since 1970, are read. The
   /// requests that they answer wait in other processes, and may have waited since before this one was started.
   var sinceMs: Int64?
@@ -96,8 +94,7 @@ extension KafkaConsumer {
           continue
         }
         if logs == nil { logs = try LogReader(properties) }
-        let verdict = try logs?.compare(
-          known.trail, with: question.name, knownEnd: question.knownEnd, timeout)
+        let verdict = try logs?.compare(known, with: question.name, timeout)
         found[question.number] = verdict.map { StartPosition(known, $0) }
       } catch {
         // Not "nothing committed", or "nothing there": the partition waits, and holds up no other.

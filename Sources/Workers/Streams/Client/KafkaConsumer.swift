@@ -20,17 +20,21 @@ final class KafkaConsumer: @unchecked Sendable {
   /// Where everything else comes out.
   private let events: OpaquePointer
   /// Topics that the client keeps metadata about; also what keeps the pointers in records valid as keys.
-  private let topics: [OpaquePointer]
+  private var topics: [String: OpaquePointer] = [:]
 
   /// A client that connects by itself, now and whenever it has to.
   ///
   /// - Parameters:
   ///   - properties: set in order; a wrong one is an error that names it, never its value.
+  ///   - topics: to `keep`.
   ///   - wake: a non-blocking eventfd that is signalled when there is something to serve or to read; −1: none.
-  convenience init(_ properties: [ClientProperty], topics: [String], wake: CInt) throws(KafkaError) {
+  convenience init(
+    _ properties: [ClientProperty], topics: [String] = [], wake: CInt
+  ) throws(KafkaError) {
     // Of a client that can't be made, librdkafka 2.0.2 leaves a configuration behind whose interceptors it has freed.
     if wake >= 0 { try Self.tryOut(properties) }
-    try self.init(Self.configuration(properties), topics: topics, wake: wake)
+    try self.init(Self.configuration(properties), wake: wake)
+    keep(topics)
   }
 
   /// Throws if a client can't be made of the properties: certificates that can't be read and the like.
@@ -66,7 +70,7 @@ final class KafkaConsumer: @unchecked Sendable {
   }
 
   /// Takes over `configuration`.
-  private init(_ configuration: OpaquePointer, topics names: [String], wake: CInt) throws(KafkaError) {
+  private init(_ configuration: OpaquePointer, wake: CInt) throws(KafkaError) {
     signs = BrokerSigns(wake: wake)
     reports.attach(to: configuration)
     let hasSigns = wake >= 0
@@ -84,7 +88,6 @@ final class KafkaConsumer: @unchecked Sendable {
     self.handle = handle
     self.records = records
     self.events = events
-    topics = names.compactMap { rd_kafka_topic_new(handle, $0, nil) }
     rd_kafka_set_log_queue(handle, nil)
     var one: UInt64 = 1
     for queue in [records, events] {
@@ -98,8 +101,14 @@ final class KafkaConsumer: @unchecked Sendable {
       rd_kafka_queue_io_event_enable(queue, -1, nil, 0)
       rd_kafka_queue_destroy(queue)
     }
-    for topic in topics { rd_kafka_topic_destroy(topic) }
+    for topic in topics.values { rd_kafka_topic_destroy(topic) }
     rd_kafka_destroy_flags(handle, CInt(RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE))
+  }
+
+  /// Keeps metadata about these topics, and their pointers in records. About one that doesn't exist librdkafka asks once per second, for
+  /// ever.
+  func keep(_ names: some Sequence<String>) {
+    for name in names where topics[name] == nil { topics[name] = rd_kafka_topic_new(handle, name, nil) }
   }
 
   /// Why the client can't go on, and has to be made anew; nil: it can. (A consumer is told by an error among

@@ -8,37 +8,54 @@ final class LogReader {
   /// Milliseconds that a broker holds a fetch back for which there is nothing: the next question waits as long.
   private static let fetchWait = "10"
 
+  private let properties: [ClientProperty]
   private let client: KafkaConsumer
+  /// Sees what open transactions have written; made when it is needed.
+  private var uncommitted: KafkaConsumer?
 
   /// - Parameter properties: the consumer's.
   init(_ properties: [ClientProperty]) throws(KafkaError) {
+    self.properties = properties
     let own = [
       ClientProperty(name: "enable.partition.eof", value: "true"),
       ClientProperty(name: "fetch.wait.max.ms", value: Self.fetchWait),
     ]
-    client = try KafkaConsumer(properties + own, topics: [], wake: -1)
+    client = try KafkaConsumer(properties + own, wake: -1)
   }
 
-  func close() { client.close() }
+  func close() {
+    client.close()
+    uncommitted?.close()
+  }
 
   /// What became of a partition's log.
   ///
   /// - Parameters:
-  ///   - trail: what was read of it.
+  ///   - known: what was read of it.
   ///   - timeout: milliseconds for each question.
   func compare(
-    _ trail: ReadTrail, with partition: TopicPartition, knownEnd: Int64?, _ timeout: CInt
+    _ known: KnownPosition, with partition: TopicPartition, _ timeout: CInt
   ) throws(KafkaError) -> LogVerdict {
     let log = try client.log(of: partition, timeout)
-    var comparison = LogComparison(trail, log: log, knownEnd: knownEnd)
+    var comparison = LogComparison(known.trail, log: log, knownEnd: known.logEnd)
     while true {
       switch comparison.step {
       case .read(let offset): comparison.record(try record(at: offset, of: partition, timeout))
       case .find(let since):
         comparison.first(try client.offset(sinceMs: since, of: partition, timeout))
+      case .measure: comparison.end(try end(of: partition, timeout))
       case .done(let verdict): return verdict
       }
     }
+  }
+
+  /// The end that fetches tell. A broker that has just come to lead the partition doesn't answer before it knows it (KIP-207).
+  private func end(of partition: TopicPartition, _ timeout: CInt) throws(KafkaError) -> Int64 {
+    if let uncommitted { return try uncommitted.log(of: partition, timeout).upperBound }
+    let all = ClientProperty(name: "isolation.level", value: "read_uncommitted")
+    let client = try KafkaConsumer(properties + [all], wake: -1)
+    uncommitted = client
+    return try client.log(of: partition, timeout).upperBound
   }
 
   /// The record at the offset, or else the first one behind it; nil: there is none.

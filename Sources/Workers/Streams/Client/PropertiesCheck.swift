@@ -1,4 +1,5 @@
-// What the streams worker says of the configuration: properties of librdkafka, and the files that these name.
+// What the streams worker says of the configuration: properties of librdkafka, the files that these name, and the read positions in
+// STATE_DIR.
 
 import CRdKafka
 import Glibc
@@ -24,9 +25,11 @@ enum PropertiesCheck {
   static func findings(_ settings: Settings) -> ConfigurationFindings {
     var found = ConfigurationFindings()
     guard !settings.kafkaBrokers.isEmpty else { return found }
-    if settings.kafkaSSLEnabled { found.mistakes += unreadable(settings) }
+    let unreadableFiles = settings.kafkaSSLEnabled ? unreadable(settings) : []
+    found.mistakes += unreadableFiles
+    if !settings.stateDir.isEmpty { found.judge { try PositionFile(directory: settings.stateDir).read() } }
     // A client would say the same of such a file, without its name.
-    guard found.mistakes.isEmpty else { return found }
+    guard unreadableFiles.isEmpty else { return found }
     found.judge { try makeClient(RD_KAFKA_CONSUMER, try ClientProperties.consumer(settings)) }
     found.judge {
       try makeClient(RD_KAFKA_PRODUCER, try ClientProperties.producer(settings, maximumBytes: 1_000_000))

@@ -17,12 +17,10 @@ extension ConsumerLoop {
   func openIfDue(_ now: UInt64) {
     guard case .waiting(let until) = client, now >= until else { return }
     do throws(KafkaError) {
-      let consumer = try KafkaConsumer(
-        properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly,
-        wake: wake.rawValue)
+      let consumer = try KafkaConsumer(properties, wake: wake.rawValue)
       client = .open(consumer)
       nextLookAt = now
-      lookIfDue(consumer, now)
+      lookIfDue(now)
     } catch {
       client = .waiting(until: now + restartDelay)
       setConnected(false, reason: error.description, now)

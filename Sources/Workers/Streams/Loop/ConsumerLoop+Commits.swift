@@ -68,7 +68,7 @@ extension ConsumerLoop {
       state.ledger.readersPassed(writer.ring.slowestReaderPosition())
       return !state.ledger.isWaitingForReaders
     }
-    positions.keepPassed(state)
+    positions.keepPassed(state, knownEnds, ringEnd: intake.ringEnd)
     wait { [self] in
       let now = MonotonicTime.now()
       takeReports(now)

@@ -1,6 +1,7 @@
 // What is read, and from where: every few seconds the scout lists the partitions of the source topics; those
 // that are new are given a start and assigned. All partitions, because every node serves every user (design
-// §7).
+// §7). When the log of a partition may have changed (LogDoubts), reading stops, the scout compares the log with what was
+// read of it, and reading goes on where that says. Nothing is taken in between.
 
 import Kit
 import Logging
@@ -11,9 +12,9 @@ extension ConsumerLoop {
   /// Partitions that one log line names one by one.
   private static var mostNamed: Int { 16 }
 
-  func lookIfDue(_ consumer: KafkaConsumer, _ now: UInt64) {
+  func lookIfDue(_ now: UInt64) {
     guard now >= nextLookAt, !scout.isBusy else { return }
-    scout.ask(.topics, of: consumer)
+    scout.list()
   }
 
   /// Acts on the scout's answer, if there is one.
@@ -46,6 +47,7 @@ extension ConsumerLoop {
         }
       }
     }
+    consumer.keep(Set(listing.partitions.lazy.map(\.topic)))
     state.learn(listing)
     var moved: [Int] = []
     state.update { moved = $0.lead(listing.leaders) }
@@ -53,26 +55,26 @@ extension ConsumerLoop {
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
     let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
     nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)
-    askStarts(consumer, now)
+    askStarts(consumer)
   }
 
   /// Has the scout find out where the partitions that wait are to be read from; only when it isn't busy. Those that nobody leads
   /// wait on: their questions would keep the others waiting.
-  func askStarts(_ consumer: KafkaConsumer, _ now: UInt64) {
+  func askStarts(_ consumer: KafkaConsumer) {
     let led = state.table.waiting.filter { state.table.entries[$0.number].leader != nil }
     let questions = led.map { number, seen in
       let name = state.name(number)
       let isOfResponses = state.table.isOfResponses(number)
-      let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own) }
+      let own = state.trail(number).map { KnownPosition(trail: $0, reason: .own, logEnd: knownEnds[number]) }
       return OffsetQuestion(
         number: number, name: name, seen: seen,
         known: own ?? (isOfResponses ? nil : positions.known(name, ring: ringPositions.last[name])),
-        knownEnd: knownEnds[number], sinceMs: isOfResponses ? oldestWaitingMs : nil)
+        sinceMs: isOfResponses ? oldestWaitingMs : nil)
     }
     guard !questions.isEmpty else { return }
     for question in questions { state.update { $0.isAsked(question.number) } }
-    lostWhileAsking = []
-    scout.ask(.starts(questions, comparing: properties), of: consumer)
+    doubts.beginComparing()
+    scout.findStarts(questions, of: consumer)
   }
 
   /// No request that waits now has begun to before that.
@@ -100,8 +102,7 @@ extension ConsumerLoop {
       }
     }
     let starts = found.sorted { $0.key < $1.key }.filter { number, start in
-      !(state.table.entries[number].leader.map(lostWhileAsking.contains) ?? false)
-        && tellGap(of: number, start)
+      !doubts.isOutOfDate(state.table.entries[number].leader) && tellGap(of: number, start)
     }
     if starts.count < found.count { nextLookAt = now + Self.lookInterval.soon }
     if !starts.isEmpty { assign(starts.map { ($0.key, $0.value) }, consumer, now) }
@@ -115,6 +116,7 @@ extension ConsumerLoop {
 
   /// Begins to read, and commits what is new at once, so that a restart finds it.
   private func assign(_ starts: [(Int, StartPosition)], _ consumer: KafkaConsumer, _ now: UInt64) {
+    let toldEnds = starts.map { consumer.end(of: state.name($0.0)) }
     do throws(KafkaError) {
       try consumer.assign(
         starts.map { (state.name($0.0), $0.1.offset, leaderEpoch: $0.1.trail.leaderEpoch) })
@@ -123,13 +125,13 @@ extension ConsumerLoop {
       log.error("partitions can't be assigned", metadata: ["reason": "\(error)"])
       return
     }
-    for (number, start) in starts {
+    for ((number, start), told) in zip(starts, toldEnds) {
       state.update { $0.isAssigned(number) }
-      knownEnds[number] = nil
+      knownEnds.begin(number, isSame: start.verdict.map { $0.kind == .unchanged } ?? true, told: told)
       begin(number, start)
       report(start, of: number)
     }
-    positions.keepTaken(state, ringEnd: intake.ringEnd)
+    positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
     for (number, start) in starts.prefix(Self.mostNamed) {
       log.info(
         "reading a partition",
@@ -182,6 +184,63 @@ extension ConsumerLoop {
       })
     // Behind a sign of a change they may be those of other logs.
     guard consumer.signs.isQuiet else { return }
-    for (number, end) in zip(numbers, ends) { if let end { knownEnds[number] = end } }
+    for (number, end) in zip(numbers, ends) { if let end { knownEnds.note(number, told: end) } }
+  }
+
+  // MARK: Doubts
+
+  func takeSigns(_ now: UInt64) {
+    guard case .open(let consumer) = client else { return }
+    switch doubts.judge(consumer.signs.take(), isReading: !state.table.read(from: nil).isEmpty, now) {
+    case nil: break
+    case .leads(let brokers)?:
+      doubt(state.table.read(from: brokers), "the connection to its broker was lost", consumer, now)
+    case .everything?:
+      doubt(state.table.read(from: nil), "a broker had to be asked about a topic", consumer, now)
+      if !scout.isBusy { askStarts(consumer) }
+    }
+  }
+
+  /// Stops reading partitions until their logs have been looked at.
+  func doubt(_ numbers: [Int], _ why: String, _ consumer: KafkaConsumer, _ now: UInt64) {
+    guard !numbers.isEmpty else { return }
+    for number in numbers { state.update { $0.isDoubted(number) } }
+    intake.forget(numbers)
+    nextLookAt = min(nextLookAt, now)
+    do throws(KafkaError) {
+      try consumer.unassign(numbers.map(state.name))
+    } catch {
+      log.error("partitions can't be taken back", metadata: ["reason": "\(error)"])
+    }
+    guard let suppressed = limits.doubts.permit(at: now) else { return }
+    log.info(
+      "the logs of partitions may have changed and are compared with what was read",
+      metadata: [
+        "partition": "\(state.name(numbers[0]))", "count": "\(numbers.count)", "reason": "\(why)",
+        "suppressed": "\(suppressed)",
+      ])
+  }
+
+  /// Says what has become of a log; nothing if it is what it was.
+  private func report(_ start: StartPosition, of number: Int) {
+    guard let verdict = start.verdict, verdict.kind != .unchanged else { return }
+    let name = state.name(number)
+    metrics.offsetResets.add(1, name.topic)
+    if verdict.lost > 0 { metrics.recordsLost.add(verdict.lost, name.topic) }
+    let what =
+      switch verdict.kind {
+      case .unchanged, .overtaken: "retention has removed records before they were read"
+      case .shortened: "the log has lost its end"
+      case .copied: "the records lie at other offsets"
+      case .replaced: "the log has been replaced by another"
+      case .unknown: "the log doesn't hold the offset, and nothing else is known of it"
+      }
+    log.error(
+      "the log of a partition has changed under its reader",
+      metadata: [
+        "partition": "\(name)", "what": "\(what)", "offset": "\(verdict.next)", "lost": "\(verdict.lost)",
+        "repeated":
+          "\(verdict.mayRepeat ? "records may come again: neither timestamps nor offsets can tell" : "none")",
+      ])
   }
 }

@@ -8,8 +8,7 @@
 //                                  └─ once per second: heartbeat, commit, lag, look for partitions
 //
 // It must never wait for a broker: who can't reach one still serves, beats and stops. Files beside it:
-// +Client (making the client and making it anew), +Partitions (what is read, and from where), +Doubts (what may have changed
-// since), +Commits.
+// +Client (making the client and making it anew), +Partitions (what is read, from where, and what of it is doubted), +Commits.
 
 import Glibc
 import IPC
@@ -54,14 +53,8 @@ final class ConsumerLoop {
   var commitSentAt: UInt64?
   var recommitAt: UInt64
   var limits = Limits()
-  /// By partition: the end that its log had at the last tick.
-  var knownEnds: [Int: Int64] = [:]
-  /// Brokers that were lost since the scout was asked: what it has found out of their logs is out of date.
-  var lostWhileAsking: Set<Int32> = []
-  /// Until then answers about topics are no news.
-  var answersExpectedUntil: UInt64 = 0
-  /// Nanoseconds for which they aren't after the next doubt.
-  var answerPause: UInt64 = 0
+  var knownEnds = LogEnds()
+  var doubts = LogDoubts()
   private var tickAt: UInt64 = 0
   private var retryAt: UInt64 = 0
   private var retryAfter = ConsumerLoop.retryInterval.first
@@ -99,7 +92,8 @@ final class ConsumerLoop {
       sharedTopics: Set(context.settings.kafkaSourceTopics)
         .intersection(context.settings.proxyKafkaResponseTopics),
       log: context.log)
-    scout = Scout(wake: wake.rawValue)
+    scout = Scout(
+      properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly, wake: wake.rawValue)
     recommitAt = MonotonicTime.now() + Self.recommitInterval
   }
 
@@ -116,10 +110,9 @@ final class ConsumerLoop {
     if try sleep() { return false }
     let now = MonotonicTime.now()
     takeReports(now)
-    let isAsking = scout.isBusy
     takeAnswer(now)
     let isTaking = fetchRecords(now)
-    takeSigns(isAsking: isAsking, now)
+    takeSigns(now)
     if isTaking { takeRecords(now) }
     if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
@@ -178,7 +171,7 @@ final class ConsumerLoop {
       retryAt = now + retryAfter
       retryAfter = min(2 * retryAfter, Self.retryInterval.most)
     }
-    positions.keepTaken(state, ringEnd: intake.ringEnd)
+    positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
     for trouble in intake.takeTroubles() { handle(trouble, consumer, now) }
   }
 
@@ -194,10 +187,10 @@ final class ConsumerLoop {
       restartClient(consumer, reason: reason, now)
       return
     }
-    commitDue(consumer, now)
-    positions.keepPassed(state)
-    positions.saveIfDue(state, now)
     setLags(consumer)
-    lookIfDue(consumer, now)
+    commitDue(consumer, now)
+    positions.keepPassed(state, knownEnds, ringEnd: intake.ringEnd)
+    positions.saveIfDue(state, now)
+    lookIfDue(now)
   }
 }

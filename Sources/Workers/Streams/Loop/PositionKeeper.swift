@@ -46,7 +46,7 @@ final class PositionKeeper {
     let directory = context.settings.stateDir
     let file = directory.isEmpty ? nil : PositionFile(directory: directory)
     do throws(StateFile.Failure) {
-      saved = try file?.read() ?? [:]
+      saved = try file?.begin() ?? [:]
       self.file = file
     } catch {
       // In the middle of the gateway's life shared memory knows it all, and clients are served.
@@ -66,7 +66,7 @@ final class PositionKeeper {
   // MARK: Shared memory
 
   /// What was taken since the last call is published, and ends at `ringEnd` of the event ring.
-  func keepTaken(_ state: ReadState, ringEnd: UInt64) {
+  func keepTaken(_ state: ReadState, _ ends: LogEnds, ringEnd: UInt64) {
     let moved = state.takeMoved()
     guard !moved.isEmpty else { return }
     for number in moved {
@@ -76,22 +76,24 @@ final class PositionKeeper {
       guard let passed = state.ledger.passed(number) ?? before?.passed else { continue }
       keep(
         KeptPosition(
-          trail: trail, passed: min(passed, trail.next), ringEnd: ringEnd, ringEpoch: eventRingEpoch),
+          trail: trail, passed: min(passed, trail.next), ringEnd: ringEnd, ringEpoch: eventRingEpoch,
+          logEnd: ends[number]),
         number, state)
     }
     shared?.publish()
   }
 
-  /// Readers may have passed more.
-  func keepPassed(_ state: ReadState) {
+  /// Readers may have passed more, and logs grown. All that was taken is published, and ends at `ringEnd` or before.
+  func keepPassed(_ state: ReadState, _ ends: LogEnds, ringEnd: UInt64) {
     for number in state.table.entries.indices {
       guard let passed = state.ledger.passed(number), let trail = state.trail(number),
-        kept[number]?.passed != passed
+        kept[number]?.passed != passed || kept[number]?.logEnd != ends[number]
       else { continue }
       var position =
         kept[number]
-        ?? KeptPosition(trail: trail, passed: passed, ringEnd: 0, ringEpoch: eventRingEpoch)
+        ?? KeptPosition(trail: trail, passed: passed, ringEnd: ringEnd, ringEpoch: eventRingEpoch)
       position.passed = passed
+      position.logEnd = ends[number]
       keep(position, number, state)
     }
     shared?.publish()

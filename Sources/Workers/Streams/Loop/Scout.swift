@@ -4,7 +4,8 @@
 //
 // A look at the topics can take as long as a broker holds a fetch back (fetch.wait.max.ms), every few
 // seconds: on the loop's thread that would be a hole in the delivery of the other brokers' records, and an
-// outage would be one in the heartbeat. It must touch nothing but the client's thread-safe calls.
+// outage would be one in the heartbeat. Topics are listed by a client of its own: every
+// answer about topics that comes to the one that reads is a sign (BrokerSigns).
 
 import Dispatch
 import IPC
@@ -12,13 +13,6 @@ import Synchronization
 
 /// Asks one question at a time on a thread of its own.
 final class Scout: Sendable {
-  enum Question: Sendable {
-    /// Which partitions there are.
-    case topics
-    /// Where these are to be read from; the properties are those of a client that compares logs.
-    case starts([OffsetQuestion], comparing: [ClientProperty])
-  }
-
   enum Answer: Sendable {
     case topics(Result<TopicListing, KafkaError>)
     case starts([OffsetQuestion], found: [Int: StartPosition], failure: KafkaError?)
@@ -33,37 +27,66 @@ final class Scout: Sendable {
 
   private let queue = DispatchQueue(label: "scout")
   private let state = Mutex(State())
+  private let properties: [ClientProperty]
+  private let topics: [String]
   private let wake: CInt
+  /// Made when topics are first listed; used by the thread alone.
+  private let lister = Mutex<KafkaConsumer?>(nil)
 
-  /// - Parameter wake: the eventfd that is signalled when there is an answer.
-  init(wake: CInt) {
+  /// - Parameters:
+  ///   - properties: the consumer's.
+  ///   - topics: those that are listed.
+  ///   - wake: the eventfd that is signalled when there is an answer.
+  init(_ properties: [ClientProperty], topics: [String], wake: CInt) {
+    self.properties = properties
+    self.topics = topics
     self.wake = wake
   }
 
   /// Whether a question is under way, or its answer has not been taken.
   var isBusy: Bool { state.withLock { $0.isBusy } }
 
-  /// Asks `consumer`; only when not busy. The answer is for `takeAnswer`.
-  func ask(_ question: Question, of consumer: KafkaConsumer) {
-    start {
-      switch question {
-      case .topics:
-        do throws(KafkaError) {
-          return .topics(.success(try consumer.listTopics()))
-        } catch {
-          return .topics(.failure(error))
-        }
-      case .starts(let questions, let properties):
-        let (found, failure) = consumer.findStarts(questions, comparing: properties)
-        return .starts(questions, found: found, failure: failure)
+  /// Lists the topics; only when not busy. The answer is for `takeAnswer`.
+  func list() {
+    start { [self] in
+      do throws(KafkaError) {
+        return .topics(.success(try openLister().listTopics()))
+      } catch {
+        return .topics(.failure(error))
       }
     }
   }
 
-  /// Closes `consumer`, behind what is under way, which is then not answered. See `isIdle(within:)`.
+  private func openLister() throws(KafkaError) -> KafkaConsumer {
+    if let open = lister.withLock({ $0 }) {
+      // What librdkafka says of connections is said by the client that reads too, and mustn't pile up here.
+      open.serve()
+      _ = open.reports.take()
+      return open
+    }
+    let new = try KafkaConsumer(properties, topics: topics, wake: -1)
+    lister.withLock { $0 = new }
+    return new
+  }
+
+  /// Finds out through `consumer`, and by comparing logs, where partitions are to be read from; only when not busy. The answer is for
+  /// `takeAnswer`.
+  func findStarts(_ questions: [OffsetQuestion], of consumer: KafkaConsumer) {
+    start { [self] in
+      let (found, failure) = consumer.findStarts(questions, comparing: properties)
+      return .starts(questions, found: found, failure: failure)
+    }
+  }
+
+  /// Closes `consumer`, and the client that lists topics, behind what is under way, which is then not answered. See `isIdle(within:)`.
   func close(_ consumer: KafkaConsumer) {
-    start {
+    start { [self] in
       consumer.close()
+      let lister = lister.withLock { lister in
+        defer { lister = nil }
+        return lister
+      }
+      lister?.close()
       return .closed
     }
   }

@@ -62,9 +62,14 @@ final class PositionFile: Sendable {
     file = StateFile(directory: directory, name: "positions", maximumBytes: Self.maximumBytes)
   }
 
+  /// As `read`, by who will write it: what a writer that was interrupted has left is removed.
+  func begin() throws(StateFile.Failure) -> [TopicPartition: ReadTrail] {
+    file.removeLeftover()
+    return try read()
+  }
+
   /// What it says; nothing if there is none. Throws if it can't be read, or is damaged.
   func read() throws(StateFile.Failure) -> [TopicPartition: ReadTrail] {
-    file.removeLeftover()
     guard let bytes = try file.read() else { return [:] }
     do throws(StateDocument.Damage) {
       return try PositionText.decode(bytes)

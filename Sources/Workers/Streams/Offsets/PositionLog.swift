@@ -2,7 +2,7 @@
 // holds no record of the partition any more. A ring without readers, written as a log; the last record of a partition counts.
 //
 //   record (type 1), little endian:  partition, 4 │ length of topic, 2 │ length of trail, 2 │ passed, 8 │ ring end, 8 │ ring epoch, 8
-//                                    topic │ trail (ReadTrail) │ fields of later releases (FieldCoding)
+//                                    log end, 8 (−1: unknown) │ topic │ trail (ReadTrail) │ fields of later releases (FieldCoding)
 //
 // Nothing that counts is overwritten: before a quarter of the ring has been written since all positions were, all are written
 // again. They must fit into another quarter; those that don't are said in the log, and are known by their commits only.
@@ -19,12 +19,14 @@ struct KeptPosition: Equatable, Sendable {
   /// Where in the event ring the last record before `trail.next` ends, and in which of the ring's epochs.
   var ringEnd: UInt64
   var ringEpoch: UInt64
+  /// The end that the partition's log was last known to have; nil: unknown.
+  var logEnd: Int64?
 }
 
 /// The ring with the positions. One thread.
 final class PositionLog {
   private static let recordType: UInt16 = 1
-  private static let headerBytes = 32
+  private static let headerBytes = 40
   /// Bytes that the ring needs for a record beside its payload, at most.
   private static let recordOverhead = 24
   /// Of the ring's bytes, for all positions once.
@@ -99,6 +101,7 @@ final class PositionLog {
     append(position.passed)
     append(position.ringEnd)
     append(position.ringEpoch)
+    append(position.logEnd ?? -1)
     return bytes + topic + trail
   }
 
@@ -116,11 +119,13 @@ final class PositionLog {
     let name = TopicPartition(
       topic: String(decoding: bytes[headerBytes..<topicEnd], as: UTF8.self), partition: load(Int32.self, 0))
     let passed = load(Int64.self, 8)
-    guard name.partition >= 0, passed >= 0 else { return nil }
+    let logEnd = load(Int64.self, 32)
+    guard name.partition >= 0, passed >= 0, logEnd >= -1 else { return nil }
     return (
       name,
       KeptPosition(
-        trail: trail, passed: passed, ringEnd: load(UInt64.self, 16), ringEpoch: load(UInt64.self, 24))
+        trail: trail, passed: passed, ringEnd: load(UInt64.self, 16), ringEpoch: load(UInt64.self, 24),
+        logEnd: logEnd < 0 ? nil : logEnd)
     )
   }
 }

@@ -80,14 +80,15 @@ struct ReadTrail: Equatable, Sendable {
     if let least = (1..<sparse.count - 1).min(by: { cost($0) < cost($1) }) { sparse.remove(at: least) }
   }
 
-  /// The same with `next` at an offset at most as great: what was taken from there on is forgotten.
+  /// The same with `next` at an offset at most as great: as if what was taken from there on had not been.
   ///
   /// - Parameter most: so many marks are kept, the newest and some of the older ones.
   func cut(to offset: Int64, most: Int = .max) -> ReadTrail {
     var trail = ReadTrail(next: offset)
-    trail.newestMs = newestMs
-    trail.disorderMs = disorderMs
     var kept = marks.filter { $0.offset < offset }
+    // What isn't remembered may have been newer: then more counts as new than need be.
+    trail.newestMs = offset < next ? kept.map(\.timestampMs).max() ?? -1 : newestMs
+    trail.disorderMs = min(disorderMs, max(0, trail.newestMs))
     while kept.count > most {
       // Every second one of the older half.
       let half = (kept.count + 1) / 2
@@ -101,6 +102,14 @@ struct ReadTrail: Equatable, Sendable {
     }
     trail.recent = Array(kept.suffix(Self.recentMarks))
     trail.sparse = Array(kept.dropLast(trail.recent.count).suffix(Self.sparseMarks))
+    return trail
+  }
+
+  /// The same of a log that has lost what lay from `offset` on: it was taken nevertheless.
+  func shortened(to offset: Int64) -> ReadTrail {
+    var trail = cut(to: offset)
+    trail.newestMs = newestMs
+    trail.disorderMs = disorderMs
     return trail
   }
 

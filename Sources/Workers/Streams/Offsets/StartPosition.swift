@@ -65,7 +65,7 @@ struct StartPosition: Equatable, Sendable {
     trail =
       switch verdict.kind {
       case .unchanged, .overtaken: known.trail.skipping(to: verdict.next)
-      case .shortened: known.trail.cut(to: verdict.next)
+      case .shortened: known.trail.shortened(to: verdict.next)
       case .copied, .replaced, .unknown: ReadTrail(next: verdict.next)
       }
   }
@@ -80,6 +80,8 @@ struct StartPosition: Equatable, Sendable {
 struct KnownPosition: Equatable, Sendable {
   var trail: ReadTrail
   var reason: StartPosition.Reason
+  /// The end that the log was last known to have; nil: unknown.
+  var logEnd: Int64?
 
   /// What a worker's predecessor has left; nil: nothing.
   ///
@@ -89,15 +91,15 @@ struct KnownPosition: Equatable, Sendable {
   ///   - epoch: of the event ring. What was kept in another one was published into a ring that is no more.
   static func left(ring: RingPositions.Last?, kept: KeptPosition?, epoch: UInt64) -> KnownPosition? {
     if let kept, kept.ringEpoch == epoch, kept.ringEnd >= ring?.ringEnd ?? 0 {
-      return KnownPosition(trail: kept.trail, reason: ring == nil ? .kept : .ring)
+      return KnownPosition(trail: kept.trail, reason: ring == nil ? .kept : .ring, logEnd: kept.logEnd)
     }
     if let ring {
       let before = kept.map { $0.trail.next <= ring.next ? $0.trail : ReadTrail(next: ring.next) }
       let trail = (before ?? ReadTrail(next: ring.next)).skipping(to: ring.next)
-      return KnownPosition(trail: trail, reason: .ring)
+      return KnownPosition(trail: trail, reason: .ring, logEnd: kept?.logEnd)
     }
     guard let kept else { return nil }
     // Only what every reader has passed before the ring was lost has reached the clients.
-    return KnownPosition(trail: kept.trail.cut(to: kept.passed), reason: .kept)
+    return KnownPosition(trail: kept.trail.cut(to: kept.passed), reason: .kept, logEnd: kept.logEnd)
   }
 }

@@ -14,8 +14,6 @@ import Logging
 
 /// Belongs to the loop's thread.
 final class ProducerDesk {
-  /// Records read per turn.
-  private static let recordsPerTurn = 256
   /// Nanoseconds that stopping waits for the brokers.
   private static let patienceNs: UInt64 = 1_000_000_000
 
@@ -73,14 +71,8 @@ final class ProducerDesk {
   func turn(_ now: UInt64) -> Bool {
     outbox.flush()
     takeReports(now)
-    var records = 0
-    let hasMore = rings.read { ring, record in
-      records += 1
-      take(record, of: ring, now)
-      return records < Self.recordsPerTurn
-    }
-    rings.commit()
-    report(rings.takeIncidents())
+    let hasMore = rings.serve { ring, record in take(record, of: ring, now) }
+    rings.takeIncidents().report(to: log, status.reportCorrupt)
     return hasMore
   }
 
@@ -93,20 +85,6 @@ final class ProducerDesk {
       produce(publication, Asker(ring: ring, correlation: address.correlation, topic: publication.topic), now)
     } catch {
       rings.refuse(ring, record, error, expected: "publication")
-    }
-  }
-
-  private func report(_ incidents: [RingIncident]) {
-    for incident in incidents {
-      switch incident {
-      case .stillCorrupt(let report):
-        status.reportCorrupt(report)
-      case .corrupt(let ring, let report, let reason):
-        status.reportCorrupt(report)
-        log.error("a ring is corrupt", metadata: ["ring": "\(ring)", "reason": "\(reason)"])
-      case .reset(let ring):
-        log.warning("a ring was reset", metadata: ["ring": "\(ring)"])
-      }
     }
   }
 

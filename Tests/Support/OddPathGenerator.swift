@@ -24,9 +24,9 @@ public struct OddPathGenerator {
     "/public/..%2f", "/%2f", "/public%2f..", "/%5c", "///", "/%2e%2e", "/public/%252e%252e",
   ]
 
-  private var state: UInt64
+  private var random: SeededRandom
 
-  public init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
+  public init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
   public mutating func next() -> String {
     var path = choice(Self.paths)
@@ -60,13 +60,7 @@ public struct OddPathGenerator {
     return text[..<place] + replacement(text[place], &self) + text[text.index(after: place)...]
   }
 
-  /// xorshift64*
-  fileprivate mutating func below(_ bound: Int) -> Int {
-    state ^= state >> 12
-    state ^= state << 25
-    state ^= state >> 27
-    return Int((state &* 0x2545_F491_4F6C_DD1D) >> 33) % bound
-  }
+  fileprivate mutating func below(_ bound: Int) -> Int { Int(random.next() >> 33) % bound }
 
   fileprivate mutating func choice(_ texts: [String]) -> String { texts[below(texts.count)] }
 }

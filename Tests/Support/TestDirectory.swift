@@ -1,11 +1,12 @@
-// A directory of one test, gone when the test ends.
+// A directory of one test.
 
 import Foundation
 
-struct TestDirectory: ~Copyable {
-  let path: String
+/// Empty at first; removed with the object, whatever is in it.
+public final class TestDirectory: Sendable {
+  public let path: String
 
-  init() throws {
+  public init() throws {
     path = FileManager.default.temporaryDirectory.appendingPathComponent("rig-test-\(UUID().uuidString)").path
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
   }
@@ -14,7 +15,5 @@ struct TestDirectory: ~Copyable {
     try? FileManager.default.removeItem(atPath: path)
   }
 
-  func file(_ name: String) -> String {
-    "\(path)/\(name)"
-  }
+  public func file(_ name: String) -> String { "\(path)/\(name)" }
 }

@@ -1,0 +1,23 @@
+// Fields on their way between workers: names and values, alternately.
+
+import NIOHTTP1
+
+extension HTTPHeaders {
+  public init(alternating pairs: [String]) {
+    self.init()
+    reserveCapacity(pairs.count / 2)
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      add(name: pairs[index], value: pairs[index + 1])
+    }
+  }
+
+  public var alternating: [String] {
+    var pairs: [String] = []
+    pairs.reserveCapacity(2 * count)
+    for (name, value) in self {
+      pairs.append(name)
+      pairs.append(value)
+    }
+    return pairs
+  }
+}

@@ -1,0 +1,123 @@
+// Which octets may stand where in a message (RFC 9110 §5.5, §5.6.2, §5.6.3; RFC 9112 §3.2). Texts are compared and cut by their octets:
+// a character may be several of them, and hides a blank that another mark stands on.
+
+public enum HTTPOctets {
+  /// A character of a token (RFC 9110 §5.6.2): a letter, a digit, or one of !#$%&'*+-.^_`|~.
+  @inlinable
+  public static func isOfToken(_ octet: UInt8) -> Bool {
+    // As sets of bits: the octets below 64, and those from 64 to 127.
+    let set: UInt64 = octet < 64 ? 0x03FF_6CFA_0000_0000 : 0x57FF_FFFF_C7FF_FFFE
+    return octet < 128 && set >> UInt64(octet & 63) & 1 == 1
+  }
+
+  /// Whether all of it are token characters, and there is one.
+  @inlinable
+  public static func isToken(_ octets: some Collection<UInt8>) -> Bool {
+    !octets.isEmpty && octets.allSatisfy(isOfToken)
+  }
+
+  /// Whether it may be the value of a field: no control character but the tab.
+  @inlinable
+  public static func isFieldValue(_ octets: some Collection<UInt8>) -> Bool {
+    octets.allSatisfy { ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }
+  }
+
+  /// Whether it may be a request target as it is: visible ASCII.
+  @inlinable
+  public static func isTarget(_ octets: some Collection<UInt8>) -> Bool {
+    !octets.isEmpty && octets.allSatisfy { $0 > 0x20 && $0 < 0x7F }
+  }
+
+  /// ASCII comparison in any case; `lowercase` has letters, digits and dashes only.
+  @inlinable
+  public static func matches(_ octets: some Collection<UInt8>, _ lowercase: StaticString) -> Bool {
+    guard octets.count == lowercase.utf8CodeUnitCount else { return false }
+    var expected = lowercase.utf8Start
+    for octet in octets {
+      guard octet | 0x20 == expected.pointee | 0x20 else { return false }
+      expected += 1
+    }
+    return true
+  }
+
+  // MARK: Optional white space
+
+  /// A blank or a tab (OWS, RFC 9110 §5.6.3).
+  @inlinable
+  public static func isBlank(_ octet: UInt8) -> Bool { octet == 0x20 || octet == 0x09 }
+
+  /// Without blanks and tabs at both ends.
+  @inlinable
+  public static func trimmed<Octets: BidirectionalCollection<UInt8>>(_ octets: Octets) -> Octets.SubSequence {
+    var rest = octets[...]
+    while let first = rest.first, isBlank(first) { rest.removeFirst() }
+    while let last = rest.last, isBlank(last) { rest.removeLast() }
+    return rest
+  }
+
+  public static func trimmed(_ text: Substring) -> Substring { Substring(trimmed(text.utf8)) }
+
+  /// The same text, most often.
+  public static func trimmed(_ text: String) -> String {
+    guard let first = text.utf8.first, let last = text.utf8.last, isBlank(first) || isBlank(last) else {
+      return text
+    }
+    return String(trimmed(text[...]))
+  }
+
+  // MARK: Hexadecimal digits and escapes
+
+  /// The value of a hexadecimal digit; nil: it is none.
+  @inlinable
+  public static func hexadecimal(_ octet: UInt8) -> UInt8? {
+    switch octet {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): octet - UInt8(ascii: "0")
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): octet - UInt8(ascii: "a") + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): octet - UInt8(ascii: "A") + 10
+    default: nil
+    }
+  }
+
+  /// The digit of a value below 16, in lower case.
+  @inlinable
+  public static func hexadecimalDigit(_ value: UInt8) -> UInt8 {
+    value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+  }
+
+  /// What two hexadecimal digits at the beginning stand for; nil: there aren't two.
+  @inlinable
+  public static func hexadecimalPair(_ octets: some Collection<UInt8>) -> UInt8? {
+    var digits = octets.prefix(2)
+    guard let high = digits.popFirst().flatMap(hexadecimal), let low = digits.popFirst().flatMap(hexadecimal)
+    else { return nil }
+    return high << 4 | low
+  }
+
+  /// Decodes escapes (`%41`, RFC 3986 §2.1) once. A percent sign that no two hexadecimal digits follow stays as it is.
+  ///
+  /// - Parameter isForm: `+` stands for a blank (application/x-www-form-urlencoded).
+  /// - Returns: the octets, which needn't be UTF-8, and whether every percent sign began an escape.
+  public static func percentDecoded(
+    _ octets: some Collection<UInt8>, isForm: Bool = false
+  ) -> (octets: [UInt8], isWhole: Bool) {
+    var decoded: [UInt8] = []
+    decoded.reserveCapacity(octets.count)
+    var isWhole = true
+    var rest = octets[...]
+    while let octet = rest.popFirst() {
+      switch octet {
+      case UInt8(ascii: "+") where isForm: decoded.append(UInt8(ascii: " "))
+      case UInt8(ascii: "%"):
+        if let value = hexadecimalPair(rest) {
+          decoded.append(value)
+          rest = rest.dropFirst(2)
+        } else {
+          decoded.append(octet)
+          isWhole = false
+        }
+      default: decoded.append(octet)
+      }
+    }
+    return (decoded, isWhole)
+  }
+}
