@@ -17,11 +17,10 @@ import Kit
 
 import Kit
 
-/// What a payload is: numbers are for ever, and new ones come behind the others. A reader skips kinds that it doesn't know.
-public struct PayloadKind: RawRepresentable, Hashable, Sendable {
+/// What a payload is. Numbers are for ever, and new ones come behind the others.
+public struct PayloadKind: Hashable, Sendable {
   public let rawValue: UInt16
 
-  public init(rawValue: UInt16) { self.rawValue = rawValue }
   public init(_ rawValue: UInt16) { self.rawValue = rawValue }
 }
 
@@ -109,11 +108,23 @@ struct EnvelopePart: Equatable {
   }
 }
 
-/// What a message is about, in fields (FieldCoding) that a newer release may add to: what stands behind the known ones is skipped.
+/// What messages of a conversation are about, in fields (FieldCoding): a newer release may add to them.
 public protocol LinkPayload: Sendable {
-  static var kind: PayloadKind { get }
+  var kind: PayloadKind { get }
+  /// The number that stands in the envelope.
+  var value: UInt32 { get }
   func append(to fields: inout FieldWriter)
-  init(_ fields: inout FieldReader) throws(RecordFault)
+  /// - Throws: `.unknown` for a kind that the conversation doesn't have, `.malformed` for what no release would write.
+  init(_ envelope: Envelope, _ fields: inout FieldReader) throws(RecordFault)
+}
+
+extension LinkPayload {
+  public var value: UInt32 { 0 }
+}
+
+extension Envelope {
+  /// What is wrong with a message whose kind isn't known here.
+  public var unknownKind: RecordFault { .unknown(kind: "message.\(kind.rawValue)") }
 }
 
 /// Names what a worker has begun among all that it and its predecessors have: the upper bits are the worker's generation, so that what

@@ -17,17 +17,14 @@ public struct LinkMessage {
 
   /// What it is about.
   public func decoded<Payload: LinkPayload>(
-    _ type: Payload.Type = Payload.self
+    as type: Payload.Type = Payload.self
   ) throws(RecordFault) -> Payload {
     guard let payload else { throw .malformed }
     var fields = FieldReader(payload)
-    let decoded = try Payload(&fields)
+    let decoded = try Payload(envelope, &fields)
     guard fields.isComplete else { throw .malformed }
     return decoded
   }
-
-  /// What is wrong with it for a worker that doesn't know its kind.
-  public var unknown: RecordFault { .unknown(kind: "message.\(envelope.kind.rawValue)") }
 }
 
 /// The reading end of links. Belongs to one event loop.

@@ -4,10 +4,20 @@ import DequeModule
 import IPC
 import Kit
 
-/// The writing end of a link. Belongs to one event loop.
+/// The writing end of links. Belongs to one event loop.
 public final class Outbox {
+  /// Why a message isn't sent.
+  public enum Refusal: Error, Equatable {
+    /// The ring is full, and as much waits for it as may.
+    case noRoom
+    /// Of a message.
+    case tooLarge(limitBytes: Int)
+  }
+
   /// Bytes of one part of a stream at most.
   private static let streamPartBytes = 64 << 10
+  /// Most messages aren't larger.
+  private static let usualBytes = 512
 
   private struct Record {
     let target: Int
@@ -16,6 +26,7 @@ public final class Outbox {
 
   private let writer: RingWriter
   private let maximumBytes: Int
+  private let maximumMessageBytes: Int
   private var waiting = Deque<Record>()
   private var waitingBytes = 0
   /// Calls a closure after a moment, about a millisecond: a ring says nothing when it gets room.
@@ -25,13 +36,16 @@ public final class Outbox {
   public var onDrained: (() -> Void)?
 
   /// - Parameters:
-  ///   - maximumBytes: of what waits for room.
+  ///   - maximumMessageBytes: of a message, as its readers take it.
+  ///   - maximumBytes: of what waits for room; two of the largest messages find room in any case.
   ///   - later: calls a closure after a moment, on the same thread.
   public init(
-    _ writer: RingWriter, maximumBytes: Int, later: @escaping (@escaping () -> Void) -> Void
+    _ writer: RingWriter, maximumMessageBytes: Int, maximumBytes: Int,
+    later: @escaping (@escaping () -> Void) -> Void
   ) {
     self.writer = writer
-    self.maximumBytes = maximumBytes
+    self.maximumMessageBytes = maximumMessageBytes
+    self.maximumBytes = max(maximumBytes, 2 * maximumMessageBytes)
     self.later = later
   }
 
@@ -41,19 +55,24 @@ public final class Outbox {
   /// Whether messages wait for room: whoever can should send no more until `onDrained`.
   public var isBlocked: Bool { !waiting.isEmpty }
 
-  /// Sends a message, now or when there is room; false: there is no room for it to wait in, and nothing of it is sent.
-  public func send(_ envelope: Envelope, _ payload: some LinkPayload) -> Bool {
-    var fields = FieldWriter(prefix: Envelope.byteCount, capacity: 512)
+  /// Sends a message, now or when there is room. What is refused isn't sent in part either.
+  public func send(
+    _ payload: some LinkPayload, to target: UInt16, _ correlation: UInt64, deadlineNs: UInt64 = 0
+  ) throws(Refusal) {
+    let envelope = Envelope(
+      payload.kind, target: target, correlation: correlation, deadlineNs: deadlineNs, value: payload.value)
+    var fields = FieldWriter(prefix: Envelope.byteCount, capacity: Self.usualBytes)
     payload.append(to: &fields)
     let bytes = fields.bytes { EnvelopePart(envelope).write(to: $0) }
-    return bytes.count <= writer.maximumPayload
-      ? wait([Record(target: Int(envelope.target), bytes: bytes)])
-      : wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes))
-  }
-
-  /// The same for a message without payload.
-  public func send(_ envelope: Envelope) -> Bool {
-    append(EnvelopePart(envelope), UnsafeRawBufferPointer(start: nil, count: 0), isFollowed: false)
+    let payloadBytes = bytes.count - Envelope.byteCount
+    guard payloadBytes <= max(maximumMessageBytes, partBytes) else {
+      throw .tooLarge(limitBytes: maximumMessageBytes)
+    }
+    let records =
+      payloadBytes <= partBytes
+      ? [Record(target: Int(target), bytes: bytes)]
+      : Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)
+    guard wait(records) else { throw .noRoom }
   }
 
   /// Sends a stretch of a stream, in as many messages as it takes, each whole in itself. False: there is no room; what was sent of it is
