@@ -16,7 +16,10 @@ extension SettingKey {
     .integer(
       "API_HTTPS_PORT", \.apiHTTPSPort, ports,
       "TLS port that faces services and operators, open if HTTPS_CERTFILE is set; 0: any free one"),
-    .text("HOST", \.host, form: "a host name", "name under which others reach this gateway; never bound to"),
+    .text(
+      "HOST", \.host, form: "a host name or an IP address",
+      "name under which others reach this gateway; never bound to",
+      parse: { (text) throws(ValueProblem) in try ValueForm.host(text) }),
     .text(
       "BIND_ADDRESS", \.bindAddress, form: "an IP address",
       "address that the ports are bound to; unset: all. Without a MANAGEMENT_TOKEN one that isn't loopback opens the API_ ports to "

@@ -46,7 +46,8 @@ extension Settings {
     mistakes += settings.contradictions
     guard mistakes.isEmpty else { throw SettingsErrors(mistakes: mistakes) }
     return LoadedSettings(
-      settings: settings, warnings: warnings + settings.openness + settings.idle(given, brokers: brokers),
+      settings: settings,
+      warnings: warnings + settings.openness + settings.untoldEnds + settings.idle(given, brokers: brokers),
       action: request.action)
   }
 
@@ -60,6 +61,15 @@ extension Settings {
     return [
       "\(name): THE MANAGEMENT PORTS ARE OPEN to whoever reaches \(managementAddress): to publish events, to end sessions, and to "
         + "decide where requests go; set MANAGEMENT_TOKEN, or a loopback address"
+    ]
+  }
+
+  /// That the system ends connections before their clients are told why, if it is so.
+  private var untoldEnds: [String] {
+    guard tcpUserTimeoutSeconds <= slowConsumerSeconds else { return [] }
+    return [
+      "TCP_USER_TIMEOUT_S, SLOW_CONSUMER_S: \(tcpUserTimeoutSeconds) and \(slowConsumerSeconds); clients that take nothing are cut "
+        + "off by the system without being told; expected TCP_USER_TIMEOUT_S to be the longer one"
     ]
   }
 

@@ -79,6 +79,12 @@ enum ValueForm {
     return text.lowercased()
   }
 
+  /// A host name or an IP address, as it is written.
+  static func host(_ text: String) throws(ValueProblem) -> String {
+    if (try? address(text)) == nil { _ = try hostName(text) }
+    return text
+  }
+
   /// An IP address, or a network as `address/bits`.
   static func network(_ text: String) throws(ValueProblem) -> String {
     let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)

@@ -120,13 +120,20 @@ import Testing
   }
 
   /// A desk on a disk like that, and what it was asked and has answered.
-  private func withDesk(_ body: @escaping (APIDesk, SlowDisk, StateFile) throws -> Void) async throws {
+  ///
+  /// - Parameter soon: calls its closure in another turn of the loop.
+  private func withDesk(
+    soon: @escaping (@escaping () -> Void) -> Void = { $0() },
+    _ body: @escaping (APIDesk, SlowDisk, StateFile) throws -> Void
+  ) async throws {
     let gateway = try TestGateway()
     try gateway.withoutStateReaders()
     let directory = try TestDirectory()
     let file = StateFile(directory: directory.path)
     let disk = SlowDisk()
-    try await gateway.withAPIDesk(keeper: StateKeeper(file, run: disk.run)) { try body($0, disk, file) }
+    try await gateway.withAPIDesk(keeper: StateKeeper(file, run: disk.run), soon: soon) {
+      try body($0, disk, file)
+    }
   }
 
   @Test("A change is answered when it is on the disk; those that come meanwhile share the next write")
@@ -238,6 +245,44 @@ import Testing
       order("11", .replace(id: "11", body("11", [slow + "c?"])))
       disk.finish()
       #expect(answers["11"]?.count == 1 && !isIncomplete(answers["11"]))
+    }
+  }
+
+  /// What is to be done in later turns of the loop.
+  private final class LaterTurns {
+    private var bodies: [() -> Void] = []
+    var count: Int { bodies.count }
+    func add(_ body: @escaping () -> Void) { bodies.append(body) }
+    func run() { bodies.isEmpty ? () : bodies.removeFirst()() }
+  }
+
+  @Test(
+    "14.D19 However many changes wait, one turn of the loop judges so many, or so many bytes, of them",
+    arguments: [
+      (10, APIDesk.maximumGroup), (APIDesk.maximumGroupBytes / 2, 2),
+      (APIDesk.maximumGroupBytes + 1, 1),
+    ])
+  func boundedTurns(body: Int, each: Int) async throws {
+    let turns = LaterTurns()
+    try await withDesk(soon: turns.add) { desk, disk, _ in
+      var done: [APIDesk.Outcome] = []
+      var refused = 0
+      desk.order(.create(Self.body("a"))) { done.append($0) }
+      for _ in 0..<2 * each + 1 {
+        desk.order(.create([UInt8](repeating: UInt8(ascii: "["), count: body))) { _ in refused += 1 }
+      }
+      disk.finish()
+      #expect(done == [.done] && refused == each && turns.count == 1)
+      // Whoever comes in the same turn waits as well.
+      desk.order(.remove(id: "a")) { done.append($0) }
+      #expect(refused == each && turns.count == 1)
+      turns.run()
+      #expect(refused == 2 * each && turns.count == 1)
+      turns.run()
+      #expect(refused == 2 * each + 1)
+      turns.run()
+      disk.finish()
+      #expect(done == [.done, .done] && turns.count == 0)
     }
   }
 

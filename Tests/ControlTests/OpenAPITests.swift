@@ -93,6 +93,25 @@ import Testing
   }
 
   @Test(
+    "14.D20 RIG 1: an endpoint may have a path in place of a path_regex, and needs one of them",
+    arguments: [
+      "NewUnsecuredAPI", "NewSecuredAPI", "ReplacingUnsecuredAPI", "ReplacingSecuredAPI",
+    ])
+  func pathAlone(_ name: String) throws {
+    var place: Any? = try document()
+    for step in [
+      "components", "schemas", name, "properties", "version_data", "properties", "default", "properties",
+      "endpoints", "items",
+    ] {
+      place = (place as? [String: Any])?[step]
+    }
+    let endpoint = try #require(place as? [String: Any])
+    #expect(endpoint["required"] as? [String] == ["id", "method"])
+    let either = try #require(endpoint["anyOf"] as? [[String: Any]])
+    #expect(either.map { $0["required"] as? [String] } == [["path_regex"], ["path"]])
+  }
+
+  @Test(
     "Odd ids are taken as what they say, or refused",
     arguments: [
       ("/v3/apis/%", 400), ("/v3/apis/%zz", 400), ("/v3/apis/%ff", 400), ("/v3/apis/%00", 404),

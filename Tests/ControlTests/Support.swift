@@ -131,17 +131,22 @@ final class TestGateway: @unchecked Sendable {
   }
 
   /// A desk of definitions with a state file, for `body` on the loop.
-  func withAPIDesk(keeper: StateKeeper, _ body: @escaping (APIDesk) throws -> Void) async throws {
+  ///
+  /// - Parameter soon: calls its closure in another turn of the loop.
+  func withAPIDesk(
+    keeper: StateKeeper, soon: @escaping (@escaping () -> Void) -> Void,
+    _ body: @escaping (APIDesk) throws -> Void
+  ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
-    nonisolated(unsafe) let (keeper, body) = (keeper, body)
+    nonisolated(unsafe) let (keeper, soon, body) = (keeper, soon, body)
     let result = loop.submit {
       let writer = EventWriter(
         try RingWriter(attaching: try self.ring("events.control"), wake: [-1, -1]), name: "events.control")
       try body(
         APIDesk(
           desk: try self.desk(Settings(), writer, loop: loop), settings: Settings(), node: "node",
-          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+          keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: soon))
     }
     var failure: (any Error)?
     do { try await result.get() } catch { failure = error }
@@ -177,7 +182,7 @@ final class TestGateway: @unchecked Sendable {
       apis: APIRoutes(
         desk: try APIDesk(
           desk: desk, settings: settings, node: "node",
-          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })),
+          log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: { loop.soon($0) })),
       document: OpenAPIDocument.json(
         version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))
   }

@@ -128,6 +128,31 @@ struct ClientShareTests {
     }
   }
 
+  @Test(
+    "14.D21 A request whose service has answered has its place until its client has taken the answer")
+  func unreadAnswer() throws {
+    // Less than makes a client one that is too slow, and more than its kernel and ours take.
+    let text = String(repeating: "x", count: 300_000)
+    let service = try TestService(.answer(200, body: text))
+    defer { service.stop() }
+    let shares = ["MAX_PROXIED_REQUESTS": "1", "MAX_SHARE_OF_CLIENT": "100", "MAX_SHARE_OF_API": "100"]
+    try Gateway.run(Self.settings.merging(shares) { $1 }) { gateway in
+      try gateway.define(Self.api("books", service.port))
+      let unread = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: 4096))
+      try unread.wire.send(HTTPConnection.request("POST", "/books"))
+      try eventually("all of the answer has come") {
+        let come = try gateway.metric("rig_proxied_bytes_total", ["direction": "response"])
+        return come == Double(text.utf8.count)
+      }
+      for _ in 0..<20 {
+        try expectProblem(try gateway.inbound("POST", "/books"), 503, naming: "MAX_PROXIED_REQUESTS")
+      }
+      try Self.inProgress(gateway, 1)
+      #expect(try unread.answer().text == text)
+      try Self.inProgress(gateway, 0)
+    }
+  }
+
   @Test("13.B11: Of the requests that wait for a response a client has its share")
   func waiting() throws {
     let service = try TestService(.answer(202))

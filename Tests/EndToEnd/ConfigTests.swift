@@ -122,10 +122,13 @@ struct ConfigTests {
       environment: [
         "KAFKA_BROKERS": "127.0.0.1:1", "KAFKA_SSL_CA_CERTFILE": "/no/ca.pem", "NATS_SERVERS": "a:1",
         "PROXY_CONFIG_FILE": "[\(TestAPI(port: 1, endpoint: endpoint).json)]",
-        "SUBSCRIPTION_CHECK": "NO_CHECK",
+        "SUBSCRIPTION_CHECK": "NO_CHECK", "TCP_USER_TIMEOUT_S": "30",
       ])
     #expect(run.ending == .exited(0), "\(run.output)")
-    for words in ["KAFKA_SSL_CA_CERTFILE", "NATS_SERVERS", "API books, endpoint only: schema"] {
+    for words in [
+      "KAFKA_SSL_CA_CERTFILE", "NATS_SERVERS", "API books, endpoint only: schema",
+      "TCP_USER_TIMEOUT_S, SLOW_CONSUMER_S: 30 and 30",
+    ] {
       #expect(
         run.output.split(separator: "\n").contains { $0.hasPrefix("warning: ") && $0.contains(words) },
         "\(words)\n\(run.output)")

@@ -174,6 +174,19 @@ struct LayerTests {
     #expect(try load(brokers.merging(["KAFKA_SOURCE_TOPICS": "a"]) { $1 }).warnings.isEmpty)
   }
 
+  @Test(
+    "14.D19 A TCP_USER_TIMEOUT_S that would cut slow clients off before SLOW_CONSUMER_S lets them be told is said",
+    arguments: [
+      (["TCP_USER_TIMEOUT_S": "30"], true), (["TCP_USER_TIMEOUT_S": "31"], false),
+      (["SLOW_CONSUMER_S": "120"], true), (["SLOW_CONSUMER_S": "119"], false),
+      (["SLOW_CONSUMER_S": "10", "TCP_USER_TIMEOUT_S": "5"], true), ([:], false),
+    ])
+  func untoldEnds(_ environment: [String: String], isSaid: Bool) throws {
+    let said = try load(environment).warnings
+    #expect(said.count == (isSaid ? 1 : 0), "\(said)")
+    #expect(said.allSatisfy { $0.hasPrefix("TCP_USER_TIMEOUT_S, SLOW_CONSUMER_S: ") }, "\(said)")
+  }
+
   @Test("An empty environment variable counts as not set, except for a list")
   func emptyValues() throws {
     let settings = try load(["INBOUND_PORT": "", "KAFKATOFILTER_KAFKA_GROUP_ID": ""]).settings

@@ -67,6 +67,12 @@ struct ManagementSettingTests {
     for name in ["http://rig", "rig.example:4010", "rig/", "*.example.com", ".example.com", "[::1]", "a b"] {
       #expect(mistakes(["API_HOSTS": name]).first?.contains("no host name") == true, "\(name)")
     }
+    for host in ["Rig.example.com", "rig-1", "10.0.0.1", "::1", ""] {
+      #expect(try load(["HOST": host]).settings.host == host)
+    }
+    for host in ["http://rig", "/dev/zero", "rig:4000", "a b", "\u{1}", String(repeating: "a", count: 256)] {
+      #expect(mistakes(["HOST": host]).first?.contains("no host name") == true, "\(host)")
+    }
   }
 
   @Test(

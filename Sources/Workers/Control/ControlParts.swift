@@ -41,7 +41,9 @@ struct ControlParts {
     if !settings.stateDir.isEmpty {
       try desk.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
     }
-    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log)
+    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log) {
+      loop.soon($0)
+    }
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
     let legacySessions = LegacySessions(desk: desk, hasher: hasher, settings: settings)
     responses?.onQuestion = { question, done in

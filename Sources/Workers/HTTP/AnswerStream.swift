@@ -122,7 +122,21 @@ public final class AnswerStream {
 
   /// Ends the answer. Trailers go out only when it is chunked. The connection is closed afterwards when the client has not sent
   /// its whole body yet: nobody will read the rest. A counted body that is too short is an `abort`.
-  public func end(trailers: HTTPHeaders = [:]) {
+  ///
+  /// - Parameter whenTaken: called once, when the client, or the kernel for it, has taken all of the answer, or has gone.
+  public func end(trailers: HTTPHeaders = [:], whenTaken: (() -> Void)? = nil) {
+    over(whenTaken) { endOutput(trailers) }
+  }
+
+  /// Ends the exchange by `end`.
+  private func over(_ whenTaken: (() -> Void)?, by end: () -> Void) {
+    let connection = connection
+    end()
+    guard let whenTaken else { return }
+    if let connection { connection.whenTaken(whenTaken) } else { whenTaken() }
+  }
+
+  private func endOutput(_ trailers: HTTPHeaders) {
     guard let connection else { return }
     guard let framing else {
       return respond(.problem(.internalServerError, "the request could not be answered"))
@@ -136,8 +150,12 @@ public final class AnswerStream {
   }
 
   /// A whole answer at once, instead of head, write and end. It gets the front's cross-origin fields unless it has its own; what is
-  /// passed on by `head` doesn't.
-  public func respond(_ response: HTTPResponse) {
+  /// passed on by `head` doesn't. `whenTaken`: see `end`.
+  public func respond(_ response: HTTPResponse, whenTaken: (() -> Void)? = nil) {
+    over(whenTaken) { answerWhole(response) }
+  }
+
+  private func answerWhole(_ response: HTTPResponse) {
     guard let connection else { return }
     guard !hasBegun, !connection.server.endsSilently(request, response.status) else { return abort() }
     var response = response
@@ -150,10 +168,11 @@ public final class AnswerStream {
 
   /// The answer can't be completed: what was written goes out, and then the connection ends so that the client notices.
   ///
-  /// - Parameter byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
-  public func abort(byReset: Bool = false) {
-    guard let connection else { return }
-    connection.streamAborted(byReset: byReset || framing?.kind == .untilClose)
+  /// - Parameters:
+  ///   - byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
+  ///   - whenTaken: see `end`.
+  public func abort(byReset: Bool = false, whenTaken: (() -> Void)? = nil) {
+    over(whenTaken) { connection?.streamAborted(byReset: byReset || framing?.kind == .untilClose) }
   }
 
   /// Answers 101 and leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been

@@ -130,6 +130,20 @@ extension HTTPConnection {
     schedule()
   }
 
+  /// Calls `body` when all that was written so far has been taken, or never will be.
+  func whenTaken(_ body: @escaping () -> Void) {
+    guard let context else { return body() }
+    let bytes = output ?? ByteBuffer()
+    // A connection that is to end ends behind its output, be that empty.
+    output = phase == .open ? nil : ByteBuffer()
+    writtenBytes += bytes.readableBytes
+    let taken = context.eventLoop.makePromise(of: Void.self)
+    taken.futureResult.assumeIsolated().whenComplete { _ in body() }
+    context.write(wrapOutboundOut(bytes), promise: taken)
+    hasUnflushed = true
+    schedule()
+  }
+
   /// The exchange has ended its answer.
   func streamEnded(keepAlive: Bool, linger: Bool) {
     detachStream()

@@ -43,7 +43,7 @@ func actions(_ bytes: [UInt8], pieces size: Int = .max, limit: Int = 1 << 20) ->
   var start = 0
   while start < bytes.count {
     let end = size >= bytes.count - start ? bytes.count : start + size
-    bytes[start..<end].withUnsafeBytes { assembler.receive($0, into: &actions) }
+    _ = bytes[start..<end].withUnsafeBytes { assembler.receive($0, into: &actions) }
     start = end
   }
   return actions
@@ -219,7 +219,7 @@ struct WebSocketAssemblerTests {
     #expect(actions(ClientFrame(opcode: 3).bytes + after, pieces: 1).count == 1)
     var assembler = WebSocketAssembler(maximumMessageBytes: 10)
     var taken: [WebSocketAction] = []
-    ClientFrame(opcode: 8).bytes.withUnsafeBytes { assembler.receive($0, into: &taken) }
+    _ = ClientFrame(opcode: 8).bytes.withUnsafeBytes { assembler.receive($0, into: &taken) }
     #expect(assembler.isOver)
   }
 

@@ -98,7 +98,6 @@ struct WebSocketAssembler {
   ///
   /// - Returns: how many it has taken. What it leaves, which is some only behind a compressed message, is to be given once more,
   ///   together with what comes behind it.
-  @discardableResult
   mutating func receive(_ bytes: UnsafeRawBufferPointer, into actions: inout [WebSocketAction]) -> Int {
     var rest = bytes[...]
     expandedBytes = 0

@@ -3,6 +3,8 @@
 //
 //   request   readBody ◄── credit from the proxy worker, which gives it as the service takes the body
 //   answer    write ──► client; credit goes back when the client has taken what was written
+//
+// Its place (MAX_PROXIED_REQUESTS) is its own until the client has taken the whole answer, or has gone.
 
 import HTTP
 import Kit
@@ -25,6 +27,10 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   private var tries = 0
   /// Of the request's body that may be sent.
   private var credit: Int64 = 0
+  /// Of the answer's body, for the client.
+  private var answerBytes = 0
+  /// An answer of so many bytes is no more than what any connection may have waiting.
+  private static let smallAnswerBytes = 16 * 1024
   /// Of the answer's body that was received, and for which no credit was given yet.
   private var uncredited: UInt32 = 0
   private var isClientSlow = false
@@ -132,6 +138,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     if isAccepted { return discard(bytes) }
     guard let answer, answer.hasBegun else { return }
     uncredited += UInt32(clamping: bytes.readableBytes)
+    answerBytes += bytes.readableBytes
     account.sent(bytes.readableBytes)
     if !answer.write(bytes) { isClientSlow = true }
     giveCredit()
@@ -159,9 +166,13 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
       outcome = .ok
       answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
     case .end(let trailers):
-      exchanges.end(key)
       self.key = nil
-      answer.end(trailers: ForwardedHead.toClient(trailers))
+      if answerBytes <= Self.smallAnswerBytes {
+        exchanges.end(key)
+        answer.end(trailers: ForwardedHead.toClient(trailers))
+      } else {
+        answer.end(trailers: ForwardedHead.toClient(trailers)) { [exchanges] in exchanges.end(key) }
+      }
       end(isComplete: true)
     case .failed(let failure, let reason): failed(failure, reason)
     case .upgraded(let headers): upgraded(headers, key, answer)
@@ -187,21 +198,24 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   private func failed(_ failure: ExchangeFailure, _ reason: String) {
-    if let key { exchanges.end(key) }
+    let place = key
     key = nil
     let mayTryAgain =
       failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
       && Self.idempotent.contains(request.method) && tries < Self.mostTries
     if mayTryAgain {
       exchanges.retried?.add()
+      if let place { exchanges.end(place) }
       return open()
     }
-    switch failure {
-    case .badGateway: fail(.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
-    case .timeout: fail(.gatewayTimeout, "the service didn't answer in time")
-    case .busy: fail(.serviceUnavailable, "the service has too many requests to answer: \(reason)")
-    case .badRequest: fail(.badRequest, "the request can't be sent to the service: \(reason)")
-    }
+    let (status, detail): (HTTPResponseStatus, String) =
+      switch failure {
+      case .badGateway: (.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
+      case .timeout: (.gatewayTimeout, "the service didn't answer in time")
+      case .busy: (.serviceUnavailable, "the service has too many requests to answer: \(reason)")
+      case .badRequest: (.badRequest, "the request can't be sent to the service: \(reason)")
+      }
+    fail(status, detail, place)
   }
 
   private func discard(_ bytes: ByteBuffer) {
@@ -240,12 +254,23 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     end(isComplete: true)
   }
 
-  /// An answer that has begun can't be taken back: its client sees that it isn't whole.
   private func fail(_ status: HTTPResponseStatus, _ detail: String) {
     if let key { _ = exchanges.send(.cancel, key) }
-    if isAccepted { return end() }
-    guard answer?.hasBegun == true else { return refuse(status, detail) }
-    answer?.abort()
+    let place = key
+    key = nil
+    fail(status, detail, place)
+  }
+
+  /// An answer that has begun can't be taken back: its client sees that it isn't whole.
+  ///
+  /// - Parameter place: of the exchange that nothing more comes about.
+  private func fail(_ status: HTTPResponseStatus, _ detail: String, _ place: ProxyExchanges.Key?) {
+    let giveBack = { [exchanges] in if let place { exchanges.end(place) } }
+    guard !isAccepted, let answer, answer.hasBegun else {
+      giveBack()
+      return isAccepted ? end() : refuse(status, detail)
+    }
+    answer.abort(whenTaken: giveBack)
     end()
   }
 

@@ -34,6 +34,10 @@ final class APIDesk {
   static let maximumWaiting = 1_000
   /// And the bytes of their bodies.
   static let maximumWaitingBytes = 16 * 1_048_576
+  /// Changes of one group, which is judged in one turn of the loop.
+  static let maximumGroup = 100
+  /// And the bytes of their bodies, if there are several.
+  static let maximumGroupBytes = APIDefinition.maximumBytes
 
   let desk: SessionDesk
   let log: Logger
@@ -55,10 +59,18 @@ final class APIDesk {
   private var isEffortSpent = false
   /// Orders only wait meanwhile.
   private var isProceeding = false
+  /// A group was judged in this turn of the loop: the next one waits for another.
+  private var isResting = false
+  private let soon: (@escaping () -> Void) -> Void
   private var hasStopped = false
 
+  /// - Parameter soon: calls its closure in another turn of the loop.
   /// - Throws: what is wrong with PROXY_CONFIG_FILE or STATE_DIR, which count when the state log is new.
-  init(desk: SessionDesk, settings: Settings, node: String, keeper: StateKeeper? = nil, log: Logger) throws {
+  init(
+    desk: SessionDesk, settings: Settings, node: String, keeper: StateKeeper? = nil, log: Logger,
+    soon: @escaping (@escaping () -> Void) -> Void
+  ) throws {
+    self.soon = soon
     self.desk = desk
     self.node = node
     self.keeper = keeper
@@ -138,9 +150,10 @@ final class APIDesk {
 
   // MARK: Groups
 
-  /// Judges what waits, as one group. Nobody is answered before that is done: whoever is answered may order the next change at once.
+  /// Judges some of what waits, as one group. Nobody is answered before that is done: whoever is answered may order the next
+  /// change at once.
   private func proceed() {
-    guard !isWriting, !isProceeding, !waiting.isEmpty else { return }
+    guard !isWriting, !isProceeding, !isResting, !waiting.isEmpty else { return }
     isProceeding = true
     let orders = takeOrders()
     var draft = current
@@ -175,12 +188,18 @@ final class APIDesk {
     } else if !accepted.isEmpty {
       answers += carryOut(draft, accepted, refused)
     }
-    finish(answers)
+    answer(answers)
+    rest()
   }
 
   /// Without a file a change is kept or not by itself.
   private func takeOrders() -> [(change: APIDraft.Change, done: Done)] {
-    let orders = keeper == nil ? Array(waiting.prefix(1)) : waiting
+    var bytes = 0
+    let fitting = waiting.prefix(keeper == nil ? 1 : Self.maximumGroup).prefix { order in
+      bytes += order.change.bodyBytes
+      return bytes <= Self.maximumGroupBytes
+    }
+    let orders = Array(waiting.prefix(max(fitting.count, 1)))
     waiting.removeFirst(orders.count)
     waitingBytes -= orders.reduce(0) { $0 + $1.change.bodyBytes }
     return orders
@@ -203,10 +222,24 @@ final class APIDesk {
 
   /// Answers, and goes on with what was ordered meanwhile.
   private func finish(_ answers: [() -> Void]) {
+    answer(answers)
+    proceed()
+  }
+
+  private func answer(_ answers: [() -> Void]) {
     isProceeding = true
     for answer in answers { answer() }
     isProceeding = false
-    proceed()
+  }
+
+  /// What still waits is judged in another turn: however much it is, others have theirs in between.
+  private func rest() {
+    guard !isWriting, !waiting.isEmpty else { return }
+    isResting = true
+    soon { [weak self] in
+      self?.isResting = false
+      self?.proceed()
+    }
   }
 
   /// The draft is true from now on. Returns the answers that can be given at once.

@@ -86,10 +86,12 @@ enum OpenAPIDefinitionSchema {
           "properties":{"default":{"type":"object","required":["endpoints"],"properties":{
             "transform_request_headers":{"$ref":"#/components/schemas/AddedHeaders"},
             "endpoints":{"type":"array","maxItems":2000,"items":{"type":"object",
-              "required":["id","method","path_regex"],"properties":{
+              "required":["id","method"],"anyOf":[
+                {"required":["path_regex"],"properties":{"path_regex":{"type":"string"}}},
+                {"required":["path"],"properties":{"path":{"type":"string","minLength":1}}}],"properties":{
                 "id":{"type":"string","minLength":1},"method":{"$ref":"#/components/schemas/HeaderName"},
                 "path":{"type":["string","null"],"format":"rig-pattern"},
-                "path_regex":{"type":"string","minLength":1,"format":"rig-pattern"},
+                "path_regex":{"type":["string","null"],"minLength":1,"format":"rig-pattern"},
                 "path_replacement":{"type":["string","null"],"format":"rig-replacement"},
                 "secured":\##(secured),"not_secured":{"enum":[false,null]},
                 "transform_request_headers":{"$ref":"#/components/schemas/Flag"},
