@@ -179,7 +179,7 @@ struct ClientShareTests {
     }
   }
 
-  @Test("14.D21 A request with its response has its place until its client has taken it, and no other response")
+  @Test("14.D21 A request that has its response has its place until its client has taken it")
   func unreadResponse() throws {
     let service = try TestService(.answer(202))
     defer { service.stop() }
