@@ -10,7 +10,7 @@
 /// - `Asker`: what the caller needs to go on with, such as the promise of an HTTP response.
 public struct Asking<Asker> {
   private struct Waiting {
-    var asker: Asker
+    let asker: Asker
     let peer: Int
     let deadlineNs: UInt64
   }
@@ -41,25 +41,16 @@ public struct Asking<Asker> {
     waiting[correlation] = Waiting(asker: asker, peer: peer, deadlineNs: deadlineNs)
   }
 
-  /// Who waits for an answer of `peer` under this correlation; nil: nobody.
-  public func asker(_ correlation: UInt64, of peer: Int) -> Asker? {
-    waiting[correlation].flatMap { $0.peer == peer ? $0.asker : nil }
-  }
-
-  public subscript(correlation: UInt64) -> Asker? { waiting[correlation]?.asker }
-
-  /// As it was, with another asker.
-  public mutating func replace(_ correlation: UInt64, _ asker: Asker) { waiting[correlation]?.asker = asker }
-
-  /// The answer of `peer` has come: its asker, who waits no more.
+  /// The answer of `peer` has come: its asker, who waits no more; nil: nobody waits for it.
   public mutating func take(_ correlation: UInt64, of peer: Int) -> Asker? {
-    guard asker(correlation, of: peer) != nil else { return nil }
+    guard waiting[correlation]?.peer == peer else { return nil }
     return waiting.removeValue(forKey: correlation)?.asker
   }
 
-  /// The asker has gone, or asks no more.
-  @discardableResult
-  public mutating func cancel(_ correlation: UInt64) -> Asker? { waiting.removeValue(forKey: correlation)?.asker }
+  /// Nobody wants the answer any more: who had asked, and whom.
+  public mutating func cancel(_ correlation: UInt64) -> (asker: Asker, peer: Int)? {
+    waiting.removeValue(forKey: correlation).map { ($0.asker, $0.peer) }
+  }
 
   /// Everyone whose answer hasn't come in time, oldest first. Costs a look at each: call it once per second.
   public mutating func expire(nowNs: UInt64) -> [Asker] { remove { $0.deadlineNs <= nowNs } }

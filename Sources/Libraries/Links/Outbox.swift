@@ -68,11 +68,11 @@ public final class Outbox {
     guard payloadBytes <= max(maximumMessageBytes, partBytes) else {
       throw .tooLarge(limitBytes: maximumMessageBytes)
     }
-    let records =
-      payloadBytes <= partBytes
-      ? [Record(target: Int(target), bytes: bytes)]
-      : Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)
-    guard wait(records) else { throw .noRoom }
+    guard payloadBytes > partBytes else {
+      guard put(Record(target: Int(target), bytes: bytes)) else { throw .noRoom }
+      return
+    }
+    guard wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)) else { throw .noRoom }
   }
 
   /// Sends a stretch of a stream, in as many messages as it takes, each whole in itself. False: there is no room; what was sent of it is
@@ -106,6 +106,13 @@ public final class Outbox {
   }
 
   /// Straight into the ring if nothing waits before it.
+  private func put(_ record: Record) -> Bool {
+    guard waiting.isEmpty, append(record) else { return wait([record]) }
+    writer.publish(waking: .only(record.target))
+    return true
+  }
+
+  /// As `put`, without a copy in between.
   ///
   /// - Parameter isFollowed: another for the same target comes at once: the reader sees both together, and is woken once.
   private func append(

@@ -1,6 +1,8 @@
 // Which of the fields that come with a service's response are part of the answer to the client (HeaderFields). What can't be a field of
 // HTTP is left out.
 
+import Kit
+
 public enum ResponseFields {
   public static let correlation = "rig-correlation"
   public static let status = "rig-response-code"

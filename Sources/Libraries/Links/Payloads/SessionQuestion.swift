@@ -6,6 +6,8 @@
 //
 // Nothing in a record is trusted. What another release may have added is passed over (FieldCoding, RecordFault).
 
+import Kit
+
 /// A question about sessions.
 public enum SessionQuestion: Equatable, Sendable {
   /// Who is online.
@@ -28,8 +30,7 @@ public enum SessionQuestion: Equatable, Sendable {
     case end
   }
 
-  public var encoded: [UInt8] {
-    var fields = FieldWriter()
+  func append(to fields: inout FieldWriter) {
     let (kind, name, until): (Kind, String, UInt32) =
       switch self {
       case .users: (.users, "", 0)
@@ -39,27 +40,16 @@ public enum SessionQuestion: Equatable, Sendable {
     fields.append(kind.rawValue)
     fields.append(name)
     fields.append(until)
-    return fields.bytes
   }
 
-  /// - Throws: what is wrong with a message that isn't a question.
-  public init(_ bytes: [UInt8]) throws(RecordFault) {
-    let read = bytes.withUnsafeBytes { raw in
-      Result { () throws(RecordFault) in try SessionQuestion(raw) }
-    }
-    self = try read.get()
-  }
-
-  private init(_ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
-    var fields = FieldReader(bytes)
-    guard bytes.count <= Self.maximumBytes, let code = fields.number(UInt8.self) else { throw .malformed }
-    guard let kind = Kind(rawValue: code) else { throw .unknown(kind: "question.\(code)") }
-    guard let name = fields.text(), let until = fields.number(UInt32.self), fields.isComplete,
+  init(_ fields: inout FieldReader) throws(RecordFault) {
+    guard let code = fields.number(UInt8.self), let name = fields.text(), let until = fields.number(UInt32.self),
       name.utf8.count <= Self.maximumNameBytes
     else { throw .malformed }
+    guard let kind = Kind(rawValue: code) else { throw .unknown(kind: "question \(code)") }
     switch kind {
     case .users:
-      guard name.isEmpty && until == 0 else { throw .malformed }
+      guard name.isEmpty, until == 0 else { throw .malformed }
       self = .users
     case .devices:
       guard until == 0 else { throw .malformed }
@@ -82,24 +72,16 @@ public struct SessionAnswer: Equatable, Sendable {
     self.body = body
   }
 
-  public var encoded: [UInt8] {
-    var fields = FieldWriter()
+  func append(to fields: inout FieldWriter) {
     fields.append(status)
     fields.append(headers)
     fields.append(body)
-    return fields.bytes
   }
 
-  public init?(_ bytes: [UInt8]) {
-    let decoded: SessionAnswer? = bytes.withUnsafeBytes { raw in
-      var fields = FieldReader(raw)
-      guard let status = fields.number(UInt16.self), (200...599).contains(status),
-        let headers = fields.list(), headers.count.isMultiple(of: 2), let body = fields.data(),
-        fields.isComplete
-      else { return nil }
-      return SessionAnswer(status: status, headers: headers, body: body)
-    }
-    guard let decoded else { return nil }
-    self = decoded
+  init(_ fields: inout FieldReader) throws(RecordFault) {
+    guard let status = fields.number(UInt16.self), (200...599).contains(status),
+      let headers = fields.pairs(), let body = fields.data()
+    else { throw .malformed }
+    self.init(status: status, headers: headers, body: body)
   }
 }

@@ -2,10 +2,11 @@
 // (FieldCoding), little endian:
 //
 //   response   correlation, text   status, 2 bytes   headers, list   body, data
-//   taken      1: a request got it, 0: none waits for it; 1 byte
 //
 // Whoever passes it on only looks at where it is to go (CorrelationAddress); whether the correlation is genuine is found out by
 // the worker that has made it. Nothing in a record is trusted.
+
+import Kit
 
 public struct ServiceResponse: Equatable, Sendable {
   /// As the service gave it.
@@ -71,37 +72,18 @@ public struct ServiceResponse: Equatable, Sendable {
       body: Array(body))
   }
 
-  public var encoded: [UInt8] {
-    var fields = FieldWriter()
+  func append(to fields: inout FieldWriter) {
     fields.append(correlation)
     fields.append(status)
     fields.append(headers)
     fields.append(body)
-    return fields.bytes
   }
 
-  public init?(_ bytes: [UInt8]) {
-    let decoded: ServiceResponse? = bytes.withUnsafeBytes { raw in
-      var fields = FieldReader(raw)
-      guard let correlation = fields.text(), let status = fields.number(UInt16.self),
-        Self.statuses.contains(status), let headers = fields.list(), headers.count.isMultiple(of: 2),
-        let body = fields.data(), fields.isComplete
-      else { return nil }
-      return ServiceResponse(correlation: correlation, status: status, headers: headers, body: body)
-    }
-    guard let decoded else { return nil }
-    self = decoded
-  }
-}
-
-extension ServiceResponse {
-  /// What a connection worker says of a response: whether a request got it; nil: it says something else.
-  public static func isTaken(_ message: [UInt8]) -> Bool? {
-    message.withUnsafeBytes { raw in
-      var fields = FieldReader(raw)
-      guard let number = fields.number(UInt8.self), number <= 1, fields.isComplete else { return nil }
-      return number == 1
-    }
+  init(_ fields: inout FieldReader) throws(RecordFault) {
+    guard let correlation = fields.text(), let status = fields.number(UInt16.self),
+      Self.statuses.contains(status), let headers = fields.pairs(), let body = fields.data()
+    else { throw .malformed }
+    self.init(correlation: correlation, status: status, headers: headers, body: body)
   }
 }
 

@@ -6,6 +6,8 @@
 // Flag 1: it may become a tunnel. A frame without flags is the one of releases that know none. Other flags are of later releases: what they
 // bring stands behind all this (FieldCoding).
 
+import Kit
+
 /// Where a request is sent.
 public struct ServiceOrigin: Hashable, Sendable {
   public var isTLS: Bool
@@ -97,7 +99,7 @@ extension ProxiedRequest {
       let port = fields.number(UInt16.self), let method = fields.text(),
       let target = fields.text(), let headers = fields.pairs(), let form = fields.number(UInt8.self)
     else { throw .malformed }
-    guard scheme <= 1 else { throw .unknown(kind: "frame.1 scheme \(scheme)") }
+    guard scheme <= 1 else { throw .unknown(kind: "scheme \(scheme)") }
     let body: BodyForm
     switch form {
     case 0: body = .none
@@ -105,7 +107,7 @@ extension ProxiedRequest {
       guard let bytes = fields.number(UInt64.self) else { throw .malformed }
       body = .counted(bytes)
     case 2: body = .chunked
-    default: throw .unknown(kind: "frame.1 body \(form)")
+    default: throw .unknown(kind: "form \(form) of a body")
     }
     guard let timeoutMs = fields.number(UInt32.self) else { throw .malformed }
     var limitKey: String?
@@ -118,9 +120,4 @@ extension ProxiedRequest {
       headers: headers, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
       limitKey: limitKey)
   }
-}
-
-extension FieldReader {
-  /// Names and values, alternately.
-  mutating func pairs() -> [String]? { list().flatMap { $0.count.isMultiple(of: 2) ? $0 : nil } }
 }
