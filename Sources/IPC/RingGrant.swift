@@ -69,6 +69,17 @@ public struct RingGrant: Codable, Sendable, Equatable {
     self.fd = fd
   }
 
+  /// See `WorkerManifest.init(from:)`.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    id = try values.decode(UInt32.self, forKey: .id)
+    purpose = try values.decode(RingPurpose.self, forKey: .purpose)
+    writer = try values.decode(WorkerIdentity.self, forKey: .writer)
+    readers = try values.decodeIfPresent([Reader].self, forKey: .readers) ?? []
+    cursorPosition = try values.decodeIfPresent(Int.self, forKey: .cursorPosition)
+    fd = try values.decode(CInt.self, forKey: .fd)
+  }
+
   /// "events.streams", "requests.connections.0", …: for people.
   public var name: String { Self.name(purpose, writer) }
 

@@ -31,6 +31,13 @@ public struct WorkerIdentity: Hashable, Codable, Sendable {
     self.place = place
   }
 
+  /// See `WorkerManifest.init(from:)`.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    kind = try values.decode(WorkerKind.self, forKey: .kind)
+    place = try values.decodeIfPresent(Int.self, forKey: .place) ?? 0
+  }
+
   public static func connections(_ place: Int) -> WorkerIdentity {
     WorkerIdentity(kind: .connections, place: place)
   }

@@ -51,6 +51,24 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     self.release = release
   }
 
+  /// Keys that another release doesn't write have a default here, as far as a worker can do without them; those that this
+  /// release doesn't know are passed over. Whatever is added must have a default.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    format = try values.decode(Int.self, forKey: .format)
+    worker = try values.decode(WorkerIdentity.self, forKey: .worker)
+    gatewayEpoch = try values.decode(UInt64.self, forKey: .gatewayEpoch)
+    tokenKey = try values.decode(Data.self, forKey: .tokenKey)
+    settings = try values.decodeIfPresent(Data.self, forKey: .settings) ?? Data("{}".utf8)
+    status = try values.decode(CInt.self, forKey: .status)
+    wake = try values.decode(CInt.self, forKey: .wake)
+    listeners = try values.decodeIfPresent([String: CInt].self, forKey: .listeners) ?? [:]
+    rings = try values.decodeIfPresent([RingGrant].self, forKey: .rings) ?? []
+    peers = try values.decodeIfPresent([Peer].self, forKey: .peers) ?? []
+    supervisorPid = try values.decode(Int32.self, forKey: .supervisorPid)
+    release = try values.decodeIfPresent(String.self, forKey: .release) ?? ""
+  }
+
   /// A worker's status page.
   public struct Peer: Codable, Sendable, Equatable {
     public var worker: WorkerIdentity

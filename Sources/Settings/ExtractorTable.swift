@@ -24,6 +24,15 @@ public struct Extractor: Codable, Sendable, Equatable {
     self.isEnforced = isEnforced
     self.stableFieldIndex = stableFieldIndex
   }
+
+  /// What another release doesn't say is as by `init`.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    eventPointer = try values.decode([String].self, forKey: .eventPointer)
+    jwtPointer = try values.decodeIfPresent([String].self, forKey: .jwtPointer)
+    isEnforced = try values.decodeIfPresent(Bool.self, forKey: .isEnforced) ?? false
+    stableFieldIndex = try values.decodeIfPresent(Int.self, forKey: .stableFieldIndex)
+  }
 }
 
 /// The extractors of all event types.

@@ -292,6 +292,21 @@ public struct Settings: Codable, Sendable, Equatable {
   /// The defaults.
   public init() {}
 
+  /// As a supervisor encodes them for its workers, which may be of another release: settings that it doesn't have are at their
+  /// defaults, and those that this release doesn't have are passed over. (In the operator's files they are mistakes.)
+  public init(encoded json: Data) throws {
+    var all = try Self.members(of: JSONEncoder().encode(Settings()))
+    all.merge(try Self.members(of: json)) { $1 }
+    self = try JSONDecoder().decode(Settings.self, from: JSONSerialization.data(withJSONObject: all))
+  }
+
+  private static func members(of json: Data) throws -> [String: Any] {
+    guard let members = try JSONSerialization.jsonObject(with: json) as? [String: Any] else {
+      throw CocoaError(.coderInvalidValue)
+    }
+    return members
+  }
+
   /// Every limit by the name of its key, for metrics; in the unit that the key has.
   public var limits: [(name: String, value: Int)] {
     SettingKey.limits.compactMap { key in Int(key.show(self)).map { (key.name, $0) } }

@@ -23,7 +23,7 @@ import Testing
     var facts = Facts()
     let ring = try RingWriter(attaching: fd, wake: [])
     try ring.forEachRetained { record in
-      switch StateRecord(type: record.type, record.bytes) {
+      switch try? StateRecord(type: record.type, record.bytes) {
       case .blacklisted(let session, let until)?:
         if until > now { facts.sessions[session] = max(until, facts.sessions[session] ?? 0) }
       case .online(let user, let roles)?: facts.users[Name(user)] = roles

@@ -134,10 +134,42 @@ struct WorkerManifestTests {
     }
   }
 
-  @Test("with additions of a later release of the same format is understood")
+  @Test("15.3 with additions of a later release, in any object of it, is understood")
   func additions() throws {
-    let extended = try json(Self.example).dropLast() + #","addedLater":[1,2]}"#
-    let descriptor = try file(String(extended))
+    // Every object has a first member.
+    let extended = try json(Self.example).replacing("{\"", with: #"{"addedLater":[1,{"a":null}],""#)
+      // But for the listeners, which are called by any name.
+      .replacing(#""listeners":{"addedLater":[1,{"a":null}],"#, with: #""listeners":{"#)
+    #expect(extended.ranges(of: "addedLater").count > 15)
+    let descriptor = try file(extended)
     #expect(try WorkerManifest.read(descriptor.rawValue) == Self.example)
+  }
+
+  @Test("15.3 without what a worker can do without has the defaults; without the rest it is refused")
+  func missing() throws {
+    let members = [
+      "format": "2", "worker": #"{"kind":"control"}"#, "gatewayEpoch": "9", "tokenKey": #""AQI=""#,
+      "status": "10", "wake": "11", "supervisorPid": "7",
+      "rings": #"[{"id":1,"purpose":"future","writer":{"kind":"futures"},"fd":12}]"#,
+    ]
+    func text(without key: String = "") -> String {
+      "{" + members.filter { $0.key != key }.map { "\"\($0)\":\($1)" }.joined(separator: ",") + "}"
+    }
+    let manifest = try WorkerManifest.read(try file(text()).rawValue)
+    let futures = WorkerIdentity(kind: WorkerKind(rawValue: "futures"))
+    let ring = RingGrant(
+      id: 1, purpose: RingPurpose(rawValue: "future"), writer: futures, readers: [], fd: 12)
+    #expect(
+      manifest
+        == WorkerManifest(
+          worker: .control, gatewayEpoch: 9, tokenKey: Data([1, 2]), settings: Data("{}".utf8), status: 10,
+          wake: 11, listeners: [:], rings: [ring], peers: [], supervisorPid: 7, release: ""))
+    for key in members.keys where key != "rings" {
+      guard case .invalid = error(reading: try file(text(without: key))) else {
+        Issue.record("a manifest without \(key) is not refused")
+        continue
+      }
+    }
+    #expect(try WorkerManifest.read(try file(text(without: "rings")).rawValue).rings == [])
   }
 }

@@ -22,7 +22,7 @@ struct CallRecordTests {
   ]
 
   private func decode(_ type: UInt16, _ bytes: [UInt8]) -> CallRecord? {
-    bytes.withUnsafeBytes { CallRecord(type: type, $0) }
+    bytes.withUnsafeBytes { try? CallRecord(type: type, $0) }
   }
 
   @Test("What is encoded is decoded", arguments: messages)

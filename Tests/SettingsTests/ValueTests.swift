@@ -128,6 +128,35 @@ struct ValueTests {
       "EXTRACTORS": #"{"t":{"f":{"event":{"json_pointer":"/a~1b/0"}}}}"#,
     ]).settings
     let encoded = try JSONEncoder().encode(settings)
-    #expect(try JSONDecoder().decode(Settings.self, from: encoded) == settings)
+    #expect(try Settings(encoded: encoded) == settings)
+  }
+
+  @Test(
+    "15.3 Settings of another release: those that it doesn't have are at their defaults, others are passed over"
+  )
+  func otherRelease() throws {
+    #expect(try Settings(encoded: Data("{}".utf8)) == Settings())
+    let settings = try load([
+      "MAX_EVENT_BYTES": "77777", "JWT_SECRET_KEY": "secret",
+      "EXTRACTORS": #"{"t":{"f":{"event":{"json_pointer":"/a"}}}}"#,
+    ]).settings
+    let all = try JSONEncoder().encode(settings)
+    var members = try #require(try JSONSerialization.jsonObject(with: all) as? [String: Any])
+    members["ofTheNextRelease"] = ["a": [1, 2.5, true, "x"]]
+    #expect(try Settings(encoded: JSONSerialization.data(withJSONObject: members)) == settings)
+    for key in members.keys {
+      var without = members
+      without[key] = nil
+      let read = try Settings(encoded: JSONSerialization.data(withJSONObject: without))
+      #expect(key != "maxEventBytes" || read.maxEventBytes == Settings().maxEventBytes)
+      #expect(key != "jwtSecretKey" || read.jwtSecretKey == nil)
+      #expect(key == "maxEventBytes" || read.maxEventBytes == 77_777)
+    }
+    let extractor = #"{"extractors":{"byType":{"t":{"f":{"eventPointer":["a"],"new":1}}}}}"#
+    let read = try Settings(encoded: Data(extractor.utf8))
+    #expect(read.extractors.byType["t"]?["f"] == Extractor(eventPointer: ["a"]))
+    for bad in ["", "[]", "7", #"{"maxEventBytes":"many"}"#, #"{"cors":null}"#] {
+      #expect(throws: (any Error).self) { try Settings(encoded: Data(bad.utf8)) }
+    }
   }
 }

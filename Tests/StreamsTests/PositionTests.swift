@@ -45,6 +45,36 @@ struct PositionLogTests {
     #expect(found == [a: position(50), b: position(9)])
   }
 
+  @Test("15.3 what a predecessor of the next release adds is passed over, and its positions are known")
+  func nextRelease() throws {
+    let ring = try ring()
+    let name = TopicPartition(topic: "a", partition: 0)
+    do {
+      let log = try log(ring)
+      #expect(log.keep(position(9), of: name))
+      log.publish()
+    }
+    let writer = try RingWriter(attaching: ring.rawValue, wake: [])
+    var known: [UInt8] = []
+    try writer.forEachRetained { known = Array($0.bytes) }
+    let field: [UInt8] = [0xFE, 0xCA, 3, 0, 0, 0, 1, 2, 3]
+    // The newest record counts: one offset further than before.
+    known[8] = 5
+    for (type, bytes) in [(1, known + field), (2, known)] as [(UInt16, [UInt8])] {
+      _ = writer.append(type: type, length: bytes.count) { $0.copyBytes(from: bytes) }
+    }
+    writer.publish()
+    var passedOver: [String] = []
+    let found = try PositionLog(RingWriter(attaching: ring.rawValue, wake: [])) { passedOver.append($0) }
+    var expected = position(9)
+    expected.passed = 5
+    #expect(found.positions == [name: expected])
+    #expect(passedOver == ["2"])
+    let trail = ReadTrail(next: 3).encoded
+    #expect((trail + field).withUnsafeBytes { ReadTrail(decoding: $0) } == ReadTrail(next: 3))
+    #expect((trail + [0]).withUnsafeBytes { ReadTrail(decoding: $0) } == nil)
+  }
+
   @Test("however much is written, no position is overwritten before it is written again")
   func wrap() throws {
     let ring = try ring(65_536)

@@ -132,15 +132,17 @@ final class CallDesk {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
+    let isFrame = record.type == ExchangeFrame.requestType
+    guard isFrame || record.type == CallRecord.callType else { return rings.passOver(ring, record) }
     guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
-    if record.type == ExchangeFrame.requestType {
-      guard let header = ExchangeFrame.Header(record.bytes),
-        exchanges.receive(from: ring, header, record.bytes)
-      else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
-      return
-    }
-    guard let said = CallRecord(type: record.type, record.bytes), apply(said, of: ring) else {
-      return rings.suspend(ring, reason: "record \(record.sequence) is no call")
+    do throws(RecordFault) {
+      if isFrame {
+        try exchanges.receive(from: ring, ExchangeFrame.Header(record.bytes), record.bytes)
+      } else if !apply(try CallRecord(type: record.type, record.bytes), of: ring) {
+        throw .malformed
+      }
+    } catch {
+      rings.refuse(ring, record, error, expected: "call")
     }
   }
 

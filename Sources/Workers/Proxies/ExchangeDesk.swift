@@ -50,24 +50,42 @@ final class ExchangeDesk {
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
-  /// A frame from a worker. False: it isn't one that a connection worker would send.
-  func receive(from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer) -> Bool {
+  /// A frame from a worker.
+  ///
+  /// - Throws: what is wrong with one that no connection worker would send.
+  func receive(
+    from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
+  ) throws(RecordFault) {
     let key = Key(ring: ring, correlation: header.correlation)
     if header.isBody {
       let payload = UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])
       // What comes for an exchange that has ended was under way.
-      return exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true
+      guard exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true else { throw .malformed }
+      return
     }
-    guard let message = ExchangeFrame.message(header, bytes) else { return false }
-    switch message {
-    case .open(let request): return open(request, key)
+    switch try message(header, bytes, key) {
+    case .open(let request):
+      guard open(request, key) else { throw .malformed }
     case .count(let limitKey): count(limitKey, key)
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed, .limited, .admitted, .upgraded: return false
+    case .informed, .answered, .failed, .limited, .admitted, .upgraded: throw .malformed
     }
-    return true
+  }
+
+  private func message(
+    _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer, _ key: Key
+  ) throws(RecordFault) -> ExchangeFrame.Message {
+    do throws(RecordFault) {
+      return try ExchangeFrame.message(header, bytes)
+    } catch {
+      // Nobody is to wait for the answer to a request that another release can send and this one can't.
+      if header.isOpen, case .unknown(let kind) = error {
+        send(.failed(.badRequest, reason: "the proxy worker's release doesn't know it: \(kind)"), key)
+      }
+      throw error
+    }
   }
 
   private func open(_ request: ProxiedRequest, _ key: Key) -> Bool {

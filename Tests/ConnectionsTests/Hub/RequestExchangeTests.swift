@@ -216,7 +216,7 @@ struct RequestExchangeTests {
     let exchange = try gateway.exchange(0)
     let writer = try RingWriter(attaching: gateway.requests[1], wake: gateway.wake)
     _ = writer.append(type: WorkerRequest.recordType, length: 40) {
-      $0.copyBytes(from: [1, 200, 0, 0] + [UInt8](repeating: 0xFF, count: 36))
+      $0.copyBytes(from: [1, 1, 0, 0] + [UInt8](repeating: 0xFF, count: 36))
     }
     writer.publish()
     exchange.serve { _, _, _ in Issue.record("that was no question") }

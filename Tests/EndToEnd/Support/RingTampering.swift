@@ -2,6 +2,7 @@
 // descriptor that /proc shows.
 
 import Glibc
+import IPC
 
 struct TamperedRing: ~Copyable {
   private let descriptor: CInt
@@ -27,6 +28,27 @@ struct TamperedRing: ~Copyable {
 
   deinit {
     close(descriptor)
+  }
+
+  /// Appends records in the place of the ring's writer, which must not write any more. Nobody is woken for them.
+  func append(_ records: [(type: UInt16, bytes: [UInt8])]) throws {
+    let writer = try RingWriter(attaching: descriptor, wake: [])
+    for record in records {
+      let appended = writer.append(type: record.type, length: record.bytes.count) {
+        $0.copyBytes(from: record.bytes)
+      }
+      guard case .appended = appended else { throw TestFailure("the ring is full") }
+    }
+    writer.publish()
+  }
+
+  /// The records that the ring still holds, oldest first.
+  func records() throws -> [(type: UInt16, bytes: [UInt8])] {
+    var records: [(type: UInt16, bytes: [UInt8])] = []
+    try RingWriter(attaching: descriptor, wake: []).forEachRetained { record in
+      records.append((record.type, Array(record.bytes)))
+    }
+    return records
   }
 
   /// Writes nonsense over `count` bytes.

@@ -5,10 +5,10 @@
 //    8  correlation, 8 bytes
 //   16  serial of the connection; of an answer the offset of its part; a key, 8 bytes
 //   24  length of text, 4 bytes   length of body, 4 bytes
-//   32  text (UTF-8) | body, or a time, 8 bytes
+//   32  text (UTF-8) | body, or a time, 8 bytes | fields of later releases (FieldCoding)
 //
 // Who sent it is known by the ring it came through. The other worker may have gone mad: nothing in a record is
-// trusted, and one that isn't exactly as above is nil.
+// trusted. Flags and fields that another release may have added are passed over (RecordFault).
 
 import Kit
 
@@ -156,49 +156,59 @@ extension WorkerRequest {
     return UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
   }
 
-  /// Decodes a record; nil if anything in it isn't as this format has it.
-  init?(_ bytes: UnsafeRawBufferPointer) {
-    guard bytes.count >= Self.headerBytes else { return nil }
+  /// Decodes a record.
+  ///
+  /// - Throws: what is wrong with one that isn't as this format has it.
+  init(_ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+    guard bytes.count >= Self.headerBytes else { throw .malformed }
     func load<T: FixedWidthInteger>(_ type: T.Type, at offset: Int) -> T {
       T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
     }
-    let textLength = Int(load(UInt32.self, at: 24))
-    let bodyLength = Int(load(UInt32.self, at: 28))
-    let status = load(UInt16.self, at: 4)
-    let flags = Flags(rawValue: load(UInt16.self, at: 6))
-    let serial = load(UInt64.self, at: 16)
-    guard load(UInt8.self, at: 0) == Self.version, let kind = Kind(rawValue: load(UInt8.self, at: 1)),
-      flags.isSubset(of: .known), bytes.count == Self.headerBytes + textLength + bodyLength,
-      let text = String(validating: bytes[Self.headerBytes..<Self.headerBytes + textLength], as: UTF8.self)
-    else { return nil }
-    let body = Array(bytes[(Self.headerBytes + textLength)...])
+    guard bytes[0] == Self.version else { throw .version(bytes[0], of: "request") }
+    guard let kind = Kind(rawValue: bytes[1]) else { throw .unknown(kind: "request.\(bytes[1])") }
+    let textEnd = Self.headerBytes + Int(load(UInt32.self, at: 24))
+    let bodyEnd = textEnd + Int(load(UInt32.self, at: 28))
+    guard bodyEnd <= bytes.count,
+      FieldReader(UnsafeRawBufferPointer(rebasing: bytes[bodyEnd...])).isComplete,
+      let text = String(validating: bytes[Self.headerBytes..<textEnd], as: UTF8.self),
+      let message = Self.message(
+        kind, serial: load(UInt64.self, at: 16), status: load(UInt16.self, at: 4),
+        Flags(rawValue: load(UInt16.self, at: 6)).intersection(.known), text, Array(bytes[textEnd..<bodyEnd]))
+    else { throw .malformed }
+    self.message = message
+    target = load(UInt16.self, at: 2)
+    correlation = load(UInt64.self, at: 8)
+  }
+
+  /// nil: malformed.
+  private static func message(
+    _ kind: Kind, serial: UInt64, status: UInt16, _ flags: Flags, _ text: String, _ body: [UInt8]
+  ) -> Message? {
     switch kind {
     case .setSubscriptions:
-      guard textLength == 0, status == 0, flags.isEmpty else { return nil }
-      message = .setSubscriptions(serial: serial, change: body)
+      guard text.isEmpty, status == 0, flags.isEmpty else { return nil }
+      return .setSubscriptions(serial: serial, change: body)
     case .poll:
       let hasText = flags.contains(.hasText)
-      guard status == 0, hasText || textLength == 0, !flags.contains(.hasMore),
-        let shown = Self.credentials(body)
+      guard status == 0, hasText || text.isEmpty, !flags.contains(.hasMore), let shown = credentials(body)
       else { return nil }
-      message = .poll(serial: serial, lastEventID: hasText ? text : nil, shown: shown)
+      return .poll(serial: serial, lastEventID: hasText ? text : nil, shown: shown)
     case .cancelPoll:
-      guard textLength == 0, bodyLength == 0, status == 0, flags.isEmpty else { return nil }
-      message = .cancelPoll(serial: serial)
+      guard text.isEmpty, body.isEmpty, status == 0, flags.isEmpty else { return nil }
+      return .cancelPoll(serial: serial)
     case .closeOldest:
-      guard textLength == 0, bodyLength == MemoryLayout<UInt64>.size, status == 0, flags.isEmpty else {
+      guard text.isEmpty, body.count == MemoryLayout<UInt64>.size, status == 0, flags.isEmpty else {
         return nil
       }
-      message = .closeOldest(key: serial, since: load(UInt64.self, at: Self.headerBytes))
+      let since = body.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
+      return .closeOldest(key: serial, since: since)
     case .answer:
       guard let offset = Int(exactly: serial), (100...599).contains(status), !flags.contains(.hasText) else {
         return nil
       }
-      let hasMore = flags.contains(.hasMore)
-      message = .answer(
-        WorkerAnswer(status: status, text: text, body: body, offset: offset, hasMore: hasMore))
+      return .answer(
+        WorkerAnswer(
+          status: status, text: text, body: body, offset: offset, hasMore: flags.contains(.hasMore)))
     }
-    target = load(UInt16.self, at: 2)
-    correlation = load(UInt64.self, at: 8)
   }
 }

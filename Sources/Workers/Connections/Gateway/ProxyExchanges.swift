@@ -69,7 +69,13 @@ final class ProxyExchanges {
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
     retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
-    link.onFrame = { [unowned self] in receive(from: $0, $1, $2) }
+    link.onFrame = {
+      [unowned self]
+      (
+        peer: UInt16, header: ExchangeFrame.Header, bytes: UnsafeRawBufferPointer
+      ) throws(RecordFault) -> Void in
+      try receive(from: peer, header, bytes)
+    }
     link.onPeerGone = { [unowned self] in peerGone($0) }
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
   }
@@ -195,28 +201,27 @@ final class ProxyExchanges {
 
   // MARK: Frames
 
-  private func receive(from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer)
-    -> Bool
-  {
+  private func receive(
+    from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
+  ) throws(RecordFault) {
     let known = exchanges[header.correlation]
     if header.isBody {
       // What comes for an exchange that has ended was under way.
-      guard let known, known.peer == peer else { return true }
+      guard let known, known.peer == peer else { return }
       known.receiver.received(
         fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
-      return true
+      return
     }
-    guard let message = ExchangeFrame.message(header, bytes) else { return false }
-    if case .open = message { return false }
-    if case .cancel = message { return false }
-    if case .count = message { return false }
+    let message = try ExchangeFrame.message(header, bytes)
+    if case .open = message { throw .malformed }
+    if case .cancel = message { throw .malformed }
+    if case .count = message { throw .malformed }
     if let question = questions[header.correlation], question.peer == peer {
       question.receiver.received(message)
-      return true
+      return
     }
-    guard let known, known.peer == peer else { return true }
+    guard let known, known.peer == peer else { return }
     known.receiver.received(message)
-    return true
   }
 
   private func peerGone(_ peer: UInt16) {

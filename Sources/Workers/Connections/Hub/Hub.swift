@@ -224,12 +224,10 @@ final class Hub {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if EventRecord.isEvent(record.type) {
-        if let event = EventRecord(ring: record) {
-          forward(event)
-        } else {
-          events.rings.suspend(ring, reason: "record \(record.sequence) is no event")
-        }
+      if let event = EventRecord(ring: record) {
+        forward(event)
+      } else {
+        events.rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
       }
       return records < TurnLimit.records && bytes < TurnLimit.bytes
         && delivery.pendingBytes < TurnLimit.sentBytes

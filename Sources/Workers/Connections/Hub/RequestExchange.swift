@@ -127,11 +127,13 @@ final class RequestExchange {
     _ record: RingRecord, of ring: Int,
     _ handle: (_ from: UInt16, _ correlation: UInt64, _ message: WorkerRequest.Message) -> Void
   ) {
-    guard record.type == WorkerRequest.recordType,
-      WorkerRequest.target(of: record.bytes) == UInt16(clamping: worker.place)
-    else { return }
-    guard let request = WorkerRequest(record.bytes) else {
-      return rings.suspend(ring, reason: "record \(record.sequence) is no worker request")
+    guard record.type == WorkerRequest.recordType else { return rings.passOver(ring, record) }
+    guard WorkerRequest.target(of: record.bytes) == UInt16(clamping: worker.place) else { return }
+    let request: WorkerRequest
+    do throws(RecordFault) {
+      request = try WorkerRequest(record.bytes)
+    } catch {
+      return rings.refuse(ring, record, error, expected: "worker request")
     }
     let sender = UInt16(clamping: rings.writer(ring).place)
     guard case .answer(let answer) = request.message else {

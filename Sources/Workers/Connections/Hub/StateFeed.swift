@@ -23,7 +23,7 @@ final class StateFeed {
       Self.only, after: after, through: through,
       { record in
         after = record.sequence
-        if let state = StateRecord(type: record.type, record.bytes) { body(state) }
+        if let state = try? StateRecord(type: record.type, record.bytes) { body(state) }
         return true
       }), firstAvailable <= through
     {
@@ -37,10 +37,10 @@ final class StateFeed {
   /// Reads on. True: there may be more. What was read counts as done when `commit` is called.
   func read(_ body: (StateRecord) -> Void) -> Bool {
     rings.read(atMost: Self.recordsPerTurn) { ring, record in
-      if let state = StateRecord(type: record.type, record.bytes) {
-        body(state)
-      } else {
-        rings.suspend(ring, reason: "record \(record.sequence) is no state")
+      do throws(RecordFault) {
+        body(try StateRecord(type: record.type, record.bytes))
+      } catch {
+        rings.refuse(ring, record, error, expected: "state")
       }
     }
   }

@@ -109,6 +109,8 @@ enum HelpTexts {
     "rig_ring_reader_lag_bytes": "Published bytes that a reader of a ring has not passed.",
     "rig_ring_records_total": "Records published in a ring since it was made or reset.",
     "rig_ring_full_total": "Times that a ring had no room for a record, and its source was held back.",
+    "rig_unknown_records_total":
+      "Records of another release in a ring that a reader passed over, by what is unknown of them.",
     "rig_corrupt_rings_total": "Times that a ring was found to be corrupt by a reader.",
 
     // HTTP

@@ -90,10 +90,11 @@ final class SessionDesk {
     responses?.declareAwake()
     let now = environment.nowNs()
     let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
-      if let said = PresenceRecord(type: record.type, record.bytes) {
+      do throws(RecordFault) {
+        let said = try PresenceRecord(type: record.type, record.bytes)
         registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
-      } else {
-        rings.suspend(ring, reason: "record \(record.sequence) is none of presence")
+      } catch {
+        rings.refuse(ring, record, error, expected: "word about connections")
       }
     }
     settle(now)

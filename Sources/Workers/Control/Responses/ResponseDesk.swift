@@ -116,33 +116,29 @@ final class ResponseDesk {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
-    guard record.type == PartedMessage.publicationType else {
-      return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
-    }
+    guard record.type == PartedMessage.publicationType else { return rings.passOver(ring, record) }
     guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
-    switch assemblies[ring].take(record.bytes) {
-    case .partial, .headless: return
-    case .malformed: break
-    case .whole(let address, let message):
-      if receive(address, message, from: ring) { return }
+    do throws(RecordFault) {
+      guard case .whole(let address, let message) = try assemblies[ring].take(record.bytes) else { return }
+      try receive(address, message, from: ring)
+    } catch {
+      rings.refuse(ring, record, error, expected: "word about a response and no question")
     }
-    rings.suspend(ring, reason: "record \(record.sequence) says nothing about a response, and asks nothing")
   }
 
-  /// False: it is nothing that a connection worker would send.
-  private func receive(_ address: PartedMessage.Address, _ message: [UInt8], from ring: Int) -> Bool {
+  /// - Throws: what is wrong with a message that no connection worker would send.
+  private func receive(
+    _ address: PartedMessage.Address, _ message: [UInt8], from ring: Int
+  ) throws(RecordFault) {
     switch address.kind {
     case .taken:
-      guard message.count == 1, let isTaken = message.first, isTaken <= 1 else { return false }
-      guard let waiting = pending[address.correlation], waiting.worker == rings.writer(ring)
-      else { return true }
-      end(address.correlation, isTaken == 1 ? .taken : .unknown)
+      guard let isTaken = ServiceResponse.isTaken(message) else { throw .malformed }
+      guard let waiting = pending[address.correlation], waiting.worker == rings.writer(ring) else { return }
+      end(address.correlation, isTaken ? .taken : .unknown)
     case .question:
-      guard let question = SessionQuestion(message) else { return false }
-      onQuestion?(question) { [weak self] in self?.answer(ring, address.correlation, $0) }
-    case .publication, .published, .response, .answer: return false
+      onQuestion?(try SessionQuestion(message)) { [weak self] in self?.answer(ring, address.correlation, $0) }
+    case .publication, .published, .response, .answer: throw .malformed
     }
-    return true
   }
 
   /// Without room for it the asker is told after its time that nobody has answered.

@@ -34,7 +34,7 @@ extension StateLog {
 
   /// Repeats the record if it is still true. False: there is no room for that.
   private func settle(_ record: RingRecord, now: UInt32) -> Bool {
-    guard let said = StateRecord(type: record.type, record.bytes) else { return true }
+    guard let said = try? StateRecord(type: record.type, record.bytes) else { return true }
     switch said {
     case .blacklisted(let session, _):
       guard let entry = sessions[session], entry.end == record.end else { return true }

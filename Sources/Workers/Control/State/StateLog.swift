@@ -80,7 +80,7 @@ final class StateLog {
     try ring.forEachRetained { record in
       last = record.end
       isNew = false
-      if let said = StateRecord(type: record.type, record.bytes) {
+      if let said = try? StateRecord(type: record.type, record.bytes) {
         learn(said, end: record.end, bytes: StateLimits.bytes(payload: record.bytes.count), now: now)
       }
     }

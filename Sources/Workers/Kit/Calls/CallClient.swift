@@ -40,8 +40,8 @@ public final class CallClient {
   /// Into this worker's call ring.
   public let outbox: RecordOutbox
   /// Gets every frame of an exchange: from which proxy worker (as `servingPeer` names it), its header, and its bytes, which are valid during the call.
-  /// False: it is none that a proxy worker would send.
-  public var onFrame: ((UInt16, ExchangeFrame.Header, UnsafeRawBufferPointer) -> Bool)?
+  /// Throws what is wrong with one that no proxy worker would send.
+  public var onFrame: ((UInt16, ExchangeFrame.Header, UnsafeRawBufferPointer) throws(RecordFault) -> Void)?
   /// A proxy worker has ended: what it had begun is gone.
   public var onPeerGone: ((UInt16) -> Void)?
   private let rings: RingSet
@@ -153,17 +153,22 @@ public final class CallClient {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
+    let isFrame = record.type == ExchangeFrame.answerType
+    guard isFrame || record.type == CallRecord.answerType else { return rings.passOver(ring, record) }
     guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
     let peer = writers[ring]
-    if record.type == ExchangeFrame.answerType {
-      guard let header = ExchangeFrame.Header(record.bytes), onFrame?(peer, header, record.bytes) ?? true
-      else { return rings.suspend(ring, reason: "record \(record.sequence) is no frame of an exchange") }
-      return
+    do throws(RecordFault) {
+      if isFrame {
+        let header = try ExchangeFrame.Header(record.bytes)
+        try onFrame?(peer, header, record.bytes)
+        return
+      }
+      let said = try CallRecord(type: record.type, record.bytes)
+      guard case .answer(let outcome, let offset, let hasMore) = said.message else { throw .malformed }
+      receive(outcome, offset: offset, hasMore: hasMore, said.correlation, from: peer)
+    } catch {
+      rings.refuse(ring, record, error, expected: "answer to a call")
     }
-    guard let said = CallRecord(type: record.type, record.bytes),
-      case .answer(let outcome, let offset, let hasMore) = said.message
-    else { return rings.suspend(ring, reason: "record \(record.sequence) is no answer to a call") }
-    receive(outcome, offset: offset, hasMore: hasMore, said.correlation, from: peer)
   }
 
   private func receive(

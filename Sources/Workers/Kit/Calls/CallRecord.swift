@@ -2,7 +2,7 @@
 // little endian:
 //
 //    0  version = 2, 1 byte   kind, 1 byte   target slot, 2 bytes   correlation, 8 bytes
-//   12  fields of the kind (FieldCoding):
+//   12  fields of the kind (FieldCoding), and of later releases:
 //
 //   call     purpose, 1 byte   index, 2 bytes   flags (1: more parts follow), 1 byte   deadline, 8 bytes
 //            traceparent, text   tracestate, list   authorization, list   body, data
@@ -11,8 +11,8 @@
 //   answer   outcome, 1 byte   flags, 1 byte   status, 2 bytes   offset, 8 bytes   reason, text   body, data
 //
 // A body larger than a record goes in parts, each with its place in the whole, so that a part that is missing is noticed.
-// Who sent a record is known by its ring. Either side may have gone mad: nothing in a record is trusted, and one that
-// isn't exactly as above is nil.
+// Who sent a record is known by its ring. Either side may have gone mad: nothing in a record is trusted. What another release
+// may have added is passed over (RecordFault).
 
 /// What a service is called for; its address is in the settings.
 public enum CallPurpose: UInt8, Sendable, CaseIterable {
@@ -176,23 +176,35 @@ extension CallRecord {
     return UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
   }
 
-  /// Decodes a record; nil if anything in it isn't as this format has it.
-  public init?(type: UInt16, _ bytes: UnsafeRawBufferPointer) {
+  /// Decodes a record.
+  ///
+  /// - Throws: what is wrong with a record that isn't as this format has it.
+  public init(type: UInt16, _ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+    guard type == Self.callType || type == Self.answerType else { throw .unknown(kind: "\(type)") }
     var fields = FieldReader(bytes)
-    guard fields.number(UInt8.self) == Self.version, let kind = fields.number(UInt8.self).flatMap(Kind.init),
-      let target = fields.number(UInt16.self), let correlation = fields.number(UInt64.self),
-      (kind == .answer) == (type == Self.answerType), type == Self.callType || type == Self.answerType,
-      let message = Self.message(kind, &fields), fields.isComplete
-    else { return nil }
+    guard let version = fields.number(UInt8.self), let code = fields.number(UInt8.self),
+      let target = fields.number(UInt16.self), let correlation = fields.number(UInt64.self)
+    else { throw .malformed }
+    guard version == Self.version else { throw .version(version, of: "\(type)") }
+    guard let kind = Kind(rawValue: code) else { throw .unknown(kind: "\(type).\(code)") }
+    guard (kind == .answer) == (type == Self.answerType),
+      let message = try Self.message(kind, &fields, type), fields.isComplete
+    else { throw .malformed }
     self.init(target: target, correlation: correlation, message: message)
   }
 
-  private static func message(_ kind: Kind, _ fields: inout FieldReader) -> Message? {
+  /// nil: malformed.
+  private static func message(
+    _ kind: Kind, _ fields: inout FieldReader, _ type: UInt16
+  ) throws(RecordFault) -> Message? {
     switch kind {
     case .cancel: return .cancel
     case .call:
-      guard let purpose = fields.number(UInt8.self).flatMap(CallPurpose.init),
-        let index = fields.number(UInt16.self), let hasMore = flag(&fields),
+      guard let code = fields.number(UInt8.self) else { return nil }
+      guard let purpose = CallPurpose(rawValue: code) else {
+        throw .unknown(kind: "\(type).\(kind.rawValue) purpose \(code)")
+      }
+      guard let index = fields.number(UInt16.self), let hasMore = flag(&fields),
         let deadlineNs = fields.number(UInt64.self), let traceparent = fields.text(),
         let tracestate = fields.list(), tracestate.count <= 1, let authorization = fields.list(),
         let body = fields.data()
@@ -206,10 +218,14 @@ extension CallRecord {
       else { return nil }
       return .part(body, offset: offset, hasMore: hasMore)
     case .answer:
-      guard let outcome = fields.number(UInt8.self).flatMap(Outcome.init), let hasMore = flag(&fields),
+      guard let code = fields.number(UInt8.self), let hasMore = flag(&fields),
         let status = fields.number(UInt16.self), let offset = fields.number(UInt64.self),
         let reason = fields.text(), let body = fields.data()
       else { return nil }
+      // However else it has ended: there is no answer.
+      guard let outcome = Outcome(rawValue: code) else {
+        return .answer(.unreachable(reason), offset: 0, hasMore: false)
+      }
       let isPlain = status == 0 && body.isEmpty && !hasMore && offset == 0
       switch outcome {
       case .answered:
@@ -223,8 +239,9 @@ extension CallRecord {
     }
   }
 
+  /// Whether more parts follow. Other flags are of other releases.
   private static func flag(_ fields: inout FieldReader) -> Bool? {
-    fields.number(UInt8.self).flatMap { $0 <= 1 ? $0 == 1 : nil }
+    fields.number(UInt8.self).map { $0 & 1 == 1 }
   }
 }
 

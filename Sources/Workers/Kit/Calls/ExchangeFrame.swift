@@ -22,7 +22,8 @@
 // `count` is answered by `limited` or `admitted`, and that is all of this exchange. Behind `upgraded` an exchange is a tunnel: body carries raw bytes, end ends one side of it.
 //
 // Neither side sends more of a body than the other has given it credit for: what waits anywhere is bounded for each exchange,
-// and who is slow stalls nobody else's. Records are from another process: what isn't exactly as above is nil.
+// and who is slow stalls nobody else's. Records are from another process: nothing in them is trusted. Behind the payload there may
+// be fields of later releases, but for that of body (FieldCoding); what another release may have added is passed over (RecordFault).
 
 /// Why there is no answer, or no whole one.
 public enum ExchangeFailure: UInt32, Sendable, CaseIterable {
@@ -80,16 +81,20 @@ public struct ExchangeFrame: Equatable, Sendable {
   /// The first sixteen bytes of a frame.
   public struct Header: Equatable, Sendable {
     public var isBody: Bool { kind == .body }
+    /// Whether an exchange begins with it.
+    public var isOpen: Bool { kind == .open }
     public var target: UInt16
     public var correlation: UInt64
     var kind: Kind
     var value: UInt32
 
-    /// nil if it isn't one.
-    public init?(_ bytes: UnsafeRawBufferPointer) {
-      guard bytes.count >= ExchangeFrame.headerBytes, bytes[0] == ExchangeFrame.version,
-        let kind = Kind(rawValue: bytes[1])
-      else { return nil }
+    /// - Throws: what is wrong with a record that doesn't begin with one.
+    public init(_ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+      guard bytes.count >= ExchangeFrame.headerBytes else { throw .malformed }
+      guard bytes[0] == ExchangeFrame.version else {
+        throw .version(bytes[0], of: "frame")
+      }
+      guard let kind = Kind(rawValue: bytes[1]) else { throw .unknown(kind: "frame.\(bytes[1])") }
       self.kind = kind
       target = UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
       value = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
@@ -155,38 +160,42 @@ public struct ExchangeFrame: Equatable, Sendable {
     }
   }
 
-  /// What a frame says that carries no body; nil if it isn't exactly as this format has it.
-  public static func message(_ header: Header, _ bytes: UnsafeRawBufferPointer) -> Message? {
-    guard bytes.count >= headerBytes else { return nil }
+  /// What a frame says that carries no body.
+  ///
+  /// - Throws: what is wrong with one that isn't as this format has it.
+  public static func message(_ header: Header, _ bytes: UnsafeRawBufferPointer) throws(RecordFault) -> Message
+  {
+    guard bytes.count >= headerBytes else { throw .malformed }
     var fields = FieldReader(UnsafeRawBufferPointer(rebasing: bytes[headerBytes...]))
-    let message: Message?
+    guard let message = try message(header, &fields), fields.isComplete else { throw .malformed }
+    return message
+  }
+
+  /// nil: malformed.
+  private static func message(_ header: Header, _ fields: inout FieldReader) throws(RecordFault) -> Message? {
     switch header.kind {
-    case .body: message = nil
-    case .open: message = ProxiedRequest(&fields, flags: header.value).map { .open($0) }
-    case .cancel: message = .cancel
-    case .credit: message = .credit(header.value)
-    case .end: message = fields.pairs().map { .end(trailers: $0) }
+    case .body: return nil
+    case .open: return .open(try ProxiedRequest(&fields, flags: header.value))
+    case .cancel: return .cancel
+    case .credit: return .credit(header.value)
+    case .end: return fields.pairs().map { .end(trailers: $0) }
     case .informed:
-      message = status(header, 100...199).flatMap { status in
-        fields.pairs().map { .informed(status: status, headers: $0) }
-      }
+      guard let status = status(header, 100...199), let headers = fields.pairs() else { return nil }
+      return .informed(status: status, headers: headers)
     case .answered:
-      message = status(header, 101...999).flatMap { status in
-        fields.pairs().map { .answered(status: status, headers: $0) }
-      }
+      guard let status = status(header, 101...999), let headers = fields.pairs() else { return nil }
+      return .answered(status: status, headers: headers)
     case .failed:
-      message = ExchangeFailure(rawValue: header.value).flatMap { failure in
-        fields.text().map { .failed(failure, reason: $0) }
-      }
-    case .limited: message = .limited(seconds: header.value)
-    case .count: message = fields.text().map { .count(key: $0) }
-    case .admitted: message = .admitted
+      // Whatever else has happened to it: there is no answer.
+      let failure = ExchangeFailure(rawValue: header.value) ?? .badGateway
+      return fields.text().map { .failed(failure, reason: $0) }
+    case .limited: return .limited(seconds: header.value)
+    case .count: return fields.text().map { .count(key: $0) }
+    case .admitted: return .admitted
     case .upgraded:
-      message = status(header, switchingProtocols...switchingProtocols).flatMap { _ in
-        fields.pairs().map { .upgraded(headers: $0) }
-      }
+      guard status(header, switchingProtocols...switchingProtocols) != nil else { return nil }
+      return fields.pairs().map { .upgraded(headers: $0) }
     }
-    return fields.isComplete ? message : nil
   }
 
   private static func status(_ header: Header, _ range: ClosedRange<UInt32>) -> UInt16? {

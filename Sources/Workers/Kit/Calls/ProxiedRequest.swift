@@ -3,7 +3,8 @@
 //   scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
 //   form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
 //
-// Flag 1: it may become a tunnel. A frame without flags is the one of releases that know none. Flags that aren't known make it no request.
+// Flag 1: it may become a tunnel. A frame without flags is the one of releases that know none. Other flags are of later releases: what they
+// bring stands behind all this (FieldCoding).
 
 /// Where a request is sent.
 public struct ServiceOrigin: Hashable, Sendable {
@@ -68,7 +69,6 @@ extension ProxiedRequest {
   private enum Flag {
     static let upgrade: UInt32 = 1
     static let limitKey: UInt32 = 2
-    static let known = upgrade | limitKey
   }
 
   var flags: UInt32 { (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) }
@@ -91,25 +91,26 @@ extension ProxiedRequest {
     if let limitKey { fields.append(limitKey) }
   }
 
-  /// nil if it isn't exactly as this format has it.
-  init?(_ fields: inout FieldReader, flags: UInt32) {
-    guard flags & ~Flag.known == 0, let scheme = fields.number(UInt8.self), scheme <= 1,
-      let host = fields.text(), let port = fields.number(UInt16.self), let method = fields.text(),
+  /// - Throws: what is wrong with one that isn't as this format has it.
+  init(_ fields: inout FieldReader, flags: UInt32) throws(RecordFault) {
+    guard let scheme = fields.number(UInt8.self), let host = fields.text(),
+      let port = fields.number(UInt16.self), let method = fields.text(),
       let target = fields.text(), let headers = fields.pairs(), let form = fields.number(UInt8.self)
-    else { return nil }
+    else { throw .malformed }
+    guard scheme <= 1 else { throw .unknown(kind: "frame.1 scheme \(scheme)") }
     let body: BodyForm
     switch form {
     case 0: body = .none
     case 1:
-      guard let bytes = fields.number(UInt64.self) else { return nil }
+      guard let bytes = fields.number(UInt64.self) else { throw .malformed }
       body = .counted(bytes)
     case 2: body = .chunked
-    default: return nil
+    default: throw .unknown(kind: "frame.1 body \(form)")
     }
-    guard let timeoutMs = fields.number(UInt32.self) else { return nil }
+    guard let timeoutMs = fields.number(UInt32.self) else { throw .malformed }
     var limitKey: String?
     if flags & Flag.limitKey != 0 {
-      guard let key = fields.text(), key.utf8.count <= Self.mostKeyBytes else { return nil }
+      guard let key = fields.text(), key.utf8.count <= Self.mostKeyBytes else { throw .malformed }
       limitKey = key
     }
     self.init(

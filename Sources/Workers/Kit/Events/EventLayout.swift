@@ -10,9 +10,10 @@
 //   56  type | source | id | traceparent | tracestate | topic
 //       users:   length, 4 | name             … one after the other
 //       fields:  length of name, 2 | length of value, 4 | name | value as ScalarValue encodes it
+//       fields of later releases (FieldCoding): passed over
 //       json
 //
-//   flags: 1 plain message, 2 expires, 4 has an origin
+//   flags: 1 plain message, 2 expires, 4 has an origin; others are of later releases and passed over
 
 enum EventLayout {
   static let format: UInt8 = 1
@@ -22,7 +23,6 @@ enum EventLayout {
     static let plainMessage: UInt8 = 1
     static let expires: UInt8 = 2
     static let hasOrigin: UInt8 = 4
-    static let known: UInt8 = 7
   }
 
   static let formatOffset = 0

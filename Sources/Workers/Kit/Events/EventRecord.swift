@@ -1,6 +1,6 @@
 // An event as it lies in a ring, looked at without copying. The layout is in EventLayout.
 //
-// Its writer may have gone mad: every length is loaded once, and added up to exactly the record's before anything is
+// Its writer may have gone mad: every length is loaded once, and added up to the record's before anything is
 // followed. What is inside the users and fields is checked again at each step, so that bytes that change meanwhile
 // lead to a shorter list and never outside of the record.
 
@@ -53,7 +53,6 @@ public struct EventRecord {
       T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
     }
     flags = bytes[EventLayout.flagsOffset]
-    guard flags & ~EventLayout.Flag.known == 0 else { return nil }
     let typeEnd = EventLayout.headerBytes + Int(load(UInt32.self, EventLayout.typeLengthOffset))
     let sourceEnd = typeEnd + Int(load(UInt32.self, EventLayout.sourceLengthOffset))
     let idEnd = sourceEnd + Int(load(UInt32.self, EventLayout.idLengthOffset))
@@ -74,9 +73,22 @@ public struct EventRecord {
     expiresAtUnixMs = flags & EventLayout.Flag.expires != 0 ? expires : nil
     self.bytes = bytes
     guard let fieldsStart = Self.endOfUsers(bytes, listsRange, userCount),
-      Self.endOfFields(bytes, fieldsStart..<jsonStart, fieldCount) == jsonStart
+      let end = Self.endOfFields(bytes, fieldsStart..<jsonStart, fieldCount),
+      end == jsonStart || Self.areFieldsOfLaterReleases(bytes[end..<jsonStart])
     else { return nil }
     self.fieldsStart = fieldsStart
+  }
+
+  private static func areFieldsOfLaterReleases(_ bytes: Slice<UnsafeRawBufferPointer>) -> Bool {
+    FieldReader(UnsafeRawBufferPointer(rebasing: bytes)).isComplete
+  }
+
+  /// Why a record isn't one.
+  public static func fault(of record: RingRecord) -> RecordFault {
+    guard isEvent(record.type) else { return .unknown(kind: "\(record.type)") }
+    guard record.bytes.count >= EventLayout.headerBytes else { return .malformed }
+    let format = record.bytes[EventLayout.formatOffset]
+    return format == EventLayout.format ? .malformed : .version(format, of: "event")
   }
 
   /// When the event in a record was accepted, without a look at the rest of it; 0 for a record of another kind.

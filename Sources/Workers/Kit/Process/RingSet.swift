@@ -61,6 +61,7 @@ public final class RingSet {
 
   private var sources: [Source] = []
   private let grants: [RingGrant]
+  private let unknown: UnknownRecords
   /// Where the next batch begins.
   private var turnOf = 0
   private var incidents: [RingIncident] = []
@@ -79,9 +80,10 @@ public final class RingSet {
   /// - Parameters:
   ///   - grants: the rings, in the order in which they are numbered here.
   ///   - worker: whose slots these are.
-  ///   - status: where a ring is reported that is found corrupt at once.
+  ///   - status: where a ring is reported that is found corrupt at once, and what is unknown is counted.
   public init(grants: [RingGrant], worker: WorkerIdentity, status: StatusPage) throws(IPCError) {
     self.grants = grants
+    unknown = UnknownRecords(status)
     for grant in grants {
       guard let slot = grant.slot(of: worker) else {
         throw .invalid("ring \(grant.name) has no slot for \(worker.name), expected one to read")
@@ -292,6 +294,21 @@ public final class RingSet {
     } else {
       suspend(ring, reason: error.description)
     }
+  }
+
+  /// A record of the ring isn't understood: one of another release is counted, and reading goes on behind it.
+  ///
+  /// - Parameter expected: what it should have been, for people.
+  public func refuse(_ ring: Int, _ record: RingRecord, _ fault: RecordFault, expected: String) {
+    switch fault {
+    case .unknown(let kind): unknown.count(kind, of: grants[ring].name)
+    case .malformed: suspend(ring, reason: "record \(record.sequence) is no \(expected)")
+    }
+  }
+
+  /// A record of the ring is of a type that only another release has there.
+  public func passOver(_ ring: Int, _ record: RingRecord) {
+    unknown.count("\(record.type)", of: grants[ring].name)
   }
 
   /// A record of the ring wasn't what its writer should have written.

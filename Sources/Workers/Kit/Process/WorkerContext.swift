@@ -138,7 +138,7 @@ public enum WorkerProcess {
 
   private static func decode(_ json: Data) throws(IPCError) -> Settings {
     do {
-      return try JSONDecoder().decode(Settings.self, from: json)
+      return try Settings(encoded: json)
     } catch {
       // The error's own text could quote a secret.
       throw .invalid("the settings in the manifest can't be decoded")

@@ -3,11 +3,11 @@
 //
 //    0  version = 1, 1 byte   kind, 1 byte   target slot, 2 bytes   bytes of the whole message, 4 bytes
 //    8  correlation, 8 bytes
-//   16  offset of this part, 4 bytes   0, 4 bytes
+//   16  offset of this part, 4 bytes   flags, 4 bytes (none yet; those of other releases are passed over)
 //   24  part
 //
 // A writer never begins a message before the one before it is complete, so a reader holds at most one unfinished message per ring.
-// Records are from another process: what isn't exactly as above is malformed, and no length in it is believed.
+// Records are from another process: no length in them is believed. What another release may have added is passed over (RecordFault).
 
 /// Takes messages apart for a ring.
 public enum PartedMessage {
@@ -93,8 +93,6 @@ public struct MessageAssembly {
     /// The rest of a message whose beginning a predecessor of this reader has read: nothing can be done with it.
     case headless
     case whole(PartedMessage.Address, [UInt8])
-    /// No writer of ours writes this.
-    case malformed
   }
 
   private let maximumBytes: Int
@@ -106,29 +104,36 @@ public struct MessageAssembly {
   public init(maximumBytes: Int) { self.maximumBytes = maximumBytes }
 
   /// The next record that is for this reader. One that begins a message ends an unfinished one: its writer has died over it.
-  public mutating func take(_ record: UnsafeRawBufferPointer) -> Step {
-    guard record.count >= PartedMessage.headerBytes else { return .malformed }
+  ///
+  /// - Throws: what is wrong with a record that isn't part of a message.
+  public mutating func take(_ record: UnsafeRawBufferPointer) throws(RecordFault) -> Step {
+    guard record.count >= PartedMessage.headerBytes else { throw .malformed }
     var fields = FieldReader(record)
-    guard fields.number(UInt8.self) == PartedMessage.version,
-      let kind = fields.number(UInt8.self).flatMap(PartedMessage.Kind.init),
+    guard let version = fields.number(UInt8.self), let code = fields.number(UInt8.self),
       let target = fields.number(UInt16.self), let total = fields.number(UInt32.self).map({ Int($0) }),
-      let correlation = fields.number(UInt64.self), let offset = fields.number(UInt32.self).map({ Int($0) }),
-      fields.number(UInt32.self) == 0
-    else { return .malformed }
+      let correlation = fields.number(UInt64.self), let offset = fields.number(UInt32.self).map({ Int($0) })
+    else { throw .malformed }
+    guard version == PartedMessage.version else {
+      throw .version(version, of: "message")
+    }
+    guard let kind = PartedMessage.Kind(rawValue: code) else { throw .unknown(kind: "message.\(code)") }
     let part = record[PartedMessage.headerBytes...]
     let address = PartedMessage.Address(kind, target: target, correlation: correlation)
-    guard total <= maximumBytes, offset + part.count <= total else { return .malformed }
+    guard total <= maximumBytes, offset + part.count <= total else { throw .malformed }
     if offset == 0 {
       (self.address, self.total) = (address, total)
       bytes.removeAll()
     } else {
       guard let begun = self.address else { return .headless }
       guard begun == address, self.total == total, offset == bytes.count, !part.isEmpty else {
-        return .malformed
+        throw .malformed
       }
     }
     bytes.append(contentsOf: part)
-    guard bytes.count == total else { return part.isEmpty ? .malformed : .partial }
+    guard bytes.count == total else {
+      if part.isEmpty { throw .malformed }
+      return .partial
+    }
     defer {
       self.address = nil
       bytes = []

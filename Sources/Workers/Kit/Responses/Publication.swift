@@ -4,7 +4,7 @@
 //                 key, list of at most one   headers, list   value, data
 //   published     outcome, 1 byte   reason, text
 //
-// Nothing in a record is trusted: what isn't exactly as above is nil.
+// Nothing in a record is trusted. Fields that a later release has added are passed over (FieldCoding).
 
 /// A record for Kafka.
 public struct Publication: Equatable, Sendable {
@@ -94,10 +94,11 @@ public enum PublicationOutcome: Equatable, Sendable {
   public init?(_ bytes: [UInt8]) {
     let decoded: PublicationOutcome? = bytes.withUnsafeBytes { raw in
       var fields = FieldReader(raw)
-      guard let code = fields.number(UInt8.self).flatMap(Code.init), let reason = fields.text(),
-        fields.isComplete
-      else { return nil }
-      switch code {
+      guard let code = fields.number(UInt8.self), let reason = fields.text(), fields.isComplete else {
+        return nil
+      }
+      // What another release calls otherwise may have reached the brokers.
+      switch Code(rawValue: code) ?? .unknown {
       case .acknowledged: return reason.isEmpty ? .acknowledged : nil
       case .unavailable: return .unavailable(reason)
       case .unknown: return .unknown(reason)

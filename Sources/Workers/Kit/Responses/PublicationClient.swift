@@ -158,17 +158,14 @@ public final class PublicationClient {
   }
 
   private func take(_ record: RingRecord, of ring: Int) {
-    guard record.type == PartedMessage.responseType else {
-      return rings.suspend(ring, reason: "record \(record.sequence) is none of a response ring")
-    }
+    guard record.type == PartedMessage.responseType else { return rings.passOver(ring, record) }
     guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
-    switch assemblies[ring].take(record.bytes) {
-    case .partial, .headless: return
-    case .malformed: break
-    case .whole(let address, let message):
-      if receive(address, message, from: ring) { return }
+    do throws(RecordFault) {
+      guard case .whole(let address, let message) = try assemblies[ring].take(record.bytes) else { return }
+      guard receive(address, message, from: ring) else { throw .malformed }
+    } catch {
+      rings.refuse(ring, record, error, expected: "message of a response ring")
     }
-    rings.suspend(ring, reason: "record \(record.sequence) is no message of a response ring")
   }
 
   /// False: it is none that its writer would send.

@@ -94,6 +94,17 @@ public struct ServiceResponse: Equatable, Sendable {
   }
 }
 
+extension ServiceResponse {
+  /// What a connection worker says of a response: whether a request got it; nil: it says something else.
+  public static func isTaken(_ message: [UInt8]) -> Bool? {
+    message.withUnsafeBytes { raw in
+      var fields = FieldReader(raw)
+      guard let number = fields.number(UInt8.self), number <= 1, fields.isComplete else { return nil }
+      return number == 1
+    }
+  }
+}
+
 /// Which request a correlation id names. The id is this text:
 ///
 ///     slot (2 bytes) | gateway's epoch (6) | number (8) | authentication (16)      → 43 characters of base64url

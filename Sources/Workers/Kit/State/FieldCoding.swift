@@ -1,6 +1,9 @@
 // Fields one behind the other, little endian: how records between workers are laid out that aren't on the event path.
 //
 //   number   its own width            text   length, 4 bytes | UTF-8          list   count, 4 bytes | texts
+//
+// The fields of a layout are never changed. What a later release adds stands behind them, each as  tag, 2 bytes | length, 4 bytes
+// | bytes: a reader passes over the tags that it doesn't know, and does without those that aren't there.
 
 /// Puts fields together.
 public struct FieldWriter {
@@ -54,8 +57,15 @@ public struct FieldReader {
 
   public init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
-  /// Everything has been read, and it was all there.
-  public var isComplete: Bool { !isBroken && position == bytes.count }
+  /// Everything known has been read, it was all there, and what is left are whole fields that another release has added.
+  public var isComplete: Bool {
+    guard !isBroken else { return false }
+    var rest = self
+    while rest.position < bytes.count {
+      guard rest.number(UInt16.self) != nil, rest.block() != nil else { return false }
+    }
+    return true
+  }
 
   public mutating func number<T: FixedWidthInteger>(_ type: T.Type) -> T? {
     guard let range = take(MemoryLayout<T>.size) else { return nil }

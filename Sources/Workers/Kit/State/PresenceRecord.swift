@@ -100,13 +100,13 @@ public enum PresenceRecord: Equatable, Sendable {
     return fields.bytes
   }
 
-  /// nil if the record isn't exactly as this format has it.
-  public init?(type: UInt16, _ bytes: UnsafeRawBufferPointer) {
-    guard let kind = Kind(rawValue: type) else { return nil }
+  /// - Throws: what is wrong with a record that isn't as this format has it.
+  public init(type: UInt16, _ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+    guard let kind = Kind(rawValue: type) else { throw .unknown(kind: "\(type)") }
     var fields = FieldReader(bytes)
     switch kind {
     case .begin:
-      guard let generation = fields.number(UInt64.self) else { return nil }
+      guard let generation = fields.number(UInt64.self) else { throw .malformed }
       self = .begin(generation: generation)
     case .end:
       self = .end
@@ -116,10 +116,10 @@ public enum PresenceRecord: Equatable, Sendable {
         let roles = fields.list(), let remote = fields.text(), let agent = fields.text(),
         let subscriptions = fields.data(), let validUntil = fields.number(UInt32.self),
         let count = fields.number(UInt32.self), count == 0 || count == UInt32(clamping: users.count)
-      else { return nil }
+      else { throw .malformed }
       var claims: [[UInt8]] = []
       for _ in 0..<count {
-        guard let one = fields.data() else { return nil }
+        guard let one = fields.data() else { throw .malformed }
         claims.append(one)
       }
       self = .opened(
@@ -128,9 +128,9 @@ public enum PresenceRecord: Equatable, Sendable {
           roles: roles, remote: remote, userAgent: agent, subscriptions: subscriptions,
           validUntil: validUntil, claims: claims))
     case .closed:
-      guard let serial = fields.number(UInt64.self) else { return nil }
+      guard let serial = fields.number(UInt64.self) else { throw .malformed }
       self = .closed(serial: serial)
     }
-    guard fields.isComplete else { return nil }
+    guard fields.isComplete else { throw .malformed }
   }
 }

@@ -4,7 +4,7 @@
 //   question   kind, 1 byte   name, text   until, 4 bytes
 //   answer     status, 2 bytes   headers, list   body, data
 //
-// Nothing in a record is trusted: what isn't exactly as above is nil.
+// Nothing in a record is trusted. What another release may have added is passed over (FieldCoding, RecordFault).
 
 /// A question about sessions.
 public enum SessionQuestion: Equatable, Sendable {
@@ -19,8 +19,8 @@ public enum SessionQuestion: Equatable, Sendable {
 
   /// No token names a longer one.
   public static let maximumNameBytes = 1_024
-  /// Bytes of an encoded question.
-  public static let maximumBytes = 9 + maximumNameBytes
+  /// Bytes of an encoded question, with room for what later releases add.
+  public static let maximumBytes = 9 + maximumNameBytes + 1_024
 
   private enum Kind: UInt8 {
     case users = 1
@@ -42,20 +42,30 @@ public enum SessionQuestion: Equatable, Sendable {
     return fields.bytes
   }
 
-  public init?(_ bytes: [UInt8]) {
-    let decoded: SessionQuestion? = bytes.withUnsafeBytes { raw in
-      var fields = FieldReader(raw)
-      guard raw.count <= Self.maximumBytes, let kind = fields.number(UInt8.self).flatMap(Kind.init),
-        let name = fields.text(), let until = fields.number(UInt32.self), fields.isComplete
-      else { return nil }
-      switch kind {
-      case .users: return name.isEmpty && until == 0 ? .users : nil
-      case .devices: return until == 0 ? .devices(user: name) : nil
-      case .end: return .end(session: name, atLeastUntil: until)
-      }
+  /// - Throws: what is wrong with a message that isn't a question.
+  public init(_ bytes: [UInt8]) throws(RecordFault) {
+    let read = bytes.withUnsafeBytes { raw in
+      Result { () throws(RecordFault) in try SessionQuestion(raw) }
     }
-    guard let decoded else { return nil }
-    self = decoded
+    self = try read.get()
+  }
+
+  private init(_ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+    var fields = FieldReader(bytes)
+    guard bytes.count <= Self.maximumBytes, let code = fields.number(UInt8.self) else { throw .malformed }
+    guard let kind = Kind(rawValue: code) else { throw .unknown(kind: "question.\(code)") }
+    guard let name = fields.text(), let until = fields.number(UInt32.self), fields.isComplete,
+      name.utf8.count <= Self.maximumNameBytes
+    else { throw .malformed }
+    switch kind {
+    case .users:
+      guard name.isEmpty && until == 0 else { throw .malformed }
+      self = .users
+    case .devices:
+      guard until == 0 else { throw .malformed }
+      self = .devices(user: name)
+    case .end: self = .end(session: name, atLeastUntil: until)
+    }
   }
 }
 

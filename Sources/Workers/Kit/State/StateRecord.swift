@@ -118,41 +118,43 @@ public enum StateRecord: Equatable, Sendable {
     return fields.bytes
   }
 
-  /// nil if the record isn't exactly as this format has it.
-  public init?(type: UInt16, _ bytes: UnsafeRawBufferPointer) {
-    guard let kind = Kind(rawValue: type) else { return nil }
+  /// - Throws: what is wrong with a record that isn't as this format has it.
+  public init(type: UInt16, _ bytes: UnsafeRawBufferPointer) throws(RecordFault) {
+    guard let kind = Kind(rawValue: type) else { throw .unknown(kind: "\(type)") }
     var fields = FieldReader(bytes)
     switch kind {
     case .blacklisted:
       guard let low = fields.number(UInt64.self), let high = fields.number(UInt64.self),
         let until = fields.number(UInt32.self)
-      else { return nil }
+      else { throw .malformed }
       self = .blacklisted(SessionDigest(low: low, high: high), until: until)
     case .online:
-      guard let user = fields.text(), let roles = fields.list() else { return nil }
+      guard let user = fields.text(), let roles = fields.list() else { throw .malformed }
       self = .online(user: user, roles: roles)
     case .offline:
-      guard let user = fields.text() else { return nil }
+      guard let user = fields.text() else { throw .malformed }
       self = .offline(user: user)
     case .closeUser:
-      guard let user = fields.text() else { return nil }
+      guard let user = fields.text() else { throw .malformed }
       self = .closeUser(user)
     case .closeConnection:
-      guard let slot = fields.number(UInt16.self), let serial = fields.number(UInt64.self) else { return nil }
+      guard let slot = fields.number(UInt16.self), let serial = fields.number(UInt64.self) else {
+        throw .malformed
+      }
       self = .closeConnection(ConnectionID(slot: slot, serial: serial))
     case .reportConnections:
-      guard let generation = fields.number(UInt64.self) else { return nil }
+      guard let generation = fields.number(UInt64.self) else { throw .malformed }
       self = .reportConnections(generation: generation)
     case .apiDefined:
       guard let id = fields.text(), let order = fields.number(UInt64.self), let json = fields.data() else {
-        return nil
+        throw .malformed
       }
       self = .apiDefined(id: id, order: order, json: json)
     case .apiRemoved:
-      guard let id = fields.text() else { return nil }
+      guard let id = fields.text() else { throw .malformed }
       self = .apiRemoved(id: id)
     case .apisForgotten: self = .apisForgotten
     }
-    guard fields.isComplete else { return nil }
+    guard fields.isComplete else { throw .malformed }
   }
 }

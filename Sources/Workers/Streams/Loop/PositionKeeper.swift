@@ -33,8 +33,11 @@ final class PositionKeeper {
     self.eventRingEpoch = eventRingEpoch
     sourceTopics = Set(context.settings.kafkaSourceTopics)
     if let grant = context.manifest.ringWritten(for: .positions) {
+      let unknown = UnknownRecords(context.status)
       shared = try context.status.attaching(grant) { () throws(IPCError) in
-        try PositionLog(RingWriter(attaching: grant.fd, wake: grant.wake))
+        try PositionLog(RingWriter(attaching: grant.fd, wake: grant.wake)) { kind in
+          unknown.count(kind, of: grant.name)
+        }
       }
     } else {
       shared = nil

@@ -2,7 +2,7 @@
 // holds no record of the partition any more. A ring without readers, written as a log; the last record of a partition counts.
 //
 //   record (type 1), little endian:  partition, 4 │ length of topic, 2 │ length of trail, 2 │ passed, 8 │ ring end, 8 │ ring epoch, 8
-//                                    log end, 8 (−1: unknown) │ topic │ trail (ReadTrail)
+//                                    log end, 8 (−1: unknown) │ topic │ trail (ReadTrail) │ fields of later releases (FieldCoding)
 //
 // Nothing that counts is overwritten: before a quarter of the ring has been written since all positions were, all are written
 // again. They must fit into another quarter; those that don't are said in the log, and are known by their commits only.
@@ -42,11 +42,14 @@ final class PositionLog {
   /// Takes over what a predecessor has written.
   ///
   /// Cost: one pass over the ring.
-  init(_ ring: RingWriter) throws(IPCError) {
+  ///
+  /// - Parameter passOver: called with what is of another release.
+  init(_ ring: RingWriter, passOver: (_ kind: String) -> Void = { _ in }) throws(IPCError) {
     self.ring = ring
     var found: [TopicPartition: KeptPosition] = [:]
     try ring.forEachRetained { record in
-      guard record.type == Self.recordType, let (name, position) = Self.decode(record.bytes) else { return }
+      guard record.type == Self.recordType else { return passOver("\(record.type)") }
+      guard let (name, position) = Self.decode(record.bytes) else { return }
       found[name] = position
     }
     for (name, position) in found.sorted(by: { $0.key < $1.key }) { _ = keep(position, of: name) }
@@ -108,8 +111,10 @@ final class PositionLog {
     }
     guard bytes.count >= headerBytes else { return nil }
     let topicEnd = headerBytes + Int(load(UInt16.self, 4))
-    guard topicEnd + Int(load(UInt16.self, 6)) == bytes.count,
-      let trail = ReadTrail(decoding: UnsafeRawBufferPointer(rebasing: bytes[topicEnd...]))
+    let trailEnd = topicEnd + Int(load(UInt16.self, 6))
+    guard trailEnd <= bytes.count,
+      FieldReader(UnsafeRawBufferPointer(rebasing: bytes[trailEnd...])).isComplete,
+      let trail = ReadTrail(decoding: UnsafeRawBufferPointer(rebasing: bytes[topicEnd..<trailEnd]))
     else { return nil }
     let name = TopicPartition(
       topic: String(decoding: bytes[headerBytes..<topicEnd], as: UTF8.self), partition: load(Int32.self, 0))

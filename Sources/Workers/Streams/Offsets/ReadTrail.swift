@@ -8,9 +8,11 @@
 // disordered ones, and a digest tells their records apart nevertheless.
 //
 //   encoded, little endian:  version = 1, 1 byte │ next, newest, disorder, 8 each │ leader epoch, 4 │ marks, 2 (number)
-//                            marks, ascending:  offset, 8 │ timestamp, 8 │ digest, 4
+//                            marks, ascending:  offset, 8 │ timestamp, 8 │ digest, 4   fields of later releases (FieldCoding)
 //
 // Pure, and bounded: 24 + 64 marks for each partition.
+
+import Kit
 
 /// What a partition's log was like as far as it has been read.
 struct ReadTrail: Equatable, Sendable {
@@ -178,8 +180,9 @@ extension ReadTrail {
     newestMs = load(Int64.self, 9)
     disorderMs = load(Int64.self, 17)
     leaderEpoch = load(Int32.self, 25)
-    guard count <= Self.recentMarks + Self.sparseMarks,
-      bytes.count == Self.headerBytes + count * Self.markBytes, next >= 0, newestMs >= -1,
+    let end = Self.headerBytes + count * Self.markBytes
+    guard count <= Self.recentMarks + Self.sparseMarks, bytes.count >= end,
+      FieldReader(UnsafeRawBufferPointer(rebasing: bytes[end...])).isComplete, next >= 0, newestMs >= -1,
       disorderMs >= 0, disorderMs <= max(0, newestMs)
     else { return nil }
     var all: [Mark] = []

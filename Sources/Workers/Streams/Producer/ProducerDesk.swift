@@ -77,20 +77,15 @@ final class ProducerDesk {
   }
 
   private func take(_ record: RingRecord, of ring: Int, _ now: UInt64) {
-    guard record.type == PartedMessage.publicationType else {
-      return rings.suspend(ring, reason: "record \(record.sequence) is none of a publication ring")
-    }
+    guard record.type == PartedMessage.publicationType else { return rings.passOver(ring, record) }
     guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
-    switch assemblies[ring].take(record.bytes) {
-    case .partial, .headless: return
-    case .malformed: break
-    case .whole(let address, let message):
-      if address.kind == .publication, let publication = Publication(message) {
-        return produce(
-          publication, Asker(ring: ring, correlation: address.correlation, topic: publication.topic), now)
-      }
+    do throws(RecordFault) {
+      guard case .whole(let address, let message) = try assemblies[ring].take(record.bytes) else { return }
+      guard address.kind == .publication, let publication = Publication(message) else { throw .malformed }
+      produce(publication, Asker(ring: ring, correlation: address.correlation, topic: publication.topic), now)
+    } catch {
+      rings.refuse(ring, record, error, expected: "publication")
     }
-    rings.suspend(ring, reason: "record \(record.sequence) is no publication")
   }
 
   // MARK: Records
