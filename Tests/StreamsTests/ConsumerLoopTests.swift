@@ -298,7 +298,7 @@ struct ConsumerLoopTests {
     try gateway.turn(worker) {
       if worker.status.heartbeat != beat { (beat, beats) = (worker.status.heartbeat, beats + 1) }
       if !worker.state.table.isReading(number), beats > 2 { count += 1 }
-      return beats >= 7
+      return beats >= 9
     }
     return count
   }
@@ -327,6 +327,8 @@ struct ConsumerLoopTests {
     try gateway.turn(worker) { worker.isReading && worker.state.table.number(removed) != nil }
     broker.withhold("removed")
     try gateway.turn(worker) { worker.missingTopics["removed"] != nil }
+    // Connecting anew, the client learns of it too.
+    try broker.bounce()
     let number = try #require(worker.state.table.number(TopicPartition(topic: "rig", partition: 0)))
     try gateway.turn(worker) { worker.state.table.isReading(number) }
     #expect(try interruptions(gateway, worker, number) == 0)
