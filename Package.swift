@@ -71,28 +71,31 @@ let package = Package(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
     library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
+    library("Links", path: "Sources/Libraries/Links", ["IPC", "Kit", deque]),
     library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
     library(
       "HTTP", path: "Sources/Workers/HTTP",
-      ["Kit", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2]),
-    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Settings", "COpenSSL", logging]),
+      ["Kit", "Links", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2]),
+    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Links", "Settings", "COpenSSL", logging]),
     library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque, nioCore,
+        "Kit", "Links", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque,
+        nioCore,
         nioPosix, nioHTTP1,
       ]),
     executable(
       "Streams", path: "Sources/Workers/Streams",
-      ["Kit", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
+      ["Kit", "Links", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
     executable(
       "Control", path: "Sources/Workers/Control",
-      ["Kit", "HTTP", "Identity", "APIs", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "Links", "HTTP", "Identity", "APIs", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
       [
-        "Kit", "HTTP", "TLS", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1, nioHTTP2,
+        "Kit", "Links", "HTTP", "TLS", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1,
+        nioHTTP2,
       ]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
@@ -111,6 +114,7 @@ let package = Package(
     tests("SettingsTests", ["Settings", "TestSupport"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux", "TestSupport"]),
     tests("KitTests", ["Kit", "IPC", "Settings", "TestSupport", logging]),
+    tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport"]),
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],
       exclude: ["make_fixtures.py"]),
@@ -125,20 +129,22 @@ let package = Package(
     tests(
       "ConnectionsTests",
       [
-        "Connections", "Kit", "HTTP", "Identity", "IPC", "Settings", "TestSupport", logging, nioCore,
+        "Connections", "Kit", "Links", "HTTP", "Identity", "IPC", "Settings", "TestSupport", logging, nioCore,
         nioPosix, nioHTTP1, nioEmbedded,
       ]),
     tests(
       "ProxiesTests",
       [
-        "Proxies", "TLS", "Kit", "IPC", "Settings", "TestSupport", "CLinux", logging, nioCore, nioPosix,
+        "Proxies", "TLS", "Kit", "Links", "IPC", "Settings", "TestSupport", "CLinux", logging, nioCore,
+        nioPosix,
         nioHTTP1, nioHTTP2,
       ]),
-    tests("StreamsTests", ["Streams", "Kit", "IPC", "Settings", "TestSupport"]),
+    tests("StreamsTests", ["Streams", "Kit", "Links", "IPC", "Settings", "TestSupport"]),
     tests(
       "ControlTests",
       [
-        "Control", "APIs", "Kit", "HTTP", "Identity", "IPC", "Settings", "TestSupport", "COpenSSL", logging,
+        "Control", "APIs", "Kit", "Links", "HTTP", "Identity", "IPC", "Settings", "TestSupport", "COpenSSL",
+        logging,
         nioCore, nioPosix, nioHTTP1,
       ]),
     tests(

@@ -29,8 +29,8 @@ public final class CallClient {
   private static let graceNs: UInt64 = 1_000_000_000
   /// Of what waits for room in the ring.
   private static let maximumUnsentBytes = 16 << 20
-  /// Of an outcome with its body, and of the head of an exchange.
-  static let maximumAnswerBytes = 1 << 20
+  /// Of an outcome with its body, and of what is said in an exchange.
+  public static let maximumAnswerBytes = 1 << 20
 
   public let inbox: Inbox
   /// Into this worker's call ring.

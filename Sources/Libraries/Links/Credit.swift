@@ -39,11 +39,11 @@ public struct CreditGiven {
   public var isNothing: Bool { granted <= 0 && taken == 0 }
 
   /// False: the other side has sent more than it may. Its bytes come in pieces: whoever has some credit left may overdraw it by one.
+  @discardableResult
   public mutating func received(_ count: Int) -> Bool {
     granted -= Int64(count)
-    guard granted > -Int64(CreditWindow.pieceBytes) else { return false }
     taken += UInt32(clamping: count)
-    return true
+    return granted > -Int64(CreditWindow.pieceBytes)
   }
 
   /// Credit for a stream that has none yet.

@@ -4,6 +4,7 @@ import Glibc
 import HTTP
 import IPC
 import Kit
+import Links
 import NIOCore
 
 struct WorkerParts {
@@ -112,7 +113,8 @@ struct WorkerParts {
         exchange: try RequestExchange(
           grants: manifest.ringsRead(for: .requests), worker: context.worker, peers: peers, status: status,
           // An answer to a poll has at least one event, however large.
-          maximumAnswerBytes: RequestExchange.answerBytes(forEventsOf: context.settings.maxEventBytes)),
+          maximumMessageBytes: RequestExchange.messageBytes(forEventsOf: context.settings.maxEventBytes),
+          later: { loop.soon($0) }),
         authority: authority, state: StateFeed(try context.rings(for: .state)),
         presence: PresenceReporter(
           writer: try context.writer(of: context.ringWritten(for: .presence)), generation: generation),

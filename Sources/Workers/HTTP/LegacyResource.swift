@@ -5,6 +5,7 @@
 //   DELETE    /rg/connections/:jti     ends the session
 
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

@@ -1,12 +1,13 @@
 // Takes calls from the other workers, has them made, and answers.
 //
-//   calls.* ring ─► assembly of parts ─► gate of the service ─► client ─► outcome ─► answers.<this worker> ring
+//   calls.* ring ─► gate of the service ─► client ─► outcome ─► answers.<this worker> ring
 //
 // Calls are read and committed at once: a call of a proxy worker that dies is given up by its caller, who sees the death, and
 // isn't made again by the next one.
 
 import IPC
 import Kit
+import Links
 import Logging
 import NIOCore
 import Settings
@@ -50,12 +51,9 @@ final class CallDesk {
     let deadlineNs: UInt64
   }
 
-  /// Of calls whose parts haven't all come, for each ring: a caller sends the parts of one call behind each other.
-  private let maximumBodyBytes: Int
-
   private let timeoutNs: UInt64
-  private let rings: RingSet
-  private let outbox: RecordOutbox
+  private let inbox: Inbox
+  private let outbox: Outbox
   /// By ring: its writer's slot in the answer ring.
   private let targets: [UInt16]
   private let exchanges: ExchangeDesk
@@ -64,30 +62,27 @@ final class CallDesk {
   private let metrics: CallMetrics
   private let log: Logger
   private var gates: [Service: ServiceGate<Call>] = [:]
-  private var partial: [Int: Call] = [:]
   /// Calls that have begun, and what cancels them.
   private var begun: [Caller: (service: Service, cancel: () -> Void)] = [:]
   private var isTurnScheduled = false
 
   /// - Parameters:
-  ///   - rings: the call rings.
+  ///   - inbox: of the call rings.
   ///   - outbox: into the answer ring.
   ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   init(
-    rings: RingSet, outbox: RecordOutbox, targets: [UInt16], exchanges: ExchangeDesk, settings: Settings,
+    inbox: Inbox, outbox: Outbox, targets: [UInt16], exchanges: ExchangeDesk, settings: Settings,
     metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
     self.targets = targets
     timeoutNs = UInt64(settings.checkTimeoutMs) * 1_000_000
-    self.rings = rings
+    self.inbox = inbox
     self.outbox = outbox
     self.exchanges = exchanges
     self.environment = environment
     self.metrics = metrics
     self.log = log
-    // An event may be written longer than it came (base64 and escapes).
-    maximumBodyBytes = 8 * settings.maxEventBytes
     var urls: [Service: String] = [:]
     urls[Service(.subscriptionCheck)] = settings.subscriptionCheck.url
     urls[Service(.submissionCheck)] = settings.submissionCheck.url
@@ -111,16 +106,16 @@ final class CallDesk {
 
   func turn() {
     isTurnScheduled = false
-    rings.declareAwake()
-    let hasMore = rings.serve { ring, record in take(record, of: ring) }
+    inbox.rings.declareAwake()
+    let hasMore = inbox.serve { (message) throws(RecordFault) in try take(message) }
     outbox.flush()
-    rings.takeIncidents().report(to: log, environment.reportCorrupt)
-    if hasMore || !rings.declareAsleep() { environment.wakeAgain() }
+    inbox.rings.takeIncidents().report(to: log, environment.reportCorrupt)
+    if hasMore || !inbox.rings.declareAsleep() { environment.wakeAgain() }
   }
 
   /// One second has passed.
   func tick() {
-    rings.probeSuspended()
+    inbox.rings.probeSuspended()
     let now = environment.nowNs()
     for service in urls.keys {
       for call in gates[service]?.remove(where: { $0.deadlineNs <= now }) ?? [] {
@@ -131,44 +126,18 @@ final class CallDesk {
     scheduleTurn()
   }
 
-  private func take(_ record: RingRecord, of ring: Int) {
-    let isFrame = record.type == ExchangeFrame.requestType
-    guard isFrame || record.type == CallRecord.callType else { return rings.passOver(ring, record) }
-    guard CallRecord.target(of: record.bytes) == rings.slot(ring) else { return }
-    do throws(RecordFault) {
-      if isFrame {
-        try exchanges.receive(from: ring, ExchangeFrame.Header(record.bytes), record.bytes)
-      } else if !apply(try CallRecord(type: record.type, record.bytes), of: ring) {
-        throw .malformed
+  private func take(_ message: LinkMessage) throws(RecordFault) {
+    let caller = Caller(ring: message.ring, correlation: message.envelope.correlation)
+    switch message.envelope.kind {
+    case .call, .cancelCall, .callOutcome:
+      switch try message.decoded(as: CallMessage.self) {
+      case .call(let call):
+        admit(Call(caller: caller, call: call, deadlineNs: message.envelope.deadlineNs))
+      case .cancel: cancel(caller)
+      case .outcome: throw .malformed
       }
-    } catch {
-      rings.refuse(ring, record, error, expected: "call")
+    default: try exchanges.receive(message)
     }
-  }
-
-  /// False: it isn't what a caller would say.
-  private func apply(_ said: CallRecord, of ring: Int) -> Bool {
-    let caller = Caller(ring: ring, correlation: said.correlation)
-    switch said.message {
-    case .call(let call, let deadlineNs, let hasMore):
-      guard call.body.count <= maximumBodyBytes else { return false }
-      complete(Call(caller: caller, call: call, deadlineNs: deadlineNs), hasMore)
-    case .part(let body, let offset, let hasMore):
-      // The first part may have gone with a predecessor of this worker.
-      guard let begun = partial.removeValue(forKey: ring), begun.caller == caller else { return true }
-      guard offset == UInt64(begun.call.body.count), body.count <= maximumBodyBytes - begun.call.body.count
-      else { return false }
-      var call = begun.call
-      call.body.append(contentsOf: body)
-      complete(Call(caller: caller, call: call, deadlineNs: begun.deadlineNs), hasMore)
-    case .cancel: cancel(caller)
-    case .answer: return false
-    }
-    return true
-  }
-
-  private func complete(_ call: Call, _ hasMore: Bool) {
-    if hasMore { partial[call.caller.ring] = call } else { admit(call) }
   }
 
   // MARK: Calls
@@ -240,17 +209,14 @@ final class CallDesk {
       stop.cancel()
       return beginWaiting(stop.service)
     }
-    if partial[caller.ring]?.caller == caller { partial[caller.ring] = nil }
     for service in urls.keys { _ = gates[service]?.remove(where: { $0.caller == caller }) }
   }
 
   private func finish(_ call: Call, _ outcome: CallOutcome) {
     metrics.ended(call.call.purpose, outcome)
     observe(call.call.purpose)
-    _ = outbox.send(
-      CallRecord.records(
-        outcome, target: targets[call.caller.ring], correlation: call.caller.correlation,
-        maximumBytes: outbox.maximumPayload))
+    // Without room for it the caller hears of its deadline.
+    try? outbox.send(CallMessage.outcome(outcome), to: targets[call.caller.ring], call.caller.correlation)
   }
 
   private func observe(_ purpose: CallPurpose) {

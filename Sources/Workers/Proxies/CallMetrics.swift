@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import Links
 
 final class CallMetrics {
 

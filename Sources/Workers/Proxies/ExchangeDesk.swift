@@ -6,6 +6,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 
@@ -17,7 +18,7 @@ final class ExchangeDesk {
   }
 
   private let client: UpstreamClient
-  private let outbox: RecordOutbox
+  private let outbox: Outbox
   /// By call ring: its writer's slot in the answer ring.
   private let targets: [UInt16]
   private let limit: RateLimit?
@@ -38,7 +39,7 @@ final class ExchangeDesk {
   ///   - limit: nil: requests aren't limited.
   ///   - mostUpgrades: tunnels at once; the rest of what the worker may open is for ordinary requests.
   init(
-    client: UpstreamClient, outbox: RecordOutbox, targets: [UInt16], limit: RateLimit?, mostUpgrades: Int,
+    client: UpstreamClient, outbox: Outbox, targets: [UInt16], limit: RateLimit?, mostUpgrades: Int,
     generation: @escaping (_ ring: Int) -> UInt64
   ) {
     self.client = client
@@ -50,20 +51,18 @@ final class ExchangeDesk {
     outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
-  /// A frame from a worker.
+  /// A message of a worker.
   ///
   /// - Throws: what is wrong with one that no connection worker would send.
-  func receive(
-    from ring: Int, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
-  ) throws(RecordFault) {
-    let key = Key(ring: ring, correlation: header.correlation)
-    if header.isBody {
-      let payload = UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])
+  func receive(_ message: LinkMessage) throws(RecordFault) {
+    let key = Key(ring: message.ring, correlation: message.envelope.correlation)
+    guard message.envelope.kind != .body else {
+      guard let payload = message.payload else { throw .malformed }
       // What comes for an exchange that has ended was under way.
       guard exchanges[key]?.receivedBody(ByteBuffer(bytes: payload)) ?? true else { throw .malformed }
       return
     }
-    switch try message(header, bytes, key) {
+    switch try said(message, key) {
     case .open(let request):
       guard open(request, key) else { throw .malformed }
     case .count(let limitKey): count(limitKey, key)
@@ -74,14 +73,12 @@ final class ExchangeDesk {
     }
   }
 
-  private func message(
-    _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer, _ key: Key
-  ) throws(RecordFault) -> ExchangeFrame.Message {
+  private func said(_ message: LinkMessage, _ key: Key) throws(RecordFault) -> ExchangeMessage {
     do throws(RecordFault) {
-      return try ExchangeFrame.message(header, bytes)
+      return try message.decoded()
     } catch {
       // Nobody is to wait for the answer to a request that another release can send and this one can't.
-      if header.isOpen, case .unknown(let kind) = error {
+      if message.envelope.kind == .open, case .unknown(let kind) = error {
         send(.failed(.badRequest, reason: "the proxy worker's release doesn't know it: \(kind)"), key)
       }
       throw error
@@ -152,22 +149,20 @@ final class ExchangeDesk {
   func end(_ key: Key) { remove(key) }
 
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
-  /// that is too large for the ring is another matter.
-  func send(_ message: ExchangeFrame.Message, _ key: Key) {
-    let target = targets[key.ring]
-    let bytes = ExchangeFrame.encode(message, target: target, correlation: key.correlation)
-    let isSent = outbox.send(type: ExchangeFrame.answerType, target: target, length: bytes.count) {
-      $0.copyBytes(from: bytes)
+  /// that is too large is another matter.
+  func send(_ message: ExchangeMessage, _ key: Key) {
+    do throws(Outbox.Refusal) {
+      try outbox.send(message, to: targets[key.ring], key.correlation)
+    } catch {
+      guard message.isHead else { return }
+      cancel(key)
+      send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
     }
-    guard !isSent, message.isHead else { return }
-    cancel(key)
-    send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
   }
 
   func send(_ body: ByteBuffer, _ key: Key) {
-    let isSent = outbox.send(
-      body, as: ExchangeFrame.answerType, target: targets[key.ring], correlation: key.correlation)
-    guard !isSent else { return }
+    let envelope = Envelope(.body, target: targets[key.ring], correlation: key.correlation)
+    guard !body.withUnsafeReadableBytes({ outbox.stream($0, envelope) }) else { return }
     cancel(key)
     send(.failed(.busy, reason: "the ring to the connection worker is full"), key)
   }

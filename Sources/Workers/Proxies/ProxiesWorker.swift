@@ -6,6 +6,7 @@ import Glibc
 import HTTP
 import IPC
 import Kit
+import Links
 import Logging
 import NIOCore
 import NIOPosix
@@ -39,8 +40,11 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
       maximumRetryBytes: context.settings.maxRetryBodyBytes)
     self.client = client
     let answers = try context.ringWritten(for: .answers)
-    let outbox = RecordOutbox(
-      try context.writer(of: answers), maximumBytes: Self.maximumUnsentBytes
+    let maximumBytes = CallMessage.maximumBytes(
+      eventBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes)
+    let outbox = Outbox(
+      try context.writer(of: answers), maximumMessageBytes: CallClient.maximumAnswerBytes,
+      maximumBytes: Self.maximumUnsentBytes
     ) { loop.soon($0) }
     let rings = try context.rings(for: .calls)
     let targets = try rings.slotsOfWriters(in: answers)
@@ -56,7 +60,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
     desk = Self.desk(
-      context, loop: loop, rings: rings, outbox: outbox, targets: targets, exchanges: exchanges
+      context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox, targets: targets, exchanges: exchanges
     ) {
       client.begin($0, url: $1, deadline: $2, $3)
     }
@@ -81,14 +85,14 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
   }
 
   private static func desk(
-    _ context: WorkerContext, loop: EventLoop, rings: RingSet, outbox: RecordOutbox, targets: [UInt16],
+    _ context: WorkerContext, loop: EventLoop, inbox: Inbox, outbox: Outbox, targets: [UInt16],
     exchanges: ExchangeDesk,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
   ) -> CallDesk {
     let status = context.status
     let wake = context.manifest.wake
     return CallDesk(
-      rings: rings, outbox: outbox, targets: targets, exchanges: exchanges, settings: context.settings,
+      inbox: inbox, outbox: outbox, targets: targets, exchanges: exchanges, settings: context.settings,
       metrics: CallMetrics(status, worker: context.name),
       log: context.log,
       environment: CallDesk.Environment(

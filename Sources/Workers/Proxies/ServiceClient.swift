@@ -2,6 +2,7 @@
 // place that nobody has configured.
 
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

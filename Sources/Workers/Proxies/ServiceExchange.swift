@@ -5,6 +5,7 @@
 //   answer    readMore ◄── credit from the connection worker
 
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 
@@ -15,12 +16,11 @@ final class ServiceExchange: UpstreamReceiver {
   let mayUpgrade: Bool
   private var isTunnel = false
   private var upstream: UpstreamExchange?
-  /// Of the request's body: what may yet come, and what was taken and not credited.
-  private var granted: Int64 = 0
-  private var uncredited: UInt32 = 0
+  /// Of the request's body.
+  private var given = CreditGiven()
   private var isServiceSlow = false
   /// Of the answer's body that may be sent.
-  private var window = Int64(ExchangeWindow.bytes)
+  private var credit = CreditToSend(CreditWindow.bytes)
   private var isReading = false
   private var hasAnswerBegun = false
 
@@ -42,33 +42,28 @@ final class ServiceExchange: UpstreamReceiver {
 
   /// False: it has sent more than it may.
   func receivedBody(_ bytes: ByteBuffer) -> Bool {
-    granted -= Int64(bytes.readableBytes)
-    // The client's bytes come in pieces: whoever has some credit left may overdraw it by one of them.
-    guard granted > -Int64(ExchangeWindow.pieceBytes) else { return false }
-    uncredited += UInt32(clamping: bytes.readableBytes)
+    guard given.received(bytes.readableBytes) else { return false }
     if upstream?.write(bytes) == false { isServiceSlow = true }
-    giveCredit(atLeast: ExchangeWindow.lumpBytes)
+    giveCredit()
     return true
   }
 
   func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPHeaders(alternating: trailers)) }
 
   func receivedCredit(_ bytes: UInt32) {
-    window += Int64(bytes)
+    credit.received(bytes)
     readOn()
   }
 
   func ringHasRoom() { readOn() }
 
-  private func giveCredit(atLeast least: UInt32) {
-    guard !isServiceSlow, uncredited >= least, uncredited > 0 else { return }
-    granted += Int64(uncredited)
-    desk.send(.credit(uncredited), key)
-    uncredited = 0
+  private func giveCredit(atLeast least: UInt32 = CreditWindow.lumpBytes) {
+    guard !isServiceSlow, let bytes = given.give(atLeast: least) else { return }
+    desk.send(.credit(bytes), key)
   }
 
   private func readOn() {
-    guard hasAnswerBegun, !isReading, window > 0, !desk.isStalled(key) else { return }
+    guard hasAnswerBegun, !isReading, credit.isOpen, !desk.isStalled(key) else { return }
     isReading = true
     upstream?.readMore()
   }
@@ -77,10 +72,7 @@ final class ServiceExchange: UpstreamReceiver {
 
   func upstreamWantsBody() {
     guard hasBody || isTunnel else { return }
-    guard granted > 0 || uncredited > 0 else {
-      granted = Int64(ExchangeWindow.bytes)
-      return desk.send(.credit(ExchangeWindow.bytes), key)
-    }
+    guard !given.isNothing else { return desk.send(.credit(given.open()), key) }
     isServiceSlow = false
     giveCredit(atLeast: 1)
   }
@@ -99,7 +91,7 @@ final class ServiceExchange: UpstreamReceiver {
 
   func upstreamSent(_ bytes: ByteBuffer) {
     isReading = false
-    window -= Int64(bytes.readableBytes)
+    credit.sent(bytes.readableBytes)
     desk.send(bytes, key)
     readOn()
   }
@@ -133,9 +125,8 @@ final class ServiceExchange: UpstreamReceiver {
     }
     isTunnel = true
     hasAnswerBegun = true
-    granted = Int64(ExchangeWindow.bytes)
     desk.send(.upgraded(headers: head.headers.alternating), key)
-    desk.send(.credit(ExchangeWindow.bytes), key)
+    desk.send(.credit(given.open()), key)
     readOn()
   }
 }

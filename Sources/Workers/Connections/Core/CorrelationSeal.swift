@@ -7,6 +7,7 @@
 
 import COpenSSL
 import Kit
+import Links
 
 struct CorrelationSeal: Sendable {
   private static let purpose = Array("rig correlation ids, version 1".utf8)

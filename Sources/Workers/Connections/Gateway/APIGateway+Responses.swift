@@ -8,6 +8,7 @@
 import APIs
 import HTTP
 import Kit
+import Links
 import NIOCore
 
 /// What it takes to reach services by Kafka, and to hear from them later.

@@ -5,6 +5,7 @@ import HTTP
 import IPC
 import Identity
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

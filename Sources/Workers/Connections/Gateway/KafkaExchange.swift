@@ -7,6 +7,7 @@
 
 import HTTP
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

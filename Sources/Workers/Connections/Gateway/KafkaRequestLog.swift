@@ -3,8 +3,10 @@
 // time is dropped and counted, never sent a second time.
 
 import IPC
+import Kit
+import Links
 
-public final class KafkaRequestLog: RequestLogSink {
+final class KafkaRequestLog: RequestLogSink {
   /// Records that wait for their acknowledgement at once; more are dropped. The rest of `PublicationClient.maximumWaiting` is
   /// for the requests themselves.
   static let maximumWaiting = PublicationClient.maximumWaiting / 2
@@ -15,14 +17,14 @@ public final class KafkaRequestLog: RequestLogSink {
   private let dropped: Metric?
   private var waiting = 0
 
-  public init(_ publications: PublicationClient, topic: String, _ context: WorkerContext) {
+  init(_ publications: PublicationClient, topic: String, _ context: WorkerContext) {
     self.publications = publications
     self.topic = topic
     dropped = context.status.metric(
       .counter, "rig_request_log_dropped_total", labels: [("log", "kafka"), ("worker", context.name)])
   }
 
-  public func log(_ record: RequestRecord) {
+  func log(_ record: RequestRecord) {
     guard waiting < Self.maximumWaiting else { return dropped?.add() ?? () }
     waiting += 1
     let stamp = Stamp.now()
@@ -37,5 +39,5 @@ public final class KafkaRequestLog: RequestLogSink {
   }
 
   /// What is on its way is with the streams worker, which ends after this one or with it.
-  public func close() {}
+  func close() {}
 }

@@ -8,6 +8,7 @@
 
 import HTTP
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 
@@ -26,13 +27,13 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   private var key: ProxyExchanges.Key?
   private var tries = 0
   /// Of the request's body that may be sent.
-  private var credit: Int64 = 0
+  private var credit = CreditToSend(0)
   /// Of the answer's body, for the client.
   private var answerBytes = 0
   /// An answer of so many bytes is no more than what any connection may have waiting.
   private static let smallAnswerBytes = 16 * 1024
-  /// Of the answer's body that was received, and for which no credit was given yet.
-  private var uncredited: UInt32 = 0
+  /// Of the answer's body.
+  private var given = CreditGiven(CreditWindow.bytes)
   private var isClientSlow = false
   private var hasBodyEnded = false
   private var status = 0
@@ -82,7 +83,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   func received(_ bytes: ByteBuffer) {
     guard let key else { return }
-    credit -= Int64(bytes.readableBytes)
+    credit.sent(bytes.readableBytes)
     account.received(bytes.readableBytes)
     guard exchanges.send(bytes, key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
@@ -128,7 +129,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   /// Asks the client for more, as long as it may be sent.
   private func readOn() {
-    guard credit > 0, !hasBodyEnded, let key, !exchanges.isStalled(key) else { return }
+    guard credit.isOpen, !hasBodyEnded, let key, !exchanges.isStalled(key) else { return }
     answer?.readBody()
   }
 
@@ -137,18 +138,18 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   func received(fromService bytes: ByteBuffer) {
     if isAccepted { return discard(bytes) }
     guard let answer, answer.hasBegun else { return }
-    uncredited += UInt32(clamping: bytes.readableBytes)
+    given.received(bytes.readableBytes)
     answerBytes += bytes.readableBytes
     account.sent(bytes.readableBytes)
     if !answer.write(bytes) { isClientSlow = true }
     giveCredit()
   }
 
-  func received(_ message: ExchangeFrame.Message) {
+  func received(_ message: ExchangeMessage) {
     guard let answer, let key else { return }
     switch message {
     case .credit(let bytes):
-      credit += Int64(bytes)
+      credit.received(bytes)
       readOn()
     case .informed(let status, let headers):
       answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
@@ -219,18 +220,17 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   private func discard(_ bytes: ByteBuffer) {
-    uncredited += UInt32(clamping: bytes.readableBytes)
+    given.received(bytes.readableBytes)
     discardedBytes += bytes.readableBytes
     if discardedBytes > Self.mostDiscardedBytes { return clientGone() }
     giveCredit()
   }
 
   private func giveCredit() {
-    guard !isClientSlow, uncredited >= ExchangeWindow.lumpBytes, let key else { return }
-    guard exchanges.send(.credit(uncredited), key) else {
+    guard !isClientSlow, let key, let bytes = given.give() else { return }
+    guard exchanges.send(.credit(bytes), key) else {
       return fail(.serviceUnavailable, "the proxy workers are too busy")
     }
-    uncredited = 0
   }
 
   // MARK: Ends

@@ -14,6 +14,7 @@
 import Glibc
 import HTTP
 import Kit
+import Links
 import NIOCore
 
 /// Belongs to the worker's loop.
@@ -25,7 +26,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   /// When the service has ended, a client that takes nothing of what waits for it between two looks is gone.
   private static let stallTime = TimeAmount.seconds(75)
   /// Read buffers grow and shrink between these with what comes.
-  private static let readBytes = (minimum: 1 << 10, initial: 2 << 10, maximum: ExchangeWindow.pieceBytes)
+  private static let readBytes = (minimum: 1 << 10, initial: 2 << 10, maximum: CreditWindow.pieceBytes)
   private static let switchingProtocols = 101
 
   private let exchanges: ProxyExchanges
@@ -39,8 +40,9 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   private var early: [ByteBuffer] = []
   /// From the client, until there is credit.
   private var unsent = CircularBuffer<ByteBuffer>(initialCapacity: 0)
-  private var credit: Int64 = 0
-  private var uncredited: UInt32 = 0
+  private var credit = CreditToSend(0)
+  /// Of what comes from the service.
+  private var given = CreditGiven(CreditWindow.bytes)
   private var hasClientEnded = false
   private var hasToldEnd = false
   private var hasServiceEnded = false
@@ -99,7 +101,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     guard key != nil else { return }
     var bytes = unwrapInboundIn(data)
     account.received(bytes.readableBytes)
-    while let piece = bytes.readSlice(length: min(bytes.readableBytes, ExchangeWindow.pieceBytes)),
+    while let piece = bytes.readSlice(length: min(bytes.readableBytes, CreditWindow.pieceBytes)),
       piece.readableBytes > 0
     {
       unsent.append(piece)
@@ -143,16 +145,16 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   /// Sends what may be sent, then its end, or reads more.
   private func sendOn() {
     guard let key, let channel else { return }
-    while credit > 0, let piece = unsent.first {
+    while credit.isOpen, let piece = unsent.first {
       guard !exchanges.isStalled(key) else { return }
       unsent.removeFirst()
-      credit -= Int64(piece.readableBytes)
+      credit.sent(piece.readableBytes)
       guard exchanges.send(piece, key) else { return fail() }
     }
     guard unsent.isEmpty else { return }
     if hasClientEnded {
       endService(key)
-    } else if credit > 0, !isReading {
+    } else if credit.isOpen, !isReading {
       isReading = true
       channel.read()
     }
@@ -163,17 +165,17 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   func received(fromService bytes: ByteBuffer) {
     guard key != nil else { return }
     account.sent(bytes.readableBytes)
-    uncredited += UInt32(clamping: bytes.readableBytes)
+    given.received(bytes.readableBytes)
     if channel == nil { early.append(bytes) } else { write(bytes) }
     giveCredit()
   }
 
-  func received(_ message: ExchangeFrame.Message) {
+  func received(_ message: ExchangeMessage) {
     // That its proxy worker has ended is nothing to a client that still takes what was sent.
     guard key != nil else { return }
     switch message {
     case .credit(let bytes):
-      credit += Int64(bytes)
+      credit.received(bytes)
       sendOn()
     case .end:
       hasServiceEnded = true
@@ -188,9 +190,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// Only what the client has taken is credited.
   private func giveCredit() {
-    guard let key, channel?.isWritable == true, uncredited >= ExchangeWindow.lumpBytes else { return }
-    let bytes = uncredited
-    uncredited = 0
+    guard let key, channel?.isWritable == true, let bytes = given.give() else { return }
     if !exchanges.send(.credit(bytes), key) { fail() }
   }
 

@@ -8,11 +8,12 @@
 import HTTP
 import IPC
 import Kit
+import Links
 import NIOCore
 
 /// The client's side of an exchange.
 protocol ExchangeReceiver: AnyObject {
-  func received(_ message: ExchangeFrame.Message)
+  func received(_ message: ExchangeMessage)
   func received(fromService bytes: ByteBuffer)
   func ringHasRoom()
 }
@@ -20,13 +21,14 @@ protocol ExchangeReceiver: AnyObject {
 /// Belongs to the worker's loop.
 final class ProxyExchanges {
   struct Key: Hashable {
-    let peer: UInt16
+    /// The proxy worker, as `CallClient` names it.
+    let peer: Int
     let correlation: UInt64
   }
 
   private let link: CallClient
   private struct Exchange {
-    let peer: UInt16
+    let peer: Int
     var receiver: any ExchangeReceiver
     let holder: PlaceHolder
     var isRequest = true
@@ -36,7 +38,7 @@ final class ProxyExchanges {
 
   private var exchanges: [UInt64: Exchange] = [:]
   /// Of rate limits, waiting for their answers.
-  private var questions: [UInt64: (peer: UInt16, receiver: any ExchangeReceiver)] = [:]
+  private var questions: [UInt64: (peer: Int, receiver: any ExchangeReceiver)] = [:]
   private static let mostQuestions = 10_000
   /// Exchanges that haven't become tunnels.
   private var requests: SharedPlaces
@@ -69,14 +71,7 @@ final class ProxyExchanges {
     inProgress = status.metric(.gauge, "rig_proxied_requests_in_progress", labels: [("worker", worker)])
     openTunnels = status.metric(.gauge, "rig_tunnels", labels: [("worker", worker)])
     retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
-    link.onFrame = {
-      [unowned self]
-      (
-        peer: UInt16, header: ExchangeFrame.Header, bytes: UnsafeRawBufferPointer
-      ) throws(RecordFault) -> Void in
-      try receive(from: peer, header, bytes)
-    }
-    link.onPeerGone = { [unowned self] in peerGone($0) }
+    link.exchanges = self
     link.outbox.onDrained = { [unowned self] in resumeStalled() }
   }
 
@@ -142,7 +137,7 @@ final class ProxyExchanges {
   /// The question is answered, or nobody waits for its answer.
   func endQuestion(_ key: Key) { questions[key.correlation] = nil }
 
-  private func send(_ message: ExchangeFrame.Message, to peer: UInt16?) throws(Refusal) -> Key {
+  private func send(_ message: ExchangeMessage, to peer: Int?) throws(Refusal) -> Key {
     guard let peer else { throw .noWorker }
     let key = Key(peer: peer, correlation: nextCorrelation)
     nextCorrelation &+= 1
@@ -174,16 +169,19 @@ final class ProxyExchanges {
   }
 
   /// False: there is no room; the exchange can't go on.
-  func send(_ message: ExchangeFrame.Message, _ key: Key) -> Bool {
-    let bytes = ExchangeFrame.encode(message, target: key.peer, correlation: key.correlation)
-    return link.outbox.send(type: ExchangeFrame.requestType, target: key.peer, length: bytes.count) {
-      $0.copyBytes(from: bytes)
+  func send(_ message: ExchangeMessage, _ key: Key) -> Bool {
+    do throws(Outbox.Refusal) {
+      try link.outbox.send(message, to: link.slot(of: key.peer), key.correlation)
+      return true
+    } catch {
+      return false
     }
   }
 
-  /// Sends some of a body, in as many frames as it takes.
+  /// Sends some of a body. False: as `send`.
   func send(_ body: ByteBuffer, _ key: Key) -> Bool {
-    link.outbox.send(body, as: ExchangeFrame.requestType, target: key.peer, correlation: key.correlation)
+    let envelope = Envelope(.body, target: link.slot(of: key.peer), correlation: key.correlation)
+    return body.withUnsafeReadableBytes { link.outbox.stream($0, envelope) }
   }
 
   /// Whether the ring is full: whoever can waits for `ringHasRoom`.
@@ -199,37 +197,35 @@ final class ProxyExchanges {
     for correlation in all { exchanges[correlation]?.receiver.ringHasRoom() }
   }
 
-  // MARK: Frames
+}
 
-  private func receive(
-    from peer: UInt16, _ header: ExchangeFrame.Header, _ bytes: UnsafeRawBufferPointer
-  ) throws(RecordFault) {
-    let known = exchanges[header.correlation]
-    if header.isBody {
-      // What comes for an exchange that has ended was under way.
-      guard let known, known.peer == peer else { return }
-      known.receiver.received(
-        fromService: ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: bytes[ExchangeFrame.headerBytes...])))
+// MARK: From proxy workers
+
+extension ProxyExchanges: ExchangeParty {
+  func received(_ message: LinkMessage, from peer: Int) throws(RecordFault) {
+    let correlation = message.envelope.correlation
+    // What comes for an exchange that has ended was under way.
+    let known = exchanges[correlation].flatMap { $0.peer == peer ? $0.receiver : nil }
+    guard message.envelope.kind != .body else {
+      guard let payload = message.payload else { throw .malformed }
+      known?.received(fromService: ByteBuffer(bytes: payload))
       return
     }
-    let message = try ExchangeFrame.message(header, bytes)
-    if case .open = message { throw .malformed }
-    if case .cancel = message { throw .malformed }
-    if case .count = message { throw .malformed }
-    if let question = questions[header.correlation], question.peer == peer {
-      question.receiver.received(message)
-      return
+    let said = try message.decoded(as: ExchangeMessage.self)
+    switch said {
+    case .open, .cancel, .count: throw .malformed
+    case .credit, .end, .informed, .answered, .failed, .limited, .admitted, .upgraded: break
     }
-    guard let known, known.peer == peer else { return }
-    known.receiver.received(message)
+    let question = questions[correlation].flatMap { $0.peer == peer ? $0.receiver : nil }
+    (question ?? known)?.received(said)
   }
 
-  private func peerGone(_ peer: UInt16) {
-    for (_, known) in exchanges where known.peer == peer {
-      known.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
-    }
-    for (_, question) in questions where question.peer == peer {
-      question.receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
+  func peerGone(_ peer: Int) {
+    let receivers =
+      exchanges.values.filter { $0.peer == peer }.map(\.receiver)
+      + questions.values.filter { $0.peer == peer }.map(\.receiver)
+    for receiver in receivers {
+      receiver.received(.failed(.badGateway, reason: "the proxy worker has ended"))
     }
   }
 }

@@ -4,6 +4,7 @@
 
 import HTTP
 import Kit
+import Links
 import NIOCore
 
 /// One question, asked once. Belongs to the worker's loop.
@@ -46,7 +47,7 @@ final class RateLimitQuestion: ExchangeReceiver {
     key = nil
   }
 
-  func received(_ message: ExchangeFrame.Message) {
+  func received(_ message: ExchangeMessage) {
     switch message {
     case .admitted: answer(.admitted)
     case .limited(let seconds): answer(.limited(seconds: Int(seconds)))

@@ -5,6 +5,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 
 /// Belongs to the worker's loop.
 final class WaitingRequests {

@@ -169,7 +169,7 @@ extension Hub {
   // MARK: Other workers
 
   /// A question of another worker.
-  func answer(from worker: UInt16, correlation: UInt64, _ message: WorkerRequest.Message) {
+  func answer(from worker: UInt16, correlation: UInt64, _ message: WorkerRequest) {
     switch message {
     case .setSubscriptions(let serial, let change):
       let isTaken = turnWork.start { [unowned self] _ in

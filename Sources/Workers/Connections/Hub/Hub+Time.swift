@@ -17,7 +17,7 @@ extension Hub {
     calls?.tick(nowNs: clock.nowNs)
     publications?.tick(nowNs: clock.nowNs)
     events.rings.probeSuspended()
-    state?.tick()
+    links.probeSuspended()
     authorizer.authority.tick(unixMs: clock.unixMs)
     metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
     metrics.observe(table, subscriptions: index.subscriptionCount, index.size)

@@ -16,6 +16,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 import Logging
 import NIOCore
 import Settings
@@ -38,6 +39,8 @@ final class Hub {
   let parser: SubscriptionParser
   let tokens: TokenCipher
   let events: EventRings
+  /// All rings but those of events.
+  let links: RingLoop
   let exchange: RequestExchange
   let authorizer: Authorizer
   let proxies: TrustedProxies
@@ -116,6 +119,11 @@ final class Hub {
     budget = parts.budget
     log = parts.log
     environment = parts.environment
+    links = RingLoop(
+      [
+        parts.exchange.inbox.rings, parts.state?.rings, parts.calls?.inbox.rings,
+        parts.publications?.inbox.rings,
+      ].compactMap { $0 })
     random = parts.environment.random
     table = ConnectionTable(generation: parts.generation)
   }
@@ -155,10 +163,7 @@ final class Hub {
     isTurnScheduled = false
     isInTurn = true
     events.rings.declareAwake()
-    exchange.declareAwake()
-    state?.declareAwake()
-    calls?.declareAwake()
-    publications?.declareAwake()
+    links.declareAwake()
     clock.refresh()
     let hasState = state?.read { [unowned self] in apply($0) } ?? false
     apis.refresh()
@@ -170,12 +175,10 @@ final class Hub {
       events.rings.commit()
     }
     report(events.takeIncidents())
-    report(exchange.takeIncidents() + (state?.takeIncidents() ?? []), areEvents: false)
     let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
     let hasAnswers = calls?.serve() ?? false
-    report(calls?.takeIncidents() ?? [], areEvents: false)
     let hasResponses = publications?.serve() ?? false
-    report(publications?.takeIncidents() ?? [], areEvents: false)
+    report(links.takeIncidents(), areEvents: false)
     let hasHistory = replayer.step(events, isDry: isDry, isDue: isDue, wants: wants) { [unowned self] in
       join($0, $1)
     }
@@ -201,15 +204,8 @@ final class Hub {
 
   private func declareAsleep() -> Bool {
     guard leavesEvents || events.rings.declareAsleep() else { return false }
-    if exchange.declareAsleep(), state?.declareAsleep() ?? true, calls?.declareAsleep() ?? true,
-      publications?.declareAsleep() ?? true
-    {
-      return true
-    }
+    if links.declareAsleep() { return true }
     events.rings.declareAwake()
-    exchange.declareAwake()
-    state?.declareAwake()
-    calls?.declareAwake()
     return false
   }
 

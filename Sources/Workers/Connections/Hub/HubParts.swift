@@ -3,6 +3,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 import Logging
 import Settings
 

@@ -8,7 +8,7 @@ final class StateFeed {
   /// Records taken in one turn: some hundred microseconds.
   private static let recordsPerTurn = 4096
 
-  private let rings: RingSet
+  let rings: RingSet
   /// The ring in the set.
   private static let only = 0
 
@@ -52,9 +52,4 @@ final class StateFeed {
     defer { commit() }
     return read(body)
   }
-
-  func tick() { rings.probeSuspended() }
-  func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
-  func declareAsleep() -> Bool { rings.declareAsleep() }
-  func declareAwake() { rings.declareAwake() }
 }

@@ -3,6 +3,7 @@
 //   2xx ──► allowed      any other status, or no answer in time ──► 403      not reachable, or too busy ──► 503
 
 import Kit
+import Links
 import Settings
 
 final class AccessChecks {

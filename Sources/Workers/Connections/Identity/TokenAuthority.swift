@@ -3,6 +3,7 @@
 
 import Identity
 import Kit
+import Links
 import Logging
 import Settings
 

@@ -9,6 +9,7 @@
 
 import IPC
 import Kit
+import Links
 import Logging
 import Settings
 
@@ -29,6 +30,8 @@ final class SessionDesk {
   }
 
   private let rings: RingSet
+  /// All that it reads.
+  private let loop: RingLoop
   let state: StateLog
   private let events: PresenceEvents
   private let confirmations: Confirmations
@@ -57,6 +60,7 @@ final class SessionDesk {
     log: Logger, environment: Environment
   ) {
     self.rings = rings
+    loop = RingLoop([rings] + [calls?.inbox.rings, responses?.inbox.rings].compactMap { $0 })
     self.state = state
     self.events = events
     self.confirmations = confirmations
@@ -85,9 +89,7 @@ final class SessionDesk {
 
   func turn() {
     isTurnScheduled = false
-    rings.declareAwake()
-    calls?.declareAwake()
-    responses?.declareAwake()
+    loop.declareAwake()
     let now = environment.nowNs()
     let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
@@ -102,24 +104,14 @@ final class SessionDesk {
     let hasAnswers = calls?.serve() ?? false
     let hasResponses = responses?.serve() ?? false
     // A worker whose ring was reset begins with a report of its own: nothing else is to be done.
-    let incidents =
-      rings.takeIncidents() + (calls?.takeIncidents() ?? []) + (responses?.takeIncidents() ?? [])
-    incidents.report(to: log, environment.reportCorrupt)
-    if hasMore || hasAnswers || hasResponses || !declareAsleep() { environment.wakeAgain() }
-  }
-
-  private func declareAsleep() -> Bool {
-    guard rings.declareAsleep() else { return false }
-    if calls?.declareAsleep() ?? true, responses?.declareAsleep() ?? true { return true }
-    rings.declareAwake()
-    calls?.declareAwake()
-    return false
+    loop.takeIncidents().report(to: log, environment.reportCorrupt)
+    if hasMore || hasAnswers || hasResponses || !loop.declareAsleep() { environment.wakeAgain() }
   }
 
   /// One second has passed.
   func tick() {
     let now = environment.nowNs()
-    rings.probeSuspended()
+    loop.probeSuspended()
     calls?.tick(nowNs: now)
     responses?.tick()
     let workers = environment.workers()

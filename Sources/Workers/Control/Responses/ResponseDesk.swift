@@ -13,6 +13,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 
 /// Belongs to the worker's loop.
 final class ResponseDesk {
@@ -31,30 +32,20 @@ final class ResponseDesk {
   static let maximumWaiting = 10_000
   /// Nanoseconds that a connection worker has to say so.
   private static let patienceNs: UInt64 = 5_000_000_000
-  /// Of records that wait for room in the ring; two of the largest messages find room in any case.
+  /// Of what waits for room in the ring.
   private static let maximumUnsentBytes = 32 << 20
-
-  private struct Pending {
-    let worker: WorkerIdentity
-    let deadlineNs: UInt64
-    let done: (Outcome) -> Void
-  }
 
   /// Answers questions about sessions, each once, perhaps at once.
   var onQuestion: ((SessionQuestion, _ done: @escaping (SessionAnswer) -> Void) -> Void)?
-  private let outbox: RecordOutbox
-  /// Bytes of the largest message that a connection worker takes.
-  private let maximumBytes: Int
-  private let rings: RingSet
+  let inbox: Inbox
+  private let outbox: Outbox
   /// By ring: its writer's slot in the response ring.
   private let targets: [UInt16]
-  private var assemblies: [MessageAssembly]
-  /// The connection workers, and their slots in the response ring.
-  private let peers: [WorkerIdentity: (slot: UInt16, page: StatusPage)]
+  /// The connection workers, by ring.
+  private var peers: Peers
   private let epoch: UInt64
   private let now: () -> UInt64
-  private var pending: [UInt64: Pending] = [:]
-  private var nextTicket: UInt64
+  private var asking: Asking<(Outcome) -> Void>
 
   /// nil if the manifest grants no response ring.
   init?(
@@ -62,49 +53,45 @@ final class ResponseDesk {
     later: @escaping (@escaping () -> Void) -> Void
   ) throws(IPCError) {
     guard let grant = context.manifest.ringWritten(for: .responses) else { return nil }
-    let writer = try context.writer(of: grant)
-    let largest = PartedMessage.maximumBytes(
-      bodyBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes)
-    maximumBytes = largest
-    outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * largest), later: later)
-    rings = try context.rings(for: .publications)
-    targets = try rings.slotsOfWriters(in: grant)
+    outbox = Outbox(
+      try context.writer(of: grant),
+      maximumMessageBytes: PublicationMessage.maximumBytes(
+        bodyBytes: context.settings.maxEventBytes, headBytes: context.settings.maxRequestHeadBytes),
+      maximumBytes: Self.maximumUnsentBytes, later: later)
+    let rings = try context.rings(for: .publications)
     // What is for the streams worker isn't looked at.
-    assemblies = Array(
-      repeating: MessageAssembly(maximumBytes: SessionQuestion.maximumBytes), count: rings.count)
-    var peers: [WorkerIdentity: (slot: UInt16, page: StatusPage)] = [:]
-    for reader in grant.readers {
-      peers[reader.worker] = (UInt16(clamping: reader.slot), try context.page(of: reader.worker))
-    }
-    self.peers = peers
+    inbox = Inbox(rings, maximumBytes: SessionQuestion.maximumBytes)
+    targets = try rings.slotsOfWriters(in: grant)
+    var pages: [StatusPage] = []
+    for worker in rings.writers { pages.append(try context.page(of: worker)) }
+    peers = Peers(pages)
     self.now = now
     epoch = context.manifest.gatewayEpoch
-    nextTicket = Correlation.first(generation: context.status.generation)
+    asking = Asking(generation: context.status.generation, mostWaiting: Self.maximumWaiting)
   }
 
-  /// Whose request `correlation` names; nil: there can't be such a request, as far as can be told without asking its worker.
-  private func worker(_ correlation: String) -> (identity: WorkerIdentity, slot: UInt16)? {
-    guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch else {
-      return nil
-    }
-    let identity = WorkerIdentity.connections(Int(address.slot))
-    // A request of a worker that has ended has ended with it.
-    guard let peer = peers[identity], Correlation.isOf(generation: peer.page.generation, address.number)
+  /// The ring of whose request `correlation` names; nil: there can't be such a request, as far as can be told without asking its worker.
+  private func ring(of correlation: String) -> Int? {
+    guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch,
+      let ring = inbox.rings.writers.firstIndex(of: .connections(Int(address.slot))),
+      // A request of a worker that has ended has ended with it.
+      Correlation.isOf(generation: peers.generation(ring), address.number)
     else { return nil }
-    return (identity, peer.slot)
+    return ring
   }
 
   /// Passes a response on. `done` is called once, perhaps at once.
   func pass(_ response: ServiceResponse, _ done: @escaping (Outcome) -> Void) {
-    guard let worker = worker(response.correlation) else { return done(.unknown) }
-    guard pending.count < Self.maximumWaiting else { return done(.busy) }
-    let ticket = nextTicket
-    nextTicket &+= 1
-    let address = PartedMessage.Address(.response, target: worker.slot, correlation: ticket)
-    guard
-      outbox.send(PartedMessage.records(address, response.encoded, maximumBytes: outbox.maximumPayload))
-    else { return done(.busy) }
-    pending[ticket] = Pending(worker: worker.identity, deadlineNs: now() + Self.patienceNs, done: done)
+    guard let ring = ring(of: response.correlation) else { return done(.unknown) }
+    noteRestart(of: ring)
+    guard !asking.isFull else { return done(.busy) }
+    let ticket = asking.nextCorrelation()
+    do throws(Outbox.Refusal) {
+      try outbox.send(PublicationMessage.response(response), to: targets[ring], ticket)
+    } catch {
+      return done(.busy)
+    }
+    asking.begin(done, of: ring, ticket, deadlineNs: now() + Self.patienceNs)
   }
 
   // MARK: What came of them
@@ -112,64 +99,46 @@ final class ResponseDesk {
   /// Reads on, up to the bound of a turn. Returns whether there may be more.
   func serve() -> Bool {
     outbox.flush()
-    return rings.serve { ring, record in take(record, of: ring) }
+    return inbox.serve { (message) throws(RecordFault) in try take(message) }
   }
 
-  private func take(_ record: RingRecord, of ring: Int) {
-    guard record.type == PartedMessage.publicationType else { return rings.passOver(ring, record) }
-    guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
-    do throws(RecordFault) {
-      guard case .whole(let address, let message) = try assemblies[ring].take(record.bytes) else { return }
-      try receive(address, message, from: ring)
-    } catch {
-      rings.refuse(ring, record, error, expected: "word about a response and no question")
-    }
-  }
-
-  /// - Throws: what is wrong with a message that no connection worker would send.
-  private func receive(
-    _ address: PartedMessage.Address, _ message: [UInt8], from ring: Int
-  ) throws(RecordFault) {
-    switch address.kind {
-    case .taken:
-      guard let isTaken = ServiceResponse.isTaken(message) else { throw .malformed }
-      guard let waiting = pending[address.correlation], waiting.worker == rings.writer(ring) else { return }
-      end(address.correlation, isTaken ? .taken : .unknown)
-    case .question:
-      onQuestion?(try SessionQuestion(message)) { [weak self] in self?.answer(ring, address.correlation, $0) }
-    case .publication, .published, .response, .answer: throw .malformed
+  private func take(_ message: LinkMessage) throws(RecordFault) {
+    let (ring, correlation) = (message.ring, message.envelope.correlation)
+    switch try message.decoded(as: PublicationMessage.self) {
+    case .taken(let isTaken): asking.take(correlation, of: ring)?(isTaken ? .taken : .unknown)
+    case .question(let question):
+      onQuestion?(question) { [weak self] in self?.answer(ring, correlation, $0) }
+    case .publication, .outcome, .response, .answer: throw .malformed
     }
   }
 
   /// Without room for it the asker is told after its time that nobody has answered.
   private func answer(_ ring: Int, _ correlation: UInt64, _ answer: SessionAnswer) {
-    var message = answer.encoded
-    if message.count > maximumBytes {
-      let text = "the answer has \(message.count) bytes, at most \(maximumBytes) can be given here"
-      message = SessionAnswer(HTTPResponse.unavailable(retryAfterSeconds: 1, text)).encoded
+    do throws(Outbox.Refusal) {
+      try outbox.send(PublicationMessage.answer(answer), to: targets[ring], correlation)
+    } catch {
+      guard case .tooLarge(let limit) = error else { return }
+      let text = "the answer has more than \(limit) bytes, which is the most that can be given here"
+      let instead = SessionAnswer(HTTPResponse.unavailable(retryAfterSeconds: 1, text))
+      try? outbox.send(PublicationMessage.answer(instead), to: targets[ring], correlation)
     }
-    let address = PartedMessage.Address(.answer, target: targets[ring], correlation: correlation)
-    _ = outbox.send(PartedMessage.records(address, message, maximumBytes: outbox.maximumPayload))
-  }
-
-  private func end(_ ticket: UInt64, _ outcome: Outcome) {
-    pending.removeValue(forKey: ticket)?.done(outcome)
   }
 
   /// Once per second.
   func tick() {
-    rings.probeSuspended()
     outbox.flush()
-    let now = now()
-    for (ticket, waiting) in pending where waiting.deadlineNs <= now { end(ticket, .unconfirmed) }
+    for done in asking.expire(nowNs: now()) { done(.unconfirmed) }
+    for ring in 0..<peers.count { noteRestart(of: ring) }
+  }
+
+  /// What was passed to the predecessor of a new connection worker is gone with it.
+  private func noteRestart(of ring: Int) {
+    guard peers.hasRestarted(ring) else { return }
+    for done in asking.abandon(ring) { done(.unconfirmed) }
   }
 
   /// The worker ends: whoever waits is answered.
   func endAll() {
-    for ticket in Array(pending.keys) { end(ticket, .unconfirmed) }
+    for done in asking.endAll() { done(.unconfirmed) }
   }
-
-  func takeIncidents() -> [RingIncident] { rings.takeIncidents() }
-  func declareAsleep() -> Bool { rings.declareAsleep() }
-  func declareAwake() { rings.declareAwake() }
 }

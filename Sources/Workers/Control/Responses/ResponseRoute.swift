@@ -8,6 +8,7 @@
 import HTTP
 import IPC
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

@@ -1,6 +1,7 @@
 // A JWK set from its URL, by the proxy workers.
 
 import Kit
+import Links
 
 extension CallClient {
   /// Fetches a set of JWT_JWKS, by its place in the list. `body` is called once: with the set's contents, or why it can't be

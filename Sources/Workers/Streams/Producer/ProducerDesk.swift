@@ -1,7 +1,7 @@
 // Records that connection workers have this worker produce: takes them, gives them to the brokers, says what came of each.
 //
 //   publications.* ─► one turn: read ≤ 256 records ─► librdkafka's queue ─► brokers
-//   responses.streams ◄── published ◄── delivery report ◄────────────────────┘
+//   responses.streams ◄── outcome ◄── delivery report ◄────────────────────┘
 //
 // The client is made at the first record: its threads and connections cost wake-ups. Its queue is bounded, in records and bytes;
 // a record beyond that is refused at once. A restart forgets what was under way; whoever waits is told by the generation.
@@ -10,6 +10,7 @@ import CRdKafka
 import Dispatch
 import IPC
 import Kit
+import Links
 import Logging
 
 /// Belongs to the loop's thread.
@@ -23,11 +24,10 @@ final class ProducerDesk {
     let topic: String
   }
 
-  private let rings: RingSet
+  private let inbox: Inbox
   /// By ring: its writer's slot in the response ring.
   private let targets: [UInt16]
-  private var assemblies: [MessageAssembly]
-  private let outbox: RecordOutbox
+  private let outbox: Outbox
   private let properties: [ClientProperty]
   private let maximumBytes: Int
   private let wake: CInt
@@ -47,12 +47,11 @@ final class ProducerDesk {
   ///   - outbox: into it.
   ///   - wake: signalled when the client has something to serve.
   init(
-    _ context: WorkerContext, answers: RingGrant, outbox: RecordOutbox, properties: [ClientProperty],
+    _ context: WorkerContext, answers: RingGrant, outbox: Outbox, properties: [ClientProperty],
     maximumBytes: Int, wake: CInt
   ) throws(IPCError) {
-    rings = try context.rings(for: .publications)
-    targets = try rings.slotsOfWriters(in: answers)
-    assemblies = Array(repeating: MessageAssembly(maximumBytes: maximumBytes), count: rings.count)
+    inbox = Inbox(try context.rings(for: .publications), maximumBytes: maximumBytes)
+    targets = try inbox.rings.slotsOfWriters(in: answers)
     self.outbox = outbox
     self.properties = properties
     self.maximumBytes = maximumBytes
@@ -71,28 +70,25 @@ final class ProducerDesk {
   func turn(_ now: UInt64) -> Bool {
     outbox.flush()
     takeReports(now)
-    let hasMore = rings.serve { ring, record in take(record, of: ring, now) }
-    rings.takeIncidents().report(to: log, status.reportCorrupt)
+    let hasMore = inbox.serve { (message) throws(RecordFault) in try take(message, now) }
+    inbox.rings.takeIncidents().report(to: log, status.reportCorrupt)
     return hasMore
   }
 
-  private func take(_ record: RingRecord, of ring: Int, _ now: UInt64) {
-    guard record.type == PartedMessage.publicationType else { return rings.passOver(ring, record) }
-    guard PartedMessage.target(of: record.bytes) == rings.slot(ring) else { return }
-    do throws(RecordFault) {
-      guard case .whole(let address, let message) = try assemblies[ring].take(record.bytes) else { return }
-      guard address.kind == .publication, let publication = Publication(message) else { throw .malformed }
-      produce(publication, Asker(ring: ring, correlation: address.correlation, topic: publication.topic), now)
-    } catch {
-      rings.refuse(ring, record, error, expected: "publication")
+  private func take(_ message: LinkMessage, _ now: UInt64) throws(RecordFault) {
+    guard case .publication(let publication) = try message.decoded(as: PublicationMessage.self) else {
+      throw .malformed
     }
+    // Of an asker that has been told already.
+    guard publication.generation == status.generation, message.envelope.deadlineNs > now else { return }
+    produce(
+      publication,
+      Asker(ring: message.ring, correlation: message.envelope.correlation, topic: publication.topic), now)
   }
 
   // MARK: Records
 
   private func produce(_ publication: Publication, _ asker: Asker, _ now: UInt64) {
-    // Of an asker that has been told already.
-    guard publication.generation == status.generation, publication.deadlineNs > now else { return }
     let client: KafkaProducer
     do throws(KafkaError) {
       client = try open()
@@ -158,11 +154,8 @@ final class ProducerDesk {
   }
 
   private func answer(_ asker: Asker, _ outcome: PublicationOutcome) {
-    let address = PartedMessage.Address(
-      .published, target: targets[asker.ring], correlation: asker.correlation)
     // Without room for it the asker hears of its deadline.
-    _ = outbox.send(
-      PartedMessage.records(address, outcome.encoded, maximumBytes: outbox.maximumPayload))
+    try? outbox.send(PublicationMessage.outcome(outcome), to: targets[asker.ring], asker.correlation)
   }
 
   private func warn(_ text: String, _ now: UInt64) {
@@ -174,7 +167,7 @@ final class ProducerDesk {
 
   /// Once per second: a client that has failed for good is given up; the next record makes a new one.
   func tick(_ now: UInt64) {
-    rings.probeSuspended()
+    inbox.rings.probeSuspended()
     guard let client, let reason = client.fatalReason else { return }
     log.error("the Kafka producer has failed and is made anew", metadata: ["reason": "\(reason)"])
     client.purge()
@@ -203,6 +196,6 @@ final class ProducerDesk {
     _ = isClosed.wait(timeout: .now() + .nanoseconds(Int(Self.patienceNs)))
   }
 
-  func declareAsleep() -> Bool { rings.declareAsleep() }
-  func declareAwake() { rings.declareAwake() }
+  func declareAsleep() -> Bool { inbox.rings.declareAsleep() }
+  func declareAwake() { inbox.rings.declareAwake() }
 }

@@ -3,13 +3,14 @@
 
 import IPC
 import Kit
+import Links
 
 final class Producing {
   let desk: ProducerDesk
   let responses: ResponseIntake
   let moment = Moment()
 
-  /// Of records that wait for room in the response ring; two of the largest messages find room in any case.
+  /// Of what waits for room in the response ring.
   private static let maximumUnsentBytes = 32 << 20
 
   /// nil if the manifest grants no response ring.
@@ -19,7 +20,7 @@ final class Producing {
     guard let grant = context.manifest.ringWritten(for: .responses) else { return nil }
     let settings = context.settings
     let writer = try context.writer(of: grant)
-    let maximumBytes = PartedMessage.maximumBytes(
+    let maximumBytes = PublicationMessage.maximumBytes(
       bodyBytes: settings.maxEventBytes, headBytes: settings.maxRequestHeadBytes)
     let properties: [ClientProperty]
     do throws(ClientPropertyRefused) {
@@ -28,14 +29,14 @@ final class Producing {
       throw .invalid(error.description)
     }
     let moment = moment
-    let outbox = RecordOutbox(writer, maximumBytes: max(Self.maximumUnsentBytes, 2 * maximumBytes)) {
-      moment.later($0)
-    }
+    let outbox = Outbox(
+      writer, maximumMessageBytes: maximumBytes, maximumBytes: Self.maximumUnsentBytes
+    ) { moment.later($0) }
     desk = try ProducerDesk(
       context, answers: grant, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
     responses = ResponseIntake(
       outbox: outbox, epoch: context.manifest.gatewayEpoch, ring: grant, maximumBytes: settings.maxEventBytes,
-      maximumMessageBytes: maximumBytes, status: context.status,
+      status: context.status,
       log: context.log)
   }
 

@@ -5,15 +5,15 @@
 import CRdKafka
 import IPC
 import Kit
+import Links
 import Logging
 
 /// Belongs to the loop's thread.
 final class ResponseIntake {
-  private let outbox: RecordOutbox
+  private let outbox: Outbox
   private let epoch: UInt64
   private let ring: RingGrant
   private let maximumBytes: Int
-  private let maximumMessageBytes: Int
   private let log: Logger
   private let counter: LabelledCounter
   private var invalid = LogLimiter()
@@ -22,16 +22,14 @@ final class ResponseIntake {
   ///   - outbox: into the response ring.
   ///   - ring: the response ring, which connection workers read.
   ///   - maximumBytes: of a body.
-  ///   - maximumMessageBytes: of a response with its fields, as its reader takes it.
   init(
-    outbox: RecordOutbox, epoch: UInt64, ring: RingGrant, maximumBytes: Int, maximumMessageBytes: Int,
+    outbox: Outbox, epoch: UInt64, ring: RingGrant, maximumBytes: Int,
     status: StatusPage, log: Logger
   ) {
     self.outbox = outbox
     self.epoch = epoch
     self.ring = ring
     self.maximumBytes = maximumBytes
-    self.maximumMessageBytes = maximumMessageBytes
     self.log = log
     counter = LabelledCounter(
       status, "rig_responses_total", labels: [("source", PublicationClient.Source.kafka.rawValue)],
@@ -69,17 +67,17 @@ final class ResponseIntake {
     // Of another node, or of this one's life before.
     guard address.epoch == epoch else { return counter.add(1, "foreign") }
     guard let slot = ring.slot(of: .connections(Int(address.slot))) else { return counter.add(1, "unknown") }
-    let message = response.encoded
-    guard message.count <= maximumMessageBytes else {
-      throw EventError(
-        status: 413,
-        "the record has \(message.count) bytes with its headers, expected at most \(maximumMessageBytes)")
+    do throws(Outbox.Refusal) {
+      try outbox.send(PublicationMessage.response(response), to: UInt16(clamping: slot), 0)
+    } catch {
+      switch error {
+      case .tooLarge(let limit):
+        throw EventError(
+          status: 413, "the record is too large with its headers, expected at most \(limit) bytes")
+      // The connection worker lags by megabytes: the watchdog ends it, and its clients with it.
+      case .noRoom: counter.add(1, "dropped")
+      }
     }
-    let to = PartedMessage.Address(.response, target: UInt16(clamping: slot), correlation: 0)
-    let isSent = outbox.send(
-      PartedMessage.records(to, message, maximumBytes: outbox.maximumPayload))
-    // The connection worker lags by megabytes: the watchdog ends it, and its clients with it.
-    if !isSent { counter.add(1, "dropped") }
   }
 }
 
