@@ -3,6 +3,8 @@
 struct TestAPI {
   var id = "books"
   var port: Int
+  /// The service without its port.
+  var target = "http://127.0.0.1"
   /// Members of the only endpoint besides its id, as JSON text.
   var endpoint = #""method":"GET","path_regex":"/books/([^/]+)","path_replacement":"/v1/\\1""#
   /// Further members of the definition, as JSON text.
@@ -13,7 +15,7 @@ struct TestAPI {
   var json: String {
     let version = version.isEmpty ? "" : "\(version),"
     return #"{"id":"\#(id)","name":"\#(id)",\#(more),"version_data":{"default":{\#(version)"endpoints":["#
-      + #"{"id":"only",\#(endpoint)}]}},"proxy":{"use_env":false,"target_url":"http://127.0.0.1","port":\#(port)}}"#
+      + #"{"id":"only",\#(endpoint)}]}},"proxy":{"use_env":false,"target_url":"\#(target)","port":\#(port)}}"#
   }
 }
 

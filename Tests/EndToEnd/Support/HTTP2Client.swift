@@ -33,7 +33,7 @@ final class HTTP2Client {
   func get(_ path: String, headers: [(String, String)] = []) throws -> Int {
     lastStream += 2
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
-    try send(HTTP2Frame.request(fields + headers, on: lastStream, isEnd: true))
+    try send(HTTP2Frame.head(fields + headers, on: lastStream, isEnd: true))
     return lastStream
   }
 
@@ -44,7 +44,7 @@ final class HTTP2Client {
       (":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", path),
       ("content-type", type), ("content-length", String(length)),
     ]
-    try send(HTTP2Frame.request(fields, on: lastStream, isEnd: false))
+    try send(HTTP2Frame.head(fields, on: lastStream, isEnd: false))
     return lastStream
   }
 

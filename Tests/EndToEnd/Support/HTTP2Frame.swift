@@ -1,4 +1,4 @@
-// Frames of HTTP/2 as a client of these tests writes and reads them (RFC 9113 §4.1). Heads aren't compressed.
+// Frames of HTTP/2 as clients and services of these tests write and read them (RFC 9113 §4.1). Heads aren't compressed.
 
 struct HTTP2Frame {
   enum Kind: UInt8 {
@@ -47,8 +47,8 @@ struct HTTP2Frame {
     Self.bytes(payload.count).dropFirst() + [kind?.rawValue ?? 0, flags] + Self.bytes(stream) + payload
   }
 
-  /// The frames of a request's head: as many as it takes.
-  static func request(_ fields: [(String, String)], on stream: Int, isEnd: Bool) -> [HTTP2Frame] {
+  /// The frames of a head, or of trailers: as many as it takes.
+  static func head(_ fields: [(String, String)], on stream: Int, isEnd: Bool) -> [HTTP2Frame] {
     var block: [UInt8] = []
     for (name, value) in fields { block += [0] + string(name) + string(value) }
     var frames: [HTTP2Frame] = []

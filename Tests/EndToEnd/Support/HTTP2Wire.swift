@@ -84,7 +84,7 @@ final class HTTP2Wire: Wire {
       (":scheme", tls == nil ? "http" : "https"), (":path", String(parts[1])), (":authority", "localhost"),
     ]
     let ordinary = fields.filter { !Self.droppedFields.contains($0.0) }
-    for frame in HTTP2Frame.request(
+    for frame in HTTP2Frame.head(
       method + rest + ordinary, on: stream, isEnd: !isTunnel && length == 0)
     {
       try post(frame)

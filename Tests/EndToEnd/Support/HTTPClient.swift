@@ -33,7 +33,7 @@ final class HTTPConnection {
     guard decoder.isComplete || (wire.isAtEnd && head["content-length"] == nil) else {
       throw TestFailure("\(head.status) without its whole body: \(body.text.prefix(300))")
     }
-    return HTTPAnswer(head: head, body: body.takeAll())
+    return HTTPAnswer(head: head, body: body.takeAll(), trailers: decoder.trailers)
   }
 
   /// Reads the head of an answer; interim answers (1xx) are skipped, except 101.

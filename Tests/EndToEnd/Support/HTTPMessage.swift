@@ -1,4 +1,4 @@
-// HTTP/1.1 answers, decoded as their bytes come: head, then a body that is counted, chunked or ends with the connection.
+// HTTP/1.1 answers, decoded as their bytes come: head, then a body that is counted, chunked (with trailers) or ends with the connection.
 
 import Foundation
 
@@ -40,6 +40,8 @@ struct HTTPHead {
 struct HTTPAnswer {
   let head: HTTPHead
   let body: [UInt8]
+  /// Lines behind a chunked body.
+  var trailers: [String] = []
 
   var status: Int { head.status }
   var text: String { String(decoding: body, as: UTF8.self) }
@@ -62,7 +64,9 @@ struct BodyDecoder {
 
   private var framing: Framing
   private var isInChunk = false
+  private var isInTrailers = false
   private var left = 0
+  private(set) var trailers: [String] = []
   private(set) var isComplete = false
 
   init(_ head: HTTPHead, hasBody: Bool = true) {
@@ -99,18 +103,23 @@ struct BodyDecoder {
   private mutating func decodeChunk(_ raw: inout ByteQueue, into body: inout ByteQueue) throws -> Bool {
     guard isInChunk else {
       guard let line = raw.takeLine() else { return false }
+      if isInTrailers {
+        isComplete = line.isEmpty
+        if !isComplete { trailers.append(line) }
+        return true
+      }
       guard let size = Int(line.prefix { $0 != ";" }, radix: 16) else {
         throw TestFailure("no chunk size: \(line)")
       }
       left = size + 2
-      isInChunk = true
+      isInChunk = size > 0
+      isInTrailers = size == 0
       return true
     }
     guard raw.count >= left else { return false }
     let bytes = raw.take(left)
     guard bytes.suffix(2) == [13, 10] else { throw TestFailure("a chunk that doesn't end with CRLF") }
     body.append(Array(bytes.dropLast(2)))
-    isComplete = left == 2
     isInChunk = false
     return true
   }

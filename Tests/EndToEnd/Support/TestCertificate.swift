@@ -1,4 +1,4 @@
-// A self-signed certificate by the openssl command: nothing of the gateway's has a part in it.
+// Certificates by the openssl command: nothing of the gateway's has a part in them.
 
 import Foundation
 
@@ -24,6 +24,31 @@ struct TestCertificate {
       ["req", "-x509", "-days", "30", "-newkey"] + key + lock + [
         "-keyout", keyFile, "-out", self.file, "-subj", "/CN=\(names[0])", "-addext",
         "subjectAltName=" + names.map { "DNS:\($0)" }.joined(separator: ","),
+      ])
+  }
+
+  /// Makes one for `names` in `directory` that `authority` vouches for.
+  ///
+  /// - Parameter days: of its validity, from now on; negative: it is over.
+  init(
+    _ directory: String, _ names: [String], by authority: TestCertificate, days: Int = 30, file name: String
+  ) throws {
+    file = "\(directory)/\(name).pem"
+    keyFile = "\(directory)/\(name).key"
+    let (request, extensions) = ("\(directory)/\(name).csr", "\(directory)/\(name).ext")
+    try "subjectAltName=\(names.map { "DNS:\($0)" }.joined(separator: ","))\n"
+      .write(toFile: extensions, atomically: true, encoding: .utf8)
+    try Command.run(
+      "openssl",
+      [
+        "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", keyFile,
+        "-out", request, "-subj", "/CN=\(names[0])",
+      ])
+    try Command.run(
+      "openssl",
+      [
+        "x509", "-req", "-in", request, "-CA", authority.file, "-CAkey", authority.keyFile, "-CAcreateserial",
+        "-days", String(days), "-extfile", extensions, "-out", file,
       ])
   }
 

@@ -63,7 +63,15 @@ class Wire {
     try shakeHands()
   }
 
-  private func shakeHands() throws {
+  /// The other end of somebody's connection, which is this one's from here on. TLS is shaken hands for by `shakeHands`.
+  init(accepted descriptor: CInt, tls: TLSEnd? = nil) {
+    self.tls = tls
+    self.descriptor = descriptor
+    localPort = 0
+  }
+
+  /// Over TLS: both sides know who speaks; else nothing.
+  final func shakeHands() throws {
     guard let tls else { return }
     let deadline = Deadline()
     while try !tls.handshake() {
@@ -204,6 +212,13 @@ class Wire {
         descriptor, SOL_SOCKET, Self.attachFilter, &program, socklen_t(MemoryLayout.size(ofValue: program)))
     }
     guard result == 0 else { throw TestFailure("SO_ATTACH_FILTER: \(String(cString: strerror(errno)))") }
+  }
+
+  /// Over TLS: says that no more will be sent.
+  func sayGoodbye() throws {
+    guard let tls else { return }
+    tls.end()
+    try sendRaw(tls.take(), Deadline())
   }
 
   /// Ends this side; the other may still send.

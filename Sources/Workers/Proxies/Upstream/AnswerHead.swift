@@ -1,6 +1,7 @@
 // The head of an answer, from bytes, and what it says about the body's framing (RFC 9112 §6.3). Strict where leniency would
 // let two parties see different messages: line ends are CRLF, no folded lines, one framing only.
 
+import Kit
 import NIOCore
 import NIOHTTP1
 
