@@ -178,4 +178,34 @@ struct ClientShareTests {
       try eventually("nobody waits") { try gateway.metric("rig_waiting_requests") == 0 }
     }
   }
+
+  @Test("14.D21 A request with its response has its place until its client has taken it, and no other response")
+  func unreadResponse() throws {
+    let service = try TestService(.answer(202))
+    defer { service.stop() }
+    let shares = ["MAX_WAITING_REQUESTS": "1", "MAX_SHARE_OF_CLIENT": "100", "MAX_SHARE_OF_API": "100"]
+    try Gateway.run(Self.settings.merging(shares) { $1 }) { gateway in
+      try gateway.define(
+        TestAPI(
+          port: service.port, endpoint: #""method":"POST","path_regex":"/jobs","response_from":"http_async""#)
+      )
+      let unread = try HTTPConnection(wire: Wire(port: gateway.inboundPort, receiveBuffer: 4096))
+      try unread.wire.send(HTTPConnection.request("POST", "/jobs"))
+      let id = try eventually("the service was asked") {
+        service.requests.last?.path.split(separator: "=").last.map(String.init)
+      }
+      let text = String(repeating: "x", count: 500_000)
+      func respond() throws -> HTTPAnswer {
+        try gateway.management("POST", "/v3/responses", headers: [("rig-correlation", id)], body: text)
+      }
+      #expect(try respond().status == 202)
+      #expect(try respond().status == 404)
+      for _ in 0..<20 {
+        try expectProblem(try gateway.inbound("POST", "/jobs"), 503, naming: "MAX_WAITING_REQUESTS")
+      }
+      #expect(try gateway.metric("rig_waiting_requests") == 1)
+      #expect(try unread.answer().text == text)
+      try eventually("there is room again") { try gateway.metric("rig_waiting_requests") == 0 }
+    }
+  }
 }

@@ -79,14 +79,14 @@ final class CorrelatedExchange: RequestCarrier {
 
   private func accepted() {
     isAccepted = true
-    if let early { return respond(HTTPResponse(early), .ok) }
+    if let early { return pass(early) }
     if let ticket { waiting.startClock(ticket, ms: timeoutMs) }
   }
 
   /// nil: not in time.
   private func received(_ response: ServiceResponse?) {
-    ticket = nil
     guard let response else {
+      ticket = nil
       return respond(
         .problem(.gatewayTimeout, "the service has accepted, and no response has come in time"),
         .responseTimeout)
@@ -95,19 +95,32 @@ final class CorrelatedExchange: RequestCarrier {
       early = response
       return
     }
-    respond(HTTPResponse(response), .ok)
+    pass(response)
+  }
+
+  private func pass(_ response: ServiceResponse) {
+    let place = ticket
+    ticket = nil
+    respond(HTTPResponse(response), .ok) { [waiting] in if let place { waiting.end(place) } }
   }
 
   // MARK: Ends
 
-  /// - Parameter outcome: nil: what the gateway's own answer says.
-  private func respond(_ response: HTTPResponse, _ outcome: RequestOutcome? = nil) {
-    guard let answer else { return }
+  /// - Parameters:
+  ///   - outcome: nil: what the gateway's own answer says.
+  ///   - whenTaken: called once, when the client has taken the answer, or has gone.
+  private func respond(
+    _ response: HTTPResponse, _ outcome: RequestOutcome? = nil, whenTaken: (() -> Void)? = nil
+  ) {
+    guard let answer else {
+      whenTaken?()
+      return
+    }
     account.sent(response.body.readableBytes)
     let status = Int(response.status.code)
     account.finish(
       outcome ?? RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
-    answer.respond(response)
+    answer.respond(response, whenTaken: whenTaken)
     // What is left of the exchange with the service is of no use.
     if isAccepted { proxied?.clientGone() }
     end()

@@ -185,13 +185,14 @@ final class KafkaExchange: RequestCarrier {
 
   /// From the service; nil: not in time.
   private func received(_ response: ServiceResponse?) {
+    let place = ticket
     ticket = nil
     guard let response else {
       return respond(
         .problem(.gatewayTimeout, "the event was produced, and no response has come in time"),
         .responseTimeout)
     }
-    respond(HTTPResponse(response), .ok)
+    respond(HTTPResponse(response), .ok) { [waiting] in if let place { waiting.end(place) } }
   }
 
   // MARK: Ends
@@ -202,14 +203,21 @@ final class KafkaExchange: RequestCarrier {
         ? .unavailable(retryAfterSeconds: 1, detail) : .problem(status, detail))
   }
 
-  /// - Parameter outcome: nil: what the gateway's own answer says.
-  private func respond(_ response: HTTPResponse, _ outcome: RequestOutcome? = nil) {
-    guard let answer else { return }
+  /// - Parameters:
+  ///   - outcome: nil: what the gateway's own answer says.
+  ///   - whenTaken: called once, when the client has taken the answer, or has gone.
+  private func respond(
+    _ response: HTTPResponse, _ outcome: RequestOutcome? = nil, whenTaken: (() -> Void)? = nil
+  ) {
+    guard let answer else {
+      whenTaken?()
+      return
+    }
     account.sent(response.body.readableBytes)
     let status = Int(response.status.code)
     account.finish(
       outcome ?? RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
-    answer.respond(response)
+    answer.respond(response, whenTaken: whenTaken)
     end()
   }
 

@@ -1,6 +1,6 @@
 // Requests of this worker that wait for a service's response, which comes later and by another way. Bounded in number; each has an
 // id that services answer by, and is answered once: what comes late, twice, or under an id that was never given out finds nothing
-// here and is counted.
+// here and is counted. Its place (MAX_WAITING_REQUESTS) is its own until its client has taken the response, or has gone.
 
 import HTTP
 import IPC
@@ -8,7 +8,7 @@ import Kit
 
 /// Belongs to the worker's loop.
 final class WaitingRequests {
-  /// Called once: with the response, or with nil when none came in time.
+  /// Called once: with the response, whose place is taken until `end`; or with nil when none came in time.
   typealias Waiter = (ServiceResponse?) -> Void
 
   /// Names a request that waits.
@@ -23,6 +23,8 @@ final class WaitingRequests {
     let holder: PlaceHolder
     /// Ends the time-out; nil: its time hasn't begun.
     var stopClock: (() -> Void)?
+    /// Its client hasn't taken the response yet.
+    var isAnswered = false
   }
 
   private var places: SharedPlaces
@@ -89,21 +91,24 @@ final class WaitingRequests {
 
   /// From now on it waits for so many milliseconds.
   func startClock(_ ticket: Ticket, ms: Int) {
-    guard waiting[ticket.number] != nil else { return }
+    guard waiting[ticket.number]?.isAnswered == false else { return }
     waiting[ticket.number]?.stopClock = schedule(ms) { [weak self] in
       self?.take(ticket.number)?.waiter(nil)
     }
   }
 
-  /// It waits no more; the waiter isn't called.
+  /// It waits no more, and gives its place back; the waiter isn't called.
   func end(_ ticket: Ticket) { _ = take(ticket.number) }
 
   /// A response has come. False: nobody waits for it.
   func receive(_ response: ServiceResponse, from source: PublicationClient.Source) -> Bool {
-    guard let number = seal.open(response.correlation), let found = take(number) else {
+    guard let number = seal.open(response.correlation), let found = waiting[number], !found.isAnswered else {
       results[source]?.unknown?.add()
       return false
     }
+    found.stopClock?()
+    waiting[number]?.stopClock = nil
+    waiting[number]?.isAnswered = true
     results[source]?.delivered?.add()
     found.waiter(response)
     return true
