@@ -240,10 +240,10 @@ extension SettingKey {
       "POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
-      "requests of a connection worker that are proxied at once; more: 503"),
+      "requests of a connection worker that are proxied at once, until clients have the answers; more: 503"),
     .integer(
       "MAX_WAITING_REQUESTS", \.maxWaitingRequests, 1...1_000_000,
-      "requests of a connection worker that wait for a response at once; more: 503"),
+      "requests of a connection worker that wait for a response at once, until clients have it; more: 503"),
     .integer(
       "MAX_TUNNELS", \.maxTunnels, 1...1_000_000,
       "WebSockets between clients and services that a connection worker has at once; more: 503"),

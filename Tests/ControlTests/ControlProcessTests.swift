@@ -53,7 +53,7 @@ private final class ControlProcess {
   let pid: pid_t
   private var status: CInt?
 
-  init(_ gateway: TestGateway, _ listener: Listener) throws {
+  init(_ gateway: TestGateway, _ listener: LocalListener) throws {
     let page = try #require(gateway.peers.first { $0.worker == .control }).status
     let manifest = WorkerManifest(
       worker: .control, gatewayEpoch: 1, tokenKey: Data(count: 32),

@@ -292,6 +292,33 @@ import Testing
     }
   }
 
+  @Test("14.D20 RIG 1: while not every worker has reported, a session ends for the usual time at least")
+  func legacyEndOfPartlyKnown() async throws {
+    let gateway = try TestGateway()
+    try gateway.withoutStateReaders()
+    let now = UInt32(Date().timeIntervalSince1970)
+    var connection = PresentConnection.of(1, ["alice"], sessions: ["s"])
+    connection.validUntil = now + 600
+    try gateway.reporter(0).report([.begin(generation: 1), .opened(connection), .end])
+    var settings = Settings()
+    settings.jwtSecretKey = Secret("secret")
+    settings.jwtBlacklistDefaultExpiryHours = 2
+    let boot = BootClock.second()
+    let token = Self.token(#"{"exp":\#(now + 600),"scopes":{"rg":{"actions":["deleteConnection"]}}}"#)
+    try await gateway.served(settings) { client in
+      #expect(try client.get("/v3/sessions").status == 503)
+      let answer = try client.ask("DELETE", "/rg/connections/s", "authorization: Bearer \(token)\r\n")
+      #expect(answer.status == 204, "\(answer.body)")
+    }
+    var ends: [UInt32] = []
+    try RingWriter(attaching: gateway.state.fd, wake: []).forEachRetained { record in
+      if case .blacklisted(_, let until)? = try? StateRecord(type: record.type, record.bytes) {
+        ends.append(until)
+      }
+    }
+    #expect(ends.count == 1 && ends.allSatisfy { $0 >= boot + 7_200 }, "\(ends)")
+  }
+
   @Test("14.D20 RIG 1: a session is ended until its tokens have, also one of which nothing is known")
   func legacyEnd() async throws {
     let gateway = try TestGateway()

@@ -93,7 +93,7 @@ struct KafkaLogTests {
       while next < 600 {
         let event = try client.event()
         if event.name == "rig.events_lost" {
-          told.append(event.json)
+          told.append(try event.json)
         } else {
           #expect(event.name == NumberedEvents.type)
           #expect(NumberedEvents.number(in: Array((event.data ?? "").utf8)) == next)

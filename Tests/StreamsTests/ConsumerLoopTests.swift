@@ -288,6 +288,21 @@ struct ConsumerLoopTests {
     #expect(gateway.offsets() == Array(0..<50))
   }
 
+  /// How often a partition wasn't being read within some seconds, but for the first two.
+  private func interruptions(
+    _ gateway: TestGateway, _ worker: ConsumerLoop, _ number: Int = 0
+  ) throws -> Int {
+    var beats = 0
+    var beat = worker.status.heartbeat
+    var count = 0
+    try gateway.turn(worker) {
+      if worker.status.heartbeat != beat { (beat, beats) = (worker.status.heartbeat, beats + 1) }
+      if !worker.state.table.isReading(number), beats > 2 { count += 1 }
+      return beats >= 9
+    }
+    return count
+  }
+
   @Test("14.E23 while nothing happens nothing is a sign, though a topic that is listed doesn't exist")
   func noSigns() throws {
     let broker = try MockBroker()
@@ -297,16 +312,32 @@ struct ConsumerLoopTests {
     let worker = try gateway.worker()
     defer { worker.vanish() }
     try gateway.turn(worker) { worker.isReading && worker.missingTopics["nobody-made-it"] != nil }
-    // Connecting may have been one.
-    var beats = 0
-    var beat = worker.status.heartbeat
-    var signs = 0
+    #expect(try interruptions(gateway, worker) == 0)
+  }
+
+  @Test("14.E23 ...or one of several that were read is deleted and stays away")
+  func noSignsOfDeleted() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    try broker.create("removed")
+    gateway.settings.kafkaSourceTopics = ["rig", "removed"]
+    let worker = try gateway.worker()
+    defer { worker.vanish() }
+    let removed = TopicPartition(topic: "removed", partition: 0)
+    try gateway.turn(worker) { worker.isReading && worker.state.table.number(removed) != nil }
+    broker.withhold("removed")
+    try gateway.turn(worker) { worker.missingTopics["removed"] != nil }
+    // Connecting anew, the client learns of it too.
+    try broker.bounce()
+    let number = try #require(worker.state.table.number(TopicPartition(topic: "rig", partition: 0)))
+    try gateway.turn(worker) { worker.state.table.isReading(number) }
+    #expect(try interruptions(gateway, worker, number) == 0)
+    try broker.produce(events(0..<5))
     try gateway.turn(worker) {
-      if worker.status.heartbeat != beat { (beat, beats) = (worker.status.heartbeat, beats + 1) }
-      if !worker.isReading, beats > 2 { signs += 1 }
-      return beats >= 8
+      try gateway.read()
+      return gateway.seen.count >= 5
     }
-    #expect(signs == 0)
+    #expect(gateway.offsets() == Array(0..<5))
   }
 
   @Test("14.E23 a log that was replaced by a longer one is read from its beginning once it is doubted")

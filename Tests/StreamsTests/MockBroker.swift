@@ -45,6 +45,11 @@ final class MockBroker {
     try #require(rd_kafka_flush(producer, 10_000) == RD_KAFKA_RESP_ERR_NO_ERROR)
   }
 
+  /// One more topic, of one partition.
+  func create(_ topic: String) throws {
+    try #require(rd_kafka_mock_topic_create(cluster, topic, 1, 1) == RD_KAFKA_RESP_ERR_NO_ERROR)
+  }
+
   /// A topic that doesn't exist, and isn't made because somebody asks for it.
   func withhold(_ topic: String) {
     rd_kafka_mock_topic_set_error(cluster, topic, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)

@@ -50,11 +50,13 @@ final class LegacySessions {
       return done(.problem(.internalServerError, "the session's digest can't be computed"))
     }
     let now = UInt32(clamping: unixMs() / Self.msPerSecond)
+    let known = desk.registry.end(ofSession: session).map { remaining(until: $0, now) }
+    // Before every worker has reported, there may be connections with tokens that end later.
     let seconds: UInt32 =
-      if let end = desk.registry.end(ofSession: session) {
-        remaining(until: end, now)
+      if let known, desk.registry.isComplete {
+        known
       } else {
-        max(defaultSeconds, remaining(until: atLeastUntil, now))
+        max(known ?? 0, max(defaultSeconds, remaining(until: atLeastUntil, now)))
       }
     let bounded = min(max(seconds, 1), UInt32(clamping: BlacklistOrder.maximumSeconds))
     desk.blacklist(digest, seconds: bounded) { done($0.answer(.empty(.noContent))) }

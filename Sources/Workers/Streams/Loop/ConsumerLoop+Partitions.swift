@@ -52,6 +52,7 @@ extension ConsumerLoop {
     var moved: [Int] = []
     state.update { moved = $0.lead(listing.leaders) }
     doubt(moved, "another broker leads it, or none", consumer, now)
+    if consumer.release(listing.absent) { intake.forgetTopics() }
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
     let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
     nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)

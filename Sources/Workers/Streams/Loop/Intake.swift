@@ -143,6 +143,11 @@ final class Intake {
     unfinished = nil
     isHeld = false
     metrics.paused?.set(0)
+    forgetTopics()
+  }
+
+  /// Pointers of topics may name others from now on.
+  func forgetTopics() {
     topics = TopicCache()
     durations = []
   }
