@@ -196,7 +196,8 @@ struct ClientShareTests {
       }
       let text = String(repeating: "x", count: 500_000)
       func respond() throws -> HTTPAnswer {
-        try gateway.management("POST", "/v3/responses", headers: [("rig-correlation", id)], body: text)
+        let headers = [("rig-correlation", id), ("rig-response-code", "200")]
+        return try gateway.management("POST", "/v3/responses", headers: headers, body: text)
       }
       #expect(try respond().status == 202)
       #expect(try respond().status == 404)

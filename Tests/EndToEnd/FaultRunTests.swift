@@ -134,6 +134,12 @@ struct FaultRunTests {
     }
   }
 
+  @Test("14.E What the run looks for, it finds")
+  func judging() {
+    let flaws = Flaws([0, 2, 1, 1, 4, 4], published: 6, doubtful: [4])
+    #expect(flaws.lost == 2 && flaws.doubled == 1 && flaws.disordered == 1)
+  }
+
   private static func strike(
     _ fault: Fault, _ gateway: Gateway, _ clients: ResumingClients, _ sources: inout Sources,
     _ random: inout SeededRandom

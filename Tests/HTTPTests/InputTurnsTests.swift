@@ -30,6 +30,7 @@ import Testing
     func turn() {
       loop.run()
       loop.advanceTime(by: InputTurns.pause)
+      loop.advanceTime(by: InputTurns.pause)
     }
   }
 

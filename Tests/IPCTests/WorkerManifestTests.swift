@@ -155,7 +155,8 @@ struct WorkerManifestTests {
     func text(without key: String = "") -> String {
       "{" + members.filter { $0.key != key }.map { "\"\($0)\":\($1)" }.joined(separator: ",") + "}"
     }
-    let manifest = try WorkerManifest.read(try file(text()).rawValue)
+    let all = try file(text())
+    let manifest = try WorkerManifest.read(all.rawValue)
     let futures = WorkerIdentity(kind: WorkerKind(rawValue: "futures"))
     let ring = RingGrant(
       id: 1, purpose: RingPurpose(rawValue: "future"), writer: futures, readers: [], fd: 12)
@@ -170,6 +171,7 @@ struct WorkerManifestTests {
         continue
       }
     }
-    #expect(try WorkerManifest.read(try file(text(without: "rings")).rawValue).rings == [])
+    let withoutRings = try file(text(without: "rings"))
+    #expect(try WorkerManifest.read(withoutRings.rawValue).rings == [])
   }
 }

@@ -21,7 +21,8 @@ protocol InputWaiter: AnyObject {
 final class InputTurns {
   /// Time of a turn for what comes in; what has begun is finished.
   static let shareNs: UInt64 = 20_000_000
-  /// Between two turns: enough for the loop to look at its sockets.
+  /// NIO does whatever has become due in the same turn, which may be long: one pause may end in it. Of a second one,
+  /// which begins behind the turn's tasks, the loop's look at its sockets is all that is left to do.
   static let pause = TimeAmount.microseconds(100)
 
   private let now: () -> UInt64
@@ -77,6 +78,10 @@ final class InputTurns {
   private func scheduleNext(_ loop: EventLoop) {
     guard !isNextScheduled else { return }
     isNextScheduled = true
+    loop.assumeIsolated().scheduleTask(in: Self.pause) { [self] in pauseAgain(loop) }
+  }
+
+  private func pauseAgain(_ loop: EventLoop) {
     loop.assumeIsolated().scheduleTask(in: Self.pause) { [self] in
       isNextScheduled = false
       goOn(loop)
