@@ -125,9 +125,9 @@ struct NextReleaseTests {
     try installation.write(Self.rewriting, to: "rewrite.py")
     let python = try Tools.python("python3")
     for kind in WorkerKind.allCases {
-      let (name, directory) = (kind.rawValue, installation.path(""))
-      try installation.wrap(
-        name, by: "exec '\(python)' '\(directory)/rewrite.py' '\(directory)/original/\(name)'")
+      let original = try Tools.ours(kind.rawValue)
+      try installation.replace(
+        kind.rawValue, by: "exec '\(python)' '\(installation.path("rewrite.py"))' '\(original)'")
     }
     let launcher = ["/bin/sh", "-c", "shift; exec \"$0\" \"$@\"", installation.path("rig-supervisor")]
     try Gateway.run(try Gateway.settingsForAllWorkers(), launcher: launcher) { gateway in

@@ -40,14 +40,6 @@ struct Installation: ~Copyable {
     try Self.link(name, to: path(name))
   }
 
-  /// Puts a shell script in the place of an executable, which the script finds in `original/`, beside itself.
-  func wrap(_ name: String, by script: String) throws {
-    try FileManager.default.createDirectory(
-      atPath: path("original"), withIntermediateDirectories: true)
-    try Self.link(name, to: path("original/\(name)"))
-    try replace(name, by: script)
-  }
-
   /// Writes a file beside the executables.
   func write(_ text: String, to name: String) throws {
     try text.write(toFile: path(name), atomically: false, encoding: .utf8)
