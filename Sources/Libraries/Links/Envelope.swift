@@ -67,9 +67,9 @@ struct EnvelopePart: Equatable {
     self.hasMore = hasMore
   }
 
-  /// The target of a record, without looking at the rest: most of what a worker sees isn't for it. nil: it is no envelope.
-  static func target(of record: UnsafeRawBufferPointer) -> UInt16? {
-    guard record.count >= Envelope.byteCount else { return nil }
+  /// The target of a record, without looking at the rest: most of what a worker sees isn't for it.
+  static func target(of record: UnsafeRawBufferPointer) throws(RecordFault) -> UInt16 {
+    guard record.count >= Envelope.byteCount else { throw .malformed }
     return UInt16(littleEndian: record.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
   }
 

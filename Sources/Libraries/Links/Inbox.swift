@@ -63,7 +63,8 @@ public final class Inbox {
   ) {
     guard record.type == Envelope.recordType else { return rings.passOver(ring, record) }
     do throws(RecordFault) {
-      guard try EnvelopePart.target(of: record.bytes) == rings.slot(ring) else { return }
+      let target = try EnvelopePart.target(of: record.bytes)
+      guard target == rings.slot(ring) else { return }
       let (part, payload) = try EnvelopePart.read(record.bytes)
       try assemble(part, payload, ring, take)
     } catch {
@@ -98,8 +99,11 @@ public final class Inbox {
     guard let whole = message.payload else {
       return try take(LinkMessage(ring: ring, envelope: message.envelope, payload: nil))
     }
-    try whole.withUnsafeBytes { (bytes) throws(RecordFault) in
-      try take(LinkMessage(ring: ring, envelope: message.envelope, payload: bytes))
+    let taken = whole.withUnsafeBytes { bytes in
+      Result { () throws(RecordFault) in
+        try take(LinkMessage(ring: ring, envelope: message.envelope, payload: bytes))
+      }
     }
+    try taken.get()
   }
 }

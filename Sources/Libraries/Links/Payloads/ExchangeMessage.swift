@@ -116,8 +116,8 @@ extension ExchangeMessage: LinkPayload {
       self = .answered(status: try Self.status(value, 101...999), headers: try fields.requiredPairs())
     case .failed:
       guard let reason = fields.text() else { throw .malformed }
-      guard let failure = ExchangeFailure(rawValue: value) else { throw .unknown(kind: "failure \(value)") }
-      self = .failed(failure, reason: reason)
+      // What another release calls otherwise is a failure all the same.
+      self = .failed(ExchangeFailure(rawValue: value) ?? .badGateway, reason: reason)
     case .limited: self = .limited(seconds: value)
     case .count:
       guard let key = fields.text() else { throw .malformed }

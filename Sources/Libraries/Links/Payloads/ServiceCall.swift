@@ -138,8 +138,8 @@ extension CallMessage: LinkPayload {
     guard let code = fields.number(UInt8.self), let status = fields.number(UInt16.self),
       let reason = fields.text(), let body = fields.data()
     else { throw .malformed }
-    guard let outcome = Outcome(rawValue: code) else { throw .unknown(kind: "outcome \(code) of a call") }
-    switch outcome {
+    // What another release calls otherwise is no answer either.
+    switch Outcome(rawValue: code) ?? .unreachable {
     case .answered:
       guard (100...999).contains(status) else { throw .malformed }
       return .answered(status: status, body: body)

@@ -2,6 +2,7 @@
 
 import HTTP
 import Kit
+import Links
 import NIOCore
 
 extension Hub {

@@ -6,6 +6,7 @@
 //   anything else                                                           ──► rig.error, the connection stays
 
 import Kit
+import Links
 
 final class ClientMessages: WebSocketApplication {
   private static let setSubscriptions = "rig.subscriptions.set"

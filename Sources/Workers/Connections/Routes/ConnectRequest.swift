@@ -3,6 +3,7 @@
 
 import HTTP
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

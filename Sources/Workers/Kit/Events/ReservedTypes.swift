@@ -4,7 +4,7 @@
 // Every event comes through EventParser, which asks here whatever form it has; a response that is an event is asked about as well.
 
 /// Which texts are types of the gateway's own events, and where a client could read one.
-enum ReservedTypes {
+public enum ReservedTypes {
   static let prefix = "rig."
 
   static func contains(_ type: some StringProtocol) -> Bool { type.utf8.starts(with: prefix.utf8) }
