@@ -27,94 +27,6 @@ private func fault<Value>(_ body: () throws(RecordFault) -> Value) -> RecordFaul
 
 @Suite("15.3 Records of the next release")
 struct NextReleaseTests {
-  private static let call = ServiceCall(.submissionCheck, authorization: ["Bearer a"], body: [1, 2])
-  private static let calls: [CallRecord.Message] = [
-    .call(call, deadlineNs: 7, hasMore: true), .part([1, 2, 3], offset: 9, hasMore: false), .cancel,
-    .answer(.answered(status: 200, body: [7]), offset: 0, hasMore: true),
-    .answer(.unreachable("no"), offset: 0, hasMore: false),
-  ]
-
-  private func read(_ type: UInt16, _ bytes: [UInt8]) -> Result<CallRecord, RecordFault> {
-    bytes.withUnsafeBytes { raw in Result { () throws(RecordFault) in try CallRecord(type: type, raw) } }
-  }
-
-  @Test("15.3 calls and their answers", arguments: calls)
-  func callRecords(message: CallRecord.Message) {
-    let record = CallRecord(target: 1, correlation: 2, message: message)
-    let bytes = record.encoded
-    #expect(read(record.type, extended(bytes)) == .success(record), "a field")
-    #expect(read(77, bytes) == .failure(.unknown(kind: "77")))
-    #expect(
-      read(record.type, changed(bytes, 1) { $0 = 200 }) == .failure(.unknown(kind: "\(record.type).200")))
-    #expect(read(record.type, changed(bytes, 0) { $0 = 3 }) == .failure(.unknown(kind: "\(record.type).v3")))
-    #expect(read(record.type, changed(bytes, 0) { $0 = 0 }) == .failure(.malformed))
-    // Where the flags are.
-    let flags: Int? =
-      switch message {
-      case .call: 15
-      case .part: 12
-      case .answer: 13
-      case .cancel: nil
-      }
-    if let flags {
-      #expect(read(record.type, changed(bytes, flags) { $0 |= 0xFE }) == .success(record), "flags")
-    }
-  }
-
-  @Test("15.3 purposes and outcomes of calls")
-  func callValues() {
-    let call = CallRecord(target: 1, correlation: 2, message: Self.calls[0])
-    #expect(
-      read(call.type, changed(call.encoded, 12) { $0 = 99 })
-        == .failure(.unknown(kind: "5.1 purpose 99")))
-    let answer = CallRecord(target: 1, correlation: 2, message: Self.calls[4])
-    #expect(read(answer.type, changed(answer.encoded, 12) { $0 = 99 }) == .success(answer), "no answer")
-  }
-
-  private static let request = ProxiedRequest(
-    origin: ServiceOrigin(isTLS: true, host: "::1", port: 1), method: "GET", target: "/",
-    headers: ["a", "b"],
-    body: .none, timeoutMs: 7, isUpgrade: true, limitKey: "k")
-  private static let frames: [ExchangeFrame.Message] = [
-    .open(request), .cancel, .credit(.max), .end(trailers: ["a", "b"]),
-    .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
-    .failed(.timeout, reason: "no answer"), .limited(seconds: 3),
-    .upgraded(headers: ["upgrade", "websocket"]),
-    .count(key: "topic/a 192.0.2.1"), .admitted,
-  ]
-
-  private func read(_ bytes: [UInt8]) -> Result<ExchangeFrame.Message, RecordFault> {
-    bytes.withUnsafeBytes { raw in
-      Result { () throws(RecordFault) in
-        try ExchangeFrame.message(try ExchangeFrame.Header(raw), raw)
-      }
-    }
-  }
-
-  @Test("15.3 frames of exchanges", arguments: frames)
-  func frameRecords(message: ExchangeFrame.Message) {
-    let bytes = ExchangeFrame.encode(message, target: 1, correlation: 2)
-    #expect(read(extended(bytes)) == .success(message), "a field")
-    #expect(read(changed(bytes, 1) { $0 = 200 }) == .failure(.unknown(kind: "frame.200")))
-    #expect(read(changed(bytes, 0) { $0 = 2 }) == .failure(.unknown(kind: "frame.v2")))
-    #expect(read(changed(bytes, 0) { $0 = 0 }) == .failure(.malformed))
-  }
-
-  @Test("15.3 flags, forms and reasons of exchanges")
-  func frameValues() {
-    let open = ExchangeFrame.encode(.open(Self.request), target: 1, correlation: 2)
-    #expect(
-      read(extended(changed(open, 7) { $0 = 1 })) == .success(.open(Self.request)), "a flag and its field")
-    #expect(read(changed(open, 16) { $0 = 7 }) == .failure(.unknown(kind: "frame.1 scheme 7")))
-    var plain = Self.request
-    plain.headers = []
-    let form = ExchangeFrame.encode(.open(plain), target: 1, correlation: 2)
-    let place = form.count - 10  // form, 1 | time-out, 4 | key, 4 + 1
-    #expect(read(changed(form, place) { $0 = 9 }) == .failure(.unknown(kind: "frame.1 body 9")))
-    let failed = ExchangeFrame.encode(.failed(.timeout, reason: "r"), target: 1, correlation: 2)
-    #expect(read(changed(failed, 4) { $0 = 99 }) == .success(.failed(.badGateway, reason: "r")))
-  }
-
   @Test("15.3 state and presence")
   func state() throws {
     for record in [
@@ -144,43 +56,6 @@ struct NextReleaseTests {
       }
       #expect(unknown == .unknown(kind: "40"))
     }
-  }
-
-  @Test("15.3 messages in parts, and what is in them")
-  func messages() throws {
-    let publication = Publication(
-      generation: 3, deadlineNs: 4, topic: "t", key: "k", headers: ["a", "b"], value: [1])
-    #expect(Publication(extended(publication.encoded)) == publication)
-    let outcome = PublicationOutcome.refused("r")
-    #expect(PublicationOutcome(extended(outcome.encoded)) == outcome)
-    #expect(PublicationOutcome(changed(outcome.encoded, 0) { $0 = 99 }) == .unknown("r"))
-    let response = ServiceResponse(correlation: "c", status: 200, headers: [], body: [1])
-    #expect(ServiceResponse(extended(response.encoded)) == response)
-    #expect(ServiceResponse.isTaken(extended([1])) == true && ServiceResponse.isTaken(extended([0])) == false)
-    #expect(ServiceResponse.isTaken([]) == nil && ServiceResponse.isTaken([2]) == nil)
-    #expect(ServiceResponse.isTaken([1, 0]) == nil)
-    let answer = SessionAnswer(status: 200, headers: ["a", "b"], body: [1])
-    #expect(SessionAnswer(extended(answer.encoded)) == answer)
-    let question = SessionQuestion.devices(user: "u")
-    #expect(try SessionQuestion(extended(question.encoded)) == question)
-    let unknown = fault { () throws(RecordFault) in
-      try SessionQuestion(changed(question.encoded, 0) { $0 = 99 })
-    }
-    #expect(unknown == .unknown(kind: "question.99"))
-  }
-
-  @Test("15.3 parts")
-  func parts() {
-    let address = PartedMessage.Address(.response, target: 3, correlation: 4)
-    let record = PartedMessage.records(address, [1, 2], maximumBytes: 100)[0].bytes
-    func take(_ bytes: [UInt8]) -> Result<MessageAssembly.Step, RecordFault> {
-      var assembly = MessageAssembly(maximumBytes: 100)
-      return bytes.withUnsafeBytes { raw in Result { () throws(RecordFault) in try assembly.take(raw) } }
-    }
-    #expect(take(changed(record, 20) { $0 = 0xFF }) == .success(.whole(address, [1, 2])), "flags")
-    #expect(take(changed(record, 1) { $0 = 99 }) == .failure(.unknown(kind: "message.99")))
-    #expect(take(changed(record, 0) { $0 = 2 }) == .failure(.unknown(kind: "message.v2")))
-    #expect(take(changed(record, 0) { $0 = 0 }) == .failure(.malformed))
   }
 
   @Test("15.3 events")

@@ -4,6 +4,7 @@
 import CRdKafka
 import Foundation
 import IPC
+import Links
 import Logging
 import Settings
 import Testing
@@ -198,17 +199,16 @@ struct ProducingTests {
     let streams = try gateway.streams()
     let client = try gateway.client()
     let writer = try RingWriter(attaching: gateway.responses.rawValue, wake: [-1])
-    _ = writer.append(type: 10, length: 30) { $0.initializeMemory(as: UInt8.self, repeating: 0xA5) }
-    writer.publish()
-    client.serve()
+    func append(_ bytes: [UInt8]) {
+      _ = writer.append(type: Envelope.recordType, length: bytes.count) { $0.copyBytes(from: bytes) }
+      writer.publish()
+      client.serve()
+    }
     // For another reader: skipped.
-    #expect(client.takeIncidents().isEmpty)
-    let bad = PartedMessage.records(
-      PartedMessage.Address(.published, target: 0, correlation: 1), [99], maximumBytes: 100)
-    _ = writer.append(type: 10, length: bad[0].bytes.count) { $0.copyBytes(from: bad[0].bytes) }
-    writer.publish()
-    client.serve()
-    #expect(client.takeIncidents().count == 1)
+    append([UInt8](repeating: 0xA5, count: 40))
+    #expect(client.inbox.rings.takeIncidents().isEmpty)
+    append([0, 0, 0, 0] + [UInt8](repeating: 0xA5, count: 36))
+    #expect(client.inbox.rings.takeIncidents().count == 1)
     _ = streams
   }
 }

@@ -1,6 +1,7 @@
 // Correlation ids: nobody but the worker that waits makes one.
 
 import Kit
+import Links
 import Testing
 
 @testable import Connections

@@ -89,7 +89,7 @@ final class EchoServer: @unchecked Sendable {
         tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
         events: try EventRings([eventGrant], worker: worker, status: status, epoch: 1),
         exchange: try RequestExchange(
-          grants: [requestGrant], worker: worker, peers: [status], status: status),
+          grants: [requestGrant], worker: worker, peers: [status], status: status, later: { _ in }),
         authority: try TokenAuthority(
           settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
         metrics: WorkerMetrics(status, worker: "connections.0"), budget: AssemblyBudget(settings),

@@ -36,7 +36,7 @@ public enum ReservedTypes {
   /// - Parameters:
   ///   - fields: of the response, names in lower case.
   ///   - body: read if it may be JSON.
-  static func refuse(
+  public static func refuse(
     inResponse fields: some Sequence<(name: String, value: String)>, body whole: UnsafeRawBufferPointer
   ) throws(EventError) {
     // A browser's `response.json()` takes a byte order mark off (Encoding standard, "UTF-8 decode").

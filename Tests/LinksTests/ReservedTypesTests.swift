@@ -3,6 +3,7 @@
 import Testing
 
 @testable import Kit
+@testable import Links
 
 @Suite("13.A1: types of the gateway's own events")
 struct ReservedTypesTests {
