@@ -178,14 +178,14 @@ final class ServiceHTTP2Tests {
     }
   }
 
-  @Test("15.9 nghttpd gets many requests at once over one connection, and sends bodies and trailers back")
+  @Test("15.9 nghttpd gets many requests at once over one connection, and sends their bodies back")
   func nghttpd() throws {
     let port = try FreePorts.next()
     let server = try ChildProcess(
       try Tools.system("nghttpd"),
       [
-        "-v", "-a", "127.0.0.1", "-d", directory.path, "--echo-upload", "--trailer", "x-sum: 7", String(port),
-        certificate.keyFile, certificate.file,
+        "-v", "-a", "127.0.0.1", "-d", directory.path, "--echo-upload", String(port), certificate.keyFile,
+        certificate.file,
       ], environment: [:], directory: directory.path)
     defer { try? server.killTree() }
     try eventually("nghttpd listens") { (try? Wire(port: port)) != nil }
@@ -199,8 +199,7 @@ final class ServiceHTTP2Tests {
       }
       for (http, body) in zip(clients, bodies) {
         let answer = try http.answer(to: "POST")
-        #expect(
-          answer.status == 200 && answer.text == body && answer.trailers == ["x-sum: 7"], "\(answer.head)")
+        #expect(answer.status == 200 && answer.text == body, "\(answer.head)")
       }
       let log = (try? String(contentsOfFile: directory.file("output.log"), encoding: .utf8)) ?? ""
       let lines = log.split(separator: "\n")

@@ -22,7 +22,9 @@ final class TLSConfigTests {
     locked = try TestCertificate(path, ["locked.example"], password: Self.password)
   }
 
-  @Test("Every mistake is found by --check-config and stops the start, with its name and status 78")
+  @Test(
+    "Every mistake is found by --check-config and stops the start, with its name and status 78 (15.9 of PROXY_CA_CERTFILE too)"
+  )
   func mistakes() throws {
     let table: [([String: String], [String])] = [
       (
@@ -41,6 +43,8 @@ final class TLSConfigTests {
       (["HTTPS_CERTFILE": own.file], ["HTTPS_CERTFILE, HTTPS_KEYFILE", "1 and 0"]),
       (["HTTPS_KEYFILE": own.keyFile], ["HTTPS_CERTFILE, HTTPS_KEYFILE", "0 and 1"]),
       (["HTTPS_KEYFILE_PASS": "wr0ng-Xyzzy"], ["HTTPS_KEYFILE_PASS"]),
+      (["PROXY_CA_CERTFILE": "/nowhere.pem"], ["PROXY_CA_CERTFILE", "/nowhere.pem", "No such file"]),
+      (["PROXY_CA_CERTFILE": own.keyFile], ["PROXY_CA_CERTFILE", own.keyFile, "no certificate in it"]),
       (
         TestCertificate.settings(own, more: ["INBOUND_HTTPS_PORT": "4011"]),
         ["INBOUND_HTTPS_PORT, API_HTTPS_PORT", "4011"]
@@ -61,7 +65,8 @@ final class TLSConfigTests {
 
   @Test("A right configuration is called so, by arguments or by file")
   func right() throws {
-    let settings = TestCertificate.settings(own, locked, more: ["HTTPS_KEYFILE_PASS": Self.password])
+    let settings = TestCertificate.settings(
+      own, locked, more: ["HTTPS_KEYFILE_PASS": Self.password, "PROXY_CA_CERTFILE": own.file])
     let run = try GatewayRun(["--check-config"], environment: settings)
     #expect(run.ending == .exited(0) && run.output.contains("configuration is valid"), "\(run.output)")
     let file = directory.file("rig.yaml")

@@ -56,6 +56,7 @@ struct StartPositionTests {
       StartPosition(known, LogVerdict(kind: kind, next: next))
     }
     #expect(start(.unchanged, 10).trail == trail)
+    #expect(start(.unchanged, 10).isContinuation && !start(.shortened, 4).isContinuation)
     #expect(start(.overtaken, 50).trail.marks == trail.marks)
     #expect(start(.overtaken, 50).trail.next == 50)
     #expect(start(.shortened, 4).trail.marks.map(\.offset) == [0, 1, 2, 3])

@@ -12,10 +12,15 @@ struct GatewayPlan: Equatable, Sendable {
   let tree: NodeSpec
   /// Whether there are listeners for TLS.
   let hasTLS: Bool
+  /// Kinds of workers that have files which they read again when they are told to.
+  let rereading: Set<WorkerKind>
 
   /// - Parameter startTimeout: time a worker has to report that it serves.
   init(settings: Settings, startTimeout: Nanoseconds = Self.startTimeout) {
     hasTLS = settings.hasTLS
+    var rereading: Set<WorkerKind> = settings.hasTLS ? [.connections, .control] : []
+    if !settings.proxyCACertFile.isEmpty { rereading.insert(.proxies) }
+    self.rereading = rereading
     var workers: [WorkerIdentity] = [.control]
     for place in 0..<settings.proxyWorkers { workers.append(.proxies(place)) }
     if !settings.kafkaBrokers.isEmpty { workers.append(.streams) }

@@ -27,12 +27,12 @@ extension Runtime {
   /// Tells the workers that have files to read again. One that is still being born reads them anyway, and wouldn't survive the
   /// signal: a worker blocks it before it takes its page over.
   func reload(_ fields: [(String, String)]) {
-    guard plan.hasTLS else {
+    guard !plan.rereading.isEmpty else {
       return log.log(.notice, "asked to reload: nothing can change without a restart", fields)
     }
     log.log(
       .notice, "asked to reload: certificates are read again, nothing else changes without a restart", fields)
-    for worker in workers where worker.hasPage && !plan.listeners(of: worker.identity.kind).isEmpty {
+    for worker in workers where worker.hasPage && plan.rereading.contains(worker.identity.kind) {
       worker.process?.signal(SIGHUP)
     }
   }

@@ -56,6 +56,18 @@ import Testing
     #expect(tls.listeners(of: .proxies) + tls.listeners(of: .streams) == [])
   }
 
+  @Test(
+    "15.9 who has certificates that can be read again: the workers with listeners, and those that call services"
+  )
+  func rereading() {
+    var settings = Settings()
+    #expect(GatewayPlan(settings: settings).rereading == [])
+    settings.proxyCACertFile = "/a"
+    #expect(GatewayPlan(settings: settings).rereading == [.proxies])
+    settings.httpsCertFiles = ["/a"]
+    #expect(GatewayPlan(settings: settings).rereading == [.proxies, .connections, .control])
+  }
+
   @Test("the root restarts nothing: a node that gave up ends the gateway")
   func root() {
     let plan = GatewayPlan(settings: Self.settings(workers: 1))

@@ -133,6 +133,11 @@ extension ConsumerLoop {
       report(start, of: number)
     }
     positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
+    logStarts(starts.filter { !$0.1.isContinuation })
+    commitDue(consumer, now)
+  }
+
+  private func logStarts(_ starts: [(Int, StartPosition)]) {
     for (number, start) in starts.prefix(Self.mostNamed) {
       log.info(
         "reading a partition",
@@ -144,7 +149,6 @@ extension ConsumerLoop {
     if starts.count > Self.mostNamed {
       log.info("reading more partitions", metadata: ["count": "\(starts.count - Self.mostNamed)"])
     }
-    commitDue(consumer, now)
   }
 
   private func begin(_ number: Int, _ start: StartPosition) {

@@ -70,6 +70,9 @@ struct StartPosition: Equatable, Sendable {
       }
   }
 
+  /// Whether reading goes on where it stood, in a log that is what it was: nothing to speak of.
+  var isContinuation: Bool { reason == .own && verdict?.kind ?? .unchanged == .unchanged }
+
   /// What follows when nothing is known. `edge`: the offset at `seen.edge`.
   static func unread(seen: FirstSeen, edge: Int64) -> StartPosition {
     StartPosition(offset: edge, reason: seen == .atStart ? .end : .beginning)
