@@ -92,6 +92,35 @@ struct ResumeTests {
     }
   }
 
+  /// The life of the gateway that a cursor is of.
+  private static func epoch(_ cursor: String?) -> Substring? { cursor?.split(separator: "-").first }
+
+  @Test("15.2 A cursor of before the gateway was restarted, with any number of workers, is told as a loss")
+  func otherWorkers() throws {
+    let directory = try TestDirectory()
+    let settings = { (workers: Int) in
+      ["CONNECTION_WORKERS": "\(workers)", "STATE_DIR": directory.path]
+    }
+    var cursor: String?
+    try Gateway.run(settings(3)) { gateway in
+      let client = try SSEClient.open(gateway, Subscriptions.to("a"))
+      for _ in 0..<5 {
+        try gateway.publish(CloudEvent.json("a"))
+        cursor = try client.event(named: "a").id
+      }
+    }
+    for workers in [1, 3, 4] {
+      try Gateway.run(settings(workers)) { gateway in
+        #expect(cursor != nil)
+        let client = try SSEClient.open(gateway, Subscriptions.to("a"), lastEventID: cursor)
+        try client.event(named: "rig.events_lost")
+        try gateway.publish(CloudEvent.json("a"))
+        let event = try client.event(named: "a")
+        #expect(Self.epoch(event.id) != Self.epoch(cursor))
+      }
+    }
+  }
+
   @Test(
     "14.28 one publisher's events keep their order, whichever workers take them: live and in replay, at every worker"
   )

@@ -75,9 +75,15 @@ final class HTTP2Service {
     }
   }
 
-  /// A piece of a body, which the client's first window has room for.
+  /// A piece of a body, which the client's windows must have room for: they aren't looked at.
   func data(_ stream: Int, _ text: String, isEnd: Bool = false) throws {
-    try send(HTTP2Frame(.data, isEnd ? HTTP2Frame.endStream : 0, stream, Array(text.utf8)))
+    var rest = Array(text.utf8)[...]
+    repeat {
+      let piece = rest.prefix(HTTP2Frame.maximumBytes)
+      rest = rest.dropFirst(piece.count)
+      let flags = isEnd && rest.isEmpty ? HTTP2Frame.endStream : 0
+      try send(HTTP2Frame(.data, flags, stream, Array(piece)))
+    } while !rest.isEmpty
   }
 
   func trailers(_ stream: Int, _ fields: [(String, String)]) throws {
