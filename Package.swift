@@ -113,7 +113,7 @@ let package = Package(
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
     tests("SettingsTests", ["Settings", "TestSupport"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux", "TestSupport"]),
-    tests("KitTests", ["Kit", "IPC", "Settings", "TestSupport", logging]),
+    tests("KitTests", ["Kit", "Links", "IPC", "Settings", "TestSupport", logging]),
     tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport"]),
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],

@@ -58,38 +58,6 @@ import Testing
       try StateRecord(type: 1, UnsafeRawBufferPointer(start: nil, count: 0))
     }
   }
-
-  @Test(
-    "14.D20 Questions about sessions and their answers survive the way; cut, longer or damaged they do no harm"
-  )
-  func questions() {
-    func read(_ bytes: [UInt8]) -> SessionQuestion? { try? SessionQuestion(bytes) }
-    let longest = String(repeating: "u", count: SessionQuestion.maximumNameBytes)
-    let all: [SessionQuestion] = [
-      .users, .devices(user: "é"), .devices(user: longest), .end(session: longest, atLeastUntil: .max),
-      .end(session: "s", atLeastUntil: 0),
-    ]
-    for question in all {
-      let bytes = question.encoded
-      #expect(bytes.count <= SessionQuestion.maximumBytes && read(bytes) == question)
-      #expect(read(bytes + [0]) == nil && read(Array(bytes.dropLast())) == nil)
-    }
-    #expect(read(SessionQuestion.devices(user: longest + "u").encoded) == nil)
-    let answer = SessionAnswer(status: 503, headers: ["retry-after", "1"], body: Array("{}".utf8))
-    let bytes = answer.encoded
-    #expect(SessionAnswer(bytes) == answer)
-    for length in 0..<bytes.count { #expect(SessionAnswer(Array(bytes[..<length])) == nil) }
-    #expect(SessionAnswer(SessionAnswer(status: 99, headers: [], body: []).encoded) == nil)
-    #expect(SessionAnswer(SessionAnswer(status: 200, headers: ["a"], body: []).encoded) == nil)
-    for index in SessionQuestion.users.encoded.indices {
-      for bit in 0..<8 {
-        var damaged = SessionQuestion.end(session: "s", atLeastUntil: 7).encoded
-        damaged[index] ^= 1 << bit
-        _ = read(damaged)
-      }
-    }
-  }
-
   @Test("a connection's id is read as it is written, and in no other way")
   func ids() {
     let id = ConnectionID(slot: 7, serial: 0x1a2b)

@@ -7,7 +7,9 @@ import Testing
 
 @Suite("What is asked")
 struct AskingTests {
-  private func asking(_ questions: [(peer: Int, deadlineNs: UInt64)], most: Int = 100) -> (Asking<Int>, [UInt64]) {
+  private func asking(_ questions: [(peer: Int, deadlineNs: UInt64)], most: Int = 100) -> (
+    Asking<Int>, [UInt64]
+  ) {
     var asking = Asking<Int>(generation: 3, mostWaiting: most)
     var correlations: [UInt64] = []
     for (number, question) in questions.enumerated() {

@@ -13,7 +13,8 @@ struct LinkTests {
     .call(ServiceCall(.submissionCheck, body: (0..<count).map { UInt8(truncatingIfNeeded: $0 / 7) }))
   }
 
-  @Test("A message comes whole, in as many records as it takes", arguments: [0, 1, 400, 449, 450, 2000, 30_000])
+  @Test(
+    "A message comes whole, in as many records as it takes", arguments: [0, 1, 400, 449, 450, 2000, 30_000])
   func whole(count: Int) throws {
     let bench = try LinkBench(capacity: 4096)
     let (outbox, inbox) = (try bench.outbox(), try bench.inbox())
@@ -51,7 +52,9 @@ struct LinkTests {
     let inbox = try bench.inbox()
     var isDrained = false
     outbox.onDrained = { isDrained = true }
-    #expect(throws: Outbox.Refusal.tooLarge(limitBytes: 2_000)) { try outbox.send(Self.call(2_500), to: 0, 0) }
+    #expect(throws: Outbox.Refusal.tooLarge(limitBytes: 2_000)) {
+      try outbox.send(Self.call(2_500), to: 0, 0)
+    }
     var sent = 0
     do throws(Outbox.Refusal) {
       while sent < 1000 {
@@ -128,7 +131,8 @@ struct LinkTests {
 
   // MARK: Deaths
 
-  @Test("A writer dies over any part of a message: what it had finished came, and its successor is understood")
+  @Test(
+    "A writer dies over any part of a message: what it had finished came, and its successor is understood")
   func writerDies() throws {
     let records = try Self.records(of: [Self.call(100), Self.call(2_000), Self.call(50)])
     #expect(records.count > 5)
@@ -145,7 +149,8 @@ struct LinkTests {
     }
   }
 
-  @Test("A reader dies over any part of a message: its successor passes over the rest, and reads what follows")
+  @Test(
+    "A reader dies over any part of a message: its successor passes over the rest, and reads what follows")
   func readerDies() throws {
     let sent = [Self.call(100), Self.call(2_000), Self.call(50)]
     let records = try Self.records(of: sent)
@@ -184,7 +189,8 @@ struct LinkTests {
 
   // MARK: Records of others
 
-  @Test("15.3 What a later release adds is passed over, what it doesn't know is counted, the rest is reported")
+  @Test(
+    "15.3 What a later release adds is passed over, what it doesn't know is counted, the rest is reported")
   func nextRelease() throws {
     let record = try #require(try Self.records(of: [Self.call(10)]).first)
     func changed(_ position: Int, _ value: UInt8) -> [UInt8] {

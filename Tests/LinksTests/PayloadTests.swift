@@ -58,12 +58,15 @@ struct PayloadTests {
         generation: 3, topic: "orders", key: "k", headers: ["content-type", "a/b"], value: [0, 255])),
     .publication(Publication(generation: 0, topic: "t", key: nil, headers: [], value: [])),
     .publication(Publication(generation: 0, topic: "t", key: "", headers: [], value: [])),
-    .outcome(.acknowledged), .outcome(.unavailable("später")), .outcome(.refused("")), .outcome(.tooLarge("x")),
-    .outcome(.unknown("y")), .response(ServiceResponse(correlation: "abc", status: 200, headers: [], body: [])),
+    .outcome(.acknowledged), .outcome(.unavailable("später")), .outcome(.refused("")),
+    .outcome(.tooLarge("x")),
+    .outcome(.unknown("y")),
+    .response(ServiceResponse(correlation: "abc", status: 200, headers: [], body: [])),
     .response(
       ServiceResponse(correlation: "", status: 599, headers: ["x", "ü", "y", ""], body: [0, 255, 10])),
     .taken(true), .taken(false), .question(.users), .question(.devices(user: "ü")),
-    .question(.end(session: "s", atLeastUntil: .max)),
+    .question(
+      .end(session: String(repeating: "u", count: SessionQuestion.maximumNameBytes), atLeastUntil: .max)),
     .answer(SessionAnswer(status: 200, headers: ["a", "b"], body: [1])),
   ]
 
@@ -134,7 +137,8 @@ struct PayloadTests {
     #expect(fault(PublicationMessage.response(odd)) == .malformed)
     let nowhere = Publication(generation: 0, topic: "", key: nil, headers: [], value: [])
     #expect(fault(PublicationMessage.publication(nowhere)) == .malformed)
-    #expect(fault(PublicationMessage.question(.devices(user: String(repeating: "x", count: 1_025)))) == .malformed)
+    #expect(
+      fault(PublicationMessage.question(.devices(user: String(repeating: "x", count: 1_025)))) == .malformed)
     #expect(fault(CallMessage.outcome(.answered(status: 99, body: []))) == .malformed)
   }
 

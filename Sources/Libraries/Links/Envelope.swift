@@ -15,8 +15,6 @@
 
 import Kit
 
-import Kit
-
 /// What a payload is. Numbers are for ever, and new ones come behind the others.
 public struct PayloadKind: Hashable, Sendable {
   public let rawValue: UInt16

@@ -98,7 +98,8 @@ public final class Outbox {
       let bytes = [UInt8](unsafeUninitializedCapacity: Envelope.byteCount + end - start) { buffer, count in
         let raw = UnsafeMutableRawBufferPointer(buffer)
         part.write(to: raw)
-        UnsafeMutableRawBufferPointer(rebasing: raw[Envelope.byteCount...]).copyBytes(from: payload[start..<end])
+        UnsafeMutableRawBufferPointer(rebasing: raw[Envelope.byteCount...]).copyBytes(
+          from: payload[start..<end])
         count = Envelope.byteCount + end - start
       }
       return Record(target: Int(envelope.target), bytes: bytes)

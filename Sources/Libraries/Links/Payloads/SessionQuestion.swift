@@ -43,7 +43,8 @@ public enum SessionQuestion: Equatable, Sendable {
   }
 
   init(_ fields: inout FieldReader) throws(RecordFault) {
-    guard let code = fields.number(UInt8.self), let name = fields.text(), let until = fields.number(UInt32.self),
+    guard let code = fields.number(UInt8.self), let name = fields.text(),
+      let until = fields.number(UInt32.self),
       name.utf8.count <= Self.maximumNameBytes
     else { throw .malformed }
     guard let kind = Kind(rawValue: code) else { throw .unknown(kind: "question \(code)") }
