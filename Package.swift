@@ -119,7 +119,7 @@ let package = Package(
       "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],
       exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit", "TestSupport"]),
-    tests("TLSTests", ["TLS", "Kit", "COpenSSL", nioCore, nioEmbedded]),
+    tests("TLSTests", ["TLS", "Kit", "TestSupport", "COpenSSL", nioCore, nioEmbedded]),
     tests(
       "HTTPTests",
       [

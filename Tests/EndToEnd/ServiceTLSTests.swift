@@ -91,6 +91,11 @@ final class ServiceTLSTests {
       let plain = try gateway.inbound("GET", "/plain")
       #expect(plain.status == 502 && plain.text.contains("doesn't speak TLS"), "\(plain.text)")
     }
+    // Where a system keeps what it trusts can be said to OpenSSL.
+    try Gateway.run(["SSL_CERT_FILE": authority.file]) { gateway in
+      try gateway.define(Self.api("known", service))
+      #expect(try gateway.inbound("GET", "/known").status == 200)
+    }
   }
 
   @Test(

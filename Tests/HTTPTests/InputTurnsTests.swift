@@ -30,7 +30,6 @@ import Testing
     func turn() {
       loop.run()
       loop.advanceTime(by: InputTurns.pause)
-      loop.advanceTime(by: InputTurns.pause)
     }
   }
 

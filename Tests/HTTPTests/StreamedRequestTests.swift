@@ -215,7 +215,8 @@ struct StreamedRequestTests {
     }
     stream.switchProtocols(to: "websocket", [:], onGone: {}, raw)
     let answer = try front.turn(client)
-    #expect(statusLines(answer) == ["HTTP/1.1 101 Switching Protocols"] && answer.hasSuffix("\r\n\r\ntaken /s;"))
+    #expect(
+      statusLines(answer) == ["HTTP/1.1 101 Switching Protocols"] && answer.hasSuffix("\r\n\r\ntaken /s;"))
     #expect(try client.firedThrough() == "frame")
     #expect((try? client.channel.pipeline.syncOperations.handler(type: HTTPConnection.self)) == nil)
     client.channel.close(promise: nil)

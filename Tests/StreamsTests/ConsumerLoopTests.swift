@@ -288,16 +288,19 @@ struct ConsumerLoopTests {
     #expect(gateway.offsets() == Array(0..<50))
   }
 
-  /// How often a partition wasn't being read within some seconds, but for the first two.
+  /// How often reading of a partition was interrupted within some seconds.
   private func interruptions(
     _ gateway: TestGateway, _ worker: ConsumerLoop, _ number: Int = 0
   ) throws -> Int {
     var beats = 0
     var beat = worker.status.heartbeat
     var count = 0
+    var wasReading = worker.state.table.isReading(number)
     try gateway.turn(worker) {
       if worker.status.heartbeat != beat { (beat, beats) = (worker.status.heartbeat, beats + 1) }
-      if !worker.state.table.isReading(number), beats > 2 { count += 1 }
+      let isReading = worker.state.table.isReading(number)
+      if wasReading, !isReading { count += 1 }
+      wasReading = isReading
       return beats >= 9
     }
     return count
@@ -312,7 +315,8 @@ struct ConsumerLoopTests {
     let worker = try gateway.worker()
     defer { worker.vanish() }
     try gateway.turn(worker) { worker.isReading && worker.missingTopics["nobody-made-it"] != nil }
-    #expect(try interruptions(gateway, worker) == 0)
+    // One may be left of the start. If each answer of the brokers were a sign, there would be three.
+    #expect(try interruptions(gateway, worker) <= 1)
   }
 
   @Test("14.E23 ...or one of several that were read is deleted and stays away")
@@ -331,7 +335,7 @@ struct ConsumerLoopTests {
     try broker.bounce()
     let number = try #require(worker.state.table.number(TopicPartition(topic: "rig", partition: 0)))
     try gateway.turn(worker) { worker.state.table.isReading(number) }
-    #expect(try interruptions(gateway, worker, number) == 0)
+    #expect(try interruptions(gateway, worker, number) <= 1)
     try broker.produce(events(0..<5))
     try gateway.turn(worker) {
       try gateway.read()

@@ -3,6 +3,7 @@
 import COpenSSL
 import NIOCore
 import NIOEmbedded
+import TestSupport
 import Testing
 
 @testable import TLS
@@ -241,7 +242,7 @@ struct TLSHandlerTests {
     "bytes changed, dropped or doubled anywhere in the handshake never bring more than an end",
     arguments: 0..<400)
   func fuzz(seed: Int) throws {
-    var random = Numbers(state: UInt64(seed) &+ 1)
+    var random = SeededRandom(seed: UInt64(seed) &+ 1)
     let version = seed.isMultiple(of: 2) ? TLS1_2_VERSION : TLS1_3_VERSION
     let client = try TestClient(
       serverName: "own.example.com", alpn: ["http/1.1"], versions: version...version)
@@ -344,18 +345,5 @@ struct TLSHandlerTests {
     #expect(server.recorder.events.count == 1)
     let answer = try server.take().bytes
     #expect(answer.isEmpty || records(answer).first?.type == 21)
-  }
-}
-
-/// A generator that gives the same numbers each time (SplitMix64).
-private struct Numbers {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
   }
 }

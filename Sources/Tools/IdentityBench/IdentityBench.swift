@@ -101,21 +101,15 @@ enum Stopwatch {
   /// CPU time of this thread for one call of `body`.
   static func nanosecondsPerCall(_ seconds: Double, _ body: () throws -> Void) throws -> Double {
     for _ in 0..<callsPerLook { try body() }
-    let start = threadNanoseconds()
+    let start = TurnMeter.threadCPUTime()
     var calls = 0
     var spent: UInt64 = 0
     repeat {
       for _ in 0..<callsPerLook { try body() }
       calls += callsPerLook
-      spent = threadNanoseconds() - start
+      spent = TurnMeter.threadCPUTime() - start
     } while Double(spent) < seconds * 1e9
     return Double(spent) / Double(calls)
-  }
-
-  private static func threadNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 
   static func residentBytes() -> Int {

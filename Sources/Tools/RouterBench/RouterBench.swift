@@ -88,21 +88,15 @@ struct RouterBench {
 
   private static func nanosecondsPerCall(_ seconds: Double, _ body: () -> Void) -> Double {
     var calls = 0
-    let begin = cpuNanoseconds()
+    let begin = TurnMeter.threadCPUTime()
     var now = begin
     repeat {
       body()
       calls += 1
       // Asking for the time costs as much as a match.
-      if calls < 64 || calls & 63 == 0 { now = cpuNanoseconds() }
+      if calls < 64 || calls & 63 == 0 { now = TurnMeter.threadCPUTime() }
     } while Double(now - begin) < seconds * 1e9
     return Double(now - begin) / Double(calls)
-  }
-
-  private static func cpuNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 
   private static func microseconds(_ nanoseconds: Double) -> String {

@@ -8,6 +8,7 @@
 // It is measured, not counted, for what costs most differs from one to the next: handshakes, heads, paths,
 // compressed messages. Who waits isn't read, so that no more than one read waits for anybody.
 
+import IPC
 import Kit
 import NIOCore
 
@@ -21,8 +22,7 @@ protocol InputWaiter: AnyObject {
 final class InputTurns {
   /// Time of a turn for what comes in; what has begun is finished.
   static let shareNs: UInt64 = 20_000_000
-  /// NIO does whatever has become due in the same turn, which may be long: one pause may end in it. Of a second one,
-  /// which begins behind the turn's tasks, the loop's look at its sockets is all that is left to do.
+  /// Where nothing else brings the next turn: loops of tests have no descriptors.
   static let pause = TimeAmount.microseconds(100)
 
   private let now: () -> UInt64
@@ -33,10 +33,22 @@ final class InputTurns {
   private var beganNs: UInt64?
   private var isEndScheduled = false
   private var isNextScheduled = false
+  private var nextTurn: NextTurn?
 
   /// - Parameter now: nanoseconds of a clock that never goes back.
   init(now: @escaping () -> UInt64 = MonotonicTime.now) {
     self.now = now
+  }
+
+  /// Call on `loop`, before anything comes in.
+  func start(on loop: EventLoop) throws(IPCError) {
+    nextTurn = try NextTurn(on: loop) { [weak self] in self?.begin(loop) }
+  }
+
+  /// Call on the loop, when nothing comes in any more.
+  func stop() {
+    nextTurn?.stop()
+    nextTurn = nil
   }
 
   /// Whether this turn may take in more.
@@ -78,14 +90,13 @@ final class InputTurns {
   private func scheduleNext(_ loop: EventLoop) {
     guard !isNextScheduled else { return }
     isNextScheduled = true
-    loop.assumeIsolated().scheduleTask(in: Self.pause) { [self] in pauseAgain(loop) }
+    if let nextTurn { return nextTurn.call() }
+    loop.assumeIsolated().scheduleTask(in: Self.pause) { [self] in begin(loop) }
   }
 
-  private func pauseAgain(_ loop: EventLoop) {
-    loop.assumeIsolated().scheduleTask(in: Self.pause) { [self] in
-      isNextScheduled = false
-      goOn(loop)
-    }
+  private func begin(_ loop: EventLoop) {
+    isNextScheduled = false
+    goOn(loop)
   }
 
   private func goOn(_ loop: EventLoop) {

@@ -26,6 +26,25 @@ public final class LoopWake {
   public func stop() { source.stop() }
 }
 
+/// Calls a closure in the next turn of a loop, when that has looked at its sockets. A task, or a timer that has become due meanwhile, would
+/// still run in the turn that is.
+final class NextTurn {
+  private let eventfd: Descriptor
+  private let wake: LoopWake
+
+  /// Call on `loop`; `body` is called on it.
+  init(on loop: EventLoop, _ body: @escaping () -> Void) throws(IPCError) {
+    eventfd = try EventFD.create()
+    wake = try LoopWake(eventfd: eventfd.rawValue, on: loop, body)
+  }
+
+  /// However often it is called, there is one call of the closure.
+  func call() { EventFD.signal(eventfd.rawValue) }
+
+  /// Call on the loop.
+  func stop() { wake.stop() }
+}
+
 /// Reads a descriptor as it becomes readable, on an event loop.
 final class ReadableSource {
   private var channel: Channel?

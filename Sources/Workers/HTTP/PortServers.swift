@@ -10,6 +10,7 @@ import NIOCore
 public final class PortServers: @unchecked Sendable {
   private let port: String
   private let servers: [HTTPServer]
+  private let room: ConnectionRoom
   private let loop: EventLoop
   private let log: Logger
 
@@ -38,6 +39,7 @@ public final class PortServers: @unchecked Sendable {
     }
     self.port = port
     self.servers = servers
+    self.room = room
     self.loop = loop
     log = context.log
   }
@@ -46,6 +48,7 @@ public final class PortServers: @unchecked Sendable {
   ///
   /// - Parameter failed: called when nothing can be accepted any more.
   public func start(_ failed: @escaping (IPCError) -> Void) throws(IPCError) {
+    try room.turns.start(on: loop)
     for server in servers {
       server.onAcceptFailure = { [port, log] reason in
         log.error("the \(port) port can't be accepted from", metadata: ["reason": "\(reason)"])
@@ -87,6 +90,7 @@ public final class PortServers: @unchecked Sendable {
   public func close(_ body: @escaping () -> Void) {
     stopAccepting().assumeIsolated().whenComplete { _ in
       for server in self.servers { server.closeAll() }
+      self.room.turns.stop()
       body()
     }
   }
