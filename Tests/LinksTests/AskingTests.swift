@@ -22,29 +22,36 @@ struct AskingTests {
   @Test("An answer finds its asker once, and only by the peer that was asked")
   func answers() {
     var (asking, correlations) = asking([(0, 9), (1, 9)])
-    #expect(asking.take(correlations[0], of: 1) == nil)
-    #expect(asking.take(correlations[0], of: 0) == 0)
-    #expect(asking.take(correlations[0], of: 0) == nil)
-    #expect(asking.take(correlations[1] + 1, of: 1) == nil)
+    func take(_ correlation: UInt64, of peer: Int) -> Int? { asking.take(correlation, of: peer) }
+    #expect(take(correlations[0], of: 1) == nil)
+    #expect(take(correlations[0], of: 0) == 0)
+    #expect(take(correlations[0], of: 0) == nil)
+    #expect(take(correlations[1] + 1, of: 1) == nil)
     #expect(asking.count == 1)
   }
 
   @Test("Whoever waits is told in the order of asking: what is late, what a dead peer was asked, everybody")
   func ends() {
     var (asking, _) = asking([(0, 5), (1, 7), (0, 6), (1, 5), (2, 9)])
-    #expect(asking.expire(nowNs: 4) == [])
-    #expect(asking.expire(nowNs: 5) == [0, 3])
-    #expect(asking.abandon(1) == [1])
-    #expect(asking.endAll() == [2, 4])
-    #expect(asking.count == 0 && asking.endAll() == [])
+    func expire(_ nowNs: UInt64) -> [Int] { asking.expire(nowNs: nowNs) }
+    func abandon(_ peer: Int) -> [Int] { asking.abandon(peer) }
+    func endAll() -> [Int] { asking.endAll() }
+    #expect(expire(4) == [])
+    #expect(expire(5) == [0, 3])
+    #expect(abandon(1) == [1])
+    #expect(endAll() == [2, 4])
+    #expect(asking.count == 0 && endAll() == [])
   }
 
   @Test("What is cancelled is known by whom it was asked of, and gets no answer")
   func cancelled() throws {
     var (asking, correlations) = asking([(4, 5)])
-    let cancelled = try #require(asking.cancel(correlations[0]))
+    let first = asking.cancel(correlations[0])
+    let cancelled = try #require(first)
     #expect(cancelled.asker == 0 && cancelled.peer == 4)
-    #expect(asking.cancel(correlations[0]) == nil && asking.take(correlations[0], of: 4) == nil)
+    let again = asking.cancel(correlations[0])
+    let answered = asking.take(correlations[0], of: 4)
+    #expect(again == nil && answered == nil)
   }
 
   @Test("There is a bound, and a correlation tells the generation of its caller")
@@ -65,10 +72,12 @@ struct AskingTests {
     defer { for descriptor in descriptors { _ = Descriptor(owning: descriptor) } }
     let pages = try descriptors.map { try StatusPage(attaching: $0) }
     var peers = Peers(pages)
-    #expect(peers.next() == nil && peers.first(for: "a") == nil)
+    let nobody = peers.next()
+    #expect(nobody == nil && peers.first(for: "a") == nil)
     for page in pages { page.beginGeneration(pid: 1) }
-    #expect((0..<3).map { peers.hasRestarted($0) } == [true, true, true])
-    #expect((0..<4).map { peers.hasRestarted($0) } == [false, false, false, false])
+    let restarted = (0..<3).map { peers.hasRestarted($0) }
+    let restartedAgain = (0..<4).map { peers.hasRestarted($0) }
+    #expect(restarted == [true, true, true] && restartedAgain == [false, false, false, false])
     for page in pages { page.state = .ready }
     let turns = (0..<6).map { _ in peers.next() }
     #expect(turns == [0, 1, 2, 0, 1, 2])
@@ -92,19 +101,20 @@ struct AskingTests {
     #expect(!toSend.isOpen)
 
     var given = CreditGiven()
+    func receive(_ count: Int) -> Bool { given.received(count) }
+    func give(atLeast least: UInt32 = CreditWindow.lumpBytes) -> UInt32? { given.give(atLeast: least) }
     #expect(given.isNothing)
     let opened = given.open()
     #expect(opened == CreditWindow.bytes && !given.isNothing)
-    #expect(given.received(Int(CreditWindow.lumpBytes) - 1))
-    #expect(given.give() == nil)
-    #expect(given.received(1))
-    #expect(given.give() == CreditWindow.lumpBytes)
-    #expect(given.give() == nil && given.give(atLeast: 1) == nil)
+    #expect(receive(Int(CreditWindow.lumpBytes) - 1))
+    #expect(give() == nil)
+    #expect(receive(1))
+    #expect(give() == CreditWindow.lumpBytes)
+    #expect(give() == nil && give(atLeast: 1) == nil)
     // Some credit is enough for a whole piece, and no more.
-    #expect(given.received(Int(CreditWindow.bytes)))
-    #expect(given.received(CreditWindow.pieceBytes - 1))
-    let isWithin = given.received(1)
-    #expect(!isWithin)
-    #expect(given.give(atLeast: 1) == CreditWindow.bytes + UInt32(CreditWindow.pieceBytes))
+    #expect(receive(Int(CreditWindow.bytes)))
+    #expect(receive(CreditWindow.pieceBytes - 1))
+    #expect(!receive(1))
+    #expect(give(atLeast: 1) == CreditWindow.bytes + UInt32(CreditWindow.pieceBytes))
   }
 }

@@ -4,12 +4,12 @@
 import CRdKafka
 import Foundation
 import IPC
-import Links
 import Logging
 import Settings
 import Testing
 
 @testable import Kit
+@testable import Links
 @testable import Streams
 
 /// The rings and pages between one connection worker and the streams worker.
