@@ -31,6 +31,7 @@ struct PayloadTests {
     var limited = request
     limited.limitKey = "a:1 192.0.2.1"
     limited.isUpgrade = true
+    limited.isSecondTry = true
     limited.body = .chunked
     return limited
   }

@@ -122,10 +122,12 @@ final class ExchangeDesk {
       case .counted(let bytes): .counted(Int(clamping: bytes))
       case .chunked: .chunked
       }
-    return UpstreamRequest(
+    var upstream = UpstreamRequest(
       origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
       headers: HTTPHeaders(alternating: request.headers),
       body: body)
+    upstream.isSecondTry = request.isSecondTry
+    return upstream
   }
 
   private func cancel(_ key: Key) { remove(key)?.cancel() }

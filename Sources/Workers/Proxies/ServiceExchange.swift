@@ -103,6 +103,7 @@ final class ServiceExchange: UpstreamReceiver {
   }
 
   func upstreamFailed(_ failure: UpstreamFailure) {
+    let isSecond = upstream?.hasBegunAgain ?? false
     upstream = nil
     let (kind, reason): (ExchangeFailure, String) =
       switch failure.reason {
@@ -110,7 +111,7 @@ final class ServiceExchange: UpstreamReceiver {
       case .busy: (.busy, failure.description)
       case .badRequest: (.badRequest, failure.description)
       case .unreachable, .connectTimeout, .closedEarly, .malformed, .closing:
-        (.badGateway, failure.description)
+        (isSecond ? .badGatewayTwice : .badGateway, failure.description)
       }
     desk.send(.failed(kind, reason: reason), key)
     desk.end(key)

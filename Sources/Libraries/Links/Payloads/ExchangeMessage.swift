@@ -30,6 +30,8 @@ public enum ExchangeFailure: UInt32, Sendable, CaseIterable {
   case busy = 3
   /// It can't be sent as it is.
   case badRequest = 4
+  /// As `badGateway`, of a request that the proxy worker has sent twice.
+  case badGatewayTwice = 5
 }
 
 /// All that is said in an exchange but its bodies.

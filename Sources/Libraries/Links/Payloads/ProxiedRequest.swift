@@ -3,7 +3,7 @@
 //   scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
 //   form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
 //
-// Flag 1: it may become a tunnel. A frame without flags is the one of releases that know none. Other flags are of later releases: what they
+// Flag 1: it may become a tunnel. Flag 4: it is sent for the second time. A frame without flags is the one of releases that know none. Other flags are of later releases: what they
 // bring stands behind all this (FieldCoding).
 
 import Kit
@@ -47,6 +47,8 @@ public struct ProxiedRequest: Equatable, Sendable {
   public var timeoutMs: UInt32
   /// Whether the service may answer 101 and make a tunnel of the exchange; the headers ask for it.
   public var isUpgrade: Bool
+  /// It was sent before: it isn't sent a third time.
+  public var isSecondTry = false
   /// Whose tokens it takes if requests are limited; nil: none.
   public var limitKey: String?
 
@@ -71,9 +73,12 @@ extension ProxiedRequest {
   private enum Flag {
     static let upgrade: UInt32 = 1
     static let limitKey: UInt32 = 2
+    static let secondTry: UInt32 = 4
   }
 
-  var flags: UInt32 { (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) }
+  var flags: UInt32 {
+    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) | (isSecondTry ? Flag.secondTry : 0)
+  }
 
   func append(to fields: inout FieldWriter) {
     fields.append(UInt8(origin.isTLS ? 1 : 0))
@@ -119,5 +124,6 @@ extension ProxiedRequest {
       origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
       headers: headers, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
       limitKey: limitKey)
+    isSecondTry = flags & Flag.secondTry != 0
   }
 }

@@ -67,7 +67,10 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     tries += 1
     var request = request
     // One request takes one token, however often it is tried.
-    if tries > 1 { request.limitKey = nil }
+    if tries > 1 {
+      request.limitKey = nil
+      request.isSecondTry = true
+    }
     do throws(ProxyExchanges.Refusal) {
       key = try exchanges.open(request, for: holder, self)
       // Only what has an empty body is tried again.
@@ -211,7 +214,8 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     }
     let (status, detail): (HTTPResponseStatus, String) =
       switch failure {
-      case .badGateway: (.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
+      case .badGateway, .badGatewayTwice:
+        (.badGateway, "the service can't be reached or didn't answer properly: \(reason)")
       case .timeout: (.gatewayTimeout, "the service didn't answer in time")
       case .busy: (.serviceUnavailable, "the service has too many requests to answer: \(reason)")
       case .badRequest: (.badRequest, "the request can't be sent to the service: \(reason)")

@@ -186,6 +186,8 @@ final class UpstreamExchange {
     if kept != nil { forget() }
   }
 
+  var hasBegunAgain: Bool { attempts > 1 }
+
   /// Whether it may begin again when its connection, which had been used before, was closed.
   var mayStartAgain: Bool { request.isRepeatable && mayStartAgainUnheard }
 

@@ -47,9 +47,11 @@ struct UpstreamRequest {
   var body = Body.none
   /// It changes nothing, whatever its method.
   var isQuestion = false
+  /// It was sent before, by whoever sends it now.
+  var isSecondTry = false
 
   /// Whether it may be sent a second time when it isn't known whether the first one was heard.
-  var isRepeatable: Bool { isQuestion || method.isIdempotent }
+  var isRepeatable: Bool { !isSecondTry && (isQuestion || method.isIdempotent) }
 }
 
 /// Bounds and time-outs. Times are checked by `UpstreamClient.tick`: what is due is found at the next one.
