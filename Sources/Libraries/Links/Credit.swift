@@ -42,7 +42,7 @@ public struct CreditGiven {
   @discardableResult
   public mutating func received(_ count: Int) -> Bool {
     granted -= Int64(count)
-    taken += UInt32(clamping: count)
+    taken = UInt32(clamping: Int64(taken) + Int64(count))
     return granted > -Int64(CreditWindow.pieceBytes)
   }
 

@@ -16,10 +16,12 @@ public struct LinkMessage {
   public let payload: UnsafeRawBufferPointer?
 
   /// What it is about.
+  ///
+  /// - Throws: of one that is too large `.unknown`: another release may have a larger bound, or have been given one.
   public func decoded<Payload: LinkPayload>(
     as type: Payload.Type = Payload.self
   ) throws(RecordFault) -> Payload {
-    guard let payload else { throw .malformed }
+    guard let payload else { throw .unknown(kind: "message.\(envelope.kind.rawValue) of too many bytes") }
     var fields = FieldReader(payload)
     let decoded = try Payload(envelope, &fields)
     guard fields.isComplete else { throw .malformed }

@@ -119,7 +119,7 @@ final class CallDesk {
     let now = environment.nowNs()
     for service in urls.keys {
       for call in gates[service]?.remove(where: { $0.deadlineNs <= now }) ?? [] {
-        finish(call, .busy("it has waited for its turn until its time was over"))
+        finish(call, .busy(Self.isLate))
       }
     }
     for purpose in Set(urls.keys.map(\.purpose)) { observe(purpose) }
@@ -132,7 +132,8 @@ final class CallDesk {
     case .call, .cancelCall, .callOutcome:
       switch try message.decoded(as: CallMessage.self) {
       case .call(let call):
-        admit(Call(caller: caller, call: call, deadlineNs: message.envelope.deadlineNs))
+        let deadlineNs = message.envelope.deadlineNs
+        admit(Call(caller: caller, call: call, deadlineNs: deadlineNs == 0 ? .max : deadlineNs))
       case .cancel: cancel(caller)
       case .outcome: throw .malformed
       }
@@ -144,6 +145,8 @@ final class CallDesk {
 
   private func admit(_ call: Call) {
     let now = environment.nowNs()
+    // It has waited in the ring, such as for the successor of a worker that has died.
+    guard call.deadlineNs > now else { return finish(call, .busy(Self.isLate)) }
     guard let admission = gates[Service(call.call)]?.admit(call, nowNs: now) else {
       return finish(call, .unreachable("no address is configured"))
     }
@@ -189,6 +192,7 @@ final class CallDesk {
     }
   }
 
+  private static let isLate = "it has waited for its turn until its time was over"
   private static let isLeftAlone = "it has failed again and again and is left alone for a moment"
 
   private func beginWaiting(_ service: Service) {
@@ -196,7 +200,7 @@ final class CallDesk {
     while let call = gates[service]?.next() {
       guard call.deadlineNs > now else {
         gates[service]?.abandoned(nowNs: now)
-        finish(call, .busy("it has waited for its turn until its time was over"))
+        finish(call, .busy(Self.isLate))
         continue
       }
       begin(call)

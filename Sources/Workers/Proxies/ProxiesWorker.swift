@@ -60,7 +60,8 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
     desk = Self.desk(
-      context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox, targets: targets, exchanges: exchanges
+      context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox,
+      targets: targets, exchanges: exchanges
     ) {
       client.begin($0, url: $1, deadline: $2, $3)
     }
@@ -99,7 +100,9 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
         nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) }, reportCorrupt: { status.reportCorrupt($0) },
         begin: { call, url, deadlineNs, body in
-          begin(call, url, .now() + .nanoseconds(Int64(deadlineNs &- MonotonicTime.now())), body)
+          let now = MonotonicTime.now()
+          let left = deadlineNs > now ? Int64(clamping: deadlineNs - now) : 0
+          return begin(call, url, .now() + .nanoseconds(left), body)
         }))
   }
 

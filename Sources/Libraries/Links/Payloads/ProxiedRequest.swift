@@ -1,10 +1,10 @@
-// What a connection worker tells a proxy worker of a request before its body comes, and how that is written in a frame:
+// What a connection worker tells a proxy worker of a request before its body comes, and how that is written (FieldCoding):
 //
 //   scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
 //   form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
 //
-// Flag 1: it may become a tunnel. Flag 4: it is sent for the second time. A frame without flags is the one of releases that know none. Other flags are of later releases: what they
-// bring stands behind all this (FieldCoding).
+// Flag 1: it may become a tunnel. Flag 4: it is sent for the second time. Other flags are of later releases: what they bring stands
+// behind all this (FieldCoding).
 
 import Kit
 
@@ -77,7 +77,8 @@ extension ProxiedRequest {
   }
 
   var flags: UInt32 {
-    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) | (isSecondTry ? Flag.secondTry : 0)
+    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey)
+      | (isSecondTry ? Flag.secondTry : 0)
   }
 
   func append(to fields: inout FieldWriter) {
