@@ -114,7 +114,7 @@ let package = Package(
     tests("SettingsTests", ["Settings", "TestSupport"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux", "TestSupport"]),
     tests("KitTests", ["Kit", "Links", "IPC", "Settings", "TestSupport", logging]),
-    tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport"]),
+    tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport", logging]),
     tests(
       "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],
       exclude: ["make_fixtures.py"]),
