@@ -117,7 +117,8 @@ struct RequestExchangeTests {
     let answering = try gateway.exchange(1)
     let asking = try RequestExchange(
       grants: gateway.requestGrants, worker: .connections(0), peers: (0..<2).map { try gateway.page($0) },
-      status: try gateway.page(0), maximumMessageBytes: 2_000) { _ in }
+      status: try gateway.page(0), maximumMessageBytes: 2_000
+    ) { _ in }
     for count in [10, 300_000] {
       _ = asking.ask(1, Self.question, deadlineNs: .max, answers.asker)
       answering.serve { from, correlation, _ in

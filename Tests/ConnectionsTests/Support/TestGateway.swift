@@ -102,7 +102,8 @@ final class TestGateway {
   func exchange(_ slot: Int) throws -> RequestExchange {
     try RequestExchange(
       grants: requestGrants, worker: .connections(slot), peers: (0..<workers).map { try page($0) },
-      status: try page(slot)) { _ in }
+      status: try page(slot)
+    ) { _ in }
   }
 
   /// The worker `slot`, born anew.

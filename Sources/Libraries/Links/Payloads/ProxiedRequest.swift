@@ -77,7 +77,8 @@ extension ProxiedRequest {
   }
 
   var flags: UInt32 {
-    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey) | (isSecondTry ? Flag.secondTry : 0)
+    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey)
+      | (isSecondTry ? Flag.secondTry : 0)
   }
 
   func append(to fields: inout FieldWriter) {

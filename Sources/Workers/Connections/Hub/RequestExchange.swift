@@ -64,7 +64,8 @@ final class RequestExchange {
     outbox = Outbox(
       writer, maximumMessageBytes: maximumMessageBytes, maximumBytes: Self.maximumUnsentBytes, later: later)
     slots = Dictionary(
-      own.readers.map { (UInt16(clamping: $0.worker.place), UInt16(clamping: $0.slot)) }) { first, _ in first }
+      own.readers.map { (UInt16(clamping: $0.worker.place), UInt16(clamping: $0.slot)) }
+    ) { first, _ in first }
     asking = Asking(generation: status.generation, mostWaiting: Self.mostWaiting)
   }
 
@@ -72,7 +73,8 @@ final class RequestExchange {
   static func messageBytes(forEventsOf bytes: Int) -> Int { max(leastMessageBytes, 2 * bytes) }
 
   /// Sends a question to the worker in place `target`.
-  func ask(_ target: UInt16, _ question: WorkerRequest, deadlineNs: UInt64, _ asker: @escaping Asker) -> Asked {
+  func ask(_ target: UInt16, _ question: WorkerRequest, deadlineNs: UInt64, _ asker: @escaping Asker) -> Asked
+  {
     guard let slot = slots[target] else { return .noSuchWorker }
     // Whoever is asked from here on is asked of the worker that lives now.
     noteRestart(of: Int(target))
