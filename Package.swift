@@ -70,7 +70,7 @@ let package = Package(
     executable(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
-    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging, deque]),
+    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
     library("Links", path: "Sources/Libraries/Links", ["IPC", "Kit", deque]),
     library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
     library(

@@ -60,8 +60,8 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
     desk = Self.desk(
-      context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox,
-      targets: targets, exchanges: exchanges
+      context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox, targets: targets,
+      exchanges: exchanges
     ) {
       client.begin($0, url: $1, deadline: $2, $3)
     }

@@ -125,7 +125,10 @@ struct RequestExchangeTests {
         let body = [UInt8](repeating: 0, count: count)
         answering.answer(from, correlation: correlation, WorkerAnswer(status: 200, text: "", body: body))
       }
-      asking.serve { _, _, _ in }
+      for _ in 0..<100 {
+        asking.serve { _, _, _ in }
+        answering.serve { _, _, _ in }
+      }
     }
     #expect(answers.all.map { $0?.status } == [200, 502])
   }
