@@ -182,6 +182,19 @@ struct RequestExchangeTests {
     #expect(answers.all == [nil])
   }
 
+  @Test("15.4 A question that comes after its time is left alone; what is told without one isn't")
+  func lateQuestion() throws {
+    let gateway = try TestGateway(workers: 2)
+    let exchanges = try (0..<2).map { try gateway.exchange($0) }
+    for deadlineNs: UInt64 in [100, 101] {
+      _ = exchanges[0].ask(1, Self.question, deadlineNs: deadlineNs, answers.asker)
+    }
+    exchanges[0].tell(1, .closeOldest(key: 1, since: 2))
+    var questions: [WorkerRequest] = []
+    exchanges[1].serve(nowNs: 100) { questions.append($2) }
+    #expect(questions == [Self.question, .closeOldest(key: 1, since: 2)])
+  }
+
   @Test("gives up on a worker that was born anew: it knows nothing of the question")
   func restarted() throws {
     let gateway = try TestGateway(workers: 2)

@@ -175,7 +175,9 @@ final class Hub {
       events.rings.commit()
     }
     report(events.takeIncidents())
-    let hasRequests = exchange.serve { [unowned self] in answer(from: $0, correlation: $1, $2) }
+    let hasRequests = exchange.serve(nowNs: clock.nowNs) { [unowned self] in
+      answer(from: $0, correlation: $1, $2)
+    }
     let hasAnswers = calls?.serve() ?? false
     let hasResponses = publications?.serve() ?? false
     report(links.takeIncidents(), areEvents: false)

@@ -122,8 +122,13 @@ final class RequestExchange {
 
   /// Reads what the others say, up to the bound of a turn. Questions go to `handle`, answers to their askers. Returns
   /// whether there may be more.
+  ///
+  /// - Parameter nowNs: a question whose time is over by then is left alone: its client has been told, and may have asked for
+  ///   something else since.
   @discardableResult
-  func serve(_ handle: (_ from: UInt16, _ correlation: UInt64, _ question: WorkerRequest) -> Void) -> Bool {
+  func serve(
+    nowNs: UInt64 = 0, _ handle: (_ from: UInt16, _ correlation: UInt64, _ question: WorkerRequest) -> Void
+  ) -> Bool {
     outbox.flush()
     return inbox.serve { (message) throws(RecordFault) in
       let sender = UInt16(clamping: inbox.rings.writer(message.ring).place)
@@ -134,7 +139,10 @@ final class RequestExchange {
         return
       }
       let said = try message.decoded(as: WorkerRequest.self)
-      guard case .answer(let answer) = said else { return handle(sender, correlation, said) }
+      guard case .answer(let answer) = said else {
+        let deadlineNs = message.envelope.deadlineNs
+        return deadlineNs == 0 || deadlineNs > nowNs ? handle(sender, correlation, said) : ()
+      }
       asking.take(correlation, of: Int(sender))?(answer)
     }
   }
