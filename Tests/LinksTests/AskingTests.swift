@@ -116,5 +116,8 @@ struct AskingTests {
     #expect(receive(CreditWindow.pieceBytes - 1))
     #expect(!receive(1))
     #expect(give(atLeast: 1) == CreditWindow.bytes + UInt32(CreditWindow.pieceBytes))
+    // Whoever sends without any credit doesn't crash the one who counts.
+    for _ in 0..<3 { #expect(!receive(Int(UInt32.max))) }
+    #expect(give() == .max)
   }
 }

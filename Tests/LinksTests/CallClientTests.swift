@@ -36,10 +36,15 @@ private final class CallBench {
     let rings = try workers.map {
       try Ring.create(name: "answers.\($0.name)", capacity: 1 << 16, readers: 8).take()
     }
+    for slot in 0..<8 {
+      try Ring.setRegistered(call, reader: slot, Self.slots.contains(slot))
+      for ring in rings { try Ring.setRegistered(ring, reader: slot, slot == Self.answerSlot) }
+    }
     let shared = try (workers + [Self.caller]).map { try StatusPage.create(name: $0.name).take() }
     pages = try shared.map { try StatusPage(attaching: $0) }
     ownPage = pages[workers.count]
-    wakes = try Self.proxies.map { _ in try EventFD.create().take() }
+    let wakes = try Self.proxies.map { _ in try EventFD.create().take() }
+    self.wakes = wakes
     for page in pages {
       page.beginGeneration(pid: 1)
       page.state = .ready

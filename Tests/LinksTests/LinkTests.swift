@@ -104,6 +104,14 @@ struct LinkTests {
       told[message.envelope.correlation] = message.payload != nil
     }
     #expect(told == [1: false, 2: true])
+    // Another release may have another bound: whoever can't do without is told, and nobody is taken for mad.
+    try outbox.send(Self.call(1_500), to: 0, 3)
+    try outbox.send(Self.call(8), to: 0, 4)
+    #expect(inbox.messages(as: CallMessage.self) == [Self.call(8)])
+    #expect(inbox.rings.takeIncidents().isEmpty)
+    let counted =
+      "rig_unknown_records_total{ring=\"\(bench.grant.name)\",kind=\"message.16 of too many bytes\"}"
+    #expect(bench.metric(counted) == 1)
   }
 
   @Test("A stream's bytes come in order, in messages of a bounded size, however full the ring is")
