@@ -11,9 +11,9 @@ struct NextReleaseTests {
   /// Of no ring.
   private static let unknownType: UInt16 = 777
 
-  /// The beginning of a record to the reader in a slot, or at a place, and enough behind it.
-  private static func record(_ version: UInt8, _ kind: UInt8, to target: UInt8) -> [UInt8] {
-    [version, kind, target, 0] + [UInt8](repeating: 0, count: 28)
+  /// A message of a kind that nobody knows to the reader in a slot, in a longer envelope with flags (Links, Envelope).
+  private static func message(to target: UInt8) -> [UInt8] {
+    [40, 0xF8, target, 0, 200, 0] + [UInt8](repeating: 0, count: 42)
   }
 
   /// The same event with flags and a field of the next release, which stands before the JSON text.
@@ -51,14 +51,12 @@ struct NextReleaseTests {
     var events = Addition("events.streams", readers: 2).with(
       1, [9] + event.dropFirst(), "event.v9", readers: 2)
     events.records.append((1, nextRelease(event)))
-    return [
+    let conversations = [
+      ("requests.connections.0", 2.0), ("calls.connections.0", 1), ("answers.proxies.0", 3),
+      ("publications.connections.0", 2), ("responses.streams", 2),
+    ].map { Addition($0, readers: $1).with(20, message(to: 0), "message.200") }
+    return conversations + [
       events, Addition("state.control", readers: 2), Addition("presence.connections.0", readers: 1),
-      Addition("requests.connections.0", readers: 2).with(2, record(1, 200, to: 1), "request.200"),
-      Addition("calls.connections.0", readers: 1).with(5, record(2, 200, to: 0), "5.200")
-        .with(7, record(1, 200, to: 0), "frame.200"),
-      Addition("answers.proxies.0", readers: 3).with(6, record(3, 1, to: 1), "6.v3"),
-      Addition("publications.connections.0", readers: 2).with(9, record(1, 200, to: 1), "message.200"),
-      Addition("responses.streams", readers: 2).with(10, record(2, 1, to: 0), "message.v2"),
     ]
   }
 
