@@ -14,6 +14,20 @@ enum ExitStatus {
   static let gaveUp: Int32 = 75
   /// The configuration is wrong (EX_CONFIG).
   static let configuration: Int32 = 78
+
+  /// Statuses of workers that say what has to be put right: the gateway's own is the same then.
+  private static let telling: Set<Int32> = [configuration, missingFile, system]
+
+  /// The exit status of a gateway that ended like this.
+  static func of(_ outcome: Outcome) -> Int32 {
+    switch outcome {
+    case .stopped: return success
+    case .gaveUp: return gaveUp
+    case .failedToStart:
+      if case .status(let status)? = outcome.exit, telling.contains(status) { return status }
+      return gaveUp
+    }
+  }
 }
 
 enum SupervisorError: Error, CustomStringConvertible {

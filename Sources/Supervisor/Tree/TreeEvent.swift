@@ -61,6 +61,15 @@ enum Failure: Hashable, Sendable {
     default: false
     }
   }
+
+  /// How the process ended, where a process's own end is behind the failure.
+  var exit: Exit? {
+    switch self {
+    case .exited(let exit), .diedStarting(let exit): exit
+    case .childFailedToStart(_, let exit): exit
+    case .startTimedOut, .condemned, .gaveUp: nil
+    }
+  }
 }
 
 /// Why a process is spawned.
@@ -89,6 +98,11 @@ enum Outcome: Equatable, Sendable {
   case gaveUp
   /// A child of the root failed in the first start.
   case failedToStart(Failure)
+
+  /// How the process ended whose failure this is, if one is behind it.
+  var exit: Exit? {
+    if case .failedToStart(let failure) = self { failure.exit } else { nil }
+  }
 }
 
 enum TreeEvent: Equatable, Sendable {
