@@ -1,5 +1,6 @@
 // One row of the table of configuration keys: what a key is called, what it takes, what it means, whether this release
-// uses it, and how a text becomes a value of `Settings`. The rows are in SettingKeys+*.swift; loading, help and error
+// uses it, and how a text becomes a value of `Settings`. The rows are in EventKeys, IdentityKeys and OperationKeys;
+// loading, help and error
 // texts all come from them, so that a key is described in one place only.
 
 /// A configuration key.

@@ -64,8 +64,8 @@ final class LogWriter {
 
 /// One log line as text.
 ///
-/// json   {"time":"2026-11-24T09:00:00.000Z","level":"info","worker":"supervisor","pid":7,"message":"…","port":"4000"}
-/// human  2026-11-24T09:00:00.000Z info supervisor: … port=4000
+///   json   {"time":"2026-11-24T09:00:00.000Z","level":"info","worker":"supervisor","pid":7,"message":"…","port":"4000"}
+///   human  2026-11-24T09:00:00.000Z info supervisor: … port=4000
 ///
 /// A value is never able to break out of its place: control characters are escaped in both forms.
 struct LogLine {

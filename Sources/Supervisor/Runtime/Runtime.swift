@@ -424,7 +424,9 @@ final class Runtime {
   // What the log says about the tree's life. Fields: worker, pid, reason, and how a process ended.
 
   /// Logs a line about one worker.
-  private func say(_ level: LogLevel, _ message: String, _ worker: WorkerRecord, _ fields: [(String, String)] = []) {
+  private func say(
+    _ level: LogLevel, _ message: String, _ worker: WorkerRecord, _ fields: [(String, String)] = []
+  ) {
     log.log(level, message, place(worker.child) + fields)
   }
 

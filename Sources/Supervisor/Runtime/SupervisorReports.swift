@@ -36,9 +36,9 @@ struct ServiceManager {
 
 /// The supervisor's own numbers, on its own status page:
 ///
-/// rig_worker_restarts_total{worker,reason}   processes started again, by why
-/// rig_worker_up{worker}                      1 while the worker serves
-/// rig_supervisor_start_time_seconds          Unix time
+///   rig_worker_restarts_total{worker,reason}   processes started again, by why
+///   rig_worker_up{worker}                      1 while the worker serves
+///   rig_supervisor_start_time_seconds          Unix time
 ///
 /// The series that can be expected are made at the start, so that a graph begins at 0 and not at the first failure.
 struct SupervisorMetrics {

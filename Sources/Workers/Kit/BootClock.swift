@@ -47,7 +47,7 @@ public struct TimeSource {
 /// Belongs to one process: another one that looked at other moments may be behind by `delayMs` after a jump.
 public struct SteadyWallClock: Sendable {
   /// A difference up to this is no jump: time servers correct clocks in small steps.
-  static let toleranceMs: Int64 = 2_000
+  private static let toleranceMs: Int64 = 2_000
 
   /// For so long the wall clock must be elsewhere until that is the time; 0: a jump counts at once.
   private let delayMs: Int64
@@ -96,5 +96,15 @@ public struct SteadyWallClock: Sendable {
   /// The time that counts now.
   public mutating func unixMs(_ source: TimeSource) -> Int64 {
     unixMs(wallMs: source.wallMs(), bootMs: source.bootMs())
+  }
+}
+
+/// The clock that all processes share and that never goes back.
+public enum MonotonicTime {
+  /// CLOCK_MONOTONIC in nanoseconds.
+  public static func now() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 }

@@ -24,7 +24,7 @@ public struct TraceContext: Equatable, Sendable {
   /// Longest `tracestate` that is passed on, in bytes; the standard asks for at least 512.
   static let maxTracestateBytes = 1024
   /// Longest `traceparent`, in bytes: versions to come may be longer than ours, and a record's length has 16 bits.
-  static let maxTraceparentBytes = 512
+  private static let maxTraceparentBytes = 512
   private static let version0Length = 55
 
   /// Whether `text` is a traceparent that may be forwarded.

@@ -61,9 +61,7 @@ final class LogOutput: Sendable {
 
   /// A line of the present time.
   func line(_ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]) -> [UInt8] {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    let stamp = Stamp(unixMs: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000, high: 0, low: 0)
+    let stamp = Stamp(unixMs: WallClock.milliseconds(), high: 0, low: 0)
     return isJSON
       ? json(stamp.rfc3339, level, message, fields) : human(stamp.rfc3339, level, message, fields)
   }
