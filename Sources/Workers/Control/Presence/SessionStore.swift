@@ -13,7 +13,7 @@ import Links
 import Logging
 import Settings
 
-final class SessionDesk {
+final class SessionStore {
   /// Clock and loop, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
@@ -37,7 +37,7 @@ final class SessionDesk {
   private let confirmations: Confirmations
   private let calls: CallClient?
   /// Only served here, with the worker's other rings.
-  private let responses: ResponseDesk?
+  private let responses: ResponseRelay?
   private let environment: Environment
   private let log: Logger
   private let usersOnline: Metric?
@@ -56,7 +56,7 @@ final class SessionDesk {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    calls: CallClient? = nil, responses: ResponseDesk? = nil, settings: Settings, status: StatusPage,
+    calls: CallClient? = nil, responses: ResponseRelay? = nil, settings: Settings, status: StatusPage,
     log: Logger, environment: Environment
   ) {
     self.rings = rings
