@@ -134,11 +134,6 @@ public final class RingWriter {
     return slowest
   }
 
-  /// Bytes appended, published or not, that the slowest registered reader has not committed.
-  public var usedBytes: Int {
-    Int(state.pointee.position - slowestReaderPosition())
-  }
-
   /// Visits the published records that are still retained, oldest first: a restarted writer sees here what its
   /// predecessor had published. Nothing may be appended meanwhile.
   public func forEachRetained(_ body: (RingRecord) -> Void) throws(IPCError) {
