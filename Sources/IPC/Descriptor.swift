@@ -33,7 +33,6 @@ public struct Descriptor: ~Copyable, Sendable {
 // A signal is a counter in the kernel: any number of signals before a drain is one wake-up, and a signal is
 // never lost. Neither call blocks; a full counter (2^64 − 2 signals) means that the reader is awake anyway.
 
-/// Creates, signals and drains eventfds.
 public enum EventFD {
   /// A new eventfd, close-on-exec and non-blocking.
   public static func create() throws(IPCError) -> Descriptor {

@@ -26,7 +26,6 @@ final class RingHistory {
   private let entries: UnsafeMutablePointer<Entry>
   /// Entries ever noted since the last `removeAll`; entry n lies in slot n % slots.
   private var count = 0
-  /// Where the next entry is due.
   private(set) var nextIndexed: UInt64 = 0
 
   init(of segment: RingSegment) {

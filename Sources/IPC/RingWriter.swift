@@ -75,7 +75,6 @@ public final class RingWriter {
   /// The sequence that the next appended record gets. The first record of a ring has 1.
   public var nextSequence: UInt64 { state.pointee.sequence }
 
-  /// The epoch that this writer writes in.
   public var epoch: UInt64 { RingLayout.epoch(of: state.pointee.position) }
 
   /// Appends a record, invisible to readers until `publish`. No system call, no allocation.
@@ -291,7 +290,6 @@ public final class RingWriter {
   }
 }
 
-/// Everything that changes while a writer works.
 @usableFromInline
 struct WriterState {
   /// End of the last appended record, and its place in the data.
@@ -299,16 +297,13 @@ struct WriterState {
   @usableFromInline var offset: Int
   /// Up to here may be written without moving head: head + capacity.
   @usableFromInline var writableEnd: UInt64
-  /// The next record's sequence.
   @usableFromInline var sequence: UInt64
-  /// Start of the last appended record.
   @usableFromInline var lastAppended: UInt64
 
   /// What readers see as the tail.
   @usableFromInline var published: UInt64
   /// Start of the last published record. Head never passes it, so that a successor always finds a sequence.
   @usableFromInline var lastPublished: UInt64
-  /// Start of the oldest retained record.
   @usableFromInline var head: UInt64
   /// What `slowestReaderPosition()` answered last; cursors only grow, so it errs on the safe side.
   @usableFromInline var slowest: UInt64
@@ -402,7 +397,6 @@ public struct ReaderSet: OptionSet, Sendable {
     self.rawValue = rawValue
   }
 
-  /// Every slot.
   @inlinable
   public static var all: ReaderSet { ReaderSet(rawValue: .max) }
 

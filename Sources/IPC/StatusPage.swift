@@ -116,7 +116,6 @@ public final class StatusPage: Sendable {
     set { rig_store_relaxed(base + StatusLayout.returnWindowOffset, newValue) }
   }
 
-  /// How many connections the worker has open.
   public var openConnections: UInt64 {
     get { rig_load_relaxed(base + StatusLayout.openConnectionsOffset) }
     set { rig_store_relaxed(base + StatusLayout.openConnectionsOffset, newValue) }
@@ -302,18 +301,15 @@ public struct Metric: @unchecked Sendable {
     _ = rig_add_relaxed(word, UInt64(bitPattern: amount))
   }
 
-  /// Replaces the value.
   @inlinable @inline(__always)
   public func set(_ value: Int64) {
     rig_store_relaxed(word, UInt64(bitPattern: value))
   }
 
-  /// The value now.
   @inlinable
   public var value: Int64 { Int64(bitPattern: rig_load_relaxed(word)) }
 }
 
-/// Texts of Prometheus series.
 enum MetricSeries {
   /// `name`, or `name{a="b",c="d"}` with backslash, quotation mark and line feed escaped in the values.
   static func text(_ name: String, _ labels: [(String, String)]) -> String {
@@ -343,7 +339,6 @@ enum MetricSeries {
 // The epoch tells a late report from one about what came after the reset: without it, whoever was interrupted between
 // reading and reporting would cost the new writer its life.
 
-/// A ring found corrupt.
 public struct RingReport: Equatable, Sendable {
   /// The ring's id in the manifest.
   public let ring: UInt32

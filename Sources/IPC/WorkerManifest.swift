@@ -18,11 +18,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var gatewayEpoch: UInt64
   /// 32 random bytes, the key of connection tokens.
   public var tokenKey: Data
-  /// The settings, as the module Settings encodes them.
   public var settings: Data
-  /// The worker's status page.
   public var status: CInt
-  /// The worker's eventfd.
   public var wake: CInt
   /// Listening sockets by name ("inbound", "management").
   public var listeners: [String: CInt]
@@ -32,7 +29,6 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var peers: [Peer]
   /// The process that the worker must not outlive.
   public var supervisorPid: Int32
-  /// Version of the release that the worker belongs to.
   public var release: String
 
   public init(
@@ -70,7 +66,6 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     release = try values.decodeIfPresent(String.self, forKey: .release) ?? ""
   }
 
-  /// A worker's status page.
   public struct Peer: Codable, Sendable, Equatable {
     public var worker: WorkerIdentity
     public var status: CInt
@@ -91,7 +86,6 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     rings.first { $0.purpose == purpose && $0.writer == worker }
   }
 
-  /// Those of a kind, by place.
   public func peers(of kind: WorkerKind) -> [Peer] {
     peers.filter { $0.worker.kind == kind }.sorted { $0.worker.place < $1.worker.place }
   }
@@ -150,7 +144,6 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     return manifest
   }
 
-  /// Reads a manifest from `fd`, which stays open.
   static func read(_ fd: CInt) throws(IPCError) -> WorkerManifest {
     try SharedMemory.requireSeals(of: fd, SharedMemory.sizeSeals | CInt(RIG_SEAL_WRITE))
     let size = try SharedMemory.size(of: fd)

@@ -2,17 +2,12 @@
 
 /// What the supervisor was started to do.
 public enum Action: Sendable, Equatable {
-  /// Run the gateway.
   case run
-  /// Say whether the configuration is right, and stop.
   case checkConfig
-  /// Print the version, and stop.
   case showVersion
-  /// Print `Settings.help`, and stop.
   case showHelp
 }
 
-/// A parsed command line.
 struct CommandLineRequest: Equatable {
   var action = Action.run
   var configPath: String?

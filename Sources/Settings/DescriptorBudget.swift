@@ -6,7 +6,6 @@
 
 import Glibc
 
-/// The descriptors of one process.
 public struct DescriptorBudget: Equatable, Sendable {
   /// Kept for files, and for connections that are just being accepted.
   static let reserve = 40

@@ -163,7 +163,6 @@ extension SettingKey {
 
   private static func isName(_ text: String) -> Bool { ValueForm.hasOnly(text, "._-") }
 
-  /// Kafka's own rule for topic names.
   static func topic(_ text: String) throws(ValueProblem) -> String {
     guard isName(text), text.utf8.count <= 249, text != ".", text != ".." else {
       throw ValueProblem("'\(text)' is no topic name; expected at most 249 letters, digits, '.', '_' or '-'")

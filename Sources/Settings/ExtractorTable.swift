@@ -16,7 +16,6 @@ public struct Extractor: Codable, Sendable, Equatable {
   /// Accepted for compatibility with RIG 3, without effect.
   public var stableFieldIndex: Int?
 
-  /// An extractor from tokens already parsed.
   public init(
     eventPointer: [String], jwtPointer: [String]? = nil, isEnforced: Bool = false,
     stableFieldIndex: Int? = nil
@@ -37,12 +36,10 @@ public struct Extractor: Codable, Sendable, Equatable {
   }
 }
 
-/// The extractors of all event types.
 public struct ExtractorTable: Codable, Sendable, Equatable {
   /// Event type → field name → extractor.
   public var byType: [String: [String: Extractor]]
 
-  /// A table as given; the default has no extractors.
   public init(byType: [String: [String: Extractor]] = [:]) {
     self.byType = byType
   }
@@ -50,7 +47,6 @@ public struct ExtractorTable: Codable, Sendable, Equatable {
   // Reads an extractor table from a configuration tree. Collects every mistake with its place and the path of names that
   // leads to it; gives a table only if there is none.
 
-  /// Parses JSON or YAML text.
   init(text: String) throws(ValueProblems) {
     let root: SourceNode?
     do {

@@ -7,7 +7,6 @@
 //
 // Scheme and host are the same in any case of their letters.
 
-/// A list of allowed origins.
 public struct OriginList: Sendable, Equatable {
   private var takesAll = false
   private var takesNull = false
@@ -105,7 +104,6 @@ struct Origin: Hashable, Sendable {
     return labels.allSatisfy { !$0.isEmpty && ValueForm.hasOnly($0, "-_") }
   }
 
-  /// An IPv6 address in brackets.
   private static func isAddress(_ text: Substring) -> Bool {
     text.utf8.count > 2 && text.hasSuffix("]")
       && text.utf8.dropFirst().dropLast().allSatisfy("0123456789abcdef:.".utf8.contains)

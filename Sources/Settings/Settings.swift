@@ -123,7 +123,6 @@ public struct Settings: Codable, Sendable, Equatable {
   public var restartIntensity = 5
   public var turnLimitMs = 100
   public var restartPeriodSeconds = 10
-  /// Development mode (`--dev`): serves the demo page.
   public var dev = false
 
   public var maxRequestHeadBytes = 16 * 1024
@@ -170,7 +169,6 @@ public struct Settings: Codable, Sendable, Equatable {
 
   public var positionRingBytes = 4 * 1024 * 1024
 
-  /// The defaults.
   public init() {}
 
   /// As a supervisor encodes them for its workers, which may be of another release: settings that it doesn't have are at their
@@ -213,7 +211,6 @@ public struct Settings: Codable, Sendable, Equatable {
   /// address is chosen for them.
   public var isManagementForThisMachine: Bool { managementToken == nil && managementAddress.isEmpty }
 
-  /// Whether the TLS ports are open.
   public var hasTLS: Bool { !httpsCertFiles.isEmpty }
 
   private static var processorCount: Int {
@@ -223,14 +220,12 @@ public struct Settings: Codable, Sendable, Equatable {
 
 /// Who may subscribe or submit.
 public enum AccessCheck: Codable, Sendable, Equatable {
-  /// Everybody.
   case none
   /// Whoever shows a valid token.
   case token
   /// Whoever the service at this address allows: an absolute `http` or `https` URL.
   case service(url: String)
 
-  /// As it is configured.
   public var text: String {
     switch self {
     case .none: "no_check"
@@ -239,20 +234,17 @@ public enum AccessCheck: Codable, Sendable, Equatable {
     }
   }
 
-  /// The service to ask; nil: none.
   public var url: String? {
     if case .service(let url) = self { url } else { nil }
   }
 }
 
-/// Credentials for Kafka brokers.
 public struct KafkaSASL: Codable, Sendable, Equatable {
   /// librdkafka's name of the mechanism: `PLAIN`.
   public var mechanism: String
   public var user: String
   public var password: Secret
 
-  /// Credentials as given.
   public init(mechanism: String, user: String, password: Secret) {
     self.mechanism = mechanism
     self.user = user
@@ -283,7 +275,6 @@ public struct Secret: Codable, Sendable, Equatable {
   /// The text itself. For the one call that needs it, never for a message.
   public let revealed: String
 
-  /// Wraps `text`.
   public init(_ text: String) {
     revealed = text
   }
@@ -299,7 +290,6 @@ public struct Secret: Codable, Sendable, Equatable {
 }
 
 extension Secret: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
-  /// What is shown instead of a secret.
   static let placeholder = "<secret>"
 
   public var description: String { Self.placeholder }

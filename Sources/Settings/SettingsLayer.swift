@@ -17,7 +17,6 @@ struct LayerEntry {
     self.file = file
   }
 
-  /// A value that came as plain text.
   init(name: String, text: String, place: String) {
     self.init(
       name: name, value: SourceNode(content: .scalar(text, quoted: true), line: 1, column: 1), place: place)
@@ -69,7 +68,6 @@ struct SettingsLayer {
     return Set(given.keys.map { SettingKey.all[$0].name })
   }
 
-  /// The key that `name` stands for, and whether its value is the path of a file with the value.
   private static func lookUp(_ name: String) -> (position: Int, isPath: Bool)? {
     if let position = SettingKey.byName[name] { return (position, false) }
     guard name.hasSuffix(SettingKey.fileSuffix) else { return nil }
@@ -118,7 +116,6 @@ struct SettingsLayer {
   // file and on the command line. The environment belongs to others too: there only a name that looks like a misspelt one
   // of ours, or that a version of RIG knew, is worth a warning.
 
-  /// Reads the configuration file at `path`.
   static func file(_ path: String, mistakes: inout [SettingsMistake]) -> SettingsLayer {
     do throws(ValueProblem) {
       let text = try TextFile.read(path)
@@ -148,7 +145,6 @@ struct SettingsLayer {
     return LayerEntry(name: name, value: member.value, place: place, file: path)
   }
 
-  /// The entries of `environment` that are ours.
   static func environment(_ environment: [String: String], warnings: inout [String]) -> SettingsLayer {
     var entries: [LayerEntry] = []
     for (name, value) in environment.sorted(by: { $0.key < $1.key }) {

@@ -1,12 +1,10 @@
 // Loads the configuration: defaults, then file, environment and command line, later wins. Collects every mistake of
 // every layer before it refuses; never runs with a value that it did not understand.
 
-/// What `Settings.load` found.
 public struct LoadedSettings: Sendable, Equatable {
   public let settings: Settings
   /// One text per thing that is accepted but probably not what was meant. No secrets.
   public let warnings: [String]
-  /// What the command line asks for.
   public let action: Action
 }
 

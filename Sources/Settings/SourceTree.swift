@@ -18,7 +18,6 @@ struct SourceNode: Sendable {
   let line: Int
   let column: Int
 
-  /// The text of a scalar; nil for lists and objects.
   var text: String? {
     if case .scalar(let text, _) = content { return text }
     return nil
@@ -30,7 +29,6 @@ struct SourceNode: Sendable {
     return ["", "~", "null", "Null", "NULL"].contains(text)
   }
 
-  /// The members of an object; nil for everything else.
   var members: [(key: SourceNode, value: SourceNode)]? {
     if case .mapping(let members) = content { return members }
     return nil

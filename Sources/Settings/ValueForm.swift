@@ -9,7 +9,6 @@ enum ValueForm {
     "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"
 
-  /// The largest TCP port.
   static let largestPort = 65_535
 
   static func integer(_ range: ClosedRange<Int>, unit: String) -> String {

@@ -115,7 +115,6 @@ enum RigSupervisor {
 extension GatewayIdentity {
   /// A new life of the gateway, with random numbers from the kernel.
   init(settings: Settings) throws(SupervisorError) {
-    // The system's generator is getrandom(2).
     var random = SystemRandomNumberGenerator()
     epoch = UInt64.random(in: 0..<(1 << Self.epochBits), using: &random)
     tokenKey = Data((0..<Self.tokenKeyBytes).map { _ in UInt8.random(in: .min ... .max, using: &random) })
@@ -189,7 +188,6 @@ enum ProcessSetup {
   }
 }
 
-/// Which version this is.
 enum Release {
   /// Of the whole gateway: supervisor and workers are released together.
   static let version = "0.1.0"

@@ -18,7 +18,6 @@ enum ExitStatus {
   /// Statuses of workers that say what has to be put right: the gateway's own is the same then.
   private static let telling: Set<Int32> = [configuration, missingFile, system]
 
-  /// The exit status of a gateway that ended like this.
   static func of(_ outcome: Outcome) -> Int32 {
     switch outcome {
     case .stopped: return success
@@ -32,7 +31,6 @@ enum ExitStatus {
 
 enum SupervisorError: Error, CustomStringConvertible {
   case listen(ListenError)
-  /// A socket from systemd is not usable.
   case inheritedSocket(String)
   /// Shared memory or the event loop.
   case resources(IPCError)

@@ -85,7 +85,6 @@ public struct Envelope: Equatable, Sendable {
   }
 }
 
-/// An envelope as it stands in a record.
 struct EnvelopePart: Equatable {
   private enum Flag {
     static let hasMore: UInt8 = 1
@@ -107,7 +106,6 @@ struct EnvelopePart: Equatable {
     return UInt16(littleEndian: record.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
   }
 
-  /// The envelope of a record, and where its part begins.
   static func read(
     _ record: UnsafeRawBufferPointer
   ) throws(RecordFault) -> (part: EnvelopePart, payload: UnsafeRawBufferPointer) {
@@ -145,7 +143,6 @@ struct EnvelopePart: Equatable {
 /// What messages of a conversation are about, in fields (FieldCoding): a newer release may add to them.
 public protocol LinkPayload: Sendable {
   var kind: PayloadKind { get }
-  /// The number that stands in the envelope.
   var value: UInt32 { get }
   func append(to fields: inout FieldWriter)
   /// - Throws: `.unknown` for a kind that the conversation doesn't have, `.malformed` for what no release would write.

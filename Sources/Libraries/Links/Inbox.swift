@@ -7,7 +7,6 @@
 import IPC
 import Kit
 
-/// A message as it came.
 public struct LinkMessage {
   /// Which of the inbox's rings it came by: who said it.
   public let ring: Int

@@ -6,7 +6,6 @@ import Kit
 
 /// The writing end of links. Belongs to one event loop.
 public final class Outbox {
-  /// Why a message isn't sent.
   public enum Refusal: Error, Equatable {
     /// The ring is full, and as much waits for it as may.
     case noRoom
@@ -143,7 +142,6 @@ public final class Outbox {
     return true
   }
 
-  /// Sends what there is room for by now.
   public func flush() {
     guard !waiting.isEmpty else { return }
     var targets: ReaderSet = []
@@ -165,7 +163,6 @@ public final class Outbox {
     }
   }
 
-  /// False: the ring has no room now.
   private func append(_ record: Record) -> Bool {
     let appended = writer.append(type: Envelope.recordType, length: record.bytes.count) {
       $0.copyBytes(from: record.bytes)

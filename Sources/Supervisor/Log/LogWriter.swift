@@ -164,7 +164,6 @@ enum LogLevel: Int, Comparable, Sendable, CaseIterable {
     }
   }
 
-  /// The level with this name; nil if there is none.
   init?(name: String) {
     guard let level = Self.allCases.first(where: { $0.name == name }) else { return nil }
     self = level

@@ -67,7 +67,6 @@ struct Poller: ~Copyable {
   }
 }
 
-/// Reads CLOCK_MONOTONIC.
 enum MonotonicClock {
   static func now() -> Nanoseconds {
     var time = timespec()
@@ -76,7 +75,6 @@ enum MonotonicClock {
   }
 }
 
-/// Owns a timerfd.
 struct Alarm: ~Copyable {
   private let timer: Descriptor
   private var armed: Nanoseconds?
@@ -87,17 +85,14 @@ struct Alarm: ~Copyable {
     timer = Descriptor(owning: number)
   }
 
-  /// To be watched for input.
   var descriptor: CInt { timer.rawValue }
 
-  /// Becomes readable at `deadline`, at once if that is past.
   mutating func set(_ deadline: Nanoseconds) {
     guard deadline != armed else { return }
     armed = deadline
     _ = rig_timerfd_arm(timer.rawValue, deadline)
   }
 
-  /// Makes the timer unreadable after it has fired.
   mutating func acknowledge() {
     var fired: UInt64 = 0
     _ = read(timer.rawValue, &fired, MemoryLayout<UInt64>.size)
@@ -105,7 +100,6 @@ struct Alarm: ~Copyable {
   }
 }
 
-/// What a signal asks of the supervisor.
 enum SignalRequest: Equatable, Sendable {
   /// TERM, INT: stop everything in order, then exit.
   case stop
@@ -130,7 +124,6 @@ enum SignalRequest: Equatable, Sendable {
   }
 }
 
-/// Owns a signalfd.
 struct SignalInbox: ~Copyable {
   static let signals: [CInt] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]
 
@@ -145,7 +138,6 @@ struct SignalInbox: ~Copyable {
     inbox = Descriptor(owning: number)
   }
 
-  /// To be watched for input.
   var descriptor: CInt { inbox.rawValue }
 
   /// The next signal that has arrived, with the process that sent it (0: the kernel, as for Ctrl-C).
@@ -157,7 +149,6 @@ struct SignalInbox: ~Copyable {
   }
 }
 
-/// Signals by name, as `kill -l` has them.
 enum SignalName {
   private static let names: [CInt: String] = [
     SIGHUP: "SIGHUP", SIGINT: "SIGINT", SIGQUIT: "SIGQUIT", SIGILL: "SIGILL", SIGTRAP: "SIGTRAP",

@@ -10,7 +10,6 @@ struct GatewayPlan: Equatable, Sendable {
   /// In the order of their ids.
   let rings: [RingPlan]
   let tree: NodeSpec
-  /// Whether there are listeners for TLS.
   let hasTLS: Bool
   /// Kinds of workers that have files which they read again when they are told to.
   let rereading: Set<WorkerKind>

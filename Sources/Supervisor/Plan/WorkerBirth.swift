@@ -12,7 +12,6 @@ struct DescriptorTable: Equatable, Sendable {
   /// Status pages and eventfds by worker.
   var pages: [WorkerIdentity: CInt] = [:]
   var wakes: [WorkerIdentity: CInt] = [:]
-  /// The supervisor's own status page.
   var supervisorPage: CInt
   /// By id.
   var rings: [UInt32: CInt] = [:]

@@ -110,7 +110,6 @@ final class Runtime {
     isCorrupt = Array(repeating: false, count: plan.rings.count)
   }
 
-  /// Runs the gateway to its end and returns the exit status.
   func run() -> Int32 {
     // Letting a process go kills and reaps it.
     defer { for worker in workers { worker.process = nil } }
@@ -305,7 +304,6 @@ final class Runtime {
     return process
   }
 
-  /// The pidfd of a worker is readable.
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
     guard let end = worker.process?.end, let process = worker.process.take() else { return }
     poller.remove(process.pidfd)
@@ -423,7 +421,6 @@ final class Runtime {
 
   // What the log says about the tree's life. Fields: worker, pid, reason, and how a process ended.
 
-  /// Logs a line about one worker.
   private func say(
     _ level: LogLevel, _ message: String, _ worker: WorkerRecord, _ fields: [(String, String)] = []
   ) {
@@ -495,7 +492,6 @@ final class Runtime {
 }
 
 extension Exit {
-  /// For people.
   var text: String {
     switch self {
     case .status(let status): "exit status \(status)"

@@ -6,7 +6,6 @@ import IPC
 
 final class WorkerRecord {
   let identity: WorkerIdentity
-  /// Its place in the tree.
   let child: ChildID
   let owned: OwnedPage
   let birth: WorkerBirth
@@ -18,7 +17,6 @@ final class WorkerRecord {
   var generationAtSpawn: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   var instance: UInt64 = 0
-  /// The current process.
   var process: ChildProcess?
   /// Of the current or latest process; 0 before the first.
   var pid: pid_t = 0

@@ -8,7 +8,6 @@ import Glibc
 import IPC
 import Settings
 
-/// Owns the sockets for as long as the supervisor lives.
 final class Listeners {
   static let inbound = "inbound"
   static let management = "management"
@@ -31,7 +30,6 @@ final class Listeners {
     /// -1: closed.
     var descriptor: CInt { socket?.descriptor.rawValue ?? -1 }
 
-    /// Closes this process's descriptor of it.
     func close() { socket = nil }
   }
 

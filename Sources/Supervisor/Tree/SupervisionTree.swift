@@ -12,7 +12,6 @@ struct SupervisionTree: Sendable {
   private var announcedReady = false
   private var timersSet: UInt64 = 0
 
-  /// The root is node 0.
   init(_ root: NodeSpec) throws(SpecError) {
     try append(root, name: "root", owner: nil)
   }

@@ -12,7 +12,6 @@ struct TimerToken: Hashable, Sendable {
   let value: UInt64
 }
 
-/// How a worker's process ended.
 enum Exit: Hashable, Sendable {
   case status(Int32)
   case signal(Int32)
@@ -72,7 +71,6 @@ enum Failure: Hashable, Sendable {
   }
 }
 
-/// Why a process is spawned.
 enum SpawnCause: Hashable, Sendable {
   case first
   /// It failed itself.
@@ -92,9 +90,7 @@ enum SpawnCause: Hashable, Sendable {
 
 /// How it all ended.
 enum Outcome: Equatable, Sendable {
-  /// As asked for.
   case stopped
-  /// The root gave up.
   case gaveUp
   /// A child of the root failed in the first start.
   case failedToStart(Failure)
@@ -106,16 +102,13 @@ enum Outcome: Equatable, Sendable {
 }
 
 enum TreeEvent: Equatable, Sendable {
-  /// Starts the tree; once.
   case start
-  /// A worker reports that it serves.
   case started(ChildID, instance: UInt64)
   /// A worker's process is gone and has been waited for.
   case exited(ChildID, instance: UInt64, Exit)
   case timer(ChildID, TimerToken)
   /// The worker must go, at once; its end counts as a failure.
   case condemn(ChildID, Condemnation)
-  /// Stop everything in reverse order.
   case stop
   /// Kill everything at once.
   case quit
@@ -123,9 +116,7 @@ enum TreeEvent: Equatable, Sendable {
 
 enum TreeAction: Equatable, Sendable {
   case spawn(ChildID, instance: UInt64, cause: SpawnCause)
-  /// SIGTERM.
   case terminate(ChildID)
-  /// SIGKILL.
   case kill(ChildID)
   /// A child has at most one timer; setting one replaces none.
   case setTimer(ChildID, TimerToken, deadline: Nanoseconds)

@@ -76,7 +76,6 @@ struct Node: Sendable {
   let stopsTogether: Bool
   /// The child of another node that this node is; nil for the root.
   let owner: ChildID?
-  /// In start order.
   var children: [ChildID] = []
   var phase: Phase = .down
   var window: RestartWindow

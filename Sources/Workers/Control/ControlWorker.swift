@@ -24,7 +24,6 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
   private let apis: APIStore
   private let servers: PortServers
 
-  /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
@@ -111,7 +110,6 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     life.end(failure)
   }
 
-  /// Whoever waits is answered.
   private func rest() {
     life.quiet()
     apis.stop()

@@ -11,10 +11,8 @@ import Settings
 
 /// CLOCK_BOOTTIME. The same for all processes of a machine; counts while it sleeps; begins anew with it.
 public enum BootClock {
-  /// Seconds since the machine was started.
   public static func second() -> UInt32 { UInt32(clamping: milliseconds() / 1000) }
 
-  /// Milliseconds since the machine was started.
   public static func milliseconds() -> Int64 { read(CLOCK_BOOTTIME) }
 
   fileprivate static func read(_ clock: clockid_t) -> Int64 {
@@ -26,7 +24,6 @@ public enum BootClock {
 
 /// CLOCK_REALTIME, with its jumps.
 public enum WallClock {
-  /// Milliseconds since 1970.
   public static func milliseconds() -> Int64 { BootClock.read(CLOCK_REALTIME) }
 }
 
@@ -63,7 +60,6 @@ public struct SteadyWallClock: Sendable {
     offsetMs = wallMs - bootMs
   }
 
-  /// Begins with the wall clock as it is.
   public init(_ settings: Settings, _ source: TimeSource) {
     self.init(
       delayMs: Int64(settings.clockJumpDelaySeconds) * 1000, wallMs: source.wallMs(), bootMs: source.bootMs())
@@ -93,7 +89,6 @@ public struct SteadyWallClock: Sendable {
     return { clock.unixMs(source) }
   }
 
-  /// The time that counts now.
   public mutating func unixMs(_ source: TimeSource) -> Int64 {
     unixMs(wallMs: source.wallMs(), bootMs: source.bootMs())
   }

@@ -3,7 +3,6 @@
 
 /// The `id` and `time` of an own event.
 public struct Stamp: Equatable, Sendable {
-  /// Milliseconds since 1970-01-01T00:00:00Z.
   public let unixMs: Int64
   /// 128 random bits; version and variant are set when it is written.
   public let high: UInt64
@@ -15,7 +14,6 @@ public struct Stamp: Equatable, Sendable {
     self.low = low
   }
 
-  /// A new identity at the present time.
   public static func now() -> Stamp {
     Stamp(
       unixMs: WallClock.milliseconds(), high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
@@ -109,7 +107,6 @@ enum Timestamp {
       return Int64(bytes[index - 1] - UInt8(ascii: "0"))
     }
 
-    /// Exactly `digits` of them.
     mutating func number(_ digits: Int) -> Int64? {
       var value: Int64 = 0
       for _ in 0..<digits {
@@ -154,9 +151,7 @@ public struct CivilDate: Equatable, Sendable {
   private static let daysToEpoch: Int64 = 719_468
 
   public var year: Int64
-  /// 1 to 12.
   public var month: Int64
-  /// 1 to 31.
   public var day: Int64
 
   public init(year: Int64, month: Int64, day: Int64) {
@@ -178,7 +173,6 @@ public struct CivilDate: Equatable, Sendable {
     day = dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
   }
 
-  /// Days since 1970-01-01.
   public var daysSinceEpoch: Int64 {
     let yearFromMarch = month <= 2 ? year - 1 : year
     let era = (yearFromMarch >= 0 ? yearFromMarch : yearFromMarch - 399) / 400

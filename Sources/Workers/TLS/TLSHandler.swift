@@ -60,9 +60,7 @@ public final class TLSHandler: ChannelDuplexHandler {
   private(set) var pendingBytes = 0
   /// Something has come from the peer.
   private var hasHeard = false
-  /// We have said that we send no more.
   private var hasOutputEnded = false
-  /// The peer has said that it sends no more.
   private var hasInputEnded = false
   /// The end is to look like an accident.
   private var isAborted = false
@@ -158,7 +156,6 @@ public final class TLSHandler: ChannelDuplexHandler {
     timer = context.eventLoop.assumeIsolated().scheduleTask(in: time, body)
   }
 
-  /// Closes the connection from here.
   private func end(_ context: ChannelHandlerContext) {
     guard state != .ended else { return }
     close(context: context, mode: .all, promise: nil)
@@ -180,7 +177,6 @@ public final class TLSHandler: ChannelDuplexHandler {
     shakeHands(context)
   }
 
-  /// A client is connected.
   private func call(_ context: ChannelHandlerContext) {
     guard case .client(let tls, let target, let protocols) = role else { return }
     state = .shaking

@@ -47,7 +47,6 @@ public enum ExchangeMessage: Equatable, Sendable {
   case limited(seconds: UInt32)
   /// A request that goes another way than through this worker, which counts those with its key.
   case count(key: String)
-  /// Such a request may go on.
   case admitted
   /// The service has changed the protocol (101), as it was asked to.
   case upgraded(headers: [String])

@@ -5,7 +5,6 @@
 
 import Kit
 
-/// A record for Kafka.
 public struct Publication: Equatable, Sendable {
   /// Of the streams worker that it was given to: a successor leaves it alone, for whoever waits for it has been told already.
   public var generation: UInt64
@@ -40,7 +39,6 @@ public struct Publication: Equatable, Sendable {
   }
 }
 
-/// What came of a publication.
 public enum PublicationOutcome: Equatable, Sendable {
   /// The brokers have it, as many of them as the topic asks for.
   case acknowledged

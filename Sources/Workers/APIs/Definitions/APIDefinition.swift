@@ -160,7 +160,6 @@ public final class APIDefinition: Sendable, Equatable {
 
 /// When and where a change is made; comes in as a value so that tests choose it.
 public struct APIChange: Equatable, Sendable {
-  /// ISO 8601.
   public let timestamp: String
   public let nodeName: String
 

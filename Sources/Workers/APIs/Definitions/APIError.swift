@@ -11,7 +11,6 @@ public enum APIError: Error, Equatable, Sendable {
   /// A bound of the table, by name.
   case full(String)
 
-  /// The status of the answer.
   public var status: Int {
     switch self {
     case .malformed, .invalid: 400
@@ -21,7 +20,6 @@ public enum APIError: Error, Equatable, Sendable {
     }
   }
 
-  /// What went wrong, in one line.
   public var message: String {
     switch self {
     case .malformed(let reason), .full(let reason): reason
@@ -79,7 +77,6 @@ public struct APIProblems: Equatable, Sendable, CustomStringConvertible {
     }
   }
 
-  /// The body of the 400 answer.
   public var json: [UInt8] {
     var json = [UInt8(ascii: "{")]
     for (index, scope) in listed.enumerated() {

@@ -3,7 +3,6 @@
 
 import Kit
 
-/// Goes through one definition.
 struct APIValidation {
   private static let mustBePresent = "must be present"
   private static let mustBeString = "must be string"
@@ -27,7 +26,6 @@ struct APIValidation {
     return document
   }
 
-  /// JSON of a size that is allowed.
   static func parsed(_ bytes: UnsafeRawBufferPointer) throws(APIError) -> JSONValue {
     guard bytes.count <= APIDefinition.maximumBytes else {
       throw .malformed("a definition of more than \(APIDefinition.maximumBytes) bytes")

@@ -4,7 +4,6 @@
 // to hold the lower-case letter. Sets are built with both cases and then complemented, never the other way round: [^a]
 // must not match 'A'.
 
-/// A set of bytes.
 struct ByteSet: Hashable, Sendable {
   private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
 

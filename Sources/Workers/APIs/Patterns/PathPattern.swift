@@ -5,12 +5,9 @@
 // both alternatives are whole). ASCII letters match in both cases. `.` and sets stand for one byte: the bytes of a
 // character that isn't ASCII are several, but those are escaped (%C3%A9) in paths.
 
-/// A compiled pattern.
 public struct PathPattern: Sendable, Equatable {
-  /// The longest text of a pattern.
   public static let maximumBytes = 2_048
 
-  /// The pattern as it was written.
   public let source: String
   /// Capturing groups.
   public let groupCount: Int
@@ -26,7 +23,6 @@ public struct PathPattern: Sendable, Equatable {
   /// Whether a path with a slash at its end may match.
   let mayEndWithSlash: Bool
 
-  /// Compiles a regular expression.
   public init(_ source: String) throws(PatternError) {
     try self.init(source, expression: Array(source.utf8))
   }

@@ -25,7 +25,6 @@ struct PatternParser {
     self.source = source
   }
 
-  /// The whole pattern.
   mutating func parse() throws(PatternError) -> PatternNode {
     let node = try choice(depth: 0)
     guard index == source.count else { throw PatternError("a ')' without its '('", at: index) }
@@ -186,9 +185,6 @@ struct PatternParser {
 
   // MARK: Classes
 
-  // Escapes and bracket classes of patterns.
-
-  /// What an escape stands for.
   private enum Escaped {
     case byte(UInt8)
     case set(ByteSet)
@@ -308,9 +304,7 @@ indirect enum PatternNode: Equatable, Sendable {
   case group(PatternNode, number: Int)
   /// `most` nil: without end.
   case repeated(PatternNode, least: Int, most: Int?, isLazy: Bool)
-  /// `^`
   case start
-  /// `$`
   case end
 
   /// Bytes that every match begins with, and whether the node matches these and nothing else.
@@ -366,7 +360,6 @@ indirect enum PatternNode: Equatable, Sendable {
     }
   }
 
-  /// Whether a `^` or `$` is in it.
   var hasAnchors: Bool {
     switch self {
     case .start, .end: true

@@ -22,7 +22,6 @@ public struct APITable: Sendable {
     self.init(maximumInstructions: Self.maximumInstructions)
   }
 
-  /// With another bound, for tests.
   init(maximumInstructions: Int) {
     self.maximumInstructions = maximumInstructions
   }
@@ -70,7 +69,6 @@ public struct APITable: Sendable {
     return definition
   }
 
-  /// `DELETE`.
   @discardableResult
   public mutating func remove(id: String) throws(APIError) -> APIDefinition {
     guard let definition = definition(id) else { throw .unknown(id: id) }
@@ -140,10 +138,8 @@ public struct APITable: Sendable {
     }
   }
 
-  /// The longest file.
   public static let maximumFileBytes = 64 * 1_048_576
 
-  /// Reads a list of definitions.
   public init(list bytes: UnsafeRawBufferPointer, _ change: APIChange) throws(APIFileError) {
     self.init()
     guard bytes.count <= Self.maximumFileBytes else {

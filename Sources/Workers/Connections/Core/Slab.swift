@@ -50,7 +50,6 @@ struct SmallList<Element> {
 
   var isEmpty: Bool { first == nil }
 
-  /// Adds an element; its position.
   mutating func append(_ element: Element) -> Int32 {
     if first == nil {
       first = element
@@ -76,7 +75,6 @@ struct SmallList<Element> {
     return last
   }
 
-  /// Visits all elements.
   func visitAll(_ body: (Element) -> Void) {
     guard let first else { return }
     body(first)

@@ -18,7 +18,6 @@ enum SubscriptionContent {
     case any = 2
   }
 
-  /// The bytes of a list.
   static func encode(_ subscriptions: [Subscription]) -> [UInt8] {
     var bytes: [UInt8] = []
     append(UInt16(clamping: subscriptions.count), to: &bytes)
@@ -119,9 +118,7 @@ enum SubscriptionContent {
   struct Conjunction {
     let kind: Kind
     let name: UnsafeRawBufferPointer
-    /// Kind and name as encoded.
     let pattern: UnsafeRawBufferPointer
-    /// Its fields as encoded.
     let bytes: UnsafeRawBufferPointer
     let fields: [EventField]
   }
@@ -235,7 +232,6 @@ extension EventField {
 }
 
 extension UnsafeRawBufferPointer {
-  /// Whether both have the same bytes.
   func equals(_ other: UnsafeRawBufferPointer) -> Bool {
     guard count == other.count else { return false }
     guard let base = baseAddress, let otherBase = other.baseAddress else { return true }

@@ -68,7 +68,6 @@ final class APIRoutes {
     return .json(definition.json, headers: Self.fresh)
   }
 
-  /// A change by a body of JSON.
   private func change(
     _ request: HTTPRequest, _ loop: EventLoop, _ status: HTTPResponseStatus,
     _ order: ([UInt8]) -> APIDraft.Change

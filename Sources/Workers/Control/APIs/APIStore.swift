@@ -14,17 +14,14 @@ import Logging
 import Settings
 
 final class APIStore {
-  /// How a change ended.
   enum Outcome: Equatable {
     case done
     case refused(APIError)
-    /// Nothing has changed.
     case busy
     /// STATE_DIR can't take it: nothing has changed.
     case unwritten(String)
     /// It stands, but not every worker has confirmed it.
     case unconfirmed
-    /// The worker ends.
     case unknown
   }
 
@@ -137,7 +134,6 @@ final class APIStore {
     return covered.warnings + others
   }
 
-  /// One second has passed.
   func tick() { tell() }
 
   /// The worker ends: whoever waits is answered.

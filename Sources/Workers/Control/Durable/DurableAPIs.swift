@@ -29,7 +29,6 @@ struct DurableAPIs: Equatable, Sendable {
   var definitions: [[UInt8]: Entry] = [:]
   var removed: Set<[UInt8]> = []
 
-  /// The definitions in their order.
   var ordered: [Entry] { definitions.values.sorted { $0.order < $1.order } }
 
   // MARK: Changes
@@ -96,7 +95,6 @@ struct DurableAPIs: Equatable, Sendable {
 final class StateKeeper {
   /// Does the work on a thread and calls back on the loop. A test has another.
   typealias Writing = (@escaping @Sendable () -> Written, @escaping (Written) -> Void) -> Void
-  /// What the file holds now.
   typealias Written = Result<[UInt8], StateFile.Failure>
 
   private let file: StateFile
@@ -152,7 +150,6 @@ final class StateKeeper {
     return durable
   }
 
-  /// What the bytes of the file say.
   static func decoded(_ bytes: [UInt8], of file: StateFile) throws(StateFile.Failure) -> DurableAPIs {
     do throws(StateDocument.Damage) {
       return try DurableAPIs(decoding: bytes)
@@ -196,7 +193,6 @@ final class StateKeeper {
 }
 
 extension StateFile {
-  /// The file that holds what the management API has changed.
   init(directory: String) {
     self.init(directory: directory, name: "definitions", maximumBytes: APITable.maximumFileBytes)
   }

@@ -18,7 +18,6 @@ struct HealthPart: Equatable {
 
   var name: String
   var status: Status
-  /// Why it isn't ok.
   var detail: String?
   var state: WorkerState?
   var pid: Int32?
@@ -62,10 +61,8 @@ struct WorkerSighting: Equatable {
 /// The verdict on all parts.
 struct HealthReport: Equatable {
   var parts: [HealthPart]
-  /// The gateway is being stopped.
   var isDraining = false
 
-  /// Whether clients can be served.
   var isAvailable: Bool { !isDraining && !parts.contains { $0.status == .unavailable } }
   /// The parts that are missing; of a gateway that is being stopped, that it is.
   var unavailable: [String] {
@@ -80,7 +77,6 @@ struct HealthReport: Equatable {
   //
   //   {"status":"ok","parts":[{"name":"connections.0","status":"ok","state":"ready","pid":4711,"heartbeatAgeSeconds":0.4}]}
 
-  /// One line.
   var json: [UInt8] {
     var bytes: [UInt8] = []
     let status = isAvailable ? HealthPart.Status.ok : .unavailable

@@ -13,7 +13,6 @@ import Kit
 enum Exposition {
   private static let counterSuffix = "_total"
 
-  /// The whole answer to a scrape.
   static func text(_ families: [MetricFamily], _ format: ExpositionFormat) -> [UInt8] {
     var writer = Writer(format: format)
     let names = Set(families.map(\.name))
@@ -26,7 +25,6 @@ enum Exposition {
     return writer.bytes
   }
 
-  /// Name and type of a family in its format.
   private static func header(
     of family: MetricFamily, among names: Set<String>, _ format: ExpositionFormat
   ) -> (name: String, type: String) {
@@ -77,9 +75,7 @@ enum Exposition {
 ///
 /// OpenMetrics is for those who ask for it by name; everybody else can read Prometheus' text format. Pure.
 enum ExpositionFormat: CaseIterable {
-  /// Text format 0.0.4.
   case prometheus
-  /// OpenMetrics 1.0.0.
   case openMetrics
 
   var contentType: String {

@@ -32,7 +32,6 @@ struct FamilyCollector {
     self.limit = limit
   }
 
-  /// A number of a page.
   mutating func add(_ kind: MetricKind, _ series: String, _ value: Int64) {
     if let index = entries.index(forKey: series) {
       entries.values[index].sum &+= value
@@ -124,7 +123,6 @@ struct FamilyCollector {
   }
 }
 
-/// The number of a sample.
 enum SampleValue: Equatable {
   case integer(Int64)
   case real(Double)
@@ -140,13 +138,11 @@ enum SampleValue: Equatable {
   }
 }
 
-/// All series of one name.
 struct MetricFamily: Equatable {
   enum Kind: String {
     case counter, gauge, histogram
   }
 
-  /// One line.
   struct Sample: Equatable {
     /// What stands behind the family's name: `_bucket`, `_sum`, `_count` or nothing. A counter's `_total` is
     /// part of the name.

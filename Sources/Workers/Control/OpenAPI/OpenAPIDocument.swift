@@ -133,14 +133,12 @@ enum OpenAPIDocument {
 
 /// One method of one path, as the document of the management API has it. Values only; OpenAPIDocument writes them.
 struct OpenAPIOperation {
-  /// The body of an answer.
   enum Content: Hashable {
     case none
     /// A text; the type of its content.
     case text(String)
     /// JSON after a schema of the document.
     case json(String)
-    /// RFC 9457.
     case problem
 
     var mediaType: String? {

@@ -23,14 +23,12 @@ final class SessionStore {
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
     var wakeAgain: () -> Void
-    /// A ring is corrupt.
     var reportCorrupt: (RingReport) -> Void
     /// Connection workers that serve, and those that are dead.
     var workers: () -> (live: [Int], dead: [Int])
   }
 
   private let rings: RingSet
-  /// All that it reads.
   private let loop: RingLoop
   let state: StateLog
   private let events: PresenceEvents
@@ -108,7 +106,6 @@ final class SessionStore {
     if hasMore || hasAnswers || hasResponses || !loop.declareAsleep() { environment.wakeAgain() }
   }
 
-  /// One second has passed.
   func tick() {
     let now = environment.nowNs()
     loop.probeSuspended()
@@ -170,7 +167,6 @@ final class SessionStore {
 
   // MARK: Orders
 
-  /// How an order ended.
   enum Result: Equatable {
     /// Every connection worker has carried it out.
     case done

@@ -42,7 +42,6 @@ public struct KeySet {
   /// Whether a token may be verified with it, now or when it has been read again.
   var isUsable: Bool { !keys.isEmpty || isRefreshable }
 
-  /// The keys of both.
   public func adding(_ other: KeySet) -> KeySet {
     KeySet(
       keys: keys + other.keys, isRefreshable: isRefreshable || other.isRefreshable,

@@ -82,7 +82,6 @@ final class PublicKey: @unchecked Sendable {
     try self.init(adopting: key)
   }
 
-  /// An Ed25519 or Ed448 key from its bytes.
   convenience init(edwards bytes: [UInt8], is448: Bool) throws(KeyProblem) {
     let type = is448 ? EVP_PKEY_ED448 : EVP_PKEY_ED25519
     guard let key = EVP_PKEY_new_raw_public_key(type, nil, bytes, bytes.count) else {

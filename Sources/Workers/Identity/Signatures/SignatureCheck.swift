@@ -5,7 +5,6 @@
 
 import COpenSSL
 
-/// Tells whether a signature is right.
 protocol SignatureCheck: AnyObject {
   /// Whether the key has made `signature` over `message`. A wrong signature and one of impossible form are alike.
   func accepts(_ signature: UnsafeRawBufferPointer, over message: UnsafeRawBufferPointer) -> Bool

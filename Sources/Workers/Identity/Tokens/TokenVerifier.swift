@@ -33,7 +33,6 @@ public final class TokenVerifier {
     hasher = cacheEntries > 0 ? TokenHasher() : nil
   }
 
-  /// Tokens remembered.
   public var cachedTokens: Int { cache.count }
 
   /// Verifies a token at `now`, in seconds since 1970.

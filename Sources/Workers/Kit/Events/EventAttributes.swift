@@ -3,7 +3,6 @@
 //   1.0, 0.3, 0.2   specversion           type        id        source
 //   0.1             cloudEventsVersion    eventType   eventID   source
 
-/// A known version of CloudEvents.
 enum SpecVersion: String {
   case v10 = "1.0"
   case v03 = "0.3"
@@ -24,7 +23,6 @@ enum EventLimit {
   static let users = 1000
   /// Bytes of a user's name.
   static let userBytes = 1024
-  /// Events of one batch.
   static let batch = 1000
 }
 

@@ -108,7 +108,6 @@ public final class EventParser {
     return try unreserved(members, bytes, trace, acceptedAtNs, allowsPlain: allowsPlain)
   }
 
-  /// The event, whatever its type.
   private func unreserved(
     _ members: MemberTable, _ bytes: UnsafeRawBufferPointer, _ trace: TraceContext, _ acceptedAtNs: UInt64,
     allowsPlain: Bool
@@ -476,7 +475,6 @@ public final class EventParser {
     )
   }
 
-  /// The attributes in headers that begin with `ce-`, decoded.
   private static func httpAttributes(
     _ headers: some Sequence<(name: String, value: String)>
   ) throws(EventError) -> [Attribute] {

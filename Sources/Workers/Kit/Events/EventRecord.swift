@@ -8,7 +8,6 @@ import IPC
 
 /// A view of a record's bytes; valid as long as they are.
 public struct EventRecord {
-  /// Record type in event rings.
   public static let recordType: UInt16 = 1
   /// Record type of the gateway's own word that events are missing (`PreparedEvent.eventsLost`): it is for everybody. Releases that
   /// don't know it skip it.
@@ -83,7 +82,6 @@ public struct EventRecord {
     FieldReader(UnsafeRawBufferPointer(rebasing: bytes)).isComplete
   }
 
-  /// Why a record isn't one.
   public static func fault(of record: RingRecord) -> RecordFault {
     guard isEvent(record.type) else { return .unknown(kind: "\(record.type)") }
     guard record.bytes.count >= EventLayout.headerBytes else { return .malformed }
@@ -113,7 +111,6 @@ public struct EventRecord {
       partition: Int32(littleEndian: partition), offset: Int64(littleEndian: offset))
   }
 
-  /// The users it is addressed to.
   public func forEachUser(_ body: (UnsafeRawBufferPointer) -> Void) {
     var position = listsRange.lowerBound
     for _ in 0..<userCount {

@@ -1,7 +1,6 @@
 // An event as it was parsed once, by the worker through which it entered: what delivery needs to know is beside the JSON
 // that goes out, so that nobody has to parse it again.
 
-/// Where in Kafka an event came from.
 public struct EventOrigin: Equatable, Sendable {
   public let topic: String
   public let partition: Int32
@@ -16,7 +15,6 @@ public struct EventOrigin: Equatable, Sendable {
 
 /// A validated event, ready for a ring. Only EventParser makes them: whatever comes from outside has been judged by it.
 public struct PreparedEvent: Equatable, Sendable {
-  /// A field that an extractor found.
   public struct Field: Equatable, Sendable {
     public let name: String
     public let value: ScalarValue
@@ -37,13 +35,11 @@ public struct PreparedEvent: Equatable, Sendable {
   public var json: [UInt8]
   /// The users it is addressed to; empty: it goes to whoever subscribed to its type.
   public var users: [String]
-  /// What constraints of subscriptions are compared with.
   public var fields: [Field]
   /// Whether it is a plain addressed JSON object, no CloudEvent.
   public var isPlainMessage: Bool
   /// After this moment it is delivered to nobody; nil: it never expires.
   public var expiresAtUnixMs: Int64?
-  /// Trace context of the event.
   public var trace: TraceContext
   /// nil if it didn't come from Kafka.
   public var origin: EventOrigin?
@@ -83,7 +79,6 @@ public struct PreparedEvent: Equatable, Sendable {
     var prefixBytes: Int { header.count + middle.count }
   }
 
-  /// Bytes of the record.
   public var encodedLength: Int { encoded().prefixBytes + json.count }
 
   /// Fails for texts and lists that are longer than their place in the layout can say; the parser's limits see to that.

@@ -5,7 +5,6 @@
 // A request without a valid traceparent gets a new one, and then its tracestate is ignored (§2.2.4, §3.3.1). Ids are
 // random, not secret: a fast generator, seeded by the system, makes them without a system call per request.
 
-/// Trace context of one request.
 public struct TraceContext: Equatable, Sendable {
   public var traceparent: String
   public var tracestate: String?

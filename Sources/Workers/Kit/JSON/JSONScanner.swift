@@ -36,7 +36,6 @@ public struct JSONScanner {
 
   // MARK: Whole texts
 
-  /// The text must be valid UTF-8.
   public static func requireUTF8(_ bytes: UnsafeRawBufferPointer) throws(JSONError) {
     var validator = UTF8Validator()
     guard validator.accept(bytes), validator.isComplete else {
@@ -44,7 +43,6 @@ public struct JSONScanner {
     }
   }
 
-  /// Only white space may follow.
   public mutating func requireEnd() throws(JSONError) {
     skipWhitespace()
     guard position == end else { throw JSONError("something behind the end of the JSON text", at: position) }
@@ -132,7 +130,6 @@ public struct JSONScanner {
 
   // MARK: Tokens
 
-  /// The string at the position.
   public mutating func string() throws(JSONError) -> Text {
     let start = position + 1
     var index = start
@@ -305,8 +302,6 @@ public struct JSONScanner {
 
   // MARK: Decoding
 
-  // From a string as it lies in a JSON text to what it says.
-
   /// What a string says. Escaped surrogates that aren't pairs become U+FFFD, as decoders agree to do.
   public func decoded(_ text: Text) -> String {
     guard text.hasEscapes else {
@@ -332,7 +327,6 @@ public struct JSONScanner {
     return decoded
   }
 
-  /// Whether a string says `expected`.
   public func says(_ text: Text, _ expected: String) -> Bool {
     // Byte for byte in both cases: Swift's own comparison finds texts equal that only look the same.
     if text.hasEscapes { return decoded(text).utf8.elementsEqual(expected.utf8) }

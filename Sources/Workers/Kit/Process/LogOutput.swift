@@ -59,7 +59,6 @@ final class LogOutput: Sendable {
     line(level, message, fields.map { ($0, .text($1)) })
   }
 
-  /// A line of the present time.
   func line(_ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]) -> [UInt8] {
     let stamp = Stamp(unixMs: WallClock.milliseconds(), high: 0, low: 0)
     return isJSON
@@ -90,7 +89,6 @@ final class LogOutput: Sendable {
   ) -> [UInt8] {
     var line = Array("\(time) \(level.rawValue) \(worker).\(slot): ".utf8)
     JSONText.appendString(message, to: &line)
-    // The message itself needs no quotes around it.
     line.removeLast()
     if let quote = line.firstIndex(of: UInt8(ascii: "\"")) { line.remove(at: quote) }
     for (name, value) in fields {

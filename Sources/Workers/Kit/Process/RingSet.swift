@@ -96,16 +96,12 @@ public final class RingSet {
     }
   }
 
-  /// Number of rings.
   public var count: Int { sources.count }
 
-  /// Who writes the rings.
   public var writers: [WorkerIdentity] { grants.map(\.writer) }
 
-  /// Who writes a ring.
   public func writer(_ ring: Int) -> WorkerIdentity { grants[ring].writer }
 
-  /// The slot in which a ring is read here.
   public func slot(_ ring: Int) -> UInt16 { UInt16(clamping: sources[ring].reader.slot) }
 
   /// By ring: the slot in which its writer reads `answers`, the ring that it is answered in.
@@ -122,7 +118,6 @@ public final class RingSet {
     return slots
   }
 
-  /// Sequence of the last record read of a ring.
   public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.

@@ -47,14 +47,12 @@ public final class WorkerContext {
     return grant
   }
 
-  /// The writing end of a ring.
   public func writer(of grant: RingGrant) throws(IPCError) -> RingWriter {
     try status.attaching(grant) { () throws(IPCError) in
       try RingWriter(attaching: grant.fd, wake: grant.wake)
     }
   }
 
-  /// The event ring that this worker writes.
   public func eventWriter() throws(IPCError) -> EventWriter {
     let grant = try ringWritten(for: .events)
     return EventWriter(try writer(of: grant), name: grant.name)

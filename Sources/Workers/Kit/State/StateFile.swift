@@ -139,7 +139,6 @@ public enum StateDocument {
     public init(_ description: String) { self.description = description }
   }
 
-  /// The file with these lines.
   public static func encode(_ name: String, version: Int, body: [UInt8]) -> [UInt8] {
     Array("\(name) \(version) \(Checksum.crc32c(body)) \(body.count)\n".utf8) + body
   }

@@ -67,7 +67,6 @@ public enum HTTPOctets {
 
   // MARK: Hexadecimal digits and escapes
 
-  /// The value of a hexadecimal digit; nil: it is none.
   @inlinable
   public static func hexadecimal(_ octet: UInt8) -> UInt8? {
     switch octet {
