@@ -86,7 +86,7 @@ public final class StatusPage: Sendable {
 
   /// Says that the worker's event loop turns.
   public func beat() {
-    rig_store_release(base + StatusLayout.heartbeatOffset, Self.monotonicNanoseconds())
+    rig_store_release(base + StatusLayout.heartbeatOffset, SharedClock.now())
   }
 
   /// How far the worker has come; `.starting` if the page says something unknown.
@@ -151,12 +151,6 @@ public final class StatusPage: Sendable {
     guard rig_load_relaxed(base + StatusLayout.tallyUseOffset) != 0 else { return }
     memset(base + StatusLayout.tallyOffset, 0, StatusLayout.tallyBytes)
     rig_store_release(base + StatusLayout.tallyUseOffset, 0)
-  }
-
-  static func monotonicNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 
   // The table of numbers in a status page.
@@ -365,5 +359,15 @@ public struct RingReport: Equatable, Sendable {
   var word: UInt64 {
     let stated = epoch.map { min($0, RingLayout.maximumEpoch) + 1 } ?? 0
     return stated << Self.epochShift | Self.flag | UInt64(ring)
+  }
+}
+
+/// The clock that all processes share and that never goes back.
+public enum SharedClock {
+  /// CLOCK_MONOTONIC in nanoseconds.
+  public static func now() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 }

@@ -67,14 +67,6 @@ struct Poller: ~Copyable {
   }
 }
 
-enum MonotonicClock {
-  static func now() -> Nanoseconds {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Nanoseconds(time.tv_sec) * .perSecond + Nanoseconds(time.tv_nsec)
-  }
-}
-
 struct Alarm: ~Copyable {
   private let timer: Descriptor
   private var armed: Nanoseconds?

@@ -116,7 +116,7 @@ final class Runtime {
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
-      nextRound = MonotonicClock.now() + roundInterval
+      nextRound = SharedClock.now() + roundInterval
       dispatch(.start)
       while exitStatus == nil {
         let due = nextDeadline
@@ -138,7 +138,7 @@ final class Runtime {
     defer { isDispatching = false }
     while !pending.isEmpty {
       let event = pending.removeFirst()
-      for action in tree.handle(event, at: MonotonicClock.now()) { carryOut(action) }
+      for action in tree.handle(event, at: SharedClock.now()) { carryOut(action) }
     }
   }
 
@@ -149,7 +149,7 @@ final class Runtime {
       while let (request, number, sender) = inbox.take() { obey(request, number, sender) }
     case .alarm:
       alarm.acknowledge()
-      let now = MonotonicClock.now()
+      let now = SharedClock.now()
       excuse(from: due, to: now)
       alarmFired(at: now)
     case .child(let place, let instance):
@@ -194,7 +194,7 @@ final class Runtime {
     var earliest = nextRound
     if isAnyStarting {
       // A worker that began to start since the last look.
-      if nextLook == .max { nextLook = MonotonicClock.now() + Self.lookInterval }
+      if nextLook == .max { nextLook = SharedClock.now() + Self.lookInterval }
       earliest = min(earliest, nextLook)
     } else {
       nextLook = .max
@@ -288,7 +288,7 @@ final class Runtime {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
       let event = TreeEvent.exited(id, instance: instance, .notSpawned(errno: number))
-      failedSpawns.append((due: MonotonicClock.now() + Self.failedSpawnDelay, event))
+      failedSpawns.append((due: SharedClock.now() + Self.failedSpawnDelay, event))
     }
   }
 
@@ -338,13 +338,13 @@ final class Runtime {
 
   private func round() {
     resources.supervisorPage.page.beat()
-    serviceManager.beat(at: MonotonicClock.now(), callsEvery: roundInterval)
+    serviceManager.beat(at: SharedClock.now(), callsEvery: roundInterval)
     for worker in workers { takeReport(of: worker) }
     // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
     for worker in workers where worker.hasPage && tree[worker.child].state == .running {
       // The clock behind the beat, however long this thread is kept from running in between.
       let beat = worker.page.heartbeat
-      let now = MonotonicClock.now()
+      let now = SharedClock.now()
       guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: blindUntil) else {
         continue
       }

@@ -50,13 +50,13 @@ struct Benchmark {
     while reader.lastSequence < warmUp { sleeps += try drain(reader, link.wake, &sum) }
 
     let firstSequence = reader.lastSequence
-    let start = Waiting.nanoseconds()
+    let start = SharedClock.now()
     let end = start + UInt64(seconds * 1e9)
     sleeps = 0
     var now = start
     while now < end {
       sleeps += try drain(reader, link.wake, &sum)
-      now = Waiting.nanoseconds()
+      now = SharedClock.now()
     }
     let records = reader.lastSequence - firstSequence
     child.kill()
@@ -111,7 +111,7 @@ struct Benchmark {
     latencies.reserveCapacity(samples)
     while latencies.count < samples {
       if let record = try reader.next() {
-        let now = Waiting.nanoseconds()
+        let now = SharedClock.now()
         latencies.append(now - record.bytes.load(as: UInt64.self))
         reader.commit()
       } else if reader.declareAsleep() {
@@ -204,7 +204,7 @@ struct BenchmarkPeer {
       while try inspector.usage().readers.first?.isAsleep != true { try parent.require() }
       rest()
       _ = writer.append(type: 1, length: MemoryLayout<UInt64>.size) { payload in
-        payload.storeBytes(of: Waiting.nanoseconds(), as: UInt64.self)
+        payload.storeBytes(of: SharedClock.now(), as: UInt64.self)
       }
       writer.publish()
     }
@@ -217,8 +217,8 @@ struct BenchmarkPeer {
       var time = timespec(tv_sec: 0, tv_nsec: Int(Self.restNanoseconds))
       nanosleep(&time, nil)
     } else {
-      let rested = Waiting.nanoseconds() + Self.restNanoseconds
-      while Waiting.nanoseconds() < rested {}
+      let rested = SharedClock.now() + Self.restNanoseconds
+      while SharedClock.now() < rested {}
     }
   }
 }

@@ -114,11 +114,4 @@ enum Waiting {
   static func moment() {
     poll(nil, 0, 1)
   }
-
-  /// CLOCK_MONOTONIC, which all processes share.
-  static func nanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
 }

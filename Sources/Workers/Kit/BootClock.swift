@@ -7,6 +7,7 @@
 // connections whose tokens are good, and make workers disagree that looked before and after.
 
 import Glibc
+import IPC
 import Settings
 
 /// CLOCK_BOOTTIME. The same for all processes of a machine; counts while it sleeps; begins anew with it.
@@ -94,12 +95,7 @@ public struct SteadyWallClock: Sendable {
   }
 }
 
-/// The clock that all processes share and that never goes back.
+/// The clock that all processes share and that never goes back, in nanoseconds.
 public enum MonotonicTime {
-  /// CLOCK_MONOTONIC in nanoseconds.
-  public static func now() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
+  public static func now() -> UInt64 { SharedClock.now() }
 }
