@@ -22,7 +22,7 @@ public final class TokenVerifier {
   public var issuerKeys: [IssuerKeys] = [] {
     didSet { cache.removeAll() }
   }
-  private var cache: TokenCache
+  private(set) var cache: TokenCache
   private let hasher: TokenHasher?
 
   /// - Parameter cacheEntries: verified tokens that are remembered; 0: none.
@@ -32,8 +32,6 @@ public final class TokenVerifier {
     cache = TokenCache(entries: cacheEntries, bytes: Self.cacheBytes)
     hasher = cacheEntries > 0 ? TokenHasher() : nil
   }
-
-  public var cachedTokens: Int { cache.count }
 
   /// Verifies a token at `now`, in seconds since 1970.
   public func verify(_ token: String, now: Double) throws(TokenError) -> VerifiedToken {
