@@ -18,7 +18,6 @@ final class Runtime {
   /// Time from a failed spawn until the tree hears of it: what is lacking now (processes, memory, a binary that is just
   /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
   private static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
-  /// Longest time between two rounds.
   private static let roundInterval: Nanoseconds = .seconds(1)
 
   private let plan: GatewayPlan
@@ -230,8 +229,6 @@ final class Runtime {
 
   // MARK: Actions
 
-  // The tree's actions as system calls, and the ends of processes as events of the tree.
-
   private func carryOut(_ action: TreeAction) {
     switch action {
     case .spawn(let id, let instance, let cause): spawn(id, instance, cause)
@@ -326,8 +323,6 @@ final class Runtime {
   }
 
   // MARK: Status pages
-
-  // What is looked at there: readiness, reports of corrupt rings, heartbeats.
 
   private func lookAtStartingWorkers() {
     for worker in workers where tree[worker.child].state == .starting && worker.isReady {
