@@ -110,8 +110,7 @@ final class Runtime {
   }
 
   func run() -> Int32 {
-    // Letting a process go kills and reaps it.
-    defer { for worker in workers { worker.process = nil } }
+    defer { for worker in workers { worker.abandon() } }
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
@@ -232,8 +231,8 @@ final class Runtime {
   private func carryOut(_ action: TreeAction) {
     switch action {
     case .spawn(let id, let instance, let cause): spawn(id, instance, cause)
-    case .terminate(let id): worker(id)?.process?.signal(SIGTERM)
-    case .kill(let id): worker(id)?.process?.signal(SIGKILL)
+    case .terminate(let id): worker(id)?.signal(SIGTERM)
+    case .kill(let id): worker(id)?.signal(SIGKILL)
     case .setTimer(let id, let token, let deadline): timers[id.index] = (token, deadline)
     case .cancelTimer(let id): timers[id.index] = nil
     case .note(let note):
@@ -258,7 +257,7 @@ final class Runtime {
     log.log(
       .notice, "asked to reload: certificates are read again, nothing else changes without a restart", fields)
     for worker in workers where worker.hasPage && plan.rereading.contains(worker.identity.kind) {
-      worker.process?.signal(SIGHUP)
+      worker.signal(SIGHUP)
     }
   }
 
@@ -269,17 +268,15 @@ final class Runtime {
   private func spawn(_ id: ChildID, _ instance: UInt64, _ cause: SpawnCause) {
     guard let place = placeOfChild[id.index] else { return }
     let worker = workers[place]
-    worker.instance = instance
+    worker.begin(instance)
     if let reason = cause.label { metrics.countRestart(of: worker.identity, reason: reason) }
     guard repairRings(writtenBy: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
     }
-    worker.generationAtSpawn = worker.page.generation
     do {
       let process = try start(worker)
       try poller.add(process.pidfd, .child(worker: place, instance: instance))
-      worker.pid = process.pid
-      worker.process = consume process
+      worker.run(consume process)
       say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
     } catch {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
@@ -302,9 +299,7 @@ final class Runtime {
   }
 
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
-    guard let end = worker.process?.end, let process = worker.process.take() else { return }
-    poller.remove(process.pidfd)
-    process.reap()
+    guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
     worker.up?.set(0)
     // What it said last counts, even if it has nothing more to say.
     takeReport(of: worker)

@@ -14,12 +14,12 @@ final class WorkerRecord {
   let up: Metric?
   /// Value of the page's generation when the process was started: what the page says is the process's own word only
   /// once that has risen.
-  var generationAtSpawn: UInt64 = 0
+  private var generationAtSpawn: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
-  var instance: UInt64 = 0
-  var process: ChildProcess?
+  private(set) var instance: UInt64 = 0
+  private var process: ChildProcess?
   /// Of the current or latest process; 0 before the first.
-  var pid: pid_t = 0
+  private(set) var pid: pid_t = 0
 
   init(
     identity: WorkerIdentity, child: ChildID, owned: OwnedPage, birth: WorkerBirth, executable: String,
@@ -32,6 +32,30 @@ final class WorkerRecord {
     self.executable = executable
     self.up = up
   }
+
+  /// Another process is to be started.
+  func begin(_ instance: UInt64) {
+    self.instance = instance
+    generationAtSpawn = page.generation
+  }
+
+  func run(_ process: consuming ChildProcess) {
+    pid = process.pid
+    self.process = consume process
+  }
+
+  func signal(_ signal: CInt) { process?.signal(signal) }
+
+  /// How the process ended, which is reaped when `unwatch` has been told its pidfd; nil: it hasn't.
+  func takeEnd(_ unwatch: (CInt) -> Void) -> Exit? {
+    guard let end = process?.end, let process = self.process.take() else { return nil }
+    unwatch(process.pidfd)
+    process.reap()
+    return end
+  }
+
+  /// Kills and reaps the process, if there is one.
+  func abandon() { process = nil }
 
   var page: StatusPage { owned.page }
   var isAlive: Bool { process != nil }
