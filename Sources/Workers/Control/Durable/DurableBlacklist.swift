@@ -21,7 +21,7 @@ struct BlacklistFile: Sendable {
   private static let recordBytes = 24
   private static let checkedBytes = 20
   /// Records that are added at once.
-  private static let mostAtOnce = 128
+  fileprivate static let mostAtOnce = 128
   private static let maximumBytes = 1 << 30
 
   let file: StateFile
