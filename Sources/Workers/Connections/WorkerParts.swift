@@ -56,7 +56,7 @@ struct WorkerParts {
     _ context: WorkerContext, _ hub: Hub, _ cors: CORS, _ ledger: RequestLedger, _ loop: EventLoop
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
-    let exchanges = ProxyExchanges(
+    let exchanges = ExchangeClient(
       link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
       tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
       generation: context.status.generation,
