@@ -15,6 +15,8 @@ final class WorkerRecord {
   /// Value of the page's generation when the process was started: what the page says is the process's own word only
   /// once that has risen.
   private var generationAtSpawn: UInt64 = 0
+  /// Processes that have been started in the place.
+  private var incarnations: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   private(set) var instance: UInt64 = 0
   private var process: ChildProcess?
@@ -56,6 +58,14 @@ final class WorkerRecord {
 
   /// Kills and reaps the process, if there is one.
   func abandon() { process = nil }
+
+  /// The manifest of the next process: no two of the place have the same number.
+  func nextManifest() -> WorkerManifest {
+    incarnations += 1
+    var manifest = birth.manifest
+    manifest.incarnation = incarnations
+    return manifest
+  }
 
   var page: StatusPage { owned.page }
   var isAlive: Bool { process != nil }

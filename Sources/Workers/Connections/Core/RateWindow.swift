@@ -4,6 +4,8 @@
 // admits while the sum of all words of the current minute is below the limit. Workers that admit in the same
 // instant can exceed the limit by one each: a rate limit, not an invariant.
 
+import Kit
+
 enum RateWindow {
   static let windowSeconds: Int64 = 60
 
@@ -110,4 +112,15 @@ struct ChangeRate: Equatable {
 
   /// Seconds until the next change may come, for who has used up all.
   static func retrySeconds(perMinute: Int) -> Int { (60 + perMinute - 1) / max(1, perMinute) }
+
+  func encode(into fields: inout FieldWriter) { fields.append(whole) }
+
+  init() {}
+
+  /// nil: it is none.
+  init?(_ fields: inout FieldReader) {
+    // No clock of ours gets so far.
+    guard let whole = fields.number(UInt64.self), whole <= .max / 2 else { return nil }
+    self.whole = whole
+  }
 }
