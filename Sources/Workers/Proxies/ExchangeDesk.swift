@@ -8,7 +8,6 @@ import IPC
 import Kit
 import Links
 import NIOCore
-import NIOHTTP1
 
 /// Belongs to the worker's loop.
 final class ExchangeDesk {
@@ -123,8 +122,8 @@ final class ExchangeDesk {
       case .chunked: .chunked
       }
     var upstream = UpstreamRequest(
-      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
-      headers: HTTPHeaders(alternating: request.headers),
+      origin: origin, method: request.method, target: request.target,
+      headers: HTTPFields(alternating: request.headers),
       body: body)
     upstream.isSecondTry = request.isSecondTry
     return upstream

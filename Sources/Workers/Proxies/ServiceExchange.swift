@@ -4,10 +4,10 @@
 //   request   credit ──► connection worker, as the service takes what was written
 //   answer    readMore ◄── credit from the connection worker
 
+import HTTP
 import Kit
 import Links
 import NIOCore
-import NIOHTTP1
 
 final class ServiceExchange: UpstreamReceiver {
   private let key: ExchangeDesk.Key
@@ -48,7 +48,7 @@ final class ServiceExchange: UpstreamReceiver {
     return true
   }
 
-  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPHeaders(alternating: trailers)) }
+  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPFields(alternating: trailers)) }
 
   func receivedCredit(_ bytes: UInt32) {
     credit.received(bytes)
@@ -77,16 +77,22 @@ final class ServiceExchange: UpstreamReceiver {
     giveCredit(atLeast: 1)
   }
 
-  func upstreamInformed(_ head: HTTPResponseHead) {
-    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+  func upstreamInformed(_ head: ResponseHead) {
+    desk.send(.informed(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
   }
 
-  func upstreamAnswered(_ head: HTTPResponseHead) {
+  func upstreamAnswered(_ head: ResponseHead) {
     hasAnswerBegun = true
-    let type = head.headers.first(name: "content-type")?.lowercased() ?? ""
+    let type = head.fields.first(name: "content-type")?.lowercased() ?? ""
     upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
-    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
     readOn()
+  }
+
+  func upstreamAnswered(_ head: ResponseHead, whole body: ByteBuffer) {
+    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
+    if body.readableBytes > 0 { desk.send(body, key) }
+    upstreamEnded([:])
   }
 
   func upstreamSent(_ bytes: ByteBuffer) {
@@ -96,7 +102,7 @@ final class ServiceExchange: UpstreamReceiver {
     readOn()
   }
 
-  func upstreamEnded(_ trailers: HTTPHeaders) {
+  func upstreamEnded(_ trailers: HTTPFields) {
     upstream = nil
     desk.send(.end(trailers: trailers.alternating), key)
     desk.end(key)
@@ -117,8 +123,8 @@ final class ServiceExchange: UpstreamReceiver {
     desk.end(key)
   }
 
-  func upstreamUpgraded(_ head: HTTPResponseHead) {
-    guard mayUpgrade, head.headers[canonicalForm: "upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
+  func upstreamUpgraded(_ head: ResponseHead) {
+    guard mayUpgrade, head.fields["upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
       cancel()
       desk.send(
         .failed(.badGateway, reason: "the service has changed to a protocol that nobody asked for"), key)
@@ -126,7 +132,7 @@ final class ServiceExchange: UpstreamReceiver {
     }
     isTunnel = true
     hasAnswerBegun = true
-    desk.send(.upgraded(headers: head.headers.alternating), key)
+    desk.send(.upgraded(headers: head.fields.alternating), key)
     desk.send(.credit(given.open()), key)
     readOn()
   }

@@ -90,7 +90,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   // MARK: Streams
 
   func start(_ exchange: UpstreamExchange) {
-    let stream = UpstreamStream(self, isFirst: begun == 0)
+    let stream = UpstreamStream(self, isFirst: begun == 0, for: exchange)
     begun += 1
     streams.append(stream)
     stream.start(exchange)
@@ -262,7 +262,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
       HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
     ]
-    // StreamAnswer looks at them.
+    // StreamResponse looks at them.
     configuration.connection.headerBlockValidation = .disabled
     configuration.connection.contentLengthValidation = .disabled
     configuration.connection.targetWindowSize = connectionWindowBytes
