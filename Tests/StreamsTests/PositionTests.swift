@@ -147,7 +147,7 @@ struct PositionFileTests {
     let positions = [TopicPartition(topic: "a", partition: 0): trail(5)]
     #expect(file.isReady(MonotonicTime.now()))
     file.write(positions)
-    #expect(file.isIdle(within: 30_000))
+    #expect(file.isIdle(within: 60_000))
     #expect(!file.isReady(MonotonicTime.now()))
     #expect(file.isReady(MonotonicTime.now() + 3_600_000_000_000))
     #expect(try file.read() == positions)
