@@ -51,7 +51,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private var askedNs: UInt64?
   private var isAsked = false
   private var context: ChannelHandlerContext?
-  private var look: SocketLook?
+  private let look: SocketLook
   private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
 
   /// Puts the handlers into a channel that has done its handshake.
@@ -60,6 +60,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     self.pool = pool
     idleSinceNs = client.nowNs()
     heardNs = idleSinceNs
+    look = SocketLook(channel, mayHaveInput: true)
     let configuration = Self.configuration(client.limits)
     let frames = NIOHTTP2Handler(
       mode: .client, eventLoop: client.loop, connectionConfiguration: configuration.connection,
@@ -81,10 +82,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
 
   /// Whether the upstream has ended it, and the loop hasn't come to it yet.
   var hasEndedUnseen: Bool {
-    guard let channel = context?.channel, channel.isActive else { return true }
-    let look = look ?? SocketLook(channel)
-    self.look = look
-    return look.hasEnded(mayHaveInput: true)
+    context.map { !$0.channel.isActive } ?? true || look.hasEnded
   }
 
   // MARK: Streams
