@@ -4,7 +4,7 @@ import Kit
 import TestSupport
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("14.E24 Read positions in shared memory")
 struct PositionLogTests {

@@ -7,7 +7,7 @@ import Settings
 import Testing
 
 @testable import Kit
-@testable import Streams
+@testable import Kafka
 
 /// The ring and the status page, which outlive a worker.
 final class TestGateway {

@@ -3,7 +3,7 @@ import IPC
 import Kit
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("The worker against a broker")
 struct ConsumerLoopTests {
