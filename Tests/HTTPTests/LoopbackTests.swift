@@ -158,7 +158,7 @@ import Testing
   @Test("A taken-over channel is closed when its client half-closes")
   func takenOverEnd() async throws {
     let script: Loopback.Script = { _, _ in
-      .takeOver { channel, _ in channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
+      .takeOver(.stream([:])) { $0.channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
     }
     try await Loopback.withServers(script: script) { servers, port in
       let client = try Client(port: port)

@@ -110,37 +110,12 @@ extension HTTPConnection {
     stream.exchange?.canWrite()
   }
 
-  /// Writes bytes behind everything that was written before; large ones as they are.
-  func emit(_ bytes: ByteBuffer) {
-    guard let context else { return }
-    if bytes.readableBytes <= Self.copiedBytes {
-      append { $0.writeImmutableBuffer(bytes) }
-      guard let output, output.readableBytes >= server.limits.maxUnflushedBytes else { return }
-    }
-    if let output {
-      self.output = nil
-      writtenBytes += output.readableBytes
-      context.write(wrapOutboundOut(output), promise: nil)
-    }
-    if bytes.readableBytes > Self.copiedBytes {
-      writtenBytes += bytes.readableBytes
-      context.write(wrapOutboundOut(bytes), promise: nil)
-    }
-    hasUnflushed = true
-    schedule()
-  }
-
   /// Calls `body` when all that was written so far has been taken, or never will be.
   func whenTaken(_ body: @escaping () -> Void) {
-    guard let context else { return body() }
-    let bytes = output ?? ByteBuffer()
-    // A connection that is to end ends behind its output, be that empty.
-    output = phase == .open ? nil : ByteBuffer()
-    writtenBytes += bytes.readableBytes
+    guard let context, let output else { return body() }
     let taken = context.eventLoop.makePromise(of: Void.self)
     taken.futureResult.assumeIsolated().whenComplete { _ in body() }
-    context.write(wrapOutboundOut(bytes), promise: taken)
-    hasUnflushed = true
+    output.settle(taken)
     schedule()
   }
 
@@ -157,7 +132,7 @@ extension HTTPConnection {
   }
 
   /// The exchange has given a whole answer.
-  func streamAnswered(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
+  func streamAnswered(_ response: HTTPResponse, for answer: ResponseContext, linger: Bool) {
     detachStream()
     write(response, for: answer, linger: linger)
     if linger { readIfSuppressed() }
@@ -176,10 +151,11 @@ extension HTTPConnection {
 
   /// The exchange leaves HTTP.
   func streamTakenOver(
-    _ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest, onGone: @escaping () -> Void
+    _ head: TakeOverHead, _ request: HTTPRequest, onGone: @escaping () -> Void,
+    _ body: @escaping (TakenChannel) -> Void
   ) {
     detachStream()
-    takeOver = TakeOver(body: body, request: request, onGone: onGone)
+    takeOver = TakeOver(head: head, body: body, request: request, onGone: onGone)
     schedule()
   }
 
@@ -208,10 +184,10 @@ extension HTTPConnection {
   /// Once a second: a client that takes something, however little, is not one that doesn't read.
   func noteTakenOutput(at tick: Int) {
     let socket = hasStreamed ? socketOptions : nil
-    guard let untaken = input?.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes)) else {
-      return
-    }
-    let taken = writtenBytes - untaken
+    guard let output,
+      let untaken = output.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes))
+    else { return }
+    let taken = output.writtenBytes - untaken
     untakenBytes = untaken
     guard taken != takenBytes else { return }
     clock.outputMoved(max(0, taken - takenBytes), at: tick)

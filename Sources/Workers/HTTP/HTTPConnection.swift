@@ -3,7 +3,7 @@
 //   open ──────▶ finishing ──▶ lingering      error answer: the client can read it while its input is thrown away
 //    │  │            └───────▶ gone           last answer written
 //    │  └── takeOver / client closes ──▶ gone
-//    └─ requests: parsed ▶ (queue) ▶ responder ▶ answer appended to `output` ▶ flushed by the server at the end of the turn
+//    └─ requests: parsed ▶ (queue) ▶ responder ▶ parts of the response to `output` ▶ flushed by the server at the end of the turn
 //
 // Order is kept by having one request with the responder at a time: while its answer is outstanding nothing is parsed,
 // requests already parsed in the same read wait in `queue`, and reading stops. Has no timer: the server's sweep asks
@@ -19,7 +19,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   typealias InboundIn = HTTPServerRequestPart
   typealias InboundOut = HTTPServerRequestPart
   typealias OutboundIn = ByteBuffer
-  typealias OutboundOut = ByteBuffer
+  typealias OutboundOut = Never
 
   enum Phase: Equatable {
     case open
@@ -42,14 +42,13 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   /// A responder's decision to take the channel, until it can be carried out.
   struct TakeOver {
-    let body: (Channel, HTTPRequest) -> Void
+    let head: TakeOverHead
+    let body: (TakenChannel) -> Void
     let request: HTTPRequest
     /// Called if it can't be carried out.
     var onGone: (() -> Void)?
   }
 
-  /// Bodies up to this size are copied behind what stands before them: cheaper than a buffer of their own.
-  static let copiedBytes = 1024
   /// NIO's own number of reads in a row.
   static let maxMessagesPerRead: UInt = 4
   /// NIO's own bounds of what is written and not taken.
@@ -72,8 +71,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// The request that is handled as it comes.
   var stream: AnswerStream?
   var takeOver: TakeOver?
-  /// Answers of this turn.
-  var output: ByteBuffer?
+  /// The way out; nil: there is none any more.
+  var output: (any ResponseOutput)?
+  /// The last response has been sent, and the flush behind it has yet to come.
+  var owesEnd = false
   /// Whether the server will call `flush` at the end of the turn.
   var isScheduled = false
   var isPumping = false
@@ -86,15 +87,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   var owesInvitation = false
   var hasInputEnded = false
   var hasSuppressedRead = false
-  /// Something was written past `output` and not flushed.
-  var hasUnflushed = false
   /// There has been a streamed exchange, and the channel has its bounds for what is written.
   var hasStreamed = false
   /// The channel has its options for reading a streamed body.
   var hasBodyOptions = false
-  /// Bytes written in all.
-  var writtenBytes = 0
-  /// Of them, those that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
+  /// Bytes written that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
   /// ...and those that it had.
   var takenBytes = 0
@@ -117,7 +114,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// Whether another request may go to the responder.
   var mayHandle: Bool {
     isListening && awaited == nil && stream == nil && isWritable && !waitsForTurn
-      && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
+      && (output?.gatheredBytes ?? 0) < server.limits.maxUnflushedBytes
   }
 
   /// Whether more bytes may be parsed.
@@ -144,6 +141,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
+    if output == nil { output = HTTP1Output(context, limits: server.limits) }
     server.add(self)
   }
 

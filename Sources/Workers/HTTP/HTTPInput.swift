@@ -36,9 +36,6 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
   }
 
   var isStream: Bool { false }
-  var untakenBytes: Int? { nil }
-  /// The kernel takes more when half of what it may have unsent has gone.
-  var outputStepBytes: Int { AnswerStream.maxUnsentBytes / 2 }
 
   /// Whether there are bytes that the decoder hasn't looked at.
   var isBehind: Bool { isPostponed || (isSpent && held.readableBytes > 0) }

@@ -18,12 +18,33 @@ public enum Reply {
   /// failed future is answered 500. If the client goes first, the same holds as for `later`: `onClientGone` is called
   /// once, the reply is dropped, and the promise must be settled all the same.
   case eventually(EventLoopFuture<Reply>, onClientGone: (() -> Void)? = nil)
-  /// The closure gets the channel without any HTTP handler (answers to earlier requests have been written), adds its own
-  /// handlers and writes its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8) and are not
-  /// parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other
+  /// The closure gets the channel without any HTTP handler (responses to earlier requests have been flushed), adds its own
+  /// handlers, and writes `TakenChannel.head` and then its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8)
+  /// and are not parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other
   /// request in the same read is dropped. From here on the channel has autoRead, allowRemoteHalfClosure off and one
   /// receive buffer of 2 KiB, and the server only counts it as open.
-  case takeOver((Channel, HTTPRequest) -> Void)
+  case takeOver(TakeOverHead, (TakenChannel) -> Void)
+}
+
+/// The head of a response behind which a channel leaves HTTP. `connection`, `upgrade`, date and framing are the front's.
+public enum TakeOverHead: Sendable {
+  /// 200, whose body goes on until the channel ends.
+  case stream(HTTPHeaders)
+  /// 101 (RFC 9110 §15.2.2), over HTTP/2 200 (RFC 8441 §5); `to`: name of the protocol, for the field `upgrade`.
+  case upgrade(to: String, HTTPHeaders)
+}
+
+/// A channel that has left HTTP.
+public struct TakenChannel {
+  public let channel: Channel
+  public let request: HTTPRequest
+  /// To be written before anything else. Empty over HTTP/2, where the head goes out with whatever is flushed first.
+  public let head: ByteBuffer
+  /// Earlier responses may wait in the channel for their way out: nothing may be written to the socket past it yet.
+  public let mayHoldOutput: Bool
+
+  /// Whether what is written behind the head of a stream must be chunks (RFC 9112 §7.1).
+  public var isChunked: Bool { !request.isHTTP2 && request.version != .http1_0 }
 }
 
 /// Answers the requests of an HTTPServer.

@@ -31,27 +31,27 @@ final class StreamRoutes {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openSSE(channel, wanted, request) }
+        .takeOver(.stream(SSEConnection.headers(cors, for: request))) { [self] in openSSE($0, wanted) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
-    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
+  private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: channel, isTLS: taken.request.isTLS) else {
       return channel.close(promise: nil)
     }
-    let transport = SSEConnection.transport(for: request)
-    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub] index, serial in
+    let connection = hub.table.insert(taken.isChunked ? .chunkedSSE : .sse, second: hub.clock.second) {
+      [hub] index, serial in
       SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
     var stream = TurnBuffer(encoding: connection.encoding)
     stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
     for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = SSEConnection.head(cors, for: request)
-    open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
+    open(connection, taken, stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
@@ -67,14 +67,11 @@ final class StreamRoutes {
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
       let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
-      let head = Self.switchingProtocols(
+      let head = Self.handshakeHead(
         accept: accept, extensions: deflate,
-        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
-        traceparent: request.traceparent)
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in
-          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
-        }
+        .takeOver(head) { [self] in openWebSocket($0, wanted, isDeflated: deflate != nil) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
@@ -83,10 +80,12 @@ final class StreamRoutes {
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
-    isTLS: Bool = false, greets: Bool = true
+    _ taken: TakenChannel, _ wanted: ConnectRequest, isDeflated: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: channel, isTLS: taken.request.isTLS) else {
+      return channel.close(promise: nil)
+    }
     let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
     let connection = hub.table.insert(transport, second: hub.clock.second) {
       [hub, application] index, serial in
@@ -101,11 +100,12 @@ final class StreamRoutes {
       for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
       connection.toldCursor = resumption.beginning(own: hub.events.own)
     }
-    open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
+    open(connection, taken, frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: StreamConnection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
+    _ resumption: Resumption
   ) {
     do {
       try connection.channel.pipeline.syncOperations.addHandler(connection)
@@ -113,7 +113,11 @@ final class StreamRoutes {
       hub.closed(connection)
       return connection.channel.close(promise: nil)
     }
-    connection.outlet.open(with: bytes)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
+    bytes.append(contentsOf: taken.head.readableBytesView)
+    bytes.append(contentsOf: greeting)
+    connection.outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
     hub.begin(connection, wanted, resumption)
   }
@@ -151,15 +155,13 @@ final class StreamRoutes {
     }
   }
 
-  /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(
-    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
-  ) -> String {
-    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n"
-      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
-      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
-      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
-      + "\r\n"
+  /// Head of the response that opens a WebSocket.
+  static func handshakeHead(
+    accept: String, extensions: String? = nil, subprotocol: String? = nil
+  ) -> TakeOverHead {
+    var headers: HTTPHeaders = ["sec-websocket-accept": accept]
+    if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
+    if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
+    return .upgrade(to: "websocket", headers)
   }
 }
