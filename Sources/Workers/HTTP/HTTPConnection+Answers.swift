@@ -73,12 +73,9 @@ extension HTTPConnection {
     let hasWritten = output.writtenBytes > 0
     input.giveWay()
     channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-    if hasStreamed {
-      let mark = ChannelOptions.Types.WriteBufferWaterMark(
-        low: Self.ordinaryUntakenBytes.lowerBound, high: Self.ordinaryUntakenBytes.upperBound)
-      try? channel.syncOptions?.setOption(.writeBufferWaterMark, value: mark)
-    }
-    takeOver.body(TakenChannel(channel: channel, request: request, head: head, mayHoldOutput: hasWritten))
+    if hasStreamed { SocketOptions.endStreaming(on: channel) }
+    takeOver.body(
+      TakenChannel(channel: channel, request: request, head: head, socket: socket, mayHoldOutput: hasWritten))
     if rest.readableBytes > 0, channel.isActive { input.pass(rest, to: channel) }
     if owesRead, channel.isActive { channel.read() }
   }

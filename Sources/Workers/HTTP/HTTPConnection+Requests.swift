@@ -188,7 +188,8 @@ extension HTTPConnection {
   }
 
   /// What was awaited has come, unless the client has gone.
-  private func settled(_ result: Result<Reply, any Error>, of request: HTTPRequest, _ answer: ResponseContext) {
+  private func settled(_ result: Result<Reply, any Error>, of request: HTTPRequest, _ answer: ResponseContext)
+  {
     guard awaited != nil else { return }
     awaited = nil
     switch result {

@@ -12,10 +12,6 @@ import NIOHTTP1
 import TLS
 
 extension HTTPConnection {
-  /// TCP_NOTSENT_LOWAT, for which Glibc has no Swift name.
-  private static let unsentBound = ChannelOptions.Types.SocketOption(
-    level: .tcp, name: NIOBSDSocket.Option(rawValue: 25))
-
   /// Asks the responder how the request whose head has come, or which waits whole, is to be handled.
   func decide() {
     let request = assembly.head
@@ -46,20 +42,11 @@ extension HTTPConnection {
     guard let options = socketOptions else { return }
     if !hasStreamed {
       hasStreamed = true
-      let mark = ChannelOptions.Types.WriteBufferWaterMark(
-        low: AnswerStream.resumeUntakenBytes, high: AnswerStream.maxUntakenBytes)
-      try? options.setOption(.writeBufferWaterMark, value: mark)
-      // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
-      try? options.setOption(Self.unsentBound, value: AnswerStream.maxUnsentBytes)
-      // A service may be silent for as long as it likes.
-      if let channel = context?.channel {
-        DeadPeers.find(on: channel, within: server.limits.userTimeoutSeconds)
-      }
+      SocketOptions.setStreaming(options, on: context?.channel, server.limits)
     }
     if !body.hasEnd, request.announcedBody != .none {
       hasBodyOptions = true
-      try? options.setOption(.maxMessagesPerRead, value: 1)
-      try? options.setOption(.recvAllocator, value: BodyReadAllocator())
+      SocketOptions.setReadingBody(options)
     }
   }
 
@@ -197,8 +184,6 @@ extension HTTPConnection {
   private func resetBodyOptions() {
     guard hasBodyOptions, let options = socketOptions else { return }
     hasBodyOptions = false
-    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTPServer.receiveBufferBytes)
-    try? options.setOption(.recvAllocator, value: allocator)
-    try? options.setOption(.maxMessagesPerRead, value: Self.maxMessagesPerRead)
+    SocketOptions.endReadingBody(options)
   }
 }

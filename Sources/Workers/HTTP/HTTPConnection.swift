@@ -49,14 +49,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     var onGone: (() -> Void)?
   }
 
-  /// NIO's own number of reads in a row.
-  static let maxMessagesPerRead: UInt = 4
-  /// NIO's own bounds of what is written and not taken.
-  static let ordinaryUntakenBytes = 32 * 1024...64 * 1024
-
   let server: HTTPServer
   /// Of the budget for what is being assembled; streams of HTTP/2 have their connection's.
   let share: AssemblyShare
+  /// The channel's, borrowed; nil: it has none or it isn't known.
+  let socket: CInt?
   /// Position in the server's table; the server's.
   var tableIndex = -1
   weak var input: (any ConnectionInput)?
@@ -99,7 +96,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   private lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
   private lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
 
-  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false) {
+  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false, socket: CInt? = nil) {
+    self.socket = socket
     self.server = server
     self.share = share
     clock = ConnectionClock(tick: server.tick)

@@ -40,7 +40,7 @@ final class StreamRoutes {
 
   private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
     let channel = taken.channel
-    guard let descriptor = descriptor(of: channel, isTLS: taken.request.isTLS) else {
+    guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
     let connection = hub.table.insert(taken.isChunked ? .chunkedSSE : .sse, second: hub.clock.second) {
@@ -83,7 +83,7 @@ final class StreamRoutes {
     _ taken: TakenChannel, _ wanted: ConnectRequest, isDeflated: Bool = false, greets: Bool = true
   ) {
     let channel = taken.channel
-    guard let descriptor = descriptor(of: channel, isTLS: taken.request.isTLS) else {
+    guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
     let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
@@ -124,14 +124,13 @@ final class StreamRoutes {
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of taken: TakenChannel) -> CInt? {
+    let channel = taken.channel
     guard channel.isActive else { return nil }
-    guard
-      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
-        of: CInt.self, { $0 })
-    else { return channel.parent == nil ? nil : -1 }
+    let asked = { try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 } }
+    guard let descriptor = taken.socket ?? asked() else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
-    return isTLS ? -1 : descriptor
+    return taken.request.isTLS ? -1 : descriptor
   }
 
   /// The value of `sec-websocket-accept`.

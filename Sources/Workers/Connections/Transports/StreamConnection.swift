@@ -170,7 +170,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   }
 }
 
-/// Socket options of a stream, set when it is taken over from HTTP.
+/// Socket options of a stream, set when it is taken over from HTTP. NIO has set TCP_NODELAY.
 enum StreamOptions {
   /// Unsent bytes that the kernel takes: what waits beyond is counted here, where the slow-consumer bound is.
   private static let notSentLowWaterBytes: CInt = 128 << 10
@@ -178,7 +178,6 @@ enum StreamOptions {
   /// - Parameter userTimeoutSeconds: after so long without any acknowledgement the peer is gone: half-open connections end though
   ///   nobody closes them.
   static func apply(to descriptor: CInt, userTimeoutSeconds: Int) {
-    set(descriptor, TCP_NODELAY, 1)
     set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
     set(descriptor, TCP_USER_TIMEOUT, CInt(clamping: userTimeoutSeconds * 1000))
   }
