@@ -31,24 +31,37 @@ final class StreamRoutes {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver(.stream(SSEConnection.headers(cors, for: request))) { [self] in openSSE($0, wanted) }
+        var headers = Self.eventStreamHeaders
+        cors.apply(to: &headers, for: request)
+        return .takeOver(.stream(headers)) { [self] in openSSE($0, wanted) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
+  /// What describes an event stream, as a HEAD request is answered too.
+  static let eventStreamHeaders = HTTPHeaders([
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+  ])
+
+  /// Over HTTP/1.1 each event is one chunk, so that an orderly end is told from a cut one and clients that read in blocks get each
+  /// event at once.
   private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
     let channel = taken.channel
     guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let connection = hub.table.insert(taken.isChunked ? .chunkedSSE : .sse, second: hub.clock.second) {
-      [hub] index, serial in
-      SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+    let isChunked = taken.isChunked
+    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
+      Connection(
+        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: hub, on: channel,
+        descriptor: descriptor)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
-    var stream = TurnBuffer(encoding: connection.encoding)
+    var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
     stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
     for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
     open(connection, taken, stream.bytes, wanted, resumption)
@@ -86,38 +99,37 @@ final class StreamRoutes {
     guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
-    let connection = hub.table.insert(transport, second: hub.clock.second) {
-      [hub, application] index, serial in
-      WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
-        application: application, authorization: wanted.credentials.authorization,
-        isDeflated: isDeflated)
+    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
+    let connection = hub.table.insert(second: hub.clock.second) { [hub, application] index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: hub, on: channel, descriptor: descriptor,
+        application: application)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
-    var frames = TurnBuffer(encoding: connection.encoding)
+    var frames = TurnBuffer(encoding: state.kind.encoding ?? .webSocket)
     if greets {
       for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.toldCursor = resumption.beginning(own: hub.events.own)
+      connection.webSocket?.told(resumption.beginning(own: hub.events.own))
     }
     open(connection, taken, frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: StreamConnection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
+    _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
     _ resumption: Resumption
   ) {
+    guard let outlet = connection.outlet else { return }
     do {
-      try connection.channel.pipeline.syncOperations.addHandler(connection)
+      try outlet.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
       hub.closed(connection)
-      return connection.channel.close(promise: nil)
+      return outlet.channel.close(promise: nil)
     }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
     bytes.append(contentsOf: taken.head.readableBytesView)
     bytes.append(contentsOf: greeting)
-    connection.outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
+    outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
     hub.begin(connection, wanted, resumption)
   }
@@ -162,5 +174,18 @@ final class StreamRoutes {
     if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
     if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
     return .upgrade(to: "websocket", headers)
+  }
+}
+
+extension Hub {
+  /// A WebSocket that is opened.
+  func webSocketState(_ wanted: ConnectRequest, isDeflated: Bool) -> TransportState {
+    let assembler = WebSocketAssembler(
+      maximumMessageBytes: settings.maxEventBytes, inflater: isDeflated ? inflater : nil)
+    return .webSocket(
+      Boxed(
+        WebSocketState(
+          hasCursors: wanted.wantsCursors, isDeflated: isDeflated, assembler: assembler,
+          authorization: wanted.credentials.authorization)))
   }
 }
