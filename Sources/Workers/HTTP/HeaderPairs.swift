@@ -21,3 +21,23 @@ extension HTTPHeaders {
     return pairs
   }
 }
+
+extension HTTPFields {
+  public init(alternating pairs: [String]) {
+    self.init()
+    reserveCapacity(pairs.count / 2)
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      add(name: pairs[index], value: pairs[index + 1])
+    }
+  }
+
+  public var alternating: [String] {
+    var pairs: [String] = []
+    pairs.reserveCapacity(2 * count)
+    for (name, value) in strings {
+      pairs.append(name)
+      pairs.append(value)
+    }
+    return pairs
+  }
+}
