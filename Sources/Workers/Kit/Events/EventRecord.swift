@@ -29,7 +29,7 @@ public struct EventRecord {
   private let flags: UInt8
   private let userCount: Int
   private let fieldCount: Int
-  private let topicRange: Range<Int>
+  private let logRange: Range<Int>
   /// Users and fields.
   private let listsRange: Range<Int>
   private let fieldsStart: Int
@@ -58,14 +58,14 @@ public struct EventRecord {
     let idEnd = sourceEnd + Int(load(UInt32.self, EventLayout.idLengthOffset))
     let traceparentEnd = idEnd + Int(load(UInt16.self, EventLayout.traceparentLengthOffset))
     let tracestateEnd = traceparentEnd + Int(load(UInt16.self, EventLayout.tracestateLengthOffset))
-    let topicEnd = tracestateEnd + Int(load(UInt16.self, EventLayout.topicLengthOffset))
+    let logEnd = tracestateEnd + Int(load(UInt16.self, EventLayout.logLengthOffset))
     let jsonLength = Int(load(UInt32.self, EventLayout.jsonLengthOffset))
     let jsonStart = bytes.count - jsonLength
-    guard jsonStart >= topicEnd else { return nil }
+    guard jsonStart >= logEnd else { return nil }
     userCount = Int(load(UInt16.self, EventLayout.userCountOffset))
     fieldCount = Int(load(UInt16.self, EventLayout.fieldCountOffset))
-    topicRange = tracestateEnd..<topicEnd
-    listsRange = topicEnd..<jsonStart
+    logRange = tracestateEnd..<logEnd
+    listsRange = logEnd..<jsonStart
     typeBytes = UnsafeRawBufferPointer(rebasing: bytes[EventLayout.headerBytes..<typeEnd])
     jsonBytes = UnsafeRawBufferPointer(rebasing: bytes[jsonStart...])
     acceptedAtNs = load(UInt64.self, EventLayout.acceptedOffset)
@@ -103,14 +103,23 @@ public struct EventRecord {
   /// Whether it is a plain JSON object, no CloudEvent.
   public var isPlainMessage: Bool { flags & EventLayout.Flag.plainMessage != 0 }
 
-  /// Where in Kafka it came from; nil for events from elsewhere.
+  /// Where it came from; nil for events that came out of no log.
   public var origin: EventOrigin? {
-    guard flags & EventLayout.Flag.hasOrigin != 0 else { return nil }
+    var log = UnsafeRawBufferPointer(rebasing: bytes[logRange])
+    let source: EventOrigin.Source
+    if flags & EventLayout.Flag.kafkaOrigin != 0 {
+      source = .kafka
+    } else if flags & EventLayout.Flag.otherOrigin != 0, log.count >= EventLayout.originSourceBytes {
+      source = EventOrigin.Source(rawValue: UInt16(littleEndian: log.loadUnaligned(as: UInt16.self)))
+      log = UnsafeRawBufferPointer(rebasing: log[EventLayout.originSourceBytes...])
+    } else {
+      return nil
+    }
     let partition = bytes.loadUnaligned(fromByteOffset: EventLayout.partitionOffset, as: Int32.self)
     let offset = bytes.loadUnaligned(fromByteOffset: EventLayout.originOffsetOffset, as: Int64.self)
     return EventOrigin(
-      topic: String(decoding: UnsafeRawBufferPointer(rebasing: bytes[topicRange]), as: UTF8.self),
-      partition: Int32(littleEndian: partition), offset: Int64(littleEndian: offset))
+      source: source, topic: String(decoding: log, as: UTF8.self), partition: Int32(littleEndian: partition),
+      offset: Int64(littleEndian: offset))
   }
 
   /// The users it is addressed to.

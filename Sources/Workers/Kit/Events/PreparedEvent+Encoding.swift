@@ -23,8 +23,12 @@ extension PreparedEvent {
     middle.append(contentsOf: trace.traceparent.utf8)
     let tracestate = trace.tracestate ?? ""
     middle.append(contentsOf: tracestate.utf8)
-    let topic = origin?.topic ?? ""
-    middle.append(contentsOf: topic.utf8)
+    let logAt = middle.count
+    if let origin {
+      if origin.source != .kafka { Self.append(origin.source.rawValue, to: &middle) }
+      middle.append(contentsOf: origin.topic.utf8)
+    }
+    let logBytes = middle.count - logAt
     for user in users {
       Self.append(UInt32(clamping: user.utf8.count), to: &middle)
       middle.append(contentsOf: user.utf8)
@@ -33,7 +37,9 @@ extension PreparedEvent {
 
     var flags: UInt8 = isPlainMessage ? EventLayout.Flag.plainMessage : 0
     if expiresAtUnixMs != nil { flags |= EventLayout.Flag.expires }
-    if origin != nil { flags |= EventLayout.Flag.hasOrigin }
+    if let origin {
+      flags |= origin.source == .kafka ? EventLayout.Flag.kafkaOrigin : EventLayout.Flag.otherOrigin
+    }
     var header: [UInt8] = []
     header.reserveCapacity(EventLayout.headerBytes)
     header.append(EventLayout.format)
@@ -46,7 +52,7 @@ extension PreparedEvent {
     Self.append(UInt32(clamping: id.utf8.count), to: &header)
     Self.append(UInt16(clamping: trace.traceparent.utf8.count), to: &header)
     Self.append(UInt16(clamping: tracestate.utf8.count), to: &header)
-    Self.append(UInt16(clamping: topic.utf8.count), to: &header)
+    Self.append(UInt16(clamping: logBytes), to: &header)
     Self.append(UInt16(clamping: users.count), to: &header)
     Self.append(origin?.partition ?? 0, to: &header)
     Self.append(UInt32(clamping: json.count), to: &header)

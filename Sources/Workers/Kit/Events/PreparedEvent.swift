@@ -1,13 +1,27 @@
 // An event as it was parsed once, by the worker through which it entered: what delivery needs to know is beside the JSON
 // that goes out, so that nobody has to parse it again.
 
-/// Where in Kafka an event came from.
+/// Where an event came from: a place in a log that somebody else keeps.
 public struct EventOrigin: Equatable, Sendable {
+  /// A kind of source; a reader passes over origins of those that it doesn't know.
+  public struct Source: RawRepresentable, Hashable, Sendable {
+    /// Never given to another kind.
+    public let rawValue: UInt16
+
+    public init(rawValue: UInt16) { self.rawValue = rawValue }
+
+    public static let kafka = Source(rawValue: 1)
+  }
+
+  public let source: Source
+  /// What the source calls its log: a topic of Kafka.
   public let topic: String
+  /// The part of the log within which there is an order.
   public let partition: Int32
   public let offset: Int64
 
-  public init(topic: String, partition: Int32, offset: Int64) {
+  public init(source: Source, topic: String, partition: Int32, offset: Int64) {
+    self.source = source
     self.topic = topic
     self.partition = partition
     self.offset = offset
@@ -45,7 +59,7 @@ public struct PreparedEvent: Equatable, Sendable {
   public var expiresAtUnixMs: Int64?
   /// Trace context of the event.
   public var trace: TraceContext
-  /// nil if it didn't come from Kafka.
+  /// nil if it didn't come out of a log.
   public var origin: EventOrigin?
   /// When the gateway took it in: nanoseconds of CLOCK_MONOTONIC.
   public var acceptedAtNs: UInt64
