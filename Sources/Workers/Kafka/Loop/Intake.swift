@@ -143,11 +143,7 @@ final class Intake {
     unfinished = nil
     isHeld = false
     metrics.paused?.set(0)
-    forgetTopics()
-  }
-
-  /// Pointers of topics may name others from now on.
-  func forgetTopics() {
+    // Pointers of topics may name others from now on.
     topics = TopicCache()
     durations = []
   }
