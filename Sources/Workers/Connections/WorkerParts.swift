@@ -56,7 +56,7 @@ struct WorkerParts {
     _ context: WorkerContext, _ hub: Hub, _ cors: CORS, _ ledger: RequestLedger, _ loop: EventLoop
   ) throws -> APIGateway? {
     guard let link = hub.calls else { return nil }
-    let exchanges = ProxyExchanges(
+    let exchanges = ExchangeClient(
       link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
       tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
       generation: context.status.generation,
@@ -105,7 +105,8 @@ struct WorkerParts {
     let authority = try TokenAuthority(settings: context.settings, log: context.log, calls: calls)
     return Hub(
       HubParts(
-        slot: context.worker.place, generation: generation, settings: context.settings,
+        slot: context.worker.place, generation: generation,
+        incarnation: context.incarnation, settings: context.settings,
         tokens: try TokenCipher(key: manifest.tokenKey),
         events: try EventRings(
           manifest.ringsRead(for: .events), worker: context.worker, status: status,
