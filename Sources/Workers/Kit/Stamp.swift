@@ -1,15 +1,8 @@
 // The time and the identity of an event that the worker itself makes. They come in as values, so that tests choose
 // them; `now()` is the edge.
 
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Musl
-#endif
-
 /// The `id` and `time` of an own event.
 public struct Stamp: Equatable, Sendable {
-  /// Milliseconds since 1970-01-01T00:00:00Z.
   public let unixMs: Int64
   /// 128 random bits; version and variant are set when it is written.
   public let high: UInt64
@@ -21,13 +14,9 @@ public struct Stamp: Equatable, Sendable {
     self.low = low
   }
 
-  /// A new identity at the present time.
   public static func now() -> Stamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Stamp(
-      unixMs: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000,
-      high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
+    Stamp(
+      unixMs: WallClock.milliseconds(), high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
   }
 
   /// UUID version 4 (RFC 9562 §5.4), lower case.
@@ -93,5 +82,129 @@ public struct Stamp: Equatable, Sendable {
     var text: [UInt8] = []
     append(&text)
     return String(decoding: text, as: UTF8.self)
+  }
+}
+
+/// Reads the times of RFC 3339 §5.6: 2026-01-31T12:00:00.5+02:00. By hand, so that no formatter and no locale is involved.
+enum Timestamp {
+  /// Milliseconds since 1970; nil for anything that isn't such a time. A leap second counts as the second before it.
+  static func unixMilliseconds(_ text: String) -> Int64? {
+    var reader = Reader(Array(text.utf8))
+    guard let year = reader.number(4), reader.take("-"), let month = reader.number(2), reader.take("-"),
+      let day = reader.number(2), reader.take("T") || reader.take("t") || reader.take(" "),
+      let hour = reader.number(2), reader.take(":"), let minute = reader.number(2), reader.take(":"),
+      let second = reader.number(2), let fraction = reader.fraction(), let offset = reader.offsetMinutes(),
+      reader.isAtEnd
+    else { return nil }
+    guard (1...12).contains(month), day >= 1, day <= daysIn(month, year), hour < 24, minute < 60, second <= 60
+    else {
+      return nil
+    }
+    let days = CivilDate(year: year, month: month, day: day).daysSinceEpoch
+    let minutes = (days * 24 + hour) * 60 + minute - offset
+    return (minutes * 60 + min(second, 59)) * 1000 + fraction
+  }
+
+  private static func daysIn(_ month: Int64, _ year: Int64) -> Int64 {
+    switch month {
+    case 2: (year % 4 == 0 && year % 100 != 0) || year % 400 == 0 ? 29 : 28
+    case 4, 6, 9, 11: 30
+    default: 31
+    }
+  }
+
+  private struct Reader {
+    private let bytes: [UInt8]
+    private var index = 0
+
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    var isAtEnd: Bool { index == bytes.count }
+
+    mutating func take(_ character: Unicode.Scalar) -> Bool {
+      guard index < bytes.count, bytes[index] == UInt8(ascii: character) else { return false }
+      index += 1
+      return true
+    }
+
+    mutating func digit() -> Int64? {
+      guard index < bytes.count, bytes[index] &- UInt8(ascii: "0") < 10 else { return nil }
+      index += 1
+      return Int64(bytes[index - 1] - UInt8(ascii: "0"))
+    }
+
+    mutating func number(_ digits: Int) -> Int64? {
+      var value: Int64 = 0
+      for _ in 0..<digits {
+        guard let digit = digit() else { return nil }
+        value = value * 10 + digit
+      }
+      return value
+    }
+
+    /// Milliseconds of an optional fraction, the rest cut off.
+    mutating func fraction() -> Int64? {
+      guard take(".") else { return 0 }
+      guard let first = digit() else { return nil }
+      var milliseconds = first * 100
+      var weight: Int64 = 10
+      while let digit = digit() {
+        milliseconds += digit * weight
+        weight /= 10
+      }
+      return milliseconds
+    }
+
+    mutating func offsetMinutes() -> Int64? {
+      if take("Z") || take("z") { return 0 }
+      let sign: Int64 = take("-") ? -1 : 1
+      guard sign < 0 || take("+"), let hours = number(2), take(":"), let minutes = number(2), hours < 24,
+        minutes < 60
+      else { return nil }
+      return sign * (hours * 60 + minutes)
+    }
+  }
+}
+
+// The calendar, by hand, so that no formatter and no locale is involved.
+//
+// Years are counted from March, so that the leap day is a year's last; 400 years have 146,097 days.
+
+/// A day of the proleptic Gregorian calendar.
+public struct CivilDate: Equatable, Sendable {
+  private static let daysPerEra: Int64 = 146_097
+  /// From 0000-03-01 to 1970-01-01.
+  private static let daysToEpoch: Int64 = 719_468
+
+  public var year: Int64
+  public var month: Int64
+  public var day: Int64
+
+  public init(year: Int64, month: Int64, day: Int64) {
+    self.year = year
+    self.month = month
+    self.day = day
+  }
+
+  /// - Parameter daysSinceEpoch: days since 1970-01-01; before it below 0.
+  public init(daysSinceEpoch: Int64) {
+    let days = daysSinceEpoch + Self.daysToEpoch
+    let era = (days >= 0 ? days : days - (Self.daysPerEra - 1)) / Self.daysPerEra
+    let dayOfEra = days - era * Self.daysPerEra
+    let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+    let monthFromMarch = (5 * dayOfYear + 2) / 153
+    month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
+    year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+    day = dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
+  }
+
+  public var daysSinceEpoch: Int64 {
+    let yearFromMarch = month <= 2 ? year - 1 : year
+    let era = (yearFromMarch >= 0 ? yearFromMarch : yearFromMarch - 399) / 400
+    let yearOfEra = yearFromMarch - era * 400
+    let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
+    return era * Self.daysPerEra + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
+      - Self.daysToEpoch
   }
 }

@@ -9,7 +9,6 @@ import Kit
 
 /// One own event, ready to be encoded for a transport.
 struct OwnEvent: Equatable, Sendable {
-  /// Its type; also the name of the SSE event.
   let type: String
   /// The whole event as one line of JSON.
   let json: [UInt8]

@@ -13,7 +13,7 @@ import Links
 import Logging
 import Settings
 
-final class SessionDesk {
+final class SessionStore {
   /// Clock and loop, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
@@ -23,21 +23,19 @@ final class SessionDesk {
     var enqueue: (@escaping () -> Void) -> Void
     /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
     var wakeAgain: () -> Void
-    /// A ring is corrupt.
     var reportCorrupt: (RingReport) -> Void
     /// Connection workers that serve, and those that are dead.
     var workers: () -> (live: [Int], dead: [Int])
   }
 
   private let rings: RingSet
-  /// All that it reads.
   private let loop: RingLoop
   let state: StateLog
   private let events: PresenceEvents
   private let confirmations: Confirmations
   private let calls: CallClient?
   /// Only served here, with the worker's other rings.
-  private let responses: ResponseDesk?
+  private let responses: ResponseRelay?
   private let environment: Environment
   private let log: Logger
   private let usersOnline: Metric?
@@ -56,7 +54,7 @@ final class SessionDesk {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    calls: CallClient? = nil, responses: ResponseDesk? = nil, settings: Settings, status: StatusPage,
+    calls: CallClient? = nil, responses: ResponseRelay? = nil, settings: Settings, status: StatusPage,
     log: Logger, environment: Environment
   ) {
     self.rings = rings
@@ -108,7 +106,6 @@ final class SessionDesk {
     if hasMore || hasAnswers || hasResponses || !loop.declareAsleep() { environment.wakeAgain() }
   }
 
-  /// One second has passed.
   func tick() {
     let now = environment.nowNs()
     loop.probeSuspended()
@@ -170,7 +167,6 @@ final class SessionDesk {
 
   // MARK: Orders
 
-  /// How an order ended.
   enum Result: Equatable {
     /// Every connection worker has carried it out.
     case done

@@ -16,7 +16,7 @@ import Kit
 import Links
 
 /// Belongs to the worker's loop.
-final class ResponseDesk {
+final class ResponseRelay {
   enum Outcome: Equatable {
     /// A waiting request got it.
     case taken

@@ -1,7 +1,7 @@
 // The API definitions of the gateway: those that it starts with, and the changes of the management port. A change is answered
 // when it is in STATE_DIR, if there is one, and every connection worker routes by it.
 //
-//   PROXY_CONFIG_FILE, STATE_DIR ─► definitions ─► state log, when the log is new      (APIDesk+Start)
+//   PROXY_CONFIG_FILE, STATE_DIR ─► definitions ─► state log, when the log is new
 //   management port ─► waiting ─► draft ─► STATE_DIR ─► definitions, state log ─► every connection worker ─► confirmed
 //   state log, STATE_DIR ─► definitions, when this worker follows one that has ended
 //
@@ -13,18 +13,15 @@ import Kit
 import Logging
 import Settings
 
-final class APIDesk {
-  /// How a change ended.
+final class APIStore {
   enum Outcome: Equatable {
     case done
     case refused(APIError)
-    /// Nothing has changed.
     case busy
     /// STATE_DIR can't take it: nothing has changed.
     case unwritten(String)
     /// It stands, but not every worker has confirmed it.
     case unconfirmed
-    /// The worker ends.
     case unknown
   }
 
@@ -39,16 +36,16 @@ final class APIDesk {
   /// And the bytes of their bodies, if there are several.
   static let maximumGroupBytes = APIDefinition.maximumBytes
 
-  let desk: SessionDesk
-  let log: Logger
+  let sessions: SessionStore
+  private let log: Logger
   private let node: String
   /// nil: definitions end with the gateway.
-  let keeper: StateKeeper?
+  private let keeper: StateKeeper?
   /// What is true.
-  var current = APIDraft()
+  private var current = APIDraft()
   var table: APITable { current.table }
   /// Steps that are true and that the state log couldn't take yet, in their order.
-  var untold: [APIDraft.Step] = []
+  private var untold: [APIDraft.Step] = []
   private var waiting: [(change: APIDraft.Change, done: Done)] = []
   private var waitingBytes = 0
   /// Whoever waits for the write that is going on.
@@ -67,23 +64,23 @@ final class APIDesk {
   /// - Parameter soon: calls its closure in another turn of the loop.
   /// - Throws: what is wrong with PROXY_CONFIG_FILE or STATE_DIR, which count when the state log is new.
   init(
-    desk: SessionDesk, settings: Settings, node: String, keeper: StateKeeper? = nil, log: Logger,
+    sessions: SessionStore, settings: Settings, node: String, keeper: StateKeeper? = nil, log: Logger,
     soon: @escaping (@escaping () -> Void) -> Void
   ) throws {
     self.soon = soon
-    self.desk = desk
+    self.sessions = sessions
     self.node = node
     self.keeper = keeper
     self.log = log
-    if desk.state.isNew {
-      desk.forgetAPIs()
+    if sessions.state.isNew {
+      sessions.forgetAPIs()
       try start(with: settings.proxyConfig)
     } else {
       resume()
     }
   }
 
-  var stamp: APIChange { APIChange(timestamp: Stamp.now().rfc3339, nodeName: node) }
+  private var stamp: APIChange { APIChange(timestamp: Stamp.now().rfc3339, nodeName: node) }
 
   /// Carries out a change, perhaps together with others.
   func order(_ change: APIDraft.Change, _ done: @escaping Done) {
@@ -126,7 +123,7 @@ final class APIDesk {
 
   /// Says what of these definitions will not do what their authors may think. Returns the same.
   @discardableResult
-  func warn(of definitions: some Sequence<APIDefinition>, _ covered: CoveredEndpoints) -> [String] {
+  private func warn(of definitions: some Sequence<APIDefinition>, _ covered: CoveredEndpoints) -> [String] {
     for warning in covered.warnings {
       log.warning("an open endpoint covers a secured one", metadata: ["reason": "\(warning)"])
     }
@@ -137,7 +134,6 @@ final class APIDesk {
     return covered.warnings + others
   }
 
-  /// One second has passed.
   func tick() { tell() }
 
   /// The worker ends: whoever waits is answered.
@@ -165,7 +161,7 @@ final class APIDesk {
     for order in orders {
       do throws(APIError) {
         let step = try draft.apply(order.change, stamp) { definition, order in
-          let room = desk.state.room(
+          let room = sessions.state.room(
             forAPI: Name(definition.id), order: order, json: definition.json, promised: promised)
           promised += room ?? 0
           return room != nil
@@ -263,7 +259,7 @@ final class APIDesk {
         answers.append { done(.unconfirmed) }
         continue
       }
-      desk.carryOut(.kept(end: end)) { outcome in
+      sessions.carryOut(.kept(end: end)) { outcome in
         let result: Outcome = outcome == .done ? .done : .unconfirmed
         if isAtOnce { answers.append { done(result) } } else { done(result) }
       }
@@ -276,13 +272,157 @@ final class APIDesk {
   private func tell(_ step: APIDraft.Step) -> StateLog.Outcome {
     switch step {
     case .define(let definition, let order):
-      desk.setAPI(definition.id, order: order, json: definition.json)
-    case .remove(let id): desk.removeAPI(id)
+      sessions.setAPI(definition.id, order: order, json: definition.json)
+    case .remove(let id): sessions.removeAPI(id)
     }
   }
 
   /// Tells the state log what it doesn't know; what it can't take now is tried again in a second.
-  func tell() {
+  private func tell() {
     while let step = untold.first, case .kept = tell(step) { untold.removeFirst() }
+  }
+
+  // MARK: Start
+
+  // Where the definitions come from when a control worker starts.
+  //
+  //   the state log is new        the gateway's first control worker, or the log was damaged and made anew: PROXY_CONFIG_FILE, and
+  //                               laid over it what STATE_DIR says was changed at run time. What is wrong with either stops the start.
+  //   it isn't                    the log, and what its writer had put into STATE_DIR and not told any more. Requests go on being
+  //                               answered whatever the file says now; if it says nothing, changes are refused.
+  //
+  // How the two combine: what was changed at run time (PUT) wins over the definition of the same id in PROXY_CONFIG_FILE and has
+  // its place; what was made at run time (POST) wins too, and comes behind all of PROXY_CONFIG_FILE's; what was removed (DELETE)
+  // stays removed for as long as PROXY_CONFIG_FILE has it at every start: taken out of the file and added again
+  // later, it counts again. Everything else is as PROXY_CONFIG_FILE says now, what was added to it since too.
+
+  private func start(with configuration: String) throws {
+    let configured = try Self.table(configuration, stamp)
+    let durable = try keeper?.begin() ?? DurableAPIs()
+    try takeUp(configured, durable)
+    for definition in table.all {
+      let order = current.orders[Array(definition.id.utf8)] ?? DurableAPIs.firstOrder
+      guard case .kept = sessions.setAPI(definition.id, order: order, json: definition.json) else {
+        throw UnusableConfiguration(
+          description:
+            "\(source(of: definition)): API \(definition.id) doesn't fit into STATE_RING_BYTES")
+      }
+    }
+    warn(of: table.all, CoveredEndpoints(table.all))
+  }
+
+  private func source(of definition: APIDefinition) -> String {
+    let isDurable = current.durable.definitions[Array(definition.id.utf8)] != nil
+    return isDurable ? "STATE_DIR" : "PROXY_CONFIG_FILE"
+  }
+
+  /// The definitions of PROXY_CONFIG_FILE: of a path, or the JSON itself.
+  static func table(_ configuration: String, _ stamp: APIChange) throws -> APITable {
+    guard !configuration.isEmpty else { return APITable() }
+    let text: String
+    do throws(ValueProblem) {
+      text = try configuration.first == "[" ? configuration : TextFile.read(configuration)
+    } catch {
+      throw UnusableConfiguration(description: "PROXY_CONFIG_FILE: \(error)")
+    }
+    do throws(APIFileError) {
+      return try Array(text.utf8).withUnsafeBytes { bytes in
+        Result { () throws(APIFileError) in try APITable(list: bytes, stamp) }
+      }.get()
+    } catch {
+      let lines = error.lines.map { "PROXY_CONFIG_FILE: \($0)" }
+      throw UnusableConfiguration(description: lines.joined(separator: "\n"))
+    }
+  }
+
+  private func takeUp(_ configured: APITable, _ durable: DurableAPIs) throws {
+    var draft = APIDraft()
+    var order: UInt64 = 1
+    for definition in configured.all {
+      let id = Array(definition.id.utf8)
+      let own = durable.definitions[id]
+      if durable.removed.contains(id) || own.map({ $0.order >= DurableAPIs.firstOrder }) ?? false {
+        // PROXY_CONFIG_FILE's doesn't count, and won't if the other one is removed.
+        draft.durable.removed.insert(id)
+        continue
+      }
+      try draft.put(own?.definition ?? definition, order: order, isDurable: own != nil)
+      order += 1
+    }
+    let rest = durable.ordered.filter { draft.orders[Array($0.definition.id.utf8)] == nil }
+    for entry in rest where entry.order >= DurableAPIs.firstOrder {
+      try draft.put(entry.definition, order: entry.order, isDurable: true)
+    }
+    // PROXY_CONFIG_FILE had them once, and has them no longer.
+    for entry in rest where entry.order < DurableAPIs.firstOrder {
+      try draft.put(entry.definition, order: draft.nextOrder, isDurable: true)
+    }
+    current = draft
+    if draft.durable != durable, let failure = keeper?.writeNow(draft.durable) {
+      log.warning("STATE_DIR is out of date until the next change", metadata: ["reason": "\(failure)"])
+    }
+  }
+
+  // MARK: Start in the middle of the gateway's life
+
+  private func resume() {
+    for (id, api) in sessions.state.apis.sorted(by: { $0.value.order < $1.value.order }) {
+      guard let definition = api.json.withUnsafeBytes({ try? APIDefinition(stored: $0) }),
+        (try? current.table.put(definition)) != nil
+      else { continue }
+      current.place(Array(id.text.utf8), api.order)
+    }
+    guard let keeper else { return }
+    guard let durable = keeper.goOn() else {
+      let reason = keeper.refusal?.description ?? ""
+      log.error(
+        "definitions can't be changed until the gateway is restarted", metadata: ["reason": "\(reason)"])
+      return
+    }
+    catchUp(with: durable)
+    tell()
+  }
+
+  /// Does what the predecessor had written, and perhaps not told any more.
+  private func catchUp(with durable: DurableAPIs) {
+    current.durable = durable
+    for (id, order) in current.orders where durable.definitions[id] == nil {
+      guard order >= DurableAPIs.firstOrder || durable.removed.contains(id) else { continue }
+      let name = String(decoding: id, as: UTF8.self)
+      current.table.drop(id: name)
+      current.orders[id] = nil
+      untold.append(.remove(id: name))
+    }
+    for entry in durable.ordered {
+      let definition = entry.definition
+      let id = Array(definition.id.utf8)
+      let known = current.orders[id]
+      // One that takes the place of PROXY_CONFIG_FILE's has that one's order, whatever it was when it was written.
+      let order = known.map { entry.order < DurableAPIs.firstOrder ? $0 : entry.order } ?? entry.order
+      guard known != order || current.table.stored(definition.id) != definition else { continue }
+      // One that was made anew comes behind the others.
+      if known != order { current.table.drop(id: definition.id) }
+      guard (try? current.table.put(definition)) != nil else { continue }
+      current.place(id, order)
+      untold.append(.define(definition, order: order))
+    }
+  }
+}
+
+/// Why the gateway can't start.
+struct UnusableConfiguration: ConfigurationFault, CustomStringConvertible {
+  let description: String
+}
+
+extension APIDraft {
+  fileprivate mutating func put(_ definition: APIDefinition, order: UInt64, isDurable: Bool) throws {
+    do throws(APIError) {
+      try table.put(definition)
+    } catch {
+      throw UnusableConfiguration(
+        description: "\(isDurable ? "STATE_DIR" : "PROXY_CONFIG_FILE"): \(definition.id): \(error.message)")
+    }
+    if isDurable { durable.define(definition, order: order, old: nil) }
+    place(Array(definition.id.utf8), order)
   }
 }

@@ -161,18 +161,8 @@ extension SettingKey {
     return text
   }
 
-  private static func isName(_ text: String) -> Bool {
-    text.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
-        return true
-      default: return false
-      }
-    }
-  }
+  private static func isName(_ text: String) -> Bool { ValueForm.hasOnly(text, "._-") }
 
-  /// Kafka's own rule for topic names.
   static func topic(_ text: String) throws(ValueProblem) -> String {
     guard isName(text), text.utf8.count <= 249, text != ".", text != ".." else {
       throw ValueProblem("'\(text)' is no topic name; expected at most 249 letters, digits, '.', '_' or '-'")
