@@ -65,7 +65,9 @@ extension Runtime {
   }
 
   private func start(_ worker: WorkerRecord) throws -> ChildProcess {
-    let manifest = try WorkerManifest.write(worker.nextManifest())
+    var message = worker.birth.manifest
+    message.incarnation = worker.instance
+    let manifest = try WorkerManifest.write(message)
     var descriptors = worker.birth.descriptors
     let number = descriptors.grantManifest(manifest.rawValue)
     // The name is for people who look at `ps`.

@@ -65,6 +65,39 @@ struct ConnectionTableTests {
     #expect(table.deadlines[place] == 0 && table.descriptors[place] == -1)
   }
 
+  @Test(
+    "15.6 enters connections of another process of the place by their serials, also where their index is taken"
+  )
+  func adopted() throws {
+    let hub = try TestGateway().hub().hub
+    var earlier = ConnectionTable(incarnation: 1)
+    var table = ConnectionTable(incarnation: 2)
+    let own = (0..<3).map { _ in insert(&table, hub) }
+    let theirs = (0..<5).map { _ in insert(&earlier, hub) }
+    for former in theirs {
+      let adopted = table.adopt(serial: former.serial, second: 9) {
+        Connection(polled: former.state, at: $0, of: hub)
+      }
+      #expect(adopted?.serial == former.serial && table.lastTraffic[Int(adopted?.index ?? 0)] == 9)
+      #expect(table.find(serial: former.serial) === adopted)
+      let again = table.adopt(serial: former.serial, second: 9) {
+        Connection(polled: former.state, at: $0, of: hub)
+      }
+      #expect(again == nil, "it is here already")
+    }
+    #expect(table.count == 8 && Set(table.all.map(\.index)).count == 8)
+    for connection in own { #expect(table.find(serial: connection.serial) === connection) }
+    for former in theirs {
+      let adopted = try #require(table.find(serial: former.serial))
+      table.remove(adopted)
+      #expect(table.find(serial: former.serial) == nil)
+      // Whoever has the index now isn't found by the serial of who had it.
+      let next = insert(&table, hub)
+      #expect(next.index == adopted.index && table.find(serial: former.serial) == nil)
+      #expect(table.find(serial: next.serial) === next)
+    }
+  }
+
   @Test("finds nobody by a serial that nobody has", arguments: [0, 1, 1 << 20, .max, 0xFFFFF] as [UInt64])
   func unknown(serial: UInt64) throws {
     let hub = try TestGateway().hub().hub
