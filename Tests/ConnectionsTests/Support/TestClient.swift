@@ -1,4 +1,4 @@
-// A client of a hub: one end of a socket pair. The other end is the worker's: events are sent on it directly, and what
+// A client of a worker: one end of a socket pair. The other end is the worker's: events are sent on it directly, and what
 // goes around through NIO arrives on it as well, in the order in which NIO would write.
 //
 //   Outlet ── direct ──────────────► near ═══ far ──► received
@@ -130,7 +130,7 @@ final class TestClient {
   }
 }
 
-extension TestHub {
+extension TestWorker {
   /// Opens an event stream as the route does, with the greeting already read. `isDirect`: the socket may be written to, as it can't
   /// be over TLS or HTTP/2.
   @discardableResult
@@ -141,7 +141,7 @@ extension TestHub {
     let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
     return try open(client, .sse, wanted, lastEventID) { index, serial in
       SSEConnection(
-        index: index, serial: serial, hub: hub, channel: client.channel,
+        index: index, serial: serial, wiring.connections, channel: client.channel,
         descriptor: isDirect ? client.near : -1)
     }
   }
@@ -155,8 +155,8 @@ extension TestHub {
     let transport = Transport.webSocket(withCursors: lastEventID != nil, isDeflated: isDeflated)
     return try open(client, transport, wanted, lastEventID) { index, serial in
       WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near,
-        application: messages, isDeflated: isDeflated)
+        index: index, serial: serial, wiring.connections, wiring.intake, channel: client.channel,
+        descriptor: client.near, application: wiring.messages, isDeflated: isDeflated)
     }
   }
 
@@ -164,11 +164,11 @@ extension TestHub {
     _ client: TestClient, _ transport: Transport, _ wanted: ConnectRequest, _ lastEventID: String?,
     _ make: (ConnectionIndex, UInt64) -> Made
   ) throws -> Made {
-    let connection = hub.table.insert(transport, second: hub.clock.second, make)
+    let connection = wiring.connections.table.insert(transport, second: wiring.clock.second, make)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outlet.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
-    hub.begin(connection, wanted, hub.resumption(lastEventID: lastEventID))
+    wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
     client.opening = client.take()
     return connection
   }

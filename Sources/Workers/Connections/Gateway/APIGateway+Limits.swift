@@ -10,7 +10,7 @@ extension APIGateway {
 
   /// nil: nothing is limited.
   func limitKey(_ host: String, _ port: Int, _ request: HTTPRequest) -> String? {
-    guard hub.settings.rateLimitEnabled else { return nil }
+    guard settings.rateLimitEnabled else { return nil }
     let service =
       "\(String(decoding: host.lowercased().utf8.prefix(Self.mostHostBytes), as: UTF8.self)):\(port)"
     return limitKey(service, request)
@@ -19,11 +19,11 @@ extension APIGateway {
   /// Of a request that is produced to a topic; nil: nothing is limited.
   func limitKey(forTopic topic: String, _ request: HTTPRequest) -> String? {
     // No host has a slash.
-    hub.settings.rateLimitEnabled ? limitKey("topic/\(topic)", request) : nil
+    settings.rateLimitEnabled ? limitKey("topic/\(topic)", request) : nil
   }
 
   private func limitKey(_ service: String, _ request: HTTPRequest) -> String {
-    guard hub.settings.rateLimitPerIP else { return service }
-    return "\(service) \(hub.proxies.prefix(of: request)?.description ?? request.peer.text)"
+    guard settings.rateLimitPerIP else { return service }
+    return "\(service) \(proxies.prefix(of: request)?.description ?? request.peer.text)"
   }
 }

@@ -54,8 +54,8 @@ extension APIGateway {
 
   private func timeoutMs(_ response: APIEndpoint.Response?) -> Int? {
     switch response {
-    case .kafka: hub.settings.proxyKafkaResponseTimeoutMs
-    case .httpAsync: hub.settings.proxyHTTPAsyncResponseTimeoutMs
+    case .kafka: settings.proxyKafkaResponseTimeoutMs
+    case .httpAsync: settings.proxyHTTPAsyncResponseTimeoutMs
     case .http, nil: nil
     }
   }
@@ -66,11 +66,11 @@ extension APIGateway {
     let parser = responses.parser
     let topic = match.endpoint.topic ?? ""
     // What is produced there comes back as an event.
-    let mayAddress = hub.settings.submissionMayAddress || !hub.settings.kafkaSourceTopics.contains(topic)
+    let mayAddress = settings.submissionMayAddress || !settings.kafkaSourceTopics.contains(topic)
     return KafkaExchange.Plan(
       topic: topic, holder: holder(match, request),
       responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
-      maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
+      maximumBytes: settings.maxEventBytes, bodySeconds: settings.requestBodyTimeoutSeconds,
       question: limitKey(forTopic: topic, request).map { RateLimitQuestion($0, exchanges) },
       parse: { (body) throws(EventError) in
         let event = try Self.event(body, request, parser)
@@ -119,11 +119,11 @@ extension APIGateway {
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
-        isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     return ProducedEvent.Origin(
       correlation: correlation,
-      remoteIP: hub.proxies.client(of: request),
+      remoteIP: proxies.client(of: request),
       host: host, port: port, scheme: request.isTLS ? "https" : "http",
       headers: credentials.eventHeaders(headers), method: request.method.rawValue, path: request.path,
       query: credentials.eventQuery(request.rawQuery) ?? "")

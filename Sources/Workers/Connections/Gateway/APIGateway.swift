@@ -8,9 +8,15 @@ import Kit
 import Links
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class APIGateway {
-  let hub: Hub
+  let access: Access
+  let proxies: TrustedProxies
+  let settings: Settings
+  private let apis: APIDirectory
+  private let clock: LoopClock
+  private let isDraining: () -> Bool
   /// Whose pages may open WebSockets to services.
   private let cors: CORS
   let exchanges: ProxyExchanges
@@ -21,10 +27,16 @@ final class APIGateway {
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, cors: CORS, exchanges: ProxyExchanges, responses: GatewayResponses?, ledger: RequestLedger,
-    environment: @escaping (String) -> String?
+    _ apis: APIDirectory, _ access: Access, _ proxies: TrustedProxies, _ cors: CORS, exchanges: ProxyExchanges,
+    responses: GatewayResponses?, ledger: RequestLedger, _ clock: LoopClock, _ settings: Settings,
+    isDraining: @escaping () -> Bool, environment: @escaping (String) -> String?
   ) {
-    self.hub = hub
+    self.apis = apis
+    self.access = access
+    self.proxies = proxies
+    self.settings = settings
+    self.clock = clock
+    self.isDraining = isDraining
     self.cors = cors
     self.exchanges = exchanges
     self.responses = responses
@@ -34,7 +46,7 @@ final class APIGateway {
 
   /// What takes the request, or refuses it for its path; nil: no API does.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
-    switch hub.apis.router.match(method: request.method.rawValue, path: request.path) {
+    switch apis.router.match(method: request.method.rawValue, path: request.path) {
     case .match(let match):
       // A service may take what begins with it for no part of the query.
       guard request.rawQuery?.utf8.contains(UInt8(ascii: "#")) != true else {
@@ -58,7 +70,7 @@ final class APIGateway {
 
   /// Methods with which the request's path is known; empty: it isn't.
   func methods(for request: HTTPRequest) -> [String] {
-    if case .otherMethods(let methods) = hub.apis.router.match(
+    if case .otherMethods(let methods) = apis.router.match(
       method: request.method.rawValue, path: request.path)
     {
       methods
@@ -74,12 +86,12 @@ final class APIGateway {
   /// - Throws: why it may not go on.
   func authorization(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> Authorization? {
     guard let authority = match.authority else { return nil }
-    hub.clock.refresh()
+    clock.refresh()
     let shown = tokens(authority.auth, request, takesBare: match.takesBareToken)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
-        return try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
+        return try access.verify([("the token", token)])
       } catch {
         // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
         if error.status == 503 || error.awaitedKeySet != nil {
@@ -120,14 +132,14 @@ final class APIGateway {
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
       throw RefusedRequest(status: 403, detail: refusal)
     }
-    if isUpgrade, hub.isDraining {
+    if isUpgrade, isDraining() {
       throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
     }
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
-        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        addedHeaders: added, isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     let body: BodyForm =
       switch request.announcedBody {
@@ -144,7 +156,7 @@ final class APIGateway {
       target: Self.target(
         match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
-      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
+      body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
   }
 
@@ -162,7 +174,7 @@ final class APIGateway {
 
   /// Whose place a request takes.
   func holder(_ match: APIMatch, _ request: HTTPRequest) -> PlaceHolder {
-    PlaceHolder(client: hub.proxies.prefix(of: request), api: match.definition.id)
+    PlaceHolder(client: proxies.prefix(of: request), api: match.definition.id)
   }
 }
 
@@ -216,7 +228,7 @@ private final class APIExchange: StreamedExchange {
     } catch {
       if let set = error.awaitedKeySet, !hasWaited {
         hasWaited = true
-        return gateway.hub.authorizer.authority.whenKeySetIsThere(set) { [weak self] in self?.proceed() }
+        return gateway.access.authority.whenKeySetIsThere(set) { [weak self] in self?.proceed() }
       }
       refuse(error)
     }
@@ -224,7 +236,7 @@ private final class APIExchange: StreamedExchange {
 
   /// The request ends with what has authorised it, also when it has become a tunnel and this object has gone.
   private func bind(_ carrier: any RequestCarrier, to authorization: Authorization) {
-    let work = gateway.hub.work
+    let work = gateway.access.work
     let ticket = work.begin(authorization) { carrier.breakOff($0.refusal) }
     if let ticket { account.onFinish = { work.finish(ticket) } }
   }

@@ -10,15 +10,15 @@ import Settings
 final class DefinitionsRoute {
   private static let list = "/apis"
 
-  private let hub: Hub
+  private let apis: APIDirectory
   private let readers: NetworkSet
   private let hosts: OwnHosts
 
-  init(hub: Hub) {
-    self.hub = hub
+  init(_ apis: APIDirectory, _ settings: Settings) {
+    self.apis = apis
     // Who closes the management port doesn't want its content here.
-    readers = NetworkSet(hub.settings.managementToken == nil ? hub.settings.inboundAPINetworks : [])
-    hosts = OwnHosts(hub.settings.apiHosts)
+    readers = NetworkSet(settings.managementToken == nil ? settings.inboundAPINetworks : [])
+    hosts = OwnHosts(settings.apiHosts)
   }
 
   /// Whether the request is for the definitions rather than for an API.
@@ -35,9 +35,9 @@ final class DefinitionsRoute {
       return .methodNotAllowed(request.method, allowed: [.GET, .HEAD])
     }
     let fresh: HTTPHeaders = ["cache-control": "no-store"]
-    if request.path == Self.list { return .json(hub.apis.json, headers: fresh) }
+    if request.path == Self.list { return .json(apis.json, headers: fresh) }
     let segment = request.path.dropFirst(Self.list.count + 1)
-    guard let id = PathSegment.decode(segment), let json = hub.apis.json(of: id) else {
+    guard let id = PathSegment.decode(segment), let json = apis.json(of: id) else {
       return .problem(.notFound, "API with id=\(segment.prefix(256)) doesn't exists.")
     }
     return .json(json, headers: fresh)

@@ -98,8 +98,24 @@ final class Replayer {
   /// Bytes of subscriptions that a record is compared with, one after the other, for as much.
   private static let contentPerRecord = 256
 
+  private let events: EventRings
+  private let subscriptions: Subscriptions
+  private let identities: Identities
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
   /// Those that something can be done for.
   private var waiting: [Connection] = []
+
+  init(
+    _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ clock: LoopClock,
+    _ metrics: WorkerMetrics
+  ) {
+    self.events = events
+    self.subscriptions = subscriptions
+    self.identities = identities
+    self.clock = clock
+    self.metrics = metrics
+  }
 
   var count: Int { waiting.count }
 
@@ -118,16 +134,10 @@ final class Replayer {
   /// Goes on with everyone's history. Call it at the end of a turn.
   ///
   /// - Parameters:
+  ///   - connections: all of this worker's.
   ///   - isDry: the turn has read everything published: a client that claims to be ahead of that isn't.
-  ///   - isDue: whether an event may still be delivered.
-  ///   - wants: whether an event is for the connection.
-  ///   - join: the connection is at `own` now.
   /// - Returns: whether there is more to do without waiting for anything.
-  func step(
-    _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
-    wants: (Connection, Replay, EventRecord) -> Bool,
-    join: (Connection, SubscriptionHold?) -> Void
-  ) -> Bool {
+  func step(_ connections: OpenConnections, isDry: Bool) -> Bool {
     guard !waiting.isEmpty else { return false }
     var budget = Self.recordsPerTurn
     let share = max(Self.fewestRecords, budget / waiting.count)
@@ -143,14 +153,14 @@ final class Replayer {
         continue
       }
       var left = share
-      advance(connection, replay, events, &left) { isDue($0) && wants(connection, replay, $0) }
+      advance(connection, replay, connections, &left)
       budget -= share - left
       guard !connection.isClosing else { continue }
       let isBehind = replay.plan.nextReplay(upTo: events.own) != nil
       // Live events come at their own pace: the client must have room for them first.
       if !isBehind, !connection.isCongested, isDry || replay.plan.seen == events.own {
         connection.replay = nil
-        join(connection, replay.hold)
+        connections.join(connection, replay.hold)
       } else {
         isExhausted = isExhausted || (left <= 0 && !connection.isCongested)
         replay.isParked = connection.isCongested
@@ -163,8 +173,7 @@ final class Replayer {
   }
 
   private func advance(
-    _ connection: Connection, _ replay: Replay, _ events: EventRings, _ budget: inout Int,
-    _ wants: (EventRecord) -> Bool
+    _ connection: Connection, _ replay: Replay, _ connections: OpenConnections, _ budget: inout Int
   ) {
     var heads = HistoryHeads()
     while budget > 0, !connection.isCongested, !connection.isClosing,
@@ -173,7 +182,7 @@ final class Replayer {
       budget -= 1
       var outcome = RingReader.Replay.stopped
       connection.sendTogether {
-        outcome = send(stretch, until: until, &heads, to: connection, replay, events, &budget, wants)
+        outcome = send(stretch, until: until, &heads, to: connection, replay, connections, &budget)
       }
       switch outcome {
       case .complete:
@@ -181,10 +190,10 @@ final class Replayer {
       case .stopped:
         break
       case .lost(let firstAvailable):
-        connection.hub.metrics.eventsLost?.add()
+        metrics.eventsLost?.add()
         connection.say(Self.lost)
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
-        if replay.isCatchingUp { return connection.hub.close(connection, .slowConsumer) }
+        if replay.isCatchingUp { return connections.close(connection, .slowConsumer) }
         replay.plan.advance(ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }
     }
@@ -192,9 +201,9 @@ final class Replayer {
 
   private func send(
     _ stretch: ResumePlan.Replay, until: UInt64, _ heads: inout HistoryHeads, to connection: Connection,
-    _ replay: Replay, _ events: EventRings, _ budget: inout Int, _ wants: (EventRecord) -> Bool
+    _ replay: Replay, _ connections: OpenConnections, _ budget: inout Int
   ) -> RingReader.Replay {
-    let content = replay.isCatchingUp ? connection.hub.index.content(of: connection.index)?.count ?? 0 : 0
+    let content = replay.isCatchingUp ? subscriptions.content(of: connection.index)?.count ?? 0 : 0
     let comparison = content / Self.contentPerRecord
     return events.replay(stretch) { record in
       guard heads.isDue(record, of: stretch.ring, until: until) else { return false }
@@ -203,12 +212,30 @@ final class Replayer {
         budget -= 1 + comparison + Int((replay.visited &- visited) / Self.visitsPerRecord)
       }
       replay.plan.advance(ring: stretch.ring, to: record.sequence)
-      if let event = EventRecord(ring: record), wants(event) {
+      if let event = EventRecord(ring: record), event.isDue(unixMs: clock.unixMs),
+        wants(event, connection, replay, connections.table.privileges[Int(connection.index)])
+      {
         connection.send(replayed: event, cursor: replay.plan.seen)
         budget -= record.bytes.count / Self.bytesPerRecord
       }
       return budget > 1 && !connection.isCongested && !connection.isClosing
     }
+  }
+
+  /// Whether an event of the past is for the connection.
+  private func wants(
+    _ event: EventRecord, _ connection: Connection, _ replay: Replay, _ isPrivileged: Bool
+  ) -> Bool {
+    if event.isGap {
+      metrics.eventsLost?.add()
+      return true
+    }
+    if event.isAddressed {
+      return connection.identity.map { identities.isRecipient($0, of: event) } ?? false
+    }
+    let matches =
+      replay.isCatchingUp ? subscriptions.matches(event, connection.index) : replay.matches(event)
+    return matches && (isPrivileged || !event.isPresence)
   }
 
   private static var lost: OwnEvent {

@@ -8,33 +8,37 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class StreamRoutes {
-  private let hub: Hub
+  private let connections: OpenConnections
   private let admission: Admission
-  private let cors: CORS
+  private let intake: MessageIntake
   private let application: any WebSocketApplication
+  private let advice: ReconnectAdvice
+  private let cors: CORS
+  private let deflates: Bool
+  private let tcpUserTimeoutSeconds: Int
 
-  init(hub: Hub, admission: Admission, cors: CORS, application: any WebSocketApplication) {
-    self.hub = hub
+  /// - Parameter application: what WebSockets' messages are for.
+  init(
+    _ connections: OpenConnections, _ admission: Admission, _ intake: MessageIntake,
+    _ application: any WebSocketApplication, _ advice: ReconnectAdvice, _ cors: CORS, _ settings: Settings
+  ) {
+    self.connections = connections
     self.admission = admission
-    self.cors = cors
+    self.intake = intake
     self.application = application
+    self.advice = advice
+    self.cors = cors
+    deflates = settings.websocketDeflate
+    tcpUserTimeoutSeconds = settings.tcpUserTimeoutSeconds
   }
 
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in judgeSSE(request, on: loop) }
-  }
-
-  private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    do throws(RefusedRequest) {
-      let wanted = try hub.connectRequest(request)
-      return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openSSE(channel, wanted, request) }
-      }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
+    admission.admit(request, on: loop) { [self] wanted in
+      { [self, wanted] in .takeOver { [self] channel, request in openSSE(channel, wanted, request) } }
     }
   }
 
@@ -43,41 +47,39 @@ final class StreamRoutes {
       return channel.close(promise: nil)
     }
     let transport = SSEConnection.transport(for: request)
-    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub] index, serial in
-      SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+    let connection = connections.table.insert(transport, second: connections.clock.second) {
+      [connections] index, serial in
+      SSEConnection(
+        index: index, serial: serial, connections, channel: channel, descriptor: descriptor)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var stream = TurnBuffer(encoding: connection.encoding)
-    stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
-    for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
+    stream.append(block: ServerSentEvents.preamble(retryMs: advice.retryMs()))
+    for event in connections.greeting(connection, wanted, resumption) { stream.append(event) }
     let head = SSEConnection.head(cors, for: request)
     open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
   func webSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
-      judgeWebSocket(request, on: loop)
-    }
-  }
-
-  private func judgeWebSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
+    let accept: String
     do throws(RefusedRequest) {
-      let accept = try Self.handshake(request)
+      accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
-      let wanted = try hub.connectRequest(request)
-      let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
+    } catch {
+      return .response(error.response)
+    }
+    return admission.admit(request, on: loop) { [self] (wanted) throws(RefusedRequest) in
+      let deflate = deflates ? try Self.deflate(request) : nil
       let head = Self.switchingProtocols(
         accept: accept, extensions: deflate,
         subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
         traceparent: request.traceparent)
-      return admission.admit(wanted, on: loop) { [self] in
+      return { [self, wanted] in
         .takeOver { [self] channel, request in
           openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
         }
       }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
     }
   }
 
@@ -88,18 +90,18 @@ final class StreamRoutes {
   ) {
     guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
     let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
-    let connection = hub.table.insert(transport, second: hub.clock.second) {
-      [hub, application] index, serial in
+    let connection = connections.table.insert(transport, second: connections.clock.second) {
+      [connections, intake, application] index, serial in
       WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
+        index: index, serial: serial, connections, intake, channel: channel, descriptor: descriptor,
         application: application, authorization: wanted.credentials.authorization,
         isDeflated: isDeflated)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var frames = TurnBuffer(encoding: connection.encoding)
     if greets {
-      for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.toldCursor = resumption.beginning(own: hub.events.own)
+      for event in connections.greeting(connection, wanted, resumption) { frames.append(event) }
+      connection.toldCursor = resumption.beginning(own: connections.events.own)
     }
     open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
   }
@@ -110,12 +112,12 @@ final class StreamRoutes {
     do {
       try connection.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
-      hub.closed(connection)
+      connections.closed(connection)
       return connection.channel.close(promise: nil)
     }
     connection.outlet.open(with: bytes)
     connection.outletDidChange()
-    hub.begin(connection, wanted, resumption)
+    connections.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
@@ -126,7 +128,7 @@ final class StreamRoutes {
       let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
         of: CInt.self, { $0 })
     else { return channel.parent == nil ? nil : -1 }
-    StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
+    StreamOptions.apply(to: descriptor, userTimeoutSeconds: tcpUserTimeoutSeconds)
     return isTLS ? -1 : descriptor
   }
 

@@ -1,4 +1,4 @@
-// One open connection of a frontend, as the hub knows it, whatever carries it.
+// One open connection of a frontend, whatever carries it.
 //
 //   Connection ◄── StreamConnection ◄── SSEConnection         bytes on a socket of this worker
 //             ▲                    ◄── WebSocketConnection
@@ -12,17 +12,17 @@ class Connection {
   let index: ConnectionIndex
   /// Never used twice; part of the connection's token.
   let serial: UInt64
-  /// The hub outlives its connections.
-  unowned let hub: Hub
+  /// All of this worker's, which outlive each.
+  unowned let connections: OpenConnections
   /// What the connection still has to get before it takes part in live delivery; nil: it does.
   var replay: Replay?
   /// Who it belongs to; nil: nobody has said.
   var identity: ConnectionIdentity?
   /// Whoever it belongs to.
   var origin = ConnectionOrigin()
-  /// Those of the identity, as the hub has entered them.
+  /// Those of the identity, as they are entered in Identities.
   var sessions: [SessionDigest] = []
-  /// Whether the hub has entered the connection among the followers of users: addressed events come live.
+  /// Whether it is entered among the followers of users: addressed events come live.
   var isFollowing = false
   /// Whether a change of its subscriptions is being made.
   var isChanging = false
@@ -31,19 +31,14 @@ class Connection {
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
 
-  init(index: ConnectionIndex, serial: UInt64, hub: Hub) {
+  init(index: ConnectionIndex, serial: UInt64, _ connections: OpenConnections) {
     self.index = index
     self.serial = serial
-    self.hub = hub
-  }
-
-  /// The name that the client knows the connection by.
-  var token: String? {
-    try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
+    self.connections = connections
   }
 
   /// Where it stands in the history of all rings: it has been given everything up to there.
-  final var position: Cursor { replay?.plan.seen ?? hub.events.own }
+  final var position: Cursor { replay?.plan.seen ?? connections.events.own }
 
   // MARK: What each transport does in its own way
 
@@ -68,8 +63,10 @@ class Connection {
   /// The second in the table's `deadlines` has come.
   func deadlinePassed(second: UInt32) {}
 
-  /// Tells the client and ends. Call `Hub.close(_:_:)`, which takes the connection out of delivery first.
-  func end(_ reason: ClosingReason) {}
+  /// Tells the client and ends. Call `OpenConnections.close`, which takes the connection out of delivery first.
+  ///
+  /// - Parameter retryMs: when a stream's client shall come back; nil: as it was told before.
+  func end(_ reason: ClosingReason, retryMs: Int?) {}
 
   /// Marks the connection as told.
   final func markClosing() { isClosing = true }

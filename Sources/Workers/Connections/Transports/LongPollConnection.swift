@@ -8,6 +8,7 @@ import Kit
 final class LongPollConnection: Connection {
   typealias Completion = (LongPollSession.Answer) -> Void
 
+  private unowned let polls: Polls
   private var session: LongPollSession
   /// The poll that waits in the session.
   private var waiting: (id: UInt64, complete: Completion)?
@@ -16,9 +17,13 @@ final class LongPollConnection: Connection {
   /// The connection has ended while no poll was waiting: the next one is told why.
   private(set) var owesFarewell = false
 
-  init(index: ConnectionIndex, serial: UInt64, hub: Hub, limits: LongPollSession.Limits, cursor: Cursor) {
-    session = LongPollSession(limits: limits, cursor: cursor, nowNs: hub.clock.nowNs)
-    super.init(index: index, serial: serial, hub: hub)
+  init(
+    index: ConnectionIndex, serial: UInt64, _ connections: OpenConnections, _ polls: Polls,
+    limits: LongPollSession.Limits, cursor: Cursor
+  ) {
+    self.polls = polls
+    session = LongPollSession(limits: limits, cursor: cursor, nowNs: connections.clock.nowNs)
+    super.init(index: index, serial: serial, connections)
   }
 
   /// The `last_event_id` of the first answer.
@@ -41,7 +46,7 @@ final class LongPollConnection: Connection {
     session.append(json, cursor: cursor)
     guard !isTouched else { return }
     isTouched = true
-    hub.touched(self)
+    polls.touched(self)
   }
 
   /// The end of a turn in which something was appended.
@@ -59,15 +64,15 @@ final class LongPollConnection: Connection {
     let before = waiting
     waiting = (id, complete)
     let answers = session.poll(
-      id: id, lastEventID: lastEventID, nowNs: hub.clock.nowNs, own: position, stamp: .now())
+      id: id, lastEventID: lastEventID, nowNs: connections.clock.nowNs, own: position, stamp: .now())
     for answer in answers {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
-    if hub.replayer.resume(self) { hub.scheduleTurn() }
+    connections.resume(self)
     if owesFarewell, waiting?.id == id {
       // The client has acknowledged the farewell: nothing will come any more.
       if let answer = session.end(own: position, stamp: .now()) { self.complete(answer) }
-      hub.closed(self)
+      connections.closed(self)
     }
     return id
   }
@@ -76,7 +81,7 @@ final class LongPollConnection: Connection {
   func cancel(poll id: UInt64) {
     guard waiting?.id == id else { return }
     waiting = nil
-    session.cancel(poll: id, nowNs: hub.clock.nowNs)
+    session.cancel(poll: id, nowNs: connections.clock.nowNs)
   }
 
   private func complete(_ answer: LongPollSession.Answer) {
@@ -88,14 +93,14 @@ final class LongPollConnection: Connection {
   // MARK: Time
 
   override func deadlinePassed(second: UInt32) {
-    switch session.tick(nowNs: hub.clock.nowNs, own: position) {
+    switch session.tick(nowNs: connections.clock.nowNs, own: position) {
     case .nothing: break
     case .answer(let answer): complete(answer)
-    case .expired: hub.closed(self)
+    case .expired: connections.closed(self)
     }
   }
 
-  override func end(_ reason: ClosingReason) {
+  override func end(_ reason: ClosingReason, retryMs: Int?) {
     say(OwnEvents.farewell(reason, stamp: .now()))
     if let answer = session.end(own: position, stamp: .now()) {
       complete(answer)
@@ -103,6 +108,6 @@ final class LongPollConnection: Connection {
       owesFarewell = true
       return
     }
-    hub.closed(self)
+    connections.closed(self)
   }
 }

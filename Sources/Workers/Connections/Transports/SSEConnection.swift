@@ -19,9 +19,9 @@ final class SSEConnection: StreamConnection {
     send(buffer.bytes)
   }
 
-  override func end(_ reason: ClosingReason) {
+  override func end(_ reason: ClosingReason, retryMs: Int?) {
     var buffer = TurnBuffer(encoding: encoding)
-    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason))
+    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: retryMs)
     finish(with: buffer.bytes + encoding.end, dropping: reason == .slowConsumer)
   }
 

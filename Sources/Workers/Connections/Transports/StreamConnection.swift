@@ -26,14 +26,16 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   private let congestionBytes: Int
   /// Events of the past that go out together; nil: whatever is sent goes out at once.
   private var gathered: [UInt8]?
-  /// Whether the hub looks at what waits here, once per second.
+  /// Whether it is looked at what waits here, once per second.
   var isWatched = false
 
-  init(index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt) {
+  init(
+    index: ConnectionIndex, serial: UInt64, _ connections: OpenConnections, channel: Channel, descriptor: CInt
+  ) {
     self.channel = channel
-    outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: hub.settings.maxUnsentBytes)
-    congestionBytes = min(Self.congestionBytes, hub.settings.maxUnsentBytes / 2)
-    super.init(index: index, serial: serial, hub: hub)
+    outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: connections.maxUnsentBytes)
+    congestionBytes = min(Self.congestionBytes, connections.maxUnsentBytes / 2)
+    super.init(index: index, serial: serial, connections)
     outlet.owner = self
   }
 
@@ -44,7 +46,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   // MARK: Sending
 
   /// How its events are encoded.
-  final var encoding: EventEncoding { hub.table.transports[Int(index)].encoding ?? .serverSentEvents }
+  final var encoding: EventEncoding { connections.table.transports[Int(index)].encoding ?? .serverSentEvents }
 
   override func say(_ event: OwnEvent) {
     var buffer = TurnBuffer(encoding: encoding)
@@ -72,7 +74,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   private func send(_ bytes: [UInt8], isInRing: Bool, hasCursor: Bool = true) {
     outlet.send(bytes, isInRing: isInRing)
-    if hasCursor || !encoding.hasCursors { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if hasCursor || !encoding.hasCursors { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
   }
 
@@ -95,12 +97,12 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   /// its own pace from then on; one that doesn't take what it asked for is ended.
   final func outletDidChange() {
     guard isOpen else { return }
-    hub.table.descriptors[Int(index)] = outlet.directDescriptor
-    if outlet.isWaiting { hub.watch(self) }
+    connections.table.descriptors[Int(index)] = outlet.directDescriptor
+    if outlet.isWaiting { connections.watch(self) }
     if outlet.isOverfullOfAnswers {
-      hub.close(self, .slowConsumer)
+      connections.close(self, .slowConsumer)
     } else if outlet.isOverfull {
-      hub.fallBehind(self)
+      connections.fallBehind(self)
     }
   }
 
@@ -108,14 +110,14 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
   final func deliveryWasKept() {
     outlet.resume()
     // Over TLS everything comes this way, and nothing waits unless the client is slow.
-    if outlet.waitingBytes == 0 { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if outlet.waitingBytes == 0 { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
   }
 
   final func outletDidDrain() {
-    if isOpen { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if isOpen { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
-    if hub.replayer.resume(self) { hub.scheduleTurn() }
+    connections.resume(self)
   }
 
   func outletDidFinish() {
@@ -126,7 +128,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   /// Sends the last bytes and then ends the connection.
   final func finish(with farewell: [UInt8], dropping: Bool) {
-    hub.table.deadlines[Int(index)] = hub.clock.second + Self.lingerSeconds
+    connections.table.deadlines[Int(index)] = connections.clock.second + Self.lingerSeconds
     outlet.finish(with: farewell, dropping: dropping)
   }
 
@@ -144,8 +146,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
     channel.close(promise: nil)
   }
 
-  /// Whether the connection is in the table and hasn't been told that it ends.
-  private var isOpen: Bool { !isClosing && hub.table[index] === self }
+  private var isOpen: Bool { connections.isOpen(self) }
 
   // MARK: Channel
 
@@ -161,7 +162,7 @@ class StreamConnection: Connection, ChannelInboundHandler, OutletOwner {
 
   func channelInactive(context: ChannelHandlerContext) {
     outlet.close()
-    hub.closed(self)
+    connections.closed(self)
     context.fireChannelInactive()
   }
 

@@ -21,6 +21,7 @@ final class WebSocketConnection: StreamConnection {
   /// What is expanded, and then read, for one unit of a turn's work.
   private static let expandedBytesPerUnit = 256
 
+  private let intake: MessageIntake
   private let application: any WebSocketApplication
   private var assembler: WebSocketAssembler
   /// The client has sent its close frame, or can't be expected to send one that makes sense.
@@ -41,14 +42,15 @@ final class WebSocketConnection: StreamConnection {
   private var hasInputEnded = false
 
   init(
-    index: ConnectionIndex, serial: UInt64, hub: Hub, channel: Channel, descriptor: CInt,
-    application: any WebSocketApplication, authorization: [String] = [], isDeflated: Bool = false
+    index: ConnectionIndex, serial: UInt64, _ connections: OpenConnections, _ intake: MessageIntake,
+    channel: Channel, descriptor: CInt, application: any WebSocketApplication, authorization: [String] = [], isDeflated: Bool = false
   ) {
+    self.intake = intake
     self.application = application
     self.authorization = authorization
     assembler = WebSocketAssembler(
-      maximumMessageBytes: hub.settings.maxEventBytes, inflater: isDeflated ? hub.inflater : nil)
-    super.init(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+      maximumMessageBytes: intake.maximumMessageBytes, inflater: isDeflated ? intake.inflater : nil)
+    super.init(index: index, serial: serial, connections, channel: channel, descriptor: descriptor)
   }
 
   // MARK: Out
@@ -61,9 +63,9 @@ final class WebSocketConnection: StreamConnection {
   /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
   override func beat(second: UInt32) {
     if encoding.hasCursors, toldCursor != position { say(OwnEvents.moved(to: position, stamp: .now())) }
-    if hub.table.deadlines[Int(index)] == 0 {
-      let timeout = UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
-      hub.table.deadlines[Int(index)] = second + timeout
+    if connections.table.deadlines[Int(index)] == 0 {
+      let timeout = UInt32(clamping: intake.pongTimeoutSeconds)
+      connections.table.deadlines[Int(index)] = second + timeout
     }
     send(WebSocketFrame.encode(.ping, EmptyCollection()))
   }
@@ -73,14 +75,14 @@ final class WebSocketConnection: StreamConnection {
       super.deadlinePassed(second: second)
     } else if outlet.isWaiting {
       // It has yet to read up to the ping. Whether it reads at all is what SLOW_CONSUMER_S is about.
-      hub.table.deadlines[Int(index)] = second + UInt32(clamping: hub.settings.websocketPongTimeoutSeconds)
+      connections.table.deadlines[Int(index)] = second + UInt32(clamping: intake.pongTimeoutSeconds)
     } else {
-      let timeout = hub.settings.websocketPongTimeoutSeconds
+      let timeout = intake.pongTimeoutSeconds
       close(.policyViolation, reason: "no pong for \(timeout) s", dropping: true)
     }
   }
 
-  override func end(_ reason: ClosingReason) {
+  override func end(_ reason: ClosingReason, retryMs: Int?) {
     var frame: [UInt8] = []
     if reason == .sessionKilled {
       frame += WebSocketFrame.encode(.text, OwnEvents.farewell(reason, stamp: .now()).json)
@@ -91,7 +93,7 @@ final class WebSocketConnection: StreamConnection {
 
   /// Says goodbye by a close frame of our own.
   private func close(_ code: WebSocketCloseCode?, reason: String = "", dropping: Bool = false) {
-    guard hub.retire(self) else { return }
+    guard connections.retire(self) else { return }
     finish(with: WebSocketFrame.close(code, reason: reason), dropping: dropping)
   }
 
@@ -108,10 +110,10 @@ final class WebSocketConnection: StreamConnection {
       return noteKept()
     }
     unread = bytes
-    hub.turnWork.spend(readSome())
+    intake.work.spend(readSome())
     guard unread.readableBytes > 0 else { return }
     try? channel.syncOptions?.setOption(.autoRead, value: false)
-    hub.turnWork.start(isOurOwn: true) { [weak self] units in self?.readOn(&units) ?? true }
+    intake.work.start(isOurOwn: true) { [weak self] units in self?.readOn(&units) ?? true }
   }
 
   /// Reads until the units are used up. Whether nothing is left.
@@ -132,7 +134,7 @@ final class WebSocketConnection: StreamConnection {
     unread.moveReaderIndex(forwardBy: count)
     // It would keep the buffer of a read.
     if unread.readableBytes == 0 { unread = ByteBuffer() }
-    if !isClosing { hub.table.deadlines[Int(index)] = 0 }
+    if !isClosing { connections.table.deadlines[Int(index)] = 0 }
     for action in actions { perform(action) }
     noteKept()
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
@@ -154,7 +156,7 @@ final class WebSocketConnection: StreamConnection {
 
   override func channelInactive(context: ChannelHandlerContext) {
     unread = ByteBuffer()
-    hub.unfinishedMessages.ended(index)
+    intake.ended(index)
     super.channelInactive(context: context)
   }
 
@@ -165,7 +167,7 @@ final class WebSocketConnection: StreamConnection {
       hold = nil
       return
     }
-    let hold = hold ?? AssemblyHold(AssemblyShare(hub.budget))
+    let hold = hold ?? AssemblyHold(AssemblyShare(intake.budget))
     self.hold = hold
     switch hold.resize(to: bytes) {
     case nil: break
@@ -177,15 +179,15 @@ final class WebSocketConnection: StreamConnection {
 
   /// Keeps the time of a message that isn't whole, from its first byte on.
   private func noteMessage(hasEnded: Bool) {
-    guard assembler.isUnfinished else { return hub.unfinishedMessages.ended(index) }
-    if hasEnded { hub.unfinishedMessages.ended(index) }
-    hub.clock.refresh()
-    hub.unfinishedMessages.begun(index, second: hub.clock.second)
+    guard assembler.isUnfinished else { return intake.ended(index) }
+    if hasEnded { intake.ended(index) }
+    connections.clock.refresh()
+    intake.begun(index, second: connections.clock.second)
   }
 
   /// A message has begun and hasn't become whole in its time.
   func messageIsOverdue() {
-    giveUp(.policyViolation, "message not complete after \(hub.settings.requestBodyTimeoutSeconds) s")
+    giveUp(.policyViolation, "message not complete after \(intake.wholeWithinSeconds) s")
   }
 
   /// Nothing more is taken from the client, not even its close frame: it may be in the middle of another one.
@@ -193,7 +195,7 @@ final class WebSocketConnection: StreamConnection {
     assembler.stop()
     unread = ByteBuffer()
     heldMessages = nil
-    hub.unfinishedMessages.ended(index)
+    intake.ended(index)
     end(answering: code, reason: reason)
   }
 
