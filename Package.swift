@@ -33,7 +33,7 @@ let package = Package(
   products: [
     .executable(name: "rig-supervisor", targets: ["Supervisor"]),
     .executable(name: "rig-connections", targets: ["Connections"]),
-    .executable(name: "rig-streams", targets: ["Streams"]),
+    .executable(name: "rig-streams", targets: ["Kafka"]),
     .executable(name: "rig-control", targets: ["Control"]),
     .executable(name: "rig-proxies", targets: ["Proxies"]),
     .executable(name: "rig-devbroker", targets: ["DevBroker"]),
@@ -86,7 +86,7 @@ let package = Package(
         nioPosix, nioHTTP1,
       ]),
     executable(
-      "Streams", path: "Sources/Workers/Streams",
+      "Kafka", path: "Sources/Workers/Kafka",
       ["Kit", "Links", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
     executable(
       "Control", path: "Sources/Workers/Control",
@@ -108,7 +108,7 @@ let package = Package(
     // What runs, and what is run by: built as one target, since a build takes one name. No tests, no benchmarks.
     library(
       "Release", path: "Sources/Release",
-      ["Supervisor", "Connections", "Streams", "Control", "Proxies", "DevBroker"]),
+      ["Supervisor", "Connections", "Kafka", "Control", "Proxies", "DevBroker"]),
 
     tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
     tests("SettingsTests", ["Settings", "TestSupport"]),
@@ -139,7 +139,7 @@ let package = Package(
         nioPosix,
         nioHTTP1, nioHTTP2,
       ]),
-    tests("StreamsTests", ["Streams", "Kit", "Links", "IPC", "Settings", "TestSupport"]),
+    tests("KafkaTests", ["Kafka", "Kit", "Links", "IPC", "Settings", "TestSupport"]),
     tests(
       "ControlTests",
       [

@@ -73,14 +73,14 @@ final class LoopbackServer: @unchecked Sendable {
   }
 }
 
-/// A blocking client socket. Every call fails after 10 seconds.
+/// A blocking client socket. Every call fails after a minute.
 final class Client {
   private(set) var socket: CInt
 
   init(port: UInt16, receiveBuffer: CInt? = nil) throws {
     socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | 0o2000000, 0)
     try #require(socket >= 0)
-    var time = timeval(tv_sec: 10, tv_usec: 0)
+    var time = timeval(tv_sec: 60, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     if var receiveBuffer {

@@ -88,13 +88,12 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
-      subscriptions, turn)
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn)
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, advice, names: names,
-      generation: status.generation, settings, turn, clock, metrics)
+      incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
       of: connections, subscriptions, identities, access, in: work, metrics, settings)
@@ -126,12 +125,12 @@ final class Wiring {
         settings: settings, writer: try context.eventWriter(), status: status,
         mayAddress: settings.submissionMayAddress),
       access, to: events, turn, clock)
-    intake = MessageIntake(
-      settings, AssemblyBudget(settings, status: status, worker: context.name), work)
     messages = ClientMessages(
       eventsRoute, changes, access, subscriptions.parser, in: work, clock, metrics)
-    streams = StreamRoutes(
-      connections, admission, intake, application ?? messages, advice, cors, settings)
+    intake = MessageIntake(
+      for: application ?? messages, settings,
+      AssemblyBudget(settings, status: status, worker: context.name), work)
+    streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
     if let calls {
@@ -198,7 +197,7 @@ final class Wiring {
     noteJump()
     sweep.tick()
     for index in intake.overdue(second: clock.second) {
-      (connections.table[index] as? WebSocketConnection)?.messageIsOverdue()
+      connections.table[index]?.webSocket?.messageIsOverdue()
     }
     peers.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
@@ -269,8 +268,8 @@ final class Wiring {
     return sinks
   }
 
-  private static func exchanges(_ context: WorkerContext, _ link: CallClient) -> ProxyExchanges {
-    ProxyExchanges(
+  private static func exchanges(_ context: WorkerContext, _ link: CallClient) -> ExchangeClient {
+    ExchangeClient(
       link: link, requests: PlaceLimits(all: context.settings.maxProxiedRequests, context.settings),
       tunnels: PlaceLimits(all: context.settings.maxTunnels, context.settings),
       generation: context.status.generation, status: context.status, worker: context.name)

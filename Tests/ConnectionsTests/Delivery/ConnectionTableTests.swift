@@ -8,22 +8,31 @@ import Testing
 
 @Suite("Connection table")
 struct ConnectionTableTests {
-  private func insert(_ table: inout ConnectionTable, _ connections: OpenConnections, _ transport: Transport = .sse) -> Connection
-  {
-    table.insert(transport, second: 5) { Connection(index: $0, serial: $1, connections) }
+  private func insert(
+    _ table: inout ConnectionTable, _ worker: TestWorker,
+    _ transport: TransportState = .eventStream(isChunked: false)
+  ) -> Connection {
+    table.insert(second: 5) {
+      Connection(
+        polled: ConnectionState(serial: $1, transport), at: $0, of: worker.connections, worker.polls)
+    }
+  }
+
+  private func session() -> TransportState {
+    .longPolling(Boxed(LongPollSession(limits: .init(), cursor: Cursor(epoch: 1), nowNs: 0)))
   }
 
   @Test("uses indices again and no serial twice, also not after a restart")
   func serials() throws {
-    let connections = try TestGateway().worker().connections
+    let worker = try TestGateway().worker()
     var random = SeededRandom(seed: 3)
     var serials = Set<UInt64>()
-    for generation in 1...3 as ClosedRange<UInt64> {
-      var table = ConnectionTable(generation: generation)
+    for incarnation in 1...3 as ClosedRange<UInt64> {
+      var table = ConnectionTable(incarnation: incarnation)
       var open: [Connection] = []
       for _ in 0..<2000 {
         if open.isEmpty || Bool.random(using: &random) {
-          let connection = insert(&table, connections)
+          let connection = insert(&table, worker)
           #expect(serials.insert(connection.serial).inserted)
           open.append(connection)
         } else {
@@ -46,26 +55,26 @@ struct ConnectionTableTests {
 
   @Test("13.A3: gives nothing of a former owner, or of whoever wrote to a free place, to the next one")
   func freshPlace() throws {
-    let connections = try TestGateway().worker().connections
-    var table = ConnectionTable(generation: 1)
-    let former = insert(&table, connections)
+    let worker = try TestGateway().worker()
+    var table = ConnectionTable(incarnation: 1)
+    let former = insert(&table, worker)
     table.remove(former)
     let place = Int(former.index)
     table.privileges[place] = true
     table.expiries[place] = 7
     table.deadlines[place] = 7
     table.descriptors[place] = 7
-    #expect(insert(&table, connections).index == former.index)
+    #expect(insert(&table, worker).index == former.index)
     #expect(!table.privileges[place] && table.expiries[place] == 0)
     #expect(table.deadlines[place] == 0 && table.descriptors[place] == -1)
   }
 
   @Test("finds nobody by a serial that nobody has", arguments: [0, 1, 1 << 20, .max, 0xFFFFF] as [UInt64])
   func unknown(serial: UInt64) throws {
-    let connections = try TestGateway().worker().connections
-    var table = ConnectionTable(generation: 2)
+    let worker = try TestGateway().worker()
+    var table = ConnectionTable(incarnation: 2)
     #expect(table.find(serial: serial) == nil)
-    let connection = insert(&table, connections)
+    let connection = insert(&table, worker)
     #expect(table.find(serial: serial) == nil)
     #expect(table.find(serial: connection.serial ^ (1 << 48)) == nil, "another life of the worker")
     #expect(table.find(serial: connection.serial &+ (1 << 20)) == nil, "another use of the index")
@@ -73,10 +82,10 @@ struct ConnectionTableTests {
 
   @Test("counts by transport, and leaves nothing of a connection in its columns")
   func columns() throws {
-    let connections = try TestGateway().worker().connections
-    var table = ConnectionTable(generation: 1)
-    let first = insert(&table, connections, .sse)
-    let second = insert(&table, connections, .longPolling)
+    let worker = try TestGateway().worker()
+    var table = ConnectionTable(incarnation: 1)
+    let first = insert(&table, worker)
+    let second = insert(&table, worker, session())
     #expect(
       table.count(of: .sse) == 1 && table.count(of: .longPolling) == 1 && table.count(of: .webSocket) == 0)
     #expect(Array(table.transports) == [.sse, .longPolling])
@@ -88,7 +97,7 @@ struct ConnectionTableTests {
     #expect(table.descriptors[Int(first.index)] == -1)
     #expect(table.deadlines[Int(first.index)] == 0)
     #expect(table.count(of: .sse) == 0)
-    let third = insert(&table, connections, .webSocket)
+    let third = insert(&table, worker, worker.intake.state(ConnectRequest(), isDeflated: false))
     #expect(third.index == first.index)
     removals = [table.remove(first)]
     #expect(removals == [false], "the index is somebody else's now")

@@ -178,12 +178,10 @@ struct ConnectionIdentityTests {
     let clients = try (0..<2).map { _ in try TestClient() }
     let trap = EndTrap()
     try clients[0].channel.pipeline.syncOperations.addHandler(trap)
-    func open(_ client: TestClient, session: String) throws -> SSEConnection {
-      let connection = worker.connections.table.insert(.sse, second: worker.clock.second) {
-        SSEConnection(index: $0, serial: $1, worker.connections, channel: client.channel, descriptor: client.near)
-      }
+    func open(_ client: TestClient, session: String) throws -> Connection {
+      let connection = worker.insertSSE(client)
       try client.channel.pipeline.syncOperations.addHandler(connection)
-      connection.outlet.open(with: Array("open\n\n".utf8))
+      connection.outlet?.open(with: Array("open\n\n".utf8))
       connection.outletDidChange()
       trap.onEnd = { worker.connections.closed(connection) }
       var wanted = ConnectRequest(

@@ -293,18 +293,14 @@ struct TwoWorkersTests {
     let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
     let worker = workers[1]
-    let session = worker.connections.table.insert(.longPolling, second: 1) { index, serial in
-      LongPollConnection(
-        index: index, serial: serial, worker.connections, worker.polls, limits: .init(),
-        cursor: worker.events.own)
-    }
+    let session = workers[1].insertSession()
     worker.connections.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
     func poll(_ lastEventID: String?) {
       let message = WorkerRequest.poll(serial: session.serial, lastEventID: lastEventID)
       _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)
       settle(workers)
     }
-    poll(session.initialEventID)
+    poll(session.polls?.initialEventID)
     #expect(answers.all.isEmpty, "it waits")
     #expect(worker.peerServer.waitingCount == 1)
     try writer.publish(1)
@@ -331,13 +327,9 @@ struct TwoWorkersTests {
     let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
     let worker = workers[1]
-    let session = worker.connections.table.insert(.longPolling, second: 1) { index, serial in
-      LongPollConnection(
-        index: index, serial: serial, worker.connections, worker.polls, limits: .init(),
-        cursor: worker.events.own)
-    }
+    let session = workers[1].insertSession()
     worker.connections.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
-    let message = WorkerRequest.poll(serial: session.serial, lastEventID: session.initialEventID)
+    let message = WorkerRequest.poll(serial: session.serial, lastEventID: session.polls?.initialEventID)
     guard
       case .waiting(let correlation) = workers[0].peers.ask(
         1, message, deadlineNs: .max, answers.asker)

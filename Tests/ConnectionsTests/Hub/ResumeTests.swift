@@ -71,7 +71,7 @@ struct ResumeTests {
     let connection = try worker.openSSE(client, [.to("*")], lastEventID: cursor(0))
     worker.run()
     #expect(connection.replay != nil, "the client hasn't taken all of it")
-    #expect(connection.outlet.waitingBytes < 1 << 20, "the past waits in the ring, not here")
+    #expect(connection.waitingBytes < 1 << 20, "the past waits in the ring, not here")
     try writer.publish(9001)
     #expect(numbers(settle(worker, client)) == Array(1...9001))
     #expect(connection.replay == nil)
@@ -111,10 +111,7 @@ struct ResumeTests {
     try writer.publish(1)
     worker.run()
     let client = try TestClient()
-    let connection = worker.connections.table.insert(.sse, second: 1) { index, serial in
-      SSEConnection(
-        index: index, serial: serial, worker.connections, channel: client.channel, descriptor: client.near)
-    }
+    let connection = worker.insertSSE(client)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outletDidChange()
     worker.connections.begin(connection, ConnectRequest([.to("*")]), worker.events.resumption(lastEventID: lastEventID))
@@ -318,14 +315,12 @@ struct ResumeTests {
         client.disconnect()
         client = try TestClient()
         worker = Int.random(in: 0...1, using: &random)
-        let (connections, events) = (workers[worker].connections, workers[worker].events)
-        let connection = connections.table.insert(.sse, second: 1) { [client] index, serial in
-          SSEConnection(
-            index: index, serial: serial, connections, channel: client.channel, descriptor: client.near)
-        }
+        let chosen = workers[worker]
+        let connection = chosen.insertSSE(client)
         try client.channel.pipeline.syncOperations.addHandler(connection)
         connection.outletDidChange()
-        connections.begin(connection, ConnectRequest([.to("*")]), events.resumption(lastEventID: lastID))
+        chosen.connections.begin(
+          connection, ConnectRequest([.to("*")]), chosen.events.resumption(lastEventID: lastID))
       }
     }
     repeat {

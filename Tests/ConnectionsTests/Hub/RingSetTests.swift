@@ -47,7 +47,7 @@ struct RingSetTests {
   /// Publishes numbers one by one, each in any of several rings, while another thread reads them.
   private final class Publisher: @unchecked Sendable {
     let writers: [EventWriter]
-    let untilNs = MonotonicTime.now() + 30 * LoopClock.nsPerSecond
+    let untilNs = MonotonicTime.now() + 60 * LoopClock.nsPerSecond
 
     init(_ writers: [EventWriter]) { self.writers = writers }
 

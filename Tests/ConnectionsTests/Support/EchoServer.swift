@@ -1,7 +1,7 @@
 // The gateway's WebSocket with echo in place of the gateway's messages: a real front on a port of its own, a connection worker as the
 // process has it over rings that stay empty, the real frame handling.
 //
-//   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── WebSocketConnection ── Echo
+//   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── Connection ── Echo
 //
 // One worker on one loop. A timer of the loop is its second, as in the worker.
 
@@ -89,7 +89,7 @@ private final class Again {
 private final class Echo: WebSocketApplication {
   private let deflater = MessageDeflater()
 
-  func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
+  func received(_ message: [UInt8], isText: Bool, on connection: Connection) {
     let opcode = isText ? WebSocketOpcode.text : .binary
     let isDeflated = connection.encoding == .deflatedWebSocket
     guard isDeflated, let deflated = message.withUnsafeBytes({ deflater.deflate([$0]) }) else {

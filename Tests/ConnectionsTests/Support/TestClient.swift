@@ -137,12 +137,28 @@ extension TestWorker {
   func openSSE(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
     identity: ConnectionIdentity? = nil, isPrivileged: Bool = false, isDirect: Bool = true
-  ) throws -> SSEConnection {
+  ) throws -> Connection {
     let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
-    return try open(client, .sse, wanted, lastEventID) { index, serial in
-      SSEConnection(
-        index: index, serial: serial, wiring.connections, channel: client.channel,
-        descriptor: isDirect ? client.near : -1)
+    let connection = insertSSE(client, isDirect: isDirect)
+    try client.channel.pipeline.syncOperations.addHandler(connection)
+    return begin(connection, client, wanted, lastEventID)
+  }
+
+  /// An event stream that has only been entered.
+  func insertSSE(_ client: TestClient, isDirect: Bool = true) -> Connection {
+    wiring.connections.table.insert(second: wiring.clock.second) { index, serial in
+      Connection(
+        ConnectionState(serial: serial, .eventStream(isChunked: false)), at: index, of: wiring.connections,
+        on: client.channel, descriptor: isDirect ? client.near : -1)
+    }
+  }
+
+  /// A long-polling session that has only been entered.
+  func insertSession() -> Connection {
+    let session = LongPollSession(limits: .init(), cursor: wiring.events.own, nowNs: wiring.clock.nowNs)
+    return wiring.connections.table.insert(second: 1) { index, serial in
+      Connection(polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: wiring.connections,
+        wiring.polls)
     }
   }
 
@@ -150,28 +166,33 @@ extension TestWorker {
   func openWebSocket(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
     identity: ConnectionIdentity? = nil, isDeflated: Bool = false
-  ) throws -> WebSocketConnection {
-    let wanted = ConnectRequest(subscriptions, identity: identity)
-    let transport = Transport.webSocket(withCursors: lastEventID != nil, isDeflated: isDeflated)
-    return try open(client, transport, wanted, lastEventID) { index, serial in
-      WebSocketConnection(
-        index: index, serial: serial, wiring.connections, wiring.intake, channel: client.channel,
-        descriptor: client.near, application: wiring.messages, isDeflated: isDeflated)
+  ) throws -> Connection {
+    var wanted = ConnectRequest(subscriptions, identity: identity)
+    wanted.wantsCursors = lastEventID != nil
+    let state = wiring.intake.state(wanted, isDeflated: isDeflated)
+    let connection = wiring.connections.table.insert(second: wiring.clock.second) { index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: wiring.connections, on: client.channel,
+        descriptor: client.near, intake: wiring.intake)
     }
+    try client.channel.pipeline.syncOperations.addHandler(connection)
+    return begin(connection, client, wanted, lastEventID)
   }
 
-  private func open<Made: StreamConnection>(
-    _ client: TestClient, _ transport: Transport, _ wanted: ConnectRequest, _ lastEventID: String?,
-    _ make: (ConnectionIndex, UInt64) -> Made
-  ) throws -> Made {
-    let connection = wiring.connections.table.insert(transport, second: wiring.clock.second, make)
-    try client.channel.pipeline.syncOperations.addHandler(connection)
-    connection.outlet.open(with: Array("open\n\n".utf8))
+  private func begin(
+    _ connection: Connection, _ client: TestClient, _ wanted: ConnectRequest, _ lastEventID: String?
+  ) -> Connection {
+    connection.outlet?.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
     wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
     client.opening = client.take()
     return connection
   }
+}
+
+extension Connection {
+  /// What waits for the client and isn't with NIO.
+  var waitingBytes: Int { outlet?.waitingBytes ?? 0 }
 }
 
 /// The events of an SSE stream: id, name, data. Fails the test if it isn't cut between events.

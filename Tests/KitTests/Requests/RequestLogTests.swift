@@ -71,7 +71,7 @@ struct LineWriterTests {
   func order() throws {
     let writer = try LineWriter(pipe.write, dropped: dropped)
     for number in 0..<500 { writer.write(line(number)) }
-    writer.close(patienceMilliseconds: 30_000)
+    writer.close(patienceMilliseconds: 60_000)
     close(pipe.write)
     let lines = readToEnd()
     #expect(lines.count == 500 && dropped.value == 0)
@@ -92,7 +92,7 @@ struct LineWriterTests {
     var buffer = [UInt8](repeating: 0, count: 1 << 16)
     while seen < count {
       var entry = pollfd(fd: pipe.read, events: Int16(POLLIN), revents: 0)
-      try #require(poll(&entry, 1, 30_000) == 1)
+      try #require(poll(&entry, 1, 60_000) == 1)
       let bytes = read(pipe.read, &buffer, buffer.count)
       try #require(bytes > 0)
       seen += buffer[..<bytes].count { $0 == 0x0A }
@@ -108,7 +108,7 @@ struct LineWriterTests {
     close(pipe.read)
     let writer = try LineWriter(pipe.write, dropped: dropped)
     writer.write(line(0))
-    writer.close(patienceMilliseconds: 30_000)
+    writer.close(patienceMilliseconds: 60_000)
     #expect(dropped.value == 1)
     writer.write(line(1))
     #expect(dropped.value == 2)

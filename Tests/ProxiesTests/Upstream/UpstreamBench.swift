@@ -223,7 +223,7 @@ final class Upstream {
   /// The next connection.
   func accept() throws -> Peer {
     let descriptor = Glibc.accept(listener.descriptor, nil, nil)
-    try #require(descriptor >= 0, "no connection came in 10 s")
+    try #require(descriptor >= 0, "no connection came in a minute")
     return Peer(descriptor)
   }
 
@@ -245,7 +245,7 @@ final class Upstream {
   }
 }
 
-/// The upstream's end of a connection: blocking, every call fails after 10 seconds. Used by one thread at a time.
+/// The upstream's end of a connection: blocking, every call fails after a minute. Used by one thread at a time.
 final class Peer: @unchecked Sendable {
   private(set) var socket: CInt
 
@@ -257,7 +257,7 @@ final class Peer: @unchecked Sendable {
   deinit { close() }
 
   static func setDeadline(_ socket: CInt) {
-    var time = timeval(tv_sec: 10, tv_usec: 0)
+    var time = timeval(tv_sec: 60, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
   }
@@ -274,7 +274,7 @@ final class Peer: @unchecked Sendable {
     endOutput()
     // TCP_ESTABLISHED and TCP_FIN_WAIT1 of the kernel: not acknowledged yet.
     let unacknowledged: Set<UInt8> = [1, 4]
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(60)
     repeat {
       var info = tcp_info()
       var size = socklen_t(MemoryLayout<tcp_info>.size)

@@ -71,7 +71,7 @@ final class TestPipe {
 /// Looks until `condition` gives a value; throws, naming `what`, when it doesn't within half a minute.
 @discardableResult
 func eventually<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
-  let patience: Nanoseconds = .seconds(30)
+  let patience: Nanoseconds = .seconds(60)
   let lookEveryMilliseconds: CInt = 5
   let deadline = MonotonicClock.now() + patience
   while true {

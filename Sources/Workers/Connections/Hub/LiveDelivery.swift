@@ -133,7 +133,7 @@ final class LiveDelivery {
     let json = Array(event.jsonBytes)
     let cursor = events.own
     for connection in polled {
-      (connections.table[connection] as? LongPollConnection)?.append(json, cursor: cursor)
+      connections.table[connection]?.polls?.append(json, cursor: cursor)
     }
   }
 
@@ -141,7 +141,7 @@ final class LiveDelivery {
 
   private func send() {
     delivery.send(&connections.table, second: clock.second, progress: beat)
-    delivery.settle { [connections] in connections.table[$0] as? StreamConnection }
+    delivery.settle { [connections] in connections.table[$0] }
     guard turnDeliveries > 0 else { return }
     metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())
   }

@@ -6,21 +6,38 @@ import Settings
 
 /// Belongs to the worker's loop.
 final class MessageIntake {
-  let maximumMessageBytes: Int
+  private let maximumMessageBytes: Int
   let pongTimeoutSeconds: Int
   /// That a message has to become whole.
   let wholeWithinSeconds: Int
+  /// What the messages are for.
+  let application: any WebSocketApplication
   let budget: AssemblyBudget
   let work: TurnWork
   let inflater = MessageInflater()
   private var unfinished = UnfinishedMessages()
 
-  init(_ settings: Settings, _ budget: AssemblyBudget, _ work: TurnWork) {
+  init(
+    for application: any WebSocketApplication, _ settings: Settings, _ budget: AssemblyBudget,
+    _ work: TurnWork
+  ) {
+    self.application = application
     maximumMessageBytes = settings.maxEventBytes
     pongTimeoutSeconds = settings.websocketPongTimeoutSeconds
     wholeWithinSeconds = settings.requestBodyTimeoutSeconds
     self.budget = budget
     self.work = work
+  }
+
+  /// The state of a WebSocket that opens.
+  func state(_ wanted: ConnectRequest, isDeflated: Bool) -> TransportState {
+    let assembler = WebSocketAssembler(
+      maximumMessageBytes: maximumMessageBytes, inflater: isDeflated ? inflater : nil)
+    return .webSocket(
+      Boxed(
+        WebSocketState(
+          hasCursors: wanted.wantsCursors, isDeflated: isDeflated, assembler: assembler,
+          authorization: wanted.credentials.authorization)))
   }
 
   /// As `UnfinishedMessages.begun`.

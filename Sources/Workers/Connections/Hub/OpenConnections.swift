@@ -32,18 +32,18 @@ final class OpenConnections {
   private let turn: Turn
   private let closesOnExpiry: Bool
   /// Those for which something waits, or did when they were last looked at.
-  private var watched: [StreamConnection] = []
+  private var watched: [Connection] = []
   /// Set while the worker drains: nothing new is opened.
   private(set) var isDraining = false
   /// Called when nobody is left.
   private var drained: (() -> Void)?
 
-  /// - Parameter generation: of this worker's status page.
+  /// - Parameter incarnation: which of the processes this is that have served the place.
   init(
     _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ access: Access,
     _ replayer: Replayer, _ presence: PresenceReporter, _ limits: ConnectionLimits?, _ peers: PeerRequests,
     _ advice: ReconnectAdvice,
-    names: ConnectionNames, generation: UInt64, _ settings: Settings, _ turn: Turn, _ clock: LoopClock,
+    names: ConnectionNames, incarnation: UInt64, _ settings: Settings, _ turn: Turn, _ clock: LoopClock,
     _ metrics: WorkerMetrics
   ) {
     self.events = events
@@ -61,7 +61,7 @@ final class OpenConnections {
     self.turn = turn
     self.clock = clock
     self.metrics = metrics
-    table = ConnectionTable(generation: generation)
+    table = ConnectionTable(incarnation: incarnation)
   }
 
   // MARK: Opening
@@ -85,7 +85,7 @@ final class OpenConnections {
   /// writing its greeting may have shown that.
   func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
     guard isOpen(connection) else { return }
-    connection.origin = wanted.origin
+    connection.state.origin = wanted.origin
     giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
     // Telling others to go writes to them, and may show that they are gone, and this one too.
     guard !connection.isClosing else { return }
@@ -99,6 +99,7 @@ final class OpenConnections {
     guard let hold = wanted.hold ?? (try? subscriptions.hold(wanted.subscriptions)) else {
       return close(connection, .drain)
     }
+    connection.state.subscriptions = hold.content
     defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:
@@ -107,7 +108,7 @@ final class OpenConnections {
       connection.say(lost("the last event id isn't of this gateway's present life", cursor: events.own))
       join(connection, hold)
     case .plan(let plan):
-      connection.replay = Replay(plan: plan, subscriptions: wanted.subscriptions, hold)
+      connection.resume(plan, by: Replay(wanted.subscriptions, hold))
       replayer.add(connection)
       turn.schedule()
     }
@@ -155,16 +156,16 @@ final class OpenConnections {
 
   /// Something about a connection has changed that control may want to know of.
   func reportChange(of connection: Connection) {
-    presence.changed(connection, table.transports[Int(connection.index)])
+    presence.changed(connection)
   }
 
   // MARK: Keeping up
 
   /// The client takes less than comes for it. From here on it reads on from the rings, at its own pace and as one that comes back; what
   /// waits for it already is all that it has been given.
-  func fallBehind(_ connection: StreamConnection) {
+  func fallBehind(_ connection: Connection) {
     guard connection.replay == nil else { return }
-    connection.replay = Replay(behind: events.own)
+    connection.resume(ResumePlan(client: events.own), by: Replay())
     table.setBehind(connection.index, true)
     replayer.add(connection)
     metrics.fellBehind?.add()
@@ -176,7 +177,7 @@ final class OpenConnections {
   }
 
   /// Something waits for the connection: from here on it is looked at once per second, until nothing does.
-  func watch(_ connection: StreamConnection) {
+  func watch(_ connection: Connection) {
     guard !connection.isWatched else { return }
     connection.isWatched = true
     watched.append(connection)
@@ -191,10 +192,12 @@ final class OpenConnections {
     work.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let connection = rest.popFirst() {
         units -= 1
-        if connection.isClosing || !connection.outlet.isWaiting {
+        guard let outlet = connection.outlet, !connection.isClosing, outlet.isWaiting else {
           connection.isWatched = false
-          connection.outlet.forgetProgress()
-        } else if connection.outlet.isStuck(second: second, for: most) {
+          connection.outlet?.forgetProgress()
+          continue
+        }
+        if outlet.isStuck(second: second, for: most) {
           units -= TurnWork.unitsPerEnd
           close(connection, .slowConsumer)
         } else {
@@ -241,7 +244,7 @@ final class OpenConnections {
     if connection.identity != nil { presence.closed(connection) }
     connection.markClosing()
     limits?.closed(connection.index)
-    connection.replay = nil
+    connection.reachPresent()
     table.setBehind(connection.index, false)
     subscriptions.remove(connection.index)
     identities.forget(connection)
@@ -308,7 +311,7 @@ final class OpenConnections {
     work.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let connection = rest.popFirst() {
         // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
-        if connection.isClosing, connection is LongPollConnection { closed(connection) }
+        if connection.isClosing, connection.polls != nil { closed(connection) }
         close(connection, reason)
         units -= TurnWork.unitsPerEnd
       }

@@ -16,7 +16,7 @@ final class PeerServer {
   private let changes: SubscriptionChanges
   private let work: TurnWork
   /// Polls of other workers that wait here, and where.
-  private var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
+  private var remotePolls: [RemotePoll: (connection: Connection, poll: UInt64)] = [:]
 
   init(
     _ requests: PeerRequests, _ connections: OpenConnections, _ polls: Polls, _ changes: SubscriptionChanges,
@@ -65,7 +65,7 @@ final class PeerServer {
     case .cancelPoll:
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
-      waiting.connection.cancel(poll: waiting.poll)
+      waiting.connection.polls?.cancel(poll: waiting.poll)
     case .closeOldest(let key, let since):
       connections.closeOldest(of: key, before: since, from: worker)
     case .answer:

@@ -12,7 +12,7 @@ final class Polls {
   private let turn: Turn
   private let clock: LoopClock
   /// Sessions into whose buffers something was put.
-  private var touched: [LongPollConnection] = []
+  private var touched: [Connection] = []
 
   init(_ connections: OpenConnections, _ access: Access, _ turn: Turn, _ clock: LoopClock) {
     self.connections = connections
@@ -22,9 +22,9 @@ final class Polls {
   }
 
   /// The long-polling connection that a poll is for: open, or with a last word to say.
-  func session(serial: UInt64) -> LongPollConnection? {
-    guard let connection = connections.table.find(serial: serial) as? LongPollConnection,
-      !connection.isClosing || connection.owesFarewell
+  func session(serial: UInt64) -> Connection? {
+    guard let connection = connections.table.find(serial: serial), let polls = connection.polls,
+      !connection.isClosing || polls.owesFarewell
     else { return nil }
     return connection
   }
@@ -35,7 +35,7 @@ final class Polls {
   /// - Parameter shown: of the tokens that came with the poll, verified by the worker that it came to.
   /// - Returns: the poll's id, for `cancel`; nil: it was refused.
   func poll(
-    _ connection: LongPollConnection, lastEventID: String?, shown: [Credential],
+    _ connection: Connection, lastEventID: String?, shown: [Credential],
     _ complete: @escaping (WorkerAnswer) -> Void
   ) -> UInt64? {
     do throws(RefusedRequest) {
@@ -45,7 +45,7 @@ final class Polls {
       complete(WorkerAnswer(error))
       return nil
     }
-    return connection.poll(lastEventID: lastEventID) { [clock, unowned connection] answer in
+    return connection.polls?.poll(lastEventID: lastEventID) { [clock, unowned connection] answer in
       // The end of the connection itself is told to whoever waits.
       if !connection.isClosing, shown.contains(where: { $0.hasExpired(unixMs: clock.unixMs) }) {
         return complete(WorkerAnswer(AuthorizationEnd.tokenExpired.refusal))
@@ -67,7 +67,7 @@ final class Polls {
   }
 
   /// Something was put into the session's buffer: its waiting poll is answered at the end of the turn.
-  func touched(_ connection: LongPollConnection) {
+  func touched(_ connection: Connection) {
     touched.append(connection)
     turn.scheduleUnlessRunning()
   }
@@ -76,6 +76,6 @@ final class Polls {
   func flush() {
     let connections = touched
     touched.removeAll(keepingCapacity: true)
-    for connection in connections { connection.flush() }
+    for connection in connections { connection.polls?.flush() }
   }
 }

@@ -127,7 +127,7 @@ final class SubscriptionChanges {
       return WorkerAnswer(
         status: 429, text: "an earlier change of the connection's subscriptions is still being made")
     }
-    guard connection.changes.admit(nowNs: connections.clock.nowNs, perMinute: mostPerMinute) else {
+    guard connection.state.changes.admit(nowNs: connections.clock.nowNs, perMinute: mostPerMinute) else {
       metrics.refused(SubscriptionLimit.rate)
       return WorkerAnswer(
         status: 429, text: "more than \(mostPerMinute) changes of the connection's subscriptions in a minute")
@@ -177,10 +177,11 @@ final class SubscriptionChanges {
     let (connection, change) = (pending.connection, pending.change)
     if let refusal = adopt(change.credentials, by: connection) { return refusal }
     if let replay = connection.replay, !replay.isCatchingUp, let filter = pending.filter {
-      replay.set(change.subscriptions, filter, hold)
+      replay.set(filter, hold)
     } else {
       subscriptions.enforce(hold, for: connection.index)
     }
+    connection.state.subscriptions = hold.content
     connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
     connections.reportChange(of: connection)
     return WorkerAnswer(status: 204, text: "")

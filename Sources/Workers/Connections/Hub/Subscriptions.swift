@@ -13,9 +13,12 @@ import Settings
 final class SubscriptionHold {
   private weak var subscriptions: Subscriptions?
   private var draft: SubscriptionDraft?
+  /// The list, as the index has it.
+  let content: [UInt8]
 
   fileprivate init(_ subscriptions: Subscriptions, _ draft: SubscriptionDraft) {
     self.subscriptions = subscriptions
+    content = subscriptions.index.content(of: draft)
     self.draft = draft
   }
 
@@ -108,12 +111,6 @@ final class Subscriptions {
   func matches(_ event: EventRecord, _ connection: ConnectionIndex) -> Bool {
     index.matches(event, connection)
   }
-
-  /// As `SubscriptionIndex.content`.
-  func content(of connection: ConnectionIndex) -> [UInt8]? { index.content(of: connection) }
-
-  /// The connection's subscriptions, as they were set; empty if it has none.
-  func list(of connection: ConnectionIndex) -> [Subscription] { index.subscriptions(of: connection) }
 
   /// Subscriptions of all connections.
   var count: Int { index.subscriptionCount }

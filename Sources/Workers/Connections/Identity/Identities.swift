@@ -17,7 +17,7 @@ final class Identities {
   /// - Parameter sessions: those of the identity.
   func enter(_ connection: Connection, _ identity: ConnectionIdentity, _ sessions: [SessionDigest]) {
     forget(connection)
-    connection.identity = identity
+    connection.state.identity = identity
     connection.sessions = sessions
     for session in sessions { bySession[session, default: []].append(connection.index) }
   }

@@ -28,22 +28,20 @@ final class PresenceReporter {
 
   private let writer: RingWriter
   private let generation: UInt64
-  private let subscriptions: Subscriptions
   private let turn: Turn
   private var state = State.behind
   private var isUnpublished = false
 
   /// - Parameter generation: of this worker's status page.
-  init(writer: RingWriter, generation: UInt64, _ subscriptions: Subscriptions, _ turn: Turn) {
+  init(writer: RingWriter, generation: UInt64, _ turn: Turn) {
     self.writer = writer
     self.generation = generation
-    self.subscriptions = subscriptions
     self.turn = turn
   }
 
   /// A connection has opened, or what is known of it has changed. Nothing if it is nobody's, or ends.
-  func changed(_ connection: Connection, _ transport: Transport) {
-    guard let present = present(connection, transport) else { return }
+  func changed(_ connection: Connection) {
+    guard let present = present(connection) else { return }
     say(.opened(present))
     turn.schedule()
   }
@@ -69,7 +67,7 @@ final class PresenceReporter {
     let end = min(connections.table.capacity, next + Self.connectionsPerStep)
     while next < end {
       if let connection = connections.table[ConnectionIndex(next)],
-        let present = present(connection, connections.table.transports[next]), !append(.opened(present))
+        let present = present(connection), !append(.opened(present))
       {
         // Where the report stands is known: it goes on when there is room.
         state = .reporting(next: next)
@@ -85,18 +83,17 @@ final class PresenceReporter {
     return false
   }
 
-  private func present(_ connection: Connection, _ transport: Transport) -> PresentConnection? {
+  private func present(_ connection: Connection) -> PresentConnection? {
     guard let identity = connection.identity, !connection.isClosing else { return nil }
+    let content = connection.state.subscriptions
     var list: [UInt8] = []
-    if let wished = connection.replay?.subscriptions {
-      list = Subscription.list(wished)
-    } else if subscriptions.content(of: connection.index)?.count ?? 0 <= Self.mostContentBytes {
-      list = Subscription.list(subscriptions.list(of: connection.index))
+    if content.count <= Self.mostContentBytes {
+      list = Subscription.list(SubscriptionContent.decode(content))
     }
     return PresentConnection(
-      serial: connection.serial, transport: transport.label, sinceUnixMs: connection.origin.sinceUnixMs,
+      serial: connection.serial, transport: connection.state.transport.kind.label, sinceUnixMs: connection.state.origin.sinceUnixMs,
       users: identity.users, sessions: identity.sessions, roles: identity.roles,
-      remote: connection.origin.remote, userAgent: connection.origin.userAgent,
+      remote: connection.state.origin.remote, userAgent: connection.state.origin.userAgent,
       subscriptions: list.count <= Self.mostSubscriptionBytes ? list : [], validUntil: identity.lastEnd,
       claims: identity.claims)
   }

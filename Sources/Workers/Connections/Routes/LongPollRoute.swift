@@ -74,7 +74,7 @@ final class LongPollRoute {
 
   /// A poll of a session of this worker.
   private func poll(
-    _ connection: LongPollConnection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
+    _ connection: Connection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
     isTLS: Bool
   ) -> Reply {
     var answered: HTTPResponse?
@@ -90,7 +90,7 @@ final class LongPollRoute {
     return .later(
       later.futureResult,
       onClientGone: {
-        if let id { connection.cancel(poll: id) }
+        if let id { connection.polls?.cancel(poll: id) }
         later.fail(ClientGone())
       })
   }
@@ -163,19 +163,20 @@ final class LongPollRoute {
     let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var start = connections.events.own
     if case .plan(let plan) = resumption { start = plan.seen }
-    let connection = connections.table.insert(.longPolling, second: clock.second) {
-      [connections, polls, limits] index, serial in
-      LongPollConnection(
-        index: index, serial: serial, connections, polls, limits: limits, cursor: start)
+    let session = LongPollSession(limits: limits, cursor: start, nowNs: clock.nowNs)
+    let connection = connections.table.insert(second: clock.second) { [connections, polls] index, serial in
+      Connection(
+        polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: connections,
+        polls)
     }
     // Always due: the session itself knows what time has brought.
     connections.table.deadlines[Int(connection.index)] = 1
     let isLost = resumption.beginning(own: connections.events.own) == nil
-    let initialEventID = isLost ? LongPollPosition.unknown.text : connection.initialEventID
+    let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
     connections.begin(connection, wanted, resumption)
     return Self.response(
-      WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)), 
+      WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)),
       token: connections.token(of: connection), isTLS: isTLS)
   }
 

@@ -14,21 +14,18 @@ final class StreamRoutes {
   private let connections: OpenConnections
   private let admission: Admission
   private let intake: MessageIntake
-  private let application: any WebSocketApplication
   private let advice: ReconnectAdvice
   private let cors: CORS
   private let deflates: Bool
   private let tcpUserTimeoutSeconds: Int
 
-  /// - Parameter application: what WebSockets' messages are for.
   init(
     _ connections: OpenConnections, _ admission: Admission, _ intake: MessageIntake,
-    _ application: any WebSocketApplication, _ advice: ReconnectAdvice, _ cors: CORS, _ settings: Settings
+    _ advice: ReconnectAdvice, _ cors: CORS, _ settings: Settings
   ) {
     self.connections = connections
     self.admission = admission
     self.intake = intake
-    self.application = application
     self.advice = advice
     self.cors = cors
     deflates = settings.websocketDeflate
@@ -46,17 +43,18 @@ final class StreamRoutes {
     guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
       return channel.close(promise: nil)
     }
-    let transport = SSEConnection.transport(for: request)
-    let connection = connections.table.insert(transport, second: connections.clock.second) {
+    let isChunked = EventStreamHead.isChunked(for: request)
+    let connection = connections.table.insert(second: connections.clock.second) {
       [connections] index, serial in
-      SSEConnection(
-        index: index, serial: serial, connections, channel: channel, descriptor: descriptor)
+      Connection(
+        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: connections,
+        on: channel, descriptor: descriptor)
     }
     let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
-    var stream = TurnBuffer(encoding: connection.encoding)
+    var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
     stream.append(block: ServerSentEvents.preamble(retryMs: advice.retryMs()))
     for event in connections.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = SSEConnection.head(cors, for: request)
+    let head = EventStreamHead.head(cors, for: request)
     open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
   }
 
@@ -89,33 +87,33 @@ final class StreamRoutes {
     isTLS: Bool = false, greets: Bool = true
   ) {
     guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
-    let connection = connections.table.insert(transport, second: connections.clock.second) {
-      [connections, intake, application] index, serial in
-      WebSocketConnection(
-        index: index, serial: serial, connections, intake, channel: channel, descriptor: descriptor,
-        application: application, authorization: wanted.credentials.authorization,
-        isDeflated: isDeflated)
+    let state = intake.state(wanted, isDeflated: isDeflated)
+    let connection = connections.table.insert(second: connections.clock.second) {
+      [connections, intake] index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: connections, on: channel,
+        descriptor: descriptor, intake: intake)
     }
     let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
-    var frames = TurnBuffer(encoding: connection.encoding)
+    var frames = TurnBuffer(encoding: state.kind.encoding ?? .webSocket)
     if greets {
       for event in connections.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.toldCursor = resumption.beginning(own: connections.events.own)
+      connection.webSocket?.told(resumption.beginning(own: connections.events.own))
     }
     open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: Connection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
   ) {
+    guard let outlet = connection.outlet else { return }
     do {
-      try connection.channel.pipeline.syncOperations.addHandler(connection)
+      try outlet.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
       connections.closed(connection)
-      return connection.channel.close(promise: nil)
+      return outlet.channel.close(promise: nil)
     }
-    connection.outlet.open(with: bytes)
+    outlet.open(with: bytes)
     connection.outletDidChange()
     connections.begin(connection, wanted, resumption)
   }

@@ -12,7 +12,7 @@ import Testing
 @testable import Proxies
 
 @Suite("Call desk")
-struct CallDeskTests {
+struct CallServerTests {
   private static let caller = WorkerIdentity.connections(3)
   private static let proxy = WorkerIdentity.proxies(2)
   /// Of the desk in the call ring, of the caller in the answer ring.
@@ -56,19 +56,19 @@ struct CallDeskTests {
       maximumBytes: 1 << 20
     ) { _ in }
     let targets = [UInt16(callerSlot)]
-    let exchanges = ExchangeDesk(
+    let exchanges = ExchangeServer(
       client: client, outbox: outbox, targets: targets, limit: nil, mostUpgrades: 1
     ) { _ in 0 }
     var settings = Settings()
     settings.subscriptionCheck = .service(url: "http://check/")
     settings.checkTimeoutMs = 1_000
     let begun = Begun()
-    let desk = CallDesk(
+    let desk = CallServer(
       inbox: Inbox(try RingSet(grants: [callGrant], worker: proxy, status: status), maximumBytes: 1 << 20),
       outbox: outbox, targets: targets, exchanges: exchanges, settings: settings,
       metrics: CallMetrics(status, worker: proxy.name),
       log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
-      environment: CallDesk.Environment(
+      environment: CallServer.Environment(
         nowNs: { 50 }, enqueue: { _ in }, wakeAgain: {}, reportCorrupt: { begun.corrupt.append($0) },
         begin: { _, url, deadlineNs, _ in
           begun.all.append((url, deadlineNs))

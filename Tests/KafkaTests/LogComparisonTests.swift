@@ -1,7 +1,7 @@
 import TestSupport
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 /// A log as a broker has it: records with timestamps and values, from an offset on.
 private struct TestLog {

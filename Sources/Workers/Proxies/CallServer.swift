@@ -13,7 +13,7 @@ import NIOCore
 import Settings
 
 /// Belongs to the worker's loop.
-final class CallDesk {
+final class CallServer {
   /// Clock and loop, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
@@ -56,7 +56,7 @@ final class CallDesk {
   private let outbox: Outbox
   /// By ring: its writer's slot in the answer ring.
   private let targets: [UInt16]
-  private let exchanges: ExchangeDesk
+  private let exchanges: ExchangeServer
   private let environment: Environment
   private let urls: [Service: String]
   private let metrics: CallMetrics
@@ -71,7 +71,7 @@ final class CallDesk {
   ///   - outbox: into the answer ring.
   ///   - targets: by call ring, in which slot of the answer ring its writer reads.
   init(
-    inbox: Inbox, outbox: Outbox, targets: [UInt16], exchanges: ExchangeDesk, settings: Settings,
+    inbox: Inbox, outbox: Outbox, targets: [UInt16], exchanges: ExchangeServer, settings: Settings,
     metrics: CallMetrics, log: Logger,
     environment: Environment
   ) {
@@ -239,5 +239,55 @@ extension CallOutcome {
     case .answered, .busy: false
     case .timedOut, .unreachable: true
     }
+  }
+}
+
+/// What a proxy worker counts of the calls that it makes for other workers, in its status page.
+final class CallMetrics {
+  private let status: StatusPage
+  private let worker: String
+  private var ended: [String: Metric] = [:]
+  private var gauges: [CallPurpose: (inProgress: Metric?, waiting: Metric?, isOpen: Metric?)] = [:]
+
+  /// - Parameter worker: value of the label `worker`.
+  init(_ status: StatusPage, worker: String) {
+    self.status = status
+    self.worker = worker
+  }
+
+  func ended(_ purpose: CallPurpose, _ outcome: CallOutcome) {
+    let label = Self.label(outcome)
+    let key = purpose.label + label
+    if ended[key] == nil {
+      ended[key] = status.metric(
+        .counter, "rig_calls_total",
+        labels: [("outcome", label), ("purpose", purpose.label), ("worker", worker)])
+    }
+    ended[key]?.add()
+  }
+
+  private static func label(_ outcome: CallOutcome) -> String {
+    switch outcome {
+    case .answered(let status, _): "\(status / 100)xx"
+    case .timedOut: "timeout"
+    case .unreachable: "unreachable"
+    case .busy: "busy"
+    }
+  }
+
+  /// The state of the moment.
+  func observe(_ purpose: CallPurpose, inProgress: Int, waiting: Int, isOpen: Bool) {
+    let labels = [("purpose", purpose.label), ("worker", worker)]
+    let gauge =
+      gauges[purpose]
+      ?? (
+        status.metric(.gauge, "rig_calls_in_progress", labels: labels),
+        status.metric(.gauge, "rig_calls_waiting", labels: labels),
+        status.metric(.gauge, "rig_circuit_open", labels: labels)
+      )
+    gauges[purpose] = gauge
+    gauge.inProgress?.set(Int64(inProgress))
+    gauge.waiting?.set(Int64(waiting))
+    gauge.isOpen?.set(isOpen ? 1 : 0)
   }
 }

@@ -1,7 +1,7 @@
 import Settings
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("Settings as properties of librdkafka")
 struct ClientPropertiesTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("Which offsets may be committed")
 struct OffsetLedgerTests {

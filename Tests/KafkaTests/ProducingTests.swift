@@ -10,7 +10,7 @@ import Testing
 
 @testable import Kit
 @testable import Links
-@testable import Streams
+@testable import Kafka
 
 /// The rings and pages between one connection worker and the streams worker.
 private final class ProducingGateway {

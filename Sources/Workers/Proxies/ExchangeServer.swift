@@ -11,7 +11,7 @@ import NIOCore
 import NIOHTTP1
 
 /// Belongs to the worker's loop.
-final class ExchangeDesk {
+final class ExchangeServer {
   struct Key: Hashable {
     let ring: Int
     let correlation: UInt64
@@ -69,11 +69,10 @@ final class ExchangeDesk {
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
     case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
-    case .informed, .answered, .failed, .limited, .admitted, .upgraded: throw .malformed
     }
   }
 
-  private func said(_ message: LinkMessage, _ key: Key) throws(RecordFault) -> ExchangeMessage {
+  private func said(_ message: LinkMessage, _ key: Key) throws(RecordFault) -> ClientSideMessage {
     do throws(RecordFault) {
       return try message.decoded()
     } catch {
@@ -152,11 +151,14 @@ final class ExchangeDesk {
 
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
   /// that is too large is another matter.
-  func send(_ message: ExchangeMessage, _ key: Key) {
+  func send(_ message: ServiceSideMessage, _ key: Key) {
     do throws(Outbox.Refusal) {
       try outbox.send(message, to: targets[key.ring], key.correlation)
     } catch {
-      guard message.isHead else { return }
+      switch message {
+      case .answered, .upgraded: break
+      case .credit, .informed, .end, .failed, .limited, .admitted: return
+      }
       cancel(key)
       send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
     }
@@ -180,5 +182,133 @@ final class ExchangeDesk {
     let all = stalled
     stalled = []
     for key in all { exchanges[key]?.ringHasRoom() }
+  }
+}
+
+/// One proxied request from its service's side: the body goes to the service as fast as that takes it, the answer comes as fast as
+/// the client takes it.
+///
+///   request   credit ──► connection worker, as the service takes what was written
+///   answer    readMore ◄── credit from the connection worker
+final class ServiceExchange: UpstreamReceiver {
+  private let key: ExchangeServer.Key
+  private unowned let desk: ExchangeServer
+  private let hasBody: Bool
+  let mayUpgrade: Bool
+  private var isTunnel = false
+  private var upstream: UpstreamExchange?
+  /// Of the request's body.
+  private var given = CreditGiven()
+  private var isServiceSlow = false
+  /// Of the answer's body that may be sent.
+  private var credit = CreditToSend(CreditWindow.bytes)
+  private var isReading = false
+  private var hasAnswerBegun = false
+
+  init(_ key: ExchangeServer.Key, _ desk: ExchangeServer, hasBody: Bool, mayUpgrade: Bool) {
+    self.mayUpgrade = mayUpgrade
+    self.key = key
+    self.desk = desk
+    self.hasBody = hasBody
+  }
+
+  func begin(_ upstream: UpstreamExchange) { self.upstream = upstream }
+
+  func cancel() {
+    upstream?.cancel()
+    upstream = nil
+  }
+
+  // MARK: From the connection worker
+
+  /// False: it has sent more than it may.
+  func receivedBody(_ bytes: ByteBuffer) -> Bool {
+    guard given.received(bytes.readableBytes) else { return false }
+    if upstream?.write(bytes) == false { isServiceSlow = true }
+    giveCredit()
+    return true
+  }
+
+  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPHeaders(alternating: trailers)) }
+
+  func receivedCredit(_ bytes: UInt32) {
+    credit.received(bytes)
+    readOn()
+  }
+
+  func ringHasRoom() { readOn() }
+
+  private func giveCredit(atLeast least: UInt32 = CreditWindow.lumpBytes) {
+    guard !isServiceSlow, let bytes = given.give(atLeast: least) else { return }
+    desk.send(.credit(bytes), key)
+  }
+
+  private func readOn() {
+    guard hasAnswerBegun, !isReading, credit.isOpen, !desk.isStalled(key) else { return }
+    isReading = true
+    upstream?.readMore()
+  }
+
+  // MARK: From the service
+
+  func upstreamWantsBody() {
+    guard hasBody || isTunnel else { return }
+    guard !given.isNothing else { return desk.send(.credit(given.open()), key) }
+    isServiceSlow = false
+    giveCredit(atLeast: 1)
+  }
+
+  func upstreamInformed(_ head: HTTPResponseHead) {
+    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+  }
+
+  func upstreamAnswered(_ head: HTTPResponseHead) {
+    hasAnswerBegun = true
+    let type = head.headers.first(name: "content-type")?.lowercased() ?? ""
+    upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
+    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+    readOn()
+  }
+
+  func upstreamSent(_ bytes: ByteBuffer) {
+    isReading = false
+    credit.sent(bytes.readableBytes)
+    desk.send(bytes, key)
+    readOn()
+  }
+
+  func upstreamEnded(_ trailers: HTTPHeaders) {
+    upstream = nil
+    desk.send(.end(trailers: trailers.alternating), key)
+    desk.end(key)
+  }
+
+  func upstreamFailed(_ failure: UpstreamFailure) {
+    let isSecond = upstream?.hasBegunAgain ?? false
+    upstream = nil
+    let (kind, reason): (ExchangeFailure, String) =
+      switch failure.reason {
+      case .noAnswer, .stalled: (.timeout, failure.description)
+      case .busy: (.busy, failure.description)
+      case .badRequest: (.badRequest, failure.description)
+      case .unreachable, .connectTimeout, .closedEarly, .malformed, .closing:
+        (isSecond ? .badGatewayTwice : .badGateway, failure.description)
+      }
+    desk.send(.failed(kind, reason: reason), key)
+    desk.end(key)
+  }
+
+  func upstreamUpgraded(_ head: HTTPResponseHead) {
+    guard mayUpgrade, head.headers[canonicalForm: "upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
+      cancel()
+      desk.send(
+        .failed(.badGateway, reason: "the service has changed to a protocol that nobody asked for"), key)
+      return desk.end(key)
+    }
+    isTunnel = true
+    hasAnswerBegun = true
+    desk.send(.upgraded(headers: head.headers.alternating), key)
+    desk.send(.credit(given.open()), key)
+    readOn()
   }
 }

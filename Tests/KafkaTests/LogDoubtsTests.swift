@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("14.E23 Signs that a log may have changed")
 struct LogDoubtsTests {

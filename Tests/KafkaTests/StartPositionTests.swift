@@ -1,7 +1,7 @@
 import Kit
 import Testing
 
-@testable import Streams
+@testable import Kafka
 
 @Suite("Where a partition is read from")
 struct StartPositionTests {

@@ -42,7 +42,7 @@ final class MockBroker {
         handle, partition, RD_KAFKA_MSG_F_COPY, &bytes, bytes.count, nil, 0, nil)
       try #require(outcome == 0)
     }
-    try #require(rd_kafka_flush(producer, 10_000) == RD_KAFKA_RESP_ERR_NO_ERROR)
+    try #require(rd_kafka_flush(producer, 60_000) == RD_KAFKA_RESP_ERR_NO_ERROR)
   }
 
   /// One more topic, of one partition.
