@@ -96,7 +96,7 @@ struct TokenCipher: Sendable {
 }
 
 /// What the connections of one worker are called.
-struct ConnectionNames: Sendable {
+struct ConnectionNames {
   private let place: UInt16
   private let cipher: TokenCipher
 

@@ -35,15 +35,29 @@ final class StreamRoutes {
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
     admission.admit(request, on: loop) { [self] wanted in
-      { [self, wanted] in .takeOver { [self] channel, request in openSSE(channel, wanted, request) } }
+      { [self, wanted] in
+        var headers = Self.eventStreamHeaders
+        cors.apply(to: &headers, for: request)
+        return .takeOver(.stream(headers)) { [self] in openSSE($0, wanted) }
+      }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
-    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
+  /// What describes an event stream, as a HEAD request is answered too.
+  static let eventStreamHeaders = HTTPHeaders([
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+  ])
+
+  /// Over HTTP/1.1 each event is one chunk, so that an orderly end is told from a cut one and clients that read in blocks get each
+  /// event at once.
+  private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let isChunked = EventStreamHead.isChunked(for: request)
+    let isChunked = taken.isChunked
     let connection = connections.table.insert(second: connections.clock.second) {
       [connections] index, serial in
       Connection(
@@ -54,8 +68,7 @@ final class StreamRoutes {
     var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
     stream.append(block: ServerSentEvents.preamble(retryMs: advice.retryMs()))
     for event in connections.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = EventStreamHead.head(cors, for: request)
-    open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
+    open(connection, taken, stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
@@ -69,24 +82,23 @@ final class StreamRoutes {
     }
     return admission.admit(request, on: loop) { [self] (wanted) throws(RefusedRequest) in
       let deflate = deflates ? try Self.deflate(request) : nil
-      let head = Self.switchingProtocols(
+      let head = Self.handshakeHead(
         accept: accept, extensions: deflate,
-        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
-        traceparent: request.traceparent)
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
       return { [self, wanted] in
-        .takeOver { [self] channel, request in
-          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
-        }
+        .takeOver(head) { [self] in openWebSocket($0, wanted, isDeflated: deflate != nil) }
       }
     }
   }
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
-    isTLS: Bool = false, greets: Bool = true
+    _ taken: TakenChannel, _ wanted: ConnectRequest, isDeflated: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
+      return channel.close(promise: nil)
+    }
     let state = intake.state(wanted, isDeflated: isDeflated)
     let connection = connections.table.insert(second: connections.clock.second) {
       [connections, intake] index, serial in
@@ -100,11 +112,12 @@ final class StreamRoutes {
       for event in connections.greeting(connection, wanted, resumption) { frames.append(event) }
       connection.webSocket?.told(resumption.beginning(own: connections.events.own))
     }
-    open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
+    open(connection, taken, frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: Connection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
+    _ resumption: Resumption
   ) {
     guard let outlet = connection.outlet else { return }
     do {
@@ -113,21 +126,24 @@ final class StreamRoutes {
       connections.closed(connection)
       return outlet.channel.close(promise: nil)
     }
-    outlet.open(with: bytes)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
+    bytes.append(contentsOf: taken.head.readableBytesView)
+    bytes.append(contentsOf: greeting)
+    outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
     connections.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of taken: TakenChannel) -> CInt? {
+    let channel = taken.channel
     guard channel.isActive else { return nil }
-    guard
-      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
-        of: CInt.self, { $0 })
-    else { return channel.parent == nil ? nil : -1 }
+    let asked = { try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 } }
+    guard let descriptor = taken.socket ?? asked() else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor, userTimeoutSeconds: tcpUserTimeoutSeconds)
-    return isTLS ? -1 : descriptor
+    return taken.request.isTLS ? -1 : descriptor
   }
 
   /// The value of `sec-websocket-accept`.
@@ -151,15 +167,13 @@ final class StreamRoutes {
     }
   }
 
-  /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(
-    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
-  ) -> String {
-    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n"
-      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
-      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
-      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
-      + "\r\n"
+  /// Head of the response that opens a WebSocket.
+  static func handshakeHead(
+    accept: String, extensions: String? = nil, subprotocol: String? = nil
+  ) -> TakeOverHead {
+    var headers: HTTPHeaders = ["sec-websocket-accept": accept]
+    if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
+    if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
+    return .upgrade(to: "websocket", headers)
   }
 }
