@@ -128,7 +128,7 @@ private final class Party: ExchangeParty {
 
   func received(_ message: LinkMessage, from peer: Int) throws(RecordFault) {
     said.append((peer, message.envelope.kind))
-    if message.envelope.kind != .body { _ = try message.decoded(as: ExchangeMessage.self) }
+    if message.envelope.kind != .body { _ = try message.decoded(as: ServiceSideMessage.self) }
   }
 
   func peerGone(_ peer: Int) { gone.append(peer) }
@@ -234,16 +234,16 @@ struct CallClientTests {
   @Test("15.4 What is said in exchanges comes with the proxy worker's number; without any it is only counted")
   func exchanges() throws {
     let (bench, party) = (try CallBench(), Party())
-    try bench.answer(0, ExchangeMessage.admitted, 1)
+    try bench.answer(0, ServiceSideMessage.admitted, 1)
     bench.serve()
     let counted = bench.ownPage.metrics().filter {
       $0.series.hasPrefix("rig_unknown_records_total") && $0.series.contains("proxies.2")
     }
     #expect(counted.map(\.value) == [1])
     bench.client.exchanges = party
-    try bench.answer(1, ExchangeMessage.limited(seconds: 1), 1)
+    try bench.answer(1, ServiceSideMessage.limited(seconds: 1), 1)
     bench.serve()
-    try bench.answer(0, ExchangeMessage.end(trailers: []), 1)
+    try bench.answer(0, ServiceSideMessage.end(trailers: []), 1)
     bench.serve()
     #expect(party.said.map(\.peer) == [1, 0] && party.said.map(\.kind) == [.limited, .end])
     #expect(bench.client.inbox.rings.takeIncidents().isEmpty)
@@ -262,7 +262,7 @@ struct CallClientTests {
     #expect(bench.client.inbox.rings.takeIncidents().isEmpty)
     // No peer at all, and one that answers with a call.
     try bench.answer(2, CallMessage.outcome(.timedOut), second)
-    try bench.answer(2, ExchangeMessage.credit(.max), second)
+    try bench.answer(2, ServiceSideMessage.credit(.max), second)
     try bench.answer(0, CallMessage.outcome(.answered(status: 99, body: [])), third)
     try bench.answer(1, CallMessage.outcome(.busy("b")), second)
     bench.serve()

@@ -31,7 +31,6 @@ struct PayloadTests {
     var limited = request
     limited.limitKey = "a:1 192.0.2.1"
     limited.isUpgrade = true
-    limited.isSecondTry = true
     limited.body = .chunked
     return limited
   }
@@ -46,11 +45,15 @@ struct PayloadTests {
     .outcome(.busy("too many")),
   ]
 
-  private static let exchanges: [ExchangeMessage] = [
-    .open(request), .cancel, .credit(.max), .end(trailers: []), .end(trailers: ["a", "b"]),
-    .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
-    .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .open(limited),
-    .upgraded(headers: ["upgrade", "websocket"]), .count(key: "topic/a 192.0.2.1"), .admitted,
+  private static let clientSide: [ClientSideMessage] = [
+    .open(request), .open(request.secondTry), .open(limited), .cancel, .credit(.max), .end(trailers: []),
+    .end(trailers: ["a", "b"]), .count(key: "topic/a 192.0.2.1"),
+  ]
+
+  private static let serviceSide: [ServiceSideMessage] = [
+    .credit(1), .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
+    .upgraded(headers: ["upgrade", "websocket"]), .end(trailers: []), .end(trailers: ["a", "b"]),
+    .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .admitted,
   ]
 
   private static let publications: [PublicationMessage] = [
@@ -72,7 +75,8 @@ struct PayloadTests {
   ]
 
   private static let samples =
-    calls.map { Sample($0) } + exchanges.map { Sample($0) } + publications.map { Sample($0) }
+    calls.map { Sample($0) } + clientSide.map { Sample($0) } + serviceSide.map { Sample($0) }
+    + publications.map { Sample($0) }
 
   @Test("What is encoded is decoded, with what a later release has added behind it", arguments: samples)
   func roundTrip(sample: Sample) {
@@ -108,8 +112,31 @@ struct PayloadTests {
   func bodies(form: BodyForm) {
     var request = Self.request
     request.body = form
-    let sample = Sample(ExchangeMessage.open(request))
+    let sample = Sample(ClientSideMessage.open(request))
     #expect(sample.isRead(sample.envelope, sample.bytes) == .success(true))
+  }
+
+  @Test("15.5 What one side of an exchange says is malformed when the other side says it")
+  func sides() {
+    func isMalformed<Payload: LinkPayload>(_ sample: Sample, _ type: Payload.Type) -> Bool {
+      guard case .failure(.malformed) = Wire.read(sample.envelope, sample.bytes, as: type) else {
+        return false
+      }
+      return true
+    }
+    for message in Self.clientSide {
+      switch message {
+      case .credit, .end: break
+      case .open, .cancel, .count:
+        #expect(isMalformed(Sample(message), ServiceSideMessage.self), "\(message)")
+      }
+    }
+    for message in Self.serviceSide {
+      switch message {
+      case .credit, .end: break
+      default: #expect(isMalformed(Sample(message), ClientSideMessage.self), "\(message)")
+      }
+    }
   }
 
   @Test("Values that are none are refused, those of a later release are what comes nearest")
@@ -122,10 +149,10 @@ struct PayloadTests {
     }
     var long = Self.request
     long.limitKey = String(repeating: "k", count: ProxiedRequest.mostKeyBytes)
-    #expect(fault(ExchangeMessage.open(long)) == nil)
+    #expect(fault(ClientSideMessage.open(long)) == nil)
     long.limitKey?.append("k")
-    #expect(fault(ExchangeMessage.open(long)) == .malformed)
-    for message: ExchangeMessage in [
+    #expect(fault(ClientSideMessage.open(long)) == .malformed)
+    for message: ServiceSideMessage in [
       .end(trailers: ["a"]), .answered(status: 99, headers: []), .informed(status: 200, headers: []),
     ] {
       #expect(fault(message) == .malformed)
@@ -152,13 +179,14 @@ struct PayloadTests {
     }
     #expect(read(Self.calls[0], 0) == .failure(.unknown(kind: "call for 99")))
     #expect(read(CallMessage.outcome(.busy("no")), 0) == .success(.outcome(.unreachable("no"))))
-    #expect(read(ExchangeMessage.open(Self.request), 0) == .failure(.unknown(kind: "scheme 99")))
+    #expect(read(ClientSideMessage.open(Self.request), 0) == .failure(.unknown(kind: "scheme 99")))
     #expect(read(PublicationMessage.outcome(.refused("r")), 0) == .success(.outcome(.unknown("r"))))
     #expect(read(PublicationMessage.question(.users), 0) == .failure(.unknown(kind: "question 99")))
-    var failed = Wire.envelope(ExchangeMessage.failed(.timeout, reason: "r"))
+    var failed = Wire.envelope(ServiceSideMessage.failed(.timeout, reason: "r"))
     failed.value = 99
-    let bytes = Wire.bytes(ExchangeMessage.failed(.timeout, reason: "r"))
-    #expect(Wire.read(failed, bytes, as: ExchangeMessage.self) == .success(.failed(.badGateway, reason: "r")))
+    let bytes = Wire.bytes(ServiceSideMessage.failed(.timeout, reason: "r"))
+    #expect(
+      Wire.read(failed, bytes, as: ServiceSideMessage.self) == .success(.failed(.badGateway, reason: "r")))
     var taken = Wire.envelope(PublicationMessage.taken(true))
     taken.value = 2
     #expect(Wire.read(taken, [], as: PublicationMessage.self) == .failure(.malformed))

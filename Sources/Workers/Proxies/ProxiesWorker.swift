@@ -18,9 +18,9 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
   private let context: WorkerContext
   private let tls: UpstreamTLS
   private let client: ServiceClient
-  private let desk: CallDesk
+  private let desk: CallServer
   private let upstream: UpstreamClient
-  private let exchanges: ExchangeDesk
+  private let exchanges: ExchangeServer
   private let retries: RetryMetrics
 
   /// Serves until SIGTERM or SIGINT.
@@ -53,7 +53,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     retries = RetryMetrics(context.status, worker: context.name)
     let callers = try Self.callers(of: rings, context)
     let limit = RateLimit(context.settings, context.status, worker: context.name)
-    exchanges = ExchangeDesk(
+    exchanges = ExchangeServer(
       client: upstream, outbox: outbox, targets: targets, limit: limit,
       mostUpgrades: DescriptorBudget.processLimit / 2
     ) { ring in
@@ -87,16 +87,16 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
 
   private static func desk(
     _ context: WorkerContext, loop: EventLoop, inbox: Inbox, outbox: Outbox, targets: [UInt16],
-    exchanges: ExchangeDesk,
+    exchanges: ExchangeServer,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
-  ) -> CallDesk {
+  ) -> CallServer {
     let status = context.status
     let wake = context.manifest.wake
-    return CallDesk(
+    return CallServer(
       inbox: inbox, outbox: outbox, targets: targets, exchanges: exchanges, settings: context.settings,
       metrics: CallMetrics(status, worker: context.name),
       log: context.log,
-      environment: CallDesk.Environment(
+      environment: CallServer.Environment(
         nowNs: MonotonicTime.now, enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) }, reportCorrupt: { status.reportCorrupt($0) },
         begin: { call, url, deadlineNs, body in
@@ -130,5 +130,25 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     life.quiet()
     // Whoever waits for one of these calls has been told so by its own worker, which ends before this one.
     upstream.close().and(client.close()).assumeIsolated().whenComplete { [life] _ in life.end() }
+  }
+}
+
+/// What a proxy worker counts of requests that are sent again. Once per second.
+private final class RetryMetrics {
+  private let retried: Metric?
+  private let keptBytes: Metric?
+  private var seen = 0
+
+  /// - Parameter worker: value of the label `worker`.
+  init(_ status: StatusPage, worker: String) {
+    retried = status.metric(.counter, "rig_proxied_requests_retried_total", labels: [("worker", worker)])
+    keptBytes = status.metric(.gauge, "rig_retry_body_bytes", labels: [("worker", worker)])
+  }
+
+  /// - Parameter retries: since the worker began.
+  func observe(retries: Int, keptBytes: Int) {
+    retried?.add(Int64(retries - seen))
+    seen = retries
+    self.keptBytes?.set(Int64(keptBytes))
   }
 }

@@ -34,51 +34,176 @@ public enum ExchangeFailure: UInt32, Sendable, CaseIterable {
   case badGatewayTwice = 5
 }
 
-/// All that is said in an exchange but its bodies.
-public enum ExchangeMessage: Equatable, Sendable {
+/// Where a request is sent.
+public struct ServiceOrigin: Hashable, Sendable {
+  public var isTLS: Bool
+  /// A name, or an address; IPv6 without brackets.
+  public var host: String
+  public var port: UInt16
+
+  public init(isTLS: Bool, host: String, port: UInt16) {
+    self.isTLS = isTLS
+    self.host = host
+    self.port = port
+  }
+}
+
+/// What is known of a request's body before it comes.
+public enum BodyForm: Equatable, Sendable {
+  case none
+  case counted(UInt64)
+  case chunked
+}
+
+/// A request's head, as the service gets it.
+public struct ProxiedRequest: Equatable, Sendable {
+  /// Of the key of a rate limit.
+  public static let mostKeyBytes = 1024
+
+  public var origin: ServiceOrigin
+  public var method: String
+  /// Path and query, sent byte for byte.
+  public var target: String
+  /// Names and values, alternately; complete but for the framing of the body.
+  public var headers: [String]
+  public var body: BodyForm
+  /// Milliseconds that the service has to begin its answer.
+  public var timeoutMs: UInt32
+  /// Whether the service may answer 101 and make a tunnel of the exchange; the headers ask for it.
+  public var isUpgrade: Bool
+  /// It was sent before: it isn't sent a third time.
+  public private(set) var isSecondTry = false
+  /// Whose tokens it takes if requests are limited; nil: none.
+  public var limitKey: String?
+
+  public init(
+    origin: ServiceOrigin, method: String, target: String, headers: [String], body: BodyForm,
+    timeoutMs: UInt32, isUpgrade: Bool = false, limitKey: String? = nil
+  ) {
+    self.origin = origin
+    self.method = method
+    self.target = target
+    self.headers = headers
+    self.body = body
+    self.timeoutMs = timeoutMs
+    self.isUpgrade = isUpgrade
+    self.limitKey = limitKey
+  }
+
+  /// Whether nothing comes behind the head, whether or not it says so.
+  public var hasEmptyBody: Bool { body == .none || body == .counted(0) }
+
+  /// The same request, sent once more: one request takes one token, however often it is tried.
+  public var secondTry: ProxiedRequest {
+    var again = self
+    again.limitKey = nil
+    again.isSecondTry = true
+    return again
+  }
+}
+
+/// As fields (FieldCoding):
+///
+///     scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
+///     form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
+///
+/// Flag 1: it may become a tunnel. Flag 4: it is sent for the second time. Other flags are of later releases: what they bring stands
+/// behind all this.
+extension ProxiedRequest {
+  private enum Flag {
+    static let upgrade: UInt32 = 1
+    static let limitKey: UInt32 = 2
+    static let secondTry: UInt32 = 4
+  }
+
+  var flags: UInt32 {
+    (isUpgrade ? Flag.upgrade : 0) | (limitKey == nil ? 0 : Flag.limitKey)
+      | (isSecondTry ? Flag.secondTry : 0)
+  }
+
+  func append(to fields: inout FieldWriter) {
+    fields.append(UInt8(origin.isTLS ? 1 : 0))
+    fields.append(origin.host)
+    fields.append(origin.port)
+    fields.append(method)
+    fields.append(target)
+    fields.append(headers)
+    switch body {
+    case .none: fields.append(UInt8(0))
+    case .counted(let bytes):
+      fields.append(UInt8(1))
+      fields.append(bytes)
+    case .chunked: fields.append(UInt8(2))
+    }
+    fields.append(timeoutMs)
+    if let limitKey { fields.append(limitKey) }
+  }
+
+  /// - Throws: what is wrong with one that isn't as this format has it.
+  init(_ fields: inout FieldReader, flags: UInt32) throws(RecordFault) {
+    guard let scheme = fields.number(UInt8.self), let host = fields.text(),
+      let port = fields.number(UInt16.self), let method = fields.text(),
+      let target = fields.text(), let headers = fields.pairs(), let form = fields.number(UInt8.self)
+    else { throw .malformed }
+    guard scheme <= 1 else { throw .unknown(kind: "scheme \(scheme)") }
+    let body: BodyForm
+    switch form {
+    case 0: body = .none
+    case 1:
+      guard let bytes = fields.number(UInt64.self) else { throw .malformed }
+      body = .counted(bytes)
+    case 2: body = .chunked
+    default: throw .unknown(kind: "form \(form) of a body")
+    }
+    guard let timeoutMs = fields.number(UInt32.self) else { throw .malformed }
+    var limitKey: String?
+    if flags & Flag.limitKey != 0 {
+      guard let key = fields.text(), key.utf8.count <= Self.mostKeyBytes else { throw .malformed }
+      limitKey = key
+    }
+    self.init(
+      origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
+      headers: headers, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
+      limitKey: limitKey)
+    isSecondTry = flags & Flag.secondTry != 0
+  }
+}
+
+/// What is said in an exchange by its client's side, but the bodies.
+public enum ClientSideMessage: Equatable, Sendable {
   case open(ProxiedRequest)
   case cancel
   case credit(UInt32)
   case end(trailers: [String])
+  /// A request that goes another way than through this worker, which counts those with its key.
+  case count(key: String)
+}
+
+/// What is said in an exchange by its service's side, but the bodies.
+public enum ServiceSideMessage: Equatable, Sendable {
+  case credit(UInt32)
   case informed(status: UInt16, headers: [String])
   case answered(status: UInt16, headers: [String])
+  /// The service has changed the protocol (101), as it was asked to.
+  case upgraded(headers: [String])
+  case end(trailers: [String])
   case failed(ExchangeFailure, reason: String)
   /// There were too many requests with this one's key: nothing was asked. Another may come after so many seconds.
   case limited(seconds: UInt32)
-  /// A request that goes another way than through this worker, which counts those with its key.
-  case count(key: String)
-  /// Such a request may go on.
+  /// A request that was counted may go on.
   case admitted
-  /// The service has changed the protocol (101), as it was asked to.
-  case upgraded(headers: [String])
-
-  /// Whether it is the head of an answer, behind which others come.
-  public var isHead: Bool {
-    switch self {
-    case .answered, .upgraded: true
-    default: false
-    }
-  }
-
-  private static let switchingProtocols: UInt32 = 101
 }
 
 // MARK: Wire format
 
-extension ExchangeMessage: LinkPayload {
+extension ClientSideMessage: LinkPayload {
   public var kind: PayloadKind {
     switch self {
     case .open: .open
     case .cancel: .cancelExchange
     case .credit: .credit
     case .end: .end
-    case .informed: .informed
-    case .answered: .answered
-    case .failed: .failed
-    case .limited: .limited
     case .count: .count
-    case .admitted: .admitted
-    case .upgraded: .upgraded
     }
   }
 
@@ -86,11 +211,7 @@ extension ExchangeMessage: LinkPayload {
     switch self {
     case .open(let request): request.flags
     case .credit(let bytes): bytes
-    case .informed(let status, _), .answered(let status, _): UInt32(status)
-    case .failed(let failure, _): failure.rawValue
-    case .limited(let seconds): seconds
-    case .upgraded: Self.switchingProtocols
-    case .cancel, .end, .count, .admitted: 0
+    case .cancel, .end, .count: 0
     }
   }
 
@@ -98,36 +219,81 @@ extension ExchangeMessage: LinkPayload {
     switch self {
     case .open(let request): request.append(to: &fields)
     case .end(let trailers): fields.append(trailers)
-    case .informed(_, let headers), .answered(_, let headers), .upgraded(let headers): fields.append(headers)
-    case .failed(_, let reason): fields.append(reason)
     case .count(let key): fields.append(key)
-    case .cancel, .credit, .limited, .admitted: break
+    case .cancel, .credit: break
+    }
+  }
+
+  public init(_ envelope: Envelope, _ fields: inout FieldReader) throws(RecordFault) {
+    switch envelope.kind {
+    case .open: self = .open(try ProxiedRequest(&fields, flags: envelope.value))
+    case .cancelExchange: self = .cancel
+    case .credit: self = .credit(envelope.value)
+    case .end: self = .end(trailers: try fields.requiredPairs())
+    case .count:
+      guard let key = fields.text() else { throw .malformed }
+      self = .count(key: key)
+    case .informed, .answered, .upgraded, .failed, .limited, .admitted: throw .malformed
+    default: throw envelope.unknownKind
+    }
+  }
+}
+
+extension ServiceSideMessage: LinkPayload {
+  private static let switchingProtocols: UInt32 = 101
+
+  public var kind: PayloadKind {
+    switch self {
+    case .credit: .credit
+    case .informed: .informed
+    case .answered: .answered
+    case .upgraded: .upgraded
+    case .end: .end
+    case .failed: .failed
+    case .limited: .limited
+    case .admitted: .admitted
+    }
+  }
+
+  public var value: UInt32 {
+    switch self {
+    case .credit(let bytes): bytes
+    case .informed(let status, _), .answered(let status, _): UInt32(status)
+    case .upgraded: Self.switchingProtocols
+    case .failed(let failure, _): failure.rawValue
+    case .limited(let seconds): seconds
+    case .end, .admitted: 0
+    }
+  }
+
+  public func append(to fields: inout FieldWriter) {
+    switch self {
+    case .informed(_, let headers), .answered(_, let headers), .upgraded(let headers): fields.append(headers)
+    case .end(let trailers): fields.append(trailers)
+    case .failed(_, let reason): fields.append(reason)
+    case .credit, .limited, .admitted: break
     }
   }
 
   public init(_ envelope: Envelope, _ fields: inout FieldReader) throws(RecordFault) {
     let value = envelope.value
     switch envelope.kind {
-    case .open: self = .open(try ProxiedRequest(&fields, flags: value))
-    case .cancelExchange: self = .cancel
     case .credit: self = .credit(value)
-    case .end: self = .end(trailers: try fields.requiredPairs())
     case .informed:
       self = .informed(status: try Self.status(value, 100...199), headers: try fields.requiredPairs())
     case .answered:
       self = .answered(status: try Self.status(value, 101...999), headers: try fields.requiredPairs())
+    case .upgraded:
+      _ = try Self.status(value, Self.switchingProtocols...Self.switchingProtocols)
+      self = .upgraded(headers: try fields.requiredPairs())
+    case .end: self = .end(trailers: try fields.requiredPairs())
     case .failed:
       guard let reason = fields.text() else { throw .malformed }
       // What another release calls otherwise is a failure all the same.
       self = .failed(ExchangeFailure(rawValue: value) ?? .badGateway, reason: reason)
     case .limited: self = .limited(seconds: value)
-    case .count:
-      guard let key = fields.text() else { throw .malformed }
-      self = .count(key: key)
     case .admitted: self = .admitted
-    case .upgraded:
-      _ = try Self.status(value, Self.switchingProtocols...Self.switchingProtocols)
-      self = .upgraded(headers: try fields.requiredPairs())
+    case .open, .cancelExchange, .count: throw .malformed
     default: throw envelope.unknownKind
     }
   }

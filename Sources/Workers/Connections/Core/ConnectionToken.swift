@@ -94,3 +94,26 @@ struct TokenCipher: Sendable {
     return output
   }
 }
+
+/// What the connections of one worker are called.
+struct ConnectionNames {
+  private let place: UInt16
+  private let cipher: TokenCipher
+
+  /// - Parameter place: of the worker.
+  init(place: Int, _ cipher: TokenCipher) {
+    self.place = UInt16(clamping: place)
+    self.cipher = cipher
+  }
+
+  /// Whether a connection of the worker in `slot` is one of here.
+  func isHere(_ slot: UInt16) -> Bool { slot == place }
+
+  /// The token of a connection of here; nil if OpenSSL can't allocate.
+  func text(serial: UInt64) -> String? { text(of: ConnectionToken(slot: place, serial: serial)) }
+
+  func text(of token: ConnectionToken) -> String? { try? cipher.seal(token) }
+
+  /// As `TokenCipher.open`.
+  func open(_ text: String) -> ConnectionToken? { cipher.open(text) }
+}

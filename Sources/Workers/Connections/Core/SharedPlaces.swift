@@ -1,14 +1,15 @@
 // Places that many compete for, such as the requests that a worker proxies at once: of which no client and no API holds more than its
-// share, so that nobody can keep all others out. Pure.
+// share, so that nobody can keep all others out. `SharedPlaces` is pure; `CountedPlaces` counts and tells what it refuses.
 
+import HTTP
+import IPC
 import Kit
+import NIOHTTP1
 import Settings
 
-/// Who holds a place.
 struct PlaceHolder: Hashable {
   /// nil: the client has no address; it counts for its API alone.
   var client: AddressPrefix?
-  /// The id of an API.
   var api: String
 }
 
@@ -78,5 +79,65 @@ struct SharedPlaces {
   private static func lessen<Key>(_ counts: inout [Key: Int], _ key: Key) {
     guard let count = counts[key] else { return }
     counts[key] = count > 1 ? count - 1 : nil
+  }
+}
+
+/// Places whose refusals are counted in the worker's status page and told: 429 to a client that holds its share, 503 for what the
+/// client can't help.
+struct CountedPlaces {
+  /// There is no place now: what the client is told.
+  struct Refusal: Error {
+    let response: HTTPResponse
+  }
+
+  private var places: SharedPlaces
+  private let setting: String
+  private let what: String
+  private let refused: [PlaceRefusal: Metric]
+
+  /// - Parameters:
+  ///   - setting: that says how many places there are, `MAX_TUNNELS`.
+  ///   - what: they are of, `tunnels are open`.
+  init(_ limits: PlaceLimits, setting: String, _ what: String, _ status: StatusPage) {
+    places = SharedPlaces(limits)
+    self.setting = setting
+    self.what = what
+    refused = Dictionary(
+      uniqueKeysWithValues: PlaceRefusal.allCases.compactMap { refusal in
+        status.metric(
+          .counter, "rig_places_refused_total", labels: [("by", refusal.rawValue), ("limit", setting)]
+        ).map { (refusal, $0) }
+      })
+  }
+
+  var taken: Int { places.taken }
+
+  /// Takes a place; whoever took it gives it back.
+  mutating func take(_ holder: PlaceHolder) throws(Refusal) {
+    do throws(PlaceRefusal) {
+      try places.take(holder)
+    } catch {
+      refused[error]?.add()
+      throw Refusal(response: response(error))
+    }
+  }
+
+  mutating func giveBack(_ holder: PlaceHolder) { places.giveBack(holder) }
+
+  private func response(_ refusal: PlaceRefusal) -> HTTPResponse {
+    let count = places.limits.limit(refusal)
+    switch refusal {
+    case .all:
+      return .unavailable(retryAfterSeconds: 1, "\(count) \(what) by this worker, its limit (\(setting))")
+    case .api:
+      return .unavailable(
+        retryAfterSeconds: 1, "\(count) \(what) for this API, its share of \(setting) (MAX_SHARE_OF_API)")
+    case .client:
+      return .problem(
+        .tooManyRequests,
+        "\(count) \(what) for this client's address, its share of \(setting) (MAX_SHARE_OF_CLIENT; who stands "
+          + "in front of clients has to be one of TRUSTED_PROXIES)",
+        headers: ["retry-after": "1"])
+    }
   }
 }

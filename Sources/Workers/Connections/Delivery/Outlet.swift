@@ -134,9 +134,15 @@ final class Outlet {
     return bytes
   }
 
-  /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
-  func open(with bytes: [UInt8]) {
+  /// Sends the first bytes of a connection.
+  ///
+  /// - Parameter mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
+  func open(with bytes: [UInt8], mayHoldOutput: Bool = true) {
     guard isDirect else { return }
+    guard mayHoldOutput else {
+      transmit(bytes)
+      return
+    }
     append(bytes)
     feed()
   }
@@ -150,7 +156,7 @@ final class Outlet {
     transmit(bytes, isInRing: isInRing)
   }
 
-  /// Sends pieces of which the hub's direct attempt left something over: call for each in order, then `resume`.
+  /// Sends pieces of which the direct attempt left something over: call for each in order, then `resume`.
   /// `sent`: bytes of this piece that have gone out, 0 for all but the first.
   func keep(_ item: SharedBytes, sent: Int) {
     guard !isFinishing, !isClosed else { return }

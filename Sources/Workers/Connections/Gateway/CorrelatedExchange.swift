@@ -13,21 +13,25 @@ import NIOCore
 import NIOHTTP1
 
 final class CorrelatedExchange: RequestCarrier {
+  private enum State {
+    case new
+    /// The service has said nothing yet. `early`: the response has come nevertheless.
+    case asking(AnswerStream, WaitingRequests.Ticket, ProxiedExchange, early: ServiceResponse?)
+    /// It has said 202.
+    case waiting(AnswerStream, WaitingRequests.Ticket, ProxiedExchange)
+    case over
+  }
+
   private let request: ProxiedRequest
-  private let exchanges: ProxyExchanges
+  private let exchanges: ExchangeClient
   private let holder: PlaceHolder
   private let waiting: WaitingRequests
   private let timeoutMs: Int
   private let account: RequestAccount
-  private var answer: AnswerStream?
-  private var ticket: WaitingRequests.Ticket?
-  private var proxied: ProxiedExchange?
-  private var isAccepted = false
-  /// Came before the service's 202.
-  private var early: ServiceResponse?
+  private var state = State.new
 
   init(
-    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, for holder: PlaceHolder,
+    _ request: ProxiedRequest, _ exchanges: ExchangeClient, for holder: PlaceHolder,
     waiting: WaitingRequests, timeoutMs: Int, account: RequestAccount
   ) {
     self.request = request
@@ -38,28 +42,29 @@ final class CorrelatedExchange: RequestCarrier {
     self.account = account
   }
 
-  // MARK: From the client
-
-  func begin(_ answer: AnswerStream) {
-    self.answer = answer
-    do throws(PlaceRefusal) {
-      let ticket = try waiting.begin(for: holder) { [weak self] in self?.received($0) }
-      self.ticket = ticket
-      proceed(answer, ticket)
-    } catch {
-      respond(waiting.refusal(error))
+  private var proxied: ProxiedExchange? {
+    switch state {
+    case .asking(_, _, let proxied, _), .waiting(_, _, let proxied): proxied
+    case .new, .over: nil
     }
   }
 
-  private func proceed(_ answer: AnswerStream, _ ticket: WaitingRequests.Ticket) {
-    var request = request
-    request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
-    // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
-    let proxied = ProxiedExchange(request, exchanges, for: holder, account)
-    proxied.onEnd = { [self] in end() }
-    proxied.onAccepted = { [self] in accepted() }
-    self.proxied = proxied
-    proxied.begin(answer)
+  // MARK: From the client
+
+  func begin(_ answer: AnswerStream) {
+    do throws(CountedPlaces.Refusal) {
+      let ticket = try waiting.begin(for: holder) { [weak self] in self?.received($0) }
+      var request = request
+      request.target += "\(request.target.contains("?") ? "&" : "?")correlation=\(ticket.id)"
+      // Nobody else may hold this exchange any more when its answer has ended; `end` lets go.
+      let proxied = ProxiedExchange(
+        request, exchanges, for: holder, account,
+        successor: ProxiedExchange.Successor(accepted: { [self] in accepted() }, ended: { [self] in end() }))
+      state = .asking(answer, ticket, proxied, early: nil)
+      proxied.begin(answer)
+    } catch {
+      respond(answer, error.response)
+    }
   }
 
   func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
@@ -73,68 +78,62 @@ final class CorrelatedExchange: RequestCarrier {
   }
 
   func breakOff(_ refusal: RefusedRequest) {
-    if isAccepted { respond(refusal.response) } else { proxied?.breakOff(refusal) }
+    if case .waiting(let answer, _, _) = state {
+      respond(answer, refusal.response)
+    } else {
+      proxied?.breakOff(refusal)
+    }
   }
 
   // MARK: From the service
 
   private func accepted() {
-    isAccepted = true
-    if let early { return pass(early) }
-    if let ticket { waiting.startClock(ticket, ms: timeoutMs) }
+    guard case .asking(let answer, let ticket, let proxied, let early) = state else { return }
+    state = .waiting(answer, ticket, proxied)
+    if let early { pass(early, answer, ticket) } else { waiting.startClock(ticket, ms: timeoutMs) }
   }
 
   /// nil: not in time.
   private func received(_ response: ServiceResponse?) {
-    guard let response else {
-      ticket = nil
-      return respond(
-        .problem(.gatewayTimeout, "the service has accepted, and no response has come in time"),
+    switch (state, response) {
+    case (.asking(let answer, let ticket, let proxied, _), let response?):
+      state = .asking(answer, ticket, proxied, early: response)
+    case (.waiting(let answer, let ticket, _), let response?): pass(response, answer, ticket)
+    case (.waiting(let answer, _, _), nil):
+      respond(
+        answer, .problem(.gatewayTimeout, "the service has accepted, and no response has come in time"),
         .responseTimeout)
+    case (.asking, nil), (.new, _), (.over, _): break
     }
-    guard isAccepted else {
-      early = response
-      return
-    }
-    pass(response)
   }
 
-  private func pass(_ response: ServiceResponse) {
-    let place = ticket
-    ticket = nil
-    respond(HTTPResponse(response), .ok) { [waiting] in if let place { waiting.end(place) } }
+  /// Its place is given back when the client has taken it.
+  private func pass(_ response: ServiceResponse, _ answer: AnswerStream, _ ticket: WaitingRequests.Ticket) {
+    respond(answer, HTTPResponse(response), .ok, keeping: ticket)
   }
 
   // MARK: Ends
 
   /// - Parameters:
   ///   - outcome: nil: what the gateway's own answer says.
-  ///   - whenTaken: called once, when the client has taken the answer, or has gone.
+  ///   - kept: a place that is given back when the client has taken the answer, or has gone.
   private func respond(
-    _ response: HTTPResponse, _ outcome: RequestOutcome? = nil, whenTaken: (() -> Void)? = nil
+    _ answer: AnswerStream, _ response: HTTPResponse, _ outcome: RequestOutcome? = nil,
+    keeping kept: WaitingRequests.Ticket? = nil
   ) {
-    guard let answer else {
-      whenTaken?()
-      return
-    }
     account.sent(response.body.readableBytes)
     let status = Int(response.status.code)
     account.finish(
       outcome ?? RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
-    answer.respond(response, whenTaken: whenTaken)
     // What is left of the exchange with the service is of no use.
-    if isAccepted { proxied?.clientGone() }
-    end()
+    proxied?.clientGone()
+    end(keeping: kept != nil)
+    answer.respond(response, whenTaken: kept.map { kept in { [waiting] in waiting.end(kept) } })
   }
 
-  private func end() {
-    guard answer != nil else { return }
-    answer = nil
-    proxied?.onAccepted = nil
-    proxied?.onEnd = nil
-    proxied = nil
-    early = nil
-    if let ticket { waiting.end(ticket) }
-    ticket = nil
+  private func end(keeping isKept: Bool = false) {
+    if case .asking(_, let ticket, _, _) = state { waiting.end(ticket) }
+    if case .waiting(_, let ticket, _) = state, !isKept { waiting.end(ticket) }
+    state = .over
   }
 }

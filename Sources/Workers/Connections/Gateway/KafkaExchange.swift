@@ -1,9 +1,10 @@
 // One request that goes to Kafka: its body is an event, which is produced to the endpoint's topic.
 //
-//   count ─► body ─► event ─► publish ─► acknowledged ─┬─ nothing to wait for ─► 202 "Accepted."
-//    │ 429      │ 400, 413          │ 502, 503         └─ wait ─► the service's response, or 504
+//   new ─► asking ─► reading ─► producing ─► acknowledged ─┬─ nothing to wait for ─► 202 "Accepted."
+//             │ 429     │ 400, 413    │ 502, 503           └─ wait ─► the service's response, or 504
 //
-// A response that is faster than the acknowledgement is taken as it comes. It must never answer before the brokers have the event.
+// Asked is whether the rate limit allows it. A response that is faster than the acknowledgement is taken as it comes. It must never
+// answer before the brokers have the event.
 
 import HTTP
 import Kit
@@ -21,42 +22,50 @@ final class KafkaExchange: RequestCarrier {
     let maximumBytes: Int
     /// That the client has for its whole body.
     let bodySeconds: Int
-    /// Asks whether the rate limit allows the request; nil: it isn't limited.
-    let question: RateLimitQuestion?
+    /// Whose tokens it takes; nil: it isn't limited.
+    let limitKey: String?
     /// Reads the body as an event.
     let parse: (ByteBuffer) throws(EventError) -> [UInt8]
     /// What goes into the event about the request with this id.
     let origin: (_ correlation: String) -> ProducedEvent.Origin
   }
 
-  private let plan: Plan
-  private let publications: PublicationClient
-  private let waiting: WaitingRequests
-  private let account: RequestAccount
-  private var answer: AnswerStream?
-  private var ticket: WaitingRequests.Ticket?
-  private var body = ByteBuffer()
-  private var hold: AssemblyHold?
-  /// The event is on its way to the brokers.
-  private var isHandedOver = false
-  private var stopBodyClock: (() -> Void)?
-  /// The rate limit allows it.
-  private var isAdmitted = false
-  private var hasWholeBody = false
+  private enum State {
+    case new
+    case asking(AnswerStream, question: ExchangeClient.Key?, hasWholeBody: Bool)
+    case reading(AnswerStream, AssemblyHold?, stopClock: () -> Void)
+    /// The event is on its way to the brokers, or there. nil: no response is waited for.
+    case producing(AnswerStream, WaitingRequests.Ticket?)
+    case over
+  }
 
-  init(
-    _ plan: Plan, publications: PublicationClient, waiting: WaitingRequests, account: RequestAccount
-  ) {
+  private let plan: Plan
+  private let exchanges: ExchangeClient
+  private let services: GatewayResponses
+  private let account: RequestAccount
+  private var state = State.new
+  private var body = ByteBuffer()
+
+  private var waiting: WaitingRequests { services.waiting }
+
+  init(_ plan: Plan, _ exchanges: ExchangeClient, _ services: GatewayResponses, account: RequestAccount) {
     self.plan = plan
-    self.publications = publications
-    self.waiting = waiting
+    self.exchanges = exchanges
+    self.services = services
     self.account = account
+  }
+
+  private var answer: AnswerStream? {
+    switch state {
+    case .asking(let answer, _, _), .reading(let answer, _, _), .producing(let answer, _): answer
+    case .new, .over: nil
+    }
   }
 
   // MARK: From the client
 
   func begin(_ answer: AnswerStream) {
-    self.answer = answer
+    state = .asking(answer, question: nil, hasWholeBody: false)
     do throws(EventError) {
       try HeaderFields.requireNoContentCoding(answer.request.fields)
     } catch {
@@ -65,65 +74,60 @@ final class KafkaExchange: RequestCarrier {
     if case .counted(let bytes) = answer.request.announcedBody, bytes > plan.maximumBytes {
       return tooLarge()
     }
-    guard let question = plan.question else { return proceed() }
-    question.ask { [weak self] verdict in
-      guard let self, self.answer != nil else { return }
-      switch verdict {
-      case .admitted: proceed()
-      case .limited(let seconds):
-        respond(
-          .problem(
-            .tooManyRequests, "too many requests to topic \(plan.topic)",
-            headers: ["retry-after": String(seconds)]))
-      case .unknown(let reason):
-        refuse(.serviceUnavailable, "whether the rate limit allows the request can't be told now: \(reason)")
-      }
+    guard let limitKey = plan.limitKey else { return read() }
+    let question = exchanges.ask(limitKey) { [weak self] in self?.asked($0) }
+    if case .asking(_, _, let hasWholeBody) = state {
+      state = .asking(answer, question: question, hasWholeBody: hasWholeBody)
+    }
+  }
+
+  private func asked(_ admission: ExchangeClient.Admission) {
+    switch admission {
+    case .admitted: read()
+    case .limited(let seconds):
+      respond(
+        .problem(
+          .tooManyRequests, "too many requests to topic \(plan.topic)",
+          headers: ["retry-after": String(seconds)]))
+    case .unknown(let reason):
+      refuse(.serviceUnavailable, "whether the rate limit allows the request can't be told now: \(reason)")
     }
   }
 
   /// The request counts, and may go on.
-  private func proceed() {
-    isAdmitted = true
-    if hasWholeBody { return complete() }
-    hold = answer?.hold()
-    if case .counted(let bytes)? = answer?.request.announcedBody, let refusal = hold?.announce(bytes) {
-      return respond(HTTPResponse(refusal))
-    }
+  private func read() {
+    guard case .asking(let answer, _, let hasWholeBody) = state else { return }
+    let hold = answer.hold()
     // The front's own time-outs are between two pieces: this one keeps all of them.
-    stopBodyClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
+    let stopClock = waiting.after(ms: plan.bodySeconds * 1000) { [weak self] in
       guard let self else { return }
       refuse(.requestTimeout, "request body didn't come within \(plan.bodySeconds) s")
     }
-    answer?.readBody()
+    state = .reading(answer, hold, stopClock: stopClock)
+    if hasWholeBody { return produce() }
+    if case .counted(let bytes) = answer.request.announcedBody, let refusal = hold?.announce(bytes) {
+      return respond(HTTPResponse(refusal))
+    }
+    answer.readBody()
   }
 
   func received(_ bytes: ByteBuffer) {
+    guard case .reading(let answer, let hold, _) = state else { return }
     account.received(bytes.readableBytes)
-    guard body.readableBytes + bytes.readableBytes <= plan.maximumBytes else { return tooLarge() }
-    if let refusal = hold?.resize(to: body.readableBytes + bytes.readableBytes) {
-      return respond(HTTPResponse(refusal))
-    }
+    let count = body.readableBytes + bytes.readableBytes
+    guard count <= plan.maximumBytes else { return tooLarge() }
+    if let refusal = hold?.resize(to: count) { return respond(HTTPResponse(refusal)) }
     body.writeImmutableBuffer(bytes)
-    answer?.readBody()
+    answer.readBody()
   }
 
   func receivedEnd(trailers: HTTPHeaders) {
-    hasWholeBody = true
-    if isAdmitted { complete() }
-  }
-
-  private func complete() {
-    stopBodyClock?()
-    stopBodyClock = nil
-    guard answer != nil else { return }
-    do throws(EventError) {
-      try produce()
-    } catch {
-      // Whoever sends what is no event has sent a bad request, whatever else could be said of its media type.
-      refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
+    switch state {
+    case .asking(let answer, let question, _):
+      state = .asking(answer, question: question, hasWholeBody: true)
+    case .reading: produce()
+    case .new, .producing, .over: break
     }
-    body = ByteBuffer()
-    hold = nil
   }
 
   func canWrite() {}
@@ -135,7 +139,7 @@ final class KafkaExchange: RequestCarrier {
   }
 
   func breakOff(_ refusal: RefusedRequest) {
-    let hint = isHandedOver ? "; the event may have been produced" : ""
+    let hint = if case .producing = state { "; the event may have been produced" } else { "" }
     respond(RefusedRequest(status: refusal.status, detail: refusal.detail + hint).response)
   }
 
@@ -145,31 +149,40 @@ final class KafkaExchange: RequestCarrier {
 
   // MARK: To Kafka
 
-  private func produce() throws(EventError) {
-    let event = try plan.parse(body)
-    guard let id = correlation() else { return }
-    let produced = try ProducedEvent(event, plan.origin(id))
-    isHandedOver = true
-    publications.publish(
-      topic: plan.topic, key: produced.key, headers: ["content-type", "application/cloudevents+json"],
-      value: produced.json, nowNs: MonotonicTime.now()
-    ) { [self] in published($0) }
+  private func produce() {
+    guard case .reading(let answer, _, let stopClock) = state else { return }
+    stopClock()
+    do throws(EventError) {
+      let event = try plan.parse(body)
+      guard let (id, ticket) = correlation() else { return }
+      state = .producing(answer, ticket)
+      body = ByteBuffer()
+      let produced = try ProducedEvent(event, plan.origin(id))
+      services.publications.publish(
+        topic: plan.topic, key: produced.key, headers: ["content-type", "application/cloudevents+json"],
+        value: produced.json, nowNs: MonotonicTime.now()
+      ) { [self] in published($0) }
+    } catch {
+      // Whoever sends what is no event has sent a bad request, whatever else could be said of its media type.
+      refuse(HTTPResponseStatus(statusCode: error.status == 415 ? 400 : error.status), error.detail)
+    }
   }
 
   /// nil: too many requests wait already, and this one is answered.
-  private func correlation() -> String? {
-    if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return id }
-    do throws(PlaceRefusal) {
-      ticket = try waiting.begin(for: plan.holder) { [weak self] in self?.received($0) }
+  private func correlation() -> (id: String, ticket: WaitingRequests.Ticket?)? {
+    if plan.responseTimeoutMs == nil, let id = waiting.unusedID() { return (id, nil) }
+    do throws(CountedPlaces.Refusal) {
+      let ticket = try waiting.begin(for: plan.holder) { [weak self] in self?.received($0) }
+      return (ticket.id, ticket)
     } catch {
-      respond(waiting.refusal(error))
+      respond(error.response)
+      return nil
     }
-    return ticket?.id
   }
 
   private func published(_ outcome: PublicationOutcome) {
     // Its client may have gone, or its response have come.
-    guard answer != nil else { return }
+    guard case .producing(_, let ticket) = state else { return }
     switch outcome {
     case .acknowledged:
       if let ticket, let ms = plan.responseTimeoutMs { return waiting.startClock(ticket, ms: ms) }
@@ -186,14 +199,15 @@ final class KafkaExchange: RequestCarrier {
 
   /// From the service; nil: not in time.
   private func received(_ response: ServiceResponse?) {
-    let place = ticket
-    ticket = nil
+    guard case .producing(let answer, let ticket?) = state else { return }
     guard let response else {
       return respond(
         .problem(.gatewayTimeout, "the event was produced, and no response has come in time"),
         .responseTimeout)
     }
-    respond(HTTPResponse(response), .ok) { [waiting] in if let place { waiting.end(place) } }
+    // Its place is given back when the client has taken the answer, or has gone.
+    state = .producing(answer, nil)
+    respond(HTTPResponse(response), .ok) { [waiting] in waiting.end(ticket) }
   }
 
   // MARK: Ends
@@ -210,10 +224,7 @@ final class KafkaExchange: RequestCarrier {
   private func respond(
     _ response: HTTPResponse, _ outcome: RequestOutcome? = nil, whenTaken: (() -> Void)? = nil
   ) {
-    guard let answer else {
-      whenTaken?()
-      return
-    }
+    guard let answer else { return }
     account.sent(response.body.readableBytes)
     let status = Int(response.status.code)
     account.finish(
@@ -223,22 +234,13 @@ final class KafkaExchange: RequestCarrier {
   }
 
   private func end() {
-    guard answer != nil else { return }
-    answer = nil
-    hold = nil
-    stopBodyClock?()
-    stopBodyClock = nil
-    plan.question?.cancel()
-    if let ticket { waiting.end(ticket) }
-    ticket = nil
-  }
-}
-
-extension HTTPResponse {
-  /// A service's response as the client gets it.
-  init(_ response: ServiceResponse) {
-    self.init(
-      status: HTTPResponseStatus(statusCode: Int(response.status)),
-      headers: ForwardedHead.toClient(response.headers), body: ByteBuffer(bytes: response.body))
+    switch state {
+    case .asking(_, let question?, _): exchanges.cancel(question: question)
+    case .reading(_, _, let stopClock): stopClock()
+    case .producing(_, let ticket?): waiting.end(ticket)
+    case .new, .asking, .producing, .over: break
+    }
+    state = .over
+    body = ByteBuffer()
   }
 }

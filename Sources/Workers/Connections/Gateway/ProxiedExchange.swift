@@ -4,6 +4,11 @@
 //   request   readBody ◄── credit from the proxy worker, which gives it as the service takes the body
 //   answer    write ──► client; credit goes back when the client has taken what was written
 //
+//   new ─► waiting ─┬─ answered ────► answering ─┐
+//            ▲ │    ├─ 202, if taken ► accepted ─┼─► over
+//            └─┘    ├─ upgraded ────► tunnel     │
+//          retry    └─ refused, failed, gone ────┘
+//
 // Its place (MAX_PROXIED_REQUESTS) is its own until the client has taken the whole answer, or has gone.
 
 import HTTP
@@ -13,73 +18,84 @@ import NIOCore
 import NIOHTTP1
 
 final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
+  /// Who answers the client when the service has accepted the request (202): its answer is nobody's then.
+  struct Successor {
+    /// Called once, instead of passing the answer on. The exchange calls nothing more.
+    let accepted: () -> Void
+    /// Called once, when the client has its answer from here, or won't get one.
+    let ended: () -> Void
+  }
+
+  private enum State {
+    case new
+    case waiting(AnswerStream, ExchangeClient.Key)
+    case answering(AnswerStream, ExchangeClient.Key, status: Int)
+    /// What the service says is thrown away, of which so much has come.
+    case accepted(ExchangeClient.Key, discardedBytes: Int)
+    case tunnel(ProxiedTunnel)
+    case over
+  }
+
   /// A request is tried once more when its first try brought no byte of an answer, and doing it twice does no harm.
   private static let mostTries = 2
   private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
+  /// An answer of so many bytes is no more than what any connection may have waiting.
+  private static let smallAnswerBytes = 16 * 1024
+  /// Of the body of a 202; the service is left alone beyond that.
+  private static let mostDiscardedBytes = 1 << 20
+  private static let tooBusy = "the proxy workers are too busy"
 
   private let request: ProxiedRequest
-  private let exchanges: ProxyExchanges
+  private let exchanges: ExchangeClient
   private let holder: PlaceHolder
   private let account: RequestAccount
-  private var answer: AnswerStream?
-  /// What it has become.
-  private var tunnel: ProxiedTunnel?
-  private var key: ProxyExchanges.Key?
+  private var successor: Successor?
+  private var state = State.new
   private var tries = 0
   /// Of the request's body that may be sent.
   private var credit = CreditToSend(0)
-  /// Of the answer's body, for the client.
-  private var answerBytes = 0
-  /// An answer of so many bytes is no more than what any connection may have waiting.
-  private static let smallAnswerBytes = 16 * 1024
+  private var hasBodyEnded = false
   /// Of the answer's body.
   private var given = CreditGiven(CreditWindow.bytes)
+  private var answerBytes = 0
   private var isClientSlow = false
-  private var hasBodyEnded = false
-  private var status = 0
-  private var outcome = RequestOutcome.clientGone
-  /// Set: an answer of 202 isn't the client's. Its body is thrown away, this is called, and somebody else answers the client.
-  var onAccepted: (() -> Void)?
-  /// Called when the client has its answer, or won't get one from here.
-  var onEnd: (() -> Void)?
-  private var isAccepted = false
-  /// Of the body of a 202; the service is left alone beyond that.
-  private static let mostDiscardedBytes = 1 << 20
-  private var discardedBytes = 0
 
+  /// - Parameter successor: nil: a 202 is an answer like any other.
   init(
-    _ request: ProxiedRequest, _ exchanges: ProxyExchanges, for holder: PlaceHolder, _ account: RequestAccount
+    _ request: ProxiedRequest, _ exchanges: ExchangeClient, for holder: PlaceHolder,
+    _ account: RequestAccount,
+    successor: Successor? = nil
   ) {
     self.request = request
     self.exchanges = exchanges
     self.holder = holder
     self.account = account
+    self.successor = successor
+  }
+
+  private var key: ExchangeClient.Key? {
+    switch state {
+    case .waiting(_, let key), .answering(_, let key, _), .accepted(let key, _): key
+    case .new, .tunnel, .over: nil
+    }
   }
 
   // MARK: From the client
 
-  func begin(_ answer: AnswerStream) {
-    self.answer = answer
-    open()
-  }
+  func begin(_ answer: AnswerStream) { open(answer) }
 
-  private func open() {
+  private func open(_ answer: AnswerStream) {
     tries += 1
-    var request = request
-    // One request takes one token, however often it is tried.
-    if tries > 1 {
-      request.limitKey = nil
-      request.isSecondTry = true
-    }
-    do throws(ProxyExchanges.Refusal) {
-      key = try exchanges.open(request, for: holder, self)
+    do throws(ExchangeClient.Refusal) {
+      let key = try exchanges.open(tries == 1 ? request : request.secondTry, for: holder, self)
+      state = .waiting(answer, key)
       // Only what has an empty body is tried again.
-      if tries > 1, hasBodyEnded { receivedEnd(trailers: [:]) }
+      if tries > 1, hasBodyEnded { sendEnd([], key) }
     } catch {
       switch error {
-      case .noPlace(let response): refuse(response)
-      case .noRoom: refuse(.serviceUnavailable, "the proxy workers are too busy")
-      case .noWorker: refuse(.badGateway, "no proxy worker serves now")
+      case .noPlace(let response): refuse(answer, response)
+      case .noRoom: refuse(answer, .serviceUnavailable, Self.tooBusy)
+      case .noWorker: refuse(answer, .badGateway, "no proxy worker serves now")
       }
     }
   }
@@ -88,18 +104,18 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     guard let key else { return }
     credit.sent(bytes.readableBytes)
     account.received(bytes.readableBytes)
-    guard exchanges.send(bytes, key) else {
-      return fail(.serviceUnavailable, "the proxy workers are too busy")
-    }
+    guard exchanges.send(bytes, key) else { return fail(.serviceUnavailable, Self.tooBusy) }
     readOn()
   }
 
   func receivedEnd(trailers: HTTPHeaders) {
     hasBodyEnded = true
-    guard let key, request.body != .none else { return }
-    guard exchanges.send(.end(trailers: trailers.alternating), key) else {
-      return fail(.serviceUnavailable, "the proxy workers are too busy")
-    }
+    if let key { sendEnd(trailers.alternating, key) }
+  }
+
+  private func sendEnd(_ trailers: [String], _ key: ExchangeClient.Key) {
+    guard request.body != .none else { return }
+    if !exchanges.send(.end(trailers: trailers), key) { fail(.serviceUnavailable, Self.tooBusy) }
   }
 
   func canWrite() {
@@ -110,21 +126,22 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   func clientGone() {
     if let key { _ = exchanges.send(.cancel, key) }
     // A client that counts knows the end before we hear of it, and may go.
-    end(isComplete: answer?.isWhole ?? false)
+    let isWhole = if case .answering(let answer, _, _) = state { answer.isWhole } else { false }
+    giveUp(isComplete: isWhole)
   }
 
   func breakOff(_ refusal: RefusedRequest) {
-    tunnel?.breakOff()
-    guard let answer else { return }
     if let key { _ = exchanges.send(.cancel, key) }
-    if answer.hasBegun {
+    switch state {
+    case .waiting(let answer, let key):
+      exchanges.end(key)
+      refuse(answer, refusal.response)
+    case .answering(let answer, _, _):
       // Nothing of what waits to be sent goes out either.
       answer.abort(byReset: true)
-      end()
-    } else {
-      note(refusedWith: refusal.status)
-      answer.respond(refusal.response)
-      end(isComplete: true)
+      giveUp(isComplete: false)
+    case .tunnel(let tunnel): tunnel.breakOff()
+    case .new, .accepted, .over: giveUp(isComplete: false)
     }
   }
 
@@ -133,84 +150,101 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   /// Asks the client for more, as long as it may be sent.
   private func readOn() {
     guard credit.isOpen, !hasBodyEnded, let key, !exchanges.isStalled(key) else { return }
-    answer?.readBody()
+    switch state {
+    case .waiting(let answer, _), .answering(let answer, _, _): answer.readBody()
+    case .new, .accepted, .tunnel, .over: break
+    }
   }
 
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
-    if isAccepted { return discard(bytes) }
-    guard let answer, answer.hasBegun else { return }
-    given.received(bytes.readableBytes)
-    answerBytes += bytes.readableBytes
-    account.sent(bytes.readableBytes)
-    if !answer.write(bytes) { isClientSlow = true }
+    let count = bytes.readableBytes
+    switch state {
+    case .answering(let answer, _, _):
+      given.received(count)
+      answerBytes += count
+      account.sent(count)
+      if !answer.write(bytes) { isClientSlow = true }
+    case .accepted(let key, let discarded):
+      given.received(count)
+      guard discarded + count <= Self.mostDiscardedBytes else { return clientGone() }
+      state = .accepted(key, discardedBytes: discarded + count)
+    case .new, .waiting, .tunnel, .over: return
+    }
     giveCredit()
   }
 
-  func received(_ message: ExchangeMessage) {
-    guard let answer, let key else { return }
-    switch message {
-    case .credit(let bytes):
+  func received(_ message: ServiceSideMessage) {
+    switch (message, state) {
+    case (.credit(let bytes), _):
       credit.received(bytes)
       readOn()
-    case .informed(let status, let headers):
+    case (.informed(let status, let headers), .waiting(let answer, _)):
       answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
-    case .answered(202, _) where onAccepted != nil:
-      let accepted = onAccepted
-      onAccepted = nil
-      isAccepted = true
-      accepted?()
-    case .end where isAccepted:
+    case (.answered(let status, let headers), .waiting(let answer, let key)):
+      answered(Int(status), headers, answer, key)
+    case (.upgraded(let headers), .waiting(let answer, let key)): upgraded(headers, answer, key)
+    case (.limited(let seconds), .waiting(let answer, let key)):
       exchanges.end(key)
-      self.key = nil
-    case .failed where isAccepted: end()
-    case .answered(let status, let headers):
-      self.status = Int(status)
-      outcome = .ok
-      answer.head(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
-    case .end(let trailers):
-      self.key = nil
-      if answerBytes <= Self.smallAnswerBytes {
-        exchanges.end(key)
-        answer.end(trailers: ForwardedHead.toClient(trailers))
-      } else {
-        answer.end(trailers: ForwardedHead.toClient(trailers)) { [exchanges] in exchanges.end(key) }
-      }
-      end(isComplete: true)
-    case .failed(let failure, let reason): failed(failure, reason)
-    case .upgraded(let headers): upgraded(headers, key, answer)
-    case .limited(let seconds):
-      refuse(.tooManyRequests, "too many requests to this service", retryAfterSeconds: Int(seconds))
-    case .open, .cancel, .count, .admitted: break
+      refuse(
+        answer,
+        .problem(
+          .tooManyRequests, "too many requests to this service",
+          headers: ["retry-after": String(seconds)]))
+    case (.end(let trailers), .answering(let answer, let key, let status)):
+      ended(trailers, status, answer, key)
+    case (.end, .waiting): broken(.badGateway, "the service's answer has no head")
+    case (.end, _): giveUp(isComplete: false)
+    case (.failed(let failure, let reason), _): failed(failure, reason)
+    case (.informed, _), (.answered, _), (.upgraded, _), (.limited, _), (.admitted, _): break
     }
   }
 
+  private func answered(_ status: Int, _ headers: [String], _ answer: AnswerStream, _ key: ExchangeClient.Key)
+  {
+    if status == 202, let successor {
+      self.successor = nil
+      state = .accepted(key, discardedBytes: 0)
+      return successor.accepted()
+    }
+    state = .answering(answer, key, status: status)
+    answer.head(HTTPResponseStatus(statusCode: status), ForwardedHead.toClient(headers))
+  }
+
+  private func ended(
+    _ trailers: [String], _ status: Int, _ answer: AnswerStream, _ key: ExchangeClient.Key
+  ) {
+    state = .over
+    if answerBytes <= Self.smallAnswerBytes {
+      exchanges.end(key)
+      answer.end(trailers: ForwardedHead.toClient(trailers))
+    } else {
+      answer.end(trailers: ForwardedHead.toClient(trailers)) { [exchanges] in exchanges.end(key) }
+    }
+    finish(.ok, status: status, isComplete: true)
+  }
+
   /// What comes and goes behind a 101 is the tunnel's.
-  private func upgraded(_ headers: [String], _ key: ProxyExchanges.Key, _ answer: AnswerStream) {
-    guard request.isUpgrade, !answer.hasBegun, answer.hasWholeBody else {
+  private func upgraded(_ headers: [String], _ answer: AnswerStream, _ key: ExchangeClient.Key) {
+    guard request.isUpgrade, answer.hasWholeBody else {
       return fail(.badGateway, "the service has changed the protocol unasked")
     }
     let tunnel = ProxiedTunnel(key, exchanges, account)
-    self.tunnel = tunnel
+    state = .tunnel(tunnel)
     exchanges.handOver(key, to: tunnel)
-    self.key = nil
-    self.answer = nil
     answer.switchProtocols(
       to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() },
       { channel, _ in tunnel.attach(channel) })
   }
 
   private func failed(_ failure: ExchangeFailure, _ reason: String) {
-    let place = key
-    key = nil
-    let mayTryAgain =
-      failure == .badGateway && answer?.hasBegun == false && request.hasEmptyBody
-      && Self.idempotent.contains(request.method) && tries < Self.mostTries
-    if mayTryAgain {
+    if case .waiting(let answer, let key) = state, failure == .badGateway, request.hasEmptyBody,
+      Self.idempotent.contains(request.method), tries < Self.mostTries
+    {
       exchanges.retried?.add()
-      if let place { exchanges.end(place) }
-      return open()
+      exchanges.end(key)
+      return open(answer)
     }
     let (status, detail): (HTTPResponseStatus, String) =
       switch failure {
@@ -220,72 +254,73 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
       case .busy: (.serviceUnavailable, "the service has too many requests to answer: \(reason)")
       case .badRequest: (.badRequest, "the request can't be sent to the service: \(reason)")
       }
-    fail(status, detail, place)
-  }
-
-  private func discard(_ bytes: ByteBuffer) {
-    given.received(bytes.readableBytes)
-    discardedBytes += bytes.readableBytes
-    if discardedBytes > Self.mostDiscardedBytes { return clientGone() }
-    giveCredit()
+    broken(status, detail)
   }
 
   private func giveCredit() {
     guard !isClientSlow, let key, let bytes = given.give() else { return }
-    guard exchanges.send(.credit(bytes), key) else {
-      return fail(.serviceUnavailable, "the proxy workers are too busy")
-    }
+    if !exchanges.send(.credit(bytes), key) { fail(.serviceUnavailable, Self.tooBusy) }
   }
 
   // MARK: Ends
 
-  private func note(refusedWith status: Int) {
-    self.status = status
-    outcome = RequestOutcome(answeredHereWith: status)
-  }
-
-  private func refuse(_ status: HTTPResponseStatus, _ detail: String, retryAfterSeconds: Int? = nil) {
-    var response = HTTPResponse.problem(status, detail)
-    if let seconds = retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
-      response.headers.add(name: "retry-after", value: String(seconds))
-    }
-    refuse(response)
-  }
-
-  private func refuse(_ response: HTTPResponse) {
-    note(refusedWith: Int(response.status.code))
-    answer?.respond(response)
-    end(isComplete: true)
-  }
-
+  /// The service is told that nobody waits any more.
   private func fail(_ status: HTTPResponseStatus, _ detail: String) {
     if let key { _ = exchanges.send(.cancel, key) }
-    let place = key
-    key = nil
-    fail(status, detail, place)
+    broken(status, detail)
   }
 
   /// An answer that has begun can't be taken back: its client sees that it isn't whole.
-  ///
-  /// - Parameter place: of the exchange that nothing more comes about.
-  private func fail(_ status: HTTPResponseStatus, _ detail: String, _ place: ProxyExchanges.Key?) {
-    let giveBack = { [exchanges] in if let place { exchanges.end(place) } }
-    guard !isAccepted, let answer, answer.hasBegun else {
-      giveBack()
-      return isAccepted ? end() : refuse(status, detail)
+  private func broken(_ status: HTTPResponseStatus, _ detail: String) {
+    switch state {
+    case .waiting(let answer, let key):
+      exchanges.end(key)
+      refuse(answer, status, detail)
+    case .answering(let answer, let key, let answered):
+      state = .over
+      answer.abort(whenTaken: { [exchanges] in exchanges.end(key) })
+      finish(.ok, status: answered, isComplete: false)
+    case .new, .accepted, .tunnel, .over: giveUp(isComplete: false)
     }
-    answer.abort(whenTaken: giveBack)
-    end()
   }
 
-  private func end(isComplete: Bool = false) {
-    if let key { exchanges.end(key) }
-    key = nil
-    guard answer != nil else { return }
-    answer = nil
-    // Whoever answers instead finishes the account.
-    if isAccepted { return }
+  private func refuse(_ answer: AnswerStream, _ status: HTTPResponseStatus, _ detail: String) {
+    refuse(
+      answer,
+      status == .serviceUnavailable
+        ? .unavailable(retryAfterSeconds: 1, detail) : .problem(status, detail))
+  }
+
+  /// The client gets an answer of the gateway's own; nothing more comes from the service.
+  private func refuse(_ answer: AnswerStream, _ response: HTTPResponse) {
+    state = .over
+    answer.respond(response)
+    let status = Int(response.status.code)
+    finish(RequestOutcome(answeredHereWith: status), status: status, isComplete: true)
+  }
+
+  /// Nobody waits for an answer, or gets the rest of it, any more.
+  private func giveUp(isComplete: Bool) {
+    let before = state
+    state = .over
+    switch before {
+    case .waiting(_, let key):
+      exchanges.end(key)
+      finish(.clientGone, status: 0, isComplete: false)
+    case .answering(_, let key, let status):
+      exchanges.end(key)
+      finish(.ok, status: status, isComplete: isComplete)
+    case .accepted(let key, _): exchanges.end(key)
+    case .tunnel: state = before
+    case .new, .over: break
+    }
+  }
+
+  /// The state is `over`.
+  private func finish(_ outcome: RequestOutcome, status: Int, isComplete: Bool) {
     account.finish(outcome, status: status, isComplete: isComplete)
-    onEnd?()
+    let successor = successor
+    self.successor = nil
+    successor?.ended()
   }
 }

@@ -29,46 +29,65 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   private static let readBytes = (minimum: 1 << 10, initial: 2 << 10, maximum: CreditWindow.pieceBytes)
   private static let switchingProtocols = 101
 
-  private let exchanges: ProxyExchanges
+  /// Towards the service.
+  private enum Service {
+    case open(isToldEnd: Bool)
+    /// It has ended its side: it is told nothing more, and says nothing more.
+    case ended
+    /// The tunnel was cut off, or ended by its client.
+    case gone
+  }
+
+  /// Towards the client.
+  private enum Client {
+    /// There is no channel yet; what came from the service until then, at most a window.
+    case coming([ByteBuffer])
+    case here(Channel, Output)
+    case gone
+  }
+
+  /// Our side of the client's connection: ends behind what waits to be written, and has ended.
+  private enum Output {
+    case open, ending, ended
+  }
+
+  /// The client's side of its connection.
+  private enum Input {
+    case idle, reading, ended
+  }
+
+  private let exchanges: ExchangeClient
   private let account: RequestAccount
   /// Taken as long as there is anything of the tunnel, be it only what its client hasn't taken yet.
-  private let place: ProxyExchanges.Key
-  /// nil: the service is told nothing more, and says nothing more.
-  private var key: ProxyExchanges.Key?
-  private var channel: Channel?
-  /// From the service, until there is a channel; at most a window.
-  private var early: [ByteBuffer] = []
+  private let key: ExchangeClient.Key
+  private var service = Service.open(isToldEnd: false)
+  private var client = Client.coming([])
+  private var input = Input.idle
   /// From the client, until there is credit.
   private var unsent = CircularBuffer<ByteBuffer>(initialCapacity: 0)
   private var credit = CreditToSend(0)
   /// Of what comes from the service.
   private var given = CreditGiven(CreditWindow.bytes)
-  private var hasClientEnded = false
-  private var hasToldEnd = false
-  private var hasServiceEnded = false
-  /// Nothing goes either way any more.
-  private var isBroken = false
-  /// Our side of the client's connection ends behind what waits to be written, and has ended.
-  private var isEnding = false
-  private var hasOutputEnded = false
-  private var isReading = false
 
-  init(_ key: ProxyExchanges.Key, _ exchanges: ProxyExchanges, _ account: RequestAccount) {
-    place = key
+  init(_ key: ExchangeClient.Key, _ exchanges: ExchangeClient, _ account: RequestAccount) {
     self.key = key
     self.exchanges = exchanges
     self.account = account
   }
 
+  private var isServiceOpen: Bool { if case .open = service { true } else { false } }
+  private var channel: Channel? { if case .here(let channel, _) = client { channel } else { nil } }
+  private var output: Output? { if case .here(_, let output) = client { output } else { nil } }
+
   // MARK: From the client
 
   /// The channel has left HTTP; the answer 101 has been written.
   func attach(_ channel: Channel) {
-    guard channel.isActive, !isBroken else {
+    guard case .coming(let early) = client, channel.isActive else {
       channel.close(promise: nil)
       return clientGone()
     }
-    self.channel = channel
+    client = .here(channel, .open)
     try? channel.syncOptions?.setOption(.autoRead, value: false)
     if let options = socketOptions(of: channel) {
       try? options.setOption(.allowRemoteHalfClosure, value: true)
@@ -84,11 +103,9 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       channel.close(promise: nil)
       return clientGone()
     }
-    let all = early
-    early = []
-    for bytes in all { write(bytes) }
+    for bytes in early { write(bytes) }
     giveCredit()
-    if hasServiceEnded { endClient() } else { sendOn() }
+    if isServiceOpen { sendOn() } else { endClient() }
   }
 
   /// nil: the channel is a stream of HTTP/2, which has no socket and traps when it is asked for options that it doesn't know.
@@ -97,8 +114,8 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    isReading = false
-    guard key != nil else { return }
+    notReading()
+    guard isServiceOpen else { return }
     var bytes = unwrapInboundIn(data)
     account.received(bytes.readableBytes)
     while let piece = bytes.readSlice(length: min(bytes.readableBytes, CreditWindow.pieceBytes)),
@@ -109,14 +126,16 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   func channelReadComplete(context: ChannelHandlerContext) {
-    isReading = false
+    notReading()
     sendOn()
   }
 
+  private func notReading() { if input == .reading { input = .idle } }
+
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
     guard let event = event as? ChannelEvent, event == .inputClosed else { return }
-    hasClientEnded = true
-    if hasOutputEnded { context.close(promise: nil) } else { sendOn() }
+    input = .ended
+    if output == .ended { context.close(promise: nil) } else { sendOn() }
   }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) { giveCredit() }
@@ -127,9 +146,9 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// There is no client any more, or never was.
   func clientGone() {
-    if let key { _ = exchanges.send(.cancel, key) }
-    over(isComplete: hasServiceEnded && hasOutputEnded)
-    channel = nil
+    if isServiceOpen { _ = exchanges.send(.cancel, key) }
+    let isComplete = if case .ended = service { output == .ended } else { false }
+    over(isComplete: isComplete)
   }
 
   /// What has authorised the tunnel has ended: both sides are cut off, and what waits to be sent is dropped.
@@ -144,7 +163,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// Sends what may be sent, then its end, or reads more.
   private func sendOn() {
-    guard let key, let channel else { return }
+    guard case .open(let isToldEnd) = service, let channel else { return }
     while credit.isOpen, let piece = unsent.first {
       guard !exchanges.isStalled(key) else { return }
       unsent.removeFirst()
@@ -152,37 +171,39 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
       guard exchanges.send(piece, key) else { return fail() }
     }
     guard unsent.isEmpty else { return }
-    if hasClientEnded {
-      endService(key)
-    } else if credit.isOpen, !isReading {
-      isReading = true
+    switch input {
+    case .ended where !isToldEnd:
+      service = .open(isToldEnd: true)
+      if !exchanges.send(.end(trailers: []), key) { fail() }
+    case .idle where credit.isOpen:
+      input = .reading
       channel.read()
+    case .ended, .idle, .reading: break
     }
   }
 
   // MARK: From the service
 
   func received(fromService bytes: ByteBuffer) {
-    guard key != nil else { return }
+    guard isServiceOpen else { return }
     account.sent(bytes.readableBytes)
     given.received(bytes.readableBytes)
-    if channel == nil { early.append(bytes) } else { write(bytes) }
+    if case .coming(let early) = client { client = .coming(early + [bytes]) } else { write(bytes) }
     giveCredit()
   }
 
-  func received(_ message: ExchangeMessage) {
+  func received(_ message: ServiceSideMessage) {
     // That its proxy worker has ended is nothing to a client that still takes what was sent.
-    guard key != nil else { return }
+    guard isServiceOpen else { return }
     switch message {
     case .credit(let bytes):
       credit.received(bytes)
       sendOn()
     case .end:
-      hasServiceEnded = true
-      serviceGone()
-      if channel != nil { endClient() }
+      service = .ended
+      unsent.removeAll()
+      endClient()
     case .failed, .limited, .admitted, .informed, .answered, .upgraded: fail()
-    case .open, .cancel, .count: break
     }
   }
 
@@ -190,22 +211,16 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   /// Only what the client has taken is credited.
   private func giveCredit() {
-    guard let key, channel?.isWritable == true, let bytes = given.give() else { return }
+    guard isServiceOpen, channel?.isWritable == true, let bytes = given.give() else { return }
     if !exchanges.send(.credit(bytes), key) { fail() }
   }
 
   // MARK: Ends
 
-  private func endService(_ key: ProxyExchanges.Key) {
-    guard !hasToldEnd else { return }
-    hasToldEnd = true
-    if !exchanges.send(.end(trailers: []), key) { fail() }
-  }
-
   /// Ends our side behind all that was written.
   private func endClient() {
-    guard let channel, !isEnding else { return }
-    isEnding = true
+    guard case .here(let channel, .open) = client else { return }
+    client = .here(channel, .ending)
     // What the client still sends is read and dropped: closed on top of it, the connection would be reset, and what the client
     // hasn't read yet would be lost.
     try? channel.syncOptions?.setOption(.autoRead, value: true)
@@ -214,7 +229,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
     ended.futureResult.assumeIsolated().whenComplete { result in
       if case .success = result { self.outputEnded(channel) } else { channel.close(promise: nil) }
     }
-    if hasClientEnded, socketOptions(of: channel) != nil {
+    if input == .ended, socketOptions(of: channel) != nil {
       channel.writeAndFlush(ByteBuffer(), promise: ended)
     } else {
       channel.close(mode: .output, promise: ended)
@@ -222,7 +237,7 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   private func endIfStalled(_ channel: Channel, untaken: Int) {
-    guard channel.isActive, !hasOutputEnded else { return }
+    guard channel.isActive, output == .ending else { return }
     let left = (try? socketOptions(of: channel)?.getOption(.bufferedWritableBytes)) ?? 0
     guard left < untaken else { return channel.close(promise: nil) }
     channel.eventLoop.assumeIsolated().scheduleTask(in: Self.stallTime) {
@@ -231,27 +246,23 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
   }
 
   private func outputEnded(_ channel: Channel) {
-    hasOutputEnded = true
-    guard !hasClientEnded else { return channel.close(promise: nil) }
+    if case .here = client { client = .here(channel, .ended) }
+    guard input != .ended else { return channel.close(promise: nil) }
     channel.eventLoop.assumeIsolated().scheduleTask(in: Self.lingerTime) { channel.close(promise: nil) }
   }
 
   private func fail() {
-    if let key { _ = exchanges.send(.cancel, key) }
+    if isServiceOpen { _ = exchanges.send(.cancel, key) }
+    let channel = channel
     over(isComplete: false)
     channel?.close(promise: nil)
   }
 
-  private func serviceGone() {
-    key = nil
-    unsent.removeAll()
-  }
-
   private func over(isComplete: Bool) {
-    isBroken = true
-    early = []
-    serviceGone()
-    exchanges.end(place)
+    service = .gone
+    client = .gone
+    unsent.removeAll()
+    exchanges.end(key)
     account.finish(.ok, status: Self.switchingProtocols, isComplete: isComplete)
   }
 }

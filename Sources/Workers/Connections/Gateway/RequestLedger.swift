@@ -6,6 +6,7 @@ import APIs
 import HTTP
 import IPC
 import Kit
+import Links
 import NIOHTTP1
 
 /// Belongs to the worker's loop.
@@ -147,4 +148,153 @@ final class RequestAccount {
     self.onFinish = nil
     onFinish()
   }
+}
+
+/// What became of a request, as the label `status` says it.
+enum RequestOutcome: String, Hashable {
+  /// The service has answered, or the brokers have the event and nobody waits.
+  case ok
+  /// The request is not what the endpoint takes.
+  case badRequest = "bad_request"
+  /// No endpoint takes it.
+  case notFound = "not_found"
+  case methodNotAllowed = "method_not_allowed"
+  case unauthorized
+  case forbidden
+  case rateLimited = "rate_limited"
+  /// The service, or the brokers, can't be reached.
+  case unreachable
+  /// The service was reached and hasn't answered in time.
+  case requestTimeout = "request_timeout"
+  /// The service's response by another way hasn't come in time.
+  case responseTimeout = "response_timeout"
+  /// The gateway had no room for it.
+  case unavailable
+  case clientGone = "client_gone"
+
+  /// Of a request that the gateway itself has answered.
+  ///
+  /// - Parameter status: of the answer.
+  init(answeredHereWith status: Int) {
+    self =
+      switch status {
+      case ..<400: .ok
+      case 401: .unauthorized
+      case 403: .forbidden
+      case 404: .notFound
+      case 405: .methodNotAllowed
+      case 429: .rateLimited
+      case 400..<500: .badRequest
+      case 502: .unreachable
+      case 504: .requestTimeout
+      default: .unavailable
+      }
+  }
+}
+
+/// Counts requests with RIG's labels (contract §9): rig_proxy_requests_total{method,path,target,response_from,status}. Belongs to the
+/// worker's loop.
+///
+///   path     of the endpoint as its definition has it: RIG has the request's own, of which there is no end
+///   status   what became of it here, not what the service thinks of it: "ok" is a service's 500 too
+private final class ProxyMetrics {
+  private static let notApplicable = "N/A"
+  private static let rest = "other"
+  /// Series with a path of their own; the rest counts under the path "other".
+  private static let mostSeries = 200
+
+  private struct Series: Hashable {
+    let method: String
+    let path: String
+    let target: String
+    let responseFrom: String
+    let outcome: RequestOutcome
+  }
+
+  private let status: StatusPage
+  private var counters: [Series: Metric] = [:]
+  private var others: [Series: Metric] = [:]
+
+  init(_ status: StatusPage) { self.status = status }
+
+  /// A request that an endpoint has taken is over.
+  func ended(_ match: APIMatch, _ outcome: RequestOutcome) {
+    let endpoint = match.endpoint
+    count(
+      Series(
+        method: endpoint.method, path: endpoint.path, target: endpoint.target.rawValue,
+        // RIG's default, whatever it means for Kafka.
+        responseFrom: endpoint.responseFrom?.rawValue ?? APIEndpoint.Response.http.rawValue,
+        outcome: outcome))
+  }
+
+  /// A request that no endpoint takes.
+  func unmatched(_ method: HTTPMethod, _ outcome: RequestOutcome) {
+    count(
+      Series(
+        method: method.rawValue, path: Self.notApplicable, target: Self.notApplicable,
+        responseFrom: Self.notApplicable, outcome: outcome))
+  }
+
+  private func count(_ series: Series) {
+    if let counter = counters[series] { return counter.add() }
+    // A path may be too long for a series.
+    if counters.count < Self.mostSeries, let counter = metric(series) {
+      counters[series] = counter
+      return counter.add()
+    }
+    let rest = Series(
+      method: Self.rest, path: Self.rest, target: series.target, responseFrom: series.responseFrom,
+      outcome: series.outcome)
+    others[rest] = others[rest] ?? metric(rest)
+    others[rest]?.add()
+  }
+
+  private func metric(_ series: Series) -> Metric? {
+    status.metric(
+      .counter, "rig_proxy_requests_total",
+      labels: [
+        ("method", series.method), ("path", series.path), ("response_from", series.responseFrom),
+        ("status", series.outcome.rawValue), ("target", series.target),
+      ])
+  }
+}
+
+/// Records of proxied requests on their way to Kafka (REQUEST_LOG=kafka), each as one CloudEvent without a key. Requests matter
+/// more: so many records may wait for their acknowledgement, fewer than publications may, and what the brokers don't take in
+/// time is dropped and counted, never sent a second time.
+final class KafkaRequestLog: RequestLogSink {
+  /// Records that wait for their acknowledgement at once; more are dropped. The rest of `PublicationClient.maximumWaiting` is
+  /// for the requests themselves.
+  static let maximumWaiting = PublicationClient.maximumWaiting / 2
+  static let headers = ["content-type", "application/cloudevents+json"]
+
+  private let publications: PublicationClient
+  private let topic: String
+  private let dropped: Metric?
+  private var waiting = 0
+
+  init(_ publications: PublicationClient, topic: String, _ context: WorkerContext) {
+    self.publications = publications
+    self.topic = topic
+    dropped = context.status.metric(
+      .counter, "rig_request_log_dropped_total", labels: [("log", "kafka"), ("worker", context.name)])
+  }
+
+  func log(_ record: RequestRecord) {
+    guard waiting < Self.maximumWaiting else { return dropped?.add() ?? () }
+    waiting += 1
+    let stamp = Stamp.now()
+    publications.publish(
+      topic: topic, key: nil, headers: Self.headers,
+      value: record.event(id: stamp.uuid, time: stamp.rfc3339),
+      nowNs: MonotonicTime.now()
+    ) { [self] outcome in
+      waiting -= 1
+      if outcome != .acknowledged { dropped?.add() }
+    }
+  }
+
+  /// What is on its way is with the streams worker, which ends after this one or with it.
+  func close() {}
 }

@@ -28,8 +28,7 @@ final class WaitingRequests {
     var isAnswered = false
   }
 
-  private var places: SharedPlaces
-  private let counters: PlaceCounters
+  private var places: CountedPlaces
   private let seal: CorrelationSeal
   /// Calls the closure on the loop after so many milliseconds; what is returned prevents that.
   private let schedule: (_ ms: Int, _ body: @escaping () -> Void) -> () -> Void
@@ -42,8 +41,8 @@ final class WaitingRequests {
     limits: PlaceLimits, seal: CorrelationSeal, generation: UInt64, status: StatusPage, worker: String,
     schedule: @escaping (_ ms: Int, _ body: @escaping () -> Void) -> () -> Void
   ) {
-    places = SharedPlaces(limits)
-    counters = PlaceCounters("MAX_WAITING_REQUESTS", limits, status)
+    places = CountedPlaces(
+      limits, setting: "MAX_WAITING_REQUESTS", "requests wait for a response", status)
     self.seal = seal
     self.schedule = schedule
     nextNumber = Correlation.first(generation: generation)
@@ -68,26 +67,17 @@ final class WaitingRequests {
   }
 
   /// A request waits from now on, for as long as it likes until `startClock`; or too many wait already.
-  func begin(for holder: PlaceHolder, _ waiter: @escaping Waiter) throws(PlaceRefusal) -> Ticket {
-    do throws(PlaceRefusal) {
-      try places.take(holder)
-    } catch {
-      counters.add(error)
-      throw error
-    }
+  func begin(for holder: PlaceHolder, _ waiter: @escaping Waiter) throws(CountedPlaces.Refusal) -> Ticket {
+    try places.take(holder)
     let number = nextNumber
     guard let id = unusedID() else {
       places.giveBack(holder)
-      throw .all
+      throw CountedPlaces.Refusal(
+        response: .unavailable(retryAfterSeconds: 1, "no correlation id could be made"))
     }
     waiting[number] = Waiting(waiter: waiter, holder: holder)
     gauge?.set(Int64(waiting.count))
     return Ticket(id: id, number: number)
-  }
-
-  /// How a request that may not wait is answered.
-  func refusal(_ refusal: PlaceRefusal) -> HTTPResponse {
-    counters.response(refusal, "requests wait for a response")
   }
 
   /// From now on it waits for so many milliseconds.

@@ -8,127 +8,142 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class StreamRoutes {
-  private let hub: Hub
+  private let connections: OpenConnections
   private let admission: Admission
+  private let intake: MessageIntake
+  private let advice: ReconnectAdvice
   private let cors: CORS
-  private let application: any WebSocketApplication
+  private let deflates: Bool
+  private let tcpUserTimeoutSeconds: Int
 
-  init(hub: Hub, admission: Admission, cors: CORS, application: any WebSocketApplication) {
-    self.hub = hub
+  init(
+    _ connections: OpenConnections, _ admission: Admission, _ intake: MessageIntake,
+    _ advice: ReconnectAdvice, _ cors: CORS, _ settings: Settings
+  ) {
+    self.connections = connections
     self.admission = admission
+    self.intake = intake
+    self.advice = advice
     self.cors = cors
-    self.application = application
+    deflates = settings.websocketDeflate
+    tcpUserTimeoutSeconds = settings.tcpUserTimeoutSeconds
   }
 
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in judgeSSE(request, on: loop) }
-  }
-
-  private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    do throws(RefusedRequest) {
-      let wanted = try hub.connectRequest(request)
-      return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openSSE(channel, wanted, request) }
+    admission.admit(request, on: loop) { [self] wanted in
+      { [self, wanted] in
+        var headers = Self.eventStreamHeaders
+        cors.apply(to: &headers, for: request)
+        return .takeOver(.stream(headers)) { [self] in openSSE($0, wanted) }
       }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
-    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
+  /// What describes an event stream, as a HEAD request is answered too.
+  static let eventStreamHeaders = HTTPHeaders([
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+  ])
+
+  /// Over HTTP/1.1 each event is one chunk, so that an orderly end is told from a cut one and clients that read in blocks get each
+  /// event at once.
+  private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let isChunked = EventStreamHead.isChunked(for: request)
-    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
+    let isChunked = taken.isChunked
+    let connection = connections.table.insert(second: connections.clock.second) {
+      [connections] index, serial in
       Connection(
-        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: hub, on: channel,
-        descriptor: descriptor)
+        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: connections,
+        on: channel, descriptor: descriptor)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
-    stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
-    for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = EventStreamHead.head(cors, for: request)
-    open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
+    stream.append(block: ServerSentEvents.preamble(retryMs: advice.retryMs()))
+    for event in connections.greeting(connection, wanted, resumption) { stream.append(event) }
+    open(connection, taken, stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
   func webSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
-      judgeWebSocket(request, on: loop)
-    }
-  }
-
-  private func judgeWebSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
+    let accept: String
     do throws(RefusedRequest) {
-      let accept = try Self.handshake(request)
+      accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
-      let wanted = try hub.connectRequest(request)
-      let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
-      let head = Self.switchingProtocols(
-        accept: accept, extensions: deflate,
-        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
-        traceparent: request.traceparent)
-      return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in
-          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
-        }
-      }
     } catch {
-      return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
+      return .response(error.response)
+    }
+    return admission.admit(request, on: loop) { [self] (wanted) throws(RefusedRequest) in
+      let deflate = deflates ? try Self.deflate(request) : nil
+      let head = Self.handshakeHead(
+        accept: accept, extensions: deflate,
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
+      return { [self, wanted] in
+        .takeOver(head) { [self] in openWebSocket($0, wanted, isDeflated: deflate != nil) }
+      }
     }
   }
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
-    isTLS: Bool = false, greets: Bool = true
+    _ taken: TakenChannel, _ wanted: ConnectRequest, isDeflated: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
-    let connection = hub.table.insert(second: hub.clock.second) { [hub, application] index, serial in
-      Connection(
-        ConnectionState(serial: serial, state), at: index, of: hub, on: channel, descriptor: descriptor,
-        application: application)
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
+      return channel.close(promise: nil)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let state = intake.state(wanted, isDeflated: isDeflated)
+    let connection = connections.table.insert(second: connections.clock.second) {
+      [connections, intake] index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: connections, on: channel,
+        descriptor: descriptor, intake: intake)
+    }
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var frames = TurnBuffer(encoding: state.kind.encoding ?? .webSocket)
     if greets {
-      for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.webSocket?.told(resumption.beginning(own: hub.events.own))
+      for event in connections.greeting(connection, wanted, resumption) { frames.append(event) }
+      connection.webSocket?.told(resumption.beginning(own: connections.events.own))
     }
-    open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
+    open(connection, taken, frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: Connection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
+    _ resumption: Resumption
   ) {
     guard let outlet = connection.outlet else { return }
     do {
       try outlet.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
-      hub.closed(connection)
+      connections.closed(connection)
       return outlet.channel.close(promise: nil)
     }
-    outlet.open(with: bytes)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
+    bytes.append(contentsOf: taken.head.readableBytesView)
+    bytes.append(contentsOf: greeting)
+    outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
-    hub.begin(connection, wanted, resumption)
+    connections.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of taken: TakenChannel) -> CInt? {
+    let channel = taken.channel
     guard channel.isActive else { return nil }
-    guard
-      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
-        of: CInt.self, { $0 })
-    else { return channel.parent == nil ? nil : -1 }
-    StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
-    return isTLS ? -1 : descriptor
+    let asked = { try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 } }
+    guard let descriptor = taken.socket ?? asked() else { return channel.parent == nil ? nil : -1 }
+    StreamOptions.apply(to: descriptor, userTimeoutSeconds: tcpUserTimeoutSeconds)
+    return taken.request.isTLS ? -1 : descriptor
   }
 
   /// The value of `sec-websocket-accept`.
@@ -152,28 +167,13 @@ final class StreamRoutes {
     }
   }
 
-  /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(
-    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
-  ) -> String {
-    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n"
-      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
-      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
-      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
-      + "\r\n"
-  }
-}
-
-extension Hub {
-  /// A WebSocket that is opened.
-  func webSocketState(_ wanted: ConnectRequest, isDeflated: Bool) -> TransportState {
-    let assembler = WebSocketAssembler(
-      maximumMessageBytes: settings.maxEventBytes, inflater: isDeflated ? inflater : nil)
-    return .webSocket(
-      Boxed(
-        WebSocketState(
-          hasCursors: wanted.wantsCursors, isDeflated: isDeflated, assembler: assembler,
-          authorization: wanted.credentials.authorization)))
+  /// Head of the response that opens a WebSocket.
+  static func handshakeHead(
+    accept: String, extensions: String? = nil, subprotocol: String? = nil
+  ) -> TakeOverHead {
+    var headers: HTTPHeaders = ["sec-websocket-accept": accept]
+    if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
+    if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
+    return .upgrade(to: "websocket", headers)
   }
 }

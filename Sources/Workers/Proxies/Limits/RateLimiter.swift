@@ -5,6 +5,10 @@
 // A bucket that is full again is forgotten: a new one would be the same. If there are too many that aren't, the one that was
 // used least recently goes; whoever it was for may have a burst anew, which is the price of a bounded table.
 
+import IPC
+import Kit
+import Settings
+
 struct RateLimiter {
   /// Buckets at most.
   static let mostBuckets = 100_000
@@ -115,5 +119,113 @@ struct RateLimiter {
     let (older, newer) = (slots[index].older, slots[index].newer)
     if older == Self.none { oldest = newer } else { slots[older].newer = newer }
     if newer == Self.none { newest = older } else { slots[newer].older = older }
+  }
+}
+
+/// A token bucket: it holds at most `burst` tokens, gets `perSecond` new ones, and every request takes one. Pure: the time comes in
+/// as a parameter, and all of it is whole numbers, so that nothing is lost or gained by rounding however often it is looked at.
+///
+///   level, in parts of a token:  one nanosecond at one token per second is one part
+struct TokenBucket: Equatable {
+  struct Rate: Equatable, Sendable {
+    /// Tokens that come each second, at least 1.
+    let perSecond: UInt64
+    /// Tokens that a full bucket holds, at least 1.
+    let burst: UInt64
+
+    init(perSecond: Int, burst: Int) {
+      self.perSecond = UInt64(max(1, perSecond))
+      self.burst = UInt64(max(1, burst))
+    }
+
+    fileprivate var capacity: UInt64 { burst * TokenBucket.partsPerToken }
+
+    /// After so long without a request a bucket is full, whatever it held.
+    var fillNs: UInt64 { TokenBucket.rounded(capacity, by: perSecond) }
+  }
+
+  private static let partsPerToken: UInt64 = 1_000_000_000
+
+  private var level: UInt64
+  private var sinceNs: UInt64
+
+  /// A full one.
+  init(_ rate: Rate, nowNs: UInt64) {
+    level = rate.capacity
+    sinceNs = nowNs
+  }
+
+  /// Takes a token. nil: it is taken; else there will be one in so many nanoseconds, and nothing has been taken.
+  mutating func take(_ rate: Rate, nowNs: UInt64) -> UInt64? {
+    refill(rate, nowNs: nowNs)
+    guard level >= Self.partsPerToken else {
+      return Self.rounded(Self.partsPerToken - level, by: rate.perSecond)
+    }
+    level -= Self.partsPerToken
+    return nil
+  }
+
+  /// Whether it holds all it can, so that it needn't be kept.
+  func isFull(_ rate: Rate, nowNs: UInt64) -> Bool {
+    var copy = self
+    copy.refill(rate, nowNs: nowNs)
+    return copy.level == rate.capacity
+  }
+
+  private mutating func refill(_ rate: Rate, nowNs: UInt64) {
+    // A clock that goes back gives nothing and takes nothing.
+    guard nowNs > sinceNs else { return }
+    let missing = rate.capacity - level
+    // No more than it takes to fill it: a product with all of the time could overflow.
+    let usefulNs = min(nowNs - sinceNs, Self.rounded(missing, by: rate.perSecond))
+    level += min(missing, usefulNs * rate.perSecond)
+    sinceNs = nowNs
+  }
+
+  private static func rounded(_ parts: UInt64, by perSecond: UInt64) -> UInt64 {
+    (parts + perSecond - 1) / perSecond
+  }
+}
+
+/// What a proxy worker limits, and what it counts of it. A bucket belongs to one proxy worker, which connection workers find by its
+/// key, so the limit holds for the gateway as a whole. The buckets of a proxy worker that has died start full again. Belongs to the
+/// worker's loop.
+final class RateLimit {
+  private var limiter: RateLimiter
+  private let refused: Metric?
+  private let displaced: Metric?
+  private let buckets: Metric?
+  private let bytes: Metric?
+  private var countedDisplaced = 0
+
+  /// nil: nothing is limited.
+  ///
+  /// - Parameter worker: value of the label `worker`.
+  init?(_ settings: Settings, _ status: StatusPage, worker: String) {
+    guard settings.rateLimitEnabled else { return nil }
+    limiter = RateLimiter(
+      TokenBucket.Rate(perSecond: settings.rateLimitPerSecond, burst: settings.rateLimitBurst))
+    let labels = [("worker", worker)]
+    refused = status.metric(.counter, "rig_rate_limited_requests_total", labels: labels)
+    displaced = status.metric(.counter, "rig_rate_limit_buckets_displaced_total", labels: labels)
+    buckets = status.metric(.gauge, "rig_rate_limit_buckets", labels: labels)
+    bytes = status.metric(.gauge, "rig_rate_limit_bytes", labels: labels)
+  }
+
+  /// nil: a request with this key may go on; else the seconds after which another may, at least 1.
+  func refusal(_ key: String, nowNs: UInt64) -> UInt32? {
+    guard let waitNs = limiter.take(key, nowNs: nowNs) else { return nil }
+    refused?.add()
+    let nsPerSecond: UInt64 = 1_000_000_000
+    return UInt32(clamping: max(1, (waitNs + nsPerSecond - 1) / nsPerSecond))
+  }
+
+  /// Once per second.
+  func tick(nowNs: UInt64) {
+    limiter.forgetFull(nowNs: nowNs)
+    buckets?.set(Int64(limiter.count))
+    bytes?.set(Int64(limiter.bytes))
+    displaced?.add(Int64(limiter.displaced - countedDisplaced))
+    countedDisplaced = limiter.displaced
   }
 }

@@ -38,12 +38,11 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   /// Those that are open on the connection.
   private(set) var streams: [UpstreamStream] = []
   private(set) var lastError: (any Error)?
-  /// The upstream hasn't said how many streams it takes.
-  private(set) var isNew = true
   /// Fields may enter the table that both ends keep.
   private(set) var mayIndex = true
   private var phase = Phase.open
-  private var allowed = 1
+  /// Streams that the upstream takes at once; nil: it hasn't said.
+  private var allowed: Int?
   private var begun = 0
   private var idleSinceNs: UInt64
   private var heardNs: UInt64
@@ -51,7 +50,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private var askedNs: UInt64?
   private var isAsked = false
   private var context: ChannelHandlerContext?
-  private var look: SocketLook?
+  private let look: SocketLook
   private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
 
   /// Puts the handlers into a channel that has done its handshake.
@@ -60,6 +59,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     self.pool = pool
     idleSinceNs = client.nowNs()
     heardNs = idleSinceNs
+    look = SocketLook(channel, mayHaveInput: true)
     let configuration = Self.configuration(client.limits)
     let frames = NIOHTTP2Handler(
       mode: .client, eventLoop: client.loop, connectionConfiguration: configuration.connection,
@@ -73,24 +73,24 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     try channel.syncOptions?.setOption(.autoRead, value: true)
   }
 
+  /// How much room there is can't be told yet.
+  var isNew: Bool { allowed == nil }
+
   var hasRoom: Bool {
     // Streams hear of the end of the connection before this.
-    phase == .open && streams.count < allowed && begun < Self.maximumStreamsInLife
+    phase == .open && streams.count < allowed ?? 1 && begun < Self.maximumStreamsInLife
       && context?.channel.isActive ?? false
   }
 
   /// Whether the upstream has ended it, and the loop hasn't come to it yet.
   var hasEndedUnseen: Bool {
-    guard let channel = context?.channel, channel.isActive else { return true }
-    let look = look ?? SocketLook(channel)
-    self.look = look
-    return look.hasEnded(mayHaveInput: true)
+    context.map { !$0.channel.isActive } ?? true || look.hasEnded
   }
 
   // MARK: Streams
 
   func start(_ exchange: UpstreamExchange) {
-    let stream = UpstreamStream(self, isFirst: begun == 0)
+    let stream = UpstreamStream(self, isFirst: begun == 0, for: exchange)
     begun += 1
     streams.append(stream)
     stream.start(exchange)
@@ -214,7 +214,6 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       } else if isNew {
         allowed = Self.maximumStreams
       }
-      isNew = false
       if phase == .open { client.hasRoom(self) }
     case .goAway: retire()
     case .ping(_, ack: true): isAsked = false
@@ -262,7 +261,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
       HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
     ]
-    // StreamAnswer looks at them.
+    // StreamResponse looks at them.
     configuration.connection.headerBlockValidation = .disabled
     configuration.connection.contentLengthValidation = .disabled
     configuration.connection.targetWindowSize = connectionWindowBytes
