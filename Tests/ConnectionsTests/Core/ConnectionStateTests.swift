@@ -502,6 +502,16 @@ struct ConnectionStateTests {
         stream(&$0)
         $0.append(tag: 7) { $0.append([1, 0, 9, 0, 0, 0, 0] as [UInt8]) }
       } == .malformed("subscriptions"))
+    // As it is encoded, but for the order of its fields.
+    let fields = SubscriptionContent.encode([.to("a", ["x": .null, "y": .null])])
+    let swapped = fields.map {
+      $0 == UInt8(ascii: "x") ? UInt8(ascii: "y") : $0 == UInt8(ascii: "y") ? UInt8(ascii: "x") : $0
+    }
+    #expect(
+      error {
+        stream(&$0)
+        $0.append(tag: 7) { $0.append(swapped) }
+      } == .malformed("subscriptions"))
     #expect(
       error {
         stream(&$0)
