@@ -89,7 +89,7 @@ struct ConnectionStateTests {
   /// Everything that is left to read, in as many steps as the assembler likes.
   private static func read(_ state: inout ConnectionState) -> [WebSocketAction] {
     var actions: [WebSocketAction] = []
-    while state.transport.webSocket?.hasUnread == true {
+    while state.transport.webSocket?.value.hasUnread == true {
       state.transport.withWebSocket { $0.read(into: &actions) }
     }
     return actions
@@ -119,7 +119,7 @@ struct ConnectionStateTests {
       expected += Self.read(&undisturbed)
       actions += Self.read(&moved)
       moved = try Self.rewritten(moved)
-      let (one, other) = (undisturbed.transport.webSocket, moved.transport.webSocket)
+      let (one, other) = (undisturbed.transport.webSocket?.value, moved.transport.webSocket?.value)
       #expect(one?.keptBytes == other?.keptBytes)
       #expect(one?.assembler.isUnfinished == other?.assembler.isUnfinished)
     }
@@ -139,7 +139,7 @@ struct ConnectionStateTests {
       socket.hasInputEnded = true
       socket.hasClientClosed = true
     }
-    let read = try #require(try Self.rewritten(state).transport.webSocket)
+    let read = try #require(try Self.rewritten(state).transport.webSocket?.value)
     #expect(read.held == held && read.held?.keptBytes == 3)
     #expect(read.toldCursor == Cursor(epoch: 5, positions: [0, 8]))
     #expect(read.hasInputEnded && read.hasClientClosed && read.authorization == ["Bearer a", ""])
@@ -156,7 +156,7 @@ struct ConnectionStateTests {
     var undisturbed = Self.session()
     var moved = undisturbed
     var own = Cursor(epoch: 9, positions: [1, 0, 2])
-    var ids: [String?] = [nil, "nonsense", undisturbed.transport.session?.initialEventID]
+    var ids: [String?] = [nil, "nonsense", undisturbed.transport.session?.value.initialEventID]
     var nowNs: UInt64 = 3
     for step in 1...400 as ClosedRange<UInt64> {
       let choice = Int.random(in: 0..<12, using: &random)
@@ -187,12 +187,12 @@ struct ConnectionStateTests {
       #expect(answers == expected, "step \(step)")
       for answer in answers ?? [] { ids.append(answer.lastEventID) }
       if Int.random(in: 0..<3, using: &random) == 0 { moved = try Self.rewritten(moved) }
-      let (one, other) = (undisturbed.transport.session, moved.transport.session)
+      let (one, other) = (undisturbed.transport.session?.value, moved.transport.session?.value)
       #expect(one?.waitingPoll == other?.waitingPoll && one?.droppedEntries == other?.droppedEntries)
       #expect(one?.isHalfFull == other?.isHalfFull)
     }
     moved.transport.withSession { $0.owesFarewell = true }
-    #expect(try Self.rewritten(moved).transport.session?.owesFarewell == true)
+    #expect(try Self.rewritten(moved).transport.session?.value.owesFarewell == true)
   }
 
   // MARK: What waits
@@ -495,7 +495,7 @@ struct ConnectionStateTests {
     #expect(
       error {
         stream(&$0)
-        $0.append(tag: 4) { session.transport.session?.encode(into: &$0) }
+        $0.append(tag: 4) { session.transport.session?.value.encode(into: &$0) }
       } == .malformed("transport"))
     #expect(
       error {

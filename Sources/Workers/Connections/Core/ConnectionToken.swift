@@ -6,7 +6,7 @@
 // mean equal connections, nothing else can be read off them, and hitting one of n live connections by guessing
 // takes 2^128 / n attempts. The fixed tag tells a forged or foreign token (no such connection can have existed)
 // from one whose connection is gone. The key is drawn when the gateway starts and shared by its workers; a serial
-// must never repeat within a slot (the worker's generation is part of it).
+// must never repeat within a slot (which of the slot's processes has opened it is part of it).
 
 import COpenSSL
 import Kit

@@ -18,18 +18,18 @@ final class PollEnd {
   init(_ connection: Connection, _ all: Polls) {
     self.connection = connection
     self.all = all
-    nextPoll = (connection.state.transport.session?.waitingPoll ?? 0) + 1
+    nextPoll = (connection.state.transport.session?.value.waitingPoll ?? 0) + 1
   }
 
   private var connections: OpenConnections { connection.connections }
 
   /// The `last_event_id` of the first answer.
-  var initialEventID: String { connection.state.transport.session?.initialEventID ?? "" }
+  var initialEventID: String { connection.state.transport.session?.value.initialEventID ?? "" }
 
   /// The connection has ended while no poll was waiting: the next one is told why.
-  var owesFarewell: Bool { connection.state.transport.session?.owesFarewell ?? false }
+  var owesFarewell: Bool { connection.state.transport.session?.value.owesFarewell ?? false }
 
-  var isCongested: Bool { connection.state.transport.session?.isHalfFull ?? false }
+  var isCongested: Bool { connection.state.transport.session?.value.isHalfFull ?? false }
 
   private func withSession<R>(_ body: (inout LongPollSession) -> R?) -> R? {
     connection.state.transport.withSession(body)

@@ -44,7 +44,7 @@ final class WebSocketEnd {
   /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
   func beat(second: UInt32) {
     let position = connection.position
-    if connection.encoding?.hasCursors == true, connection.state.transport.webSocket?.toldCursor != position {
+    if connection.encoding?.hasCursors == true, connection.state.transport.webSocket?.value.toldCursor != position {
       connection.say(OwnEvents.moved(to: position, stamp: .now()))
     }
     let place = Int(connection.index)
@@ -81,7 +81,7 @@ final class WebSocketEnd {
   }
 
   /// Whether both sides have said goodbye once ours has.
-  var mayCloseOutput: Bool { connection.state.transport.webSocket?.hasClientClosed ?? true }
+  var mayCloseOutput: Bool { connection.state.transport.webSocket?.value.hasClientClosed ?? true }
 
   // MARK: In
 
@@ -98,7 +98,7 @@ final class WebSocketEnd {
     }
   }
 
-  private var hasUnread: Bool { connection.state.transport.webSocket?.hasUnread ?? false }
+  private var hasUnread: Bool { connection.state.transport.webSocket?.value.hasUnread ?? false }
 
   /// Reads until the units are used up. Whether nothing is left.
   private func readOn(_ units: inout Int) -> Bool {
@@ -107,7 +107,7 @@ final class WebSocketEnd {
     guard let channel = connection.outlet?.channel, channel.isActive else { return true }
     try? channel.syncOptions?.setOption(.autoRead, value: true)
     channel.read()
-    if connection.state.transport.webSocket?.hasInputEnded == true { inputEnded() }
+    if connection.state.transport.webSocket?.value.hasInputEnded == true { inputEnded() }
     return true
   }
 
@@ -144,7 +144,7 @@ final class WebSocketEnd {
 
   /// Counts what is kept, and ends the connection if that is too much.
   private func noteKept() {
-    let bytes = connection.state.transport.webSocket?.keptBytes ?? 0
+    let bytes = connection.state.transport.webSocket?.value.keptBytes ?? 0
     guard bytes > 0 else {
       hold = nil
       return
@@ -161,7 +161,7 @@ final class WebSocketEnd {
 
   /// Keeps the time of a message that isn't whole, from its first byte on.
   private func noteMessage(hasEnded: Bool) {
-    let isUnfinished = connection.state.transport.webSocket?.assembler.isUnfinished ?? false
+    let isUnfinished = connection.state.transport.webSocket?.value.assembler.isUnfinished ?? false
     guard isUnfinished else { return intake.ended(connection.index) }
     if hasEnded { intake.ended(connection.index) }
     connections.clock.refresh()
@@ -211,11 +211,11 @@ final class WebSocketEnd {
   // MARK: Messages that are being checked
 
   /// Whether a message is being checked: what comes meanwhile is held.
-  var isChecking: Bool { connection.state.transport.webSocket?.held != nil }
+  var isChecking: Bool { connection.state.transport.webSocket?.value.held != nil }
 
   /// `Authorization` values for check services; empty unless one is configured.
   var authorization: [String] {
-    get { connection.state.transport.webSocket?.authorization ?? [] }
+    get { connection.state.transport.webSocket?.value.authorization ?? [] }
     set { withState { $0.authorization = newValue } }
   }
 
