@@ -114,7 +114,8 @@ struct ResumeTests {
     let connection = worker.insertSSE(client)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outletDidChange()
-    worker.connections.begin(connection, ConnectRequest([.to("*")]), worker.events.resumption(lastEventID: lastEventID))
+    worker.connections.begin(
+      connection, ConnectRequest([.to("*")]), worker.events.resumption(lastEventID: lastEventID))
     try writer.publish(2)
     let events = streamed(settle(worker, client))
     #expect(events.map(\.name) == ["rig.events_lost", "greeting"])

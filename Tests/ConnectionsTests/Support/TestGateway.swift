@@ -105,7 +105,8 @@ final class TestGateway {
   fileprivate func context(_ slot: Int, _ settings: Settings) throws -> WorkerContext {
     let worker = WorkerIdentity.connections(slot)
     let presence = RingGrant(
-      id: 300 + UInt32(slot), purpose: .presence, writer: worker, readers: [.init(.control, slot: 0, wake: -1)],
+      id: 300 + UInt32(slot), purpose: .presence, writer: worker,
+      readers: [.init(.control, slot: 0, wake: -1)],
       fd: presence[slot])
     let manifest = WorkerManifest(
       worker: worker, gatewayEpoch: Self.epoch, tokenKey: Data(repeating: 7, count: 32), settings: Data(),
@@ -130,7 +131,8 @@ final class TestGateway {
   }
 
   /// The same on an event loop, without a control worker's news.
-  func wiring(_ settings: Settings, _ loop: LoopTasks, _ application: any WebSocketApplication) throws -> Wiring
+  func wiring(_ settings: Settings, _ loop: LoopTasks, _ application: any WebSocketApplication) throws
+    -> Wiring
   {
     try Wiring(try context(0, settings), loop, application: application)
   }

@@ -9,7 +9,7 @@ import Testing
 @testable import Connections
 
 @Suite("Connection workers, identity")
-struct ConnectionIdentityTests {
+struct IdentifiedConnectionTests {
   private func identity(
     _ user: String?, session: String? = nil, roles: [String] = [], until: Double? = nil,
     follows: [String] = [], followsRoles: [String] = []
@@ -198,7 +198,8 @@ struct ConnectionIdentityTests {
     let digest = try #require(SessionHasher()?.digest("b"))
     #expect(Array(worker.identities.connections(of: digest)).isEmpty)
     #expect(!worker.connections.identify(gone, identity("alice", session: "b"), isPrivileged: true))
-    #expect(!worker.connections.table.privileges[place] && Array(worker.identities.connections(of: digest)).isEmpty)
+    #expect(
+      !worker.connections.table.privileges[place] && Array(worker.identities.connections(of: digest)).isEmpty)
     for client in clients { client.disconnect() }
   }
 
