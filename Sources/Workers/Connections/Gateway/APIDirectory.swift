@@ -8,15 +8,14 @@ import NIOCore
 import NIOHTTP1
 import Settings
 
-/// Belongs to the worker's loop.
-final class APIDirectory {
+struct APIDirectory {
   /// By the bytes of the id: Swift finds texts equal that only look the same.
   private var definitions: [[UInt8]: (order: UInt64, definition: APIDefinition)] = [:]
   private(set) var router = APIRouter()
   private var isOutdated = false
 
   /// What the control worker has said of an API. False: it makes no sense.
-  func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
+  mutating func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
     guard let definition = json.withUnsafeBytes({ try? APIDefinition(stored: $0) }), definition.id == id
     else {
       return false
@@ -26,17 +25,17 @@ final class APIDirectory {
     return true
   }
 
-  func remove(id: String) {
+  mutating func remove(id: String) {
     if definitions.removeValue(forKey: Array(id.utf8)) != nil { isOutdated = true }
   }
 
-  func removeAll() {
+  mutating func removeAll() {
     definitions = [:]
     isOutdated = true
   }
 
   /// Makes the router anew if something has changed since. Once for many changes.
-  func refresh() {
+  mutating func refresh() {
     guard isOutdated else { return }
     isOutdated = false
     router = APIRouter(ordered)
@@ -64,15 +63,15 @@ final class APIDirectory {
 final class DefinitionsRoute {
   private static let list = "/apis"
 
-  private let apis: APIDirectory
+  private let hub: Hub
   private let readers: NetworkSet
   private let hosts: OwnHosts
 
-  init(_ apis: APIDirectory, _ settings: Settings) {
-    self.apis = apis
+  init(hub: Hub) {
+    self.hub = hub
     // Who closes the management port doesn't want its content here.
-    readers = NetworkSet(settings.managementToken == nil ? settings.inboundAPINetworks : [])
-    hosts = OwnHosts(settings.apiHosts)
+    readers = NetworkSet(hub.settings.managementToken == nil ? hub.settings.inboundAPINetworks : [])
+    hosts = OwnHosts(hub.settings.apiHosts)
   }
 
   /// Whether the request is for the definitions rather than for an API.
@@ -88,7 +87,7 @@ final class DefinitionsRoute {
     guard request.method == .GET || request.method == .HEAD else {
       return .methodNotAllowed(request.method, allowed: [.GET, .HEAD])
     }
-    let fresh: HTTPHeaders = ["cache-control": "no-store"]
+    let fresh: HTTPFields = ["cache-control": "no-store"]
     if request.path == Self.list { return .json(apis.json, headers: fresh) }
     let segment = request.path.dropFirst(Self.list.count + 1)
     guard let id = PathSegment.decode(segment), let json = apis.json(of: id) else {

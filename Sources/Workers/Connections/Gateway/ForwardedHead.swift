@@ -69,8 +69,8 @@ enum ForwardedHead {
   }
 
   /// The fields of an answer for the client.
-  static func toClient(_ pairs: [String]) -> HTTPHeaders {
-    var headers = HTTPHeaders()
+  static func toClient(_ pairs: [String]) -> HTTPFields {
+    var headers = HTTPFields()
     headers.reserveCapacity(pairs.count / 2)
     let positions = stride(from: 0, to: pairs.count - 1, by: 2)
     var named = ConnectionOptions()
