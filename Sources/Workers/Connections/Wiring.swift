@@ -88,7 +88,8 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn)
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn
+    )
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
@@ -146,7 +147,8 @@ final class Wiring {
       subscriptions: SubscriptionsRoute(
         names, changes, peers, access, subscriptions.parser, turns, clock, settings),
       events: eventsRoute, legacy: LegacyRoute(access, asking: publications, clock),
-      gateway: gateway, definitions: DefinitionsRoute(apis, settings), cors: cors, demo: settings.dev ? DemoPage() : nil)
+      gateway: gateway, definitions: DefinitionsRoute(apis, settings), cors: cors,
+      demo: settings.dev ? DemoPage() : nil)
     beginTurns(presence, incidents)
   }
 

@@ -40,7 +40,8 @@ final class APIGateway {
   private let environment: (String) -> String?
 
   init(
-    _ apis: APIDirectory, _ access: Access, _ proxies: TrustedProxies, _ cors: CORS, exchanges: ExchangeClient,
+    _ apis: APIDirectory, _ access: Access, _ proxies: TrustedProxies, _ cors: CORS,
+    exchanges: ExchangeClient,
     responses: GatewayResponses?, ledger: RequestLedger, _ clock: LoopClock, _ settings: Settings,
     isDraining: @escaping () -> Bool, environment: @escaping (String) -> String?
   ) {

@@ -91,7 +91,8 @@ final class PresenceReporter {
       list = Subscription.list(SubscriptionContent.decode(content))
     }
     return PresentConnection(
-      serial: connection.serial, transport: connection.state.transport.kind.label, sinceUnixMs: connection.state.origin.sinceUnixMs,
+      serial: connection.serial, transport: connection.state.transport.kind.label,
+      sinceUnixMs: connection.state.origin.sinceUnixMs,
       users: identity.users, sessions: identity.sessions, roles: identity.roles,
       remote: connection.state.origin.remote, userAgent: connection.state.origin.userAgent,
       subscriptions: list.count <= Self.mostSubscriptionBytes ? list : [], validUntil: identity.lastEnd,

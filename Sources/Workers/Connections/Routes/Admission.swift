@@ -1,7 +1,7 @@
 // From a request for a connection to its opening: what it asks for, and whether one more may be opened.
 //
-//   request ─► its turn ─► ConnectRequest ─► worker not draining, room in the worker, limits of its user and its address, rate of the
-//                                            node ─► the check service ─► open
+//   request ─► its turn ─► ConnectRequest ─► worker not draining, room in it, limits of user and address, rate of the node
+//                                                └─► the check service ─► open
 //
 // The rate is counted over all connection workers through the words in their status pages (RateWindow), so that the
 // limit is the node's, not the worker's. Polls of a session count once, when the session opens.
@@ -115,7 +115,8 @@ final class Admission {
       metrics.refused(reason: "open_connections")
       return Self.last(
         .unavailable(
-          retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(mostOpen) open connections, its limit"))
+          retryAfterSeconds: Self.fullRetrySeconds, "this worker has \(mostOpen) open connections, its limit")
+      )
     }
     return nil
   }

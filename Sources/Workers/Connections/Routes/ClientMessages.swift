@@ -66,7 +66,8 @@ final class ClientMessages: WebSocketApplication {
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
     let credentials = credentials(connection.webSocket?.authorization ?? [], traceparent)
-    whenAllowed(access.checks.submission(event.json, credentials), envelope.id, message, connection) { [self] in
+    whenAllowed(access.checks.submission(event.json, credentials), envelope.id, message, connection) {
+      [self] in
       do throws(EventError) {
         try requireValid(valid)
         try events.take(event)

@@ -44,7 +44,9 @@ final class WebSocketEnd {
   /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
   func beat(second: UInt32) {
     let position = connection.position
-    if connection.encoding?.hasCursors == true, connection.state.transport.webSocket?.value.toldCursor != position {
+    if connection.encoding?.hasCursors == true,
+      connection.state.transport.webSocket?.value.toldCursor != position
+    {
       connection.say(OwnEvents.moved(to: position, stamp: .now()))
     }
     let place = Int(connection.index)
