@@ -59,7 +59,7 @@ struct ClientMessagesTests {
     )
     #expect(told.map { $0["type"] as? String } == ["rig.subscriptions_set"])
     #expect((told.first?["data"] as? [Any])?.count == 2)
-    #expect(worker.subscriptions.list(of: connection.index) == [.to("a"), .to("b")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("a"), .to("b")])
     client.disconnect()
   }
 
@@ -79,7 +79,7 @@ struct ClientMessagesTests {
     #expect(told.map(\.id) == ["m1"])
     #expect(told.map(\.status) == [400])
     #expect(told.map(\.detail) == [detail])
-    #expect(worker.subscriptions.list(of: connection.index) == [.to("greeting")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("greeting")])
     client.disconnect()
   }
 

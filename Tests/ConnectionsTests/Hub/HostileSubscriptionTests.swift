@@ -91,9 +91,9 @@ struct HostileSubscriptionTests {
           #expect((400..<500).contains(error.status), "\(kind): \(error)")
           continue
         }
-        let before = worker.subscriptions.list(of: connection.index)
+        let before = worker.subscriptions.index.subscriptions(of: connection.index)
         let answer = try change(worker, connection, parsed, kind)
-        let now = worker.subscriptions.list(of: connection.index)
+        let now = worker.subscriptions.index.subscriptions(of: connection.index)
         if answer.status == 204 {
           made += 1
           #expect(now == parsed, "\(kind)")
@@ -209,7 +209,7 @@ struct HostileSubscriptionTests {
       eventType: .exact("t"), oneOf: (0..<8_000).map { ["f0": .integer(Int64($0))] })
     #expect(worker.change(connection, SubscriptionChange([large]))?.status == 204)
     #expect(connection.replay == nil)
-    #expect(worker.subscriptions.list(of: connection.index) == [large])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [large])
     try writer.publish(9_001, type: "t", fields: ["f0": .integer(5)])
     worker.run()
     #expect(client.take().contains(#"{"n":9001}"#))
@@ -253,7 +253,7 @@ struct HostileSubscriptionTests {
     let answer = worker.change(connection, SubscriptionChange([.to("c")]))
     #expect(answer?.status == 429)
     #expect(answer?.text.contains("3") == true)
-    #expect(worker.subscriptions.list(of: connection.index) == [.to("b")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("b")])
     #expect(worker.metric(#"rig_subscriptions_refused_total{limit="rate"}"#) == 1)
     client.disconnect()
   }

@@ -149,7 +149,7 @@ struct IdentifiedConnectionTests {
     let other = try worker.openSSE(clients[1], [.to("x")], identity: identity("bob"))
     let change = SubscriptionChange([], [Credential(user: "alice", session: "a")])
     #expect(worker.change(other, change)?.status == 401)
-    #expect(worker.subscriptions.list(of: other.index) == [.to("x")], "as they were")
+    #expect(worker.subscriptions.index.subscriptions(of: other.index) == [.to("x")], "as they were")
     #expect(other.identity?.users == ["bob"])
     for client in clients { client.disconnect() }
   }

@@ -272,14 +272,14 @@ struct TwoWorkersTests {
     settle(workers)
     #expect(answers.all.map { $0?.status } == [204])
     #expect(streamed(client.take()).map(\.name) == ["rig.subscriptions_set"])
-    #expect(workers[1].subscriptions.list(of: connection.index) == [.to("new")])
+    #expect(workers[1].subscriptions.index.subscriptions(of: connection.index) == [.to("new")])
 
     let bad = WorkerRequest.setSubscriptions(serial: connection.serial, change: Array("[{}]".utf8))
     _ = workers[0].peers.ask(1, bad, deadlineNs: .max, answers.asker)
     settle(workers)
     #expect(answers.last?.status == 502)
     #expect(client.take() == "")
-    #expect(workers[1].subscriptions.list(of: connection.index) == [.to("new")], "as it was")
+    #expect(workers[1].subscriptions.index.subscriptions(of: connection.index) == [.to("new")], "as it was")
 
     client.disconnect()
     _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)

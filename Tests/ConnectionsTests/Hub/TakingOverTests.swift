@@ -17,7 +17,7 @@ extension TestWorker {
     let bytes = former.state.encoded
     // What was on its way and has reached the socket is what the kernel tells.
     let written = client?.socket.takeBack() ?? 0
-    connections.closed(former)
+    wiring.connections.closed(former)
     try client?.moveToOtherChannel()
     var state = try ConnectionState(
       decoding: bytes,
@@ -25,27 +25,27 @@ extension TestWorker {
     state.waiting.advance(by: written)
     let resuming = state.resuming
     state.resuming = nil
-    let entered = connections.table.adopt(serial: state.serial, second: clock.second) { index in
+    let entered = wiring.connections.table.adopt(serial: state.serial, second: wiring.clock.second) { index in
       if let client {
         Connection(
-          state, at: index, of: connections, on: client.channel, descriptor: client.near,
-          intake: state.transport.webSocket == nil ? nil : intake)
+          state, at: index, of: wiring.connections, on: client.channel, descriptor: client.near,
+          intake: state.transport.webSocket == nil ? nil : wiring.intake)
       } else {
-        Connection(polled: state, at: index, of: connections, polls)
+        Connection(polled: state, at: index, of: wiring.connections, wiring.polls)
       }
     }
     let connection = try #require(entered)
     if let identity = state.identity {
-      let isIdentified = connections.identify(connection, identity, isPrivileged: false)
+      let isIdentified = wiring.connections.identify(connection, identity, isPrivileged: false)
       #expect(isIdentified)
     }
     let wishes = SubscriptionContent.decode(state.subscriptions)
-    let hold = try subscriptions.hold(wishes)
+    let hold = try wiring.subscriptions.hold(wishes)
     if let resuming {
       connection.resume(resuming.plan, by: Replay(wishes, hold))
-      replayer.add(connection)
+      wiring.replayer.add(connection)
     } else {
-      connections.join(connection, hold)
+      wiring.connections.join(connection, hold)
     }
     if let client {
       try client.channel.pipeline.syncOperations.addHandler(connection)
