@@ -96,7 +96,7 @@ import Testing
     ].filter { !$0.isEmpty }
   }
 
-  private static let table: [(Phase, String)] = [
+  private static let expectations: [(Phase, String)] = [
     (
       .idle,
       "listens|lives|parses|reads|refuse: answer|ready: yes|settle: no|endStream: no|takeLeave: no|finish: true"
@@ -154,10 +154,10 @@ import Testing
     ),
   ]
 
-  @Test("Every event in every phase", arguments: table)
-  func table(_ phase: Phase, _ expected: String) {
+  @Test("Every event in every phase", arguments: expectations)
+  func phases(_ phase: Phase, _ expected: String) {
     #expect(Self.answers(phase).joined(separator: "|") == expected)
-    #expect(Self.table.count == Phase.allCases.count)
+    #expect(Self.expectations.count == Phase.allCases.count)
   }
 
   @Test(
