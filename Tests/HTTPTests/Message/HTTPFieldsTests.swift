@@ -127,12 +127,6 @@ import Testing
       HTTPFields([("connection", "x"), ("Connection", value)]).hasOption("close", in: "connection") == has)
   }
 
-  @Test("The elements of lists come without blanks, and empty ones not at all")
-  func lists() {
-    let fields = HTTPFields([("accept", " a , b;q=1,, "), ("x", "z"), ("Accept", "c")])
-    #expect(fields[canonicalForm: "accept"] == ["a", "b;q=1", "c"] && fields[canonicalForm: "y"] == [])
-  }
-
   @Test("Whatever is done to them, they are what a list of names and values would be")
   func model() {
     var generator = SeededRandom(seed: 15)

@@ -206,14 +206,6 @@ public struct HTTPFields: Sendable {
     return values
   }
 
-  /// The elements of all fields of that name, as lists (RFC 9110 §5.6.1); empty ones are left out.
-  public subscript(canonicalForm name: String) -> [Substring] {
-    self[name].flatMap { $0.utf8.split(separator: UInt8(ascii: ",")) }.map {
-      HTTPOctets.trimmed(Substring($0))
-    }
-    .filter { !$0.isEmpty }
-  }
-
   /// Whether the fields of that name, as lists (RFC 9110 §5.6.1), have `option` in any case.
   public func hasOption(_ option: StaticString, in name: String) -> Bool {
     var next = 0
