@@ -45,9 +45,12 @@ public struct CORS: Sendable {
   /// Adds what an answer to the request carries, unless it carries its own.
   ///
   /// - Parameter credentials: cookies are part of this resource (long-polling).
-  public func apply(to headers: inout HTTPHeaders, for request: HTTPRequest, credentials: Bool = false) {
+  public func apply(to headers: inout HTTPFields, for request: HTTPRequest, credentials: Bool = false) {
     guard !headers.contains(name: Self.allowOrigin) else { return }
-    guard !origins.isAll else { return headers.add(name: Self.allowOrigin, value: "*") }
+    guard !origins.isAll else {
+      headers.add(name: Self.allowOrigin, value: "*")
+      return
+    }
     headers.add(name: "vary", value: "origin")
     guard let origin = request.header("origin"), allows(request) else { return }
     headers.add(name: Self.allowOrigin, value: origin)
@@ -55,8 +58,8 @@ public struct CORS: Sendable {
   }
 
   /// The headers that `apply` adds, alone.
-  public func headers(for request: HTTPRequest, credentials: Bool = false) -> HTTPHeaders {
-    var headers = HTTPHeaders()
+  public func headers(for request: HTTPRequest, credentials: Bool = false) -> HTTPFields {
+    var headers = HTTPFields()
     apply(to: &headers, for: request, credentials: credentials)
     return headers
   }

@@ -44,7 +44,7 @@ enum ForwardedHead {
     let named = ConnectionOptions(request.headers)
     var fields: [(name: String, value: String)] = [("host", context.authority)]
     fields.reserveCapacity(request.headers.count + 7 + context.addedHeaders.count)
-    for (name, value) in request.headers {
+    for (name, value) in request.headers.strings {
       guard !ownInRequests.contains(name), !named.contains(name),
         !HeaderFields.isForwarding(name) || (context.isPeerTrusted && !name.utf8.contains(UInt8(ascii: "_")))
       else { continue }
@@ -69,8 +69,8 @@ enum ForwardedHead {
   }
 
   /// The fields of an answer for the client.
-  static func toClient(_ pairs: [String]) -> HTTPHeaders {
-    var headers = HTTPHeaders()
+  static func toClient(_ pairs: [String]) -> HTTPFields {
+    var headers = HTTPFields()
     headers.reserveCapacity(pairs.count / 2)
     let positions = stride(from: 0, to: pairs.count - 1, by: 2)
     var named = ConnectionOptions()

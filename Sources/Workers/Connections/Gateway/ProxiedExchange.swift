@@ -108,7 +108,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     readOn()
   }
 
-  func receivedEnd(trailers: HTTPHeaders) {
+  func receivedEnd(trailers: HTTPFields) {
     hasBodyEnded = true
     if let key { sendEnd(trailers.alternating, key) }
   }
