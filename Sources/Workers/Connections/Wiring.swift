@@ -204,7 +204,7 @@ final class Wiring {
     peers.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
     publications?.tick(nowNs: clock.nowNs)
-    events.rings.probeSuspended()
+    events.probeSuspended()
     links.probeSuspended()
     access.tick()
     admission.tick()

@@ -4,8 +4,9 @@ import IPC
 import Kit
 import Logging
 
+/// Belongs to the worker's loop.
 final class EventRings {
-  let rings: RingSet
+  private let rings: RingSet
   /// The last record read of each ring, in the order that all workers and releases share.
   private(set) var own: Cursor
   /// By ring: which of a cursor's positions is its.
@@ -65,6 +66,23 @@ final class EventRings {
       return body(ring, record)
     }
   }
+
+  /// The record isn't what it should be, by `RingSet.refuse`.
+  func refuse(_ ring: Int, _ record: RingRecord) {
+    rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
+  }
+
+  /// What was read has had its effect.
+  func commit() { rings.commit() }
+
+  /// Writers need not wake this worker.
+  func declareAwake() { rings.declareAwake() }
+
+  /// As `RingLoop.declareAsleep`.
+  func declareAsleep() -> Bool { rings.declareAsleep() }
+
+  /// Once per second.
+  func probeSuspended() { rings.probeSuspended() }
 
   /// After a reset the ring goes on at a new place.
   func takeIncidents() -> [RingIncident] {

@@ -64,7 +64,7 @@ final class LiveDelivery {
     if !hasEnded {
       isDry = !collect()
       send()
-      events.rings.commit()
+      events.commit()
     }
     for ring in incidents.report(events.takeIncidents()) {
       connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
@@ -72,10 +72,10 @@ final class LiveDelivery {
     return !isDry
   }
 
-  func declareAwake() { events.rings.declareAwake() }
+  func declareAwake() { events.declareAwake() }
 
   /// As `RingLoop.declareAsleep`.
-  func declareAsleep() -> Bool { hasEnded || events.rings.declareAsleep() }
+  func declareAsleep() -> Bool { hasEnded || events.declareAsleep() }
 
   /// Everybody has been told that the gateway ends.
   func end() { hasEnded = true }
@@ -99,7 +99,7 @@ final class LiveDelivery {
       if let event = EventRecord(ring: record) {
         forward(event)
       } else {
-        events.rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
+        events.refuse(ring, record)
       }
       return records < Limit.records && bytes < Limit.bytes && delivery.pendingBytes < Limit.sentBytes
         && subscriptions.visited &- visited < Limit.visits

@@ -63,7 +63,7 @@ final class EventsRoute {
   func publish() {
     guard intake.hasUnpublished else { return }
     // This worker needs no wake-up: its turn is scheduled. Awake without a turn to come it would miss the next event.
-    events.rings.declareAwake()
+    events.declareAwake()
     intake.publish()
     turn.schedule()
   }
