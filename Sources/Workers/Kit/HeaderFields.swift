@@ -36,16 +36,16 @@ public struct FieldNames: ExpressibleByArrayLiteral, Sendable {
   }
 
   /// Whether `name` is one of them, in any case of its ASCII letters and with '_' for '-'.
-  public func contains(_ name: String) -> Bool {
-    let count = name.utf8.count
-    guard count < UInt64.bitWidth, lengths >> UInt64(count) & 1 == 1 else { return false }
-    return HeaderFields.withOctets(name) { octets in
-      for candidate in names
-      where candidate.utf8CodeUnitCount == count && HeaderFields.begins(octets, candidate, dashes: true) {
-        return true
-      }
-      return false
+  public func contains(_ name: String) -> Bool { HeaderFields.withOctets(name, contains) }
+
+  /// The same, of a name in octets.
+  public func contains(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
+    guard name.count < UInt64.bitWidth, lengths >> UInt64(name.count) & 1 == 1 else { return false }
+    for candidate in names
+    where candidate.utf8CodeUnitCount == name.count && HeaderFields.begins(name, candidate, dashes: true) {
+      return true
     }
+    return false
   }
 }
 
@@ -84,20 +84,26 @@ public enum HeaderFields {
   private static let ofResponses: FieldNames = ["accept-ranges", "accept-patch", "accept-post"]
 
   /// Whether it says for whom a request comes: `forwarded`, `x-forwarded-…`, `via`, `x-real-ip` and the like.
-  public static func isForwarding(_ name: String) -> Bool {
+  public static func isForwarding(_ name: String) -> Bool { withOctets(name, isForwarding) }
+
+  public static func isForwarding(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
     forwarding.contains(name) || has(forwardingPrefix, name)
   }
 
   /// Whether it may stand behind a body, in requests and in answers. Who merged another one into the head could be led to read the
   /// message differently.
-  public static func mayBeTrailer(_ name: String) -> Bool {
+  public static func mayBeTrailer(_ name: String) -> Bool { withOctets(name, mayBeTrailer) }
+
+  public static func mayBeTrailer(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
     !neverTrailers.contains(name) && !has(forwardingPrefix, name)
   }
 
   /// Whether a field that comes with a service's response is part of the answer. The rest concerns the way that it came.
-  public static func isOfResponse(_ name: String) -> Bool {
+  public static func isOfResponse(_ name: String) -> Bool { withOctets(name, isOfResponse) }
+
+  public static func isOfResponse(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
     if ofResponses.contains(name) { return true }
-    let isOfRequest = name.isField("accept") || prefixesOfRequests.contains { has($0, name) }
+    let isOfRequest = HTTPOctets.matches(name, "accept") || prefixesOfRequests.contains { has($0, name) }
     return !isOfRequest && !neverOfResponses.contains(name) && !has(forwardingPrefix, name)
   }
 
@@ -149,8 +155,8 @@ public enum HeaderFields {
     return true
   }
 
-  private static func has(_ prefix: StaticString, _ name: String) -> Bool {
-    name.utf8.count >= prefix.utf8CodeUnitCount && withOctets(name) { begins($0, prefix, dashes: true) }
+  private static func has(_ prefix: StaticString, _ name: Octets) -> Bool {
+    name.count >= prefix.utf8CodeUnitCount && begins(name, prefix, dashes: true)
   }
 
   private static func compared(_ octet: UInt8) -> UInt8 {
@@ -166,7 +172,7 @@ public enum HeaderFields {
 public struct ConnectionOptions {
   /// As they came. `keep-alive` and `close` alone, what nearly all have, aren't kept: the first is hop by hop by itself, and the second
   /// names no field.
-  private var values: [String] = []
+  private var values: [[UInt8]] = []
 
   public init() {}
 
@@ -176,17 +182,24 @@ public struct ConnectionOptions {
 
   /// Takes one more field of the message.
   public mutating func note(_ name: String, _ value: String) {
-    if name.isField("connection"), !value.isField("keep-alive"), !value.isField("close") {
-      values.append(value)
+    if name.isField("connection") { HeaderFields.withOctets(value) { note(value: $0) } }
+  }
+
+  /// Takes one more field named `connection`.
+  public mutating func note(value: UnsafeBufferPointer<UInt8>) {
+    if !HTTPOctets.matches(value, "keep-alive"), !HTTPOctets.matches(value, "close") {
+      values.append(Array(value))
     }
   }
 
   /// Whether the field is named, in any case and with '_' for '-'.
   public func contains(_ name: String) -> Bool {
-    guard !values.isEmpty else { return false }
-    return HeaderFields.withOctets(name) { name in
-      values.contains { HeaderFields.withOctets($0) { Self.names($0, name) } }
-    }
+    !values.isEmpty && HeaderFields.withOctets(name, contains)
+  }
+
+  /// The same, of a name in octets.
+  public func contains(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
+    values.contains { $0.withUnsafeBufferPointer { Self.names($0, name) } }
   }
 
   /// Whether one of the options in `value` is `name`.

@@ -65,7 +65,13 @@ public enum HTTPOctets {
     return String(trimmed(text[...]))
   }
 
-  // MARK: Hexadecimal digits and escapes
+  // MARK: Digits and escapes
+
+  /// The value of a decimal digit; nil: it is none.
+  @inlinable
+  public static func decimal(_ octet: UInt8) -> Int? {
+    UInt8(ascii: "0")...UInt8(ascii: "9") ~= octet ? Int(octet - UInt8(ascii: "0")) : nil
+  }
 
   /// The value of a hexadecimal digit; nil: it is none.
   @inlinable

@@ -1,0 +1,23 @@
+// Fields of messages by Kit's lists of who they concern.
+
+import Kit
+
+extension HTTPFields.Field {
+  /// Whether the name is one of them, in any case and with '_' for '-'.
+  public func isIn(_ names: FieldNames) -> Bool { withName { names.contains($0) } }
+  /// Whether it says for whom a request comes.
+  public var isForwarding: Bool { withName { HeaderFields.isForwarding($0) } }
+  /// Whether it may stand behind a body.
+  public var mayBeTrailer: Bool { withName { HeaderFields.mayBeTrailer($0) } }
+  /// Whether it is of a service's response, and not of the way that it came.
+  public var isOfResponse: Bool { withName { HeaderFields.isOfResponse($0) } }
+}
+
+extension ConnectionOptions {
+  public init(_ fields: HTTPFields) {
+    self.init()
+    for field in fields where field.nameIs("connection") { field.withValue { note(value: $0) } }
+  }
+
+  public func contains(_ field: HTTPFields.Field) -> Bool { field.withName { contains($0) } }
+}
