@@ -87,7 +87,7 @@ final class DefinitionsRoute {
     guard request.method == .GET || request.method == .HEAD else {
       return .methodNotAllowed(request.method, allowed: [.GET, .HEAD])
     }
-    let fresh: HTTPHeaders = ["cache-control": "no-store"]
+    let fresh: HTTPFields = ["cache-control": "no-store"]
     if request.path == Self.list { return .json(hub.apis.json, headers: fresh) }
     let segment = request.path.dropFirst(Self.list.count + 1)
     guard let id = PathSegment.decode(segment), let json = hub.apis.json(of: id) else {

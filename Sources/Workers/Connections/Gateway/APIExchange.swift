@@ -30,7 +30,7 @@ final class RefusedExchange: StreamedExchange {
   }
 
   func received(_ bytes: ByteBuffer) {}
-  func receivedEnd(trailers: HTTPHeaders) {}
+  func receivedEnd(trailers: HTTPFields) {}
   func canWrite() {}
   func clientGone() {}
 }
@@ -40,7 +40,7 @@ final class SecuredExchange: StreamedExchange {
   private enum State {
     case new
     /// The end of a body of which nothing else is left comes unasked, and once: kept for the carrier.
-    case judged(AnswerStream, earlyEnd: HTTPHeaders?)
+    case judged(AnswerStream, earlyEnd: HTTPFields?)
     case carried(any RequestCarrier)
     case over
   }
@@ -91,7 +91,7 @@ final class SecuredExchange: StreamedExchange {
   /// Only a carrier asks for bytes.
   func received(_ bytes: ByteBuffer) { carrier?.received(bytes) }
 
-  func receivedEnd(trailers: HTTPHeaders) {
+  func receivedEnd(trailers: HTTPFields) {
     if case .judged(let answer, _) = state { state = .judged(answer, earlyEnd: trailers) }
     carrier?.receivedEnd(trailers: trailers)
   }

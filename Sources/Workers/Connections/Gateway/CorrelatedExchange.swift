@@ -68,7 +68,7 @@ final class CorrelatedExchange: RequestCarrier {
   }
 
   func received(_ bytes: ByteBuffer) { proxied?.received(bytes) }
-  func receivedEnd(trailers: HTTPHeaders) { proxied?.receivedEnd(trailers: trailers) }
+  func receivedEnd(trailers: HTTPFields) { proxied?.receivedEnd(trailers: trailers) }
   func canWrite() { proxied?.canWrite() }
 
   func clientGone() {

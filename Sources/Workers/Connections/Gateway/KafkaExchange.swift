@@ -121,7 +121,7 @@ final class KafkaExchange: RequestCarrier {
     answer.readBody()
   }
 
-  func receivedEnd(trailers: HTTPHeaders) {
+  func receivedEnd(trailers: HTTPFields) {
     switch state {
     case .asking(let answer, let question, _):
       state = .asking(answer, question: question, hasWholeBody: true)
