@@ -13,6 +13,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
 
   public var format = WorkerManifest.format
   public var worker: WorkerIdentity
+  /// Which of the processes this is, from 1, that have served the place in this life of the gateway; 0: it isn't told.
+  public var incarnation: UInt64 = 0
   /// Random number of this life of the gateway, below 2^48: cursors of another life are recognised by it.
   public var gatewayEpoch: UInt64
   /// 32 random bytes, the key of connection tokens.
@@ -57,6 +59,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     let values = try decoder.container(keyedBy: CodingKeys.self)
     format = try values.decode(Int.self, forKey: .format)
     worker = try values.decode(WorkerIdentity.self, forKey: .worker)
+    incarnation = try values.decodeIfPresent(UInt64.self, forKey: .incarnation) ?? 0
     gatewayEpoch = try values.decode(UInt64.self, forKey: .gatewayEpoch)
     tokenKey = try values.decode(Data.self, forKey: .tokenKey)
     settings = try values.decodeIfPresent(Data.self, forKey: .settings) ?? Data("{}".utf8)

@@ -65,7 +65,7 @@ extension Runtime {
   }
 
   private func start(_ worker: WorkerRecord) throws -> ChildProcess {
-    let manifest = try WorkerManifest.write(worker.birth.manifest)
+    let manifest = try WorkerManifest.write(worker.nextManifest())
     var descriptors = worker.birth.descriptors
     let number = descriptors.grantManifest(manifest.rawValue)
     // The name is for people who look at `ps`.

@@ -16,6 +16,8 @@ final class WorkerRecord {
   /// Value of the page's generation when the process was started: what the page says is the process's own word only
   /// once that has risen.
   var generationAtSpawn: UInt64 = 0
+  /// Processes that have been started in the place.
+  private var incarnations: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   var instance: UInt64 = 0
   /// The current process.
@@ -33,6 +35,14 @@ final class WorkerRecord {
     self.birth = birth
     self.executable = executable
     self.up = up
+  }
+
+  /// The manifest of the next process: no two of the place have the same number.
+  func nextManifest() -> WorkerManifest {
+    incarnations += 1
+    var manifest = birth.manifest
+    manifest.incarnation = incarnations
+    return manifest
   }
 
   var page: StatusPage { owned.page }

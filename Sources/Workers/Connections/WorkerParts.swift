@@ -105,7 +105,8 @@ struct WorkerParts {
     let authority = try TokenAuthority(settings: context.settings, log: context.log, calls: calls)
     return Hub(
       HubParts(
-        slot: context.worker.place, generation: generation, settings: context.settings,
+        slot: context.worker.place, generation: generation,
+        incarnation: context.incarnation, settings: context.settings,
         tokens: try TokenCipher(key: manifest.tokenKey),
         events: try EventRings(
           manifest.ringsRead(for: .events), worker: context.worker, status: status,

@@ -8,9 +8,14 @@ import Testing
 
 @Suite("Connection table")
 struct ConnectionTableTests {
-  private func insert(_ table: inout ConnectionTable, _ hub: Hub, _ transport: Transport = .sse) -> Connection
-  {
-    table.insert(transport, second: 5) { Connection(index: $0, serial: $1, hub: hub) }
+  private func insert(
+    _ table: inout ConnectionTable, _ hub: Hub, _ transport: TransportState = .eventStream(isChunked: false)
+  ) -> Connection {
+    table.insert(second: 5) { Connection(polled: ConnectionState(serial: $1, transport), at: $0, of: hub) }
+  }
+
+  private func session(_ hub: Hub) -> TransportState {
+    .longPolling(Boxed(LongPollSession(limits: .init(), cursor: Cursor(epoch: 1), nowNs: 0)))
   }
 
   @Test("uses indices again and no serial twice, also not after a restart")
@@ -18,8 +23,8 @@ struct ConnectionTableTests {
     let hub = try TestGateway().hub().hub
     var random = SeededRandom(seed: 3)
     var serials = Set<UInt64>()
-    for generation in 1...3 as ClosedRange<UInt64> {
-      var table = ConnectionTable(generation: generation)
+    for incarnation in 1...3 as ClosedRange<UInt64> {
+      var table = ConnectionTable(incarnation: incarnation)
       var open: [Connection] = []
       for _ in 0..<2000 {
         if open.isEmpty || Bool.random(using: &random) {
@@ -47,7 +52,7 @@ struct ConnectionTableTests {
   @Test("13.A3: gives nothing of a former owner, or of whoever wrote to a free place, to the next one")
   func freshPlace() throws {
     let hub = try TestGateway().hub().hub
-    var table = ConnectionTable(generation: 1)
+    var table = ConnectionTable(incarnation: 1)
     let former = insert(&table, hub)
     table.remove(former)
     let place = Int(former.index)
@@ -63,7 +68,7 @@ struct ConnectionTableTests {
   @Test("finds nobody by a serial that nobody has", arguments: [0, 1, 1 << 20, .max, 0xFFFFF] as [UInt64])
   func unknown(serial: UInt64) throws {
     let hub = try TestGateway().hub().hub
-    var table = ConnectionTable(generation: 2)
+    var table = ConnectionTable(incarnation: 2)
     #expect(table.find(serial: serial) == nil)
     let connection = insert(&table, hub)
     #expect(table.find(serial: serial) == nil)
@@ -74,9 +79,9 @@ struct ConnectionTableTests {
   @Test("counts by transport, and leaves nothing of a connection in its columns")
   func columns() throws {
     let hub = try TestGateway().hub().hub
-    var table = ConnectionTable(generation: 1)
-    let first = insert(&table, hub, .sse)
-    let second = insert(&table, hub, .longPolling)
+    var table = ConnectionTable(incarnation: 1)
+    let first = insert(&table, hub)
+    let second = insert(&table, hub, session(hub))
     #expect(
       table.count(of: .sse) == 1 && table.count(of: .longPolling) == 1 && table.count(of: .webSocket) == 0)
     #expect(Array(table.transports) == [.sse, .longPolling])
@@ -88,7 +93,7 @@ struct ConnectionTableTests {
     #expect(table.descriptors[Int(first.index)] == -1)
     #expect(table.deadlines[Int(first.index)] == 0)
     #expect(table.count(of: .sse) == 0)
-    let third = insert(&table, hub, .webSocket)
+    let third = insert(&table, hub, hub.webSocketState(ConnectRequest(), isDeflated: false))
     #expect(third.index == first.index)
     removals = [table.remove(first)]
     #expect(removals == [false], "the index is somebody else's now")

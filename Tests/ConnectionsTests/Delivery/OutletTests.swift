@@ -8,6 +8,7 @@ import Testing
 @testable import Connections
 
 private final class Owner: OutletOwner {
+  var waiting = Backlog()
   var drained = 0
   var finished = 0
   func outletDidDrain() { drained += 1 }

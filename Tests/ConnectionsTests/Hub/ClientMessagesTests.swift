@@ -11,7 +11,7 @@ import Testing
 struct ClientMessagesTests {
   private let worker: TestHub
   private let client: TestClient
-  private let connection: WebSocketConnection
+  private let connection: Connection
 
   init() throws {
     worker = try TestGateway().hub { $0.maxEventBytes = 1000 }

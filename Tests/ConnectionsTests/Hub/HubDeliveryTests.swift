@@ -138,11 +138,11 @@ struct HubDeliveryTests {
     }
     worker.run()
     seenQuick += numbers(quick.take())
-    #expect(connection.outlet.waitingBytes > 0, "the socket must have become full")
+    #expect(connection.waitingBytes > 0, "the socket must have become full")
     #expect(worker.hub.table.descriptors[Int(connection.index)] == -1)
     #expect(seenQuick == expected.filter { $0 % 3 != 0 }, "others don't wait for it")
     #expect(numbers(slow.take()) == expected)
-    #expect(connection.outlet.waitingBytes == 0)
+    #expect(connection.waitingBytes == 0)
     #expect(worker.hub.table.descriptors[Int(connection.index)] == slow.near, "direct again")
     try writer.publish(1000)
     worker.run()
@@ -168,7 +168,7 @@ struct HubDeliveryTests {
       worker.run()
     }
     #expect(!connection.isClosing && worker.hub.table.behindCount == 1)
-    #expect(connection.outlet.waitingBytes < 110_000, "the rest waits in the ring")
+    #expect(connection.waitingBytes < 110_000, "the rest waits in the ring")
     #expect(worker.metric("rig_connections_fell_behind_total") == 1)
     worker.hub.tick()
     #expect(!connection.isClosing)
@@ -178,7 +178,7 @@ struct HubDeliveryTests {
     worker.hub.tick()
     #expect(connection.isClosing)
     #expect(worker.metric("rig_slow_consumers_total") == 1)
-    #expect(connection.outlet.waitingBytes < 20_000, "what hadn't been begun is dropped")
+    #expect(connection.waitingBytes < 20_000, "what hadn't been begun is dropped")
     let text = client.take()
     let seen = numbers(text)
     #expect(seen == Array(0..<seen.count) && !seen.isEmpty)
@@ -203,7 +203,7 @@ struct HubDeliveryTests {
     let writers = try [gateway.streamsWriter(), gateway.ownWriter(1)]
     let client = try TestClient()
     let identity = try #require(ConnectionIdentity([Credential(user: "Ann")]))
-    let connection: StreamConnection =
+    let connection: Connection =
       transport == .sse
       ? try worker.openSSE(client, [.to("all")], identity: identity)
       : try worker.openWebSocket(
@@ -410,11 +410,11 @@ struct HubDeliveryTests {
     let beginning = Cursor(epoch: TestGateway.epoch).text
     let connection = try worker.openSSE(client, [.to("greeting")], lastEventID: beginning)
     worker.hub.turn()
-    let replay = try #require(connection.replay, "a turn isn't enough for so much")
+    let resuming = try #require(connection.state.resuming, "a turn isn't enough for so much")
     worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
     worker.hub.tick()
     let told = try #require(streamed(client.take()).last?.id.flatMap { Cursor($0) })
-    #expect(told == replay.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
+    #expect(told == resuming.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
     worker.run()
     worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
     worker.hub.tick()

@@ -179,12 +179,10 @@ struct HubIdentityTests {
     let clients = try (0..<2).map { _ in try TestClient() }
     let trap = EndTrap()
     try clients[0].channel.pipeline.syncOperations.addHandler(trap)
-    func open(_ client: TestClient, session: String) throws -> SSEConnection {
-      let connection = hub.table.insert(.sse, second: hub.clock.second) {
-        SSEConnection(index: $0, serial: $1, hub: hub, channel: client.channel, descriptor: client.near)
-      }
+    func open(_ client: TestClient, session: String) throws -> Connection {
+      let connection = worker.insertSSE(client)
       try client.channel.pipeline.syncOperations.addHandler(connection)
-      connection.outlet.open(with: Array("open\n\n".utf8))
+      connection.outlet?.open(with: Array("open\n\n".utf8))
       connection.outletDidChange()
       trap.onEnd = { hub.closed(connection) }
       var wanted = ConnectRequest(

@@ -293,16 +293,14 @@ struct TwoWorkersTests {
     let workers = try [gateway.hub(0), gateway.hub(1)]
     let writer = try gateway.streamsWriter()
     let hub = workers[1].hub
-    let session = hub.table.insert(.longPolling, second: 1) { index, serial in
-      LongPollConnection(index: index, serial: serial, hub: hub, limits: .init(), cursor: hub.events.own)
-    }
+    let session = workers[1].insertSession()
     hub.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
     func poll(_ lastEventID: String?) {
       let message = WorkerRequest.poll(serial: session.serial, lastEventID: lastEventID)
       _ = workers[0].hub.exchange.ask(1, message, deadlineNs: .max, answers.asker)
       settle(workers)
     }
-    poll(session.initialEventID)
+    poll(session.polls?.initialEventID)
     #expect(answers.all.isEmpty, "it waits")
     #expect(hub.remotePolls.count == 1)
     try writer.publish(1)
@@ -329,11 +327,9 @@ struct TwoWorkersTests {
     let workers = try [gateway.hub(0), gateway.hub(1)]
     let writer = try gateway.streamsWriter()
     let hub = workers[1].hub
-    let session = hub.table.insert(.longPolling, second: 1) { index, serial in
-      LongPollConnection(index: index, serial: serial, hub: hub, limits: .init(), cursor: hub.events.own)
-    }
+    let session = workers[1].insertSession()
     hub.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
-    let message = WorkerRequest.poll(serial: session.serial, lastEventID: session.initialEventID)
+    let message = WorkerRequest.poll(serial: session.serial, lastEventID: session.polls?.initialEventID)
     guard
       case .waiting(let correlation) = workers[0].hub.exchange.ask(
         1, message, deadlineNs: .max, answers.asker)

@@ -71,7 +71,7 @@ struct ResumeTests {
     let connection = try worker.openSSE(client, [.to("*")], lastEventID: cursor(0))
     worker.run()
     #expect(connection.replay != nil, "the client hasn't taken all of it")
-    #expect(connection.outlet.waitingBytes < 1 << 20, "the past waits in the ring, not here")
+    #expect(connection.waitingBytes < 1 << 20, "the past waits in the ring, not here")
     try writer.publish(9001)
     #expect(numbers(settle(worker, client)) == Array(1...9001))
     #expect(connection.replay == nil)
@@ -111,10 +111,7 @@ struct ResumeTests {
     try writer.publish(1)
     worker.run()
     let client = try TestClient()
-    let connection = worker.hub.table.insert(.sse, second: 1) { index, serial in
-      SSEConnection(
-        index: index, serial: serial, hub: worker.hub, channel: client.channel, descriptor: client.near)
-    }
+    let connection = worker.insertSSE(client)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outletDidChange()
     worker.hub.begin(connection, ConnectRequest([.to("*")]), worker.hub.resumption(lastEventID: lastEventID))
@@ -319,10 +316,7 @@ struct ResumeTests {
         client = try TestClient()
         worker = Int.random(in: 0...1, using: &random)
         let hub = workers[worker].hub
-        let connection = hub.table.insert(.sse, second: 1) { [client] index, serial in
-          SSEConnection(
-            index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near)
-        }
+        let connection = workers[worker].insertSSE(client)
         try client.channel.pipeline.syncOperations.addHandler(connection)
         connection.outletDidChange()
         hub.begin(connection, ConnectRequest([.to("*")]), hub.resumption(lastEventID: lastID))

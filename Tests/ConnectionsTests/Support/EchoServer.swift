@@ -1,7 +1,7 @@
 // The gateway's WebSocket with echo in place of the gateway's messages: a real front on a port of its own, a real hub over
 // real rings that stay empty, the real frame handling.
 //
-//   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── WebSocketConnection ── Echo
+//   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── Connection ── Echo
 //
 // One worker on one loop. A timer of the loop is the hub's second, as in the worker.
 
@@ -85,7 +85,7 @@ final class EchoServer: @unchecked Sendable {
     let again = Again(loop)
     let hub = Hub(
       HubParts(
-        slot: 0, generation: generation, settings: settings,
+        slot: 0, generation: generation, incarnation: generation, settings: settings,
         tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
         events: try EventRings([eventGrant], worker: worker, status: status, epoch: 1),
         exchange: try RequestExchange(
@@ -120,7 +120,7 @@ private final class Again {
 private final class Echo: WebSocketApplication {
   private let deflater = MessageDeflater()
 
-  func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
+  func received(_ message: [UInt8], isText: Bool, on connection: Connection) {
     let opcode = isText ? WebSocketOpcode.text : .binary
     let isDeflated = connection.encoding == .deflatedWebSocket
     guard isDeflated, let deflated = message.withUnsafeBytes({ deflater.deflate([$0]) }) else {

@@ -137,12 +137,27 @@ extension TestHub {
   func openSSE(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
     identity: ConnectionIdentity? = nil, isPrivileged: Bool = false, isDirect: Bool = true
-  ) throws -> SSEConnection {
+  ) throws -> Connection {
     let wanted = ConnectRequest(subscriptions, identity: identity, isPrivileged: isPrivileged)
-    return try open(client, .sse, wanted, lastEventID) { index, serial in
-      SSEConnection(
-        index: index, serial: serial, hub: hub, channel: client.channel,
-        descriptor: isDirect ? client.near : -1)
+    let connection = insertSSE(client, isDirect: isDirect)
+    try client.channel.pipeline.syncOperations.addHandler(connection)
+    return begin(connection, client, wanted, lastEventID)
+  }
+
+  /// An event stream that has only been entered.
+  func insertSSE(_ client: TestClient, isDirect: Bool = true) -> Connection {
+    hub.table.insert(second: hub.clock.second) { index, serial in
+      Connection(
+        ConnectionState(serial: serial, .eventStream(isChunked: false)), at: index, of: hub,
+        on: client.channel, descriptor: isDirect ? client.near : -1)
+    }
+  }
+
+  /// A long-polling session that has only been entered.
+  func insertSession() -> Connection {
+    let session = LongPollSession(limits: .init(), cursor: hub.events.own, nowNs: hub.clock.nowNs)
+    return hub.table.insert(second: 1) { index, serial in
+      Connection(polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: hub)
     }
   }
 
@@ -150,28 +165,33 @@ extension TestHub {
   func openWebSocket(
     _ client: TestClient, _ subscriptions: [Subscription], lastEventID: String? = nil,
     identity: ConnectionIdentity? = nil, isDeflated: Bool = false
-  ) throws -> WebSocketConnection {
-    let wanted = ConnectRequest(subscriptions, identity: identity)
-    let transport = Transport.webSocket(withCursors: lastEventID != nil, isDeflated: isDeflated)
-    return try open(client, transport, wanted, lastEventID) { index, serial in
-      WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: client.channel, descriptor: client.near,
-        application: messages, isDeflated: isDeflated)
+  ) throws -> Connection {
+    var wanted = ConnectRequest(subscriptions, identity: identity)
+    wanted.wantsCursors = lastEventID != nil
+    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
+    let connection = hub.table.insert(second: hub.clock.second) { index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: hub, on: client.channel,
+        descriptor: client.near, application: messages)
     }
+    try client.channel.pipeline.syncOperations.addHandler(connection)
+    return begin(connection, client, wanted, lastEventID)
   }
 
-  private func open<Made: StreamConnection>(
-    _ client: TestClient, _ transport: Transport, _ wanted: ConnectRequest, _ lastEventID: String?,
-    _ make: (ConnectionIndex, UInt64) -> Made
-  ) throws -> Made {
-    let connection = hub.table.insert(transport, second: hub.clock.second, make)
-    try client.channel.pipeline.syncOperations.addHandler(connection)
-    connection.outlet.open(with: Array("open\n\n".utf8))
+  private func begin(
+    _ connection: Connection, _ client: TestClient, _ wanted: ConnectRequest, _ lastEventID: String?
+  ) -> Connection {
+    connection.outlet?.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
     hub.begin(connection, wanted, hub.resumption(lastEventID: lastEventID))
     client.opening = client.take()
     return connection
   }
+}
+
+extension Connection {
+  /// What waits for the client and isn't with NIO.
+  var waitingBytes: Int { outlet?.waitingBytes ?? 0 }
 }
 
 /// The events of an SSE stream: id, name, data. Fails the test if it isn't cut between events.

@@ -143,7 +143,7 @@ final class TestHub {
     status.beginGeneration(pid: 1)
     let hub = Hub(
       HubParts(
-        slot: slot, generation: status.generation, settings: settings,
+        slot: slot, generation: status.generation, incarnation: status.generation, settings: settings,
         tokens: try TokenCipher(key: Data(repeating: 7, count: 32)),
         events: try EventRings(
           gateway.eventGrants, worker: .connections(slot), status: status, epoch: TestGateway.epoch),

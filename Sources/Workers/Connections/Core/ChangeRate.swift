@@ -1,6 +1,8 @@
 // How often one connection may change its subscriptions (MAX_SUBSCRIPTION_CHANGES_PER_MINUTE): as often as it likes until a
 // minute's changes are used up, then as they come back, one by one.
 
+import Kit
+
 struct ChangeRate: Equatable {
   private static let nsPerMinute: UInt64 = 60_000_000_000
 
@@ -18,4 +20,15 @@ struct ChangeRate: Equatable {
 
   /// Seconds until the next change may come, for who has used up all.
   static func retrySeconds(perMinute: Int) -> Int { (60 + perMinute - 1) / max(1, perMinute) }
+
+  func encode(into fields: inout FieldWriter) { fields.append(whole) }
+
+  init() {}
+
+  /// nil: it is none.
+  init?(_ fields: inout FieldReader) {
+    // No clock of ours gets so far.
+    guard let whole = fields.number(UInt64.self), whole <= .max / 2 else { return nil }
+    self.whole = whole
+  }
 }

@@ -67,6 +67,8 @@ struct LongPollSession {
   private var acknowledgedCursor: Cursor
   private var waiting: WaitingPoll?
   private var lastPollNs: UInt64
+  /// The session has ended while no poll was waiting: the next one is told why.
+  var owesFarewell = false
   /// Entries dropped unread in the life of the session, for the metric.
   private(set) var droppedEntries: UInt64 = 0
 
@@ -79,6 +81,8 @@ struct LongPollSession {
 
   var bufferedEvents: Int { entries.count }
   var isWaiting: Bool { waiting != nil }
+  /// The poll that waits, as the caller named it.
+  var waitingPoll: UInt64? { waiting?.id }
   /// No more of the past is added: what comes live must find room.
   var isHalfFull: Bool {
     entries.count * 2 >= limits.maximumEvents || bufferedBytes * 2 > limits.maximumBytes
@@ -217,5 +221,51 @@ struct LongPollSession {
     JSONText.appendArray(texts, to: &body) { $1.append(contentsOf: $0) }
     body.append(UInt8(ascii: "}"))
     return Answer(poll: poll, lastEventID: lastEventID, body: body)
+  }
+}
+
+// MARK: Encoding
+
+//   entry acknowledged, 8 | cursor | first entry, 8 | dropped, 8 | owes farewell, 1 | last poll, 8 | is waiting, 1 | poll, 8 | deadline, 8
+//   | count, 4 | entry: JSON, cursor …
+
+extension LongPollSession {
+  func encode(into fields: inout FieldWriter) {
+    fields.append(acknowledged)
+    acknowledgedCursor.encode(into: &fields)
+    fields.append(firstEntry)
+    fields.append(droppedEntries)
+    fields.append(UInt8(owesFarewell ? 1 : 0))
+    fields.append(lastPollNs)
+    fields.append(UInt8(waiting == nil ? 0 : 1))
+    fields.append(waiting?.id ?? 0)
+    fields.append(waiting?.deadlineNs ?? 0)
+    fields.append(UInt32(clamping: entries.count))
+    for entry in entries {
+      fields.append(entry.json)
+      entry.cursor.encode(into: &fields)
+    }
+  }
+
+  /// nil: it is none. `limits`: what the worker that goes on with it allows.
+  init?(_ fields: inout FieldReader, limits: Limits) {
+    guard let acknowledged = fields.number(UInt64.self), let cursor = Cursor(&fields),
+      let first = fields.number(UInt64.self), first > acknowledged, first <= .max / 2,
+      let dropped = fields.number(UInt64.self), dropped <= .max / 2, let owesFarewell = fields.flag(),
+      let lastPollNs = fields.number(UInt64.self), let isWaiting = fields.flag(),
+      let poll = fields.number(UInt64.self), poll <= .max / 2, let deadlineNs = fields.number(UInt64.self),
+      let count = fields.number(UInt32.self)
+    else { return nil }
+    self.init(limits: limits, cursor: cursor, nowNs: lastPollNs)
+    self.acknowledged = acknowledged
+    firstEntry = first
+    droppedEntries = dropped
+    self.owesFarewell = owesFarewell
+    if isWaiting { waiting = WaitingPoll(id: poll, deadlineNs: deadlineNs) }
+    for _ in 0..<count {
+      guard let json = fields.data(), let cursor = Cursor(&fields) else { return nil }
+      entries.append(Entry(json: json, cursor: cursor))
+      bufferedBytes += json.count
+    }
   }
 }

@@ -88,9 +88,43 @@ enum SubscriptionContent {
     }
   }
 
-  /// The list that `content` was made from.
+  /// Whether `encode` can have made it: for what comes from another process.
+  static func isWellFormed(_ content: [UInt8]) -> Bool {
+    guard content.withUnsafeBytes({ isWhole($0) }) else { return false }
+    return encode(decode(content)) == content
+  }
+
+  /// Whether all counts and lengths are within the bytes, and nothing is left behind them.
+  private static func isWhole(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    var offset = 0
+    func length(_ width: Int) -> Int? {
+      guard width <= bytes.count - offset else { return nil }
+      defer { offset += width }
+      return (0..<width).reduce(0) { $0 | Int(bytes[offset + $1]) << (8 * $1) }
+    }
+    func skip(_ width: Int) -> Bool {
+      guard let count = length(width), count <= bytes.count - offset else { return false }
+      offset += count
+      return true
+    }
+    guard let subscriptions = length(2) else { return false }
+    for _ in 0..<subscriptions {
+      guard let kind = length(1), Kind(rawValue: UInt8(kind)) != nil, skip(2), let conjunctions = length(2)
+      else { return false }
+      for _ in 0..<conjunctions {
+        guard let fields = length(2) else { return false }
+        for _ in 0..<fields {
+          guard skip(2), skip(4) else { return false }
+        }
+      }
+    }
+    return offset == bytes.count
+  }
+
+  /// The list that `content` was made from; nothing has none.
   static func decode(_ content: [UInt8]) -> [Subscription] {
-    content.withUnsafeBytes { bytes in
+    guard !content.isEmpty else { return [] }
+    return content.withUnsafeBytes { bytes in
       var reader = Reader(bytes)
       return (0..<reader.count()).map { _ in
         let (kind, type) = reader.pattern()

@@ -163,6 +163,11 @@ struct SubscriptionIndex {
     membership(of: connection).map { sets[$0.set].content }
   }
 
+  /// The content of the draft's set; empty: of no subscriptions.
+  func content(of draft: SubscriptionDraft) -> [UInt8] {
+    draft.set == noElement ? [] : sets[draft.set].content
+  }
+
   private func membership(of connection: ConnectionIndex) -> Membership? {
     guard memberships.indices.contains(Int(connection)) else { return nil }
     let membership = memberships[Int(connection)]

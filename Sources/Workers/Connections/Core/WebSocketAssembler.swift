@@ -313,3 +313,98 @@ struct WebSocketAssembler {
     Violation(code: .protocolError, reason: reason)
   }
 }
+
+// MARK: Encoding
+
+//   step, 1 | of length or mask: bytes left, 1 | first byte of the frame, 1 | remaining, 8 | shortest length, 8 | mask, 4
+//   | kind of the message, 1 | is compressed, 1 | message | control
+
+extension WebSocketAssembler {
+  private static let longestLength: UInt8 = 8
+  private static let maskBytes: UInt8 = 4
+
+  func encode(into fields: inout FieldWriter) {
+    let (number, bytesLeft): (UInt8, UInt8) =
+      switch step {
+      case .first: (0, 0)
+      case .second: (1, 0)
+      case .length(let left): (2, left)
+      case .mask(let left): (3, left)
+      case .payload: (4, 0)
+      case .over: (5, 0)
+      }
+    fields.append(number)
+    fields.append(bytesLeft)
+    fields.append(opcode.rawValue | (isFinal ? 0x80 : 0))
+    fields.append(remaining)
+    fields.append(shortestLength)
+    fields.append(mask)
+    fields.append(messageKind?.rawValue ?? 0)
+    fields.append(UInt8(isCompressed ? 1 : 0))
+    fields.append(message)
+    fields.append(control)
+  }
+
+  /// nil: it is none.
+  init?(_ fields: inout FieldReader, maximumMessageBytes: Int, inflater: MessageInflater?) {
+    guard let number = fields.number(UInt8.self), let bytesLeft = fields.number(UInt8.self),
+      let first = fields.number(UInt8.self), let opcode = WebSocketOpcode(rawValue: first & 0x7F),
+      let remaining = fields.number(UInt64.self), let shortest = fields.number(UInt64.self),
+      let mask = fields.number(UInt32.self), let kind = fields.number(UInt8.self),
+      let isCompressed = fields.flag(), let message = fields.data(), let control = fields.data(),
+      let step = Self.step(number, bytesLeft)
+    else { return nil }
+    self.init(maximumMessageBytes: maximumMessageBytes, inflater: inflater)
+    self.step = step
+    self.opcode = opcode
+    isFinal = first & 0x80 != 0
+    self.remaining = remaining
+    shortestLength = shortest
+    self.mask = mask
+    if kind != 0 {
+      guard kind == WebSocketOpcode.text.rawValue || kind == WebSocketOpcode.binary.rawValue else {
+        return nil
+      }
+      messageKind = WebSocketOpcode(rawValue: kind)
+    }
+    self.isCompressed = isCompressed
+    self.message = message
+    self.control = control
+    guard isPossible else { return nil }
+    // What has been taken of a text was valid: where it stands in a character is found again.
+    if messageKind == .text, !isCompressed, !message.withUnsafeBytes({ validator.accept($0) }) { return nil }
+  }
+
+  private static func step(_ number: UInt8, _ bytesLeft: UInt8) -> Step? {
+    switch (number, bytesLeft) {
+    case (0, 0): .first
+    case (1, 0): .second
+    case (2, 1...longestLength): .length(bytesLeft: bytesLeft)
+    case (3, 1...maskBytes): .mask(bytesLeft: bytesLeft)
+    case (4, 0): .payload
+    case (5, 0): .over
+    default: nil
+    }
+  }
+
+  /// Whether bytes of a client can have led here.
+  private var isPossible: Bool {
+    guard !isCompressed || (inflater != nil && messageKind != nil), messageKind != nil || message.isEmpty,
+      message.count <= maximumPayloadBytes, control.count <= WebSocketFrame.maximumControlPayload
+    else { return false }
+    let isInFrame: Bool
+    switch step {
+    case .first: return control.isEmpty
+    case .over: return message.isEmpty && control.isEmpty
+    case .second, .length: isInFrame = false
+    case .mask, .payload: isInFrame = true
+    }
+    if opcode.isControl {
+      return isFinal
+        && (!isInFrame || remaining <= UInt64(WebSocketFrame.maximumControlPayload - control.count))
+    }
+    // A frame of a message has begun one, or goes on with it.
+    return messageKind != nil && control.isEmpty
+      && (!isInFrame || remaining <= UInt64(maximumPayloadBytes - message.count))
+  }
+}

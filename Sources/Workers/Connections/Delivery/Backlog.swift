@@ -7,6 +7,8 @@
 // clients hold one copy. An event that has been begun must be completed (half an SSE event or half a frame would
 // corrupt the stream), so dropping leaves the begun one in place. Pure: it moves no bytes itself.
 
+import Kit
+
 struct Backlog {
   /// What one waiting item costs besides its bytes: the object and its entry. Counted, so that many tiny events are
   /// bounded as well as a few large ones.
@@ -45,9 +47,16 @@ struct Backlog {
   }
 
   /// Forgets every event of which nothing has gone out and that a ring holds. The number of events that were dropped.
+  ///
+  /// - Parameter lent: bytes in front that are on their way out: what they are of has begun.
   @discardableResult
-  mutating func dropEvents() -> Int {
-    let begun = first + (offset > 0 ? 1 : 0)
+  mutating func dropEvents(lent: Int = 0) -> Int {
+    var begun = first
+    var rest = offset + lent
+    while rest > 0, begun < items.count {
+      rest -= items[begun]?.count ?? 0
+      begun += 1
+    }
     let before = items.count
     let kept = items[begun...].filter { $0?.isInRing == false }
     for case let item? in items[begun...] where item.isInRing {
@@ -104,4 +113,52 @@ struct Backlog {
     costBytes = 0
     ownCostBytes = 0
   }
+
+  // MARK: Encoding
+
+  /// bytes of the first that have gone out, 4 | count, 4 | is in a ring, 1, bytes …
+  func encode(into fields: inout FieldWriter) {
+    fields.append(UInt32(clamping: offset))
+    fields.append(UInt32(clamping: count))
+    for case let item? in items[first...] {
+      fields.append(UInt8(item.isInRing ? 1 : 0))
+      fields.append(Array(item.bytes))
+    }
+  }
+
+  init() {}
+
+  /// nil: it is none.
+  init?(_ fields: inout FieldReader) {
+    guard let sent = fields.number(UInt32.self), let count = fields.number(UInt32.self) else { return nil }
+    for number in 0..<count {
+      guard let isInRing = fields.flag(), let bytes = fields.data(), !bytes.isEmpty,
+        number > 0 || Int(sent) < bytes.count
+      else { return nil }
+      let item = bytes.withUnsafeBytes { SharedBytes(copying: $0, isInRing: isInRing) }
+      append(item, sent: number == 0 ? Int(sent) : 0)
+    }
+  }
+}
+
+/// The bytes of one event, or of something else that is said, that had to be kept because a socket did not take them.
+///
+/// Made at most once per event and encoding in a turn, then referred to by every connection that waits for it.
+/// The address is stable for the life of the object, so that it can stand in an iovec.
+final class SharedBytes {
+  let bytes: UnsafeRawBufferPointer
+  /// Whether an event ring holds it too, so that it can be had again.
+  let isInRing: Bool
+
+  /// Copies `source`.
+  init(copying source: UnsafeRawBufferPointer, isInRing: Bool) {
+    self.isInRing = isInRing
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: source.count, alignment: 1)
+    memory.copyMemory(from: source)
+    bytes = UnsafeRawBufferPointer(memory)
+  }
+
+  deinit { bytes.deallocate() }
+
+  var count: Int { bytes.count }
 }

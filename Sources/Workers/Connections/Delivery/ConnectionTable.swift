@@ -11,7 +11,8 @@
 //   connections   object, for everything that isn't "send these bytes"
 //
 // The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
-// connection never is, so a token that names a former owner of an index is recognised.
+// connection never is, so a token that names a former owner of an index is recognised. A serial says at which index its
+// connection was opened. One that another process of the place has opened may find that taken here: it is entered elsewhere.
 
 /// How events are encoded for a connection.
 enum Transport: UInt8, CaseIterable {
@@ -77,19 +78,21 @@ struct ConnectionTable {
   private var connections: ContiguousArray<Connection?> = []
   private var free: ContiguousArray<ConnectionIndex> = []
   private var uses: ContiguousArray<UInt32> = []
+  /// Indices of adopted connections, by serial: where those aren't told by it.
+  private var adopted: [UInt64: ConnectionIndex] = [:]
   private var countByTransport = [Int](repeating: 0, count: Transport.allCases.count)
 
-  /// Serial of a connection: generation of the worker (16 bits) | uses of the index (28 bits) | index (20 bits).
-  /// None repeats in the life of the gateway, short of 65,536 restarts or 268 million uses of one index.
+  /// Serial of a connection: incarnation of the place (16 bits) | uses of the index (28 bits) | index (20 bits).
+  /// None repeats in the life of the gateway, short of 65,536 processes in one place or 268 million uses of one index.
   private let serialBase: UInt64
   private static let indexBits: UInt64 = 20
   private static let usesBits: UInt64 = 28
   /// More connections than a worker may have descriptors for, by far.
   static let maximumConnections = 1 << Int(indexBits)
 
-  /// - Parameter generation: of the worker's status page.
-  init(generation: UInt64) {
-    serialBase = generation << (Self.indexBits + Self.usesBits)
+  /// - Parameter incarnation: which of the processes this is that have served the place.
+  init(incarnation: UInt64) {
+    serialBase = incarnation << (Self.indexBits + Self.usesBits)
   }
 
   /// Indices in use or free to be used again: all are below.
@@ -105,27 +108,46 @@ struct ConnectionTable {
 
   /// The connection with this serial, if it is still open.
   func find(serial: UInt64) -> Connection? {
-    let index = Int(serial & (1 << Self.indexBits - 1))
-    guard index < connections.count, let found = connections[index], found.serial == serial else {
-      return nil
-    }
+    let index = adopted[serial] ?? Self.index(of: serial)
+    guard let found = self[index], found.serial == serial else { return nil }
     return found
   }
 
+  private static func index(of serial: UInt64) -> ConnectionIndex {
+    ConnectionIndex(serial & (1 << indexBits - 1))
+  }
+
   /// Enters a connection that `make` builds for the index and serial it is given.
-  mutating func insert<Made: Connection>(
-    _ transport: Transport, second: UInt32, _ make: (ConnectionIndex, UInt64) -> Made
-  ) -> Made {
+  mutating func insert(second: UInt32, _ make: (ConnectionIndex, UInt64) -> Connection) -> Connection {
     let index = free.popLast() ?? append()
     uses[Int(index)] &+= 1
     let use = UInt64(uses[Int(index)]) & (1 << Self.usesBits - 1)
     let connection = make(index, serialBase | use << Self.indexBits | UInt64(index))
-    connections[Int(index)] = connection
-    transports[Int(index)] = transport
-    lastTraffic[Int(index)] = second
-    forgetFormerOwner(of: Int(index))
-    countByTransport[Int(transport.rawValue)] += 1
+    enter(connection, second)
     return connection
+  }
+
+  /// Enters a connection with the serial that it has from another process of the place; `make` builds it for the index it is given.
+  /// nil: it is here already.
+  mutating func adopt(
+    serial: UInt64, second: UInt32, _ make: (ConnectionIndex) -> Connection
+  ) -> Connection? {
+    guard find(serial: serial) == nil else { return nil }
+    let index = free.popLast() ?? append()
+    if index != Self.index(of: serial) { adopted[serial] = index }
+    let connection = make(index)
+    enter(connection, second)
+    return connection
+  }
+
+  private mutating func enter(_ connection: Connection, _ second: UInt32) {
+    let index = Int(connection.index)
+    let transport = connection.state.transport.kind
+    connections[index] = connection
+    transports[index] = transport
+    lastTraffic[index] = second
+    forgetFormerOwner(of: index)
+    countByTransport[Int(transport.rawValue)] += 1
   }
 
   /// The connection gets nothing live, or does again.
@@ -143,6 +165,7 @@ struct ConnectionTable {
     countByTransport[Int(transports[index].rawValue)] -= 1
     connections[index] = nil
     transports[index] = .none
+    if !adopted.isEmpty { adopted[connection.serial] = nil }
     forgetFormerOwner(of: index)
     free.append(connection.index)
     return true
@@ -158,7 +181,7 @@ struct ConnectionTable {
 
   /// Appends everybody who takes part in live delivery.
   func appendLive(to indices: inout [ConnectionIndex]) {
-    for case let connection? in connections where connection.replay == nil && !connection.isClosing {
+    for case let connection? in connections where connection.state.resuming == nil && !connection.isClosing {
       indices.append(connection.index)
     }
   }

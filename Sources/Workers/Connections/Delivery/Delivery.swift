@@ -124,10 +124,12 @@ final class Delivery {
   /// Gives what the sockets didn't take to the connections' outlets; those past their bound take part in delivery no more.
   ///
   /// - Parameter connection: nil for one that has closed meanwhile.
-  func settle(_ connection: (ConnectionIndex) -> StreamConnection?) {
+  func settle(_ connection: (ConnectionIndex) -> Connection?) {
     for stall in stalled {
-      guard let connection = connection(stall.connection), !connection.isClosing else { continue }
-      keep(stall, in: connection.outlet)
+      guard let connection = connection(stall.connection), !connection.isClosing,
+        let outlet = connection.outlet
+      else { continue }
+      keep(stall, in: outlet)
       connection.deliveryWasKept()
     }
   }

@@ -26,3 +26,23 @@ enum DirectSend {
     iovec(iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress), iov_len: bytes.count)
   }
 }
+
+/// Socket options of a stream, set when it is taken over from HTTP.
+enum StreamOptions {
+  /// Unsent bytes that the kernel takes: what waits beyond is counted here, where the slow-consumer bound is.
+  private static let notSentLowWaterBytes: CInt = 128 << 10
+
+  /// - Parameter userTimeoutSeconds: after so long without any acknowledgement the peer is gone: half-open connections end though
+  ///   nobody closes them.
+  static func apply(to descriptor: CInt, userTimeoutSeconds: Int) {
+    set(descriptor, TCP_NODELAY, 1)
+    set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
+    set(descriptor, TCP_USER_TIMEOUT, CInt(clamping: userTimeoutSeconds * 1000))
+  }
+
+  /// Failure is no reason to refuse a connection: sockets of tests aren't TCP.
+  private static func set(_ descriptor: CInt, _ option: CInt, _ value: CInt) {
+    var value = value
+    setsockopt(descriptor, CInt(IPPROTO_TCP), option, &value, socklen_t(MemoryLayout<CInt>.size))
+  }
+}

@@ -8,6 +8,7 @@
 //
 // NIO is used as what it is good at, waiting until a socket is writable; while a chunk is with it nothing is sent
 // directly, so order holds. The descriptor belongs to NIO: it is never used after the channel has closed.
+// What NIO has been given and hasn't written stays in the backlog, lent: it is still unsent.
 // The outlet must never block. Of events it is given no more when more than `limitBytes` wait (`isOverfull`): those that follow
 // stay in the rings. What the gateway says itself is in no ring: past the same bound its owner ends the connection
 // (`isOverfullOfAnswers`).
@@ -15,8 +16,10 @@
 import Glibc
 import NIOCore
 
-/// What an outlet tells its owner. Always on the event loop.
+/// Whoever has the backlog, and is told. Always on the event loop.
 protocol OutletOwner: AnyObject {
+  /// What the socket didn't take.
+  var waiting: Backlog { get set }
   /// Everything has gone out: events may be sent on the descriptor directly again.
   func outletDidDrain()
   /// The farewell has gone out.
@@ -32,17 +35,16 @@ final class Outlet {
   private enum State {
     /// Nothing is waiting.
     case direct
-    /// A chunk is with NIO.
-    case feeding
+    /// A chunk of so many bytes is with NIO.
+    case feeding(Int)
     /// The channel is closed, the descriptor is somebody else's.
     case closed
   }
 
-  private let channel: Channel
+  let channel: Channel
   private let descriptor: CInt
   private let limitBytes: Int
   private var state = State.direct
-  private var backlog = Backlog()
   private var isFinishing = false
   /// A chunk is being handed to NIO right now.
   private var isInFeed = false
@@ -71,20 +73,39 @@ final class Outlet {
     self.limitBytes = limitBytes
   }
 
+  private var backlog: Backlog {
+    get { owner?.waiting ?? Backlog() }
+    _modify {
+      if let owner {
+        yield &owner.waiting
+      } else {
+        var nobodys = Backlog()
+        yield &nobodys
+      }
+    }
+  }
+
+  private var isDirect: Bool { if case .direct = state { true } else { false } }
+
+  private var isClosed: Bool { if case .closed = state { true } else { false } }
+
+  /// Bytes that are with NIO.
+  private var lent: Int { if case .feeding(let count) = state { count } else { 0 } }
+
   /// Where events may be sent without asking the outlet; -1 while something is waiting, after `finish`, and once closed.
-  var directDescriptor: CInt { state == .direct && !isFinishing ? descriptor : -1 }
+  var directDescriptor: CInt { isDirect && !isFinishing ? descriptor : -1 }
 
   /// Whether the next piece goes out at once: nothing is waiting, here or with NIO, and no farewell was given.
-  var isIdle: Bool { state == .direct && backlog.isEmpty && !isFinishing }
+  var isIdle: Bool { isDirect && backlog.isEmpty && !isFinishing }
 
-  /// What is waiting, counted as `Backlog.costBytes` does.
-  var waitingBytes: Int { backlog.costBytes }
+  /// What is waiting and not with NIO, counted as `Backlog.costBytes` does.
+  var waitingBytes: Int { backlog.costBytes - lent }
 
   /// Something has been sent and isn't with the kernel yet.
-  var isWaiting: Bool { state == .feeding || !backlog.isEmpty }
+  var isWaiting: Bool { !backlog.isEmpty }
 
   /// More than the bound was waiting already when the newest piece came: the client doesn't keep up.
-  var isOverfull: Bool { backlog.costBeforeNewest > limitBytes }
+  var isOverfull: Bool { backlog.costBeforeNewest - lent > limitBytes }
 
   /// Whether something has waited for `seconds` and the client has taken nothing of what was sent. It is looked at when this is
   /// called, once per second. Over HTTP/2 what a client takes is seen in steps of a chunk.
@@ -109,13 +130,13 @@ final class Outlet {
         (try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
     }
     var bytes: CInt = 0
-    guard state != .closed, socket >= 0, ioctl(socket, UInt(TIOCOUTQ), &bytes) == 0 else { return 0 }
+    guard !isClosed, socket >= 0, ioctl(socket, UInt(TIOCOUTQ), &bytes) == 0 else { return 0 }
     return bytes
   }
 
   /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
   func open(with bytes: [UInt8]) {
-    guard state == .direct else { return }
+    guard isDirect else { return }
     append(bytes)
     feed()
   }
@@ -124,7 +145,7 @@ final class Outlet {
   ///
   /// - Parameter isInRing: it is of events that can be had again.
   func send(_ bytes: [UInt8], isInRing: Bool = false) {
-    guard !isFinishing, state != .closed else { return }
+    guard !isFinishing, !isClosed else { return }
     if !isInRing, backlog.ownCostBytes > limitBytes { isOverfullOfAnswers = true }
     transmit(bytes, isInRing: isInRing)
   }
@@ -132,23 +153,23 @@ final class Outlet {
   /// Sends pieces of which the hub's direct attempt left something over: call for each in order, then `resume`.
   /// `sent`: bytes of this piece that have gone out, 0 for all but the first.
   func keep(_ item: SharedBytes, sent: Int) {
-    guard !isFinishing, state != .closed else { return }
+    guard !isFinishing, !isClosed else { return }
     backlog.append(item, sent: sent)
   }
 
   /// Starts to move what `keep` added.
   func resume() {
-    if state == .direct, !backlog.isEmpty { feed() }
+    if isDirect, !backlog.isEmpty { feed() }
   }
 
   /// The farewell has gone out.
-  var hasFinished: Bool { isFinishing && backlog.isEmpty && state != .feeding }
+  var hasFinished: Bool { isFinishing && backlog.isEmpty }
 
   /// Sends `farewell` behind what is waiting and nothing after it. `dropping`: events that haven't been begun are forgotten
   /// first. Calls the owner's `outletDidFinish`, possibly before it returns.
   func finish(with farewell: [UInt8], dropping: Bool) {
-    guard !isFinishing, state != .closed else { return }
-    if dropping { backlog.dropEvents() }
+    guard !isFinishing, !isClosed else { return }
+    if dropping { backlog.dropEvents(lent: lent) }
     isFinishing = true
     if transmit(farewell) { owner?.outletDidFinish() }
   }
@@ -156,14 +177,14 @@ final class Outlet {
   /// The channel has closed: call it from `channelInactive`.
   func close() {
     state = .closed
-    backlog = Backlog()
+    owner?.waiting = Backlog()
     owner = nil
   }
 
   /// Whether all of it went out directly; if not it is waiting now.
   @discardableResult
   private func transmit(_ bytes: [UInt8], isInRing: Bool = false) -> Bool {
-    guard state == .direct else {
+    guard isDirect else {
       append(bytes, isInRing: isInRing)
       return false
     }
@@ -194,16 +215,18 @@ final class Outlet {
     isInFeed = true
     repeat {
       let chunk = nextChunk()
-      state = .feeding
+      let count = chunk.readableBytes
+      state = .feeding(count)
       channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
-        guard state == .feeding else { return }
+        guard case .feeding = state else { return }
         state = .direct
+        advance(by: count)
         // Written at once: whoever feeds goes on, and not one level deeper for each chunk.
         if !isInFeed { drain() }
       }
-    } while state == .direct && descriptor < 0 && !backlog.isEmpty
+    } while isDirect && descriptor < 0 && !backlog.isEmpty
     isInFeed = false
-    if state == .direct { drain() }
+    if isDirect { drain() }
   }
 
   private func nextChunk() -> ByteBuffer {
@@ -211,7 +234,6 @@ final class Outlet {
     backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkItems : 1) { stretch in
       chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
     }
-    advance(by: chunk.readableBytes)
     return chunk
   }
 

@@ -14,7 +14,7 @@ extension Hub {
   func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
     guard !connection.isClosing, table[connection.index] === connection else { return }
     let subscriptions = wanted.subscriptions
-    connection.origin = wanted.origin
+    connection.state.origin = wanted.origin
     giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
     // Telling others to go writes to them, and may show that they are gone, and this one too.
     guard !connection.isClosing else { return }
@@ -28,6 +28,7 @@ extension Hub {
     if let subject = limits?.surplus(connection.index) { return close(connection, subject.reason) }
     // Whoever made the request without one is answered by closing: there was no room.
     guard let hold = wanted.hold ?? (try? self.hold(subscriptions)) else { return close(connection, .drain) }
+    connection.state.subscriptions = hold.content
     defer { reportChange(of: connection) }
     switch resumption {
     case .fromNow:
@@ -36,7 +37,7 @@ extension Hub {
       connection.say(lost("the last event id isn't of this gateway's present life", cursor: events.own))
       join(connection, hold)
     case .plan(let plan):
-      connection.replay = Replay(plan: plan, subscriptions: subscriptions, hold)
+      connection.resume(plan, by: Replay(subscriptions, hold))
       replayer.add(connection)
       scheduleTurn()
     }
@@ -63,16 +64,16 @@ extension Hub {
 
   /// The client takes less than comes for it. From here on it reads on from the rings, at its own pace and as one that comes back; what
   /// waits for it already is all that it has been given.
-  func fallBehind(_ connection: StreamConnection) {
+  func fallBehind(_ connection: Connection) {
     guard connection.replay == nil else { return }
-    connection.replay = Replay(behind: events.own)
+    connection.resume(ResumePlan(client: events.own), by: Replay())
     table.setBehind(connection.index, true)
     replayer.add(connection)
     metrics.fellBehind?.add()
   }
 
   /// Something waits for the connection: from here on it is looked at once per second, until nothing does.
-  func watch(_ connection: StreamConnection) {
+  func watch(_ connection: Connection) {
     guard !connection.isWatched else { return }
     connection.isWatched = true
     watched.append(connection)
@@ -88,7 +89,7 @@ extension Hub {
     }
     connection.markClosing()
     limits?.closed(connection.index)
-    connection.replay = nil
+    connection.reachPresent()
     table.setBehind(connection.index, false)
     index.remove(connection.index)
     forget(connection)
@@ -103,9 +104,9 @@ extension Hub {
   }
 
   /// The long-polling connection that a poll is for: open, or with a last word to say.
-  func longPolling(serial: UInt64) -> LongPollConnection? {
-    guard let connection = table.find(serial: serial) as? LongPollConnection,
-      !connection.isClosing || connection.owesFarewell
+  func longPolling(serial: UInt64) -> Connection? {
+    guard let connection = table.find(serial: serial), let polls = connection.polls,
+      !connection.isClosing || polls.owesFarewell
     else { return nil }
     return connection
   }
@@ -116,7 +117,7 @@ extension Hub {
   /// - Parameter shown: of the tokens that came with the poll, verified by the worker that it came to.
   /// - Returns: the poll's id, for `cancel`; nil: it was refused.
   func poll(
-    _ connection: LongPollConnection, lastEventID: String?, shown: [Credential],
+    _ connection: Connection, lastEventID: String?, shown: [Credential],
     _ complete: @escaping (WorkerAnswer) -> Void
   ) -> UInt64? {
     do throws(RefusedRequest) {
@@ -126,7 +127,7 @@ extension Hub {
       complete(WorkerAnswer(error))
       return nil
     }
-    return connection.poll(lastEventID: lastEventID) { [unowned self, unowned connection] answer in
+    return connection.polls?.poll(lastEventID: lastEventID) { [unowned self, unowned connection] answer in
       // The end of the connection itself is told to whoever waits.
       if !connection.isClosing, shown.contains(where: { $0.hasExpired(unixMs: clock.unixMs) }) {
         return complete(WorkerAnswer(AuthorizationEnd.tokenExpired.refusal))
@@ -195,7 +196,7 @@ extension Hub {
     case .cancelPoll:
       guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
       else { return }
-      waiting.connection.cancel(poll: waiting.poll)
+      waiting.connection.polls?.cancel(poll: waiting.poll)
     case .closeOldest(let key, let since):
       if let oldest = limits?.oldest(of: key, before: since, from: worker) {
         displace(oldest.connection, oldest.subject)

@@ -13,7 +13,7 @@ extension Hub {
     else { return false }
     let place = Int(connection.index)
     forget(connection)
-    connection.identity = identity
+    connection.state.identity = identity
     connection.sessions = digests
     sessions.add(connection.index, digests)
     table.privileges[place] = isPrivileged
@@ -169,16 +169,16 @@ extension Hub {
 
   private func present(_ connection: Connection) -> PresentConnection? {
     guard let identity = connection.identity, !connection.isClosing else { return nil }
+    let content = connection.state.subscriptions
     var subscriptions: [UInt8] = []
-    if let wished = connection.replay?.subscriptions {
-      subscriptions = Subscription.list(wished)
-    } else if index.content(of: connection.index)?.count ?? 0 <= Self.mostContentBytes {
-      subscriptions = Subscription.list(index.subscriptions(of: connection.index))
+    if content.count <= Self.mostContentBytes {
+      subscriptions = Subscription.list(SubscriptionContent.decode(content))
     }
     return PresentConnection(
       serial: connection.serial, transport: table.transports[Int(connection.index)].label,
-      sinceUnixMs: connection.origin.sinceUnixMs, users: identity.users, sessions: identity.sessions,
-      roles: identity.roles, remote: connection.origin.remote, userAgent: connection.origin.userAgent,
+      sinceUnixMs: connection.state.origin.sinceUnixMs, users: identity.users, sessions: identity.sessions,
+      roles: identity.roles, remote: connection.state.origin.remote,
+      userAgent: connection.state.origin.userAgent,
       subscriptions: subscriptions.count <= Self.mostSubscriptionBytes ? subscriptions : [],
       validUntil: identity.lastEnd, claims: identity.claims)
   }

@@ -14,10 +14,13 @@ import NIOCore
 final class SubscriptionHold {
   private weak var hub: Hub?
   private var draft: SubscriptionDraft?
+  /// The list, as the index has it.
+  let content: [UInt8]
 
   fileprivate init(_ hub: Hub, _ draft: SubscriptionDraft) {
     self.hub = hub
     self.draft = draft
+    content = hub.index.content(of: draft)
   }
 
   deinit {
@@ -135,7 +138,7 @@ extension Hub {
         status: 429, text: "an earlier change of the connection's subscriptions is still being made")
     }
     let most = settings.maxSubscriptionChangesPerMinute
-    guard connection.changes.admit(nowNs: clock.nowNs, perMinute: most) else {
+    guard connection.state.changes.admit(nowNs: clock.nowNs, perMinute: most) else {
       metrics.refused(SubscriptionLimit.rate)
       return WorkerAnswer(
         status: 429, text: "more than \(most) changes of the connection's subscriptions in a minute")
@@ -185,10 +188,11 @@ extension Hub {
     let (connection, change) = (pending.connection, pending.change)
     if let refusal = adopt(change, by: connection) { return refusal }
     if let replay = connection.replay, !replay.isCatchingUp, let filter = pending.filter {
-      replay.set(change.subscriptions, filter, hold)
+      replay.set(filter, hold)
     } else if let draft = hold.take() {
       index.commit(draft, for: connection.index)
     }
+    connection.state.subscriptions = hold.content
     connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
     reportChange(of: connection)
     return WorkerAnswer(status: 204, text: "")

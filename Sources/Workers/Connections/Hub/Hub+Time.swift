@@ -11,7 +11,7 @@ extension Hub {
     sweep()
     endStuck()
     for index in unfinishedMessages.overdue(after: settings.requestBodyTimeoutSeconds, second: clock.second) {
-      (table[index] as? WebSocketConnection)?.messageIsOverdue()
+      table[index]?.webSocket?.messageIsOverdue()
     }
     exchange.tick(nowNs: clock.nowNs)
     calls?.tick(nowNs: clock.nowNs)
@@ -73,10 +73,12 @@ extension Hub {
     turnWork.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let connection = rest.popFirst() {
         units -= 1
-        if connection.isClosing || !connection.outlet.isWaiting {
+        guard let outlet = connection.outlet, !connection.isClosing, outlet.isWaiting else {
           connection.isWatched = false
-          connection.outlet.forgetProgress()
-        } else if connection.outlet.isStuck(second: second, for: most) {
+          connection.outlet?.forgetProgress()
+          continue
+        }
+        if outlet.isStuck(second: second, for: most) {
           units -= TurnWork.unitsPerEnd
           close(connection, .slowConsumer)
         } else {
@@ -118,7 +120,7 @@ extension Hub {
     turnWork.start(isOurOwn: true) { [unowned self] units in
       while units > 0, let connection = rest.popFirst() {
         // Whoever has been told already isn't told again; and the worker doesn't wait for the polls of who has gone.
-        if connection.isClosing, connection is LongPollConnection { closed(connection) }
+        if connection.isClosing, connection.polls != nil { closed(connection) }
         close(connection, reason)
         units -= TurnWork.unitsPerEnd
       }

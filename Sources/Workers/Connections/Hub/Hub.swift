@@ -78,10 +78,10 @@ final class Hub {
   private var returnAfterDrainMs = ReconnectAdvice.usualMs
 
   /// Connections for which something waits, or did when they were last looked at.
-  var watched: [StreamConnection] = []
+  var watched: [Connection] = []
 
   /// Polls of other workers that wait here, and where.
-  var remotePolls: [RemotePoll: (connection: LongPollConnection, poll: UInt64)] = [:]
+  var remotePolls: [RemotePoll: (connection: Connection, poll: UInt64)] = [:]
 
   let environment: HubEnvironment
   private var random: RandomSource
@@ -92,7 +92,7 @@ final class Hub {
   private var isDry = true
   private var matches: [ConnectionIndex] = []
   private var polled: [ConnectionIndex] = []
-  private var touchedPolls: [LongPollConnection] = []
+  private var touchedPolls: [Connection] = []
   /// When the events of this turn were accepted, of those that go to somebody.
   private var acceptedAtNs: [UInt64] = []
   private var turnDeliveries = 0
@@ -125,7 +125,7 @@ final class Hub {
         parts.publications?.inbox.rings,
       ].compactMap { $0 })
     random = parts.environment.random
-    table = ConnectionTable(generation: parts.generation)
+    table = ConnectionTable(incarnation: parts.incarnation)
   }
 
   // MARK: Coming back
@@ -265,12 +265,12 @@ final class Hub {
   private func buffer(_ event: EventRecord) {
     let json = Array(event.jsonBytes)
     let cursor = events.own
-    for connection in polled { (table[connection] as? LongPollConnection)?.append(json, cursor: cursor) }
+    for connection in polled { table[connection]?.polls?.append(json, cursor: cursor) }
   }
 
   private func deliver() {
     delivery.send(&table, second: clock.second, progress: environment.beat)
-    delivery.settle { [unowned self] in table[$0] as? StreamConnection }
+    delivery.settle { [unowned self] in table[$0] }
     guard turnDeliveries > 0 else { return }
     metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())
   }
@@ -283,7 +283,7 @@ final class Hub {
   // MARK: Polls
 
   /// Something was put into the session's buffer: its waiting poll is answered at the end of the turn.
-  func touched(_ connection: LongPollConnection) {
+  func touched(_ connection: Connection) {
     touchedPolls.append(connection)
     if !isInTurn { scheduleTurn() }
   }
@@ -291,6 +291,6 @@ final class Hub {
   private func flushPolls() {
     let connections = touchedPolls
     touchedPolls.removeAll(keepingCapacity: true)
-    for connection in connections { connection.flush() }
+    for connection in connections { connection.polls?.flush() }
   }
 }

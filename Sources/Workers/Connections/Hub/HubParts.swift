@@ -12,6 +12,8 @@ struct HubParts {
   var slot: Int
   /// Of this worker's status page.
   var generation: UInt64
+  /// Which of the processes this is that have served the place.
+  var incarnation: UInt64
   var settings: Settings
   var tokens: TokenCipher
   var events: EventRings

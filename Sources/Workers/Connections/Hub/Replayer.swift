@@ -18,18 +18,16 @@
 import IPC
 import Kit
 
-/// The way to the present of one connection.
+/// What a connection needs on its way to the present; its place is in its state.
 final class Replay {
   /// What a client that comes back asks for.
   private struct Wish {
-    var subscriptions: [Subscription]
-    /// The same in the hub's index, to be in force from the present on.
+    /// In the hub's index, to be in force from the present on.
     var hold: SubscriptionHold
     /// Knows this connection alone, and has no bounds of its own.
     var filter = SubscriptionIndex()
   }
 
-  fileprivate(set) var plan: ResumePlan
   /// Its client has yet to take what it was sent.
   fileprivate var isParked = false
   /// nil: it is in the hub's index already, as the connection's own.
@@ -38,21 +36,17 @@ final class Replay {
   private static let only: ConnectionIndex = 0
 
   /// Of a client that comes back.
-  init(plan: ResumePlan, subscriptions: [Subscription], _ hold: SubscriptionHold) {
-    self.plan = plan
-    var wish = Wish(subscriptions: subscriptions, hold: hold)
+  init(_ subscriptions: [Subscription], _ hold: SubscriptionHold) {
+    var wish = Wish(hold: hold)
     try? wish.filter.set(Self.only, subscriptions)
     self.wish = wish
   }
 
-  /// Of a connection that doesn't keep up, and has been given everything up to `place`.
-  init(behind place: Cursor) { plan = ResumePlan(client: place) }
+  /// Of a connection that doesn't keep up.
+  init() {}
 
   /// Whether the connection was live before and doesn't keep up; else it is one that comes back.
   var isCatchingUp: Bool { wish == nil }
-
-  /// Those of a client that comes back; nil: those in the hub's index.
-  var subscriptions: [Subscription]? { wish?.subscriptions }
 
   /// What is to be put in force at the present.
   fileprivate var hold: SubscriptionHold? { wish?.hold }
@@ -69,8 +63,7 @@ final class Replay {
   }
 
   /// It is in force from here on.
-  func set(_ subscriptions: [Subscription], _ draft: SubscriptionDraft, _ hold: SubscriptionHold) {
-    wish?.subscriptions = subscriptions
+  func set(_ draft: SubscriptionDraft, _ hold: SubscriptionHold) {
     wish?.hold = hold
     wish?.filter.commit(draft, for: Self.only)
   }
@@ -145,11 +138,11 @@ final class Replayer {
       var left = share
       advance(connection, replay, events, &left) { isDue($0) && wants(connection, replay, $0) }
       budget -= share - left
-      guard !connection.isClosing else { continue }
-      let isBehind = replay.plan.nextReplay(upTo: events.own) != nil
+      guard !connection.isClosing, let plan = connection.state.resuming?.plan else { continue }
+      let isBehind = plan.nextReplay(upTo: events.own) != nil
       // Live events come at their own pace: the client must have room for them first.
-      if !isBehind, !connection.isCongested, isDry || replay.plan.seen == events.own {
-        connection.replay = nil
+      if !isBehind, !connection.isCongested, isDry || plan.seen == events.own {
+        connection.reachPresent()
         join(connection, replay.hold)
       } else {
         isExhausted = isExhausted || (left <= 0 && !connection.isCongested)
@@ -168,7 +161,7 @@ final class Replayer {
   ) {
     var heads = HistoryHeads()
     while budget > 0, !connection.isCongested, !connection.isClosing,
-      let (stretch, until) = heads.next(of: replay.plan, events)
+      let plan = connection.state.resuming?.plan, let (stretch, until) = heads.next(of: plan, events)
     {
       budget -= 1
       var outcome = RingReader.Replay.stopped
@@ -177,7 +170,7 @@ final class Replayer {
       }
       switch outcome {
       case .complete:
-        replay.plan.advance(ring: stretch.ring, to: stretch.through)
+        connection.state.resuming?.plan.advance(ring: stretch.ring, to: stretch.through)
       case .stopped:
         break
       case .lost(let firstAvailable):
@@ -185,7 +178,8 @@ final class Replayer {
         connection.say(Self.lost)
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
         if replay.isCatchingUp { return connection.hub.close(connection, .slowConsumer) }
-        replay.plan.advance(ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
+        connection.state.resuming?.plan.advance(
+          ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }
     }
   }
@@ -194,7 +188,7 @@ final class Replayer {
     _ stretch: ResumePlan.Replay, until: UInt64, _ heads: inout HistoryHeads, to connection: Connection,
     _ replay: Replay, _ events: EventRings, _ budget: inout Int, _ wants: (EventRecord) -> Bool
   ) -> RingReader.Replay {
-    let content = replay.isCatchingUp ? connection.hub.index.content(of: connection.index)?.count ?? 0 : 0
+    let content = replay.isCatchingUp ? connection.state.subscriptions.count : 0
     let comparison = content / Self.contentPerRecord
     return events.replay(stretch) { record in
       guard heads.isDue(record, of: stretch.ring, until: until) else { return false }
@@ -202,9 +196,9 @@ final class Replayer {
       defer {
         budget -= 1 + comparison + Int((replay.visited &- visited) / Self.visitsPerRecord)
       }
-      replay.plan.advance(ring: stretch.ring, to: record.sequence)
+      connection.state.resuming?.plan.advance(ring: stretch.ring, to: record.sequence)
       if let event = EventRecord(ring: record), wants(event) {
-        connection.send(replayed: event, cursor: replay.plan.seen)
+        connection.send(replayed: event, cursor: connection.position)
         budget -= record.bytes.count / Self.bytesPerRecord
       }
       return budget > 1 && !connection.isCongested && !connection.isClosing

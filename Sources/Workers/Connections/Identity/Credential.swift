@@ -32,6 +32,8 @@ struct ConnectionIdentity: Equatable, Sendable {
   /// Bounds of one connection; the oldest session is forgotten first.
   static let maximumCredentials = BearerTokens.maximumTokens
   static let maximumSessions = 16
+  /// Most users, and most roles, that one connection follows.
+  static let mostFollowed = 100
 
   private(set) var credentials: [Credential] = []
   /// Every session that has been shown for this connection: whoever ends one of them ends the connection.
@@ -115,6 +117,28 @@ struct ConnectionIdentity: Equatable, Sendable {
   func concerns(_ user: UnsafeRawBufferPointer) -> Bool {
     credentials.contains { $0.user?.utf8.elementsEqual(user) ?? false }
       || followedUsers.contains { $0.utf8.elementsEqual(user) }
+  }
+}
+
+extension ConnectionIdentity {
+  /// credentials | sessions | followed users | followed roles
+  func encode(into fields: inout FieldWriter) {
+    Credential.encode(credentials, into: &fields)
+    fields.append(sessions)
+    fields.append(followedUsers)
+    fields.append(followedRoles)
+  }
+
+  /// nil: it is none.
+  init?(_ fields: inout FieldReader) {
+    guard let credentials = Credential.decodeList(&fields), let sessions = fields.list(),
+      sessions.count <= Self.maximumSessions, let users = fields.list(), users.count <= Self.mostFollowed,
+      let roles = fields.list(), roles.count <= Self.mostFollowed
+    else { return nil }
+    self.credentials = credentials
+    self.sessions = sessions
+    followedUsers = users
+    followedRoles = roles
   }
 }
 

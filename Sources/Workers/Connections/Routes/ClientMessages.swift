@@ -20,8 +20,8 @@ final class ClientMessages: WebSocketApplication {
     self.events = events
   }
 
-  func received(_ message: [UInt8], isText: Bool, on connection: WebSocketConnection) {
-    guard connection.heldMessages == nil else {
+  func received(_ message: [UInt8], isText: Bool, on connection: Connection) {
+    guard connection.webSocket?.isChecking == false else {
       return hold(message, isText: isText, connection)
     }
     hub.clock.refresh()
@@ -46,15 +46,14 @@ final class ClientMessages: WebSocketApplication {
 
   // MARK: Events
 
-  private func submit(_ message: [UInt8], _ envelope: Envelope, _ connection: WebSocketConnection)
+  private func submit(_ message: [UInt8], _ envelope: Envelope, _ connection: Connection)
     throws(EventError)
   {
     let valid = try requireSubmission(connection)
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
-    let credentials = credentials(connection.authorization, traceparent)
-    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, bytes: message.count, connection)
-    { [self] in
+    let credentials = credentials(connection.webSocket?.authorization ?? [], traceparent)
+    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, message, connection) { [self] in
       do throws(EventError) {
         try requireValid(valid)
         try events.take(event)
@@ -66,7 +65,7 @@ final class ClientMessages: WebSocketApplication {
   }
 
   /// Whether the connection may submit events. Its tokens that haven't expired, as it may have outlived some (JWT_CLOSE_ON_EXPIRY).
-  private func requireSubmission(_ connection: WebSocketConnection) throws(EventError) -> [Credential] {
+  private func requireSubmission(_ connection: Connection) throws(EventError) -> [Credential] {
     let valid = (connection.identity?.credentials ?? []).filter { !$0.hasExpired(unixMs: hub.clock.unixMs) }
     do throws(RefusedRequest) {
       try hub.authorizer.requireSubmission(hasToken: !valid.isEmpty)
@@ -88,9 +87,9 @@ final class ClientMessages: WebSocketApplication {
   // MARK: Subscriptions
 
   private func whenThereIsTime(
-    _ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection
+    _ envelope: Envelope, _ message: [UInt8], _ connection: Connection
   ) {
-    connection.heldMessages = HeldMessages(checking: message.count)
+    connection.webSocket?.beginChecking(message)
     let isTaken = hub.turnWork.start { [weak self, weak connection] _ in
       guard let self, let connection else { return true }
       hub.turnWork.spend(TurnWork.units(forBytes: message.count))
@@ -99,11 +98,11 @@ final class ClientMessages: WebSocketApplication {
     }
     guard !isTaken else { return }
     hub.metrics.refused(SubscriptionLimit.waiting)
-    connection.heldMessages = nil
+    _ = connection.webSocket?.endChecking()
     refuse(connection, envelope.id, EventError(status: 503, WorkerAnswer.tooMuchWaits.text))
   }
 
-  private func set(_ envelope: Envelope, _ message: [UInt8], _ connection: WebSocketConnection) {
+  private func set(_ envelope: Envelope, _ message: [UInt8], _ connection: Connection) {
     guard let data = envelope.data else {
       return refuse(connection, envelope.id, EventError("data is missing, expected {\"subscriptions\":[…]}"))
     }
@@ -115,13 +114,13 @@ final class ClientMessages: WebSocketApplication {
       let change = SubscriptionChange(
         try hub.authorizer.permitted(asked, authorization), authorization.credentials)
       // A fresh token speaks for the connection from here on; without one it is still the client that connected.
-      var shown = connection.authorization
+      var shown = connection.webSocket?.authorization ?? []
       if hub.checks.areAsked, !tokens.isEmpty {
         shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
       }
       let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
-      whenAllowed(check, envelope.id, bytes: message.count, connection) { [self] in
-        connection.heldMessages = HeldMessages(checking: message.count)
+      whenAllowed(check, envelope.id, message, connection) { [self] in
+        connection.webSocket?.beginChecking(message)
         hub.setSubscriptions(of: connection, change) { [weak self, weak connection] answer in
           guard let self, let connection else { return }
           release(connection) {
@@ -129,7 +128,7 @@ final class ClientMessages: WebSocketApplication {
               return self.refuse(
                 connection, envelope.id, EventError(status: Int(answer.status), answer.text))
             }
-            connection.authorization = shown
+            connection.webSocket?.authorization = shown
           }
         }
       }
@@ -176,11 +175,11 @@ final class ClientMessages: WebSocketApplication {
   /// `granted` once the service has allowed it; at once if there is nothing to ask. Meanwhile what the client says is
   /// held: its messages take effect in their order.
   private func whenAllowed(
-    _ call: ServiceCall?, _ id: String?, bytes: Int, _ connection: WebSocketConnection,
+    _ call: ServiceCall?, _ id: String?, _ message: [UInt8], _ connection: Connection,
     _ granted: @escaping () -> Void
   ) {
     guard let call else { return granted() }
-    connection.heldMessages = HeldMessages(checking: bytes)
+    connection.webSocket?.beginChecking(message)
     _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
       guard let self, let connection else { return }
       release(connection) {
@@ -191,26 +190,25 @@ final class ClientMessages: WebSocketApplication {
   }
 
   /// What the client's message waited for has come: `effect`, and then what the client has said meanwhile.
-  private func release(_ connection: WebSocketConnection, _ effect: () -> Void) {
-    let held = connection.heldMessages
-    connection.heldMessages = nil
+  private func release(_ connection: Connection, _ effect: () -> Void) {
+    let held = connection.webSocket?.endChecking() ?? []
     guard !connection.isClosing else { return }
     hub.clock.refresh()
     effect()
-    for (message, isText) in held?.messages ?? [] {
+    for message in held {
       guard !connection.isClosing else { return }
-      received(message, isText: isText, on: connection)
+      received(message.bytes, isText: message.isText, on: connection)
     }
   }
 
-  private func hold(_ message: [UInt8], isText: Bool, _ connection: WebSocketConnection) {
-    guard connection.heldMessages?.add(message, isText: isText) == false else { return }
+  private func hold(_ message: [UInt8], isText: Bool, _ connection: Connection) {
+    guard connection.webSocket?.hold(message, isText: isText) == false else { return }
     refuse(
       connection, nil,
       EventError(status: 503, "too many messages while an earlier one is being checked; expected fewer"))
   }
 
-  private func refuse(_ connection: WebSocketConnection, _ id: String?, _ error: EventError) {
+  private func refuse(_ connection: Connection, _ id: String?, _ error: EventError) {
     connection.say(OwnEvents.error(id: id, status: error.status, detail: error.detail, stamp: .now()))
   }
 

@@ -117,9 +117,6 @@ struct ConnectRequest {
     return values.first?.value
   }
 
-  /// Most users, and most roles, that one connection follows.
-  private static let mostFollowed = 100
-
   /// Other users or roles whose events are asked for, which takes a privileged role.
   private static func followed(
     _ name: String, _ query: [(name: String, value: String)], _ isPrivileged: Bool
@@ -133,9 +130,11 @@ struct ConnectRequest {
     guard !names.contains("") else {
       throw RefusedRequest(status: 400, detail: "query parameter \(name) is empty, expected a name")
     }
-    guard names.count <= mostFollowed else {
+    guard names.count <= ConnectionIdentity.mostFollowed else {
       throw RefusedRequest(
-        status: 400, detail: "\(names.count) query parameters \(name), expected at most \(mostFollowed)")
+        status: 400,
+        detail: "\(names.count) query parameters \(name), expected at most \(ConnectionIdentity.mostFollowed)"
+      )
     }
     return names
   }

@@ -59,7 +59,7 @@ final class LongPollRoute {
 
   /// A poll of a session of this worker.
   private func poll(
-    _ connection: LongPollConnection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
+    _ connection: Connection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
     isTLS: Bool
   ) -> Reply {
     var answered: HTTPResponse?
@@ -75,7 +75,7 @@ final class LongPollRoute {
     return .later(
       later.futureResult,
       onClientGone: {
-        if let id { connection.cancel(poll: id) }
+        if let id { connection.polls?.cancel(poll: id) }
         later.fail(ClientGone())
       })
   }
@@ -160,14 +160,14 @@ final class LongPollRoute {
     let resumption = hub.resumption(lastEventID: lastEventID)
     var start = hub.events.own
     if case .plan(let plan) = resumption { start = plan.seen }
-    let connection = hub.table.insert(.longPolling, second: hub.clock.second) {
-      [hub, limits] index, serial in
-      LongPollConnection(index: index, serial: serial, hub: hub, limits: limits, cursor: start)
+    let session = LongPollSession(limits: limits, cursor: start, nowNs: hub.clock.nowNs)
+    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
+      Connection(polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: hub)
     }
     // Always due: the session itself knows what time has brought.
     hub.table.deadlines[Int(connection.index)] = 1
     let isLost = resumption.beginning(own: hub.events.own) == nil
-    let initialEventID = isLost ? LongPollPosition.unknown.text : connection.initialEventID
+    let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in hub.greeting(connection, wanted, resumption) { connection.say(event) }
     hub.begin(connection, wanted, resumption)
     return Self.response(

@@ -42,15 +42,17 @@ final class StreamRoutes {
     guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
       return channel.close(promise: nil)
     }
-    let transport = SSEConnection.transport(for: request)
-    let connection = hub.table.insert(transport, second: hub.clock.second) { [hub] index, serial in
-      SSEConnection(index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor)
+    let isChunked = EventStreamHead.isChunked(for: request)
+    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
+      Connection(
+        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: hub, on: channel,
+        descriptor: descriptor)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
-    var stream = TurnBuffer(encoding: connection.encoding)
+    var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
     stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
     for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = SSEConnection.head(cors, for: request)
+    let head = EventStreamHead.head(cors, for: request)
     open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
   }
 
@@ -87,33 +89,32 @@ final class StreamRoutes {
     isTLS: Bool = false, greets: Bool = true
   ) {
     guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
-    let transport = Transport.webSocket(withCursors: wanted.wantsCursors, isDeflated: isDeflated)
-    let connection = hub.table.insert(transport, second: hub.clock.second) {
-      [hub, application] index, serial in
-      WebSocketConnection(
-        index: index, serial: serial, hub: hub, channel: channel, descriptor: descriptor,
-        application: application, authorization: wanted.credentials.authorization,
-        isDeflated: isDeflated)
+    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
+    let connection = hub.table.insert(second: hub.clock.second) { [hub, application] index, serial in
+      Connection(
+        ConnectionState(serial: serial, state), at: index, of: hub, on: channel, descriptor: descriptor,
+        application: application)
     }
     let resumption = hub.resumption(lastEventID: wanted.lastEventID)
-    var frames = TurnBuffer(encoding: connection.encoding)
+    var frames = TurnBuffer(encoding: state.kind.encoding ?? .webSocket)
     if greets {
       for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.toldCursor = resumption.beginning(own: hub.events.own)
+      connection.webSocket?.told(resumption.beginning(own: hub.events.own))
     }
     open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: StreamConnection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: Connection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
   ) {
+    guard let outlet = connection.outlet else { return }
     do {
-      try connection.channel.pipeline.syncOperations.addHandler(connection)
+      try outlet.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
       hub.closed(connection)
-      return connection.channel.close(promise: nil)
+      return outlet.channel.close(promise: nil)
     }
-    connection.outlet.open(with: bytes)
+    outlet.open(with: bytes)
     connection.outletDidChange()
     hub.begin(connection, wanted, resumption)
   }
@@ -161,5 +162,18 @@ final class StreamRoutes {
       + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
       + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
       + "\r\n"
+  }
+}
+
+extension Hub {
+  /// A WebSocket that is opened.
+  func webSocketState(_ wanted: ConnectRequest, isDeflated: Bool) -> TransportState {
+    let assembler = WebSocketAssembler(
+      maximumMessageBytes: settings.maxEventBytes, inflater: isDeflated ? inflater : nil)
+    return .webSocket(
+      Boxed(
+        WebSocketState(
+          hasCursors: wanted.wantsCursors, isDeflated: isDeflated, assembler: assembler,
+          authorization: wanted.credentials.authorization)))
   }
 }

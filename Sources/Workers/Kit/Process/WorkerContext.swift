@@ -24,6 +24,8 @@ public final class WorkerContext {
   /// "connections.0", "streams", "control": the value of the label `worker`.
   public var name: String { worker.name }
   public var worker: WorkerIdentity { manifest.worker }
+  /// Which of the processes this is that have served the place. A supervisor that doesn't tell has one page for each place.
+  public var incarnation: UInt64 { manifest.incarnation != 0 ? manifest.incarnation : status.generation }
 
   init(
     manifest: WorkerManifest, settings: Settings, status: StatusPage, log: Logger, signals: CInt,

@@ -46,6 +46,18 @@ public struct FieldWriter {
     for text in list { append(text) }
   }
 
+  /// A tagged field, with what `body` appends.
+  public mutating func append(tag: UInt16, _ body: (inout FieldWriter) -> Void) {
+    append(tag)
+    let lengthAt = bytes.count
+    append(UInt32(0))
+    body(&self)
+    let length = UInt32(clamping: bytes.count - lengthAt - MemoryLayout<UInt32>.size)
+    withUnsafeBytes(of: length.littleEndian) {
+      bytes.replaceSubrange(lengthAt..<lengthAt + MemoryLayout<UInt32>.size, with: $0)
+    }
+  }
+
   /// What `header` makes of the prefix, and the fields behind it.
   public consuming func bytes(behind header: (UnsafeMutableRawBufferPointer) -> Void) -> [UInt8] {
     bytes.withUnsafeMutableBytes(header)
@@ -75,6 +87,28 @@ public struct FieldReader {
   public mutating func number<T: FixedWidthInteger>(_ type: T.Type) -> T? {
     guard let range = take(MemoryLayout<T>.size) else { return nil }
     return T(littleEndian: bytes.loadUnaligned(fromByteOffset: range.lowerBound, as: T.self))
+  }
+
+  /// The tagged fields from here to the end, by their tags; nil if these aren't whole fields, or one stands there twice.
+  public mutating func tagged() -> [UInt16: FieldReader]? {
+    var fields: [UInt16: FieldReader] = [:]
+    while !isBroken, position < bytes.count {
+      guard let tag = number(UInt16.self), let range = block() else { return nil }
+      let field = FieldReader(UnsafeRawBufferPointer(rebasing: bytes[range]))
+      guard fields.updateValue(field, forKey: tag) == nil else { return nil }
+    }
+    return isBroken ? nil : fields
+  }
+
+  /// 0 or 1.
+  public mutating func flag() -> Bool? {
+    switch number(UInt8.self) {
+    case 0?: return false
+    case 1?: return true
+    default:
+      isBroken = true
+      return nil
+    }
   }
 
   public mutating func text() -> String? {

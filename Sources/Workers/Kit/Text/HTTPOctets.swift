@@ -103,25 +103,36 @@ public enum HTTPOctets {
   ///
   /// - Parameter isForm: `+` stands for a blank (application/x-www-form-urlencoded).
   /// - Returns: the octets, which needn't be UTF-8, and whether every percent sign began an escape.
+  @inlinable
   public static func percentDecoded(
     _ octets: some Collection<UInt8>, isForm: Bool = false
   ) -> (octets: [UInt8], isWhole: Bool) {
-    var decoded: [UInt8] = []
-    decoded.reserveCapacity(octets.count)
+    octets.withContiguousStorageIfAvailable { percentDecoded($0, isForm: isForm) }
+      ?? Array(octets).withUnsafeBufferPointer { percentDecoded($0, isForm: isForm) }
+  }
+
+  /// Not generic: other modules would run it unspecialized, a tenth of what a new event stream costs.
+  public static func percentDecoded(
+    _ octets: UnsafeBufferPointer<UInt8>, isForm: Bool
+  ) -> (octets: [UInt8], isWhole: Bool) {
     var isWhole = true
-    var rest = octets[...]
-    while let octet = rest.popFirst() {
-      switch octet {
-      case UInt8(ascii: "+") where isForm: decoded.append(UInt8(ascii: " "))
-      case UInt8(ascii: "%"):
-        if let value = hexadecimalPair(rest) {
-          decoded.append(value)
-          rest = rest.dropFirst(2)
-        } else {
-          decoded.append(octet)
-          isWhole = false
+    let decoded = [UInt8](unsafeUninitializedCapacity: octets.count) { decoded, count in
+      var index = 0
+      while index < octets.count {
+        var octet = octets[index]
+        index += 1
+        if octet == UInt8(ascii: "+"), isForm {
+          octet = UInt8(ascii: " ")
+        } else if octet == UInt8(ascii: "%") {
+          if let value = hexadecimalPair(octets[index...]) {
+            octet = value
+            index += 2
+          } else {
+            isWhole = false
+          }
         }
-      default: decoded.append(octet)
+        decoded[count] = octet
+        count += 1
       }
     }
     return (decoded, isWhole)

@@ -1,0 +1,120 @@
+// This worker's end of a long-polling session (contract §2.3): the poll that waits.
+//
+// It may have come in at this worker or at another; here it is a closure to call with the answer. The session (pure, in the
+// connection's state) decides when; this object calls.
+
+import Kit
+
+final class PollEnd {
+  typealias Completion = (LongPollSession.Answer) -> Void
+
+  private unowned let connection: Connection
+  /// The poll that waits in the session.
+  private var waiting: (id: UInt64, complete: Completion)?
+  private var nextPoll: UInt64
+  private var isTouched = false
+
+  init(_ connection: Connection) {
+    self.connection = connection
+    nextPoll = (connection.state.transport.session?.waitingPoll ?? 0) + 1
+  }
+
+  private var hub: Hub { connection.hub }
+
+  /// The `last_event_id` of the first answer.
+  var initialEventID: String { connection.state.transport.session?.initialEventID ?? "" }
+
+  /// The connection has ended while no poll was waiting: the next one is told why.
+  var owesFarewell: Bool { connection.state.transport.session?.owesFarewell ?? false }
+
+  var isCongested: Bool { connection.state.transport.session?.isHalfFull ?? false }
+
+  private func withSession<R>(_ body: (inout LongPollSession) -> R?) -> R? {
+    connection.state.transport.withSession(body)
+  }
+
+  // MARK: Events
+
+  /// Buffers an event; a waiting poll is answered at the end of the turn.
+  func append(_ json: [UInt8], cursor: Cursor?) {
+    withSession { $0.append(json, cursor: cursor) }
+    guard !isTouched else { return }
+    isTouched = true
+    hub.touched(connection)
+  }
+
+  /// The end of a turn in which something was appended.
+  func flush() {
+    isTouched = false
+    let position = connection.position
+    if let answer = withSession({ $0.flush(own: position, stamp: .now()) }) { complete(answer) }
+  }
+
+  // MARK: Polls
+
+  /// A poll has come; `complete` is called once, now or later. Returns its id, for `cancel`.
+  func poll(lastEventID: String?, _ complete: @escaping Completion) -> UInt64 {
+    let id = nextPoll
+    nextPoll += 1
+    let before = waiting
+    waiting = (id, complete)
+    let (position, nowNs) = (connection.position, hub.clock.nowNs)
+    let answers = withSession {
+      $0.poll(id: id, lastEventID: lastEventID, nowNs: nowNs, own: position, stamp: .now())
+    }
+    for answer in answers ?? [] {
+      if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
+    }
+    if hub.replayer.resume(connection) { hub.scheduleTurn() }
+    if owesFarewell, waiting?.id == id {
+      // The client has acknowledged the farewell: nothing will come any more.
+      endSession()
+      hub.closed(connection)
+    }
+    return id
+  }
+
+  /// The client of a poll has gone.
+  func cancel(poll id: UInt64) {
+    guard waiting?.id == id else { return }
+    waiting = nil
+    let nowNs = hub.clock.nowNs
+    withSession { $0.cancel(poll: id, nowNs: nowNs) }
+  }
+
+  private func complete(_ answer: LongPollSession.Answer) {
+    guard let waiting, waiting.id == answer.poll else { return }
+    self.waiting = nil
+    waiting.complete(answer)
+  }
+
+  // MARK: Time
+
+  func deadlinePassed() {
+    let (position, nowNs) = (connection.position, hub.clock.nowNs)
+    switch withSession({ $0.tick(nowNs: nowNs, own: position) }) {
+    case .nothing, nil: break
+    case .answer(let answer): complete(answer)
+    case .expired: hub.closed(connection)
+    }
+  }
+
+  /// Tells the client and ends; if no poll waits, the next one is told.
+  func end(_ reason: ClosingReason) {
+    append(OwnEvents.farewell(reason, stamp: .now()).json, cursor: nil)
+    if !endSession(), !reason.isOfWorker {
+      withSession { $0.owesFarewell = true }
+      return
+    }
+    hub.closed(connection)
+  }
+
+  /// Whether a poll was waiting, and has been answered.
+  @discardableResult
+  private func endSession() -> Bool {
+    let position = connection.position
+    guard let answer = withSession({ $0.end(own: position, stamp: .now()) }) else { return false }
+    complete(answer)
+    return true
+  }
+}

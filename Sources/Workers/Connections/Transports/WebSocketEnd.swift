@@ -1,0 +1,242 @@
+// This worker's end of a WebSocket (RFC 6455, contract §2.2) after its opening handshake.
+//
+//   open ── we close: close frame ─────────► waits for the client's close frame ──► output closed ──► inactive
+//     └──── client closes or breaks a rule: close frame in answer ─────────────────►
+//
+// What is known of the client's side is in the connection's state (WebSocketState, pure); this object sends, and keeps the times.
+// Whatever the client sends, what is kept for it is bounded: one message by the assembler, answers by the outlet. Compressed
+// messages, of which one read may hold many that become large, are read a few in each turn; nothing more is taken from the client
+// while some are left.
+
+import HTTP
+import Kit
+import NIOCore
+
+/// What a WebSocket's messages are for: the gateway's own, or echo in the conformance test.
+protocol WebSocketApplication: AnyObject {
+  /// A whole message; text is valid UTF-8.
+  func received(_ message: [UInt8], isText: Bool, on connection: Connection)
+}
+
+final class WebSocketEnd {
+  private unowned let connection: Connection
+  private let application: any WebSocketApplication
+  /// What is kept of messages, of the worker's budget; nil: nothing is.
+  private var hold: AssemblyHold?
+
+  init(_ connection: Connection, _ application: any WebSocketApplication) {
+    self.connection = connection
+    self.application = application
+  }
+
+  private var hub: Hub { connection.hub }
+
+  @discardableResult
+  private func withState<R>(_ body: (inout WebSocketState) -> R?) -> R? {
+    connection.state.transport.withWebSocket(body)
+  }
+
+  // MARK: Out
+
+  /// What the client has been told of where it stands; nil: nothing.
+  func told(_ cursor: Cursor?) { withState { $0.toldCursor = cursor } }
+
+  /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
+  func beat(second: UInt32) {
+    let position = connection.position
+    if connection.encoding?.hasCursors == true, connection.state.transport.webSocket?.toldCursor != position {
+      connection.say(OwnEvents.moved(to: position, stamp: .now()))
+    }
+    let place = Int(connection.index)
+    if hub.table.deadlines[place] == 0 { hub.table.deadlines[place] = second + pongTimeoutSeconds }
+    connection.send(WebSocketFrame.encode(.ping, EmptyCollection()))
+  }
+
+  private var pongTimeoutSeconds: UInt32 { UInt32(clamping: hub.settings.websocketPongTimeoutSeconds) }
+
+  func deadlinePassed(second: UInt32) {
+    guard connection.outlet?.isWaiting == true else {
+      return close(.policyViolation, reason: "no pong for \(pongTimeoutSeconds) s", dropping: true)
+    }
+    // It has yet to read up to the ping. Whether it reads at all is what SLOW_CONSUMER_S is about.
+    hub.table.deadlines[Int(connection.index)] = second + pongTimeoutSeconds
+  }
+
+  /// Tells the client why, and waits for its close frame.
+  func end(_ reason: ClosingReason) {
+    var frame: [UInt8] = []
+    if reason == .sessionKilled {
+      frame += WebSocketFrame.encode(.text, OwnEvents.farewell(reason, stamp: .now()).json)
+    }
+    frame += WebSocketFrame.close(reason.webSocketCode, reason: reason.rawValue)
+    connection.finish(with: frame, dropping: reason == .slowConsumer)
+  }
+
+  /// Says goodbye by a close frame of our own.
+  private func close(_ code: WebSocketCloseCode?, reason: String = "", dropping: Bool = false) {
+    guard hub.retire(connection) else { return }
+    connection.finish(with: WebSocketFrame.close(code, reason: reason), dropping: dropping)
+  }
+
+  /// Whether both sides have said goodbye once ours has.
+  var mayCloseOutput: Bool { connection.state.transport.webSocket?.hasClientClosed ?? true }
+
+  // MARK: In
+
+  /// Bytes have come.
+  func read(_ bytes: ByteBuffer) {
+    let isReadOn = hasUnread
+    withState { $0.take(bytes) }
+    guard !isReadOn else { return noteKept() }
+    hub.turnWork.spend(readSome())
+    guard hasUnread else { return }
+    try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
+    hub.turnWork.start(isOurOwn: true) { [weak connection] units in
+      connection?.webSocket?.readOn(&units) ?? true
+    }
+  }
+
+  private var hasUnread: Bool { connection.state.transport.webSocket?.hasUnread ?? false }
+
+  /// Reads until the units are used up. Whether nothing is left.
+  private func readOn(_ units: inout Int) -> Bool {
+    while units > 0, hasUnread { units -= readSome() }
+    guard !hasUnread else { return false }
+    guard let channel = connection.outlet?.channel, channel.isActive else { return true }
+    try? channel.syncOptions?.setOption(.autoRead, value: true)
+    channel.read()
+    if connection.state.transport.webSocket?.hasInputEnded == true { inputEnded() }
+    return true
+  }
+
+  /// Reads as much as the assembler takes at once. Returns the units of work that it cost.
+  private func readSome() -> Int {
+    var actions: [WebSocketAction] = []
+    let units = withState { $0.read(into: &actions) } ?? 0
+    if !connection.isClosing { hub.table.deadlines[Int(connection.index)] = 0 }
+    for action in actions { perform(action) }
+    noteKept()
+    noteMessage(hasEnded: actions.contains(where: \.isMessage))
+    return units
+  }
+
+  /// The client sends no more.
+  func inputEnded() {
+    guard !hasUnread else {
+      withState { $0.hasInputEnded = true }
+      return
+    }
+    withState { $0.hasClientClosed = true }
+    if !connection.isClosing {
+      connection.outlet?.channel.close(promise: nil)
+    } else if connection.outlet?.hasFinished == true {
+      connection.closeOutput()
+    }
+  }
+
+  /// The channel has closed.
+  func forgetInput() {
+    withState { $0.forgetUnread() }
+    hub.unfinishedMessages.ended(connection.index)
+  }
+
+  /// Counts what is kept, and ends the connection if that is too much.
+  private func noteKept() {
+    let bytes = connection.state.transport.webSocket?.keptBytes ?? 0
+    guard bytes > 0 else {
+      hold = nil
+      return
+    }
+    let hold = hold ?? AssemblyHold(AssemblyShare(hub.budget))
+    self.hold = hold
+    switch hold.resize(to: bytes) {
+    case nil: break
+    case .connection(let limit)?:
+      giveUp(.tooBig, "unfinished and waiting messages may have at most \(limit) bytes")
+    case .worker?: giveUp(.tryAgainLater, "MAX_ASSEMBLY_BYTES_PER_WORKER is reached, try again later")
+    }
+  }
+
+  /// Keeps the time of a message that isn't whole, from its first byte on.
+  private func noteMessage(hasEnded: Bool) {
+    let isUnfinished = connection.state.transport.webSocket?.assembler.isUnfinished ?? false
+    guard isUnfinished else { return hub.unfinishedMessages.ended(connection.index) }
+    if hasEnded { hub.unfinishedMessages.ended(connection.index) }
+    hub.clock.refresh()
+    hub.unfinishedMessages.begun(connection.index, second: hub.clock.second)
+  }
+
+  /// A message has begun and hasn't become whole in its time.
+  func messageIsOverdue() {
+    giveUp(.policyViolation, "message not complete after \(hub.settings.requestBodyTimeoutSeconds) s")
+  }
+
+  /// Nothing more is taken from the client, not even its close frame: it may be in the middle of another one.
+  private func giveUp(_ code: WebSocketCloseCode, _ reason: String) {
+    withState { $0.giveUp() }
+    hold = nil
+    hub.unfinishedMessages.ended(connection.index)
+    end(answering: code, reason: reason)
+  }
+
+  private func perform(_ action: WebSocketAction) {
+    switch action {
+    case .text(let message):
+      if !connection.isClosing { application.received(message, isText: true, on: connection) }
+    case .binary(let message):
+      if !connection.isClosing { application.received(message, isText: false, on: connection) }
+    case .ping(let payload):
+      connection.send(WebSocketFrame.encode(.pong, payload), hasCursor: false)
+    case .pong:
+      break
+    case .close(let code, _):
+      end(answering: code)
+    case .fail(let code, let reason):
+      end(answering: code, reason: reason)
+    }
+  }
+
+  /// The client's side is over: answers with a close frame, or ends if ours has been sent.
+  private func end(answering code: WebSocketCloseCode?, reason: String = "") {
+    withState { $0.hasClientClosed = true }
+    if !connection.isClosing {
+      close(code, reason: reason)
+    } else if connection.outlet?.hasFinished == true {
+      connection.closeOutput()
+    }
+  }
+
+  // MARK: Messages that are being checked
+
+  /// Whether a message is being checked: what comes meanwhile is held.
+  var isChecking: Bool { connection.state.transport.webSocket?.held != nil }
+
+  /// `Authorization` values for check services; empty unless one is configured.
+  var authorization: [String] {
+    get { connection.state.transport.webSocket?.authorization ?? [] }
+    set { withState { $0.authorization = newValue } }
+  }
+
+  /// A message is being checked from here on.
+  func beginChecking(_ message: [UInt8]) {
+    withState { $0.held = HeldMessages(checking: message) }
+    noteKept()
+  }
+
+  /// The check is over: what was said meanwhile.
+  func endChecking() -> [HeldMessages.Message] {
+    let held = withState { state -> HeldMessages? in
+      defer { state.held = nil }
+      return state.held
+    }
+    noteKept()
+    return held?.messages ?? []
+  }
+
+  /// Holds what was said meanwhile. False: there is no room.
+  func hold(_ message: [UInt8], isText: Bool) -> Bool {
+    let isHeld = withState { $0.held?.add(message, isText: isText) } ?? false
+    if isHeld { noteKept() }
+    return isHeld
+  }
+}
