@@ -11,13 +11,17 @@ extension HTTPHeaders {
     }
   }
 
-  public var alternating: [String] {
-    var pairs: [String] = []
-    pairs.reserveCapacity(2 * count)
-    for (name, value) in self {
-      pairs.append(name)
-      pairs.append(value)
+  public var alternating: [String] { flatMap { [$0.name, $0.value] } }
+}
+
+extension HTTPFields {
+  public init(alternating pairs: [String]) {
+    self.init()
+    reserveCapacity(pairs.count / 2)
+    for index in stride(from: 0, to: pairs.count - 1, by: 2) {
+      add(name: pairs[index], value: pairs[index + 1])
     }
-    return pairs
   }
+
+  public var alternating: [String] { flatMap { [$0.name, $0.value] } }
 }

@@ -8,7 +8,6 @@ import IPC
 import Kit
 import Links
 import NIOCore
-import NIOHTTP1
 
 /// Belongs to the worker's loop.
 final class ExchangeServer {
@@ -122,8 +121,8 @@ final class ExchangeServer {
       case .chunked: .chunked
       }
     var upstream = UpstreamRequest(
-      origin: origin, method: HTTPMethod(rawValue: request.method), target: request.target,
-      headers: HTTPHeaders(alternating: request.headers),
+      origin: origin, method: request.method, target: request.target,
+      headers: HTTPFields(alternating: request.headers),
       body: body)
     upstream.isSecondTry = request.isSecondTry
     return upstream
@@ -229,7 +228,7 @@ final class ServiceExchange: UpstreamReceiver {
     return true
   }
 
-  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPHeaders(alternating: trailers)) }
+  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPFields(alternating: trailers)) }
 
   func receivedCredit(_ bytes: UInt32) {
     credit.received(bytes)
@@ -258,16 +257,22 @@ final class ServiceExchange: UpstreamReceiver {
     giveCredit(atLeast: 1)
   }
 
-  func upstreamInformed(_ head: HTTPResponseHead) {
-    desk.send(.informed(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+  func upstreamInformed(_ head: ResponseHead) {
+    desk.send(.informed(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
   }
 
-  func upstreamAnswered(_ head: HTTPResponseHead) {
+  func upstreamAnswered(_ head: ResponseHead) {
     hasAnswerBegun = true
-    let type = head.headers.first(name: "content-type")?.lowercased() ?? ""
+    let type = head.fields.first(name: "content-type")?.lowercased() ?? ""
     upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
-    desk.send(.answered(status: UInt16(clamping: head.status.code), headers: head.headers.alternating), key)
+    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
     readOn()
+  }
+
+  func upstreamAnswered(_ head: ResponseHead, whole body: ByteBuffer) {
+    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
+    if body.readableBytes > 0 { desk.send(body, key) }
+    upstreamEnded([:])
   }
 
   func upstreamSent(_ bytes: ByteBuffer) {
@@ -277,7 +282,7 @@ final class ServiceExchange: UpstreamReceiver {
     readOn()
   }
 
-  func upstreamEnded(_ trailers: HTTPHeaders) {
+  func upstreamEnded(_ trailers: HTTPFields) {
     upstream = nil
     desk.send(.end(trailers: trailers.alternating), key)
     desk.end(key)
@@ -298,8 +303,8 @@ final class ServiceExchange: UpstreamReceiver {
     desk.end(key)
   }
 
-  func upstreamUpgraded(_ head: HTTPResponseHead) {
-    guard mayUpgrade, head.headers[canonicalForm: "upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
+  func upstreamUpgraded(_ head: ResponseHead) {
+    guard mayUpgrade, head.fields["upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
       cancel()
       desk.send(
         .failed(.badGateway, reason: "the service has changed to a protocol that nobody asked for"), key)
@@ -307,7 +312,7 @@ final class ServiceExchange: UpstreamReceiver {
     }
     isTunnel = true
     hasAnswerBegun = true
-    desk.send(.upgraded(headers: head.headers.alternating), key)
+    desk.send(.upgraded(headers: head.fields.alternating), key)
     desk.send(.credit(given.open()), key)
     readOn()
   }

@@ -1,10 +1,10 @@
 // One HTTP request to a service that is asked something, and what came of it. Redirects aren't followed: credentials would go to a
 // place that nobody has configured.
 
+import HTTP
 import Kit
 import Links
 import NIOCore
-import NIOHTTP1
 
 /// Belongs to the worker's loop.
 final class ServiceClient {
@@ -38,7 +38,7 @@ final class ServiceClient {
       return nil
     }
     let request = UpstreamRequest(
-      origin: address.origin, method: call.body.isEmpty ? .GET : .POST, target: address.target,
+      origin: address.origin, method: call.body.isEmpty ? "GET" : "POST", target: address.target,
       headers: Self.headers(call, host: address.authority),
       body: call.body.isEmpty ? .none : .counted(call.body.count), isQuestion: true)
     let attempt = ServiceAttempt(call, body)
@@ -46,8 +46,8 @@ final class ServiceClient {
     return { attempt.cancel() }
   }
 
-  private static func headers(_ call: ServiceCall, host: String) -> HTTPHeaders {
-    var headers = HTTPHeaders([("host", host), ("accept", "application/json"), ("user-agent", "rig")])
+  private static func headers(_ call: ServiceCall, host: String) -> HTTPFields {
+    var headers = HTTPFields([("host", host), ("accept", "application/json"), ("user-agent", "rig")])
     if !call.body.isEmpty { headers.add(name: "content-type", value: "application/json") }
     for value in call.authorization { headers.add(name: "authorization", value: value) }
     if !call.traceparent.isEmpty { headers.add(name: "traceparent", value: call.traceparent) }
@@ -143,11 +143,17 @@ private final class ServiceAttempt: UpstreamReceiver {
     if unsent.readableBytes == 0 { exchange?.end() }
   }
 
-  func upstreamInformed(_ head: HTTPResponseHead) {}
+  func upstreamInformed(_ head: ResponseHead) {}
 
-  func upstreamAnswered(_ head: HTTPResponseHead) {
-    status = UInt16(clamping: head.status.code)
+  func upstreamAnswered(_ head: ResponseHead) {
+    status = UInt16(clamping: head.status)
     exchange?.readMore()
+  }
+
+  func upstreamAnswered(_ head: ResponseHead, whole body: ByteBuffer) {
+    upstreamAnswered(head)
+    upstreamSent(body)
+    upstreamEnded([:])
   }
 
   /// A body that doesn't matter is let by, so that the connection can be used again.
@@ -161,7 +167,7 @@ private final class ServiceAttempt: UpstreamReceiver {
     exchange?.readMore()
   }
 
-  func upstreamEnded(_ trailers: HTTPHeaders) {
+  func upstreamEnded(_ trailers: HTTPFields) {
     exchange = nil
     finish(.answered(status: status, body: answer))
   }
@@ -174,7 +180,7 @@ private final class ServiceAttempt: UpstreamReceiver {
     }
   }
 
-  func upstreamUpgraded(_ head: HTTPResponseHead) {
+  func upstreamUpgraded(_ head: ResponseHead) {
     finish(.unreachable("it has changed the protocol unasked"))
   }
 }

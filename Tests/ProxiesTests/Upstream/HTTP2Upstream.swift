@@ -1,5 +1,6 @@
 // An upstream that speaks HTTP/2 behind TLS: NIO's server, whose streams do what the test says.
 
+import HTTP
 import NIOCore
 import NIOHPACK
 import NIOHTTP1
@@ -64,10 +65,11 @@ final class HTTP2Upstream: @unchecked Sendable {
 
   func request(
     _ method: HTTPMethod = .GET, _ target: String = "/", body: UpstreamRequest.Body = .none,
-    headers: HTTPHeaders = ["host": "u.test"]
+    headers: HTTPFields = ["host": "u.test"]
   ) -> UpstreamRequest {
     UpstreamRequest(
-      origin: UpstreamOrigin(scheme: .https, host: "localhost", port: port), method: method, target: target,
+      origin: UpstreamOrigin(scheme: .https, host: "localhost", port: port), method: method.rawValue,
+      target: target,
       headers: headers, body: body)
   }
 

@@ -2,6 +2,7 @@
 // with a deadline: a test says byte by byte what an upstream sends, and sees byte by byte what it got.
 
 import Glibc
+import HTTP
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -13,8 +14,9 @@ import Testing
 /// What a receiver was told.
 enum Told: Equatable {
   case wantsBody
-  case informed(UInt)
-  case answered(UInt)
+  case informed(Int)
+  case answered(Int)
+  case answeredWhole(Int, String)
   case upgraded
   case sent(String)
   case ended([String])
@@ -22,7 +24,7 @@ enum Told: Equatable {
 
   var isLast: Bool {
     switch self {
-    case .ended, .failed: true
+    case .ended, .answeredWhole, .failed: true
     default: false
     }
   }
@@ -31,7 +33,7 @@ enum Told: Equatable {
 /// Writes down what it is told. Touched on the loop only.
 final class Recorder: UpstreamReceiver {
   var told: [Told] = []
-  var heads: [HTTPResponseHead] = []
+  var heads: [ResponseHead] = []
   var received = 0
   var readsAll: Bool
   weak var exchange: UpstreamExchange?
@@ -49,12 +51,18 @@ final class Recorder: UpstreamReceiver {
 
   func upstreamWantsBody() { note(.wantsBody) }
 
-  func upstreamInformed(_ head: HTTPResponseHead) { note(.informed(head.status.code)) }
+  func upstreamInformed(_ head: ResponseHead) { note(.informed(head.status)) }
 
-  func upstreamAnswered(_ head: HTTPResponseHead) {
+  func upstreamAnswered(_ head: ResponseHead) {
     heads.append(head)
-    note(.answered(head.status.code))
+    note(.answered(head.status))
     if readsAll { exchange?.readMore() }
+  }
+
+  func upstreamAnswered(_ head: ResponseHead, whole body: ByteBuffer) {
+    heads.append(head)
+    received += body.readableBytes
+    note(.answeredWhole(head.status, String(buffer: body)))
   }
 
   func upstreamSent(_ bytes: ByteBuffer) {
@@ -63,11 +71,11 @@ final class Recorder: UpstreamReceiver {
     if readsAll { exchange?.readMore() }
   }
 
-  func upstreamEnded(_ trailers: HTTPHeaders) { note(.ended(trailers.map { "\($0): \($1)" })) }
+  func upstreamEnded(_ trailers: HTTPFields) { note(.ended(trailers.map { "\($0.name): \($0.value)" })) }
 
   func upstreamFailed(_ failure: UpstreamFailure) { note(.failed(failure)) }
 
-  func upstreamUpgraded(_ head: HTTPResponseHead) {
+  func upstreamUpgraded(_ head: ResponseHead) {
     heads.append(head)
     note(.upgraded)
     if readsAll { exchange?.readMore() }
@@ -239,9 +247,9 @@ final class Upstream {
 
   func request(
     _ method: HTTPMethod, _ target: String = "/", body: UpstreamRequest.Body = .none,
-    headers: HTTPHeaders = ["host": "u"]
+    headers: HTTPFields = ["host": "u"]
   ) -> UpstreamRequest {
-    UpstreamRequest(origin: origin, method: method, target: target, headers: headers, body: body)
+    UpstreamRequest(origin: origin, method: method.rawValue, target: target, headers: headers, body: body)
   }
 }
 
@@ -287,8 +295,10 @@ final class Peer: @unchecked Sendable {
   }
 
   /// Sends all of it.
-  func send(_ text: String) {
-    var rest = Array(text.utf8)[...]
+  func send(_ text: String) { send(Array(text.utf8)) }
+
+  func send(_ bytes: [UInt8]) {
+    var rest = bytes[...]
     while !rest.isEmpty {
       let count = rest.withUnsafeBytes { Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
       guard count > 0 else { return }

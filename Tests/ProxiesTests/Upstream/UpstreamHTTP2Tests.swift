@@ -1,5 +1,6 @@
 // HTTP/2 towards upstreams behind TLS: what goes over one connection, and what becomes of it.
 
+import HTTP
 import NIOCore
 import NIOHPACK
 import NIOHTTP1
@@ -109,7 +110,7 @@ import Testing
     try await HTTP2Upstream.run(serve: serve) { upstream in
       try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
         for (body, trailers) in [
-          (UpstreamRequest.Body.counted(total), HTTPHeaders()), (.chunked, ["X-Sum": "7"]), (.chunked, [:]),
+          (UpstreamRequest.Body.counted(total), HTTPFields()), (.chunked, ["X-Sum": "7"]), (.chunked, [:]),
         ] {
           let call = try await bench.begin(upstream.request(.POST, "/slow", body: body)) {
             exchange, recorder in
@@ -202,7 +203,7 @@ import Testing
           #expect(try await bench.begin(upstream.request(method, target)).end() == expected, "\(target)")
         }
         // Nobody needs to ask for an end.
-        for (target, code) in [("/late", UInt(304)), ("/", 200)] {
+        for (target, code) in [("/late", 304), ("/", 200)] {
           let call = try await bench.begin(upstream.request(.GET, target), readsAll: false)
           #expect(try await call.end() == [.answered(code), .ended([])], "\(target)")
         }
@@ -523,14 +524,14 @@ import Testing
     try await UpstreamBench.run { bench in
       let port = try Upstream().port
       let request = UpstreamRequest(
-        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: port), method: .GET, target: "/",
+        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: port), method: "GET", target: "/",
         headers: [:])
       var calls: [Call] = []
       for _ in 0..<5 { calls.append(try await bench.begin(request)) }
       for call in calls { #expect(try await call.failure()?.isUnreachable ?? false) }
       let mute = try Upstream()
       let silent = UpstreamRequest(
-        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: mute.port), method: .GET, target: "/",
+        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: mute.port), method: "GET", target: "/",
         headers: [:])
       calls = []
       for _ in 0..<5 { calls.append(try await bench.begin(silent)) }

@@ -1,5 +1,6 @@
 // Connections that are kept, bounded, given up, found dead, and never trusted with another's answer; and time.
 
+import HTTP
 import NIOCore
 import NIOHTTP1
 import Testing
@@ -47,7 +48,7 @@ import Testing
         "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
       ]
       for answer in answers + [Self.empty] {
-        let headers: HTTPHeaders =
+        let headers: HTTPFields =
           answer == Self.empty ? ["host": "u", "Connection": "Close"] : ["host": "u"]
         let call = try await bench.begin(upstream.request(.GET, headers: headers))
         let peer = try upstream.accept()
@@ -235,7 +236,7 @@ import Testing
       ] {
         let origin = UpstreamOrigin(scheme: .http, host: host, port: port)
         let failure = try await bench.begin(
-          UpstreamRequest(origin: origin, method: .GET, target: "/", headers: [:])
+          UpstreamRequest(origin: origin, method: "GET", target: "/", headers: [:])
         )
         .failure()
         #expect(failure?.isUnreachable ?? false, "\(host):\(port)")
@@ -250,7 +251,7 @@ import Testing
       let upstream = try Upstream()
       let origin = UpstreamOrigin(scheme: .http, host: "localhost", port: upstream.port)
       let call = try await bench.begin(
-        UpstreamRequest(origin: origin, method: .GET, target: "/", headers: [:]))
+        UpstreamRequest(origin: origin, method: "GET", target: "/", headers: [:]))
       let peer = try upstream.accept()
       #expect(peer.receive(until: "\r\n\r\n") == "GET / HTTP/1.1\r\n\r\n")
       peer.send(Self.empty)
@@ -299,7 +300,7 @@ import Testing
     limits.maximumPerOrigin = 1
     try await UpstreamBench.run(limits) { bench in
       let upstream = try Upstream()
-      let headers: HTTPHeaders = ["host": "u", "connection": "Upgrade", "upgrade": "x"]
+      let headers: HTTPFields = ["host": "u", "connection": "Upgrade", "upgrade": "x"]
       let tunnel = try await bench.begin(upstream.request(.GET, headers: headers), readsAll: false)
       let waiting = try await bench.begin(upstream.get("/waiting"))
       #expect(try await bench.onLoop { $0.waitingRequests } == 1)

@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import HTTP
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -104,7 +105,7 @@ import Testing
     try await UpstreamBench.run { bench in
       let upstream = try Upstream()
       let origin = UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: upstream.port)
-      let request = UpstreamRequest(origin: origin, method: .GET, target: "/", headers: [:])
+      let request = UpstreamRequest(origin: origin, method: "GET", target: "/", headers: [:])
       let spoken = try await bench.begin(request)
       let peer = try upstream.accept()
       peer.send("HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -140,7 +141,7 @@ final class TLSUpstream: @unchecked Sendable {
 
   func request(_ host: String, body: UpstreamRequest.Body = .none) -> UpstreamRequest {
     UpstreamRequest(
-      origin: UpstreamOrigin(scheme: .https, host: host, port: port), method: .PUT, target: "/", headers: [:],
+      origin: UpstreamOrigin(scheme: .https, host: host, port: port), method: "PUT", target: "/", headers: [:],
       body: body)
   }
 

@@ -2,7 +2,7 @@
 //
 //   begin ──▶ pool of the origin ──┬─ session (HTTP/2, by TLS only) with room: another stream
 //                                  ├─ idle connection: head is written at once
-//                                  ├─ room for another: connector ──▶ connection
+//                                  ├─ room for another: an attempt ──▶ connection or session
 //                                  └─ none: waits, bounded
 //
 // All on one event loop, so nothing here locks. Has no timer of its own: the owner calls `tick` about once a second, and an
@@ -10,9 +10,55 @@
 
 import Kit
 import NIOCore
-import NIOHTTP1
 
-extension UpstreamConnection: TableMember {}
+/// Bounds and time-outs. Times are checked by `UpstreamClient.tick`: what is due is found at the next one.
+struct UpstreamLimits {
+  /// Name, connection and, for https, handshake; also the wait for a connection when there are `maximumPerOrigin`.
+  var connectTimeoutNs: UInt64 = 5_000_000_000
+  /// From the last byte of the request, or the last that the upstream took, to the head of the answer.
+  var answerTimeoutNs: UInt64 = 5_000_000_000
+  /// Between two pieces of an answer that is asked for; also how long a caller may take between two of a request's body.
+  var idleTimeoutNs: UInt64 = 60_000_000_000
+  /// After so long without use a connection is closed.
+  var keepAliveNs: UInt64 = 30_000_000_000
+  var maximumIdlePerOrigin = 100
+  /// Connections to one origin: being made, in use, idle, and being closed.
+  var maximumPerOrigin = 1000
+  /// Connections to all origins together, each with a descriptor.
+  var maximumOpen = Int.max
+  /// Of a request's body, kept until its answer begins so that the request can be sent again. A longer one isn't.
+  var maximumKeptBytes = 64 << 10
+  /// ...of all requests together: what is kept for a rare case shall not be a worker's memory, whatever MAX_RETRY_BODY_BYTES says.
+  var maximumKeptBytesInAll = 64 << 20
+  /// Requests that wait for a connection to one origin.
+  var maximumWaitingPerOrigin = 1000
+  /// Status line and fields of an answer; trailers have the same bound.
+  var maximumHeadBytes = 64 << 10
+  /// Interim answers (1xx) to one request.
+  var maximumInterimAnswers = 100
+}
+
+/// The connections to one origin, and the requests that wait for one.
+///
+///   open = attempts + busy (no tunnels) + idle + closing + sessions ≤ maximumPerOrigin; a request waits only while `open` is at its bound, or
+///   where it may soon share a connection: one that is being made, while its upstream may choose HTTP/2, or a session that hasn't
+///   heard how much it may.
+final class UpstreamPool {
+  let origin: UpstreamOrigin
+  fileprivate var open = 0
+  /// The upstream has chosen HTTP/1.1 when it was last asked.
+  fileprivate var isHTTP1: Bool
+  /// HTTP/2, in the order in which they are filled.
+  fileprivate var sessions: [UpstreamSession] = []
+  /// A stack, so that those which aren't needed grow old at its bottom.
+  fileprivate var idle: [UpstreamConnection] = []
+  fileprivate var waiting = CircularBuffer<UpstreamExchange>(initialCapacity: 0)
+
+  fileprivate init(_ origin: UpstreamOrigin) {
+    self.origin = origin
+    isHTTP1 = origin.scheme == .http
+  }
+}
 
 /// `@unchecked Sendable`: NIO's closures carry references to it; it is touched on its loop only.
 final class UpstreamClient: @unchecked Sendable {
@@ -22,25 +68,21 @@ final class UpstreamClient: @unchecked Sendable {
   let loop: EventLoop
   let limits: UpstreamLimits
   let nowNs: () -> UInt64
-  /// Connections: being made, in use, idle, and being closed.
-  var openConnections: Int { table.members.count + sessions.count }
-  var idleConnections: Int { idleHTTP1 + sessions.count { $0.streams.isEmpty } }
-  /// Requests that wait for a connection.
-  var waitingRequests = 0
   /// Requests that were sent a second time, since the start.
-  var retries = 0
+  private(set) var retries = 0
   /// Of bodies that may have to be sent a second time, of all exchanges.
-  var keptBytes = 0
+  private(set) var keptBytes = 0
 
-  private let connector: UpstreamConnector
+  private let tls: UpstreamTLS
   private var pools: [UpstreamOrigin: UpstreamPool] = [:]
-  private var table = ObjectTable<UpstreamConnection>()
-  private var idleHTTP1 = 0
-  var sessions: [UpstreamSession] = []
+  private var attempts = ObjectTable<UpstreamAttempt>()
+  private var connections = ObjectTable<UpstreamConnection>()
+  private var tunnels = ObjectTable<UpstreamConnection>()
+  private var sessions: [UpstreamSession] = []
   private var turn: [any UpstreamTransport] = []
   private var isTurnScheduled = false
   private var scratch = ByteBuffer()
-  var closed: EventLoopPromise<Void>?
+  private var closed: EventLoopPromise<Void>?
   private lazy var endOfTurn: () -> Void = { [weak self] in self?.endTurn() }
 
   /// - Parameters:
@@ -53,9 +95,19 @@ final class UpstreamClient: @unchecked Sendable {
   ) {
     self.loop = loop
     self.limits = limits
+    self.tls = tls
     self.nowNs = nowNs
-    connector = UpstreamConnector(loop: loop, tls: tls, timeoutNs: limits.connectTimeoutNs)
   }
+
+  /// Connections: being made, in use, idle, and being closed.
+  var openConnections: Int {
+    attempts.members.count + connections.members.count + tunnels.members.count + sessions.count
+  }
+  var idleConnections: Int {
+    pools.values.reduce(0) { $0 + $1.idle.count } + sessions.count { $0.streams.isEmpty }
+  }
+  /// Requests that wait for a connection.
+  var waitingRequests: Int { pools.values.reduce(0) { $0 + $1.waiting.count } }
 
   /// Begins a request. `receiver` is held until its last call, which is never made before this has returned.
   func begin(_ request: UpstreamRequest, _ receiver: any UpstreamReceiver) -> UpstreamExchange {
@@ -74,16 +126,15 @@ final class UpstreamClient: @unchecked Sendable {
   func tick() {
     let now = nowNs()
     for pool in pools.values {
-      let reason: UpstreamFailure.Reason = pool.isForming ? .connectTimeout : .busy
+      let reason: UpstreamFailure.Reason = isForming(pool) ? .connectTimeout : .busy
       for exchange in pool.waiting where now >= exchange.movedNs + limits.connectTimeoutNs {
         if abandoned(exchange) { exchange.failed(reason) }
       }
     }
-    for connection in table.members { connection.sweep(nowNs: now) }
+    for attempt in attempts.members { attempt.sweep(nowNs: now, timeoutNs: limits.connectTimeoutNs) }
+    for connection in connections.members { connection.sweep(nowNs: now) }
     for session in sessions { session.sweep(nowNs: now) }
-    for pool in pools.values {
-      if pool.isUnused { pools[pool.origin] = nil }
-    }
+    for pool in pools.values where pool.open == 0 && pool.waiting.isEmpty { pools[pool.origin] = nil }
   }
 
   /// Fails what is in progress and closes everything. The future is fulfilled when the last connection is closed.
@@ -92,33 +143,58 @@ final class UpstreamClient: @unchecked Sendable {
     let promise = loop.makePromise(of: Void.self)
     closed = promise
     for pool in pools.values {
-      while let exchange = pool.nextWaiting() {
-        waitingRequests -= 1
-        exchange.failed(.closing)
-      }
+      while let exchange = pool.waiting.popFirst() { exchange.failed(.closing) }
     }
-    for connection in table.members { connection.fail(.closing) }
+    for attempt in attempts.members { attempt.fail(.closing) }
+    for connection in connections.members + tunnels.members { connection.fail(.closing) }
     for session in sessions { session.fail(.closing) }
     succeedIfClosed()
     return promise.futureResult
   }
 
-  // MARK: Connections for exchanges
+  private func succeedIfClosed() {
+    if openConnections == 0 { closed?.succeed(()) }
+  }
 
-  func admit(_ exchange: UpstreamExchange) {
+  // MARK: A transport for an exchange
+
+  private func admit(_ exchange: UpstreamExchange) {
     let pool = pool(for: exchange.request.origin)
-    if !exchange.request.needsHTTP1, let session = liveSession(pool) {
+    if exchange.http2Head != nil, let session = liveSession(pool) {
       session.start(exchange)
     } else if let connection = popIdle(pool) {
       connection.start(exchange)
     } else if pool.open < limits.maximumPerOrigin, !mayShare(exchange, pool) {
       if hasDescriptor() { connect(exchange, pool) } else { failSoon(exchange, .busy) }
     } else if pool.waiting.count < limits.maximumWaitingPerOrigin {
-      pool.wait(exchange)
-      waitingRequests += 1
+      pool.waiting.append(exchange)
     } else {
       failSoon(exchange, .busy)
     }
+  }
+
+  private func pool(for origin: UpstreamOrigin) -> UpstreamPool {
+    if let pool = pools[origin] { return pool }
+    let pool = UpstreamPool(origin)
+    pools[origin] = pool
+    return pool
+  }
+
+  /// One that takes another stream. One without streams is looked at like an idle connection.
+  private func liveSession(_ pool: UpstreamPool) -> UpstreamSession? {
+    while let session = pool.sessions.first(where: { $0.hasRoom }) {
+      guard session.streams.isEmpty, session.hasEndedUnseen else { return session }
+      session.fail(.closing)
+    }
+    return nil
+  }
+
+  private func popIdle(_ pool: UpstreamPool) -> UpstreamConnection? {
+    while let connection = pool.idle.popLast() {
+      guard connection.hasEndedUnseen else { return connection }
+      connection.close()
+    }
+    return nil
   }
 
   /// Whether there is a descriptor for another connection, perhaps because one that isn't needed is given up for it.
@@ -129,67 +205,76 @@ final class UpstreamClient: @unchecked Sendable {
     return true
   }
 
-  /// Whether so many more bytes may be kept.
-  func mayKeep(_ count: Int) -> Bool { keptBytes + count <= limits.maximumKeptBytesInAll }
-
   /// Whether it waits for a connection that it may share rather than have its own.
   private func mayShare(_ exchange: UpstreamExchange, _ pool: UpstreamPool) -> Bool {
-    !exchange.request.needsHTTP1 && pool.isForming && pool.waiting.count < limits.maximumWaitingPerOrigin
+    exchange.http2Head != nil && isForming(pool) && pool.waiting.count < limits.maximumWaitingPerOrigin
   }
 
-  private func pool(for origin: UpstreamOrigin) -> UpstreamPool {
-    if let pool = pools[origin] { return pool }
-    let pool = UpstreamPool(origin)
-    pools[origin] = pool
-    return pool
-  }
-
-  /// Makes a connection for this exchange, which others may share if it turns out so.
-  func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
-    let connection = UpstreamConnection(
-      client: self, pool: pool, offersHTTP2: !exchange.request.needsHTTP1)
-    pool.open += 1
-    table.insert(connection)
-    connection.current = exchange
-    exchange.isConnecting(by: connection)
-    // Behind `begin`: it may fail at once.
-    loop.assumeIsolated().execute {
-      guard connection.phase == .connecting else { return connection.neverConnected() }
-      self.connector.connect(connection) { session in
-        if let session {
-          self.opened(session, insteadOf: connection)
-        } else {
-          self.opened(connection)
-        }
-      }
-    }
-  }
-
-  private func opened(_ connection: UpstreamConnection) {
-    let pool = connection.pool
-    if connection.offersHTTP2 { pool.isHTTP1 = true }
-    if let exchange = connection.take() { connection.start(exchange) }
-    if connection.offersHTTP2 { freed(pool) }
+  /// There will be room that can't be told yet.
+  private func isForming(_ pool: UpstreamPool) -> Bool {
+    guard !pool.isHTTP1 else { return false }
+    return pool.sessions.contains { $0.isNew } || attempts.members.contains { $0.pool === pool && $0.isForming }
   }
 
   private func failSoon(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
     loop.assumeIsolated().execute { exchange.failed(reason) }
   }
 
-  /// The exchange's connection was closed before a byte of the answer: another one is made. False: it can't be.
-  func startsAgain(_ exchange: UpstreamExchange) -> Bool {
-    guard closed == nil else { return false }
-    retries += 1
-    connect(exchange, pool(for: exchange.request.origin))
-    return true
+  // MARK: Attempts
+
+  /// Makes a connection for this exchange, which others may share if it turns out so.
+  private func connect(_ exchange: UpstreamExchange, _ pool: UpstreamPool) {
+    let attempt = UpstreamAttempt(for: exchange, pool, nowNs: nowNs())
+    pool.open += 1
+    attempts.insert(attempt)
+    exchange.isConnecting(by: attempt)
+    // Behind `begin`: it may fail at once.
+    loop.assumeIsolated().execute { [self] in
+      attempt.begin(on: loop, tls, timeoutNs: limits.connectTimeoutNs) { self.ended(attempt, $0) }
+    }
   }
 
-  /// An exchange without a connection is given up. False: it doesn't wait for one.
-  @discardableResult
-  func abandoned(_ exchange: UpstreamExchange) -> Bool {
-    guard let pool = pools[exchange.request.origin], pool.remove(exchange) else { return false }
-    waitingRequests -= 1
-    return true
+  private func ended(_ attempt: UpstreamAttempt, _ outcome: UpstreamAttempt.Outcome) {
+    let pool = attempt.pool
+    attempts.remove(attempt)
+    pool.open -= 1
+    switch outcome {
+    case .nothing: break
+    case .http1(let channel, let exchange):
+      if attempt.offersHTTP2 { pool.isHTTP1 = true }
+      opened(UpstreamConnection(client: self, pool: pool, channel: channel), channel, exchange)
+    case .http2(let channel, let exchange):
+      pool.isHTTP1 = false
+      openedSession(pool, channel, exchange)
+    }
+    freed(pool)
+    succeedIfClosed()
+  }
+
+  private func opened(_ connection: UpstreamConnection, _ channel: Channel, _ exchange: UpstreamExchange) {
+    do {
+      try channel.pipeline.syncOperations.addHandler(connection)
+    } catch {
+      channel.close(promise: nil)
+      return exchange.failed(.unreachable("\(error)"))
+    }
+    connection.pool.open += 1
+    connections.insert(connection)
+    connection.start(exchange)
+  }
+
+  private func openedSession(_ pool: UpstreamPool, _ channel: Channel, _ exchange: UpstreamExchange) {
+    do {
+      let session = try UpstreamSession(client: self, pool: pool, channel: channel)
+      pool.open += 1
+      pool.sessions.append(session)
+      sessions.append(session)
+      session.start(exchange)
+      fill(session)
+    } catch {
+      channel.close(promise: nil)
+      exchange.failed(.unreachable("\(error)"))
+    }
   }
 
   // MARK: For connections
@@ -197,70 +282,116 @@ final class UpstreamClient: @unchecked Sendable {
   /// Both sides of its exchange are done: somebody waits for it, or it is kept.
   func release(_ connection: UpstreamConnection) {
     let pool = connection.pool
-    if let next = pool.nextWaiting() {
-      waitingRequests -= 1
-      return connection.start(next)
-    }
+    if let next = pool.waiting.popFirst() { return connection.start(next) }
     guard closed == nil, pool.idle.count < limits.maximumIdlePerOrigin else { return connection.close() }
-    connection.phase = .idle
-    connection.idleSinceNs = nowNs()
-    pool.push(connection)
-    idleHTTP1 += 1
+    pool.idle.append(connection)
   }
 
-  /// One that takes another stream. One without streams is looked at like an idle connection.
-  private func liveSession(_ pool: UpstreamPool) -> UpstreamSession? {
-    while let session = pool.session {
-      guard session.streams.isEmpty, session.hasEndedUnseen else { return session }
-      session.fail(.closing)
-    }
-    return nil
+  func noLongerIdle(_ connection: UpstreamConnection) {
+    let index = connection.pool.idle.lastIndex { $0 === connection }
+    if let index { connection.pool.idle.remove(at: index) }
   }
 
-  private func popIdle(_ pool: UpstreamPool) -> UpstreamConnection? {
-    while let connection = pool.idle.last {
-      guard !connection.hasEndedUnseen else {
-        connection.close()
-        continue
-      }
-      idleHTTP1 -= 1
-      return pool.pop()
-    }
-    return nil
-  }
-
-  func removeIdle(_ connection: UpstreamConnection) {
-    connection.pool.remove(connection)
-    idleHTTP1 -= 1
+  /// The connection is a tunnel now, which counts no more for its origin.
+  func becameTunnel(_ connection: UpstreamConnection) {
+    guard connections.remove(connection) else { return }
+    tunnels.insert(connection)
+    connection.pool.open -= 1
+    freed(connection.pool)
   }
 
   /// The connection is no more.
   func remove(_ connection: UpstreamConnection) {
-    guard table.remove(connection) else { return }
-    if connection.isPooled { connection.pool.open -= 1 }
+    noLongerIdle(connection)
+    if connections.remove(connection) {
+      connection.pool.open -= 1
+    } else {
+      tunnels.remove(connection)
+    }
     succeedIfClosed()
-  }
-
-  func succeedIfClosed() {
-    if table.members.isEmpty, sessions.isEmpty { closed?.succeed(()) }
-  }
-
-  /// The connection is a tunnel now, which counts no more for its origin.
-  func leavePool(_ connection: UpstreamConnection) {
-    guard connection.isPooled else { return }
-    connection.isPooled = false
-    connection.pool.open -= 1
-    freed(connection.pool)
   }
 
   /// One connection less: those who wait may have another.
   func freed(_ pool: UpstreamPool) {
     for session in pool.sessions { fill(session) }
-    while closed == nil, pool.open < limits.maximumPerOrigin, !pool.isForming, let next = pool.nextWaiting() {
-      waitingRequests -= 1
+    while closed == nil, pool.open < limits.maximumPerOrigin, !isForming(pool),
+      let next = pool.waiting.popFirst()
+    {
       connect(next, pool)
     }
   }
+
+  // MARK: For sessions
+
+  /// It takes more streams than it did: those who wait may begin.
+  func hasRoom(_ session: UpstreamSession) {
+    fill(session)
+    freed(session.pool)
+  }
+
+  private func fill(_ session: UpstreamSession) {
+    let pool = session.pool
+    while closed == nil, session.hasRoom, let index = pool.waiting.firstIndex(where: { $0.http2Head != nil }) {
+      session.start(pool.waiting.remove(at: index))
+    }
+  }
+
+  /// It takes no more streams, though it may have some.
+  func retired(_ session: UpstreamSession) { session.pool.sessions.removeAll { $0 === session } }
+
+  /// It is no more.
+  func remove(_ session: UpstreamSession) {
+    guard let index = sessions.firstIndex(where: { $0 === session }) else { return }
+    sessions.remove(at: index)
+    retired(session)
+    session.pool.open -= 1
+    freed(session.pool)
+    succeedIfClosed()
+  }
+
+  // MARK: For exchanges
+
+  /// The exchange's connection was closed before a byte of the response: another one is made. False: it can't be.
+  func startsAgain(_ exchange: UpstreamExchange) -> Bool {
+    guard closed == nil else { return false }
+    retries += 1
+    connect(exchange, pool(for: exchange.request.origin))
+    return true
+  }
+
+  /// The upstream has said that it didn't look at it, or its session has ended before a byte of the response: as if it were new.
+  func startsAgainElsewhere(_ exchange: UpstreamExchange) -> Bool {
+    guard startsElsewhere(exchange) else { return false }
+    retries += 1
+    return true
+  }
+
+  /// Nothing of it was sent. False: it can't be.
+  func startsElsewhere(_ exchange: UpstreamExchange) -> Bool {
+    guard closed == nil else { return false }
+    exchange.isWaiting()
+    admit(exchange)
+    return true
+  }
+
+  /// An exchange without a connection is given up. False: it doesn't wait for one.
+  @discardableResult
+  func abandoned(_ exchange: UpstreamExchange) -> Bool {
+    guard let pool = pools[exchange.request.origin],
+      let index = pool.waiting.firstIndex(where: { $0 === exchange })
+    else { return false }
+    pool.waiting.remove(at: index)
+    return true
+  }
+
+  /// Whether so many more bytes of bodies were kept.
+  func keep(_ count: Int) -> Bool {
+    guard keptBytes + count <= limits.maximumKeptBytesInAll else { return false }
+    keptBytes += count
+    return true
+  }
+
+  func forget(_ count: Int) { keptBytes -= count }
 
   // MARK: Turns
 

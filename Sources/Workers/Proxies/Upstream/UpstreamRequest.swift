@@ -1,7 +1,15 @@
-// What is asked of an upstream: where it is, what is said to it, and how the body comes. Values, no I/O.
+// What is asked of an upstream: where it is, what is said to it, and how the body comes; and how that is said in either version of HTTP:
+//
+//   HTTP/1.1   METHOD SP target SP HTTP/1.1 CRLF  (name ": " value CRLF)*  [framing field CRLF]  CRLF
+//   HTTP/2     :method :scheme :authority :path, fields in lower case, without `connection` and what it names (RFC 9113 §8.2.2, §8.3.1)
+//
+// Nothing is said that hasn't been looked at by `defect`: a second framing field would make two requests of one. What else would,
+// `HTTPFields` can't hold. Values, no I/O.
 
+import HTTP
+import Kit
 import NIOCore
-import NIOHTTP1
+import NIOHPACK
 
 /// Where an upstream listens; connections are kept for each of these.
 struct UpstreamOrigin: Hashable, CustomStringConvertible {
@@ -22,10 +30,13 @@ struct UpstreamOrigin: Hashable, CustomStringConvertible {
   /// The address that `host` is, without asking anybody; nil for a name.
   var literalAddress: SocketAddress? { try? SocketAddress(ipAddress: bareHost, port: port) }
 
-  var description: String {
+  /// Host and port as a URL has them.
+  var authority: String {
     let host = bareHost
-    return "\(scheme.rawValue)://\(host.contains(":") ? "[\(host)]" : host):\(port)"
+    return "\(host.contains(":") ? "[\(host)]" : host):\(port)"
   }
+
+  var description: String { "\(scheme.rawValue)://\(authority)" }
 }
 
 struct UpstreamRequest {
@@ -38,121 +49,119 @@ struct UpstreamRequest {
     case chunked
   }
 
+  private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
+
   var origin: UpstreamOrigin
-  var method: HTTPMethod
+  var method: String
   /// Sent byte for byte.
   var target: String
   /// Sent as they are, `host` included. The framing field is added by the client and must not be here.
-  var headers: HTTPHeaders
+  var headers: HTTPFields
   var body = Body.none
   /// It changes nothing, whatever its method.
   var isQuestion = false
   /// It was sent before, by whoever sends it now.
   var isSecondTry = false
+  /// A response that has come whole, head and body, by the time it is looked at is told in one call if it has at most so many bytes.
+  var maximumWholeBytes = 0
 
-  /// Whether it may be sent a second time when it isn't known whether the first one was heard.
-  var isRepeatable: Bool { !isSecondTry && (isQuestion || method.isIdempotent) }
-}
+  /// Whether it may be sent a second time when it isn't known whether the first one was heard (RFC 9110 §9.2.2).
+  var isRepeatable: Bool { !isSecondTry && (isQuestion || Self.idempotent.contains(method)) }
 
-/// Bounds and time-outs. Times are checked by `UpstreamClient.tick`: what is due is found at the next one.
-struct UpstreamLimits {
-  /// Name, connection and, for https, handshake; also the wait for a connection when there are `maximumPerOrigin`.
-  var connectTimeoutNs: UInt64 = 5_000_000_000
-  /// From the last byte of the request, or the last that the upstream took, to the head of the answer.
-  var answerTimeoutNs: UInt64 = 5_000_000_000
-  /// Between two pieces of an answer that is asked for; also how long a caller may take between two of a request's body.
-  var idleTimeoutNs: UInt64 = 60_000_000_000
-  /// After so long without use a connection is closed.
-  var keepAliveNs: UInt64 = 30_000_000_000
-  var maximumIdlePerOrigin = 100
-  /// Connections to one origin: being made, in use, idle, and being closed.
-  var maximumPerOrigin = 1000
-  /// Connections to all origins together, each with a descriptor.
-  var maximumOpen = Int.max
-  /// Of a request's body, kept until its answer begins so that the request can be sent again. A longer one isn't.
-  var maximumKeptBytes = 64 << 10
-  /// ...of all requests together: what is kept for a rare case shall not be a worker's memory, whatever MAX_RETRY_BODY_BYTES says.
-  var maximumKeptBytesInAll = 64 << 20
-  /// Requests that wait for a connection to one origin.
-  var maximumWaitingPerOrigin = 1000
-  /// Status line and fields of an answer; trailers have the same bound.
-  var maximumHeadBytes = 64 << 10
-  /// Interim answers (1xx) to one request.
-  var maximumInterimAnswers = 100
-}
+  /// Whether a body is to be written.
+  var hasBody: Bool { body != .none }
 
-/// Learns what becomes of a request, on the client's loop, never before `begin` has returned. Any method of the exchange may
-/// be called from here; all but `begin` may call back before they return.
-///
-///   upstreamWantsBody*  upstreamInformed*  ( upstreamAnswered upstreamSent* upstreamEnded
-///                                          | upstreamUpgraded upstreamSent* upstreamEnded )      or, at any point, upstreamFailed
-protocol UpstreamReceiver: AnyObject {
-  /// The head is on its way: the body may be written. Called again when, after a `write` that said false, there is room.
-  func upstreamWantsBody()
-  /// An interim answer (1xx), but not 101.
-  func upstreamInformed(_ head: HTTPResponseHead)
-  /// The answer has begun; its fields are as they came, hop-by-hop ones included. An answer without a body ends
-  /// without a further call; for any other `readMore` is called.
-  func upstreamAnswered(_ head: HTTPResponseHead)
-  /// One piece of the body, or of what comes through a tunnel: the answer to one `readMore`.
-  func upstreamSent(_ bytes: ByteBuffer)
-  /// The whole answer has come, or the upstream has ended its side of a tunnel: the last call.
-  func upstreamEnded(_ trailers: HTTPHeaders)
-  /// It went wrong: the last call.
-  func upstreamFailed(_ failure: UpstreamFailure)
-  /// 101: from here the exchange is a tunnel. `write`, `readMore`, `upstreamWantsBody` and `upstreamSent` carry raw bytes with the
-  /// same push-back; `end` ends our side and `upstreamEnded` tells that the upstream has ended its; no time-out.
-  func upstreamUpgraded(_ head: HTTPResponseHead)
-}
-
-/// Why there is no answer, or no whole one.
-struct UpstreamFailure: Error, Equatable, CustomStringConvertible {
-  enum Reason: Equatable {
-    /// Name not found, connection refused, handshake failed.
-    case unreachable(String)
-    /// No connection in `connectTimeoutNs`.
-    case connectTimeout
-    /// No head of an answer in `answerTimeoutNs`.
-    case noAnswer
-    /// Nothing came in the middle of an answer for `idleTimeoutNs`.
-    case stalled
-    /// The upstream closed before or in the middle of an answer.
-    case closedEarly(String)
-    /// The answer breaks a rule of HTTP/1.1 or a bound.
-    case malformed(String)
-    /// The request can't be sent as it is, or its body isn't what was announced: the caller's fault.
-    case badRequest(String)
-    /// `maximumPerOrigin` connections are in use, and the queue is full or didn't move in `connectTimeoutNs`.
-    case busy
-    /// The client is closed.
-    case closing
+  /// Why this can't be sent; nil: it can.
+  var defect: String? {
+    if method == "CONNECT" { return "method CONNECT, which needs a tunnel" }
+    guard HTTPOctets.isToken(method.utf8) else { return "method, expected a token" }
+    guard HTTPOctets.isTarget(target.utf8) else {
+      return "target, expected visible ASCII characters without blanks"
+    }
+    if case .counted(let count) = body, count < 0 { return "body of \(count) bytes" }
+    return Self.defect(of: headers)
   }
 
-  let reason: Reason
-  /// Whether `upstreamAnswered` or `upstreamUpgraded` was called: it is too late for another answer to the client.
-  let hasAnswerBegun: Bool
+  /// Why these can't be sent as header or trailer fields.
+  static func defect(of fields: HTTPFields) -> String? {
+    for name in ["content-length", "transfer-encoding"] where fields.contains(name: name) {
+      return "field \(name), which is the client's to add"
+    }
+    return nil
+  }
 
-  var description: String {
-    switch reason {
-    case .unreachable(let detail): "the upstream can't be reached: \(detail)"
-    case .connectTimeout: "no connection to the upstream in time"
-    case .noAnswer: "no answer in time"
-    case .stalled: "the answer stopped in the middle"
-    case .closedEarly(let detail): "the upstream closed the connection \(detail)"
-    case .malformed(let detail): "malformed answer: \(detail)"
-    case .badRequest(let detail): "the request can't be sent: \(detail)"
-    case .busy: "too many requests of the upstream are in progress"
-    case .closing: "the client is closing"
+  // MARK: HTTP/1.1
+
+  var forConnection: UpstreamConnectionState.Request {
+    .init(
+      isHead: method == "HEAD", mayUpgrade: headers.hasOption("upgrade", in: "connection"),
+      closesConnection: headers.hasOption("close", in: "connection"), body: body,
+      maximumWholeBytes: maximumWholeBytes)
+  }
+
+  func writeHead(to buffer: inout ByteBuffer) {
+    buffer.writeString(method)
+    buffer.writeStaticString(" ")
+    buffer.writeString(target)
+    buffer.writeStaticString(" HTTP/1.1\r\n")
+    buffer.writeFields(headers)
+    switch body {
+    case .none: buffer.writeStaticString("\r\n")
+    case .counted(let count): buffer.writeString("content-length: \(count)\r\n\r\n")
+    case .chunked: buffer.writeStaticString("transfer-encoding: chunked\r\n\r\n")
     }
   }
-}
 
-extension HTTPMethod {
-  /// RFC 9110 §9.2.2, for the methods that are defined there.
-  var isIdempotent: Bool {
-    switch self {
-    case .GET, .HEAD, .OPTIONS, .PUT, .DELETE, .TRACE: true
-    default: false
+  /// What stands before a chunk.
+  static func writeChunkSize(_ count: Int, to buffer: inout ByteBuffer) {
+    buffer.writeString(String(count, radix: 16))
+    buffer.writeStaticString("\r\n")
+  }
+
+  /// The last chunk and the trailers of a chunked body.
+  static func writeEnd(_ trailers: HTTPFields, to buffer: inout ByteBuffer) {
+    buffer.writeStaticString("0\r\n")
+    buffer.writeFields(trailers)
+    buffer.writeStaticString("\r\n")
+  }
+
+  // MARK: HTTP/2
+
+  /// The head of a stream. nil: it can't be one, for it may become a tunnel, isn't in the clear, or has a form or a size for which
+  /// HTTP/2 has no place here.
+  var http2Head: HPACKHeaders? {
+    guard origin.scheme == .https, !headers.contains(name: "upgrade"),
+      !headers.hasOption("upgrade", in: "connection"),
+      target.utf8.first == UInt8(ascii: "/") || (target == "*" && method == "OPTIONS"),
+      !target.utf8.contains(UInt8(ascii: "#"))
+    else { return nil }
+    var fields = HPACKHeaders()
+    fields.reserveCapacity(headers.count + 5)
+    fields.add(name: ":method", value: method)
+    fields.add(name: ":scheme", value: origin.scheme.rawValue)
+    fields.add(name: ":authority", value: headers.first(name: "host") ?? origin.authority)
+    fields.add(name: ":path", value: target)
+    Self.add(headers, to: &fields)
+    if case .counted(let count) = body { fields.add(name: "content-length", value: "\(count)") }
+    return HTTP2HeadSize.fits(fields) ? fields : nil
+  }
+
+  /// The trailers, as far as there is room for them; nil: none.
+  static func http2Trailers(_ trailers: HTTPFields) -> HPACKHeaders? {
+    var fields = HPACKHeaders()
+    add(trailers, to: &fields)
+    return !fields.isEmpty && HTTP2HeadSize.fits(fields) ? fields : nil
+  }
+
+  private static func add(_ headers: HTTPFields, to fields: inout HPACKHeaders) {
+    let named = ConnectionOptions(headers)
+    for field in headers {
+      let name = field.name.lowercased()
+      if name == "host" || HTTP2Field.isConnectionSpecific(name) || named.contains(field) { continue }
+      if name == "te", !field.valueIs("trailers") { continue }
+      // What is secret stays out of the table that all requests of the connection share (RFC 7541 §7.1.3).
+      let isSecret = HeaderFields.credentials.contains(name)
+      fields.add(name: name, value: field.value, indexing: isSecret ? .neverIndexed : .indexable)
     }
   }
 }

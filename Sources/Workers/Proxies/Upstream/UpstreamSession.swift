@@ -51,7 +51,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   private var askedNs: UInt64?
   private var isAsked = false
   private var context: ChannelHandlerContext?
-  private var look: SocketLook?
+  private let look: SocketLook
   private var multiplexer: NIOHTTP2Handler.StreamMultiplexer?
 
   /// Puts the handlers into a channel that has done its handshake.
@@ -60,6 +60,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     self.pool = pool
     idleSinceNs = client.nowNs()
     heardNs = idleSinceNs
+    look = SocketLook(channel, mayHaveInput: true)
     let configuration = Self.configuration(client.limits)
     let frames = NIOHTTP2Handler(
       mode: .client, eventLoop: client.loop, connectionConfiguration: configuration.connection,
@@ -81,16 +82,13 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
 
   /// Whether the upstream has ended it, and the loop hasn't come to it yet.
   var hasEndedUnseen: Bool {
-    guard let channel = context?.channel, channel.isActive else { return true }
-    let look = look ?? SocketLook(channel)
-    self.look = look
-    return look.hasEnded(mayHaveInput: true)
+    context.map { !$0.channel.isActive } ?? true || look.hasEnded
   }
 
   // MARK: Streams
 
   func start(_ exchange: UpstreamExchange) {
-    let stream = UpstreamStream(self, isFirst: begun == 0)
+    let stream = UpstreamStream(self, isFirst: begun == 0, for: exchange)
     begun += 1
     streams.append(stream)
     stream.start(exchange)
@@ -262,7 +260,7 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       HTTP2Setting(parameter: .maxHeaderListSize, value: listBytes),
       HTTP2Setting(parameter: .initialWindowSize, value: streamWindowBytes),
     ]
-    // StreamAnswer looks at them.
+    // StreamResponse looks at them.
     configuration.connection.headerBlockValidation = .disabled
     configuration.connection.contentLengthValidation = .disabled
     configuration.connection.targetWindowSize = connectionWindowBytes

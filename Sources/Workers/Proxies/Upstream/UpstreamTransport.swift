@@ -5,7 +5,6 @@
 
 import Glibc
 import NIOCore
-import NIOHTTP1
 
 /// Belongs to the client's loop.
 protocol UpstreamTransport: AnyObject {
@@ -17,14 +16,14 @@ protocol UpstreamTransport: AnyObject {
   var isReused: Bool { get }
   /// The upstream may say of an exchange that it didn't look at it.
   var mayRefuseUnheard: Bool { get }
-  /// The bytes are always taken; false: enough for now.
-  func write(_ bytes: ByteBuffer, asChunk: Bool) -> Bool
+  /// A piece of the body, which the transport frames. The bytes are always taken; false: enough for now.
+  func write(_ bytes: ByteBuffer) -> Bool
   /// The exchange's request is whole: its end is written, and nothing is to be waited for.
   func requestEnded()
   /// The caller writes no more into the tunnel.
   func endTunnel()
   /// Does what has become possible with what has come.
-  func pump()
+  func run()
   /// The caller has given its exchange up.
   func abandon()
   func fail(_ reason: UpstreamFailure.Reason)
@@ -46,19 +45,18 @@ struct SocketLook {
 
   /// nil: the channel has no socket (tests).
   private let descriptor: CInt?
+  private let events: Int16
 
-  init(_ channel: Channel) {
+  /// - Parameter mayHaveInput: input alone proves nothing, as with TLS, whose records come at any time.
+  init(_ channel: Channel, mayHaveInput: Bool) {
     descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self, { $0 })
+    events = mayHaveInput ? Self.peerHasEnded : Int16(POLLIN) | Self.peerHasEnded
   }
 
   /// Whether the peer has ended the connection, or sent something unasked.
-  ///
-  /// - Parameter mayHaveInput: input alone proves nothing, as with TLS, whose records come at any time.
-  func hasEnded(mayHaveInput: Bool) -> Bool {
+  var hasEnded: Bool {
     guard let descriptor else { return false }
-    var look = pollfd(
-      fd: descriptor, events: mayHaveInput ? Self.peerHasEnded : Int16(POLLIN) | Self.peerHasEnded, revents: 0
-    )
-    return poll(&look, 1, 0) > 0
+    var entry = pollfd(fd: descriptor, events: events, revents: 0)
+    return poll(&entry, 1, 0) > 0
   }
 }
