@@ -3,6 +3,7 @@
 // Ownership is visible in the type: whoever holds the value closes the descriptor by letting it go, or hands
 // it on with `take()`. It must never be duplicated silently and never closes a descriptor twice.
 
+import CLinux
 import Glibc
 
 /// Owns a file descriptor and closes it when the value's life ends.
@@ -24,5 +25,31 @@ public struct Descriptor: ~Copyable, Sendable {
 
   deinit {
     if rawValue >= 0 { close(rawValue) }
+  }
+}
+
+// Wake-ups between processes: one eventfd per worker, inherited, polled by its event loop.
+//
+// A signal is a counter in the kernel: any number of signals before a drain is one wake-up, and a signal is
+// never lost. Neither call blocks; a full counter (2^64 − 2 signals) means that the reader is awake anyway.
+
+public enum EventFD {
+  /// A new eventfd, close-on-exec and non-blocking.
+  public static func create() throws(IPCError) -> Descriptor {
+    let number = rig_eventfd_create()
+    guard number >= 0 else { throw .system(call: "eventfd", errno: errno) }
+    return Descriptor(owning: number)
+  }
+
+  /// Makes `fd` readable. One system call.
+  public static func signal(_ fd: CInt) {
+    var one: UInt64 = 1
+    while write(fd, &one, MemoryLayout<UInt64>.size) < 0 && errno == EINTR {}
+  }
+
+  /// Makes `fd` unreadable until the next signal. One system call.
+  public static func drain(_ fd: CInt) {
+    var count: UInt64 = 0
+    while read(fd, &count, MemoryLayout<UInt64>.size) < 0 && errno == EINTR {}
   }
 }

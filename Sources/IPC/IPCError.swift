@@ -7,7 +7,6 @@ import Glibc
 
 /// The errors of the IPC layer. The text names the place, the value found and what was expected.
 public enum IPCError: Error, Equatable, CustomStringConvertible {
-  /// A system call failed with `errno`.
   case system(call: String, errno: CInt)
   /// An argument or an inherited value is unusable; the text names it.
   case invalid(String)

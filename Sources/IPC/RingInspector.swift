@@ -27,11 +27,9 @@ public struct RingUsage: Sendable, Equatable {
   public let tailSequence: UInt64
   /// Sequence of the oldest retained record; one more than `tailSequence`, if there is none.
   public let headSequence: UInt64
-  /// How often the ring has been reset.
   public let epoch: UInt64
   /// How many writers have attached so far.
   public let writerGeneration: UInt64
-  /// The registered readers, by slot.
   public let readers: [Reader]
 
   /// Records published since the ring was made or reset.
@@ -47,7 +45,6 @@ public final class RingInspector {
     segment = try RingSegment(mapping: fd, access: .none)
   }
 
-  /// The ring's figures now.
   public func usage() throws(IPCError) -> RingUsage {
     var bounds = try segment.bounds()
     var first: RecordHeader?

@@ -13,7 +13,6 @@ import Glibc
 public struct SharedTally: Sendable {
   /// Times up to here can be told, in whatever unit the worker uses.
   public static let latest: UInt64 = (1 << sinceBits) - 1
-  /// Counts up to here.
   public static let mostCount = (1 << 24) - 1
   private static let sinceBits: UInt64 = 40
 

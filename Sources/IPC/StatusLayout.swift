@@ -46,7 +46,7 @@ enum StatusLayout {
   static let tallyOffset = entriesOffset + maximumEntries * entryBytes
   static let tallyBuckets = 1 << 14
   static let tallyBucketEntries = 8
-  static let tallyEntryBytes = 16
+  private static let tallyEntryBytes = 16
   static let tallyValueOffset = 8
   static let tallyBytes = tallyBuckets * tallyBucketEntries * tallyEntryBytes
 

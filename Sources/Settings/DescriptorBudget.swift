@@ -6,14 +6,13 @@
 
 import Glibc
 
-/// The descriptors of one process.
 public struct DescriptorBudget: Equatable, Sendable {
   /// Kept for files, and for connections that are just being accepted.
   static let reserve = 40
   /// What a worker opens for itself at its start: epoll sets, signals, log.
   static let own = 32
   /// One in so many connections is kept for requests that open nothing, and for refusals.
-  static let shareForRequests = 16
+  private static let shareForRequests = 16
 
   /// Connections that there are descriptors for.
   public let connections: Int

@@ -1,5 +1,5 @@
 // Variables that a version of RIG knew and this gateway has no key for: whoever brings them along is told what became of them, by
-// name. Those that mean the same under another name are aliases of its key (SettingKeys+*) and not here.
+// name. Those that mean the same under another name are aliases of its key (SettingKey) and not here.
 //
 // Exact names only: orchestrators put variables of other services into every environment (NATS_PORT, NODE_ENV).
 

@@ -1,9 +1,9 @@
 // RFC 6901 pointers as lists of unescaped tokens: "/data/a~1b" is ["data", "a/b"]. Parsed once, at start; whoever
 // follows a pointer works with the tokens.
 
-enum JSONPointer {
+public enum JSONPointer {
   /// The pointer with these tokens, escaped.
-  static func text(_ tokens: [String]) -> String {
+  public static func text(_ tokens: [String]) -> String {
     tokens.map { "/" + $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined()
   }
 

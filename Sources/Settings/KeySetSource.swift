@@ -38,7 +38,6 @@ extension KeySetSource {
   private static let mostSets = 100
   private static let beginnings = ["http://", "https://", "/"]
 
-  /// The sets that a value of JWT_JWKS names.
   static func list(_ node: SourceNode) throws(ValueProblems) -> [KeySetSource] {
     let sources: [KeySetSource]
     switch node.content {

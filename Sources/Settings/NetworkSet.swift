@@ -39,7 +39,6 @@ public struct NetworkSet: Sendable {
     }
   }
 
-  /// Whether a text is an address.
   public static func isAddress(_ text: String) -> Bool { bytes(text) != nil }
 
   /// The address in network order; nil: it is none.

@@ -7,7 +7,6 @@
 //
 // Scheme and host are the same in any case of their letters.
 
-/// A list of allowed origins.
 public struct OriginList: Sendable, Equatable {
   private var takesAll = false
   private var takesNull = false
@@ -93,36 +92,20 @@ struct Origin: Hashable, Sendable {
 
   /// RFC 3986 §3.1.
   private static func isScheme(_ text: Substring) -> Bool {
-    guard let first = text.utf8.first, isLetter(first) else { return false }
-    return text.utf8.allSatisfy {
-      isLetter($0) || isDigit($0) || [UInt8(ascii: "+"), UInt8(ascii: "-"), UInt8(ascii: ".")].contains($0)
+    guard let first = text.utf8.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(first) else {
+      return false
     }
+    return ValueForm.hasOnly(text, "+-.")
   }
 
   /// Labels of letters, digits, `-` and `_` with dots between them.
   private static func isName(_ text: Substring) -> Bool {
-    let labels = text.utf8.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-    return labels.allSatisfy { label in
-      !label.isEmpty
-        && label.allSatisfy {
-          isLetter($0) || isDigit($0) || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: "_")
-        }
-    }
+    let labels = text.split(separator: ".", omittingEmptySubsequences: false)
+    return labels.allSatisfy { !$0.isEmpty && ValueForm.hasOnly($0, "-_") }
   }
 
-  /// An IPv6 address in brackets.
   private static func isAddress(_ text: Substring) -> Bool {
     text.utf8.count > 2 && text.hasSuffix("]")
-      && text.utf8.dropFirst().dropLast().allSatisfy {
-        isDigit($0) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0) || $0 == UInt8(ascii: ":")
-          || $0 == UInt8(ascii: ".")
-      }
-  }
-
-  private static func isLetter(_ byte: UInt8) -> Bool {
-    (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
-  }
-  private static func isDigit(_ byte: UInt8) -> Bool {
-    (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+      && text.utf8.dropFirst().dropLast().allSatisfy("0123456789abcdef:.".utf8.contains)
   }
 }

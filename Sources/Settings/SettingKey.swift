@@ -1,16 +1,14 @@
 // One row of the table of configuration keys: what a key is called, what it takes, what it means, whether this release
-// uses it, and how a text becomes a value of `Settings`. The rows are in SettingKeys+*.swift; loading, help and error
+// uses it, and how a text becomes a value of `Settings`. The rows are in EventKeys, IdentityKeys and OperationKeys;
+// loading, help and error
 // texts all come from them, so that a key is described in one place only.
 
-/// A configuration key.
 struct SettingKey: Sendable {
   /// Name in the environment; in a file in either case.
   let name: String
-  /// Older names for the same key.
   var aliases: [String] = []
   /// What a value looks like, for help and for error texts: "a whole number from 0 to 65535".
   let form: String
-  /// One line for people.
   let help: String
   /// Values are never quoted.
   var isSecret = false
@@ -18,7 +16,6 @@ struct SettingKey: Sendable {
   var isUsed = true
   /// Whether an empty value means something (an empty list) instead of "not set".
   var takesEmpty = false
-  /// Puts a value into the settings, or says why not.
   let assign: @Sendable (SourceNode, inout Settings) throws(ValueProblems) -> Void
   /// The value in effect as a text, without secrets.
   let show: @Sendable (Settings) -> String
@@ -40,7 +37,6 @@ struct SettingKey: Sendable {
   static let fileSuffix = "_FILE"
 }
 
-/// A field of the settings that a key writes.
 typealias SettingField<Value> = WritableKeyPath<Settings, Value> & Sendable
 
 extension SettingKey {
@@ -58,7 +54,6 @@ extension SettingKey {
       show: { show($0[keyPath: field]) })
   }
 
-  /// A whole number within `range`.
   static func integer(
     _ name: String, _ field: SettingField<Int>, _ range: ClosedRange<Int>, unit: String = "", _ help: String
   ) -> SettingKey {
@@ -68,14 +63,12 @@ extension SettingKey {
       show: { String($0) })
   }
 
-  /// `true` or `false`.
   static func flag(_ name: String, _ field: SettingField<Bool>, _ help: String) -> SettingKey {
     scalar(
       name, field, form: ValueForm.boolean, help: help,
       parse: { (text) throws(ValueProblem) in try ValueForm.boolean(text) }, show: { String($0) })
   }
 
-  /// A text that `parse` has accepted.
   static func text(
     _ name: String, _ field: SettingField<String>, form: String, _ help: String,
     parse: @escaping @Sendable (String) throws(ValueProblem) -> String = { (text) throws(ValueProblem) in text
@@ -116,14 +109,12 @@ extension SettingKey {
       show: { _ in value })
   }
 
-  /// The same key, reachable by older names as well.
   func also(_ names: String...) -> SettingKey {
     var key = self
     key.aliases = names
     return key
   }
 
-  /// The same key, of which an empty value means something.
   var setWhenEmpty: SettingKey {
     var key = self
     key.takesEmpty = true
@@ -137,7 +128,6 @@ extension SettingKey {
     return key
   }
 
-  /// The same key, whose values are never quoted.
   var secret: SettingKey {
     var key = self
     key.isSecret = true

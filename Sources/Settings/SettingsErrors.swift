@@ -8,7 +8,6 @@ public struct SettingsMistake: Sendable, Equatable, CustomStringConvertible {
   /// What is wrong, the value found (unless it is a secret) and what was expected.
   public let message: String
 
-  /// A mistake at `place`.
   public init(place: String, message: String) {
     self.place = place
     self.message = message
@@ -23,7 +22,6 @@ public struct SettingsErrors: Error, Sendable, Equatable, CustomStringConvertibl
   /// Never empty.
   public let mistakes: [SettingsMistake]
 
-  /// One line per mistake.
   public var description: String { mistakes.map(\.description).joined(separator: "\n") }
 }
 

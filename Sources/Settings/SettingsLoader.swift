@@ -1,12 +1,10 @@
 // Loads the configuration: defaults, then file, environment and command line, later wins. Collects every mistake of
 // every layer before it refuses; never runs with a value that it did not understand.
 
-/// What `Settings.load` found.
 public struct LoadedSettings: Sendable, Equatable {
   public let settings: Settings
   /// One text per thing that is accepted but probably not what was meant. No secrets.
   public let warnings: [String]
-  /// What the command line asks for.
   public let action: Action
 }
 
@@ -77,88 +75,63 @@ extension Settings {
   /// bytes again for its extracted fields as for its JSON.
   private static let ringBytesPerEventByte = 16
 
-  /// Ports that two listeners would have.
-  private var portsInCommon: [SettingsMistake] {
-    var ports = [("INBOUND_PORT", inboundPort), ("API_HTTP_PORT", apiHTTPPort)]
-    if hasTLS { ports += [("INBOUND_HTTPS_PORT", inboundHTTPSPort), ("API_HTTPS_PORT", apiHTTPSPort)] }
-    var found: [SettingsMistake] = []
-    for (index, (name, port)) in ports.enumerated() where port != 0 {
-      for (other, same) in ports[(index + 1)...] where same == port {
-        found.append(
-          SettingsMistake(place: "\(name), \(other)", message: "both are \(port); expected two ports"))
-      }
-    }
-    return found
-  }
-
-  private var tlsContradictions: [SettingsMistake] {
-    var found: [SettingsMistake] = []
-    if httpsCertFiles.count != httpsKeyFiles.count {
-      found.append(
-        SettingsMistake(
-          place: "HTTPS_CERTFILE, HTTPS_KEYFILE",
-          message:
-            "\(httpsCertFiles.count) and \(httpsKeyFiles.count) files; expected a key for every certificate"
-        ))
-    }
-    if httpsKeyFilePass != nil, httpsCertFiles.isEmpty, httpsKeyFiles.isEmpty {
-      found.append(
-        SettingsMistake(
-          place: "HTTPS_KEYFILE_PASS",
-          message: "is set, but HTTPS_CERTFILE and HTTPS_KEYFILE are not; expected all or none"))
-    }
-    return found
-  }
-
-  /// Key sets that no token could be verified by.
-  private var issuersWithoutUse: [SettingsMistake] {
-    guard !jwtIssuers.isEmpty else { return [] }
-    return jwtKeySets.compactMap(\.issuer).filter { issuer in
-      !jwtIssuers.contains { $0.utf8.elementsEqual(issuer.utf8) }
-    }.map { issuer in
-      SettingsMistake(
-        place: "JWT_ISS, JWT_JWKS",
-        message: "JWT_JWKS has keys of '\(issuer)', which JWT_ISS lacks; expected it in both")
-    }
-  }
-
   /// What no single key can say: values that don't go together.
   private var contradictions: [SettingsMistake] {
     var found: [SettingsMistake] = []
-    found += portsInCommon + tlsContradictions + issuersWithoutUse
+    func add(_ place: String, _ message: String) {
+      found.append(SettingsMistake(place: place, message: message))
+    }
+    var ports = [("INBOUND_PORT", inboundPort), ("API_HTTP_PORT", apiHTTPPort)]
+    if hasTLS { ports += [("INBOUND_HTTPS_PORT", inboundHTTPSPort), ("API_HTTPS_PORT", apiHTTPSPort)] }
+    for (index, (name, port)) in ports.enumerated() where port != 0 {
+      for (other, same) in ports[(index + 1)...] where same == port {
+        add("\(name), \(other)", "both are \(port); expected two ports")
+      }
+    }
+    if httpsCertFiles.count != httpsKeyFiles.count {
+      add(
+        "HTTPS_CERTFILE, HTTPS_KEYFILE",
+        "\(httpsCertFiles.count) and \(httpsKeyFiles.count) files; expected a key for every certificate")
+    }
+    if httpsKeyFilePass != nil, httpsCertFiles.isEmpty, httpsKeyFiles.isEmpty {
+      add(
+        "HTTPS_KEYFILE_PASS",
+        "is set, but HTTPS_CERTFILE and HTTPS_KEYFILE are not; expected all or none")
+    }
+    for issuer in issuersWithoutUse {
+      add(
+        "JWT_ISS, JWT_JWKS", "JWT_JWKS has keys of '\(issuer)', which JWT_ISS lacks; expected it in both")
+    }
     if !kafkaBrokers.isEmpty, kafkaSourceTopics.isEmpty {
-      found.append(
-        SettingsMistake(
-          place: "KAFKA_SOURCE_TOPICS", message: "is empty, but KAFKA_BROKERS is set; expected topics"))
+      add("KAFKA_SOURCE_TOPICS", "is empty, but KAFKA_BROKERS is set; expected topics")
     }
     if kafkaEnabled == true, kafkaBrokers.isEmpty {
-      found.append(
-        SettingsMistake(
-          place: "KAFKA_ENABLED, KAFKA_BROKERS",
-          message: "the one is true, the other one empty; expected brokers (RIG's default was localhost:9092)"
-        ))
+      add(
+        "KAFKA_ENABLED, KAFKA_BROKERS",
+        "the one is true, the other one empty; expected brokers (RIG's default was localhost:9092)")
     }
     if kafkaBrokers.isEmpty, requestLog.contains("kafka") {
       let why = kafkaEnabled == false ? "KAFKA_ENABLED is false" : "KAFKA_BROKERS is empty"
-      found.append(
-        SettingsMistake(place: "REQUEST_LOG", message: "has kafka, but \(why); expected brokers"))
+      add("REQUEST_LOG", "has kafka, but \(why); expected brokers")
     }
     if kafkaSSLCertFile.isEmpty != kafkaSSLKeyFile.isEmpty {
-      found.append(
-        SettingsMistake(
-          place: "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE",
-          message: "only one of them is set; expected both or none"))
+      add("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", "only one of them is set; expected both or none")
     }
+    let needed = maxEventBytes * Self.ringBytesPerEventByte
     for (name, size) in [("EVENT_RING_BYTES", eventRingBytes), ("STREAMS_RING_BYTES", streamsRingBytes)]
-    where size < maxEventBytes * Self.ringBytesPerEventByte {
-      let needed = maxEventBytes * Self.ringBytesPerEventByte
-      found.append(
-        SettingsMistake(
-          place: "\(name), MAX_EVENT_BYTES",
-          message:
-            "a ring of \(size) bytes can't take an event of \(maxEventBytes) bytes; expected \(needed) or more"
-        ))
+    where size < needed {
+      add(
+        "\(name), MAX_EVENT_BYTES",
+        "a ring of \(size) bytes can't take an event of \(maxEventBytes) bytes; expected \(needed) or more")
     }
     return found
+  }
+
+  /// Issuers of key sets that no token could be verified by.
+  private var issuersWithoutUse: [String] {
+    guard !jwtIssuers.isEmpty else { return [] }
+    return jwtKeySets.compactMap(\.issuer).filter { issuer in
+      !jwtIssuers.contains { $0.utf8.elementsEqual(issuer.utf8) }
+    }
   }
 }

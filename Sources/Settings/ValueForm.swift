@@ -9,7 +9,6 @@ enum ValueForm {
     "* or origins such as https://app.example.com or https://*.example.com, separated by commas"
   static let sasl = "plain:USER:PASSWORD"
 
-  /// The largest TCP port.
   static let largestPort = 65_535
 
   static func integer(_ range: ClosedRange<Int>, unit: String) -> String {
@@ -64,15 +63,7 @@ enum ValueForm {
 
   /// A host name (RFC 1123 §2.1), which is compared in lower case.
   static func hostName(_ text: String) throws(ValueProblem) -> String {
-    let isLegal = text.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."):
-        return true
-      default: return false
-      }
-    }
-    guard isLegal, !text.hasPrefix("."), text.utf8.count <= 255 else {
+    guard hasOnly(text, "-_."), !text.hasPrefix("."), text.utf8.count <= 255 else {
       throw ValueProblem(
         "'\(text)' is no host name; expected one such as rig.example.com, without scheme, port and path")
     }
@@ -187,16 +178,7 @@ enum ValueForm {
     guard (leastTokenBytes...mostTokenBytes).contains(length) else {
       throw ValueProblem("has \(length) bytes; expected \(bearerToken)")
     }
-    let isLegal = text.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-        UInt8(ascii: "~"), UInt8(ascii: "+"), UInt8(ascii: "/"), UInt8(ascii: "="):
-        return true
-      default: return false
-      }
-    }
-    guard isLegal else {
+    guard hasOnly(text, "-._~+/=") else {
       throw ValueProblem("has a character that no header can carry in a token; expected \(bearerToken)")
     }
     return Secret(text)
@@ -213,6 +195,18 @@ enum ValueForm {
 
   /// Ring segments are made of whole memory pages.
   static let pageSize = 4_096
+
+  /// Whether a text has ASCII letters, digits and the characters of `others` alone.
+  static func hasOnly(_ text: some StringProtocol, _ others: String) -> Bool {
+    text.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"):
+        true
+      default: others.utf8.contains(byte)
+      }
+    }
+  }
 
   static func trimmed(_ text: Substring) -> String {
     text.trimmingCharacters(in: .whitespacesAndNewlines)

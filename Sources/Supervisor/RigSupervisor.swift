@@ -5,6 +5,7 @@
 // Exit status: see ExitStatus. Everything that can be refused is refused before the first worker is started, with the
 // reason on standard error. It does no I/O for clients and parses nothing that comes from them.
 
+import CLinux
 import FoundationEssentials
 import Glibc
 import IPC
@@ -114,7 +115,6 @@ enum RigSupervisor {
 extension GatewayIdentity {
   /// A new life of the gateway, with random numbers from the kernel.
   init(settings: Settings) throws(SupervisorError) {
-    // The system's generator is getrandom(2).
     var random = SystemRandomNumberGenerator()
     epoch = UInt64.random(in: 0..<(1 << Self.epochBits), using: &random)
     tokenKey = Data((0..<Self.tokenKeyBytes).map { _ in UInt8.random(in: .min ... .max, using: &random) })
@@ -125,4 +125,70 @@ extension GatewayIdentity {
       throw .settings("settings can't be encoded for the workers: \(error)")
     }
   }
+}
+
+/// A worker's executable that is asked what it thinks of the configuration, which it says on standard error.
+enum ConfigurationJudge {
+  /// Runs `executable` with the arguments that the supervisor itself has, `--check-config` among them, and waits for its end.
+  static func end(
+    of executable: String, _ arguments: [String], _ environment: [String: String]
+  ) throws(SupervisorError) -> Exit {
+    let process: ChildProcess
+    do throws(SpawnError) {
+      process = try ChildProcess(
+        executable: executable, arguments: arguments,
+        environment: WorkerEnvironment.lines(from: environment), descriptors: DescriptorPlan(base: 3))
+    } catch {
+      throw .missingExecutable(path: executable, errno: error.errno)
+    }
+    var end = process.end
+    while end == nil {
+      var entry = pollfd(fd: process.pidfd, events: Int16(POLLIN), revents: 0)
+      _ = poll(&entry, 1, -1)
+      end = process.end
+    }
+    process.reap()
+    return end ?? .notSpawned(errno: ECHILD)
+  }
+}
+
+/// What the supervisor arranges for its own process before it opens anything.
+enum ProcessSetup {
+  /// Enough for every worker, and little enough for programs that look at each possible descriptor.
+  static let mostDescriptors: rlim_t = 1 << 20
+
+  /// To be called once, first, while there is one thread.
+  static func prepare() {
+    // A reader of our log that goes away must not take the gateway with it.
+    signal(SIGPIPE, SIG_IGN)
+    // An inherited SIG_IGN would make children vanish without an exit status.
+    signal(SIGCHLD, SIG_DFL)
+    openStandardDescriptors()
+    // What our own parent left open is nobody's business below.
+    _ = rig_close_on_exec_from(3)
+    raiseDescriptorLimit()
+  }
+
+  /// A socket or segment that got the number of a missing standard output would be written into by every log line.
+  private static func openStandardDescriptors() {
+    for number in STDIN_FILENO...STDERR_FILENO where fcntl(number, F_GETFD) < 0 {
+      // The lowest free number, which is this one.
+      _ = open("/dev/null", O_RDWR)
+    }
+  }
+
+  /// Workers inherit the limit; the usual soft limit of 1024 is for programs that use select().
+  private static func raiseDescriptorLimit() {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    let wanted = min(limit.rlim_max, mostDescriptors)
+    guard limit.rlim_cur < wanted else { return }
+    limit.rlim_cur = wanted
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  }
+}
+
+enum Release {
+  /// Of the whole gateway: supervisor and workers are released together.
+  static let version = "0.1.0"
 }

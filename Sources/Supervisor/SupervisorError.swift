@@ -14,11 +14,23 @@ enum ExitStatus {
   static let gaveUp: Int32 = 75
   /// The configuration is wrong (EX_CONFIG).
   static let configuration: Int32 = 78
+
+  /// Statuses of workers that say what has to be put right: the gateway's own is the same then.
+  private static let telling: Set<Int32> = [configuration, missingFile, system]
+
+  static func of(_ outcome: Outcome) -> Int32 {
+    switch outcome {
+    case .stopped: return success
+    case .gaveUp: return gaveUp
+    case .failedToStart:
+      if case .status(let status)? = outcome.exit, telling.contains(status) { return status }
+      return gaveUp
+    }
+  }
 }
 
 enum SupervisorError: Error, CustomStringConvertible {
   case listen(ListenError)
-  /// A socket from systemd is not usable.
   case inheritedSocket(String)
   /// Shared memory or the event loop.
   case resources(IPCError)

@@ -119,38 +119,38 @@ import Testing
         .utf8)
   }
 
-  /// A desk on a disk like that, and what it was asked and has answered.
+  /// A store on a disk like that, and what it was asked and has answered.
   ///
   /// - Parameter soon: calls its closure in another turn of the loop.
-  private func withDesk(
+  private func withStore(
     soon: @escaping (@escaping () -> Void) -> Void = { $0() },
-    _ body: @escaping (APIDesk, SlowDisk, StateFile) throws -> Void
+    _ body: @escaping (APIStore, SlowDisk, StateFile) throws -> Void
   ) async throws {
     let gateway = try TestGateway()
     try gateway.withoutStateReaders()
     let directory = try TestDirectory()
     let file = StateFile(directory: directory.path)
     let disk = SlowDisk()
-    try await gateway.withAPIDesk(keeper: StateKeeper(file, run: disk.run), soon: soon) {
+    try await gateway.withAPIStore(keeper: StateKeeper(file, run: disk.run), soon: soon) {
       try body($0, disk, file)
     }
   }
 
   @Test("A change is answered when it is on the disk; those that come meanwhile share the next write")
   func groups() async throws {
-    try await withDesk { desk, disk, file in
-      var answers: [String: APIDesk.Outcome] = [:]
-      for id in ["a", "b", "c"] { desk.order(.create(Self.body(id))) { answers[id] = $0 } }
-      desk.order(.create(Self.body("b"))) { answers["b again"] = $0 }
-      desk.order(.remove(id: "a")) { answers["a removed"] = $0 }
-      #expect(answers.isEmpty && desk.table.count == 0)
+    try await withStore { store, disk, file in
+      var answers: [String: APIStore.Outcome] = [:]
+      for id in ["a", "b", "c"] { store.order(.create(Self.body(id))) { answers[id] = $0 } }
+      store.order(.create(Self.body("b"))) { answers["b again"] = $0 }
+      store.order(.remove(id: "a")) { answers["a removed"] = $0 }
+      #expect(answers.isEmpty && store.table.count == 0)
       disk.finish()
-      #expect(answers == ["a": .done] && desk.table.count == 1)
+      #expect(answers == ["a": .done] && store.table.count == 1)
       disk.finish()
       #expect(answers["b"] == .done && answers["c"] == .done && answers["a removed"] == .done)
       #expect(answers["b again"] == .refused(.exists(id: "b")))
       #expect(disk.writes == 2 && disk.pending.isEmpty)
-      #expect(desk.table.all.map(\.id) == ["b", "c"])
+      #expect(store.table.all.map(\.id) == ["b", "c"])
       let bytes = try #require(try file.read())
       #expect(try DurableAPIs(decoding: bytes).ordered.map(\.definition.id) == ["b", "c"])
     }
@@ -160,21 +160,21 @@ import Testing
     "Whoever is answered may order the next change at once, as a client does that sends one request behind the other"
   )
   func ordersFromAnswers() async throws {
-    try await withDesk { desk, disk, file in
-      var answers: [String: APIDesk.Outcome] = [:]
-      desk.order(.create(Self.body("a"))) {
+    try await withStore { store, disk, file in
+      var answers: [String: APIStore.Outcome] = [:]
+      store.order(.create(Self.body("a"))) {
         answers["a"] = $0
-        desk.order(.create(Self.body("x"))) { answers["x"] = $0 }
+        store.order(.create(Self.body("x"))) { answers["x"] = $0 }
       }
-      desk.order(.create(Self.body("a"))) {
+      store.order(.create(Self.body("a"))) {
         answers["a again"] = $0
-        desk.order(.create(Self.body("z"))) { answers["z"] = $0 }
+        store.order(.create(Self.body("z"))) { answers["z"] = $0 }
       }
-      desk.order(.create(Self.body("y"))) { answers["y"] = $0 }
+      store.order(.create(Self.body("y"))) { answers["y"] = $0 }
       while !disk.pending.isEmpty { disk.finish() }
       #expect(answers["a again"] == .refused(.exists(id: "a")))
       for id in ["a", "x", "y", "z"] { #expect(answers[id] == .done, "\(id)") }
-      #expect(Set(desk.table.all.map(\.id)) == ["a", "x", "y", "z"])
+      #expect(Set(store.table.all.map(\.id)) == ["a", "x", "y", "z"])
       let bytes = try #require(try file.read())
       #expect(try Set(DurableAPIs(decoding: bytes).ordered.map(\.definition.id)) == ["a", "x", "y", "z"])
     }
@@ -183,12 +183,12 @@ import Testing
   @Test(
     "A write that fails fails all of its group, also what was refused because of it, and nothing has changed")
   func failedGroup() async throws {
-    try await withDesk { desk, disk, file in
-      var answers: [String: APIDesk.Outcome] = [:]
-      desk.order(.create(Self.body("a"))) { answers["a"] = $0 }
-      desk.order(.remove(id: "a")) { answers["too early"] = $0 }
-      desk.order(.create(Self.body("b"))) { answers["b"] = $0 }
-      desk.order(.create(Self.body("b"))) { answers["b again"] = $0 }
+    try await withStore { store, disk, file in
+      var answers: [String: APIStore.Outcome] = [:]
+      store.order(.create(Self.body("a"))) { answers["a"] = $0 }
+      store.order(.remove(id: "a")) { answers["too early"] = $0 }
+      store.order(.create(Self.body("b"))) { answers["b"] = $0 }
+      store.order(.create(Self.body("b"))) { answers["b again"] = $0 }
       disk.fails = true
       disk.finish()
       #expect(answers["a"] == .unwritten("STATE_DIR: no"))
@@ -196,11 +196,11 @@ import Testing
       #expect(answers["too early"] == .refused(.unknown(id: "a")))
       disk.finish()
       #expect(answers["b"] == .unwritten("STATE_DIR: no") && answers["b again"] == answers["b"])
-      #expect(desk.table.count == 0 && desk.desk.state.apis.isEmpty)
+      #expect(store.table.count == 0 && store.sessions.state.apis.isEmpty)
       disk.fails = false
-      desk.order(.create(Self.body("b"))) { answers["b"] = $0 }
+      store.order(.create(Self.body("b"))) { answers["b"] = $0 }
       disk.finish()
-      #expect(answers["b"] == .done && desk.table.count == 1)
+      #expect(answers["b"] == .done && store.table.count == 1)
     }
   }
 
@@ -217,13 +217,13 @@ import Testing
         """#.utf8)
     }
     let slow = "/(a?b?){50}"
-    try await withDesk { desk, disk, _ in
+    try await withStore { store, disk, _ in
       var answers: [String: [String]] = [:]
       var renewals: [() -> Void] = []
       func order(_ id: String, _ change: APIDraft.Change) {
-        desk.order(change) { outcome in
+        store.order(change) { outcome in
           #expect(outcome == .done)
-          answers[id] = desk.warnings(about: change) { renewals.append($0) }
+          answers[id] = store.warnings(about: change) { renewals.append($0) }
         }
       }
       order("secured", .create(body("secured", [slow], #","secured":true"#)))
@@ -235,7 +235,7 @@ import Testing
       while !disk.pending.isEmpty { disk.finish() }
       // The first is written alone, the others as one group.
       func isIncomplete(_ warnings: [String]?) -> Bool {
-        warnings?.last == APIDesk.notCompared || warnings?.last?.hasPrefix("and perhaps more") == true
+        warnings?.last == APIStore.notCompared || warnings?.last?.hasPrefix("and perhaps more") == true
       }
       let incomplete = answers.values.filter { isIncomplete($0) }.count
       #expect(incomplete > 3 && incomplete < 12, "\(incomplete)")
@@ -259,22 +259,22 @@ import Testing
   @Test(
     "14.D19 However many changes wait, one turn of the loop judges so many, or so many bytes, of them",
     arguments: [
-      (10, APIDesk.maximumGroup), (APIDesk.maximumGroupBytes / 2, 2),
-      (APIDesk.maximumGroupBytes + 1, 1),
+      (10, APIStore.maximumGroup), (APIStore.maximumGroupBytes / 2, 2),
+      (APIStore.maximumGroupBytes + 1, 1),
     ])
   func boundedTurns(body: Int, each: Int) async throws {
     let turns = LaterTurns()
-    try await withDesk(soon: turns.add) { desk, disk, _ in
-      var done: [APIDesk.Outcome] = []
+    try await withStore(soon: turns.add) { store, disk, _ in
+      var done: [APIStore.Outcome] = []
       var refused = 0
-      desk.order(.create(Self.body("a"))) { done.append($0) }
+      store.order(.create(Self.body("a"))) { done.append($0) }
       for _ in 0..<2 * each + 1 {
-        desk.order(.create([UInt8](repeating: UInt8(ascii: "["), count: body))) { _ in refused += 1 }
+        store.order(.create([UInt8](repeating: UInt8(ascii: "["), count: body))) { _ in refused += 1 }
       }
       disk.finish()
       #expect(done == [.done] && refused == each && turns.count == 1)
       // Whoever comes in the same turn waits as well.
-      desk.order(.remove(id: "a")) { done.append($0) }
+      store.order(.remove(id: "a")) { done.append($0) }
       #expect(refused == each && turns.count == 1)
       turns.run()
       #expect(refused == 2 * each && turns.count == 1)
@@ -288,26 +288,26 @@ import Testing
 
   @Test("Changes that wait are bounded in number and bytes, and all are answered when the worker ends")
   func bounds() async throws {
-    try await withDesk { desk, disk, _ in
-      var answers: [APIDesk.Outcome] = []
-      for number in 0...APIDesk.maximumWaiting + 1 {
-        desk.order(.create(Self.body("api\(number)"))) { answers.append($0) }
+    try await withStore { store, disk, _ in
+      var answers: [APIStore.Outcome] = []
+      for number in 0...APIStore.maximumWaiting + 1 {
+        store.order(.create(Self.body("api\(number)"))) { answers.append($0) }
       }
       #expect(answers == [.busy])
-      desk.stop()
-      #expect(answers.count == APIDesk.maximumWaiting + 2)
+      store.stop()
+      #expect(answers.count == APIStore.maximumWaiting + 2)
       #expect(answers.dropFirst().allSatisfy { $0 == .unknown })
       disk.finish()
-      desk.order(.remove(id: "a")) { answers.append($0) }
-      #expect(answers.last == .unknown && answers.count == APIDesk.maximumWaiting + 3)
+      store.order(.remove(id: "a")) { answers.append($0) }
+      #expect(answers.last == .unknown && answers.count == APIStore.maximumWaiting + 3)
     }
-    try await withDesk { desk, _, _ in
-      var answers: [APIDesk.Outcome] = []
-      let large = [UInt8](repeating: 0x20, count: APIDesk.maximumWaitingBytes / 2)
-      desk.order(.create(Self.body("first"))) { answers.append($0) }
-      for _ in 0..<3 { desk.order(.create(large)) { answers.append($0) } }
+    try await withStore { store, _, _ in
+      var answers: [APIStore.Outcome] = []
+      let large = [UInt8](repeating: 0x20, count: APIStore.maximumWaitingBytes / 2)
+      store.order(.create(Self.body("first"))) { answers.append($0) }
+      for _ in 0..<3 { store.order(.create(large)) { answers.append($0) } }
       #expect(answers == [.busy])
-      desk.stop()
+      store.stop()
     }
   }
 }

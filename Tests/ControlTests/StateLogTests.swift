@@ -97,7 +97,7 @@ import Testing
         log = try StateLog(
           try RingWriter(attaching: fd, wake: [-1]), maxBlacklistEntries: Self.maxEntries, now: now)
         #expect(log.sessions.filter { $0.value.until > now }.mapValues(\.until) == facts.sessions)
-        #expect(log.users.mapValues(\.roles) == facts.users)
+        #expect(Dictionary(uniqueKeysWithValues: log.online.map { ($0.user, $0.roles) }) == facts.users)
         #expect(log.apis.mapValues { $0.json + [UInt8($0.order)] } == facts.apis)
       }
       #expect(log.ring.oldestRetained <= log.clean)

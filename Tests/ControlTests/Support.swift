@@ -105,11 +105,13 @@ final class TestGateway: @unchecked Sendable {
     try RingWriter(attaching: presence[slot].fd, wake: [-1])
   }
 
-  private func desk(_ settings: Settings, _ writer: EventWriter, loop: EventLoop) throws -> SessionDesk {
+  private func sessionStore(_ settings: Settings, _ writer: EventWriter, loop: EventLoop) throws
+    -> SessionStore
+  {
     let control = try page("control")
     let ring = try RingWriter(attaching: state.fd, wake: [-1, -1])
     let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-    let desk = SessionDesk(
+    let store = SessionStore(
       rings: try RingSet(grants: presence, worker: .control, status: control),
       state: try StateLog(
         ring, maxBlacklistEntries: settings.maxBlacklistEntries,
@@ -122,20 +124,20 @@ final class TestGateway: @unchecked Sendable {
             loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(ns)), body)
           }, passed: ring.slowestReaderPosition)),
       settings: settings, status: control, log: log,
-      environment: SessionDesk.Environment(
+      environment: SessionStore.Environment(
         nowNs: MonotonicTime.now, bootSecond: BootClock.second,
         enqueue: { body in loop.assumeIsolated().execute(body) }, wakeAgain: {},
         reportCorrupt: control.reportCorrupt, workers: { ([0, 1], []) }))
-    desk.turn()
-    return desk
+    store.turn()
+    return store
   }
 
-  /// A desk of definitions with a state file, for `body` on the loop.
+  /// A store of definitions with a state file, for `body` on the loop.
   ///
   /// - Parameter soon: calls its closure in another turn of the loop.
-  func withAPIDesk(
+  func withAPIStore(
     keeper: StateKeeper, soon: @escaping (@escaping () -> Void) -> Void,
-    _ body: @escaping (APIDesk) throws -> Void
+    _ body: @escaping (APIStore) throws -> Void
   ) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
@@ -144,8 +146,8 @@ final class TestGateway: @unchecked Sendable {
       let writer = EventWriter(
         try RingWriter(attaching: try self.ring("events.control"), wake: [-1, -1]), name: "events.control")
       try body(
-        APIDesk(
-          desk: try self.desk(Settings(), writer, loop: loop), settings: Settings(), node: "node",
+        APIStore(
+          sessions: try self.sessionStore(Settings(), writer, loop: loop), settings: Settings(), node: "node",
           keeper: keeper, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: soon))
     }
     var failure: (any Error)?
@@ -163,7 +165,7 @@ final class TestGateway: @unchecked Sendable {
     let observatory = Observatory(
       pages: watched, rings: rings, supervisorPid: getpid(), release: "3.0.0-test",
       errors: ScrapeErrors(status: control, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
-    let desk = try desk(settings, writer, loop: loop)
+    let sessions = try sessionStore(settings, writer, loop: loop)
     return Routes(
       gate: ManagementGuard(settings), status: control,
       intake: EventIntake(settings: settings, writer: writer, status: control),
@@ -173,15 +175,15 @@ final class TestGateway: @unchecked Sendable {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: desk, hasher: try #require(SessionHasher()),
+        store: sessions, hasher: try #require(SessionHasher()),
         legacy: try LegacyAuthority(
           settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
         legacySessions: LegacySessions(
-          desk: desk, hasher: try #require(SessionHasher()), settings: settings),
+          store: sessions, hasher: try #require(SessionHasher()), settings: settings),
         node: "node", sessionRole: settings.sessionRole ?? ""),
       apis: APIRoutes(
-        desk: try APIDesk(
-          desk: desk, settings: settings, node: "node",
+        store: try APIStore(
+          sessions: sessions, settings: settings, node: "node",
           log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, soon: { loop.soon($0) })),
       document: OpenAPIDocument.json(
         version: "3.0.0-test", isClosed: settings.managementToken != nil, userField: settings.kafkaUserField))

@@ -158,7 +158,7 @@ import Testing
   @Test("A taken-over channel is closed when its client half-closes")
   func takenOverEnd() async throws {
     let script: Loopback.Script = { _, _ in
-      .takeOver { channel, _ in channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
+      .takeOver(.stream([:])) { $0.channel.writeAndFlush(ByteBuffer(string: "mine"), promise: nil) }
     }
     try await Loopback.withServers(script: script) { servers, port in
       let client = try Client(port: port)
@@ -242,10 +242,35 @@ import Testing
         // A look finds the listener waiting; it must not start another batch.
         acceptor.lookAgainIfWaiting()
         isPaused = false
-        acceptor.taken()
+        acceptor.taken(sockets.count)
       }
     }
     #expect(sizes == [Acceptor.batch, Acceptor.batch, 3])
+  }
+
+  @Test(
+    "15.5 Connections that are taken one by one need no word of it: the acceptor goes on until a batch waits",
+    .timeLimit(.minutes(5)))
+  func oneByOne() async throws {
+    let listener = try LocalListener()
+    let acceptor = try Acceptor(listening: listener.descriptor)
+    let (events, continuation) = AsyncStream.makeStream(of: Acceptor.Event.self)
+    try acceptor.start { event in
+      continuation.yield(event)
+      if case .ended = event { continuation.finish() }
+    }
+    let count = Acceptor.batch + 1
+    var clients: [Client] = [try Client(port: listener.port)]
+    var accepted = 0
+    for await event in events {
+      guard case .accepted(let sockets) = event else { continue }
+      accepted += sockets.count
+      for socket in sockets { close(socket) }
+      // None is said to be taken until all that may wait have come.
+      if accepted == Acceptor.batch { acceptor.taken(accepted) }
+      if accepted == count { acceptor.stop() } else { clients.append(try Client(port: listener.port)) }
+    }
+    #expect(accepted == count && clients.count == count)
   }
 
   @Test("A descriptor that is no listening socket ends the acceptor with the reason")

@@ -15,10 +15,23 @@ struct TakeOverTests {
       ScriptedResponder { request in
         if request.path == "/late", let late { return .later(late) }
         guard request.path == "/ws" || request.path == "/sse" else { return .response(.text(request.path)) }
-        return .takeOver { channel, request in
-          channel.writeAndFlush(ByteBuffer(string: "taken \(request.path);"), promise: nil)
-        }
+        return request.path == "/ws" ? Self.upgrading : Self.streaming
       })
+  }
+
+  private static let upgrading = Reply.takeOver(.upgrade(to: "websocket", ["x-a": "1"]), begin)
+  private static let streaming = Reply.takeOver(.stream(["x-a": "1"]), begin)
+
+  private static func begin(_ taken: TakenChannel) {
+    var bytes = taken.head
+    bytes.writeString("taken \(taken.request.path);")
+    taken.channel.writeAndFlush(bytes, promise: nil)
+  }
+
+  /// What stands behind the heads in `text`.
+  private func bodies(_ text: String) -> String {
+    statusLines(text).isEmpty
+      ? text : text.split(separator: "HTTP/1.1 ").map { body(String($0)) }.joined()
   }
 
   private func handlers(_ client: EmbeddedClient) -> [String] {
@@ -36,7 +49,10 @@ struct TakeOverTests {
     let front = front()
     let client = try front.connect()
     #expect(handlers(client).count == 2)
-    #expect(try client.send(get("/sse")) == "taken /sse;")
+    let text = try client.send(get("/sse"))
+    #expect(statusLines(text) == ["HTTP/1.1 200 OK"] && body(text) == "taken /sse;")
+    #expect(header("x-a", in: text) == "1" && header("connection", in: text) == "close")
+    #expect(header("transfer-encoding", in: text) == "chunked" && header("content-length", in: text) == nil)
     #expect(handlers(client).isEmpty)
     #expect(client.isOpen)
     #expect(front.server.openConnections == 1)
@@ -58,7 +74,9 @@ struct TakeOverTests {
       try client.channel.writeInbound(ByteBuffer(bytes: bytes[..<split]))
       try client.channel.writeInbound(ByteBuffer(bytes: bytes[split...]))
       front.loop.run()
-      #expect(try client.received() == "taken /ws;")
+      let text = try client.received()
+      #expect(statusLines(text) == ["HTTP/1.1 101 Switching Protocols"] && body(text) == "taken /ws;")
+      #expect(header("x-a", in: text) == "1" && header("upgrade", in: text) == "websocket")
       #expect(try client.firedThrough() == "\u{1}frame")
     }
   }
@@ -67,7 +85,8 @@ struct TakeOverTests {
   func trailingRequest() throws {
     let front = front()
     let client = try front.connect()
-    #expect(try client.send(get("/sse") + get("/x") + "nonsense") == "taken /sse;")
+    let text = try client.send(get("/sse") + get("/x") + "nonsense")
+    #expect(statusLines(text).count == 1 && body(text) == "taken /sse;")
     #expect(try client.firedThrough().isEmpty)
     #expect(front.responder.requests.count == 1)
   }
@@ -77,8 +96,8 @@ struct TakeOverTests {
     let front = front()
     let client = try front.connect()
     let text = try client.send(get("/a") + Self.upgrade + "frame")
-    #expect(statusLines(text).count == 1)
-    #expect(body(text) == "/ataken /ws;")
+    #expect(statusLines(text).count == 2)
+    #expect(bodies(text) == "/ataken /ws;")
     #expect(try client.firedThrough() == "frame")
     #expect(front.responder.turns == 1)
   }
@@ -92,7 +111,7 @@ struct TakeOverTests {
     #expect(try client.send("me").isEmpty)
     promise.succeed(.text("late;"))
     front.loop.run()
-    #expect(try body(client.received()) == "late;taken /ws;")
+    #expect(try bodies(client.received()) == "late;taken /ws;")
     #expect(try client.firedThrough() == "frame")
     #expect(handlers(client).isEmpty)
   }
@@ -123,10 +142,6 @@ struct TakeOverTests {
     return (front, try front.connect())
   }
 
-  private let taking = Reply.takeOver { channel, request in
-    channel.writeAndFlush(ByteBuffer(string: "taken \(request.path);"), promise: nil)
-  }
-
   @Test("A channel can be taken over later, and keeps the bytes behind the upgrade")
   func eventually() throws {
     let promise = EmbeddedEventLoop().makePromise(of: Reply.self)
@@ -135,9 +150,9 @@ struct TakeOverTests {
     #expect(try client.send("me").isEmpty)
     front.sweep(at: 10_000)
     #expect(client.isOpen && handlers(client).count == 2)
-    promise.assumeIsolated().succeed(taking)
+    promise.assumeIsolated().succeed(Self.upgrading)
     front.loop.run()
-    #expect(try client.received() == "taken /ws;")
+    #expect(try bodies(client.received()) == "taken /ws;")
     #expect(try client.firedThrough() == "frame")
     #expect(handlers(client).isEmpty)
     #expect(front.server.openConnections == 1)
@@ -151,14 +166,14 @@ struct TakeOverTests {
     let (front, client) = try eventualFront([
       isolated.makeSucceededFuture(.response(.text("now;"))), loop.makeFailedFuture(ChannelError.eof),
       isolated.makeSucceededFuture(.eventually(isolated.makeSucceededFuture(.later(inner.futureResult)))),
-      isolated.makeSucceededFuture(taking),
+      isolated.makeSucceededFuture(Self.upgrading),
     ])
     let first = try client.send(get("/1") + get("/2") + get("/3") + Self.upgrade + "frame")
     #expect(statusLines(first) == ["HTTP/1.1 200 OK", "HTTP/1.1 500 Internal Server Error"])
     #expect(front.responder.requests.count == 3, "the third is still awaited")
     inner.succeed(.text("inner;"))
     front.loop.run()
-    #expect(try body(client.received()) == "inner;taken /ws;")
+    #expect(try bodies(client.received()) == "inner;taken /ws;")
     #expect(try client.firedThrough() == "frame")
   }
 
@@ -170,7 +185,7 @@ struct TakeOverTests {
     _ = try client.send(Self.upgrade)
     client.endInput()
     #expect(!client.isOpen && gone == 1)
-    promise.assumeIsolated().succeed(.takeOver { _, _ in Issue.record("nobody is there") })
+    promise.assumeIsolated().succeed(.takeOver(.stream([:])) { _ in Issue.record("nobody is there") })
     front.loop.run()
     #expect(gone == 1 && front.server.openConnections == 0)
   }

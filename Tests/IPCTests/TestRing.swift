@@ -89,6 +89,11 @@ extension RingReader {
   }
 }
 
+extension RingWriter {
+  /// Bytes appended, published or not, that the slowest registered reader has not committed.
+  var usedBytes: Int { Int(appendedEnd) - Int(slowestReaderPosition()) }
+}
+
 /// Writes into a segment behind everybody's back.
 final class Vandal {
   let memory: SharedMemory

@@ -18,7 +18,7 @@ struct TokenCacheTests {
     let verifier = try Self.verifier(10)
     let first = try verifier.verify(Fixtures.tokenHS256, now: TestToken.now)
     #expect(try verifier.verify(Fixtures.tokenHS256, now: TestToken.now + 1) === first)
-    #expect(verifier.cachedTokens == 1)
+    #expect(verifier.cache.count == 1)
   }
 
   @Test("a remembered token expires like any other, leeway included")
@@ -28,7 +28,7 @@ struct TokenCacheTests {
     #expect(refusal(token, verifier, now: 1_000) == nil)
     #expect(refusal(token, verifier, now: 1_004.9) == nil)
     #expect(refusal(token, verifier, now: 1_005) == .expired(at: 1_000))
-    #expect(verifier.cachedTokens == 0)
+    #expect(verifier.cache.count == 0)
   }
 
   @Test("bad tokens aren't remembered")
@@ -37,7 +37,7 @@ struct TokenCacheTests {
     #expect(refusal(TestToken.make("{}", secret: "x"), verifier) == .wrongSignature)
     #expect(refusal(TestToken.make(#"{"exp":1}"#), verifier) == .expired(at: 1))
     #expect(refusal("x", verifier) != nil)
-    #expect(verifier.cachedTokens == 0)
+    #expect(verifier.cache.count == 0)
   }
 
   @Test("new keys forget what was verified with the old ones")
@@ -54,7 +54,7 @@ struct TokenCacheTests {
     let kept = try verifier.verify(Fixtures.tokenHS256, now: TestToken.now)
     for number in 0..<1_000 {
       #expect(refusal(TestToken.make(#"{"jti":"\#(number)"}"#), verifier) == nil)
-      #expect(verifier.cachedTokens <= 100)
+      #expect(verifier.cache.count <= 100)
       #expect(try verifier.verify(Fixtures.tokenHS256, now: TestToken.now) === kept)
     }
   }
@@ -92,7 +92,7 @@ struct TokenCacheTests {
   func none() throws {
     let verifier = try Self.verifier(0)
     #expect(refusal(Fixtures.tokenHS256, verifier) == nil)
-    #expect(verifier.cachedTokens == 0)
+    #expect(verifier.cache.count == 0)
   }
 }
 

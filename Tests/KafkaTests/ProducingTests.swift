@@ -8,9 +8,9 @@ import Logging
 import Settings
 import Testing
 
+@testable import Kafka
 @testable import Kit
 @testable import Links
-@testable import Kafka
 
 /// The rings and pages between one connection worker and the streams worker.
 private final class ProducingGateway {

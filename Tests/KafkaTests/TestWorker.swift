@@ -6,8 +6,8 @@ import Logging
 import Settings
 import Testing
 
-@testable import Kit
 @testable import Kafka
+@testable import Kit
 
 /// The ring and the status page, which outlive a worker.
 final class TestGateway {

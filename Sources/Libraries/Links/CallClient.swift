@@ -110,7 +110,6 @@ public final class CallClient {
 
   public var waitingCount: Int { asking.count }
 
-  /// The worker ends: everyone who waits is told.
   public func endAll() {
     for asker in asking.endAll() { asker(.unreachable("this worker is ending")) }
   }

@@ -7,7 +7,6 @@
 import IPC
 import Kit
 
-/// A message as it came.
 public struct LinkMessage {
   /// Which of the inbox's rings it came by: who said it.
   public let ring: Int
@@ -108,5 +107,34 @@ public final class Inbox {
       }
     }
     try taken.get()
+  }
+}
+
+/// Belongs to one event loop.
+public final class RingLoop {
+  private let sets: [RingSet]
+
+  public init(_ sets: [RingSet]) { self.sets = sets }
+
+  /// A turn begins: writers need not wake this worker.
+  public func declareAwake() {
+    for set in sets { set.declareAwake() }
+  }
+
+  /// This worker is about to wait; false if there is something to read in any ring: it doesn't wait, and is awake.
+  public func declareAsleep() -> Bool {
+    guard sets.allSatisfy({ $0.declareAsleep() }) else {
+      declareAwake()
+      return false
+    }
+    return true
+  }
+
+  /// What has happened to rings since it was last asked for.
+  public func takeIncidents() -> [RingIncident] { sets.flatMap { $0.takeIncidents() } }
+
+  /// Once per second.
+  public func probeSuspended() {
+    for set in sets { set.probeSuspended() }
   }
 }

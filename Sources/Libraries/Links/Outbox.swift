@@ -6,7 +6,6 @@ import Kit
 
 /// The writing end of links. Belongs to one event loop.
 public final class Outbox {
-  /// Why a message isn't sent.
   public enum Refusal: Error, Equatable {
     /// The ring is full, and as much waits for it as may.
     case noRoom
@@ -22,6 +21,14 @@ public final class Outbox {
   private struct Record {
     let target: Int
     let bytes: [UInt8]
+
+    init(for target: UInt16, length: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) {
+      self.target = Int(target)
+      bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
+        fill(UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[..<length]))
+        count = length
+      }
+    }
   }
 
   private let writer: RingWriter
@@ -80,7 +87,7 @@ public final class Outbox {
       throw .tooLarge(limitBytes: maximumMessageBytes)
     }
     guard payloadBytes > partBytes else {
-      guard put(Record(target: Int(target), bytes: bytes)) else { throw .noRoom }
+      guard put(bytes.count, for: target, { $0.copyBytes(from: bytes) }) else { throw .noRoom }
       return
     }
     guard wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)) else { throw .noRoom }
@@ -95,7 +102,12 @@ public final class Outbox {
     while start < bytes.count {
       let end = min(bytes.count, start + most)
       let stretch = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
-      guard append(part, stretch, isFollowed: end < bytes.count) else { return false }
+      let isPut = put(Envelope.byteCount + stretch.count, for: envelope.target, isFollowed: end < bytes.count)
+      {
+        part.write(to: $0)
+        UnsafeMutableRawBufferPointer(rebasing: $0[Envelope.byteCount...]).copyMemory(from: stretch)
+      }
+      guard isPut else { return false }
       start = end
     }
     return true
@@ -106,48 +118,29 @@ public final class Outbox {
       let end = min(payload.endIndex, start + room)
       let part = EnvelopePart(
         envelope, offset: UInt32(clamping: start - payload.startIndex), hasMore: end < payload.endIndex)
-      let bytes = [UInt8](unsafeUninitializedCapacity: Envelope.byteCount + end - start) { buffer, count in
-        let raw = UnsafeMutableRawBufferPointer(buffer)
-        part.write(to: raw)
-        UnsafeMutableRawBufferPointer(rebasing: raw[Envelope.byteCount...]).copyBytes(
+      return Record(for: envelope.target, length: Envelope.byteCount + end - start) {
+        part.write(to: $0)
+        UnsafeMutableRawBufferPointer(rebasing: $0[Envelope.byteCount...]).copyBytes(
           from: payload[start..<end])
-        count = Envelope.byteCount + end - start
       }
-      return Record(target: Int(envelope.target), bytes: bytes)
     }
   }
 
-  /// Straight into the ring if nothing waits before it.
-  private func put(_ record: Record) -> Bool {
-    guard waiting.isEmpty, append(record) else { return wait([record]) }
-    writer.publish(waking: .only(record.target))
-    return true
-  }
-
-  /// As `put`, without a copy in between.
+  /// Puts a record straight into the ring if nothing waits before it, and else behind those that wait.
   ///
   /// - Parameter isFollowed: another for the same target comes at once: the reader sees both together, and is woken once.
-  private func append(
-    _ part: EnvelopePart, _ payload: UnsafeRawBufferPointer, isFollowed: Bool
+  private func put(
+    _ length: Int, for target: UInt16, isFollowed: Bool = false,
+    _ fill: (UnsafeMutableRawBufferPointer) -> Void
   ) -> Bool {
-    let length = Envelope.byteCount + payload.count
     guard length <= writer.maximumPayload else { return false }
-    let fill = { (buffer: UnsafeMutableRawBufferPointer) in
-      part.write(to: buffer)
-      UnsafeMutableRawBufferPointer(rebasing: buffer[Envelope.byteCount...]).copyMemory(from: payload)
-    }
-    let target = Int(part.envelope.target)
     if waiting.isEmpty, case .appended = writer.append(type: Envelope.recordType, length: length, fill) {
-      if !isFollowed { writer.publish(waking: .only(target)) }
+      if !isFollowed { writer.publish(waking: .only(Int(target))) }
       return true
     }
     // What was to be seen together with this one isn't to wait with it.
-    writer.publish(waking: .only(target))
-    let bytes = [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
-      fill(UnsafeMutableRawBufferPointer(buffer))
-      count = length
-    }
-    return wait([Record(target: target, bytes: bytes)])
+    writer.publish(waking: .only(Int(target)))
+    return wait([Record(for: target, length: length, fill)])
   }
 
   /// Puts records behind those that wait, and sends what there is room for.
@@ -160,7 +153,6 @@ public final class Outbox {
     return true
   }
 
-  /// Sends what there is room for by now.
   public func flush() {
     guard !waiting.isEmpty else { return }
     var targets: ReaderSet = []
@@ -182,7 +174,6 @@ public final class Outbox {
     }
   }
 
-  /// False: the ring has no room now.
   private func append(_ record: Record) -> Bool {
     let appended = writer.append(type: Envelope.recordType, length: record.bytes.count) {
       $0.copyBytes(from: record.bytes)

@@ -3,7 +3,6 @@
 
 import IPC
 
-/// A descriptor that may lie in an array.
 final class OwnedDescriptor {
   private let descriptor: Descriptor
 
@@ -96,6 +95,5 @@ final class SharedResources {
 }
 
 extension RingPlan {
-  /// A ring has one at least.
   fileprivate var readerSlots: Int { max(0, readers.map(\.slot).max() ?? 0) + 1 }
 }

@@ -1,5 +1,5 @@
 // What a gateway with certain settings consists of: workers, rings, and listeners. A value made from the settings alone; nothing
-// is opened or started here. The tree of the workers: GatewayPlan+Tree. The rings: RingTable.
+// is opened or started here. The rings: RingTable.
 
 import IPC
 import Settings
@@ -10,7 +10,6 @@ struct GatewayPlan: Equatable, Sendable {
   /// In the order of their ids.
   let rings: [RingPlan]
   let tree: NodeSpec
-  /// Whether there are listeners for TLS.
   let hasTLS: Bool
   /// Kinds of workers that have files which they read again when they are told to.
   let rereading: Set<WorkerKind>
@@ -46,5 +45,57 @@ struct GatewayPlan: Equatable, Sendable {
     case .control: hasTLS ? [Listeners.management, Listeners.managementTLS] : [Listeners.management]
     default: []
     }
+  }
+
+  // The supervision tree of the gateway:
+  //
+  //   root (one_for_one, intensity 0)
+  //   ├── control       one_for_one   control
+  //   ├── proxies       one_for_one   proxies.0 … proxies.n-1
+  //   ├── streams       one_for_one   streams            only with Kafka
+  //   └── connections   one_for_one   connections.0 … connections.n-1
+  //
+  // Stopped in reverse order: clients are told goodbye at once, and what they wait for is finished with Kafka and services still
+  // there; probes and operators see how it goes until the end. The workers of a pool are stopped together: a gateway needs one
+  // drain time to end, not one per worker.
+  //
+  // RESTART_INTENSITY counts per worker: many of a pool that die together, of one event or one operator's mistake, are each
+  // replaced, and a place that dies again and again is found as soon in a large pool as in a small one.
+  //
+  // The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
+  // which a worker that fails again and again may need, and systemd is there to make it.
+
+  /// A worker maps its memory and opens its sockets in well under a second; this is for a machine on its knees.
+  static let startTimeout: Nanoseconds = .seconds(30)
+  /// Added to the time that a connection worker may drain: it ends by itself, a little after its own deadline.
+  private static let drainMarginSeconds = 2
+  /// Time the other workers have to end: Kafka's last commits and answers in flight.
+  private static let shutdownSeconds = 7
+
+  static func tree(workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds) -> NodeSpec {
+    var nodes: [ChildSpec] = []
+    for kind in [WorkerKind.control, .proxies, .streams, .connections] {
+      let members = workers.filter { $0.kind == kind }
+      guard !members.isEmpty else { continue }
+      let children = members.map { worker in
+        ChildSpec(
+          id: worker.name, restart: .permanent,
+          shutdown: .timeout(.seconds(shutdownSeconds(of: kind, settings))),
+          kind: .worker(startTimeout: startTimeout))
+      }
+      let node = NodeSpec(
+        strategy: .oneForOne, intensity: settings.restartIntensity * members.count,
+        period: .seconds(settings.restartPeriodSeconds), children: children,
+        stopsTogether: true, childIntensity: settings.restartIntensity)
+      // No time of its own: its workers have theirs.
+      nodes.append(
+        ChildSpec(id: kind.rawValue, restart: .permanent, shutdown: .infinity, kind: .supervisor(node)))
+    }
+    return NodeSpec(
+      strategy: .oneForOne, intensity: 0, period: .seconds(settings.restartPeriodSeconds), children: nodes)
+  }
+
+  private static func shutdownSeconds(of kind: WorkerKind, _ settings: Settings) -> Int {
+    kind == .connections ? settings.drainTimeoutSeconds + drainMarginSeconds : shutdownSeconds
   }
 }

@@ -22,7 +22,6 @@
 import IPC
 import Settings
 
-/// The rings of one purpose.
 struct RingRule: Sendable {
   let purpose: RingPurpose
   /// Never given to another purpose.
@@ -95,7 +94,6 @@ struct RingRule: Sendable {
   }
 }
 
-/// A ring, and which worker writes it.
 struct RingPlan: Equatable, Sendable {
   struct Reader: Equatable, Sendable {
     let worker: WorkerIdentity
@@ -114,7 +112,6 @@ struct RingPlan: Equatable, Sendable {
 
   var name: String { RingGrant.name(purpose, writer) }
 
-  /// Whether the worker writes or reads it.
   func isUsed(by worker: WorkerIdentity) -> Bool {
     writer == worker || readers.contains { $0.worker == worker }
   }

@@ -90,3 +90,65 @@ private func withCStrings<Result>(
   }
   return body(array)
 }
+
+/// The environment of a worker: the supervisor's own, without what systemd says to the supervisor alone, plus the number
+/// of the manifest's descriptor.
+enum WorkerEnvironment {
+  /// A worker that spoke to systemd or took its sockets would be taken for the service.
+  private static let withheld: Set<String> = [
+    "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
+    WorkerManifest.environmentName,
+  ]
+
+  /// `NAME=value` lines, in a stable order.
+  static func lines(from environment: [String: String]) -> [String] {
+    environment.filter { !withheld.contains($0.key) }.map { "\($0.key)=\($0.value)" }.sorted()
+  }
+
+  /// The line that tells a worker where its manifest is.
+  static func manifestLine(_ descriptor: CInt) -> String {
+    "\(WorkerManifest.environmentName)=\(descriptor)"
+  }
+}
+
+/// Where the workers' executables are: beside rig-supervisor, all of one release. They are looked for before anything is
+/// opened, so that a half installed release says so and has taken no port.
+extension WorkerKind {
+  /// Those that this release has.
+  static let all: [WorkerKind] = [.connections, .streams, .proxies, .control]
+
+  /// The executable's file name.
+  var executable: String { "rig-\(rawValue)" }
+}
+
+struct WorkerExecutables: Sendable {
+  let directory: String
+
+  /// The directory of this process's own executable.
+  static func besideSupervisor() throws(SupervisorError) -> WorkerExecutables {
+    var path = [UInt8](repeating: 0, count: Int(PATH_MAX))
+    let count = path.withUnsafeMutableBytes { buffer -> Int in
+      guard let base = buffer.baseAddress else { return -1 }
+      return readlink("/proc/self/exe", base.assumingMemoryBound(to: CChar.self), buffer.count)
+    }
+    guard count > 0, let slash = path[..<count].lastIndex(of: UInt8(ascii: "/")) else {
+      throw .missingExecutable(path: "/proc/self/exe", errno: errno)
+    }
+    return WorkerExecutables(directory: String(decoding: path[..<slash], as: UTF8.self))
+  }
+
+  func path(of kind: WorkerKind) -> String { "\(directory)/\(kind.executable)" }
+
+  /// Throws, naming the path, if one that `plan` needs is missing, no plain file, or not executable.
+  func verify(for plan: GatewayPlan) throws(SupervisorError) {
+    for kind in WorkerKind.all where plan.workers.contains(where: { $0.kind == kind }) {
+      let path = path(of: kind)
+      var information = stat()
+      guard stat(path, &information) == 0 else { throw .missingExecutable(path: path, errno: errno) }
+      guard information.st_mode & S_IFMT == S_IFREG else {
+        throw .missingExecutable(path: path, errno: EACCES)
+      }
+      guard access(path, X_OK) == 0 else { throw .missingExecutable(path: path, errno: errno) }
+    }
+  }
+}

@@ -1,13 +1,12 @@
 // The supervisor at work: one thread, one epoll set. System events become events of the tree, and the tree's actions
-// are carried out in order. Everything that decides is in the tree; this file only waits.
+// are carried out in order. Everything that decides is in the tree; this only waits and acts.
 //
 //   signalfd ─▶ stop, quit, reload             alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
 //
 //   look    while a worker is starting: has it reported ready?
 //   round   reports of corrupt rings, heartbeats, our own heartbeat
 //
-// Carrying out actions: Runtime+Actions. Rounds: Runtime+Rounds. Words about it: Runtime+Log. When `run` has returned,
-// however, no process is left. A round allocates nothing.
+// When `run` has returned, no process is left. A round allocates nothing.
 
 import Glibc
 import IPC
@@ -15,47 +14,46 @@ import Settings
 
 final class Runtime {
   /// How often a starting worker is looked at.
-  static let lookInterval: Nanoseconds = .milliseconds(20)
+  private static let lookInterval: Nanoseconds = .milliseconds(20)
   /// Time from a failed spawn until the tree hears of it: what is lacking now (processes, memory, a binary that is just
   /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
-  static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
-  /// Longest time between two rounds.
-  static let roundInterval: Nanoseconds = .seconds(1)
+  private static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
+  private static let roundInterval: Nanoseconds = .seconds(1)
 
-  let plan: GatewayPlan
-  let listeners: Listeners
+  private let plan: GatewayPlan
+  private let listeners: Listeners
   let resources: SharedResources
-  let log: LogWriter
-  let metrics: SupervisorMetrics
-  let environment: [String]
-  let watchdog: Nanoseconds
+  private let log: LogWriter
+  private let metrics: SupervisorMetrics
+  private let environment: [String]
+  private let watchdog: Nanoseconds
   /// By place in `GatewayPlan.workers`.
   let workers: [WorkerRecord]
   /// The place of a child in `workers`, by its index; nil for supervisors.
-  let placeOfChild: [Int?]
+  private let placeOfChild: [Int?]
   /// The place of a ring's writer in `workers`, by the ring's place in `GatewayPlan.rings`.
-  let placeOfWriter: [Int?]
+  private let placeOfWriter: [Int?]
 
-  let poller: Poller
+  private let poller: Poller
   private let inbox: SignalInbox
   private var alarm: Alarm
-  var tree: SupervisionTree
-  var serviceManager = ServiceManager()
+  private var tree: SupervisionTree
+  private var serviceManager = ServiceManager()
   /// By child; the tree sets at most one each.
-  var timers: [(token: TimerToken, deadline: Nanoseconds)?]
+  private var timers: [(token: TimerToken, deadline: Nanoseconds)?]
   /// By place in `GatewayPlan.rings`: reported as corrupt, to be formatted anew before its writer runs again.
-  var isCorrupt: [Bool]
+  private var isCorrupt: [Bool]
   /// Shared memory can't be repaired: whatever the tree says in the end, only a new gateway helps.
-  var isBeyondRepair = false
-  var exitStatus: Int32?
+  private var isBeyondRepair = false
+  private var exitStatus: Int32?
   private var pending: [TreeEvent] = []
   private var isDispatching = false
   private var nextLook: Nanoseconds = .max
   private var nextRound: Nanoseconds = 0
   /// When it was last found that the supervisor had been kept from running; 0: never.
-  var blindUntil: Nanoseconds = 0
+  private var blindUntil: Nanoseconds = 0
   /// Workers that couldn't be started, and when the tree hears of it.
-  var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
+  private var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
 
   /// - Parameter environment: of this process; workers get it but for what is withheld.
   init(
@@ -111,14 +109,12 @@ final class Runtime {
     isCorrupt = Array(repeating: false, count: plan.rings.count)
   }
 
-  /// Runs the gateway to its end and returns the exit status.
   func run() -> Int32 {
-    // Letting a process go kills and reaps it.
-    defer { for worker in workers { worker.process = nil } }
+    defer { for worker in workers { worker.abandon() } }
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
-      nextRound = MonotonicClock.now() + roundInterval
+      nextRound = SharedClock.now() + roundInterval
       dispatch(.start)
       while exitStatus == nil {
         let due = nextDeadline
@@ -133,14 +129,14 @@ final class Runtime {
   }
 
   /// Hands an event to the tree and carries its actions out. From within an action: after all actions before it.
-  func dispatch(_ event: TreeEvent) {
+  private func dispatch(_ event: TreeEvent) {
     pending.append(event)
     guard !isDispatching else { return }
     isDispatching = true
     defer { isDispatching = false }
     while !pending.isEmpty {
       let event = pending.removeFirst()
-      for action in tree.handle(event, at: MonotonicClock.now()) { carryOut(action) }
+      for action in tree.handle(event, at: SharedClock.now()) { carryOut(action) }
     }
   }
 
@@ -151,7 +147,7 @@ final class Runtime {
       while let (request, number, sender) = inbox.take() { obey(request, number, sender) }
     case .alarm:
       alarm.acknowledge()
-      let now = MonotonicClock.now()
+      let now = SharedClock.now()
       excuse(from: due, to: now)
       alarmFired(at: now)
     case .child(let place, let instance):
@@ -179,7 +175,7 @@ final class Runtime {
   }
 
   /// The gateway is about to end: probes see it at once, and nobody connects any more.
-  func announceStop() {
+  private func announceStop() {
     guard resources.supervisorPage.page.state != .stopping else { return }
     resources.supervisorPage.page.state = .stopping
     listeners.closeInbound()
@@ -188,7 +184,7 @@ final class Runtime {
 
   // MARK: Time
 
-  var roundInterval: Nanoseconds {
+  private var roundInterval: Nanoseconds {
     max(Self.lookInterval, min(Self.roundInterval, serviceManager.beatInterval ?? .max))
   }
 
@@ -196,7 +192,7 @@ final class Runtime {
     var earliest = nextRound
     if isAnyStarting {
       // A worker that began to start since the last look.
-      if nextLook == .max { nextLook = MonotonicClock.now() + Self.lookInterval }
+      if nextLook == .max { nextLook = SharedClock.now() + Self.lookInterval }
       earliest = min(earliest, nextLook)
     } else {
       nextLook = .max
@@ -227,6 +223,270 @@ final class Runtime {
     if now >= nextRound {
       nextRound = now + roundInterval
       round()
+    }
+  }
+
+  // MARK: Actions
+
+  private func carryOut(_ action: TreeAction) {
+    switch action {
+    case .spawn(let id, let instance, let cause): spawn(id, instance, cause)
+    case .terminate(let id): worker(id)?.signal(SIGTERM)
+    case .kill(let id): worker(id)?.signal(SIGKILL)
+    case .setTimer(let id, let token, let deadline): timers[id.index] = (token, deadline)
+    case .cancelTimer(let id): timers[id.index] = nil
+    case .note(let note):
+      if case .gaveUp(node: nil, _, _) = note { announceStop() }
+      log(note)
+    case .ready:
+      resources.supervisorPage.page.state = .ready
+      logReady()
+      serviceManager.ready("serving with \(workers.count) workers")
+    case .finished(let outcome):
+      exitStatus = isBeyondRepair ? ExitStatus.gaveUp : ExitStatus.of(outcome)
+      logFinished(outcome)
+    }
+  }
+
+  /// Tells the workers that have files to read again. One that is still being born reads them anyway, and wouldn't survive the
+  /// signal: a worker blocks it before it takes its page over.
+  private func reload(_ fields: [(String, String)]) {
+    guard !plan.rereading.isEmpty else {
+      return log.log(.notice, "asked to reload: nothing can change without a restart", fields)
+    }
+    log.log(
+      .notice, "asked to reload: certificates are read again, nothing else changes without a restart", fields)
+    for worker in workers where worker.hasPage && plan.rereading.contains(worker.identity.kind) {
+      worker.signal(SIGHUP)
+    }
+  }
+
+  private func worker(_ id: ChildID) -> WorkerRecord? {
+    placeOfChild[id.index].map { workers[$0] }
+  }
+
+  private func spawn(_ id: ChildID, _ instance: UInt64, _ cause: SpawnCause) {
+    guard let place = placeOfChild[id.index] else { return }
+    let worker = workers[place]
+    worker.begin(instance)
+    if let reason = cause.label { metrics.countRestart(of: worker.identity, reason: reason) }
+    guard repairRings(writtenBy: worker) else {
+      return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
+    }
+    do {
+      let process = try start(worker)
+      try poller.add(process.pidfd, .child(worker: place, instance: instance))
+      worker.run(consume process)
+      say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
+    } catch {
+      say(.error, "worker can't be started", worker, [("error", "\(error)")])
+      let number = (error as? SpawnError)?.errno ?? EIO
+      let event = TreeEvent.exited(id, instance: instance, .notSpawned(errno: number))
+      failedSpawns.append((due: SharedClock.now() + Self.failedSpawnDelay, event))
+    }
+  }
+
+  private func start(_ worker: WorkerRecord) throws -> ChildProcess {
+    let manifest = try WorkerManifest.write(worker.nextManifest())
+    var descriptors = worker.birth.descriptors
+    let number = descriptors.grantManifest(manifest.rawValue)
+    // The name is for people who look at `ps`.
+    let process = try ChildProcess(
+      executable: worker.executable, arguments: [worker.identity.name],
+      environment: environment + [WorkerEnvironment.manifestLine(number)], descriptors: descriptors)
+    withExtendedLifetime(manifest) {}
+    return process
+  }
+
+  private func workerMayHaveEnded(_ worker: WorkerRecord) {
+    guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
+    worker.up?.set(0)
+    // What it said last counts, even if it has nothing more to say.
+    takeReport(of: worker)
+    leaveInOrder(worker)
+    dispatch(.exited(worker.child, instance: worker.instance, end))
+  }
+
+  /// Nobody may take the page of a dead worker for that of a living one, and its successor must be able to use it.
+  private func leaveInOrder(_ worker: WorkerRecord) {
+    do throws(IPCError) {
+      if try worker.owned.repair() { say(.error, "status page was corrupt and is formatted anew", worker) }
+    } catch {
+      say(.error, "status page can't be repaired", worker, [("error", error.description)])
+    }
+    worker.page.state = .starting
+  }
+
+  // MARK: Status pages
+
+  private func lookAtStartingWorkers() {
+    for worker in workers where tree[worker.child].state == .starting && worker.isReady {
+      worker.up?.set(1)
+      dispatch(.started(worker.child, instance: worker.instance))
+    }
+  }
+
+  private func round() {
+    resources.supervisorPage.page.beat()
+    serviceManager.beat(at: SharedClock.now(), callsEvery: roundInterval)
+    for worker in workers { takeReport(of: worker) }
+    // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
+    for worker in workers where worker.hasPage && tree[worker.child].state == .running {
+      // The clock behind the beat, however long this thread is kept from running in between.
+      let beat = worker.page.heartbeat
+      let now = SharedClock.now()
+      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: blindUntil) else {
+        continue
+      }
+      say(.error, "worker is hung: its heartbeat has stopped", worker)
+      dispatch(.condemn(worker.child, .hung))
+    }
+  }
+
+  /// Time in which this process didn't run, and perhaps none of the gateway's, is nobody's fault: nobody is judged by
+  /// it, and no timer runs on in it.
+  ///
+  /// - Parameter due: when the alarm should have gone off.
+  private func excuse(from due: Nanoseconds, to now: Nanoseconds) {
+    guard Heartbeat.isBlind(due: due, now: now) else { return }
+    blindUntil = now
+    let lost = now - due
+    for index in timers.indices { timers[index]?.deadline += lost }
+    log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
+  }
+
+  /// Acts on what a worker says about the writers of the rings it reads.
+  private func takeReport(of reporter: WorkerRecord) {
+    guard let report = reporter.page.takeCorruptReport() else { return }
+    guard let index = plan.ring(report.ring) else {
+      return say(
+        .warning, "worker reports a ring that does not exist", reporter, [("ring", String(report.ring))])
+    }
+    guard plan.rings[index].isUsed(by: reporter.identity) else {
+      return say(
+        .warning, "worker reports a ring that it has no part in", reporter, [("ring", plan.rings[index].name)]
+      )
+    }
+    // What was true before the ring was formatted anew must not cost the new writer its life, and its events theirs.
+    if let epoch = report.epoch, epoch < resources.epochs[index] { return }
+    guard !isCorrupt[index] else { return }
+    isCorrupt[index] = true
+    say(.error, "ring is corrupt; its writer is restarted", reporter, [("ring", plan.rings[index].name)])
+    if let place = placeOfWriter[index], workers[place].isAlive {
+      dispatch(.condemn(workers[place].child, .corruptRing))
+    } else {
+      // Nobody writes it now. With a place, the next process will find it in order.
+      repairRing(index)
+    }
+  }
+
+  /// Formats those rings anew that are corrupt and belong to a worker that doesn't run. False if that is impossible.
+  private func repairRings(writtenBy worker: WorkerRecord) -> Bool {
+    guard isCorrupt.contains(true) else { return true }
+    for (index, ring) in plan.rings.enumerated() where isCorrupt[index] && ring.writer == worker.identity {
+      guard repairRing(index) else { return false }
+    }
+    return true
+  }
+
+  /// False if it is impossible: the gateway is then on its way down.
+  @discardableResult
+  private func repairRing(_ index: Int) -> Bool {
+    do throws(IPCError) {
+      try resources.reset(ring: index)
+      isCorrupt[index] = false
+      log.log(.notice, "ring is formatted anew", [("ring", plan.rings[index].name)])
+      return true
+    } catch {
+      log.log(
+        .critical, "ring can't be formatted anew; giving up, a new start is needed",
+        [("ring", plan.rings[index].name), ("error", error.description)])
+      isBeyondRepair = true
+      dispatch(.quit)
+      return false
+    }
+  }
+
+  // MARK: Log
+
+  // What the log says about the tree's life. Fields: worker, pid, reason, and how a process ended.
+
+  private func say(
+    _ level: LogLevel, _ message: String, _ worker: WorkerRecord, _ fields: [(String, String)] = []
+  ) {
+    log.log(level, message, place(worker.child) + fields)
+  }
+
+  private func logReady() {
+    let addresses = listeners.entries.map { ($0.name, $0.address) }
+    log.log(
+      .info, "gateway is ready",
+      addresses + [("workers", String(workers.count)), ("version", Release.version)])
+  }
+
+  private func logFinished(_ outcome: Outcome) {
+    let status = [("status", String(exitStatus ?? ExitStatus.internalError))]
+    if isBeyondRepair { return log.log(.critical, "gateway gave up: shared memory is beyond repair", status) }
+    switch outcome {
+    case .stopped: log.log(.info, "gateway has stopped", status)
+    case .gaveUp: log.log(.critical, "gateway gave up: too many restarts", status)
+    case .failedToStart(let failure):
+      log.log(.critical, "gateway could not be started", status + describe(failure))
+    }
+  }
+
+  private func log(_ note: TreeNote) {
+    switch note {
+    case .started(let id):
+      log.log(
+        isWorker(id) ? .info : .debug, isWorker(id) ? "worker is ready" : "workers are ready", place(id))
+    case .restarting(let id, let failure, let restarts):
+      log.log(
+        .warning, "worker ended and is restarted",
+        place(id) + describe(failure) + [("restarts", String(restarts))])
+    case .ended(let id, let failure):
+      log.log(.warning, "worker ended and stays down", place(id) + describe(failure))
+    case .stopped(let id, let exit):
+      log.log(
+        isWorker(id) ? .info : .debug, isWorker(id) ? "worker has stopped" : "workers have stopped",
+        place(id) + (exit.map { [("end", $0.text)] } ?? []))
+    case .startTimedOut(let id):
+      log.log(.error, "worker did not become ready in time and is killed", place(id))
+    case .shutdownTimedOut(let id):
+      log.log(.warning, "worker did not stop in time and is killed", place(id))
+    case .failedToStart(let id, let failure):
+      log.log(
+        .error, "\(isWorker(id) ? "worker" : "pool") could not be started",
+        place(id) + describe(failure))
+    case .gaveUp(let node, let child, let failure):
+      serviceManager.status("gave up")
+      log.log(
+        .error, "too many restarts: giving up",
+        [("supervisor", node.map { tree[$0].spec.id } ?? "root")] + place(child) + describe(failure))
+    case .alreadyStopping:
+      log.log(.notice, "already stopping; SIGQUIT ends everything at once")
+    }
+  }
+
+  private func isWorker(_ id: ChildID) -> Bool { worker(id) != nil }
+
+  /// Which worker or inner supervisor a line is about.
+  private func place(_ id: ChildID) -> [(String, String)] {
+    guard let worker = worker(id) else { return [("child", tree[id].spec.id)] }
+    return [("child", worker.identity.name)] + (worker.pid == 0 ? [] : [("child_pid", String(worker.pid))])
+  }
+
+  private func describe(_ failure: Failure) -> [(String, String)] {
+    [("reason", failure.label)] + (failure.exit.map { [("end", $0.text)] } ?? [])
+  }
+}
+
+extension Exit {
+  var text: String {
+    switch self {
+    case .status(let status): "exit status \(status)"
+    case .signal(let number): "signal \(SignalName.of(number))"
+    case .notSpawned(let number): "not started: \(String(cString: strerror(number))) (errno \(number))"
     }
   }
 }

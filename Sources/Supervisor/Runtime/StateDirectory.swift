@@ -4,7 +4,6 @@
 import Glibc
 import IPC
 
-/// Owns the lock.
 struct StateDirectory: ~Copyable {
   private static let lockName = "lock"
   private static let mode: mode_t = 0o600
@@ -13,7 +12,6 @@ struct StateDirectory: ~Copyable {
 
   private let descriptor: Descriptor
 
-  /// - Parameter path: of the directory.
   init(locking path: String) throws(SupervisorError) {
     let file = "\(path)/\(Self.lockName)"
     let number = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, Self.mode)

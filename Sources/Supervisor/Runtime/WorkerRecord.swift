@@ -6,7 +6,6 @@ import IPC
 
 final class WorkerRecord {
   let identity: WorkerIdentity
-  /// Its place in the tree.
   let child: ChildID
   let owned: OwnedPage
   let birth: WorkerBirth
@@ -15,15 +14,14 @@ final class WorkerRecord {
   let up: Metric?
   /// Value of the page's generation when the process was started: what the page says is the process's own word only
   /// once that has risen.
-  var generationAtSpawn: UInt64 = 0
+  private var generationAtSpawn: UInt64 = 0
   /// Processes that have been started in the place.
   private var incarnations: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
-  var instance: UInt64 = 0
-  /// The current process.
-  var process: ChildProcess?
+  private(set) var instance: UInt64 = 0
+  private var process: ChildProcess?
   /// Of the current or latest process; 0 before the first.
-  var pid: pid_t = 0
+  private(set) var pid: pid_t = 0
 
   init(
     identity: WorkerIdentity, child: ChildID, owned: OwnedPage, birth: WorkerBirth, executable: String,
@@ -36,6 +34,30 @@ final class WorkerRecord {
     self.executable = executable
     self.up = up
   }
+
+  /// Another process is to be started.
+  func begin(_ instance: UInt64) {
+    self.instance = instance
+    generationAtSpawn = page.generation
+  }
+
+  func run(_ process: consuming ChildProcess) {
+    pid = process.pid
+    self.process = consume process
+  }
+
+  func signal(_ signal: CInt) { process?.signal(signal) }
+
+  /// How the process ended, which is reaped when `unwatch` has been told its pidfd; nil: it hasn't.
+  func takeEnd(_ unwatch: (CInt) -> Void) -> Exit? {
+    guard let end = process?.end, let process = self.process.take() else { return nil }
+    unwatch(process.pidfd)
+    process.reap()
+    return end
+  }
+
+  /// Kills and reaps the process, if there is one.
+  func abandon() { process = nil }
 
   /// The manifest of the next process: no two of the place have the same number.
   func nextManifest() -> WorkerManifest {
@@ -52,4 +74,30 @@ final class WorkerRecord {
   var hasPage: Bool { isAlive && page.generation != generationAtSpawn }
   /// Whether the current process says that it serves.
   var isReady: Bool { hasPage && page.state == .ready }
+}
+
+/// When a worker counts as hung. Pure: the clock comes in as a parameter.
+enum Heartbeat {
+  /// A beat that is further ahead than this was not taken from the clock: who writes that can't be trusted to beat.
+  private static let tolerance: Nanoseconds = .seconds(1)
+  /// A look that comes later than this says that the supervisor itself was kept from running, and its workers perhaps
+  /// with it: their time begins anew.
+  private static let latestLook: Nanoseconds = .seconds(1)
+
+  /// - Parameters:
+  ///   - beat: the moment of the last beat, as the worker wrote it.
+  ///   - now: read after `beat`.
+  ///   - limit: age from which on it is too old.
+  ///   - excusedUntil: the last moment at which the worker may have been kept from running; 0: never.
+  static func isHung(
+    beat: Nanoseconds, now: Nanoseconds, limit: Nanoseconds, excusedUntil: Nanoseconds = 0
+  ) -> Bool {
+    guard beat <= now else { return beat - now > tolerance }
+    return now - max(beat, min(excusedUntil, now)) > limit
+  }
+
+  /// Whether a look that was due at `due` came too late to judge anybody by it.
+  static func isBlind(due: Nanoseconds, now: Nanoseconds) -> Bool {
+    now > due && now - due > latestLook
+  }
 }

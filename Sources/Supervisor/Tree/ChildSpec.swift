@@ -17,11 +17,9 @@ extension Nanoseconds {
   static func milliseconds(_ count: Int) -> Nanoseconds { Nanoseconds(Swift.max(0, count)) * perMillisecond }
 }
 
-/// One child of a node.
 struct ChildSpec: Equatable, Sendable {
   /// When a child that ended by itself is started again.
   enum Restart: Equatable, Sendable {
-    /// Always.
     case permanent
     /// Only after an abnormal end: anything but exit status 0. A supervisor that gave up ends, as in OTP,
     /// with reason `shutdown`, which is normal: a transient supervisor is then not restarted.
@@ -30,7 +28,6 @@ struct ChildSpec: Equatable, Sendable {
     case temporary
   }
 
-  /// How a child is stopped.
   enum Shutdown: Equatable, Sendable {
     /// SIGKILL at once.
     case brutalKill
@@ -40,7 +37,6 @@ struct ChildSpec: Equatable, Sendable {
     case infinity
   }
 
-  /// What the child is.
   enum Kind: Equatable, Sendable {
     /// A process. It counts as failed to start when it has not reported ready in time (nil: waits for ever).
     case worker(startTimeout: Nanoseconds?)
@@ -80,7 +76,6 @@ struct NodeSpec: Equatable, Sendable {
   var childIntensity: Int?
 }
 
-/// A specification that cannot be run.
 enum SpecError: Error, Equatable, CustomStringConvertible {
   case duplicateID(String)
   case negativeIntensity(node: String, Int)

@@ -12,7 +12,6 @@ struct TimerToken: Hashable, Sendable {
   let value: UInt64
 }
 
-/// How a worker's process ended.
 enum Exit: Hashable, Sendable {
   case status(Int32)
   case signal(Int32)
@@ -61,9 +60,17 @@ enum Failure: Hashable, Sendable {
     default: false
     }
   }
+
+  /// How the process ended, where a process's own end is behind the failure.
+  var exit: Exit? {
+    switch self {
+    case .exited(let exit), .diedStarting(let exit): exit
+    case .childFailedToStart(_, let exit): exit
+    case .startTimedOut, .condemned, .gaveUp: nil
+    }
+  }
 }
 
-/// Why a process is spawned.
 enum SpawnCause: Hashable, Sendable {
   case first
   /// It failed itself.
@@ -83,25 +90,25 @@ enum SpawnCause: Hashable, Sendable {
 
 /// How it all ended.
 enum Outcome: Equatable, Sendable {
-  /// As asked for.
   case stopped
-  /// The root gave up.
   case gaveUp
   /// A child of the root failed in the first start.
   case failedToStart(Failure)
+
+  /// How the process ended whose failure this is, if one is behind it.
+  var exit: Exit? {
+    if case .failedToStart(let failure) = self { failure.exit } else { nil }
+  }
 }
 
 enum TreeEvent: Equatable, Sendable {
-  /// Starts the tree; once.
   case start
-  /// A worker reports that it serves.
   case started(ChildID, instance: UInt64)
   /// A worker's process is gone and has been waited for.
   case exited(ChildID, instance: UInt64, Exit)
   case timer(ChildID, TimerToken)
   /// The worker must go, at once; its end counts as a failure.
   case condemn(ChildID, Condemnation)
-  /// Stop everything in reverse order.
   case stop
   /// Kill everything at once.
   case quit
@@ -109,9 +116,7 @@ enum TreeEvent: Equatable, Sendable {
 
 enum TreeAction: Equatable, Sendable {
   case spawn(ChildID, instance: UInt64, cause: SpawnCause)
-  /// SIGTERM.
   case terminate(ChildID)
-  /// SIGKILL.
   case kill(ChildID)
   /// A child has at most one timer; setting one replaces none.
   case setTimer(ChildID, TimerToken, deadline: Nanoseconds)

@@ -45,7 +45,7 @@ struct DevBroker: ParsableCommand {
     let stopping = try stopDescriptor()
     signal(SIGPIPE, SIG_IGN)
     if dieWithParent {
-      guard rig_signal_when_parent_dies(SIGKILL) == 0 else { throw SystemFailure(call: "prctl") }
+      guard rig_set_parent_death_signal(SIGKILL) == 0 else { throw SystemFailure(call: "prctl") }
       guard getppid() == parent else { return }
     }
     let cluster = try MockCluster(brokers: brokers)

@@ -50,13 +50,13 @@ struct Benchmark {
     while reader.lastSequence < warmUp { sleeps += try drain(reader, link.wake, &sum) }
 
     let firstSequence = reader.lastSequence
-    let start = Waiting.nanoseconds()
+    let start = SharedClock.now()
     let end = start + UInt64(seconds * 1e9)
     sleeps = 0
     var now = start
     while now < end {
       sleeps += try drain(reader, link.wake, &sum)
-      now = Waiting.nanoseconds()
+      now = SharedClock.now()
     }
     let records = reader.lastSequence - firstSequence
     child.kill()
@@ -111,7 +111,7 @@ struct Benchmark {
     latencies.reserveCapacity(samples)
     while latencies.count < samples {
       if let record = try reader.next() {
-        let now = Waiting.nanoseconds()
+        let now = SharedClock.now()
         latencies.append(now - record.bytes.load(as: UInt64.self))
         reader.commit()
       } else if reader.declareAsleep() {
@@ -146,5 +146,166 @@ final class BenchmarkLink {
       "/proc/self/exe",
       [BenchmarkPeer.command, "--ring", "\(ring)", "--wake", "\(wake)"] + arguments,
       inheriting: [ring, wake])
+  }
+}
+
+/// The writing child of a measurement.
+struct BenchmarkPeer {
+  static let command = "bench-writer"
+  /// Records of one publication: what a worker takes from its source in one turn.
+  private static let batch = 64
+  /// The wake-up is measured of a reader that has slept this long, not of one that is just going to sleep.
+  private static let restNanoseconds: UInt64 = 50_000
+  /// What payloads consist of.
+  static let word: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+  private static let byte = UInt8(truncatingIfNeeded: word)
+  private static let fullTurnsBetweenChecks = 1 << 20
+
+  private let ring: CInt
+  private let wake: [CInt]
+  private let bytes: Int
+  private let samples: Int
+  private let sleeps: Bool
+
+  init(_ options: ToolOptions) throws(ToolError) {
+    ring = try options.number("--ring")
+    wake = try options.numbers("--wake")
+    bytes = try options.number("--bytes", 64)
+    samples = try options.number("--samples", 0)
+    sleeps = options.has("--sleeps")
+  }
+
+  func run() throws {
+    let writer = try RingWriter(attaching: ring, wake: wake)
+    if samples > 0 { try wakeUps(writer) } else { try flood(writer) }
+  }
+
+  private func flood(_ writer: RingWriter) throws {
+    let parent = ParentWatch()
+    let bytes = bytes
+    var turns = 0
+    while true {
+      for _ in 0..<Self.batch {
+        let result = writer.append(type: 1, length: bytes) { payload in
+          payload.initializeMemory(as: UInt8.self, repeating: Self.byte)
+        }
+        if result == .full { break }
+      }
+      writer.publish()
+      turns += 1
+      if turns % Self.fullTurnsBetweenChecks == 0 { try parent.require() }
+    }
+  }
+
+  private func wakeUps(_ writer: RingWriter) throws {
+    let parent = ParentWatch()
+    let inspector = try RingInspector(attaching: ring)
+    for _ in 0..<samples {
+      while try inspector.usage().readers.first?.isAsleep != true { try parent.require() }
+      rest()
+      _ = writer.append(type: 1, length: MemoryLayout<UInt64>.size) { payload in
+        payload.storeBytes(of: SharedClock.now(), as: UInt64.self)
+      }
+      writer.publish()
+    }
+  }
+
+  /// A worker sleeps until its next event, which leaves its core to the reader that it wakes then; a writer that never
+  /// sleeps wakes its reader on another core, which on a virtual machine takes an interrupt by the hypervisor.
+  private func rest() {
+    if sleeps {
+      var time = timespec(tv_sec: 0, tv_nsec: Int(Self.restNanoseconds))
+      nanosleep(&time, nil)
+    } else {
+      let rested = SharedClock.now() + Self.restNanoseconds
+      while SharedClock.now() < rested {}
+    }
+  }
+}
+
+/// Records of one size through a ring.
+struct Throughput {
+  let bytes: Int
+  let recordsPerSecond: Double
+  let records: UInt64
+  /// How often the reader went to sleep: each costs a poll, a drain, and the writer's signal.
+  let sleeps: Int
+
+  var systemCallsPerMillionRecords: Double { Double(3 * sleeps) / Double(records) * 1e6 }
+}
+
+/// From publication to the sleeping reader's hand.
+struct WakeUp {
+  let samples: Int
+  let medianMicroseconds: Double
+  let p99Microseconds: Double
+
+  init(_ nanoseconds: [UInt64]) {
+    let sorted = nanoseconds.sorted()
+    samples = sorted.count
+    medianMicroseconds = Self.quantile(sorted, 0.5)
+    p99Microseconds = Self.quantile(sorted, 0.99)
+  }
+
+  private static func quantile(_ sorted: [UInt64], _ share: Double) -> Double {
+    guard !sorted.isEmpty else { return 0 }
+    return Double(sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))]) / 1000
+  }
+}
+
+struct BenchmarkReport {
+  let throughput: [Throughput]
+  /// The writer sleeps between two records.
+  let wakeUp: WakeUp
+  let wakeUpByBusyWriter: WakeUp
+
+  var json: String {
+    let entries = throughput.map {
+      """
+      {"bytes":\($0.bytes),"recordsPerSecond":\(Self.rounded($0.recordsPerSecond, 0)),\
+      "systemCallsPerMillionRecords":\(Self.rounded($0.systemCallsPerMillionRecords, 2))}
+      """
+    }
+    return """
+      {"throughput":[\(entries.joined(separator: ","))],"wakeUp":\(Self.json(wakeUp)),\
+      "wakeUpByBusyWriter":\(Self.json(wakeUpByBusyWriter))}
+      """
+  }
+
+  private static func json(_ wakeUp: WakeUp) -> String {
+    """
+    {"samples":\(wakeUp.samples),\
+    "medianMicroseconds":\(rounded(wakeUp.medianMicroseconds, 1)),\
+    "p99Microseconds":\(rounded(wakeUp.p99Microseconds, 1))}
+    """
+  }
+
+  var table: String {
+    let rows = throughput.map {
+      """
+      \($0.bytes) B: \(Self.rounded($0.recordsPerSecond / 1e6, 2)) M records/s, \
+      \(Self.rounded($0.recordsPerSecond * Double($0.bytes) / 1e6, 0)) MB/s, \
+      \(Self.rounded($0.systemCallsPerMillionRecords, 2)) system calls per million records
+      """
+    }
+    return
+      (rows + [
+        "wake-up: " + Self.text(wakeUp),
+        "wake-up by a writer that never sleeps: " + Self.text(wakeUpByBusyWriter),
+      ]).joined(separator: "\n")
+  }
+
+  private static func text(_ wakeUp: WakeUp) -> String {
+    """
+    median \(rounded(wakeUp.medianMicroseconds, 1)) µs, p99 \(rounded(wakeUp.p99Microseconds, 1)) µs \
+    (\(wakeUp.samples) samples)
+    """
+  }
+
+  private static func rounded(_ value: Double, _ digits: Int) -> String {
+    var factor = 1.0
+    for _ in 0..<digits { factor *= 10 }
+    let scaled = (value * factor).rounded() / factor
+    return digits == 0 ? "\(Int(scaled))" : "\(scaled)"
   }
 }

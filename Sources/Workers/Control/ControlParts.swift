@@ -12,12 +12,12 @@ import NIOPosix
 import Settings
 
 struct ControlParts {
-  let desk: SessionDesk
+  let sessions: SessionStore
   let routes: Routes
   /// Has services called; nil: none is configured.
   let calls: CallClient?
   let legacy: LegacyAuthority
-  let apis: APIDesk
+  let apis: APIStore
 
   /// - Parameters:
   ///   - loop: on which everything will happen.
@@ -32,21 +32,22 @@ struct ControlParts {
     let node = Self.node(settings)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs) { loop.soon($0) }
     legacy = try LegacyAuthority(settings: settings, log: context.log, calls: calls)
-    let responses = try ResponseDesk(context) { loop.soon($0) }
-    desk = try Self.desk(
+    let responses = try ResponseRelay(context) { loop.soon($0) }
+    sessions = try Self.sessionStore(
       context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, responses: responses,
       loop: loop)
     let keeper =
       settings.stateDir.isEmpty
       ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
     if !settings.stateDir.isEmpty {
-      try desk.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
+      try sessions.keepBlacklist(by: Self.blacklistKeeper(settings.stateDir, thread: disk, loop: loop))
     }
-    apis = try APIDesk(desk: desk, settings: settings, node: node, keeper: keeper, log: context.log) {
+    apis = try APIStore(sessions: sessions, settings: settings, node: node, keeper: keeper, log: context.log)
+    {
       loop.soon($0)
     }
     guard let hasher = SessionHasher() else { throw IPCError.invalid("OpenSSL has no SHA-256") }
-    let legacySessions = LegacySessions(desk: desk, hasher: hasher, settings: settings)
+    let legacySessions = LegacySessions(store: sessions, hasher: hasher, settings: settings)
     responses?.onQuestion = { question, done in
       legacySessions.answer(question) { done(SessionAnswer($0)) }
     }
@@ -62,10 +63,10 @@ struct ControlParts {
       scrape: SlicedScrape(
         loop: loop, thread: thread, steps: observatory.steps, dropped: observatory.dropped),
       sessions: SessionRoutes(
-        desk: desk, hasher: hasher, legacy: legacy, legacySessions: legacySessions, node: node,
+        store: sessions, hasher: hasher, legacy: legacy, legacySessions: legacySessions, node: node,
         sessionRole: settings.sessionRole ?? ""),
-      apis: APIRoutes(desk: apis),
-      responses: ResponseRoute(desk: responses, status: context.status),
+      apis: APIRoutes(store: apis),
+      responses: ResponseRoute(relay: responses, status: context.status),
       document: OpenAPIDocument.json(
         version: manifest.release, isClosed: settings.managementToken != nil,
         userField: settings.kafkaUserField))
@@ -84,10 +85,10 @@ struct ControlParts {
     }
   }
 
-  private static func desk(
+  private static func sessionStore(
     _ context: WorkerContext, _ grant: RingGrant, pages: [WatchedPage], writer: EventWriter,
-    node: String, calls: CallClient?, responses: ResponseDesk?, loop: EventLoop
-  ) throws -> SessionDesk {
+    node: String, calls: CallClient?, responses: ResponseRelay?, loop: EventLoop
+  ) throws -> SessionStore {
     let status = context.status
     let log = context.log
     let wake = context.manifest.wake
@@ -105,12 +106,12 @@ struct ControlParts {
           loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(clamping: ns)), body)
         },
         passed: ring.slowestReaderPosition))
-    return SessionDesk(
+    return SessionStore(
       rings: rings, state: state,
       events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
       confirmations: confirmations, calls: calls, responses: responses, settings: context.settings,
       status: status, log: log,
-      environment: SessionDesk.Environment(
+      environment: SessionStore.Environment(
         nowNs: MonotonicTime.now, bootSecond: BootClock.second,
         enqueue: { body in loop.assumeIsolated().execute(body) },
         wakeAgain: { EventFD.signal(wake) },

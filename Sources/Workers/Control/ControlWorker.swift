@@ -3,6 +3,7 @@
 //
 // It ends when its clients have gone, or after a second.
 
+import APIs
 import HTTP
 import IPC
 import Kit
@@ -18,12 +19,11 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
 
   private let life: LoopLife
   private let context: WorkerContext
-  private let desk: SessionDesk
+  private let sessions: SessionStore
   private let legacy: LegacyAuthority
-  private let apis: APIDesk
+  private let apis: APIStore
   private let servers: PortServers
 
-  /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
     let thread = NIOThreadPool(numberOfThreads: 1)
     thread.start()
@@ -43,7 +43,7 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     self.life = life
     context = life.context
     let parts = try ControlParts(context, loop: life.loop, thread: thread, disk: disk)
-    desk = parts.desk
+    sessions = parts.sessions
     legacy = parts.legacy
     apis = parts.apis
     servers = try PortServers(
@@ -57,7 +57,7 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
   func begin() throws {
     // A control worker that nobody can reach is of no use: the supervisor starts another one.
     try servers.start { [unowned self] in end($0) }
-    desk.askForReports()
+    sessions.askForReports()
     for (name, value) in context.settings.limits {
       context.status.metric(.gauge, "rig_limit", labels: [("limit", name)])?.set(Int64(value))
     }
@@ -72,11 +72,11 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     }
   }
 
-  func scheduleTurn() { desk.scheduleTurn() }
+  func scheduleTurn() { sessions.scheduleTurn() }
 
   func tick() {
     servers.sweep()
-    desk.tick()
+    sessions.tick()
     legacy.tick()
     apis.tick()
     endIfStateIsLost()
@@ -86,9 +86,9 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
 
   /// The state ring was scribbled over: the supervisor formats it anew and starts another control worker.
   private func endIfStateIsLost() {
-    guard !life.isStopping, let failure = desk.state.failure else { return }
+    guard !life.isStopping, let failure = sessions.state.failure else { return }
     if let grant = context.manifest.ringWritten(for: .state) {
-      context.status.reportCorrupt(RingReport(ring: grant.id, epoch: desk.state.ring.epoch))
+      context.status.reportCorrupt(RingReport(ring: grant.id, epoch: sessions.state.ring.epoch))
     }
     end(failure)
   }
@@ -110,10 +110,27 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     life.end(failure)
   }
 
-  /// Whoever waits is answered.
   private func rest() {
     life.quiet()
     apis.stop()
-    desk.stop()
+    sessions.stop()
+  }
+}
+
+/// What the control worker says of the configuration: definitions, and what STATE_DIR holds of them.
+enum DefinitionsCheck {
+  static func findings(_ settings: Settings) -> ConfigurationFindings {
+    var found = ConfigurationFindings()
+    let stamp = APIChange(timestamp: "", nodeName: "")
+    if let table = found.judge({ try APIStore.table(settings.proxyConfig, stamp) }) {
+      found.warnings += CoveredEndpoints(table.all).warnings + table.all.flatMap(\.warnings)
+    }
+    guard !settings.stateDir.isEmpty else { return found }
+    found.judge {
+      let file = StateFile(directory: settings.stateDir)
+      if let bytes = try file.read() { _ = try StateKeeper.decoded(bytes, of: file) }
+    }
+    found.judge { _ = try BlacklistFile(directory: settings.stateDir).read() }
+    return found
   }
 }

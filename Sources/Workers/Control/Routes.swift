@@ -60,7 +60,7 @@ final class Routes: Responder {
     gate: ManagementGuard, status: StatusPage, intake: any MessageIntake, health: HealthWatch,
     scrape: SlicedScrape,
     sessions: SessionRoutes, apis: APIRoutes,
-    responses: ResponseRoute = ResponseRoute(desk: nil, status: nil), document: [UInt8]
+    responses: ResponseRoute = ResponseRoute(relay: nil, status: nil), document: [UInt8]
   ) {
     self.document = ByteBuffer(bytes: document)
     self.gate = gate

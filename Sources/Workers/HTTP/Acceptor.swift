@@ -3,24 +3,25 @@
 //            kernel queue of the shared socket
 //                 │ wakes one waiting process (EPOLLEXCLUSIVE), in turn: who has accepted queues up again at the end
 //                 ▼
-//   thread:  wait ──▶ accept up to 16 ──▶ deliver to the loop ──▶ listen no more until the loop says `taken`
-//              ▲ └── no descriptors or memory left: listen no more for a second ──┐                  │
-//              └────────────────────────────────────────────────────────────────┴──────────────────┘
+//   thread:  wait ──▶ accept ──▶ deliver to the loop ──▶ 16 aren't taken yet: listen no more until the loop says `taken`
+//              ▲ └── no descriptors or memory left: listen no more for a second ──┐          │
+//              └────────────────────────────────────────────────────────────────┴──────────┘
 //
 // Why not NIO's own server channel: with a shared socket an accept that finds nothing is normal, and NIO asserts that
 // it isn't; it would also call listen() again with its own backlog, and every process would wake for every connection.
-// Because a batch must be taken before the next is accepted, a loop that hangs keeps at most one batch from
-// the other processes. Never touches the socket's state: no listen, no shutdown, no fcntl.
+// Because no more than a batch is accepted before the loop has taken it, a loop that hangs keeps at most one batch from
+// the other processes; a loop that keeps up has to say nothing. Never touches the socket's state: no listen, no shutdown, no fcntl.
 
 import CLinux
 import Glibc
 import IPC
+import Synchronization
 
 /// The accepting side of one listening socket. Safe to use from any thread.
 final class Acceptor: Sendable {
   /// What the thread tells; called on the thread.
   enum Event: Sendable {
-    /// Connected, non-blocking sockets, now owned by the receiver, who calls `taken()` once they are in use.
+    /// Connected, non-blocking sockets, now owned by the receiver, who calls `taken` once they are in use.
     case accepted([CInt])
     /// accept() found no room (EMFILE, ENFILE, ENOBUFS, ENOMEM); it is tried again after a second.
     case exhausted(errno: CInt)
@@ -28,7 +29,8 @@ final class Acceptor: Sendable {
     case ended(errno: CInt)
   }
 
-  /// Connections per hand-over: enough to keep up with a burst, few enough to share it with the other processes.
+  /// Most connections that the receiver hasn't taken: enough to keep up with a burst, few enough to share it with the other
+  /// processes.
   static let batch = 16
   /// How long accepting rests when descriptors or memory run out, milliseconds.
   static let backOffMilliseconds: CInt = 1000
@@ -45,6 +47,8 @@ final class Acceptor: Sendable {
   private let listener: Descriptor
   private let epoll: Descriptor
   private let control: Descriptor
+  /// Delivered and not taken.
+  private let untaken = Atomic<Int>(0)
 
   /// Takes a duplicate of `listening`, which stays the caller's. Nothing is accepted before `start`. `accept` is the system's
   /// unless a test brings its own: a new descriptor, or -1 and errno.
@@ -85,8 +89,11 @@ final class Acceptor: Sendable {
     pthread_detach(thread)
   }
 
-  /// The last batch is in use: accept again.
-  func taken() { tell(Control.taken) }
+  /// So many of the delivered connections are in use.
+  func taken(_ count: Int) {
+    let left = untaken.subtract(count, ordering: .acquiringAndReleasing).newValue
+    if left < Self.batch, left + count >= Self.batch { tell(Control.taken) }
+  }
 
   /// Ends the thread; a batch that is being accepted is still delivered. `ended` is the last event.
   func stop() { tell(Control.stop) }
@@ -119,7 +126,7 @@ extension Acceptor {
   private enum Mode {
     /// The listener is in the epoll set.
     case listening
-    /// A batch is with the loop.
+    /// A whole batch is with the loop.
     case delivered
     /// No room for more connections; waits a while.
     case exhausted
@@ -157,7 +164,8 @@ extension Acceptor {
   private func acceptBatch(_ mode: inout Mode, _ events: (Event) -> Void) -> CInt? {
     var accepted: [CInt] = []
     var failure: CInt = 0
-    while accepted.count < Self.batch && failure == 0 {
+    let room = Self.batch - untaken.load(ordering: .acquiring)
+    while accepted.count < room && failure == 0 {
       let socket = acceptOne(listener.rawValue)
       if socket >= 0 {
         accepted.append(socket)
@@ -168,14 +176,15 @@ extension Acceptor {
     let isExhausted = [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(failure)
     let isBroken = [EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP, EFAULT].contains(failure)
     if isExhausted { events(.exhausted(errno: failure)) }
+    guard !accepted.isEmpty || isExhausted else { return isBroken ? failure : nil }
+    _ = rig_epoll_unwatch(epoll.rawValue, listener.rawValue)
+    mode = accepted.isEmpty ? .exhausted : .delivered
     if !accepted.isEmpty {
-      mode = .delivered
-    } else if isExhausted {
-      mode = .exhausted
+      untaken.add(accepted.count, ordering: .acquiringAndReleasing)
+      events(.accepted(accepted))
     }
-    if mode != .listening { _ = rig_epoll_unwatch(epoll.rawValue, listener.rawValue) }
-    if !accepted.isEmpty { events(.accepted(accepted)) }
-    return isBroken ? failure : nil
+    if isBroken { return failure }
+    return mode == .delivered && untaken.load(ordering: .acquiring) < Self.batch ? arm(&mode) : nil
   }
 
   /// Puts the listener (back) into the epoll set, at the end of the queue of those who wait for it.

@@ -31,9 +31,9 @@ public final class AnswerStream {
   /// `write` has said false and nobody has said `canWrite` since.
   var owesCanWrite = false
   private var connection: HTTPConnection?
-  private var context: AnswerContext
+  private var context: ResponseContext
   /// Set with the head.
-  private var framing: AnswerFraming?
+  private var framing: ResponseFraming?
 
   init(
     _ exchange: any StreamedExchange, request: HTTPRequest, body: StreamedBody, connection: HTTPConnection
@@ -42,7 +42,7 @@ public final class AnswerStream {
     self.request = request
     self.body = body
     self.connection = connection
-    context = AnswerContext(request)
+    context = ResponseContext(request)
   }
 
   /// Whether the head of the answer has been given.
@@ -50,7 +50,7 @@ public final class AnswerStream {
 
   /// Whether nothing of the answer is missing for its client: a counted body that was written whole is, before `end`.
   public var isWhole: Bool {
-    framing.map { $0.kind != .chunked && $0.kind != .untilClose && $0.mayEnd } ?? false
+    framing?.isWhole ?? false
   }
 
   /// Whether the exchange is over: the answer has ended, or the client has gone. Everything is ignored then.
@@ -76,7 +76,7 @@ public final class AnswerStream {
     guard let connection, !hasBegun, !context.isHTTP10 else { return }
     switch status.code {
     case 100: invite()
-    case 102...199: connection.append { ResponseWriter.append(interim: status, headers, to: &$0) }
+    case 102...199: connection.send(.interim(status, headers))
     default: break
     }
   }
@@ -87,18 +87,12 @@ public final class AnswerStream {
   public func head(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {
     guard let connection, !hasBegun else { return }
     guard status.code >= 200 else { return informational(status, headers) }
-    let framing = AnswerFraming(
-      status: status, headers: headers, isHead: context.isHead, isHTTP10: context.isHTTP10)
+    let framing = ResponseFraming(status: status, headers: headers, for: context)
     self.framing = framing
     let isLast = connection.server.isDraining || headers.closesConnection || framing.kind == .untilClose
     // Nobody knows whether a client that was never invited will send its body after all.
     if isLast || body.isInvitationOwed { context.keepAlive = false }
-    let context = self.context
-    let date = connection.server.date.now()
-    connection.server.counters?.answered(status.code)
-    connection.append {
-      ResponseWriter.append(head: status, headers, framing: framing, for: context, date: date, to: &$0)
-    }
+    connection.sendHead(status, headers, .passedOn(framing), for: context)
   }
 
   /// Some of the answer's body. Returns whether the client keeps up; after false wait for `canWrite`. What was given is always
@@ -107,15 +101,7 @@ public final class AnswerStream {
   public func write(_ bytes: ByteBuffer) -> Bool {
     guard let connection else { return false }
     guard let taken = framing?.take(bytes) else { return true }
-    if taken.readableBytes > 0 {
-      if framing?.kind == .chunked {
-        connection.append { ResponseWriter.append(chunkHead: taken.readableBytes, to: &$0) }
-        connection.emit(taken)
-        connection.append { $0.writeStaticString(ResponseWriter.lineEnd) }
-      } else {
-        connection.emit(taken)
-      }
-    }
+    if taken.readableBytes > 0 { connection.send(.body(taken, isLast: isWhole)) }
     if !connection.isWritable { owesCanWrite = true }
     return connection.isWritable
   }
@@ -142,9 +128,7 @@ public final class AnswerStream {
       return respond(.problem(.internalServerError, "the request could not be answered"))
     }
     guard framing.mayEnd else { return abort() }
-    if framing.kind == .chunked {
-      connection.append { ResponseWriter.append(lastChunkWith: TrailerFields.allowed(trailers), to: &$0) }
-    }
+    if framing.kind == .delimited { connection.send(.end(trailers: TrailerFields.allowed(trailers))) }
     let keepAlive = context.keepAlive && body.hasEnd && !framing.isOverrun
     connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
   }
@@ -191,10 +175,10 @@ public final class AnswerStream {
       return onGone()
     }
     connection.server.counters?.answered(HTTPResponseStatus.switchingProtocols.code)
-    connection.append {
-      ResponseWriter.append(upgradeTo: name, headers, traceparent: context.traceparent, to: &$0)
+    connection.streamTakenOver(.upgrade(to: name, headers), request, onGone: onGone) { taken in
+      taken.channel.writeAndFlush(taken.head, promise: nil)
+      body(taken.channel, taken.request)
     }
-    connection.streamTakenOver(body, request, onGone: onGone)
   }
 
   /// The exchange is over.
@@ -206,6 +190,6 @@ public final class AnswerStream {
   private func invite() {
     guard body.isInvitationOwed, let connection else { return }
     body.isInvitationOwed = false
-    connection.append { $0.writeStaticString(ResponseWriter.continueLine) }
+    connection.send(.interim(.continue, [:]))
   }
 }

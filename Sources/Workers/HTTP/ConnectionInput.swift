@@ -13,10 +13,6 @@ protocol ConnectionInput: AnyObject {
   var isBehind: Bool { get }
   /// True while parts are being given; what must not happen then waits for `HTTPConnection.decoded`.
   var isDecoding: Bool { get }
-  /// Bytes written and not taken by the client; nil: the channel's options say.
-  var untakenBytes: Int? { get }
-  /// How much the client takes before `untakenBytes`, or that option, shows it.
-  var outputStepBytes: Int { get }
 
   /// The connection got an upgrade request: nothing behind it may be parsed.
   func decoderStopped()

@@ -51,7 +51,7 @@ extension HTTPConnection {
     noteTakenOutput(at: tick)
     clock.secondPassed(
       isBodyRead: !assembly.isUndecided, isOutputWaiting: untakenBytes > 0,
-      outputStepBytes: input?.outputStepBytes ?? 0, limits: server.limits)
+      outputStepBytes: output?.stepBytes ?? 0, limits: server.limits)
     switch clock.verdict(at: tick, limits: server.limits) {
     case .fine: break
     case .close: close()
@@ -157,7 +157,7 @@ extension HTTPConnection {
     assembled = request.hold
     var request = request
     request.hold = nil
-    let answer = AnswerContext(request)
+    let answer = ResponseContext(request)
     carryOut(server.responder.respond(to: request, on: server.loop), of: request, answer)
   }
 
@@ -167,7 +167,7 @@ extension HTTPConnection {
   }
 
   /// Does what the responder has decided. Only while nothing is awaited.
-  private func carryOut(_ reply: Reply, of request: HTTPRequest, _ answer: AnswerContext) {
+  private func carryOut(_ reply: Reply, of request: HTTPRequest, _ answer: ResponseContext) {
     switch reply {
     case .response(let response):
       if server.endsSilently(request, response.status) { return finish(linger: false) }
@@ -180,15 +180,16 @@ extension HTTPConnection {
     case .eventually(let future, let onClientGone):
       awaited = Awaited(onClientGone: onClientGone)
       future.assumeIsolated().whenComplete { self.settled($0, of: request, answer) }
-    case .takeOver(let body):
+    case .takeOver(let head, let body):
       assembled = nil
-      takeOver = TakeOver(body: body, request: request)
+      takeOver = TakeOver(head: head, body: body, request: request)
       pump()
     }
   }
 
   /// What was awaited has come, unless the client has gone.
-  private func settled(_ result: Result<Reply, any Error>, of request: HTTPRequest, _ answer: AnswerContext) {
+  private func settled(_ result: Result<Reply, any Error>, of request: HTTPRequest, _ answer: ResponseContext)
+  {
     guard awaited != nil else { return }
     awaited = nil
     switch result {
@@ -205,7 +206,7 @@ extension HTTPConnection {
   func refuse(_ refusal: Refusal, of request: HTTPRequest?) {
     if refusal.status == .requestTimeout { server.counters?.timeouts?.add(1) }
     let isHead = request.map { $0.method == .HEAD } ?? assembly.isHead
-    let answer = AnswerContext(
+    let answer = ResponseContext(
       isHead: isHead, isHTTP10: false, keepAlive: false, traceparent: server.trace.make())
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
     headers.add(contentsOf: refusal.fields)
@@ -216,6 +217,6 @@ extension HTTPConnection {
   private func invite() {
     guard owesInvitation, mayDecode else { return }
     owesInvitation = false
-    if assembly.isReceiving { append { $0.writeStaticString(ResponseWriter.continueLine) } }
+    if assembly.isReceiving { send(.interim(.continue, [:])) }
   }
 }

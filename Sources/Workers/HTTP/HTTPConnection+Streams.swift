@@ -12,10 +12,6 @@ import NIOHTTP1
 import TLS
 
 extension HTTPConnection {
-  /// TCP_NOTSENT_LOWAT, for which Glibc has no Swift name.
-  private static let unsentBound = ChannelOptions.Types.SocketOption(
-    level: .tcp, name: NIOBSDSocket.Option(rawValue: 25))
-
   /// Asks the responder how the request whose head has come, or which waits whole, is to be handled.
   func decide() {
     let request = assembly.head
@@ -46,20 +42,11 @@ extension HTTPConnection {
     guard let options = socketOptions else { return }
     if !hasStreamed {
       hasStreamed = true
-      let mark = ChannelOptions.Types.WriteBufferWaterMark(
-        low: AnswerStream.resumeUntakenBytes, high: AnswerStream.maxUntakenBytes)
-      try? options.setOption(.writeBufferWaterMark, value: mark)
-      // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
-      try? options.setOption(Self.unsentBound, value: AnswerStream.maxUnsentBytes)
-      // A service may be silent for as long as it likes.
-      if let channel = context?.channel {
-        DeadPeers.find(on: channel, within: server.limits.userTimeoutSeconds)
-      }
+      SocketOptions.setStreaming(options, on: context?.channel, server.limits)
     }
     if !body.hasEnd, request.announcedBody != .none {
       hasBodyOptions = true
-      try? options.setOption(.maxMessagesPerRead, value: 1)
-      try? options.setOption(.recvAllocator, value: BodyReadAllocator())
+      SocketOptions.setReadingBody(options)
     }
   }
 
@@ -110,37 +97,12 @@ extension HTTPConnection {
     stream.exchange?.canWrite()
   }
 
-  /// Writes bytes behind everything that was written before; large ones as they are.
-  func emit(_ bytes: ByteBuffer) {
-    guard let context else { return }
-    if bytes.readableBytes <= Self.copiedBytes {
-      append { $0.writeImmutableBuffer(bytes) }
-      guard let output, output.readableBytes >= server.limits.maxUnflushedBytes else { return }
-    }
-    if let output {
-      self.output = nil
-      writtenBytes += output.readableBytes
-      context.write(wrapOutboundOut(output), promise: nil)
-    }
-    if bytes.readableBytes > Self.copiedBytes {
-      writtenBytes += bytes.readableBytes
-      context.write(wrapOutboundOut(bytes), promise: nil)
-    }
-    hasUnflushed = true
-    schedule()
-  }
-
   /// Calls `body` when all that was written so far has been taken, or never will be.
   func whenTaken(_ body: @escaping () -> Void) {
-    guard let context else { return body() }
-    let bytes = output ?? ByteBuffer()
-    // A connection that is to end ends behind its output, be that empty.
-    output = phase == .open ? nil : ByteBuffer()
-    writtenBytes += bytes.readableBytes
+    guard let context, let output else { return body() }
     let taken = context.eventLoop.makePromise(of: Void.self)
     taken.futureResult.assumeIsolated().whenComplete { _ in body() }
-    context.write(wrapOutboundOut(bytes), promise: taken)
-    hasUnflushed = true
+    output.settle(taken)
     schedule()
   }
 
@@ -157,7 +119,7 @@ extension HTTPConnection {
   }
 
   /// The exchange has given a whole answer.
-  func streamAnswered(_ response: HTTPResponse, for answer: AnswerContext, linger: Bool) {
+  func streamAnswered(_ response: HTTPResponse, for answer: ResponseContext, linger: Bool) {
     detachStream()
     write(response, for: answer, linger: linger)
     if linger { readIfSuppressed() }
@@ -176,10 +138,11 @@ extension HTTPConnection {
 
   /// The exchange leaves HTTP.
   func streamTakenOver(
-    _ body: @escaping (Channel, HTTPRequest) -> Void, _ request: HTTPRequest, onGone: @escaping () -> Void
+    _ head: TakeOverHead, _ request: HTTPRequest, onGone: @escaping () -> Void,
+    _ body: @escaping (TakenChannel) -> Void
   ) {
     detachStream()
-    takeOver = TakeOver(body: body, request: request, onGone: onGone)
+    takeOver = TakeOver(head: head, body: body, request: request, onGone: onGone)
     schedule()
   }
 
@@ -208,10 +171,10 @@ extension HTTPConnection {
   /// Once a second: a client that takes something, however little, is not one that doesn't read.
   func noteTakenOutput(at tick: Int) {
     let socket = hasStreamed ? socketOptions : nil
-    guard let untaken = input?.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes)) else {
-      return
-    }
-    let taken = writtenBytes - untaken
+    guard let output,
+      let untaken = output.untakenBytes ?? (try? socket?.getOption(.bufferedWritableBytes))
+    else { return }
+    let taken = output.writtenBytes - untaken
     untakenBytes = untaken
     guard taken != takenBytes else { return }
     clock.outputMoved(max(0, taken - takenBytes), at: tick)
@@ -221,8 +184,6 @@ extension HTTPConnection {
   private func resetBodyOptions() {
     guard hasBodyOptions, let options = socketOptions else { return }
     hasBodyOptions = false
-    let allocator = FixedSizeRecvByteBufferAllocator(capacity: HTTPServer.receiveBufferBytes)
-    try? options.setOption(.recvAllocator, value: allocator)
-    try? options.setOption(.maxMessagesPerRead, value: Self.maxMessagesPerRead)
+    SocketOptions.endReadingBody(options)
   }
 }

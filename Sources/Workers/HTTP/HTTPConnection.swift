@@ -3,7 +3,7 @@
 //   open ──────▶ finishing ──▶ lingering      error answer: the client can read it while its input is thrown away
 //    │  │            └───────▶ gone           last answer written
 //    │  └── takeOver / client closes ──▶ gone
-//    └─ requests: parsed ▶ (queue) ▶ responder ▶ answer appended to `output` ▶ flushed by the server at the end of the turn
+//    └─ requests: parsed ▶ (queue) ▶ responder ▶ parts of the response to `output` ▶ flushed by the server at the end of the turn
 //
 // Order is kept by having one request with the responder at a time: while its answer is outstanding nothing is parsed,
 // requests already parsed in the same read wait in `queue`, and reading stops. Has no timer: the server's sweep asks
@@ -19,7 +19,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   typealias InboundIn = HTTPServerRequestPart
   typealias InboundOut = HTTPServerRequestPart
   typealias OutboundIn = ByteBuffer
-  typealias OutboundOut = ByteBuffer
+  typealias OutboundOut = Never
 
   enum Phase: Equatable {
     case open
@@ -42,22 +42,18 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   /// A responder's decision to take the channel, until it can be carried out.
   struct TakeOver {
-    let body: (Channel, HTTPRequest) -> Void
+    let head: TakeOverHead
+    let body: (TakenChannel) -> Void
     let request: HTTPRequest
     /// Called if it can't be carried out.
     var onGone: (() -> Void)?
   }
 
-  /// Bodies up to this size are copied behind what stands before them: cheaper than a buffer of their own.
-  static let copiedBytes = 1024
-  /// NIO's own number of reads in a row.
-  static let maxMessagesPerRead: UInt = 4
-  /// NIO's own bounds of what is written and not taken.
-  static let ordinaryUntakenBytes = 32 * 1024...64 * 1024
-
   let server: HTTPServer
   /// Of the budget for what is being assembled; streams of HTTP/2 have their connection's.
   let share: AssemblyShare
+  /// The channel's, borrowed; nil: it has none or it isn't known.
+  let socket: CInt?
   /// Position in the server's table; the server's.
   var tableIndex = -1
   weak var input: (any ConnectionInput)?
@@ -72,8 +68,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// The request that is handled as it comes.
   var stream: AnswerStream?
   var takeOver: TakeOver?
-  /// Answers of this turn.
-  var output: ByteBuffer?
+  /// The way out; nil: there is none any more.
+  var output: (any ResponseOutput)?
+  /// The last response has been sent, and the flush behind it has yet to come.
+  var owesEnd = false
   /// Whether the server will call `flush` at the end of the turn.
   var isScheduled = false
   var isPumping = false
@@ -86,15 +84,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   var owesInvitation = false
   var hasInputEnded = false
   var hasSuppressedRead = false
-  /// Something was written past `output` and not flushed.
-  var hasUnflushed = false
   /// There has been a streamed exchange, and the channel has its bounds for what is written.
   var hasStreamed = false
   /// The channel has its options for reading a streamed body.
   var hasBodyOptions = false
-  /// Bytes written in all.
-  var writtenBytes = 0
-  /// Of them, those that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
+  /// Bytes written that the client hadn't taken at the last sweep; kept only once there was a streamed exchange.
   var untakenBytes = 0
   /// ...and those that it had.
   var takenBytes = 0
@@ -102,7 +96,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   private lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
   private lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
 
-  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false) {
+  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false, socket: CInt? = nil) {
+    self.socket = socket
     self.server = server
     self.share = share
     clock = ConnectionClock(tick: server.tick)
@@ -117,7 +112,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// Whether another request may go to the responder.
   var mayHandle: Bool {
     isListening && awaited == nil && stream == nil && isWritable && !waitsForTurn
-      && (output?.readableBytes ?? 0) < server.limits.maxUnflushedBytes
+      && (output?.gatheredBytes ?? 0) < server.limits.maxUnflushedBytes
   }
 
   /// Whether more bytes may be parsed.
@@ -144,6 +139,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
+    if output == nil { output = HTTP1Output(context, limits: server.limits) }
     server.add(self)
   }
 

@@ -36,9 +36,6 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
   }
 
   var isStream: Bool { false }
-  var untakenBytes: Int? { nil }
-  /// The kernel takes more when half of what it may have unsent has gone.
-  var outputStepBytes: Int { AnswerStream.maxUnsentBytes / 2 }
 
   /// Whether there are bytes that the decoder hasn't looked at.
   var isBehind: Bool { isPostponed || (isSpent && held.readableBytes > 0) }
@@ -62,7 +59,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     guard let context else { return }
     let channel = context.channel
     channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-    HTTPServer.setTakenOverOptions(on: channel)
+    SocketOptions.setTakenOver(on: channel)
   }
 
   func pass(_ bytes: ByteBuffer, to channel: Channel) {

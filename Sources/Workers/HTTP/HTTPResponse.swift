@@ -1,6 +1,6 @@
 // An answer as a responder gives it: status, headers, whole body.
 //
-// What every answer has is not in here but is added when it is written (ResponseWriter): date, content-length,
+// What every answer has is not in here but is added when it is sent (OutgoingHead): date, content-length,
 // connection, traceparent. Never carries the body of a HEAD answer differently: that too is the writer's business.
 
 import Kit

@@ -1,4 +1,4 @@
-// The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTPServer+HTTP2.
+// The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTP2Connection.
 //
 //   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
 //                                          │ answers of a turn
@@ -67,6 +67,12 @@ public final class HTTPServer: @unchecked Sendable {
   private var turn: [HTTPConnection] = []
   private var isTurnScheduled = false
   private lazy var endOfTurn: () -> Void = { [unowned self] in self.flushTurn() }
+  /// Makes channels of accepted sockets.
+  private lazy var bootstrap = ClientBootstrap(group: loop).channelInitializer { [unowned self] channel in
+    channel.eventLoop.makeCompletedFuture { try self.take(channel) }
+  }
+  /// The socket whose channel is being made; nil: the channel that is being prepared is of another origin.
+  private var adopted: CInt?
 
   /// - Parameters:
   ///   - listening: a listening stream socket, which stays the caller's; it may be shared with other processes.
@@ -158,7 +164,7 @@ public final class HTTPServer: @unchecked Sendable {
   /// channel closes it then.
   func install(on channel: Channel) throws {
     try count(channel)
-    try beginHTTP1(on: channel)
+    try beginHTTP1(on: channel, socket: adopted)
   }
 
   /// Counts a channel as open until it closes.
@@ -180,23 +186,14 @@ public final class HTTPServer: @unchecked Sendable {
   }
 
   /// Puts the handlers of HTTP/1.x into a channel that counts already.
-  func beginHTTP1(on channel: Channel) throws {
-    let connection = HTTPConnection(server: self, share: AssemblyShare(budget))
+  ///
+  /// - Parameter socket: the channel's, if it is known.
+  func beginHTTP1(on channel: Channel, socket: CInt? = nil) throws {
+    let connection = HTTPConnection(server: self, share: AssemblyShare(budget), socket: socket)
     let input = HTTPInput(connection: connection, limits: limits)
     connection.input = input
-    if let options = channel.syncOptions {
-      let allocator = FixedSizeRecvByteBufferAllocator(capacity: Self.receiveBufferBytes)
-      try options.setOption(.recvAllocator, value: allocator)
-      try options.setOption(.allowRemoteHalfClosure, value: true)
-    }
+    SocketOptions.setHTTP1(on: channel)
     try channel.pipeline.syncOperations.addHandlers([input, connection])
-  }
-
-  /// A channel that leaves HTTP: an end of input closes it, and it keeps one receive buffer.
-  static func setTakenOverOptions(on channel: Channel) {
-    guard let options = channel.syncOptions else { return }
-    try? options.setOption(.allowRemoteHalfClosure, value: false)
-    try? options.setOption(.maxMessagesPerRead, value: 1)
   }
 }
 
@@ -254,7 +251,7 @@ extension HTTPServer {
     case .accepted(let sockets):
       counters?.accepted?.add(Int64(sockets.count))
       for socket in sockets { adopt(socket) }
-      acceptor?.taken()
+      acceptor?.taken(sockets.count)
     case .exhausted(let errno):
       counters?.exhausted?.add(1)
       untoldExhaustions += 1
@@ -279,11 +276,8 @@ extension HTTPServer {
   }
 
   private func adopt(_ socket: CInt) {
-    ClientBootstrap(group: loop)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try self.take(channel) }
-      }
-      .withConnectedSocket(socket)
-      .whenComplete { _ in }
+    adopted = socket
+    _ = bootstrap.withConnectedSocket(socket)
+    adopted = nil
   }
 }

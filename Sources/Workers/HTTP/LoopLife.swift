@@ -127,3 +127,17 @@ public final class LoopLife: @unchecked Sendable {
     if let failure { ended.fail(failure) } else { ended.succeed(()) }
   }
 }
+
+/// Tells a meter of each turn of the one loop of its group. A tick of NIO is the tasks of a turn alone; from the end of one tick to that
+/// of the next one lie its sockets too.
+public struct LoopTurns: NIOEventLoopMetricsDelegate {
+  private let meter: TurnMeter
+
+  public init(_ meter: TurnMeter) {
+    self.meter = meter
+  }
+
+  public func processedTick(info: NIOEventLoopTickInfo) {
+    meter.turnEnded(wallNs: info.endTime.uptimeNanoseconds)
+  }
+}

@@ -5,6 +5,7 @@
 // duplicate shares the counter with the original, which stays the caller's and is never closed here. One read per wake-up,
 // into a buffer that is reused: no allocation, no second read to find out that there is nothing more.
 
+import CLinux
 import Glibc
 import IPC
 import NIOCore
@@ -96,5 +97,34 @@ final class ReadableSource {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
       body(unwrapInboundIn(data))
     }
+  }
+}
+
+/// Calls a closure on an event loop for each signal of a set. The signals must be blocked in every thread of the process, or one of
+/// them would take the signal by its default action: WorkerProcess sees to that before anything starts a thread.
+public final class LoopSignals {
+  private let source: ReadableSource
+
+  /// Watches a signalfd, which stays the caller's. Call on `loop`; `body` is called on it with the signal's number. Several
+  /// instances of one signal that come together are one call.
+  public init(descriptor: CInt, on loop: EventLoop, _ body: @escaping (CInt) -> Void) throws(IPCError) {
+    source = try ReadableSource(
+      watching: descriptor, readBytes: MemoryLayout<signalfd_siginfo>.size, on: loop
+    ) { record in
+      // ssi_signo is the first field of the record.
+      if let number = record.getInteger(at: record.readerIndex, endianness: .host, as: UInt32.self) {
+        body(CInt(truncatingIfNeeded: number))
+      }
+    }
+  }
+
+  /// Ends the watch; the signals stay blocked. Call on the loop.
+  public func stop() { source.stop() }
+}
+
+extension EventLoop {
+  /// Calls the closure on this loop, on which the caller is, after about a millisecond.
+  public func soon(_ body: @escaping () -> Void) {
+    assumeIsolated().scheduleTask(in: .milliseconds(1), body)
   }
 }

@@ -18,12 +18,35 @@ public enum Reply {
   /// failed future is answered 500. If the client goes first, the same holds as for `later`: `onClientGone` is called
   /// once, the reply is dropped, and the promise must be settled all the same.
   case eventually(EventLoopFuture<Reply>, onClientGone: (() -> Void)? = nil)
-  /// The closure gets the channel without any HTTP handler (answers to earlier requests have been written), adds its own
-  /// handlers and writes its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8) and are not
-  /// parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other
+  /// The closure gets the channel without any HTTP handler (responses to earlier requests have been flushed), adds its own
+  /// handlers, and writes `TakenChannel.head` and then its own raw bytes. Bytes that came behind an upgrade request (RFC 9110 §7.8)
+  /// and are not parsed are then fired through the pipeline as an inbound ByteBuffer; what comes behind any other
   /// request in the same read is dropped. From here on the channel has autoRead, allowRemoteHalfClosure off and one
   /// receive buffer of 2 KiB, and the server only counts it as open.
-  case takeOver((Channel, HTTPRequest) -> Void)
+  case takeOver(TakeOverHead, (TakenChannel) -> Void)
+}
+
+/// The head of a response behind which a channel leaves HTTP. `connection`, `upgrade`, date and framing are the front's.
+public enum TakeOverHead: Sendable {
+  /// 200, whose body goes on until the channel ends.
+  case stream(HTTPHeaders)
+  /// 101 (RFC 9110 §15.2.2), over HTTP/2 200 (RFC 8441 §5); `to`: name of the protocol, for the field `upgrade`.
+  case upgrade(to: String, HTTPHeaders)
+}
+
+/// A channel that has left HTTP.
+public struct TakenChannel {
+  public let channel: Channel
+  public let request: HTTPRequest
+  /// To be written before anything else. Empty over HTTP/2, where the head goes out with whatever is flushed first.
+  public let head: ByteBuffer
+  /// The channel's socket, borrowed; nil: it has none (HTTP/2), or the channel has to be asked.
+  public let socket: CInt?
+  /// Earlier responses may wait in the channel for their way out: nothing may be written to the socket past it yet.
+  public let mayHoldOutput: Bool
+
+  /// Whether what is written behind the head of a stream must be chunks (RFC 9112 §7.1).
+  public var isChunked: Bool { !request.isHTTP2 && request.version != .http1_0 }
 }
 
 /// Answers the requests of an HTTPServer.
@@ -57,4 +80,31 @@ extension Responder {
   public func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders { [:] }
 
   public func turnWillFlush() {}
+}
+
+/// What a responder gives for a request that it wants to handle as it comes, instead of getting it whole.
+///
+///     exchange(for:) ─▶ begin ─▶ ( readBody ▶ received )… ─▶ receivedEnd          the request, as fast as it is asked for
+///                          └──▶ informational… head ( write )… end                the response, whenever the exchange likes
+///     at any time:  clientGone                                                    the last call, unless the response has ended
+///
+/// None of these functions is called from within a function of AnswerStream, so an exchange may call that one from anywhere without
+/// being entered twice. It lives until its answer has ended or the client has gone; nothing is called after that.
+public protocol StreamedExchange: AnyObject {
+  /// The first call. `answer` is how the exchange asks for the body and answers; keep it.
+  func begin(_ answer: AnswerStream)
+
+  /// Some of the body, not empty and at most `AnswerStream.maxPieceBytes`: one call for one `readBody()`.
+  func received(_ bytes: ByteBuffer)
+
+  /// The body is complete, or there was none. Comes by itself as soon as it is known and everything before it was received, with a
+  /// `readBody()` outstanding or without. Trailer fields that must not be trailers (RFC 9110 §6.5.1) are gone.
+  func receivedEnd(trailers: HTTPHeaders)
+
+  /// The client has taken what was written: go on. Only after `write` has said false, once for each time.
+  func canWrite()
+
+  /// The client has gone, or broke the protocol or was too slow in the middle of its body, or the server gives up. Nothing more
+  /// is called, nothing more can be written. An exchange that has not begun is let go without this call.
+  func clientGone()
 }

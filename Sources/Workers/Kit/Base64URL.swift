@@ -12,7 +12,6 @@ public enum Base64URL {
     return values
   }()
 
-  /// The text of `bytes`, ⌈4n/3⌉ characters.
   public static func encode(_ bytes: some Sequence<UInt8>) -> String {
     var text: [UInt8] = []
     var bits: UInt32 = 0

@@ -7,14 +7,13 @@
 // connections whose tokens are good, and make workers disagree that looked before and after.
 
 import Glibc
+import IPC
 import Settings
 
 /// CLOCK_BOOTTIME. The same for all processes of a machine; counts while it sleeps; begins anew with it.
 public enum BootClock {
-  /// Seconds since the machine was started.
   public static func second() -> UInt32 { UInt32(clamping: milliseconds() / 1000) }
 
-  /// Milliseconds since the machine was started.
   public static func milliseconds() -> Int64 { read(CLOCK_BOOTTIME) }
 
   fileprivate static func read(_ clock: clockid_t) -> Int64 {
@@ -26,7 +25,6 @@ public enum BootClock {
 
 /// CLOCK_REALTIME, with its jumps.
 public enum WallClock {
-  /// Milliseconds since 1970.
   public static func milliseconds() -> Int64 { BootClock.read(CLOCK_REALTIME) }
 }
 
@@ -47,7 +45,7 @@ public struct TimeSource {
 /// Belongs to one process: another one that looked at other moments may be behind by `delayMs` after a jump.
 public struct SteadyWallClock: Sendable {
   /// A difference up to this is no jump: time servers correct clocks in small steps.
-  static let toleranceMs: Int64 = 2_000
+  private static let toleranceMs: Int64 = 2_000
 
   /// For so long the wall clock must be elsewhere until that is the time; 0: a jump counts at once.
   private let delayMs: Int64
@@ -63,7 +61,6 @@ public struct SteadyWallClock: Sendable {
     offsetMs = wallMs - bootMs
   }
 
-  /// Begins with the wall clock as it is.
   public init(_ settings: Settings, _ source: TimeSource) {
     self.init(
       delayMs: Int64(settings.clockJumpDelaySeconds) * 1000, wallMs: source.wallMs(), bootMs: source.bootMs())
@@ -93,8 +90,12 @@ public struct SteadyWallClock: Sendable {
     return { clock.unixMs(source) }
   }
 
-  /// The time that counts now.
   public mutating func unixMs(_ source: TimeSource) -> Int64 {
     unixMs(wallMs: source.wallMs(), bootMs: source.bootMs())
   }
+}
+
+/// The clock that all processes share and that never goes back, in nanoseconds.
+public enum MonotonicTime {
+  public static func now() -> UInt64 { SharedClock.now() }
 }

@@ -27,7 +27,6 @@ public struct FieldNames: ExpressibleByArrayLiteral, Sendable {
 
   public init(arrayLiteral names: StaticString...) { self.init(names) }
 
-  /// Those of several lists.
   public init(_ lists: FieldNames...) { self.init(lists.flatMap(\.names)) }
 
   private init(_ names: [StaticString]) {

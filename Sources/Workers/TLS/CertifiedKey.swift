@@ -8,7 +8,6 @@
 import COpenSSL
 import Glibc
 
-/// Where a certificate and its key are.
 public struct CertificateFiles: Equatable, Sendable {
   public let certificate: String
   public let key: String
@@ -22,7 +21,6 @@ public struct CertificateFiles: Equatable, Sendable {
   }
 }
 
-/// Owns OpenSSL's objects.
 final class CertifiedKey {
   /// The leaf first; never empty after `load`.
   private(set) var certificates: [OpaquePointer] = []

@@ -20,7 +20,6 @@ public final class ServerTLSContext {
 
   /// The end of validity of the certificate that ends first, in seconds since 1970.
   public let notAfter: Int
-  /// DNS names of all certificates.
   public let names: [String]
 
   /// Where plain bytes are between two calls of OpenSSL; used by one session at a time, within one call of it.
@@ -144,7 +143,6 @@ public final class ServerTLSContext {
 
   // MARK: Of one connection
 
-  /// A new session; nil when there is no memory for one.
   func makeSession() -> OpaquePointer? {
     guard let first = contexts.first else { return nil }
     ERR_clear_error()

@@ -60,9 +60,7 @@ public final class TLSHandler: ChannelDuplexHandler {
   private(set) var pendingBytes = 0
   /// Something has come from the peer.
   private var hasHeard = false
-  /// We have said that we send no more.
   private var hasOutputEnded = false
-  /// The peer has said that it sends no more.
   private var hasInputEnded = false
   /// The end is to look like an accident.
   private var isAborted = false
@@ -158,7 +156,6 @@ public final class TLSHandler: ChannelDuplexHandler {
     timer = context.eventLoop.assumeIsolated().scheduleTask(in: time, body)
   }
 
-  /// Closes the connection from here.
   private func end(_ context: ChannelHandlerContext) {
     guard state != .ended else { return }
     close(context: context, mode: .all, promise: nil)
@@ -180,7 +177,6 @@ public final class TLSHandler: ChannelDuplexHandler {
     shakeHands(context)
   }
 
-  /// A client is connected.
   private func call(_ context: ChannelHandlerContext) {
     guard case .client(let tls, let target, let protocols) = role else { return }
     state = .shaking
@@ -434,4 +430,41 @@ public final class TLSHandler: ChannelDuplexHandler {
     session?.shutdown()
     context.writeAndFlush(wrapOutboundOut(session?.takeOutput() ?? ByteBuffer()), promise: promise)
   }
+}
+
+/// Inbound user event: the handshake is done, plain bytes follow.
+public struct TLSEstablished: Equatable, Sendable {
+  /// The protocol that was agreed on; nil: the client doesn't ask for one, or the server chooses none.
+  public let alpn: String?
+  /// The name that the client wants to reach; nil: it doesn't say.
+  public let serverName: String?
+}
+
+/// Outbound user event: the connection's next end is to look like an accident to the peer. No closing alert will be sent.
+public struct TLSAbort: Sendable {
+  public init() {}
+}
+
+/// A server's connection has ended without its closing alert: whether that was all can't be told. The end itself follows.
+public struct TLSTruncation: Error, Equatable, CustomStringConvertible {
+  public let description = "the connection ended without TLS's farewell"
+
+  init() {}
+}
+
+/// How a handshake ended.
+public enum TLSHandshakeResult: Equatable, Sendable {
+  case done
+  /// With a ticket: no signature was made.
+  case resumed
+  /// In OpenSSL's words, with what a certificate says that isn't believed; also when the peer went in the middle.
+  case failed(String)
+  case timedOut
+  /// The client doesn't speak TLS.
+  case notTLS
+}
+
+/// The peer broke TLS, or a client's handshake has failed; says nothing of what stands in certificates.
+public struct TLSFailure: Error, Equatable, CustomStringConvertible {
+  public let description: String
 }

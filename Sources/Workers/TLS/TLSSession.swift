@@ -90,7 +90,6 @@ final class TLSSession {
   /// Fed and not read.
   var inputBytes: Int { pipe.inbound.readableBytes }
 
-  /// Records for the peer, if there are any.
   func takeOutput() -> ByteBuffer? {
     let output = pipe.outbound
     pipe.outbound = nil
@@ -130,7 +129,6 @@ final class TLSSession {
     }
   }
 
-  /// What `read` has put there.
   func withRead<Result>(_ count: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     body(UnsafeRawBufferPointer(rebasing: scratch[..<count]))
   }
@@ -177,7 +175,6 @@ final class TLSSession {
     return isDone && count == bytes.count
   }
 
-  /// Says that no more will be sent.
   func shutdown() {
     ERR_clear_error()
     _ = SSL_shutdown(ssl)

@@ -144,11 +144,9 @@ private final class EchoResponder: Responder {
     do throws(RefusedRequest) {
       let accept = try StreamRoutes.handshake(request)
       let deflate = try StreamRoutes.deflate(request)
-      let head = StreamRoutes.switchingProtocols(
-        accept: accept, extensions: deflate, traceparent: request.traceparent)
-      let nothing = ConnectRequest()
-      return .takeOver { [streams] channel, _ in
-        streams.openWebSocket(channel, nothing, head, isDeflated: deflate != nil, greets: false)
+      let head = StreamRoutes.handshakeHead(accept: accept, extensions: deflate)
+      return .takeOver(head) { [streams] in
+        streams.openWebSocket($0, ConnectRequest(), isDeflated: deflate != nil, greets: false)
       }
     } catch {
       return .response(error.response)

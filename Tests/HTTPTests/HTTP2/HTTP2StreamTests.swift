@@ -65,16 +65,14 @@ struct HTTP2StreamTests {
 
   @Test("14.C13 A stream that CONNECT opens (RFC 8441) is given away as a channel that has left HTTP")
   func tunnel() throws {
-    let accepted = """
-      HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-      sec-websocket-accept: x\r\nsec-websocket-protocol: p\r\n\r\nhi;
-      """
+    let accepted: HTTPHeaders = ["sec-websocket-accept": "x", "sec-websocket-protocol": "p"]
     let front = EmbeddedFront(
       ScriptedResponder { request in
         guard request.path == "/ws" else { return .response(.text("page")) }
-        return .takeOver { channel, _ in
-          try? channel.pipeline.syncOperations.addHandler(Echo())
-          channel.writeAndFlush(ByteBuffer(string: accepted), promise: nil)
+        return .takeOver(.upgrade(to: "websocket", accepted)) { taken in
+          try? taken.channel.pipeline.syncOperations.addHandler(Echo())
+          #expect(taken.head.readableBytes == 0)
+          taken.channel.writeAndFlush(ByteBuffer(string: "hi;"), promise: nil)
         }
       })
     let peer = try HTTP2Peer(front)
@@ -382,11 +380,10 @@ struct HTTP2StreamTests {
   func takeOver() throws {
     var taken: Channel?
     let peer = try HTTP2Peer(
-      EmbeddedFront(ScriptedResponder { _ in .takeOver { channel, _ in taken = channel } }))
+      EmbeddedFront(ScriptedResponder { _ in .takeOver(.stream(["x-a": "1"])) { taken = $0.channel } }))
     try peer.request(1)
     let channel = try #require(taken)
-    channel.writeAndFlush(
-      ByteBuffer(string: "HTTP/1.1 200 OK\r\nx-a: 1\r\nconnection: close\r\n\r\ndata: 1\n\n"), promise: nil)
+    channel.writeAndFlush(ByteBuffer(string: "data: 1\n\n"), promise: nil)
     try peer.settle()
     #expect(
       peer.answer(1).value("x-a") == "1" && peer.answer(1).text == "data: 1\n\n" && !peer.answer(1).isEnded)

@@ -118,7 +118,7 @@ struct EventWriterTests {
     let writer = try ring.writer()
     let reader = try ring.reader()
     var taken: [PreparedEvent] = []
-    while writer.ring.capacity - writer.ring.usedBytes > 1500 {
+    while writer.ring.capacity - Int(writer.ring.appendedEnd - writer.ring.slowestReaderPosition()) > 1500 {
       taken.append(event(taken.count))
       _ = writer.append(event(taken.count - 1))
     }

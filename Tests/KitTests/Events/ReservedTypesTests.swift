@@ -100,7 +100,7 @@ struct ReservedTypesTests {
       (#""a" "b""#, #""a" "b""#),
       (#""a\""#, #""a\""#), (#"a"b"#, #"a"b"#), (#""""#, ""),
     ] {
-      #expect(EventParser.decodedHeader(header) == value, "\(header)")
+      #expect(AttributeRule.decodedHeader(header) == value, "\(header)")
     }
   }
 

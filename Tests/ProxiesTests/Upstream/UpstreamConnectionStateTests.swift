@@ -277,7 +277,10 @@ private struct Course {
       (.init(), plain, true, "done, close > closed"),
       (.init(closesConnection: true), plain, false, "done, close > closed"),
       (.init(), plain + "H", false, "done, close > closed"),
-      (.init(), "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\na", false, "done, close > closed"),
+      (
+        .init(), "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\na", false,
+        "done, close > closed"
+      ),
       (.init(isHead: true), plain, false, "done, close > closed"),
     ]
     for (request, text, hasUnsent, expected) in cases {

@@ -531,7 +531,8 @@ import Testing
       for call in calls { #expect(try await call.failure()?.isUnreachable ?? false) }
       let mute = try Upstream()
       let silent = UpstreamRequest(
-        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: mute.port), method: "GET", target: "/",
+        origin: UpstreamOrigin(scheme: .https, host: "127.0.0.1", port: mute.port), method: "GET",
+        target: "/",
         headers: [:])
       calls = []
       for _ in 0..<5 { calls.append(try await bench.begin(silent)) }

@@ -141,7 +141,8 @@ final class TLSUpstream: @unchecked Sendable {
 
   func request(_ host: String, body: UpstreamRequest.Body = .none) -> UpstreamRequest {
     UpstreamRequest(
-      origin: UpstreamOrigin(scheme: .https, host: host, port: port), method: "PUT", target: "/", headers: [:],
+      origin: UpstreamOrigin(scheme: .https, host: host, port: port), method: "PUT", target: "/",
+      headers: [:],
       body: body)
   }
 

@@ -1,6 +1,7 @@
 // A directory and a pipe for tests that start processes.
 
 import Foundation
+import IPC
 import TestSupport
 
 @testable import Supervisor
@@ -73,10 +74,10 @@ final class TestPipe {
 func eventually<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
   let patience: Nanoseconds = .seconds(60)
   let lookEveryMilliseconds: CInt = 5
-  let deadline = MonotonicClock.now() + patience
+  let deadline = SharedClock.now() + patience
   while true {
     if let value = try condition() { return value }
-    guard MonotonicClock.now() < deadline else { throw TestFailure("not in time: \(what)") }
+    guard SharedClock.now() < deadline else { throw TestFailure("not in time: \(what)") }
     poll(nil, 0, lookEveryMilliseconds)
   }
 }

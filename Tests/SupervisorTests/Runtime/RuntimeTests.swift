@@ -200,7 +200,7 @@ extension ProcessSuite {
         try bench.becomeReady("control", count: 2)
         pages[1].reportCorrupt(RingReport(ring: ring.id, epoch: 0))
         try eventually("the late report is heard") {
-          rig_load_acquire(pages[1].memory.base + StatusLayout.corruptOffset) == 0
+          rig_load_acquire(pages[1].base + StatusLayout.corruptOffset) == 0
         }
         // One report is taken after the other: with this one, the late one has had its effect.
         pages[1].reportCorrupt(RingReport(ring: 999, epoch: 0))
@@ -277,7 +277,7 @@ extension ProcessSuite {
         try bench.becomeReady()
         let pid = try bench.process("control")
         let page = try bench.page("control")
-        withExtendedLifetime(page) { rig_store_seq_cst(page.memory.base + StatusLayout.magicOffset, 0) }
+        withExtendedLifetime(page) { rig_store_seq_cst(page.base + StatusLayout.magicOffset, 0) }
         kill(pid, SIGKILL)
         _ = try bench.process("control", count: 2)
         #expect(bench.lines("status page was corrupt and is formatted anew", about: "control").count == 1)

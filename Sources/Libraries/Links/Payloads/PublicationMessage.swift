@@ -15,7 +15,6 @@ public enum PublicationMessage: Equatable, Sendable {
   case outcome(PublicationOutcome)
   /// A service's answer to a request that waits for it.
   case response(ServiceResponse)
-  /// Whether a request got it.
   case taken(Bool)
   case question(SessionQuestion)
   case answer(SessionAnswer)

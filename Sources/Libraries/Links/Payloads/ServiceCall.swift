@@ -22,7 +22,6 @@ public enum CallPurpose: UInt8, Sendable, CaseIterable {
   }
 }
 
-/// What a service is asked.
 public struct ServiceCall: Equatable, Sendable {
   public var purpose: CallPurpose
   /// Which of several services of the purpose is called, such as of the key sets; 0 where there is one.
@@ -47,7 +46,6 @@ public struct ServiceCall: Equatable, Sendable {
   }
 }
 
-/// What came of a call.
 public enum CallOutcome: Equatable, Sendable {
   /// The service has answered with this HTTP status.
   case answered(status: UInt16, body: [UInt8])
@@ -59,7 +57,6 @@ public enum CallOutcome: Equatable, Sendable {
   case busy(String)
 }
 
-/// What is said about a call.
 public enum CallMessage: Equatable, Sendable {
   case call(ServiceCall)
   /// Nobody waits for its outcome.

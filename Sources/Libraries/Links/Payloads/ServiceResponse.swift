@@ -113,7 +113,6 @@ public struct CorrelationAddress: Equatable, Sendable {
     self.number = number
   }
 
-  /// What is authenticated.
   public var encoded: [UInt8] {
     var fields = FieldWriter()
     fields.append(epoch << Self.slotBits | UInt64(slot))

@@ -9,7 +9,6 @@
 #include "atomics.h"
 #include "events.h"
 #include "memory.h"
-#include "parent.h"
 #include "process.h"
 
 #endif

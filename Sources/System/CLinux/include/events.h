@@ -1,4 +1,4 @@
-// events.h: waiting on descriptors outside a NIO event loop (owner: HTTP).
+// events.h: waiting on descriptors outside a NIO event loop.
 //
 // For the acceptor, which shares one listening socket with other processes: an epoll set in which the listener is
 // EPOLLEXCLUSIVE, so that one connection wakes one process; and signalfd, which makes a signal readable.

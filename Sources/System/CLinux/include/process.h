@@ -1,4 +1,4 @@
-// process.h: child processes and the supervisor's event loop (owner: Supervisor).
+// process.h: child processes and the supervisor's event loop.
 //
 // Spawning with exactly the wanted descriptors, pidfds (a child as something an epoll set can wait for), the death
 // signal, absolute timers, and an epoll set whose events carry a 64-bit token instead of a descriptor number, which

@@ -3,11 +3,10 @@
 
 import Kit
 
-/// Goes through one definition.
 struct APIValidation {
-  static let mustBePresent = "must be present"
-  static let mustBeString = "must be string"
-  static let mustBeBoolean = "must be boolean"
+  private static let mustBePresent = "must be present"
+  private static let mustBeString = "must be string"
+  private static let mustBeBoolean = "must be boolean"
   static let mustBeObject = "must be object"
   private static let mustBeList = "must be list"
   private static let mustNotBeEmpty = "must have a length of at least 1"
@@ -27,7 +26,6 @@ struct APIValidation {
     return document
   }
 
-  /// JSON of a size that is allowed.
   static func parsed(_ bytes: UnsafeRawBufferPointer) throws(APIError) -> JSONValue {
     guard bytes.count <= APIDefinition.maximumBytes else {
       throw .malformed("a definition of more than \(APIDefinition.maximumBytes) bytes")
@@ -130,10 +128,10 @@ struct APIValidation {
     guard headers.isObject else { return problems.add(Self.top, "add_headers", Self.mustBeObject) }
     for header in headers.members {
       let name = String(header.name.prefix(64))
-      if !HeaderText.isName(header.name) {
+      if !HTTPOctets.isToken(header.name.utf8) {
         problems.add(Self.top, "add_headers", "must have names of headers, '\(name)' is none")
       } else if let value = header.value.string {
-        guard !HeaderText.isValue(value) else { continue }
+        guard !HTTPOctets.isFieldValue(value.utf8) else { continue }
         problems.add(
           Self.top, "add_headers", "must have values without control characters, '\(name)' has one")
       } else {
@@ -156,7 +154,7 @@ struct APIValidation {
     let usesQuery = auth.member("use_query")?.boolean == true
     if usesHeader, isBlank(auth.member("header_name")) {
       problems.add(id, "header_name", Self.mustBePresent)
-    } else if let name = auth.text("header_name"), !HeaderText.isName(name) {
+    } else if let name = auth.text("header_name"), !HTTPOctets.isToken(name.utf8) {
       problems.add(id, "header_name", "must be the name of a header")
     }
     if usesQuery, isBlank(auth.member("query_name")) { problems.add(id, "query_name", Self.mustBePresent) }
@@ -193,7 +191,7 @@ struct APIValidation {
     requireText("id", of: endpoint, in: scope)
     checkPatterns(of: endpoint, in: scope)
     requireText("method", of: endpoint, in: scope)
-    if let method = endpoint.text("method"), !HeaderText.isName(method) {
+    if let method = endpoint.text("method"), !HTTPOctets.isToken(method.utf8) {
       problems.add(scope, "method", "must be an HTTP method")
     }
     for name in ["secured", "not_secured", "transform_request_headers", "forward_credentials"] {

@@ -3,13 +3,11 @@
 import Kit
 
 extension JSONValue {
-  /// The members of an object; empty for everything else.
   var members: [(name: String, value: JSONValue)] {
     if case .object(let members) = self { return members }
     return []
   }
 
-  /// The elements of a list; nil for everything else.
   var elements: [JSONValue]? {
     if case .array(let elements) = self { return elements }
     return nil
@@ -47,7 +45,6 @@ extension JSONValue {
     self = .object(members)
   }
 
-  /// Sets a member that is absent or null.
   mutating func setDefault(_ name: String, _ value: JSONValue) {
     if member(name) == nil { set(name, value) }
   }

@@ -4,7 +4,6 @@
 // to hold the lower-case letter. Sets are built with both cases and then complemented, never the other way round: [^a]
 // must not match 'A'.
 
-/// A set of bytes.
 struct ByteSet: Hashable, Sendable {
   private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
 
@@ -89,4 +88,11 @@ struct ByteSet: Hashable, Sendable {
     set.insert(UInt8(ascii: " "))
     return set
   }()
+}
+
+/// Patterns ignore the case of ASCII letters; others are compared byte for byte. Paths are folded once per request.
+enum PathFolding {
+  static func folded(_ byte: UInt8) -> UInt8 {
+    byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
+  }
 }

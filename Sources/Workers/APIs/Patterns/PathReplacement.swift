@@ -2,7 +2,6 @@
 // \\ is a backslash, a group that doesn't exist is empty. Bytes of the path are put in as they came: nothing is decoded,
 // so an escaped slash stays one.
 
-/// A compiled replacement.
 public struct PathReplacement: Sendable, Equatable {
   public static let maximumBytes = 2_048
   /// Groups put in: each can be as long as the path, which bounds what is made of a request.
@@ -17,7 +16,6 @@ public struct PathReplacement: Sendable, Equatable {
   /// The largest group that is put in; 0 if none but the whole path is.
   public let highestGroup: Int
 
-  /// Compiles a replacement.
   public init(_ source: String) throws(PatternError) {
     let bytes = Array(source.utf8)
     guard bytes.count <= Self.maximumBytes else {

@@ -8,22 +8,23 @@
 // Everything else is refused by name and place: what can't be matched in linear time (references, looking around), and
 // what would mean something else than its author thinks.
 
+import Kit
+
 /// Reads one pattern. Recursion is bounded by the depth of groups.
 struct PatternParser {
   /// Groups inside each other; people write three or four.
   static let maximumDepth = 50
   /// The largest n of {n}; the compiled size is bounded besides.
-  static let maximumRepetition = 1_000
+  private static let maximumRepetition = 1_000
 
-  let source: [UInt8]
-  var index = 0
+  private let source: [UInt8]
+  private var index = 0
   private(set) var groupCount = 0
 
   init(_ source: [UInt8]) {
     self.source = source
   }
 
-  /// The whole pattern.
   mutating func parse() throws(PatternError) -> PatternNode {
     let node = try choice(depth: 0)
     guard index == source.count else { throw PatternError("a ')' without its '('", at: index) }
@@ -174,12 +175,112 @@ struct PatternParser {
 
   // MARK: Bytes
 
-  var peek: UInt8? { index < source.count ? source[index] : nil }
+  private var peek: UInt8? { index < source.count ? source[index] : nil }
 
-  mutating func take(_ character: Unicode.Scalar) -> Bool {
+  private mutating func take(_ character: Unicode.Scalar) -> Bool {
     guard peek == UInt8(ascii: character) else { return false }
     index += 1
     return true
+  }
+
+  // MARK: Classes
+
+  private enum Escaped {
+    case byte(UInt8)
+    case set(ByteSet)
+  }
+
+  /// The escape at the position; moves behind it.
+  private mutating func escape() throws(PatternError) -> Escaped {
+    let start = index
+    index += 1
+    guard let byte = peek else { throw PatternError("a '\\' at the end", at: start) }
+    index += 1
+    switch byte {
+    case UInt8(ascii: "d"): return .set(.digits)
+    case UInt8(ascii: "D"): return .set(ByteSet.digits.complement)
+    case UInt8(ascii: "w"): return .set(.wordBytes)
+    case UInt8(ascii: "W"): return .set(ByteSet.wordBytes.complement)
+    case UInt8(ascii: "s"): return .set(.spaces)
+    case UInt8(ascii: "S"): return .set(ByteSet.spaces.complement)
+    case UInt8(ascii: "t"): return .byte(0x09)
+    case UInt8(ascii: "n"): return .byte(0x0A)
+    case UInt8(ascii: "f"): return .byte(0x0C)
+    case UInt8(ascii: "r"): return .byte(0x0D)
+    case UInt8(ascii: "x"): return .byte(try hexByte(start: start))
+    case UInt8(ascii: "1")...UInt8(ascii: "9"), UInt8(ascii: "k"), UInt8(ascii: "g"):
+      throw PatternError("a reference to a group, which is not supported", at: start)
+    case UInt8(ascii: "b"), UInt8(ascii: "B"):
+      throw PatternError("a word boundary, which is not supported", at: start)
+    case UInt8(ascii: "0"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"):
+      throw PatternError(
+        "the escape '\\\(Character(Unicode.Scalar(byte)))', which is not supported", at: start)
+    case 0x80...: throw PatternError("an escape of a character that isn't ASCII", at: start)
+    default: return .byte(byte)
+    }
+  }
+
+  private mutating func hexByte(start: Int) throws(PatternError) -> UInt8 {
+    guard let value = HTTPOctets.hexadecimalPair(source[index...]) else {
+      throw PatternError("\\x without two hexadecimal digits", at: start)
+    }
+    index += 2
+    return value
+  }
+
+  /// The class at the position, which is before its '['; moves behind its ']'.
+  private mutating func bracketClass() throws(PatternError) -> ByteSet {
+    let start = index
+    index += 1
+    let isNegated = take("^")
+    var set = ByteSet()
+    var isFirst = true
+    while true {
+      guard let byte = peek else { throw PatternError("a '[' without its ']'", at: start) }
+      // A ']' right at the begin stands for itself.
+      if byte == UInt8(ascii: "]"), !isFirst { break }
+      isFirst = false
+      try classItem(into: &set)
+    }
+    index += 1
+    return isNegated ? set.complement : set
+  }
+
+  private mutating func classItem(into set: inout ByteSet) throws(PatternError) {
+    let start = index
+    switch try classMember() {
+    case .set(let members):
+      set.formUnion(members)
+      // Behind a set a '-' is no range.
+      if take("-") { set.insert(UInt8(ascii: "-")) }
+    case .byte(let low):
+      // Before the ']' a '-' stands for itself.
+      guard peek == UInt8(ascii: "-"), index + 1 < source.count, source[index + 1] != UInt8(ascii: "]") else {
+        set.insert(low)
+        return
+      }
+      index += 1
+      guard case .byte(let high) = try classMember() else {
+        throw PatternError("a range that ends with a set", at: start)
+      }
+      guard low <= high else { throw PatternError("a range that ends before its begin", at: start) }
+      set.insert(low...high)
+    }
+  }
+
+  private mutating func classMember() throws(PatternError) -> Escaped {
+    guard let byte = peek else { throw PatternError("a class without its ']'", at: index) }
+    switch byte {
+    case UInt8(ascii: "\\"): return try escape()
+    case UInt8(ascii: "["):
+      if index + 1 < source.count, [":", ".", "="].contains(Unicode.Scalar(source[index + 1])) {
+        throw PatternError("a named class, which is not supported", at: index)
+      }
+    case 0x80...: throw PatternError("a character that isn't ASCII in a class", at: index)
+    default: break
+    }
+    index += 1
+    return .byte(byte)
   }
 }
 
@@ -188,4 +289,96 @@ extension PatternNode {
   fileprivate var isolated: PatternNode {
     self == .start || self == .end ? .sequence([self, .empty]) : self
   }
+}
+
+/// A pattern as a tree, between its text and its program.
+indirect enum PatternNode: Equatable, Sendable {
+  case empty
+  /// One byte, a letter in lower case.
+  case byte(UInt8)
+  case set(ByteSet)
+  case sequence([PatternNode])
+  /// Alternatives, the earlier one preferred.
+  case choice([PatternNode])
+  /// A capturing group; the first is 1.
+  case group(PatternNode, number: Int)
+  /// `most` nil: without end.
+  case repeated(PatternNode, least: Int, most: Int?, isLazy: Bool)
+  case start
+  case end
+
+  /// Bytes that every match begins with, and whether the node matches these and nothing else.
+  var prefix: (bytes: [UInt8], isWhole: Bool) {
+    switch self {
+    case .empty: ([], true)
+    case .byte(let byte): ([byte], true)
+    // A place isn't a byte. What follows it is still needed for a match.
+    case .start, .end: ([], true)
+    case .set: ([], false)
+    case .group(let node, _): node.prefix
+    case .repeated(let node, let least, _, _): least > 0 ? (node.prefix.bytes, false) : ([], false)
+    case .sequence(let nodes): Self.prefix(ofSequence: nodes)
+    case .choice(let nodes): (Self.commonPrefix(nodes.map(\.prefix.bytes)), false)
+    }
+  }
+
+  private static func prefix(ofSequence nodes: [PatternNode]) -> (bytes: [UInt8], isWhole: Bool) {
+    var bytes: [UInt8] = []
+    for node in nodes {
+      let next = node.prefix
+      bytes += next.bytes
+      guard next.isWhole else { return (bytes, false) }
+    }
+    return (bytes, true)
+  }
+
+  private static func commonPrefix(_ texts: [[UInt8]]) -> [UInt8] {
+    guard var common = texts.first else { return [] }
+    for text in texts.dropFirst() {
+      let count = zip(common, text).prefix { $0 == $1 }.count
+      common.removeSubrange(count...)
+    }
+    return common
+  }
+
+  /// Without the `^` and `$` that say what holds anyway: patterns match whole paths.
+  var withoutOuterAnchors: PatternNode {
+    guard case .sequence(var nodes) = self else { return self == .start || self == .end ? .empty : self }
+    while nodes.first == .start { nodes.removeFirst() }
+    while nodes.last == .end { nodes.removeLast() }
+    return .sequence(nodes)
+  }
+
+  /// Whether it has nothing but bytes, alternatives of bytes and parts that may be missing: it names each path that it matches.
+  var isOfNames: Bool {
+    switch self {
+    case .empty, .byte: true
+    case .set, .start, .end: false
+    case .group(let node, _): node.isOfNames
+    case .repeated(let node, _, let most, _): most == 1 && node.isOfNames
+    case .sequence(let nodes), .choice(let nodes): nodes.allSatisfy(\.isOfNames)
+    }
+  }
+
+  var hasAnchors: Bool {
+    switch self {
+    case .start, .end: true
+    case .empty, .byte, .set: false
+    case .group(let node, _), .repeated(let node, _, _, _): node.hasAnchors
+    case .sequence(let nodes), .choice(let nodes): nodes.contains(where: \.hasAnchors)
+    }
+  }
+}
+
+/// What is wrong with a pattern, and at which of its bytes (counted from 0).
+public struct PatternError: Error, Equatable, Sendable, CustomStringConvertible {
+  public let reason: String
+  public let offset: Int
+
+  init(_ reason: String, at offset: Int) {
+    self.reason = reason
+    self.offset = offset
+  }
+
+  public var description: String { "\(reason) at byte \(offset)" }
 }

@@ -6,7 +6,6 @@
 //
 // So the size is bounded, and with it the time that a byte of a path can take.
 
-/// The instructions of one pattern.
 struct PatternProgram: Sendable {
   /// A UUID takes 40, `[^/]{1,255}` takes 510.
   static let maximumInstructions = 2_000

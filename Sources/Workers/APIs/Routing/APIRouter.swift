@@ -32,7 +32,6 @@ final class APIRoute: Sendable {
   }
 }
 
-/// The endpoint that takes a request.
 public struct APIMatch: Sendable {
   @usableFromInline let route: APIRoute
   @inlinable public var definition: APIDefinition { _read { yield route.definition } }

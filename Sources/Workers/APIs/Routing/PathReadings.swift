@@ -37,7 +37,6 @@ struct PathReadings {
   private var later: [[UInt8]] = []
   private var place = 0
   private var decodings = 0
-  /// Octets of what is known.
   private(set) var bytes = 0
   /// Whether there are more readings than are gone through.
   private(set) var exceedsBounds = false
@@ -144,7 +143,6 @@ struct PathReadings {
   }
 }
 
-/// Why a path is refused.
 struct PathDefect: Error, Equatable {
   /// What it has, and what was expected.
   let reason: String

@@ -17,7 +17,6 @@ struct ConditionTable {
     case byAllFields(combination: UInt8)
   }
 
-  /// A set that has a condition.
   struct User {
     let set: SlabIndex
     /// The caller's name for its being here; `release` tells the caller when its position changes.

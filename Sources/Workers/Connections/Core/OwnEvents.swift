@@ -9,7 +9,6 @@ import Kit
 
 /// One own event, ready to be encoded for a transport.
 struct OwnEvent: Equatable, Sendable {
-  /// Its type; also the name of the SSE event.
   let type: String
   /// The whole event as one line of JSON.
   let json: [UInt8]
@@ -134,12 +133,18 @@ enum OwnEvents {
   }
 
   private static func event(_ type: String, _ stamp: Stamp) -> OwnEvent {
-    OwnEvent(type: type, json: opening(of: type, stamp) + [UInt8(ascii: "}")])
+    var json = opening(of: type, stamp)
+    json.append(UInt8(ascii: "}"))
+    return OwnEvent(type: type, json: json)
   }
 
   private static func opening(of type: String, _ stamp: Stamp) -> [UInt8] {
-    Array(
-      #"{"specversion":"1.0","type":"\#(type)","source":"rig","id":"\#(stamp.uuid)","time":"\#(stamp.rfc3339)""#
-        .utf8)
+    var json: [UInt8] = []
+    json.reserveCapacity(usualBytes)
+    stamp.appendEvent(ofType: type, to: &json)
+    return json
   }
+
+  /// Most events are no longer.
+  private static let usualBytes = 384
 }

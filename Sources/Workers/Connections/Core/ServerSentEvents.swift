@@ -5,6 +5,8 @@
 //   :heartbeat\n id: <cursor>\n \n                       dispatches nothing, and moves the client's last event id
 //   id: <cursor>\n event: <type>\n data: <json>\n \n     `id` only if the event has a cursor
 
+import Kit
+
 enum ServerSentEvents {
   /// First bytes of the stream: how long a browser waits before it comes back.
   static func preamble(retryMs: Int) -> [UInt8] { Array("retry: \(retryMs)\n\n".utf8) }
@@ -46,8 +48,7 @@ enum Chunk {
     shift = (shift + 3) / 4 * 4
     while shift > 0 {
       shift -= 4
-      let digit = UInt8(truncatingIfNeeded: count >> shift & 0xF)
-      bytes.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + (digit - 10))
+      bytes.append(HTTPOctets.hexadecimalDigit(UInt8(truncatingIfNeeded: count >> shift & 0xF)))
     }
     appendEnd(to: &bytes)
   }

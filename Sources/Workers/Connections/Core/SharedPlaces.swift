@@ -7,11 +7,9 @@ import Kit
 import NIOHTTP1
 import Settings
 
-/// Who holds a place.
 struct PlaceHolder: Hashable {
   /// nil: the client has no address; it counts for its API alone.
   var client: AddressPrefix?
-  /// The id of an API.
   var api: String
 }
 

@@ -18,9 +18,7 @@ final class TurnWork {
   static let bytesPerUnit = 16
   /// What it costs to put one condition into the index, or to take it out.
   static let unitsPerCondition = 4
-  /// What it costs to say something to one connection.
   static let unitsPerWord = 10
-  /// What it costs to end one connection.
   static let unitsPerEnd = 100
 
   /// Goes on with the work and takes off what that costs; it should return soon after nothing is left. Whether the work is

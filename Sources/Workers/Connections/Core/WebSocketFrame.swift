@@ -65,7 +65,6 @@ enum WebSocketFrame {
     }
   }
 
-  /// A whole frame.
   static func encode(_ opcode: WebSocketOpcode, _ payload: some Collection<UInt8>) -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(maximumHeaderBytes + payload.count)

@@ -35,7 +35,6 @@ enum StreamOptions {
   /// - Parameter userTimeoutSeconds: after so long without any acknowledgement the peer is gone: half-open connections end though
   ///   nobody closes them.
   static func apply(to descriptor: CInt, userTimeoutSeconds: Int) {
-    set(descriptor, TCP_NODELAY, 1)
     set(descriptor, TCP_NOTSENT_LOWAT, notSentLowWaterBytes)
     set(descriptor, TCP_USER_TIMEOUT, CInt(clamping: userTimeoutSeconds * 1000))
   }

@@ -134,9 +134,15 @@ final class Outlet {
     return bytes
   }
 
-  /// Writes the first bytes of a connection through NIO, behind whatever of earlier answers NIO still holds.
-  func open(with bytes: [UInt8]) {
+  /// Sends the first bytes of a connection.
+  ///
+  /// - Parameter mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
+  func open(with bytes: [UInt8], mayHoldOutput: Bool = true) {
     guard isDirect else { return }
+    guard mayHoldOutput else {
+      transmit(bytes)
+      return
+    }
     append(bytes)
     feed()
   }

@@ -109,12 +109,17 @@ struct ConnectRequest {
   static func value(
     _ name: String, _ query: [(name: String, value: String)]
   ) throws(RefusedRequest) -> String? {
-    let values = query.filter { $0.name == name && !$0.value.isEmpty }
-    guard values.count <= 1 else {
-      throw RefusedRequest(
-        status: 400, detail: "query parameter \(name) is given \(values.count) times, expected once")
+    var value: String?
+    var count = 0
+    for parameter in query where parameter.name == name && !parameter.value.isEmpty {
+      value = parameter.value
+      count += 1
     }
-    return values.first?.value
+    guard count <= 1 else {
+      throw RefusedRequest(
+        status: 400, detail: "query parameter \(name) is given \(count) times, expected once")
+    }
+    return value
   }
 
   /// Other users or roles whose events are asked for, which takes a privileged role.

@@ -121,7 +121,7 @@ final class FrontRoutes: Responder {
 
   private func answer(_ route: Route, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     switch route {
-    case .sse where request.method == .HEAD: .response(.headOfStream(EventStreamHead.headers()))
+    case .sse where request.method == .HEAD: .response(.headOfStream(StreamRoutes.eventStreamHeaders))
     case .sse: streams.sse(request, on: loop)
     case .webSocket: streams.webSocket(request, on: loop)
     case .longPolling where request.method == .HEAD:

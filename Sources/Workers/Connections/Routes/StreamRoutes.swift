@@ -31,18 +31,30 @@ final class StreamRoutes {
     do throws(RefusedRequest) {
       let wanted = try hub.connectRequest(request)
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in openSSE(channel, wanted, request) }
+        var headers = Self.eventStreamHeaders
+        cors.apply(to: &headers, for: request)
+        return .takeOver(.stream(headers)) { [self] in openSSE($0, wanted) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
-  private func openSSE(_ channel: Channel, _ wanted: ConnectRequest, _ request: HTTPRequest) {
-    guard let descriptor = descriptor(of: channel, isTLS: request.isTLS) else {
+  /// What describes an event stream, as a HEAD request is answered too.
+  static let eventStreamHeaders = HTTPHeaders([
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+  ])
+
+  /// Over HTTP/1.1 each event is one chunk, so that an orderly end is told from a cut one and clients that read in blocks get each
+  /// event at once.
+  private func openSSE(_ taken: TakenChannel, _ wanted: ConnectRequest) {
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let isChunked = EventStreamHead.isChunked(for: request)
+    let isChunked = taken.isChunked
     let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
       Connection(
         ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: hub, on: channel,
@@ -52,8 +64,7 @@ final class StreamRoutes {
     var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
     stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
     for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
-    let head = EventStreamHead.head(cors, for: request)
-    open(connection, Array(head.utf8) + stream.bytes, wanted, resumption)
+    open(connection, taken, stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
@@ -69,14 +80,11 @@ final class StreamRoutes {
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
       let wanted = try hub.connectRequest(request)
       let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
-      let head = Self.switchingProtocols(
+      let head = Self.handshakeHead(
         accept: accept, extensions: deflate,
-        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]),
-        traceparent: request.traceparent)
+        subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
       return admission.admit(wanted, on: loop) { [self] in
-        .takeOver { [self] channel, request in
-          openWebSocket(channel, wanted, head, isDeflated: deflate != nil, isTLS: request.isTLS)
-        }
+        .takeOver(head) { [self] in openWebSocket($0, wanted, isDeflated: deflate != nil) }
       }
     } catch {
       return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
@@ -85,10 +93,12 @@ final class StreamRoutes {
 
   /// Opens a WebSocket on a channel that HTTP has left. `greets`: with the two events that ours begin with.
   func openWebSocket(
-    _ channel: Channel, _ wanted: ConnectRequest, _ head: String, isDeflated: Bool = false,
-    isTLS: Bool = false, greets: Bool = true
+    _ taken: TakenChannel, _ wanted: ConnectRequest, isDeflated: Bool = false, greets: Bool = true
   ) {
-    guard let descriptor = descriptor(of: channel, isTLS: isTLS) else { return channel.close(promise: nil) }
+    let channel = taken.channel
+    guard let descriptor = descriptor(of: taken) else {
+      return channel.close(promise: nil)
+    }
     let state = hub.webSocketState(wanted, isDeflated: isDeflated)
     let connection = hub.table.insert(second: hub.clock.second) { [hub, application] index, serial in
       Connection(
@@ -101,11 +111,12 @@ final class StreamRoutes {
       for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
       connection.webSocket?.told(resumption.beginning(own: hub.events.own))
     }
-    open(connection, Array(head.utf8) + frames.bytes, wanted, resumption)
+    open(connection, taken, frames.bytes, wanted, resumption)
   }
 
   private func open(
-    _ connection: Connection, _ bytes: [UInt8], _ wanted: ConnectRequest, _ resumption: Resumption
+    _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
+    _ resumption: Resumption
   ) {
     guard let outlet = connection.outlet else { return }
     do {
@@ -114,21 +125,24 @@ final class StreamRoutes {
       hub.closed(connection)
       return outlet.channel.close(promise: nil)
     }
-    outlet.open(with: bytes)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
+    bytes.append(contentsOf: taken.head.readableBytesView)
+    bytes.append(contentsOf: greeting)
+    outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
     hub.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
   /// an HTTP/2 connection. nil if the channel has closed meanwhile.
-  private func descriptor(of channel: Channel, isTLS: Bool) -> CInt? {
+  private func descriptor(of taken: TakenChannel) -> CInt? {
+    let channel = taken.channel
     guard channel.isActive else { return nil }
-    guard
-      let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
-        of: CInt.self, { $0 })
-    else { return channel.parent == nil ? nil : -1 }
+    let asked = { try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 } }
+    guard let descriptor = taken.socket ?? asked() else { return channel.parent == nil ? nil : -1 }
     StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
-    return isTLS ? -1 : descriptor
+    return taken.request.isTLS ? -1 : descriptor
   }
 
   /// The value of `sec-websocket-accept`.
@@ -152,16 +166,14 @@ final class StreamRoutes {
     }
   }
 
-  /// Head of the answer that opens a WebSocket.
-  static func switchingProtocols(
-    accept: String, extensions: String? = nil, subprotocol: String? = nil, traceparent: String
-  ) -> String {
-    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-      + "sec-websocket-accept: \(accept)\r\n"
-      + (extensions.map { "sec-websocket-extensions: \($0)\r\n" } ?? "")
-      + (subprotocol.map { "sec-websocket-protocol: \($0)\r\n" } ?? "")
-      + (traceparent.isEmpty ? "" : "traceparent: \(traceparent)\r\n")
-      + "\r\n"
+  /// Head of the response that opens a WebSocket.
+  static func handshakeHead(
+    accept: String, extensions: String? = nil, subprotocol: String? = nil
+  ) -> TakeOverHead {
+    var headers: HTTPHeaders = ["sec-websocket-accept": accept]
+    if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
+    if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
+    return .upgrade(to: "websocket", headers)
   }
 }
 

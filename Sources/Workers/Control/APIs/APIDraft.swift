@@ -4,7 +4,6 @@
 import APIs
 
 struct APIDraft {
-  /// A change that a client asks for.
   enum Change {
     case create([UInt8])
     case replace(id: String, [UInt8])
@@ -84,7 +83,6 @@ struct APIDraft {
     return .define(definition, order: order)
   }
 
-  /// The definition of that id is there, at that place.
   mutating func place(_ id: [UInt8], _ order: UInt64) {
     orders[id] = order
     if order >= nextOrder { nextOrder = order + 1 }

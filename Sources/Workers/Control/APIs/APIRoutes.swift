@@ -42,15 +42,15 @@ final class APIRoutes {
   private static let diskRetrySeconds = 10
   private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
 
-  private let desk: APIDesk
+  private let store: APIStore
 
-  init(desk: APIDesk) { self.desk = desk }
+  init(store: APIStore) { self.store = store }
 
   func respond(to request: HTTPRequest, _ resource: APIResource, on loop: EventLoop) -> Reply {
     switch resource {
     case .list where request.method == .POST:
       return change(request, loop, .created) { .create($0) }
-    case .list: return .response(.json(desk.table.json, headers: Self.fresh))
+    case .list: return .response(.json(store.table.json, headers: Self.fresh))
     case .one(let segment):
       guard let id = PathSegment.decode(segment) else {
         return .response(.problem(.badRequest, "the path's last segment is no percent-encoded UTF-8"))
@@ -64,11 +64,10 @@ final class APIRoutes {
   }
 
   private func definition(_ id: String) -> HTTPResponse {
-    guard let definition = desk.table.definition(id) else { return Self.refusal(.unknown(id: id)) }
+    guard let definition = store.table.definition(id) else { return Self.refusal(.unknown(id: id)) }
     return .json(definition.json, headers: Self.fresh)
   }
 
-  /// A change by a body of JSON.
   private func change(
     _ request: HTTPRequest, _ loop: EventLoop, _ status: HTTPResponseStatus,
     _ order: ([UInt8]) -> APIDraft.Change
@@ -80,8 +79,8 @@ final class APIRoutes {
         .problem(.unsupportedMediaType, "header content-type \(found), expected application/json"))
     }
     let change = order(Array(request.body.readableBytesView))
-    return later(loop, change) { [desk] in
-      let warnings = desk.warnings(about: change) { loop.soon($0) }
+    return later(loop, change) { [store] in
+      let warnings = store.warnings(about: change) { loop.soon($0) }
       return .json(Self.accepted(warnings: warnings), status: status)
     }
   }
@@ -101,7 +100,7 @@ final class APIRoutes {
     _ loop: EventLoop, _ change: APIDraft.Change, _ answer: @escaping () -> HTTPResponse
   ) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
-    desk.order(change) { outcome in
+    store.order(change) { outcome in
       switch outcome {
       case .done: promise.succeed(answer())
       case .refused(let error): promise.succeed(Self.refusal(error))

@@ -10,7 +10,6 @@
 import Glibc
 import Kit
 
-/// Reads and writes the file.
 struct BlacklistFile: Sendable {
   struct Entry: Equatable, Sendable {
     var session: SessionDigest
@@ -22,7 +21,7 @@ struct BlacklistFile: Sendable {
   private static let recordBytes = 24
   private static let checkedBytes = 20
   /// Records that are added at once.
-  static let mostAtOnce = 128
+  fileprivate static let mostAtOnce = 128
   private static let maximumBytes = 1 << 30
 
   let file: StateFile
@@ -53,7 +52,6 @@ struct BlacklistFile: Sendable {
     return entries
   }
 
-  /// Writes the file anew.
   func replace(by entries: [Entry]) throws(StateFile.Failure) {
     let bytes = Self.head + Self.encode(entries, from: 0)
     // It says no less than the old one: it may stay whatever becomes of this.
@@ -149,7 +147,6 @@ final class BlacklistKeeper {
   private var group: [Done] = []
   private var isWriting = false
   private var hasStopped = false
-  /// Something couldn't be written.
   var failed: (StateFile.Failure) -> Void = { _ in }
   /// All sessions that are dead now.
   var living: () -> [Entry] = { [] }

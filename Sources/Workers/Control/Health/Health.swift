@@ -8,6 +8,7 @@
 // HTTP, so that an outage of the brokers is shown but takes no node out of a load balancer. Pure: no page is read here.
 
 import IPC
+import Kit
 
 /// What one part of the gateway shows.
 struct HealthPart: Equatable {
@@ -17,11 +18,35 @@ struct HealthPart: Equatable {
 
   var name: String
   var status: Status
-  /// Why it isn't ok.
   var detail: String?
   var state: WorkerState?
   var pid: Int32?
   var heartbeatAgeNs: UInt64?
+
+  private static let nsPerMillisecond: UInt64 = 1_000_000
+  private static let millisecondsPerSecond: Double = 1000
+
+  fileprivate var json: [UInt8] {
+    var bytes: [UInt8] = [UInt8(ascii: "{")]
+    HealthReport.member("name", name, &bytes)
+    bytes.append(UInt8(ascii: ","))
+    HealthReport.member("status", status.rawValue, &bytes)
+    if let state {
+      bytes.append(UInt8(ascii: ","))
+      HealthReport.member("state", "\(state)", &bytes)
+    }
+    if let pid { bytes.append(contentsOf: ",\"pid\":\(pid)".utf8) }
+    if let heartbeatAgeNs {
+      let seconds = Double(heartbeatAgeNs / Self.nsPerMillisecond) / Self.millisecondsPerSecond
+      bytes.append(contentsOf: ",\"heartbeatAgeSeconds\":\(seconds)".utf8)
+    }
+    if let detail {
+      bytes.append(UInt8(ascii: ","))
+      HealthReport.member("detail", detail, &bytes)
+    }
+    bytes.append(UInt8(ascii: "}"))
+    return bytes
+  }
 }
 
 /// What a worker's status page says at one moment.
@@ -36,10 +61,8 @@ struct WorkerSighting: Equatable {
 /// The verdict on all parts.
 struct HealthReport: Equatable {
   var parts: [HealthPart]
-  /// The gateway is being stopped.
   var isDraining = false
 
-  /// Whether clients can be served.
   var isAvailable: Bool { !isDraining && !parts.contains { $0.status == .unavailable } }
   /// The parts that are missing; of a gateway that is being stopped, that it is.
   var unavailable: [String] {
@@ -47,6 +70,30 @@ struct HealthReport: Equatable {
   }
 
   static let draining = "draining"
+
+  // MARK: JSON
+
+  // A report as JSON, for probes and people:
+  //
+  //   {"status":"ok","parts":[{"name":"connections.0","status":"ok","state":"ready","pid":4711,"heartbeatAgeSeconds":0.4}]}
+
+  var json: [UInt8] {
+    var bytes: [UInt8] = []
+    let status = isAvailable ? HealthPart.Status.ok : .unavailable
+    Self.member("status", isDraining ? Self.draining : status.rawValue, &bytes)
+    bytes.append(contentsOf: ",\"parts\":[".utf8)
+    for (index, part) in parts.enumerated() {
+      if index > 0 { bytes.append(UInt8(ascii: ",")) }
+      bytes.append(contentsOf: part.json)
+    }
+    return Array("{".utf8) + bytes + Array("]}\n".utf8)
+  }
+
+  static func member(_ name: String, _ text: String, _ bytes: inout [UInt8]) {
+    JSONText.appendString(name, to: &bytes)
+    bytes.append(UInt8(ascii: ":"))
+    JSONText.appendString(text, to: &bytes)
+  }
 }
 
 enum Health {
@@ -88,5 +135,56 @@ enum Health {
     return HealthPart(name: kafkaName, status: .degraded, detail: "no connection to the brokers")
   }
 
-  static let kafkaName = "kafka"
+  private static let kafkaName = "kafka"
+}
+
+/// Looks at the pages of all workers when a probe asks. Nothing is remembered between two probes.
+final class HealthWatch {
+  private static let kafkaGauge = "rig_kafka_connected"
+
+  private let pages: [WatchedPage]
+  private let supervisor: WatchedPage?
+  private let own: String
+  private let streams: WatchedPage?
+  private let isKafkaConfigured: Bool
+  private let watchdogSeconds: Int
+
+  /// `own`: name of the worker that this process is.
+  init(pages: [WatchedPage], own: String, isKafkaConfigured: Bool, watchdogSeconds: Int) {
+    self.pages = pages.filter(\.isWorker)
+    supervisor = pages.first { !$0.isWorker }
+    self.own = own
+    streams = pages.first { $0.worker == .streams }
+    self.isKafkaConfigured = isKafkaConfigured
+    self.watchdogSeconds = watchdogSeconds
+  }
+
+  /// Whether the gateway can serve its clients.
+  func readiness(nowNs: UInt64 = MonotonicTime.now()) -> HealthReport {
+    var parts = pages.map {
+      Health.worker($0.name, $0.sighting(), nowNs: nowNs, watchdogSeconds: watchdogSeconds)
+    }
+    if isKafkaConfigured { parts.append(Health.kafka(connected: kafkaGauges())) }
+    return HealthReport(parts: parts, isDraining: isGatewayStopping)
+  }
+
+  /// Whether the supervisor has been asked to stop everything.
+  var isGatewayStopping: Bool { supervisor?.sighting()?.state == .stopping }
+
+  /// Whether this process lives: that it answers is the proof.
+  func liveness(nowNs: UInt64 = MonotonicTime.now()) -> HealthReport {
+    let sighting = pages.first { $0.name == own }?.sighting()
+    var part = Health.worker(own, sighting, nowNs: nowNs, watchdogSeconds: watchdogSeconds)
+    part.status = .ok
+    part.detail = nil
+    return HealthReport(parts: [part])
+  }
+
+  private func kafkaGauges() -> [Int64] {
+    guard let page = try? streams?.page() else { return [] }
+    return page.metrics().compactMap { metric in
+      metric.series.hasPrefix(Self.kafkaGauge) && SeriesText(metric.series)?.name == Self.kafkaGauge[...]
+        ? metric.value : nil
+    }
+  }
 }

@@ -5,7 +5,7 @@ import Kit
 import NIOCore
 
 struct BlacklistOrder: Equatable {
-  static let maximumSessionBytes = 1_024
+  private static let maximumSessionBytes = 1_024
   /// Ten years of 365 days.
   static let maximumSeconds: Int64 = 315_360_000
 

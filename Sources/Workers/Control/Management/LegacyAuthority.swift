@@ -14,7 +14,6 @@ final class LegacyAuthority {
     case unauthorized(String)
     /// No token names the action.
     case forbidden
-    /// It can't be judged now.
     case unavailable(String)
   }
 

@@ -13,7 +13,7 @@ final class LegacySessions {
   private static let secondsPerHour: UInt32 = 3_600
   private static let msPerSecond: Int64 = 1_000
 
-  private let desk: SessionDesk
+  private let store: SessionStore
   private let hasher: SessionHasher
   private let role: String
   private let defaultSeconds: UInt32
@@ -21,10 +21,10 @@ final class LegacySessions {
 
   /// - Parameter unixMs: the present time, in milliseconds since 1970; nil: the wall clock's, but for its jumps.
   init(
-    desk: SessionDesk, hasher: SessionHasher, settings: Settings,
+    store: SessionStore, hasher: SessionHasher, settings: Settings,
     unixMs: (() -> Int64)? = nil
   ) {
-    self.desk = desk
+    self.store = store
     self.hasher = hasher
     role = settings.sessionRole ?? Self.usualRole
     defaultSeconds = UInt32(clamping: settings.jwtBlacklistDefaultExpiryHours) * Self.secondsPerHour
@@ -42,7 +42,7 @@ final class LegacySessions {
   }
 
   private func list(_ body: (PresenceRegistry) -> [UInt8]) -> HTTPResponse {
-    desk.incomplete ?? .json(body(desk.registry), headers: ["cache-control": "no-store"])
+    store.incomplete ?? .json(body(store.registry), headers: ["cache-control": "no-store"])
   }
 
   /// The session's connections are closed by being on the list. One that has none is put there as well: its tokens may be shown yet.
@@ -51,16 +51,16 @@ final class LegacySessions {
       return done(.problem(.internalServerError, "the session's digest can't be computed"))
     }
     let now = UInt32(clamping: unixMs() / Self.msPerSecond)
-    let known = desk.registry.end(ofSession: session).map { remaining(until: $0, now) }
+    let known = store.registry.end(ofSession: session).map { remaining(until: $0, now) }
     // Before every worker has reported, there may be connections with tokens that end later.
     let seconds: UInt32 =
-      if let known, desk.registry.isComplete {
+      if let known, store.registry.isComplete {
         known
       } else {
         max(known ?? 0, max(defaultSeconds, remaining(until: atLeastUntil, now)))
       }
     let bounded = min(max(seconds, 1), UInt32(clamping: BlacklistOrder.maximumSeconds))
-    desk.blacklist(digest, seconds: bounded) { done($0.answer(.empty(.noContent))) }
+    store.blacklist(digest, seconds: bounded) { done($0.answer(.empty(.noContent))) }
   }
 
   private func remaining(until end: UInt32, _ now: UInt32) -> UInt32 {

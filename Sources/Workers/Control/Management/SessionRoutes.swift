@@ -10,7 +10,7 @@ final class SessionRoutes {
   /// After which the keys of tokens may be there.
   private static let keysRetrySeconds = 1
 
-  private let desk: SessionDesk
+  private let store: SessionStore
   private let hasher: SessionHasher
   private let legacy: LegacyAuthority
   private let legacySessions: LegacySessions
@@ -18,10 +18,10 @@ final class SessionRoutes {
   private let sessionRole: String
 
   init(
-    desk: SessionDesk, hasher: SessionHasher, legacy: LegacyAuthority, legacySessions: LegacySessions,
+    store: SessionStore, hasher: SessionHasher, legacy: LegacyAuthority, legacySessions: LegacySessions,
     node: String, sessionRole: String
   ) {
-    self.desk = desk
+    self.store = store
     self.hasher = hasher
     self.legacy = legacy
     self.legacySessions = legacySessions
@@ -70,7 +70,7 @@ final class SessionRoutes {
 
   /// A session that can't be looked up counts as one that is.
   private func isBlacklisted(_ session: String) -> Bool {
-    hasher.digest(session).map(desk.isBlacklisted) ?? true
+    hasher.digest(session).map(store.isBlacklisted) ?? true
   }
 
   // MARK: Blacklist
@@ -90,7 +90,7 @@ final class SessionRoutes {
       "access-control-allow-origin": "*",
     ]
     return later(loop, .json(Array("{}".utf8), status: .created, headers: headers)) {
-      self.desk.blacklist(digest, seconds: order.seconds, $0)
+      self.store.blacklist(digest, seconds: order.seconds, $0)
     }
   }
 
@@ -106,40 +106,40 @@ final class SessionRoutes {
 
   private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
 
-  private var incomplete: HTTPResponse? { desk.incomplete }
+  private var incomplete: HTTPResponse? { store.incomplete }
 
   private func sessions() -> HTTPResponse {
     if let incomplete { return incomplete }
-    return .json(SessionListing.users(desk.registry.online(role: sessionRole)), headers: Self.fresh)
+    return .json(SessionListing.users(store.registry.online(role: sessionRole)), headers: Self.fresh)
   }
 
   private func connections(of user: String) -> HTTPResponse {
     if let incomplete { return incomplete }
-    let connections = desk.registry.connections(of: Name(user))
+    let connections = store.registry.connections(of: Name(user))
     guard !connections.isEmpty else { return .problem(.notFound, "the user is not online") }
     return .json(SessionListing.connections(connections, node: node), headers: Self.fresh)
   }
 
   private func closeUser(_ user: String, _ loop: EventLoop) -> Reply {
     if let incomplete { return .response(incomplete) }
-    guard !desk.registry.connections(of: Name(user)).isEmpty else {
+    guard !store.registry.connections(of: Name(user)).isEmpty else {
       return .response(.problem(.notFound, "the user is not online"))
     }
-    return later(loop, .empty(.noContent)) { self.desk.closeAll(of: Name(user), $0) }
+    return later(loop, .empty(.noContent)) { self.store.closeAll(of: Name(user), $0) }
   }
 
   private func closeConnection(_ text: String, _ loop: EventLoop) -> Reply {
     if let incomplete { return .response(incomplete) }
-    guard let id = ConnectionID(text), desk.registry.connection(id) != nil else {
+    guard let id = ConnectionID(text), store.registry.connection(id) != nil else {
       return .response(.problem(.notFound, "there is no such connection"))
     }
-    return later(loop, .empty(.noContent)) { self.desk.close([id], $0) }
+    return later(loop, .empty(.noContent)) { self.store.close([id], $0) }
   }
 
   // MARK: Answers to orders
 
   private func later(
-    _ loop: EventLoop, _ done: HTTPResponse, _ order: (@escaping (SessionDesk.Result) -> Void) -> Void
+    _ loop: EventLoop, _ done: HTTPResponse, _ order: (@escaping (SessionStore.Result) -> Void) -> Void
   ) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
     order { promise.succeed($0.answer(done)) }
@@ -147,7 +147,7 @@ final class SessionRoutes {
   }
 }
 
-extension SessionDesk {
+extension SessionStore {
   /// The answer as long as presence isn't known; nil: it is.
   var incomplete: HTTPResponse? {
     guard !registry.isComplete else { return nil }
@@ -157,7 +157,7 @@ extension SessionDesk {
   }
 }
 
-extension SessionDesk.Result {
+extension SessionStore.Result {
   /// What a client may wait before it tries again.
   fileprivate static let retrySeconds = 1
 
@@ -173,6 +173,59 @@ extension SessionDesk.Result {
     case .unkept(let reason):
       .unavailable(
         retryAfterSeconds: retrySeconds, "\(reason); the entry stands until the gateway ends")
+    }
+  }
+}
+
+/// What the management port has about sessions, users and connections, by path.
+///
+///   POST         /v3/session-blacklist        /v2/…   GET HEAD  /v3/session-blacklist/:id   /v2/…
+///   GET HEAD     /v3/sessions                         GET HEAD DELETE  /v3/sessions/:user
+///   DELETE       /v3/connections/:id
+///   …            /rg/…                                as in RIG 1: LegacyResource
+enum SessionResource: Equatable {
+  case blacklist
+  case blacklistEntry(Substring)
+  case sessions
+  case userSessions(Substring)
+  case connection(Substring)
+  case legacy(LegacyResource)
+
+  /// nil: the path is none of these. Names are still percent-encoded.
+  init?(path: String) {
+    if let legacy = LegacyResource(path: path) {
+      self = .legacy(legacy)
+      return
+    }
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 3 || parts.count == 4, parts[0].isEmpty else { return nil }
+    let name = parts.count == 4 ? parts[3] : nil
+    if let name, name.isEmpty { return nil }
+    switch (parts[1], parts[2], name) {
+    case ("v3", "session-blacklist", nil), ("v2", "session-blacklist", nil): self = .blacklist
+    case ("v3", "session-blacklist", let name?), ("v2", "session-blacklist", let name?):
+      self = .blacklistEntry(name)
+    case ("v3", "sessions", nil): self = .sessions
+    case ("v3", "sessions", let name?): self = .userSessions(name)
+    case ("v3", "connections", let name?): self = .connection(name)
+    default: return nil
+    }
+  }
+
+  /// Every path, with names in braces.
+  static let templates =
+    [
+      "/v3/session-blacklist", "/v2/session-blacklist", "/v3/session-blacklist/{id}",
+      "/v2/session-blacklist/{id}", "/v3/sessions", "/v3/sessions/{user}", "/v3/connections/{id}",
+    ] + LegacyResource.templates
+
+  var methods: [HTTPMethod] {
+    switch self {
+    case .blacklist: [.POST]
+    case .blacklistEntry, .sessions: [.GET, .HEAD]
+    case .userSessions: [.GET, .HEAD, .DELETE]
+    case .connection: [.DELETE]
+    case .legacy(let resource): resource.methods
     }
   }
 }

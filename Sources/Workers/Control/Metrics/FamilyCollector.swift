@@ -32,7 +32,6 @@ struct FamilyCollector {
     self.limit = limit
   }
 
-  /// A number of a page.
   mutating func add(_ kind: MetricKind, _ series: String, _ value: Int64) {
     if let index = entries.index(forKey: series) {
       entries.values[index].sum &+= value
@@ -122,4 +121,38 @@ struct FamilyCollector {
     family.samples.sort { $0.labels < $1.labels }
     return family
   }
+}
+
+enum SampleValue: Equatable {
+  case integer(Int64)
+  case real(Double)
+
+  /// As both formats write it.
+  var text: String {
+    switch self {
+    case .integer(let value): String(value)
+    case .real(let value) where value.isFinite: String(value)
+    case .real(let value) where value.isNaN: "NaN"
+    case .real(let value): value < 0 ? "-Inf" : "+Inf"
+    }
+  }
+}
+
+struct MetricFamily: Equatable {
+  enum Kind: String {
+    case counter, gauge, histogram
+  }
+
+  struct Sample: Equatable {
+    /// What stands behind the family's name: `_bucket`, `_sum`, `_count` or nothing. A counter's `_total` is
+    /// part of the name.
+    var suffix = ""
+    /// Between the braces; empty: no labels.
+    var labels: String
+    var value: SampleValue
+  }
+
+  var name: String
+  var kind: Kind
+  var samples: [Sample]
 }

@@ -17,7 +17,7 @@ struct HistogramAssembly {
     case count = "_count"
   }
 
-  static let boundLabel = "le"
+  private static let boundLabel = "le"
 
   private struct LabelSet {
     var buckets: [(bound: Double, count: Int64)] = []

@@ -38,7 +38,6 @@ struct SeriesText: Equatable {
     guard walk.take("}"), walk.rest.isEmpty else { return nil }
   }
 
-  /// The labels, one by one.
   var labels: [Label] {
     var walk = Walk(rest: labelText)
     var labels: [Label] = []
@@ -98,7 +97,6 @@ private struct Walk {
     return true
   }
 
-  /// `name="value"`.
   mutating func takeLabel() -> SeriesText.Label? {
     guard let name = takeName(colons: false), take("="), take("\""), let value = takeValue() else {
       return nil

@@ -10,7 +10,6 @@
 
 import Kit
 
-/// What has changed for a user.
 enum PresenceTransition: Equatable {
   case joined(Name, roles: [String])
   case rolesChanged(Name, roles: [String])

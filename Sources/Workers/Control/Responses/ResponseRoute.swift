@@ -17,11 +17,11 @@ final class ResponseRoute {
   private static let retrySeconds = 1
 
   /// nil only in tests that have none.
-  private let desk: ResponseDesk?
+  private let relay: ResponseRelay?
   private let invalid: Metric?
 
-  init(desk: ResponseDesk?, status: StatusPage?) {
-    self.desk = desk
+  init(relay: ResponseRelay?, status: StatusPage?) {
+    self.relay = relay
     // What connection workers find is counted by them.
     invalid = status?.metric(
       .counter, "rig_responses_total",
@@ -44,15 +44,15 @@ final class ResponseRoute {
       invalid?.add()
       return .response(.problem(HTTPResponseStatus(statusCode: error.status), error.detail))
     }
-    guard let desk else {
+    guard let relay else {
       return .response(.problem(.notFound, "no request waits for responses here"))
     }
     let promise = loop.makePromise(of: HTTPResponse.self)
-    desk.pass(response) { promise.succeed(Self.answer($0)) }
+    relay.pass(response) { promise.succeed(Self.answer($0)) }
     return .later(promise.futureResult)
   }
 
-  private static func answer(_ outcome: ResponseDesk.Outcome) -> HTTPResponse {
+  private static func answer(_ outcome: ResponseRelay.Outcome) -> HTTPResponse {
     switch outcome {
     case .taken: .text("message sent to correlated reverse proxy request", status: .accepted)
     case .unknown:

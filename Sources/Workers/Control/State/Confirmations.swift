@@ -14,7 +14,7 @@ final class Confirmations {
     var passed: () -> UInt64
   }
 
-  static let firstLookNs: UInt64 = 200_000
+  private static let firstLookNs: UInt64 = 200_000
   static let slowestLookNs: UInt64 = 20_000_000
   static let deadlineNs: UInt64 = 10_000_000_000
 

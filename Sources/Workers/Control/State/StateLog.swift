@@ -9,7 +9,7 @@
 //
 // Head follows the position at a distance of at least 15/16 of the capacity, because a record has at most a 64th of it. So
 // head never passes clean, and nothing that is true is lost. A record is repeated only if it is the newest about its
-// key: the copies of one thing don't multiply. StateLog+Compaction moves clean.
+// key: the copies of one thing don't multiply.
 
 import IPC
 import Kit
@@ -32,7 +32,7 @@ final class StateLog {
     var end: UInt64
   }
 
-  struct OnlineUser {
+  private struct OnlineUser {
     var roles: [String]
     var end: UInt64
     /// Of its record in the ring.
@@ -49,18 +49,18 @@ final class StateLog {
   }
 
   let ring: RingWriter
-  let limits: StateLimits
-  var sessions: [SessionDigest: BlacklistEntry] = [:]
-  var users: [Name: OnlineUser] = [:]
-  var apis: [Name: KeptAPI] = [:]
+  private let limits: StateLimits
+  private(set) var sessions: [SessionDigest: BlacklistEntry] = [:]
+  private var users: [Name: OnlineUser] = [:]
+  private(set) var apis: [Name: KeptAPI] = [:]
   /// Bytes of the newest records of all that is kept; of them those of users and of APIs.
-  var liveBytes: Int { sessions.count * StateLimits.blacklistBytes + userBytes + apiBytes }
-  var userBytes = 0
-  var apiBytes = 0
+  private var liveBytes: Int { sessions.count * StateLimits.blacklistBytes + userBytes + apiBytes }
+  private var userBytes = 0
+  private var apiBytes = 0
   /// Records before it are dead or repeated.
-  var clean: UInt64
+  private(set) var clean: UInt64
   /// The ring can't be walked: somebody has scribbled over it. Nothing more is written.
-  var failure: IPCError?
+  private(set) var failure: IPCError?
   /// Whether there was nothing in the ring when this writer began: the gateway's first, or formatted anew.
   private(set) var isNew = true
   /// End of the last record.
@@ -244,5 +244,129 @@ final class StateLog {
     ring.publish()
     lastEnd = end
     return end
+  }
+
+  // MARK: Compaction
+
+  // Moves clean towards the tail: the oldest records are dropped, or repeated where they are still true.
+  //
+  // With every record a few times its bytes are walked, so that room comes back before it is needed: at most three quarters
+  // of the region are alive, so that eight bytes walked for each that is written win more than they cost. A repetition is
+  // published before clean passes the original, hence before head can.
+
+  /// Bytes walked for each byte that is written.
+  private static let pace = 8
+
+  /// Makes room for a record of `size` bytes. False: there is none, because a reader lags or the ring is damaged.
+  private func compact(for size: Int, now: UInt32) -> Bool {
+    guard failure == nil else { return false }
+    var walked = 0
+    while true {
+      let region = Int(ring.appendedEnd - clean) + size
+      let isUrgent = region > limits.regionBytes
+      guard isUrgent || (region > limits.calmBytes && walked < size * Self.pace) else { return true }
+      do throws(IPCError) {
+        guard let record = try ring.retained(from: clean) else { return true }
+        let end = record.end
+        guard settle(record, now: now) else { return !isUrgent }
+        walked += Int(end - clean)
+        clean = end
+      } catch {
+        failure = error
+        return false
+      }
+    }
+  }
+
+  /// Repeats the record if it is still true. False: there is no room for that.
+  private func settle(_ record: RingRecord, now: UInt32) -> Bool {
+    guard let said = try? StateRecord(type: record.type, record.bytes) else { return true }
+    switch said {
+    case .blacklisted(let session, _):
+      guard let entry = sessions[session], entry.end == record.end else { return true }
+      guard entry.until > now else {
+        sessions[session] = nil
+        return true
+      }
+      guard let end = `repeat`(record) else { return false }
+      sessions[session]?.end = end
+    case .online(let user, _):
+      let name = Name(user)
+      guard let online = users[name], online.end == record.end else { return true }
+      guard let end = `repeat`(record) else { return false }
+      users[name]?.end = end
+    case .apiDefined(let id, _, _):
+      let name = Name(id)
+      guard let api = apis[name], api.end == record.end else { return true }
+      guard let end = `repeat`(record) else { return false }
+      apis[name]?.end = end
+    case .offline, .apiRemoved, .apisForgotten, .closeUser, .closeConnection, .reportConnections: break
+    }
+    return true
+  }
+
+  private func `repeat`(_ record: RingRecord) -> UInt64? {
+    let appended = ring.append(type: record.type, length: record.bytes.count) {
+      $0.copyMemory(from: record.bytes)
+    }
+    guard case .appended(_, let end) = appended else { return nil }
+    ring.publish()
+    return end
+  }
+}
+
+/// How much the state log keeps, as shares of its ring. See the picture in StateLog.
+struct StateLimits {
+  private static let headerBytes = 16
+  private static let alignment = 8
+  private static let blacklistPayload = 20
+
+  /// Bytes of a blacklist entry's record.
+  static let blacklistBytes = bytes(payload: blacklistPayload)
+
+  /// The largest record, header included.
+  let recordBytes: Int
+  /// From clean to the end of the last record.
+  let regionBytes: Int
+  /// From this length of the region on it is compacted a little with every record.
+  let calmBytes: Int
+  /// The newest records of everything that is kept: with more, compaction would find little to drop.
+  let liveBytes: Int
+  /// Of them those of users: however many are online, the blacklist has its half.
+  let userBytes: Int
+  /// Of them those of APIs.
+  let apiBytes: Int
+  let maxBlacklistEntries: Int
+
+  init(capacity: Int, maxBlacklistEntries: Int) {
+    recordBytes = capacity / 64
+    regionBytes = capacity / 8 * 7
+    calmBytes = capacity / 2
+    liveBytes = regionBytes / 4 * 3
+    userBytes = liveBytes / 2
+    apiBytes = liveBytes / 4
+    self.maxBlacklistEntries = maxBlacklistEntries
+  }
+
+  /// Bytes that a record takes in the ring.
+  static func bytes(payload: Int) -> Int {
+    (headerBytes + payload + alignment - 1) / alignment * alignment
+  }
+}
+
+/// A user's or role's name as a key: equal if its bytes are. Swift's own strings are also equal if they look the same, and
+/// two users must never become one.
+struct Name: Hashable, Comparable {
+  let text: String
+
+  init(_ text: String) { self.text = text }
+
+  static func == (a: Name, b: Name) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+
+  static func < (a: Name, b: Name) -> Bool { a.text.utf8.lexicographicallyPrecedes(b.text.utf8) }
+
+  func hash(into hasher: inout Hasher) {
+    var text = text
+    text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
   }
 }

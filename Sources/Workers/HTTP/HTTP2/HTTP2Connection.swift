@@ -73,6 +73,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
     connection.input = stream
+    connection.output = stream
     try channel.pipeline.syncOperations.addHandlers([stream, connection])
   }
 
@@ -226,6 +227,27 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     // A stream's error has reset the stream, which NIO counts and bounds.
     guard edge.hasWrittenError || !(error is any NIOHTTP2Error) else { return }
     end(.internalError)
+  }
+}
+
+extension HTTPServer {
+  /// Puts HTTP/2 into a connected channel of this loop that is counted already and whose client speaks it: with prior knowledge (RFC
+  /// 9113 §3.3), found out by HTTPInput, or because TLS has agreed on it.
+  func addHTTP2(to channel: Channel) throws {
+    counters?.http2Connections?.add(1)
+    SocketOptions.setHTTP2(on: channel, limits)
+    let edge = HTTP2Edge()
+    let share = AssemblyShare(budget)
+    let intake = HTTP2Intake(server: self, edge: edge, share: share)
+    let connection = HTTP2Connection(server: self, edge: edge, intake: intake, share: share)
+    let configuration = limits.http2.configuration(limits)
+    let frames = NIOHTTP2Handler(
+      mode: .server, eventLoop: loop, connectionConfiguration: configuration.connection,
+      streamConfiguration: configuration.stream
+    ) { stream in
+      stream.eventLoop.makeCompletedFuture { try connection.open(stream) }
+    }
+    try channel.pipeline.syncOperations.addHandlers([edge, intake, frames, connection])
   }
 }
 

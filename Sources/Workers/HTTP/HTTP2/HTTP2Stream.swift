@@ -1,7 +1,8 @@
-// One stream of an HTTP/2 connection: to the handlers behind, it looks like an HTTP/1.1 connection with one request.
+// One stream of an HTTP/2 connection: to the handlers behind, it looks like a connection with one request.
 //
 //   HEADERS DATA… HEADERS ──▶ head, body…, end (trailers) ──▶ HTTPConnection ──▶ exchanges, routes, streams that take over
-//   HEADERS DATA… HEADERS ◀── AnswerReader ◀──────── bytes of an HTTP/1.1 answer ◀──┘
+//   HEADERS DATA… HEADERS ◀──────── parts of a response ◀──────────┘                                       │
+//   DATA… ◀──────────────────────── bytes of a channel that has left HTTP ◀────────────────────────────────┘
 //
 // Flow control is push-back: the client's window grows when frames are given on, which happens only when the handlers read, so
 // that no more than one window waits here; and the channel is unwritable while the client's window is full. The end of
@@ -11,10 +12,11 @@
 // channel over, and is bytes then: DATA ◀──▶ new owner.
 
 import NIOCore
+import NIOHPACK
 import NIOHTTP1
 import NIOHTTP2
 
-final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
+final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
   typealias InboundIn = HTTP2Frame.FramePayload
   typealias InboundOut = HTTPServerRequestPart
   typealias OutboundIn = ByteBuffer
@@ -31,6 +33,13 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     case tunnel
   }
 
+  private enum Response {
+    case awaited, begun
+    /// It goes on until the channel ends.
+    case stream
+    case ended
+  }
+
   /// Data is given to NIO in pieces of this size, for it tells when one has gone, not when some of it has. A client that takes less
   /// than one within the time-out for clients that don't read is one.
   private static let pieceBytes = 16 * 1024
@@ -40,14 +49,17 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
   private var connection: HTTPConnection?
   private var context: ChannelHandlerContext?
   private var request = Request.head
-  private var answer = AnswerReader()
-  /// The end of the answer is on its way to the client, no frame of it waits for room.
+  private var isTunnel = false
+  private var response = Response.awaited
+  /// The end of the response is on its way to the client, no frame of it waits for room.
   private var isEndWritten = false
+  private var hasUnflushed = false
   private var isReset = false
   private(set) var isDecoding = false
   private var untaken = 0
-  /// The answer was replaced by a shorter one.
-  private var isCut = false
+  private(set) var writtenBytes = 0
+  /// Those who want to know when all has been taken; at most the connection and who closes it.
+  private var waiting: [EventLoopPromise<Void>] = []
   /// Of a tunnel that nobody has taken over yet; at most a window.
   private var tunnelled = ByteBuffer()
 
@@ -60,9 +72,6 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
 
   var isStream: Bool { true }
   var isBehind: Bool { tunnelled.readableBytes > 0 }
-  var untakenBytes: Int? { untaken }
-  var outputStepBytes: Int { Self.pieceBytes }
-
   func decoderStopped() {}
 
   /// The tunnel has been refused.
@@ -155,9 +164,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     switch request {
     case .head:
       request = headers.endStream ? .ended : .refused
-      answer.isHead = headers.headers.first(name: ":method") == HTTPMethod.HEAD.rawValue
       let head = try HTTP2RequestHead(headers.headers, isEnd: headers.endStream, limits: owner.limits)
-      answer.isTunnel = head.isTunnel
+      isTunnel = head.isTunnel
       if head.isTunnel {
         request = .tunnel
       } else {
@@ -206,116 +214,172 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     }
   }
 
+  // MARK: ResponseOutput
+
+  var gatheredBytes: Int { 0 }
+  var untakenBytes: Int? { untaken }
+  var stepBytes: Int { Self.pieceBytes }
+
+  func send(_ part: ResponsePart) {
+    guard let context, !isReset else { return }
+    switch (part, response) {
+    case (.interim(let status, let fields), .awaited):
+      let fields = HTTP2Encoder.fields(interim: status, fields)
+      if HTTP2HeadSize.fits(fields) {
+        write(fields, isEnd: false, context)
+      } else {
+        replaceHead(context)
+      }
+    case (.head(let head), .awaited): begin(head, .begun, context)
+    case (.body(let bytes, let isLast), .begun): write(bytes, isEnd: isLast, nil, context)
+    case (.end(let trailers), .begun):
+      let fields = HTTP2Encoder.trailers(trailers)
+      if !fields.isEmpty, HTTP2HeadSize.fits(fields) {
+        write(fields, isEnd: true, context)
+      } else {
+        write(ByteBuffer(), isEnd: true, nil, context)
+      }
+    // Behind a response that was replaced.
+    case (_, .ended): break
+    case (_, .awaited), (_, .begun), (_, .stream): reset(.internalError)
+    }
+  }
+
+  func flush(_ taken: EventLoopPromise<Void>?) {
+    if let taken { settle(taken) }
+    guard hasUnflushed else { return }
+    hasUnflushed = false
+    context?.flush()
+  }
+
+  func settle(_ taken: EventLoopPromise<Void>) {
+    guard context != nil, !isReset else { return taken.fail(ChannelError.ioOnClosedChannel) }
+    if isAllTaken { taken.succeed(()) } else { waiting.append(taken) }
+  }
+
+  func leave(behind head: OutgoingHead) -> ByteBuffer {
+    if let context, !isReset { begin(head, .stream, context) }
+    return ByteBuffer()
+  }
+
+  private func begin(_ head: OutgoingHead, _ next: Response, _ context: ChannelHandlerContext) {
+    guard let (fields, isEnd) = HTTP2Encoder.fields(head, isTunnel: isTunnel) else {
+      return reset(.internalError)
+    }
+    guard HTTP2HeadSize.fits(fields) else { return replaceHead(context) }
+    response = next
+    write(fields, isEnd: isEnd, context)
+  }
+
+  /// A response whose head can't be sent; what else there is of it is dropped.
+  private func replaceHead(_ context: ChannelHandlerContext) {
+    write([":status": "502", "content-length": "0"], isEnd: true, context)
+  }
+
   // MARK: Out
 
+  /// Bytes of the channel's new owner.
   func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
     guard !isReset, self.context != nil else {
       promise?.fail(ChannelError.ioOnClosedChannel)
       return
     }
-    var pieces: [AnswerReader.Piece] = []
-    do {
-      try answer.read(unwrapOutboundIn(data)) { pieces.append($0) }
-    } catch {
-      promise?.fail(error)
-      return reset(.internalError)
+    let bytes = unwrapOutboundIn(data)
+    if case .stream = response, bytes.readableBytes > 0 {
+      write(bytes, isEnd: false, promise, context)
+    } else if let promise {
+      settle(promise)
     }
-    guard let last = pieces.popLast() else { return settle(promise) }
-    for piece in pieces where !isCut { write(piece, nil, context) }
-    guard !isCut else { return settle(promise) }
-    write(last, promise, context)
+  }
+
+  private func write(_ fields: HPACKHeaders, isEnd: Bool, _ context: ChannelHandlerContext) {
+    write(.headers(.init(headers: fields, endStream: isEnd)), 0, isEnd: isEnd, nil, context)
   }
 
   private func write(
-    _ piece: AnswerReader.Piece, _ promise: EventLoopPromise<Void>?, _ context: ChannelHandlerContext
+    _ bytes: ByteBuffer, isEnd: Bool, _ promise: EventLoopPromise<Void>?, _ context: ChannelHandlerContext
   ) {
-    var isEnd = false
-    var count = 0
-    let payload: HTTP2Frame.FramePayload
-    switch piece {
-    case .head(let headers, let isLast):
-      guard HTTP2HeadSize.fits(headers) else { return replaceHead(promise, context) }
-      isEnd = isLast
-      payload = .headers(.init(headers: headers, endStream: isLast))
-    case .data(var bytes, let isLast):
-      while bytes.readableBytes > Self.pieceBytes, let first = bytes.readSlice(length: Self.pieceBytes) {
-        write(.data(first, isEnd: false), nil, context)
-      }
-      isEnd = isLast
-      count = bytes.readableBytes
-      payload = .data(.init(data: .byteBuffer(bytes), endStream: isLast))
-    case .trailers(let headers):
-      guard HTTP2HeadSize.fits(headers) else {
-        return write(.data(ByteBuffer(), isEnd: true), promise, context)
-      }
-      isEnd = true
-      payload = .headers(.init(headers: headers, endStream: true))
+    var bytes = bytes
+    while bytes.readableBytes > Self.pieceBytes, let first = bytes.readSlice(length: Self.pieceBytes) {
+      write(.data(.init(data: .byteBuffer(first))), Self.pieceBytes, isEnd: false, nil, context)
     }
+    let payload = HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(bytes), endStream: isEnd))
+    write(payload, bytes.readableBytes, isEnd: isEnd, promise, context)
+  }
+
+  /// - Parameter count: bytes of data in it.
+  private func write(
+    _ payload: HTTP2Frame.FramePayload, _ count: Int, isEnd: Bool, _ promise: EventLoopPromise<Void>?,
+    _ context: ChannelHandlerContext
+  ) {
+    hasUnflushed = true
+    writtenBytes += count
+    if isEnd { response = .ended }
     guard isEnd || count > 0 else { return context.write(wrapOutboundOut(payload), promise: promise) }
     untaken += count
     let written = promise ?? context.eventLoop.makePromise(of: Void.self)
     written.futureResult.assumeIsolated().whenComplete { [self] result in
       untaken -= count
-      if isEnd, case .success = result { endWritten() }
+      guard case .success = result else { return }
+      if isEnd { endWritten() } else if isAllTaken { succeedWaiting() }
     }
     context.write(wrapOutboundOut(payload), promise: written)
   }
 
-  /// An answer whose head can't be sent; what else there is of it is dropped.
-  private func replaceHead(_ promise: EventLoopPromise<Void>?, _ context: ChannelHandlerContext) {
-    answer.close()
-    isCut = true
-    write(.head([":status": "502", "content-length": "0"], isEnd: true), promise, context)
+  private var isAllTaken: Bool {
+    if case .ended = response { isEndWritten } else { untaken == 0 }
   }
 
-  /// Nothing had to be written: what was written before counts.
-  private func settle(_ promise: EventLoopPromise<Void>?) {
-    guard let promise else { return }
-    if untaken == 0 || !answer.hasEnded {
-      promise.succeed(())
-    } else {
-      waiting.append(promise)
-    }
-  }
-
-  /// Those who want to know when the whole answer has been taken; at most the connection and who closes it.
-  private var waiting: [EventLoopPromise<Void>] = []
-
-  /// The client has the answer, or its kernel has.
+  /// The client has the response, or its kernel has.
   private func endWritten() {
     isEndWritten = true
-    let waiting = self.waiting
-    self.waiting = []
-    for promise in waiting { promise.succeed(()) }
+    succeedWaiting()
     switch request {
     case .ended: break
     // The other end of a tunnel ends it by itself, or is cut off by its owner.
     case .tunnel where connection == nil: break
-    // Whoever has its answer needn't send the rest of its request (RFC 9113 §8.1).
+    // Whoever has its response needn't send the rest of its request (RFC 9113 §8.1).
     case .head, .body, .refused, .tunnel: reset(.noError)
     }
   }
 
+  private func succeedWaiting() {
+    let waiting = self.waiting
+    self.waiting = []
+    for promise in waiting { promise.succeed(()) }
+  }
+
+  private func failWaiting() {
+    let waiting = self.waiting
+    self.waiting = []
+    for promise in waiting { promise.fail(ChannelError.eof) }
+  }
+
   func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-    switch mode {
-    case .output:
-      if answer.isUntilClose, !isReset {
-        answer.close()
-        write(.data(ByteBuffer(), isEnd: true), promise, context)
-        context.flush()
-      } else {
-        if !answer.hasEnded { reset(.internalError) }
-        promise?.succeed(())
-      }
-    case .input: promise?.succeed(())
-    case .all:
+    switch (mode, response) {
+    case (.output, .stream) where !isReset:
+      write(ByteBuffer(), isEnd: true, promise, context)
+      context.flush()
+    case (.output, _):
+      if case .ended = response {} else { reset(.internalError) }
+      promise?.succeed(())
+    case (.input, _): promise?.succeed(())
+    case (.all, _):
       if !isEndWritten {
-        reset(answer.hasBegun && !answer.hasEnded && !answer.isTunnel ? .internalError : .cancel)
+        reset(closingCode)
       } else if case .tunnel = request {
         reset(.noError)
       }
       // A stream whose both ends are written closes by itself.
       promise?.succeed(())
+    }
+  }
+
+  /// Why a stream ends whose response hasn't: in the middle of it that is an error.
+  private var closingCode: HTTP2ErrorCode {
+    switch response {
+    case .begun, .stream: isTunnel ? .cancel : .internalError
+    case .awaited, .ended: .cancel
     }
   }
 
@@ -325,11 +389,5 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput {
     isReset = true
     failWaiting()
     context.writeAndFlush(wrapOutboundOut(.rstStream(code)), promise: nil)
-  }
-
-  private func failWaiting() {
-    let waiting = self.waiting
-    self.waiting = []
-    for promise in waiting { promise.fail(ChannelError.eof) }
   }
 }

@@ -39,7 +39,6 @@ public final class VerificationKey {
     self.algorithm = algorithm
   }
 
-  /// A secret for HMAC.
   public convenience init(secret: [UInt8]) throws(KeyProblem) {
     try self.init(.secret(secret))
   }

@@ -17,7 +17,6 @@ public enum SignatureAlgorithm: String, CaseIterable, Hashable, Sendable {
   case es512 = "ES512"
   case edDSA = "EdDSA"
 
-  /// What the algorithm does with a key.
   enum Scheme {
     case hmac(Digest)
     case rsa(Digest)

@@ -1,11 +1,9 @@
 // Why a token isn't accepted. The texts go into answers and logs: none holds anything of the token or of a key.
 
-/// What is wrong with a token.
 public enum TokenError: Error, Equatable, Sendable {
   case tooLong(bytes: Int)
   /// No signed token at all, or one that this gateway can't read.
   case malformed(String)
-  /// `alg` is `none`.
   case unsigned
   case algorithmNotAllowed(allowed: [SignatureAlgorithm])
   /// Keys there are, but none for this algorithm.

@@ -10,7 +10,7 @@
 public final class TokenVerifier {
   /// Of the cache: tokens of 10,000 users, in at most 32 MiB.
   public static let defaultCacheEntries = 10_000
-  static let cacheBytes = 33_554_432
+  private static let cacheBytes = 33_554_432
 
   public let policy: TokenPolicy
   /// Of tokens whose issuer is none of `issuerKeys`. When keys change, everything that was verified with the old ones is
@@ -22,7 +22,7 @@ public final class TokenVerifier {
   public var issuerKeys: [IssuerKeys] = [] {
     didSet { cache.removeAll() }
   }
-  private var cache: TokenCache
+  private(set) var cache: TokenCache
   private let hasher: TokenHasher?
 
   /// - Parameter cacheEntries: verified tokens that are remembered; 0: none.
@@ -32,9 +32,6 @@ public final class TokenVerifier {
     cache = TokenCache(entries: cacheEntries, bytes: Self.cacheBytes)
     hasher = cacheEntries > 0 ? TokenHasher() : nil
   }
-
-  /// Tokens remembered.
-  public var cachedTokens: Int { cache.count }
 
   /// Verifies a token at `now`, in seconds since 1970.
   public func verify(_ token: String, now: Double) throws(TokenError) -> VerifiedToken {
@@ -126,5 +123,44 @@ public struct IssuerKeys {
 
   fileprivate func isOf(_ other: String?) -> Bool {
     other.map { $0.utf8.elementsEqual(issuer.utf8) } ?? false
+  }
+}
+
+/// Algorithms, times and places of claims.
+public struct TokenPolicy: Sendable, Equatable {
+  /// `JWT_ALG`: all others are refused before any key is looked at.
+  public var algorithms: [SignatureAlgorithm]
+  /// `JWT_LEEWAY_S`: clock difference between the issuer and this machine, in seconds.
+  public var leeway: Double
+  /// `JWT_REQUIRE_EXP`: whether a token without `exp` is refused, as RIG 3 does.
+  public var requiresExpiry: Bool
+  /// `JWT_AUD`: one of these a token must be for; empty: `aud` isn't looked at.
+  public var audiences: [String]
+  /// `JWT_ISS`: one of these must have issued it; empty: `iss` isn't looked at.
+  public var issuers: [String]
+  /// `JWT_SESSION_FIELD`, unescaped.
+  public var sessionPointer: [String]
+  /// `JWT_USER_FIELD`, unescaped: the first that leads anywhere counts.
+  public var userPointers: [[String]]
+  /// `JWT_ROLES_FIELD`, unescaped.
+  public var rolesPointer: [String]
+
+  /// Where the user is looked for if the operator hasn't said.
+  public static let defaultUserPointers = [["user"], ["sub"]]
+
+  public init(
+    algorithms: [SignatureAlgorithm] = [.hs256], leeway: Double = 0, requiresExpiry: Bool = true,
+    audiences: [String] = [], issuers: [String] = [], sessionPointer: [String] = ["jti"],
+    userPointers: [[String]] = Self.defaultUserPointers,
+    rolesPointer: [String] = ["roles"]
+  ) {
+    self.algorithms = algorithms
+    self.leeway = leeway
+    self.requiresExpiry = requiresExpiry
+    self.audiences = audiences
+    self.issuers = issuers
+    self.sessionPointer = sessionPointer
+    self.userPointers = userPointers
+    self.rolesPointer = rolesPointer
   }
 }

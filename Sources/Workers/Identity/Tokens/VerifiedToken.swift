@@ -1,6 +1,7 @@
 // A token whose signature, times and claims have been found right. It can be made in no other way.
 
 import Kit
+import Settings
 
 /// Who a token speaks for, and until when.
 public final class VerifiedToken: Sendable {
@@ -94,14 +95,15 @@ public final class VerifiedToken: Sendable {
     case .scalar(.string(let name)):
       try require(what, name)
       return name
-    case .scalar, .array, .object, .unusable: throw .badClaim("\(what) at \(text(of: pointer)) is no string")
+    case .scalar, .array, .object, .unusable:
+      throw .badClaim("\(what) at \(JSONPointer.text(pointer)) is no string")
     }
   }
 
   private static func roles(at pointer: [String], of claims: Claims) throws(TokenError) -> [String] {
     guard claims.target(of: pointer) != .nothing else { return [] }
     guard let names = claims.strings(at: pointer) else {
-      throw .badClaim("the roles at \(text(of: pointer)) are no list of strings")
+      throw .badClaim("the roles at \(JSONPointer.text(pointer)) are no list of strings")
     }
     guard names.count <= maximumRoles else { throw .badClaim("more than \(maximumRoles) roles") }
     var roles: [String] = []
@@ -117,13 +119,5 @@ public final class VerifiedToken: Sendable {
     guard name.utf8.count <= maximumNameBytes else {
       throw .badClaim("\(what) is longer than \(maximumNameBytes) bytes")
     }
-  }
-
-  /// The pointer as the operator wrote it.
-  private static func text(of pointer: [String]) -> String {
-    pointer.map { token in
-      let characters = token.map { $0 == "~" ? "~0" : $0 == "/" ? "~1" : String($0) }
-      return "/" + characters.joined()
-    }.joined()
   }
 }

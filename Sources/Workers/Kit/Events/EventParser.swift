@@ -1,9 +1,7 @@
 // From the bytes of an event, in whatever form it came, to a PreparedEvent: contract §4 and §5. Parsed once, here, by the
 // worker through which it enters. Pure: bytes in, event or reason out.
-//
-// This file: JSON (structured mode) and what all forms share. EventParser+Binary: attributes in headers.
-// EventParser+Transports: which form an HTTP request or a Kafka record has.
 
+import FoundationEssentials
 import Settings
 
 /// Parses events. One thread; keep one per worker.
@@ -11,11 +9,11 @@ public final class EventParser {
   /// The extension attribute that tells a WebSocket's client where it stands (contract §2.2).
   private static let cursorAttribute = "rigcursor"
 
-  let maximumBytes: Int
+  private let maximumBytes: Int
   /// Empty: nothing addresses an event.
-  let userField: String
+  private let userField: String
   private let extractors: [String: (names: [String], pointers: PointerTree)]
-  var trace = TraceSource()
+  private var trace = TraceSource()
 
   public init(settings: Settings) {
     maximumBytes = settings.maxEventBytes
@@ -96,13 +94,13 @@ public final class EventParser {
       status: 403, "\(userField) addresses users, which is not allowed here (SUBMISSION_MAY_ADDRESS is off)")
   }
 
-  func tooLarge(_ count: Int) -> EventError {
+  private func tooLarge(_ count: Int) -> EventError {
     EventError(status: 413, "event of \(count) bytes, expected at most \(maximumBytes)")
   }
 
   // MARK: One object
 
-  func event(
+  private func event(
     _ members: MemberTable, _ bytes: UnsafeRawBufferPointer, _ trace: TraceContext, _ acceptedAtNs: UInt64,
     allowsPlain: Bool
   ) throws(EventError) -> PreparedEvent {
@@ -110,7 +108,6 @@ public final class EventParser {
     return try unreserved(members, bytes, trace, acceptedAtNs, allowsPlain: allowsPlain)
   }
 
-  /// The event, whatever its type.
   private func unreserved(
     _ members: MemberTable, _ bytes: UnsafeRawBufferPointer, _ trace: TraceContext, _ acceptedAtNs: UInt64,
     allowsPlain: Bool
@@ -214,7 +211,7 @@ public final class EventParser {
   }
 
   /// The object on one line. Inside of strings there are no line breaks (RFC 8259 §7): those between tokens mean nothing.
-  static func line(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> [UInt8] {
+  private static func line(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> [UInt8] {
     let object = UnsafeRawBufferPointer(rebasing: bytes[range])
     var line: [UInt8] = []
     line.reserveCapacity(object.count + 128)
@@ -235,4 +232,266 @@ public final class EventParser {
     }
     json.append(UInt8(ascii: "}"))
   }
+
+  // MARK: Binary
+
+  // The attributes are headers, the body is the data. The event is put together as structured JSON, and then
+  // parsed like one that came so: what is demanded of attributes is demanded in one place.
+  //
+  //   data is JSON         "data": as it came               by its content type, or without one by itself
+  //   data is other text   "data": a JSON string
+  //   other bytes          "data_base64": …  (1.0);  "data": …, "datacontentencoding": "base64"  (before)
+
+  /// An attribute of an event in binary mode, without the prefix of its header.
+  private struct Attribute {
+    let name: String
+    let value: String
+  }
+
+  /// One event in binary mode.
+  ///
+  /// - Parameter attributes: names in lower case, as headers have them.
+  private func binary(
+    _ attributes: [Attribute], contentType: String?, data: UnsafeRawBufferPointer, trace: TraceContext,
+    acceptedAtNs: UInt64
+  ) throws(EventError) -> PreparedEvent {
+    guard data.count <= maximumBytes else { throw tooLarge(data.count) }
+    var seen = Set<String>()
+    var version = SpecVersion.v10
+    var json = Array("{".utf8)
+    for attribute in attributes {
+      guard Self.isAttributeName(attribute.name) else {
+        throw EventError(
+          "'\(attribute.name.prefix(64))' is no attribute name, expected lower-case letters and digits")
+      }
+      guard seen.insert(attribute.name).inserted else {
+        throw EventError("\(attribute.name) is given twice, expected once")
+      }
+      guard !["data", "data_base64", "datacontenttype"].contains(attribute.name) else {
+        throw EventError(
+          "\(attribute.name) is no header in binary mode: data is the body, its type is content-type")
+      }
+      if attribute.name == "specversion" || attribute.name == "cloudeventsversion" {
+        version = SpecVersion(rawValue: attribute.value) ?? version
+      }
+      if json.count > 1 { json.append(UInt8(ascii: ",")) }
+      JSONText.appendString(name(ofAttribute: attribute.name), to: &json)
+      json.append(UInt8(ascii: ":"))
+      JSONText.appendString(attribute.value, to: &json)
+    }
+    if let contentType { Self.append(contentType: contentType, version, to: &json) }
+    try append(data: data, contentType: contentType, version, to: &json)
+    json.append(UInt8(ascii: "}"))
+    // Array's closures don't keep the type of what they throw.
+    let parsed = json.withUnsafeBytes { bytes in
+      Result { () throws(EventError) in
+        try event(MemberTable(bytes), bytes, trace, acceptedAtNs, allowsPlain: false)
+      }
+    }
+    return try parsed.get()
+  }
+
+  private static func append(contentType: String, _ version: SpecVersion, to json: inout [UInt8]) {
+    if json.count > 1 { json.append(UInt8(ascii: ",")) }
+    JSONText.appendString(version == .v01 || version == .v02 ? "contenttype" : "datacontenttype", to: &json)
+    json.append(UInt8(ascii: ":"))
+    JSONText.appendString(contentType, to: &json)
+  }
+
+  private func append(
+    data: UnsafeRawBufferPointer, contentType: String?, _ version: SpecVersion, to json: inout [UInt8]
+  ) throws(EventError) {
+    guard !data.isEmpty else { return }
+    let range =
+      if let contentType { MediaType(contentType).isJSON ? try jsonData(data) : nil } else {
+        try? jsonData(data)
+      }
+    if let range {
+      json.append(contentsOf: #","data":"#.utf8)
+      json.append(contentsOf: Self.line(data, range))
+    } else if (try? JSONScanner.requireUTF8(data)) != nil {
+      json.append(contentsOf: #","data":"#.utf8)
+      JSONText.appendString(utf8: data, to: &json)
+    } else {
+      let encoded = Data(data).base64EncodedString()
+      let name = version == .v10 ? #","data_base64":""# : #","datacontentencoding":"base64","data":""#
+      json.append(contentsOf: name.utf8)
+      json.append(contentsOf: encoded.utf8)
+      json.append(UInt8(ascii: "\""))
+    }
+  }
+
+  private func jsonData(_ data: UnsafeRawBufferPointer) throws(EventError) -> Range<Int> {
+    do throws(JSONError) {
+      try JSONScanner.requireUTF8(data)
+      var scanner = JSONScanner(data)
+      let range = try scanner.skipValue(depth: 1)
+      try scanner.requireEnd()
+      return range
+    } catch {
+      throw EventError("body: \(error), expected JSON as content-type says")
+    }
+  }
+
+  /// Headers don't keep upper case, which names of version 0.1 have, and the configured name of the users may have:
+  /// an event that is addressed in a header must not pass for one that isn't.
+  private func name(ofAttribute lowercase: String) -> String {
+    switch lowercase {
+    case userField.lowercased(): userField
+    case "cloudeventsversion": "cloudEventsVersion"
+    case "eventtype": "eventType"
+    case "eventtypeversion": "eventTypeVersion"
+    case "eventid": "eventID"
+    case "eventtime": "eventTime"
+    default: lowercase
+    }
+  }
+
+  /// CloudEvents asks for letters and digits; `_` and `-` are met in old extensions.
+  private static func isAttributeName(_ name: String) -> Bool {
+    !name.isEmpty && name.utf8.count <= EventLimit.attributeBytes
+      && name.utf8.allSatisfy { byte in
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"),
+          UInt8(ascii: "-"):
+          true
+        default: false
+        }
+      }
+  }
+
+  // MARK: Transports
+
+  // Which form an event has, told by the headers that it came with: HTTP protocol binding §3, Kafka protocol binding §3.
+  //
+  //                                        HTTP                       Kafka
+  //   application/cloudevents+json         structured                 structured
+  //   application/cloudevents-batch+json   batch                      refused
+  //   ce-specversion / ce_specversion      binary                     binary
+  //   application/json                     structured                 structured, or plain and addressed
+  //   no content type                      refused                    structured, or plain and addressed
+
+  private static let structuredType = "application/cloudevents+json"
+  private static let batchType = "application/cloudevents-batch+json"
+
+  /// A submission by HTTP.
+  ///
+  /// - Parameters:
+  ///   - contentType: the header's value; nil if there is none.
+  ///   - headers: all of the request, names in any case.
+  ///   - trace: the request's.
+  public func submission(
+    contentType: String?, headers: some Sequence<(name: String, value: String)>, body: UnsafeRawBufferPointer,
+    trace: TraceContext, acceptedAtNs: UInt64
+  ) throws(EventError) -> EventSubmission {
+    try HeaderFields.requireNoContentCoding(headers)
+    let type = contentType.map { MediaType($0).text }
+    switch type {
+    case Self.structuredType:
+      return EventSubmission(
+        events: [try structured(body, trace: trace, acceptedAtNs: acceptedAtNs)], isBatched: false)
+    case Self.batchType:
+      return EventSubmission(
+        events: try batch(body, trace: trace, acceptedAtNs: acceptedAtNs), isBatched: true)
+    default:
+      break
+    }
+    if let type, type.hasPrefix("application/cloudevents") {
+      throw unsupported(type)
+    }
+    let attributes = try Self.httpAttributes(headers)
+    if attributes.contains(where: { $0.name == "specversion" || $0.name == "cloudeventsversion" }) {
+      let event = try binary(
+        attributes, contentType: contentType, data: body, trace: trace, acceptedAtNs: acceptedAtNs)
+      return EventSubmission(events: [event], isBatched: false)
+    }
+    guard let type, MediaType(type).isJSON else { throw unsupported(type) }
+    return EventSubmission(
+      events: [try structured(body, trace: trace, acceptedAtNs: acceptedAtNs)], isBatched: false)
+  }
+
+  /// A record from Kafka.
+  ///
+  /// - Parameters:
+  ///   - value: nil: a tombstone, which in binary mode is an event without data.
+  ///   - headers: names in any case.
+  public func record(
+    _ value: UnsafeRawBufferPointer?, headers: [(name: String, value: [UInt8])], origin: EventOrigin,
+    acceptedAtNs: UInt64
+  ) throws(EventError) -> PreparedEvent {
+    var attributes: [Attribute] = []
+    var contentType: String?
+    var traceparent: String?
+    var traceparents = 0
+    var tracestate: String?
+    for header in headers {
+      let name = header.name.lowercased()
+      guard name.hasPrefix("ce_") || ["content-type", "traceparent", "tracestate"].contains(name) else {
+        continue
+      }
+      guard let text = String(validating: header.value, as: UTF8.self) else {
+        throw EventError("header \(name.prefix(64)) is not UTF-8")
+      }
+      switch name {
+      case "content-type": contentType = text
+      case "traceparent":
+        traceparent = text
+        traceparents += 1
+      case "tracestate": tracestate = text
+      default: attributes.append(Attribute(name: String(name.dropFirst(3)), value: text))
+      }
+    }
+    let context = trace.context(traceparent: traceparent, traceparents: traceparents, tracestate: tracestate)
+    let type = contentType.map { MediaType($0) }
+    if let type, type.text.hasPrefix("application/cloudevents"), type.text != Self.structuredType {
+      throw EventError(
+        status: 415,
+        "header content-type is '\(type.text.prefix(64))', expected \(Self.structuredType) or ce_ headers")
+    }
+    var event: PreparedEvent
+    if type?.text != Self.structuredType, attributes.contains(where: { $0.name == "specversion" }) {
+      event = try binary(
+        attributes, contentType: contentType, data: value ?? UnsafeRawBufferPointer(start: nil, count: 0),
+        trace: context, acceptedAtNs: acceptedAtNs)
+    } else {
+      guard let value else { throw EventError("the record has no value (a tombstone), expected an event") }
+      guard type == nil || type?.text == Self.structuredType || type?.text == "application/json" else {
+        throw EventError(
+          status: 415,
+          "header content-type is '\((contentType ?? "").prefix(64))', expected \(Self.structuredType) or ce_ headers"
+        )
+      }
+      event = try structured(value, trace: context, acceptedAtNs: acceptedAtNs, allowsPlain: true)
+    }
+    event.origin = origin
+    return event
+  }
+
+  private func unsupported(_ type: String?) -> EventError {
+    let found = type.map { "header content-type is '\($0.prefix(64))'" } ?? "header content-type is missing"
+    return EventError(
+      status: 415,
+      "\(found), expected \(Self.structuredType), \(Self.batchType), application/json, or any type with ce- headers"
+    )
+  }
+
+  private static func httpAttributes(
+    _ headers: some Sequence<(name: String, value: String)>
+  ) throws(EventError) -> [Attribute] {
+    var attributes: [Attribute] = []
+    for (name, value) in headers where name.utf8.count > 3 && name.lowercased().hasPrefix("ce-") {
+      guard let decoded = AttributeRule.decodedHeader(value) else {
+        throw EventError("header \(name.lowercased().prefix(64)) is not UTF-8 when percent-decoded")
+      }
+      attributes.append(Attribute(name: String(name.lowercased().dropFirst(3)), value: decoded))
+    }
+    return attributes
+  }
+}
+
+/// What one submission brought.
+public struct EventSubmission: Equatable, Sendable {
+  public let events: [PreparedEvent]
+  /// It was a batch: the answer is a list.
+  public let isBatched: Bool
 }

@@ -8,7 +8,6 @@ import IPC
 
 /// A view of a record's bytes; valid as long as they are.
 public struct EventRecord {
-  /// Record type in event rings.
   public static let recordType: UInt16 = 1
   /// Record type of the gateway's own word that events are missing (`PreparedEvent.eventsLost`): it is for everybody. Releases that
   /// don't know it skip it.
@@ -83,7 +82,6 @@ public struct EventRecord {
     FieldReader(UnsafeRawBufferPointer(rebasing: bytes)).isComplete
   }
 
-  /// Why a record isn't one.
   public static func fault(of record: RingRecord) -> RecordFault {
     guard isEvent(record.type) else { return .unknown(kind: "\(record.type)") }
     guard record.bytes.count >= EventLayout.headerBytes else { return .malformed }
@@ -113,7 +111,6 @@ public struct EventRecord {
       partition: Int32(littleEndian: partition), offset: Int64(littleEndian: offset))
   }
 
-  /// The users it is addressed to.
   public func forEachUser(_ body: (UnsafeRawBufferPointer) -> Void) {
     var position = listsRange.lowerBound
     for _ in 0..<userCount {
@@ -183,4 +180,50 @@ public struct EventRecord {
       UnsafeRawBufferPointer(rebasing: bytes[valueStart..<next]), next
     )
   }
+}
+
+/// An event (record type 1) or a gap (2) as a record of an event ring, format 1, little endian:
+///
+///    0  format = 1, 1 byte   flags, 1   fields, 2 (number)         length of type, 4
+///    8  accepted at, 8 bytes (ns of CLOCK_MONOTONIC)
+///   16  expires at, 8 bytes (ms since 1970; only with flag 2)
+///   24  length of source, 4       length of id, 4
+///   32  lengths of traceparent, tracestate, topic, 2 bytes each    users, 2 (number)
+///   40  partition, 4              length of json, 4
+///   48  offset, 8
+///   56  type | source | id | traceparent | tracestate | topic
+///       users:   length, 4 | name             … one after the other
+///       fields:  length of name, 2 | length of value, 4 | name | value as ScalarValue encodes it
+///       fields of later releases (FieldCoding): passed over
+///       json
+///
+///   flags: 1 plain message, 2 expires, 4 has an origin; others are of later releases and passed over
+enum EventLayout {
+  static let format: UInt8 = 1
+  static let headerBytes = 56
+
+  enum Flag {
+    static let plainMessage: UInt8 = 1
+    static let expires: UInt8 = 2
+    static let hasOrigin: UInt8 = 4
+  }
+
+  static let formatOffset = 0
+  static let flagsOffset = 1
+  static let fieldCountOffset = 2
+  static let typeLengthOffset = 4
+  static let acceptedOffset = 8
+  static let expiresOffset = 16
+  static let sourceLengthOffset = 24
+  static let idLengthOffset = 28
+  static let traceparentLengthOffset = 32
+  static let tracestateLengthOffset = 34
+  static let topicLengthOffset = 36
+  static let userCountOffset = 38
+  static let partitionOffset = 40
+  static let jsonLengthOffset = 44
+  static let originOffsetOffset = 48
+
+  static let userHeaderBytes = 4
+  static let fieldHeaderBytes = 6
 }

@@ -5,7 +5,6 @@ import IPC
 
 /// The writing end of an event ring. One thread.
 public final class EventWriter {
-  /// The ring itself, for its figures.
   public let ring: RingWriter
 
   /// The ring's name, for labels of metrics.
@@ -25,7 +24,6 @@ public final class EventWriter {
     case tooLarge
   }
 
-  /// Appends one event.
   public func append(_ event: PreparedEvent) -> Outcome { append(event, type: EventRecord.recordType) }
 
   /// Appends the word that events are missing here, of `PreparedEvent.eventsLost`.

@@ -16,9 +16,8 @@ public enum LostEvents {
   public static func json(
     count: UInt64?, reason: String, from partition: (topic: String, number: Int32)? = nil, stamp: Stamp
   ) -> [UInt8] {
-    var json = Array(
-      #"{"specversion":"1.0","type":"\#(type)","source":"rig","id":"\#(stamp.uuid)","time":"\#(stamp.rfc3339)""#
-        .utf8)
+    var json: [UInt8] = []
+    stamp.appendEvent(ofType: type, to: &json)
     json.append(contentsOf: #","data":{"count":"#.utf8)
     json.append(contentsOf: (count.map { String($0) } ?? "null").utf8)
     json.append(contentsOf: #","reason":"#.utf8)

@@ -54,7 +54,6 @@ public struct MemberTable {
 
   func has(_ name: String) -> Bool { members.contains { isNamed($0, name) } }
 
-  /// The object without the members of that name.
   func object(without name: String) -> [UInt8] {
     var object = Array("{".utf8)
     for member in members where !isNamed(member, name) {

@@ -1,7 +1,6 @@
 // An event as it was parsed once, by the worker through which it entered: what delivery needs to know is beside the JSON
 // that goes out, so that nobody has to parse it again.
 
-/// Where in Kafka an event came from.
 public struct EventOrigin: Equatable, Sendable {
   public let topic: String
   public let partition: Int32
@@ -16,7 +15,6 @@ public struct EventOrigin: Equatable, Sendable {
 
 /// A validated event, ready for a ring. Only EventParser makes them: whatever comes from outside has been judged by it.
 public struct PreparedEvent: Equatable, Sendable {
-  /// A field that an extractor found.
   public struct Field: Equatable, Sendable {
     public let name: String
     public let value: ScalarValue
@@ -37,13 +35,11 @@ public struct PreparedEvent: Equatable, Sendable {
   public var json: [UInt8]
   /// The users it is addressed to; empty: it goes to whoever subscribed to its type.
   public var users: [String]
-  /// What constraints of subscriptions are compared with.
   public var fields: [Field]
   /// Whether it is a plain addressed JSON object, no CloudEvent.
   public var isPlainMessage: Bool
   /// After this moment it is delivered to nobody; nil: it never expires.
   public var expiresAtUnixMs: Int64?
-  /// Trace context of the event.
   public var trace: TraceContext
   /// nil if it didn't come from Kafka.
   public var origin: EventOrigin?
@@ -68,5 +64,84 @@ public struct PreparedEvent: Equatable, Sendable {
     self.trace = trace
     self.origin = origin
     self.acceptedAtNs = acceptedAtNs
+  }
+
+  // MARK: Encoding
+
+  // Writes an event as a ring's record; the layout is in EventLayout.
+
+  /// What doesn't lie in the event as bytes already: made once, before room is asked for.
+  struct Encoded {
+    let header: [UInt8]
+    /// Everything between the header and the JSON.
+    let middle: [UInt8]
+
+    var prefixBytes: Int { header.count + middle.count }
+  }
+
+  public var encodedLength: Int { encoded().prefixBytes + json.count }
+
+  /// Fails for texts and lists that are longer than their place in the layout can say; the parser's limits see to that.
+  func encoded() -> Encoded {
+    var middle: [UInt8] = []
+    middle.reserveCapacity(128 + type.utf8.count + source.utf8.count + id.utf8.count)
+    middle.append(contentsOf: type.utf8)
+    middle.append(contentsOf: source.utf8)
+    middle.append(contentsOf: id.utf8)
+    middle.append(contentsOf: trace.traceparent.utf8)
+    let tracestate = trace.tracestate ?? ""
+    middle.append(contentsOf: tracestate.utf8)
+    let topic = origin?.topic ?? ""
+    middle.append(contentsOf: topic.utf8)
+    for user in users {
+      Self.append(UInt32(clamping: user.utf8.count), to: &middle)
+      middle.append(contentsOf: user.utf8)
+    }
+    for field in fields { Self.append(field, to: &middle) }
+
+    var flags: UInt8 = isPlainMessage ? EventLayout.Flag.plainMessage : 0
+    if expiresAtUnixMs != nil { flags |= EventLayout.Flag.expires }
+    if origin != nil { flags |= EventLayout.Flag.hasOrigin }
+    var header: [UInt8] = []
+    header.reserveCapacity(EventLayout.headerBytes)
+    header.append(EventLayout.format)
+    header.append(flags)
+    Self.append(UInt16(clamping: fields.count), to: &header)
+    Self.append(UInt32(clamping: type.utf8.count), to: &header)
+    Self.append(acceptedAtNs, to: &header)
+    Self.append(expiresAtUnixMs ?? 0, to: &header)
+    Self.append(UInt32(clamping: source.utf8.count), to: &header)
+    Self.append(UInt32(clamping: id.utf8.count), to: &header)
+    Self.append(UInt16(clamping: trace.traceparent.utf8.count), to: &header)
+    Self.append(UInt16(clamping: tracestate.utf8.count), to: &header)
+    Self.append(UInt16(clamping: topic.utf8.count), to: &header)
+    Self.append(UInt16(clamping: users.count), to: &header)
+    Self.append(origin?.partition ?? 0, to: &header)
+    Self.append(UInt32(clamping: json.count), to: &header)
+    Self.append(origin?.offset ?? 0, to: &header)
+    return Encoded(header: header, middle: middle)
+  }
+
+  /// Writes the whole record to the beginning of `buffer`, which has `encodedLength` bytes.
+  func encode(_ encoded: Encoded, into buffer: UnsafeMutableRawBufferPointer) {
+    buffer.copyBytes(from: encoded.header)
+    UnsafeMutableRawBufferPointer(rebasing: buffer[encoded.header.count...]).copyBytes(from: encoded.middle)
+    UnsafeMutableRawBufferPointer(rebasing: buffer[encoded.prefixBytes...]).copyBytes(from: json)
+  }
+
+  private static func append(_ field: Field, to bytes: inout [UInt8]) {
+    append(UInt16(clamping: field.name.utf8.count), to: &bytes)
+    let lengthAt = bytes.count
+    append(UInt32(0), to: &bytes)
+    bytes.append(contentsOf: field.name.utf8)
+    let valueAt = bytes.count
+    field.value.encode(into: &bytes)
+    withUnsafeBytes(of: UInt32(clamping: bytes.count - valueAt).littleEndian) {
+      bytes.replaceSubrange(lengthAt..<lengthAt + 4, with: $0)
+    }
+  }
+
+  private static func append(_ value: some FixedWidthInteger, to bytes: inout [UInt8]) {
+    withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
   }
 }

@@ -49,7 +49,7 @@ public enum ReservedTypes {
       else {
         continue
       }
-      let type = EventParser.decodedHeader(value) ?? value
+      let type = AttributeRule.decodedHeader(value) ?? value
       if contains(type) { throw refusal("header \(name)", type) }
     }
     guard let first = body.first(where: { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }) else { return }

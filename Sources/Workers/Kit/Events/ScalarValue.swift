@@ -6,7 +6,6 @@
 //
 // Numbers are little endian.
 
-/// A JSON value that isn't an object or a list.
 public enum ScalarValue: Hashable, Sendable {
   case null
   case bool(Bool)
@@ -122,7 +121,6 @@ public enum ScalarValue: Hashable, Sendable {
     }
   }
 
-  /// Appends the value as JSON.
   public func appendJSON(to json: inout [UInt8]) {
     switch self {
     case .null: json.append(contentsOf: "null".utf8)

@@ -5,7 +5,6 @@
 // A request without a valid traceparent gets a new one, and then its tracestate is ignored (§2.2.4, §3.3.1). Ids are
 // random, not secret: a fast generator, seeded by the system, makes them without a system call per request.
 
-/// Trace context of one request.
 public struct TraceContext: Equatable, Sendable {
   public var traceparent: String
   public var tracestate: String?
@@ -24,7 +23,7 @@ public struct TraceContext: Equatable, Sendable {
   /// Longest `tracestate` that is passed on, in bytes; the standard asks for at least 512.
   static let maxTracestateBytes = 1024
   /// Longest `traceparent`, in bytes: versions to come may be longer than ours, and a record's length has 16 bits.
-  static let maxTraceparentBytes = 512
+  private static let maxTraceparentBytes = 512
   private static let version0Length = 55
 
   /// Whether `text` is a traceparent that may be forwarded.

@@ -36,7 +36,6 @@ public struct JSONScanner {
 
   // MARK: Whole texts
 
-  /// The text must be valid UTF-8.
   public static func requireUTF8(_ bytes: UnsafeRawBufferPointer) throws(JSONError) {
     var validator = UTF8Validator()
     guard validator.accept(bytes), validator.isComplete else {
@@ -44,7 +43,6 @@ public struct JSONScanner {
     }
   }
 
-  /// Only white space may follow.
   public mutating func requireEnd() throws(JSONError) {
     skipWhitespace()
     guard position == end else { throw JSONError("something behind the end of the JSON text", at: position) }
@@ -132,7 +130,6 @@ public struct JSONScanner {
 
   // MARK: Tokens
 
-  /// The string at the position.
   public mutating func string() throws(JSONError) -> Text {
     let start = position + 1
     var index = start
@@ -254,4 +251,125 @@ public struct JSONScanner {
     }
     return nil
   }
+
+  // MARK: Pointer
+
+  // The way of an RFC 6901 pointer through a JSON text, one step per token; the tokens come unescaped. What is passed
+  // over is validated, nothing is built.
+
+  /// Where the pointer `tokens` leads from the value in `range`; nil if it leads nowhere. Without tokens: `range`.
+  public static func place(
+    of tokens: some Sequence<String>, in bytes: UnsafeRawBufferPointer, from range: Range<Int>
+  ) -> Range<Int>? {
+    var range = range
+    for token in tokens {
+      var scanner = JSONScanner(bytes, in: range)
+      guard let next = try? scanner.step(to: token) else { return nil }
+      range = next
+    }
+    return range
+  }
+
+  /// The text of the value in `range` if it is a string; nil if it is something else.
+  public static func string(_ bytes: UnsafeRawBufferPointer, in range: Range<Int>) -> String? {
+    guard bytes[range.lowerBound] == UInt8(ascii: "\"") else { return nil }
+    var scanner = JSONScanner(bytes, in: range)
+    guard let text = try? scanner.string() else { return nil }
+    return scanner.decoded(text)
+  }
+
+  /// The member or element `token` of the value that comes next. Of members with one name the last counts.
+  private mutating func step(to token: String) throws(JSONError) -> Range<Int>? {
+    var found: Range<Int>?
+    switch try kind() {
+    case .object:
+      try forEachMember { (scanner, key) throws(JSONError) in
+        let isWanted = scanner.says(key, token)
+        let value = try scanner.skipValue()
+        if isWanted { found = value }
+      }
+    case .array:
+      // Only the canonical spelling counts: RFC 6901 §4 has no leading zeros and no signs.
+      guard let wanted = Int(token), wanted >= 0, String(wanted) == token else { return nil }
+      try forEachElement { (scanner, index) throws(JSONError) in
+        let value = try scanner.skipValue()
+        if index == wanted { found = value }
+      }
+    case .string, .number, .bool, .null: return nil
+    }
+    return found
+  }
+
+  // MARK: Decoding
+
+  /// What a string says. Escaped surrogates that aren't pairs become U+FFFD, as decoders agree to do.
+  public func decoded(_ text: Text) -> String {
+    guard text.hasEscapes else {
+      return String(decoding: UnsafeRawBufferPointer(rebasing: bytes[text.range]), as: UTF8.self)
+    }
+    var decoded = ""
+    var units: [UInt16] = []
+    var index = text.range.lowerBound
+    while index < text.range.upperBound {
+      if bytes[index] == UInt8(ascii: "\\") {
+        let (unit, end) = escape(at: index)
+        units.append(unit)
+        index = end
+      } else {
+        flush(&units, to: &decoded)
+        let end =
+          bytes[index..<text.range.upperBound].firstIndex(of: UInt8(ascii: "\\")) ?? text.range.upperBound
+        decoded += String(decoding: UnsafeRawBufferPointer(rebasing: bytes[index..<end]), as: UTF8.self)
+        index = end
+      }
+    }
+    flush(&units, to: &decoded)
+    return decoded
+  }
+
+  public func says(_ text: Text, _ expected: String) -> Bool {
+    // Byte for byte in both cases: Swift's own comparison finds texts equal that only look the same.
+    if text.hasEscapes { return decoded(text).utf8.elementsEqual(expected.utf8) }
+    var expected = expected
+    return expected.withUTF8 { utf8 in
+      utf8.count == text.range.count
+        && UnsafeRawBufferPointer(rebasing: bytes[text.range]).elementsEqual(UnsafeRawBufferPointer(utf8))
+    }
+  }
+
+  private func flush(_ units: inout [UInt16], to text: inout String) {
+    guard !units.isEmpty else { return }
+    text += String(decoding: units, as: UTF16.self)
+    units.removeAll(keepingCapacity: true)
+  }
+
+  /// The UTF-16 unit of an escape that has been validated, and the index behind it.
+  private func escape(at index: Int) -> (unit: UInt16, end: Int) {
+    switch bytes[index + 1] {
+    case UInt8(ascii: "b"): return (0x08, index + 2)
+    case UInt8(ascii: "f"): return (0x0C, index + 2)
+    case UInt8(ascii: "n"): return (0x0A, index + 2)
+    case UInt8(ascii: "r"): return (0x0D, index + 2)
+    case UInt8(ascii: "t"): return (0x09, index + 2)
+    case UInt8(ascii: "u"):
+      let unit = (index + 2..<index + 6).reduce(UInt16(0)) {
+        $0 << 4 | UInt16(HTTPOctets.hexadecimal(bytes[$1]) ?? 0)
+      }
+      return (unit, index + 6)
+    default: return (UInt16(bytes[index + 1]), index + 2)
+    }
+  }
+}
+
+/// What is wrong with a JSON text, and at which byte (counted from 0).
+public struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
+  public let reason: String
+  public let offset: Int
+
+  public init(_ reason: String, at offset: Int) {
+    self.reason = reason
+    self.offset = offset
+  }
+
+  public var description: String { "\(reason) at byte \(offset)" }
 }

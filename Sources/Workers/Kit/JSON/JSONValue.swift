@@ -7,7 +7,6 @@ public indirect enum JSONValue: Equatable, Sendable {
   case array([JSONValue])
   case scalar(ScalarValue)
 
-  /// Parses a whole text.
   public init(parsing bytes: UnsafeRawBufferPointer) throws(JSONError) {
     try JSONScanner.requireUTF8(bytes)
     var scanner = JSONScanner(bytes)
@@ -21,7 +20,6 @@ public indirect enum JSONValue: Equatable, Sendable {
     return members.first { $0.name == name }?.value
   }
 
-  /// The text of a string; nil for everything else.
   public var string: String? {
     if case .scalar(.string(let text)) = self { return text }
     return nil
@@ -88,7 +86,6 @@ public indirect enum JSONValue: Equatable, Sendable {
     private var list: [String] = []
     private var set = Set<[UInt8]>()
 
-    /// False: it is there already.
     mutating func insert(_ name: String) -> Bool {
       if set.isEmpty, list.count < Self.mostInList {
         guard !list.contains(where: { $0.utf8.elementsEqual(name.utf8) }) else { return false }

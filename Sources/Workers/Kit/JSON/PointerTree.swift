@@ -5,7 +5,6 @@
 
 /// Pointers by number. Immutable.
 public struct PointerTree: Sendable {
-  /// What lies behind one token.
   struct Branch: Sendable {
     let token: String
     /// The token as the place of an element; nil: it is no canonical number (RFC 6901 §4: no leading zeros, no signs).

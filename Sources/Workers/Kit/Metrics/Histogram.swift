@@ -35,3 +35,36 @@ public final class Histogram {
     self.count?.add(count)
   }
 }
+
+/// What all workers that take events in count in the same way: their series are added up, so the buckets must be the same.
+public enum EventMetrics {
+  /// Time from an event's arrival in the worker until it is in the ring, `rig_consumed_event_processing_duration_milliseconds`.
+  ///
+  /// - Parameters:
+  ///   - source: `http` or `kafka`.
+  ///   - topic: of Kafka; empty for others.
+  public static func processingDuration(
+    _ status: StatusPage, source: String, topic: String = ""
+  ) -> Histogram {
+    Histogram(
+      status, "rig_consumed_event_processing_duration_milliseconds",
+      labels: [("source", source), ("topic", topic)],
+      boundsNs: [
+        10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 25_000_000, 100_000_000,
+      ])
+  }
+}
+
+/// Numbers in status pages are whole; these names hold parts of their unit as nanoseconds.
+public enum MetricScale {
+  /// What the stored value of a series has to be divided by to be in the unit that its name says.
+  public static func divisor(ofSeriesNamed name: Substring) -> Double {
+    if name.hasSuffix("_seconds_sum") || name.hasSuffix("_seconds_total")
+      || name.hasSuffix("_longest_seconds")
+    {
+      return 1e9
+    }
+    if name.hasSuffix("_milliseconds_sum") { return 1e6 }
+    return 1
+  }
+}

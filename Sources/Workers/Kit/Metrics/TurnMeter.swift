@@ -52,13 +52,11 @@ public final class TurnMeter: @unchecked Sendable {
     self.cpuNow = cpuNow
   }
 
-  /// That of a worker's one loop.
   public convenience init(_ context: WorkerContext) {
     self.init(
       context.status, worker: context.name, limitMs: context.settings.turnLimitMs, log: context.log)
   }
 
-  /// CLOCK_THREAD_CPUTIME_ID in nanoseconds.
   public static func threadCPUTime() -> UInt64 {
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)

@@ -56,7 +56,6 @@ final class LineWriter: Sendable {
     pthread_detach(thread)
   }
 
-  /// Has a line, with its line end, written soon.
   func write(_ line: [UInt8]) {
     let (isTaken, wasEmpty) = state.withLock { state in
       guard !state.isClosing, line.count <= maximumBytes - state.waitingBytes else { return (false, false) }

@@ -59,11 +59,8 @@ final class LogOutput: Sendable {
     line(level, message, fields.map { ($0, .text($1)) })
   }
 
-  /// A line of the present time.
   func line(_ level: Logger.Level, _ message: String, _ fields: [(String, LogValue)]) -> [UInt8] {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    let stamp = Stamp(unixMs: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000, high: 0, low: 0)
+    let stamp = Stamp(unixMs: WallClock.milliseconds(), high: 0, low: 0)
     return isJSON
       ? json(stamp.rfc3339, level, message, fields) : human(stamp.rfc3339, level, message, fields)
   }
@@ -92,7 +89,6 @@ final class LogOutput: Sendable {
   ) -> [UInt8] {
     var line = Array("\(time) \(level.rawValue) \(worker).\(slot): ".utf8)
     JSONText.appendString(message, to: &line)
-    // The message itself needs no quotes around it.
     line.removeLast()
     if let quote = line.firstIndex(of: UInt8(ascii: "\"")) { line.remove(at: quote) }
     for (name, value) in fields {

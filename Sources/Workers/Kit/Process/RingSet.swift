@@ -14,6 +14,7 @@
 // without visible records has been looked at and had none. Within a ring later records aren't older: writers note the time
 // as they append.
 
+import Glibc
 import IPC
 import Logging
 
@@ -95,16 +96,12 @@ public final class RingSet {
     }
   }
 
-  /// Number of rings.
   public var count: Int { sources.count }
 
-  /// Who writes the rings.
   public var writers: [WorkerIdentity] { grants.map(\.writer) }
 
-  /// Who writes a ring.
   public func writer(_ ring: Int) -> WorkerIdentity { grants[ring].writer }
 
-  /// The slot in which a ring is read here.
   public func slot(_ ring: Int) -> UInt16 { UInt16(clamping: sources[ring].reader.slot) }
 
   /// By ring: the slot in which its writer reads `answers`, the ring that it is answered in.
@@ -121,7 +118,6 @@ public final class RingSet {
     return slots
   }
 
-  /// Sequence of the last record read of a ring.
   public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.
@@ -366,5 +362,79 @@ public final class RingSet {
       note(error, ring)
       return lost
     }
+  }
+}
+
+/// Attaching to a ring that may be damaged. A worker that can't attach ends, and each of its successors would find the same
+/// damage: so it leaves word on its status page before it ends, and the supervisor formats the ring anew.
+private let attachAttempts = 3
+private let attachPauseMicroseconds: useconds_t = 10_000
+
+extension StatusPage {
+  /// Attaches to the ring of `grant` by `attach`. If that finds the ring corrupt, it is reported. A ring that is being
+  /// formatted anew meanwhile looks corrupt for an instant: only what stays so is.
+  public func attaching<Attached>(
+    _ grant: RingGrant, _ attach: () throws(IPCError) -> Attached
+  ) throws(IPCError) -> Attached {
+    var attempt = 1
+    while true {
+      let epoch = Ring.epoch(of: grant.fd)
+      do throws(IPCError) {
+        return try attach()
+      } catch {
+        let isLast = attempt == attachAttempts
+        switch error {
+        case .corrupt(let reason) where isLast:
+          reportCorrupt(RingReport(ring: grant.id, epoch: epoch))
+          throw .corrupt("ring \(grant.name): \(reason)")
+        case .corrupt:
+          break
+        case .reset where !isLast:
+          break
+        default:
+          throw error
+        }
+      }
+      attempt += 1
+      usleep(attachPauseMicroseconds)
+    }
+  }
+}
+
+// What a reader can't read. Two releases share rings during an upgrade: what another release may have written is no sign of
+// damage, it is counted and passed over.
+//
+//   known       with flags and fields that a later release has added: they are passed over
+//   unknown     a type, kind, form or version that this release doesn't have: counted in rig_unknown_records_total
+//   malformed   no release writes it: the writer can't be trusted, the ring is reported
+
+/// Why a record, or a message in records, isn't understood.
+public enum RecordFault: Error, Equatable, Sendable {
+  /// Another release may have written it. `kind`: what is unknown about it, for people.
+  case unknown(kind: String)
+  case malformed
+
+  /// Of a layout in a version that isn't the one of this release. Versions begin with 1.
+  public static func version(_ found: UInt8, of layout: String) -> RecordFault {
+    found == 0 ? .malformed : .unknown(kind: "\(layout).v\(found)")
+  }
+}
+
+/// Counts on a worker's status page what it has passed over.
+public final class UnknownRecords {
+  private static let mostKinds = 20
+  private let status: StatusPage
+  private var counters: [String: LabelledCounter] = [:]
+
+  public init(_ status: StatusPage) { self.status = status }
+
+  /// - Parameter ring: its name.
+  public func count(_ kind: String, of ring: String) {
+    let counter =
+      counters[ring]
+      ?? LabelledCounter(
+        status, "rig_unknown_records_total", labels: [("ring", ring)], label: "kind", limit: Self.mostKinds)
+    counters[ring] = counter
+    counter.add(1, kind)
   }
 }

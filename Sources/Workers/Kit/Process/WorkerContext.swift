@@ -49,14 +49,12 @@ public final class WorkerContext {
     return grant
   }
 
-  /// The writing end of a ring.
   public func writer(of grant: RingGrant) throws(IPCError) -> RingWriter {
     try status.attaching(grant) { () throws(IPCError) in
       try RingWriter(attaching: grant.fd, wake: grant.wake)
     }
   }
 
-  /// The event ring that this worker writes.
   public func eventWriter() throws(IPCError) -> EventWriter {
     let grant = try ringWritten(for: .events)
     return EventWriter(try writer(of: grant), name: grant.name)
@@ -82,7 +80,15 @@ public enum WorkerProcess {
   /// Exit status of a worker that could not start or go on (EX_SOFTWARE).
   private static let failure: CInt = 70
   /// ...because the configuration is wrong (EX_CONFIG).
-  static let wrongConfiguration: CInt = 78
+  private static let wrongConfiguration: CInt = 78
+
+  // Buffers of bodies are 64 to 256 KiB, come and go by the thousand per second, and are what glibc gives back to the kernel at once:
+  // every one would be mapped, zeroed and unmapped again, page by page.
+
+  /// Blocks up to this size come from the heap.
+  private static let largestFromHeapBytes: CInt = 1 << 20
+  /// Free memory at the end of a heap that is kept; there is a heap for every thread that allocates.
+  private static let keptBytes: CInt = 4 << 20
 
   /// A worker's whole life. `body` returns when the worker has ended in order; what it throws is logged and is a crash.
   ///
@@ -121,7 +127,7 @@ public enum WorkerProcess {
     guard rig_set_parent_death_signal(SIGKILL) == 0 else { throw .system(call: "prctl", errno: errno) }
     guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
     signal(SIGPIPE, SIG_IGN)
-    BufferMemory.keep()
+    rig_keep_freed_memory(largestFromHeapBytes, keptBytes)
     let stopping = [SIGTERM, SIGINT]
     let blocked = rig_block_signals(stopping + [SIGHUP], CInt(stopping.count + 1))
     guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }
@@ -155,4 +161,54 @@ public enum WorkerProcess {
       WorkerLogHandler(output: output, logLevel: level)
     }
   }
+
+  private static let checkOption = "--check-config"
+
+  /// Whether this process is to check the configuration and nothing else.
+  private static var isCheck: Bool { CommandLine.arguments.contains(checkOption) }
+
+  /// Says what `findings` says of the configuration that the command line and the environment give, and ends: 78 if something is wrong.
+  private static func check(_ findings: (Settings) -> ConfigurationFindings) -> Never {
+    var found = ConfigurationFindings()
+    do throws(SettingsErrors) {
+      let arguments = Array(CommandLine.arguments.dropFirst())
+      let loaded = try Settings.load(arguments: arguments, environment: ProcessInfo.processInfo.environment)
+      found = findings(loaded.settings)
+    } catch {
+      found.mistakes = error.mistakes.map(\.description)
+    }
+    for warning in found.warnings { complain("warning: \(warning)") }
+    for mistake in found.mistakes { complain(mistake) }
+    exit(found.mistakes.isEmpty ? 0 : wrongConfiguration)
+  }
+
+  private static func complain(_ text: String) {
+    var line = text + "\n"
+    line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+  }
 }
+
+/// What a worker has found in the settings, which are right in themselves. Each text names the key, the place and what was expected.
+public struct ConfigurationFindings: Sendable, Equatable {
+  /// What a start would fail by, or go on without.
+  public var mistakes: [String] = []
+  /// What is accepted, and won't do what somebody may think.
+  public var warnings: [String] = []
+
+  public init() {}
+
+  /// Notes what `body` throws as a mistake; nil: it did.
+  @discardableResult
+  public mutating func judge<Value>(_ body: () throws -> Value) -> Value? {
+    do {
+      return try body()
+    } catch {
+      mistakes.append("\(error)")
+      return nil
+    }
+  }
+}
+
+/// An error of the configuration that only a worker can find. A worker that can't start for it says so by its exit status, which
+/// is then the gateway's. The description names the key, what was found and what was expected.
+public protocol ConfigurationFault: Error {}

@@ -8,9 +8,12 @@
 //     "method":"GET","api":"books","target":"http","response_from":"http","status":200,"complete":true,"duration_ms":12,
 //     "bytes_in":0,"bytes_out":345}}
 
+import Glibc
+import IPC
+
 public struct RequestRecord: Equatable, Sendable {
   /// Of a path; what is behind is left out, so that a record goes to the log in one piece.
-  static let mostPathBytes = 1024
+  private static let mostPathBytes = 1024
 
   public var method = ""
   /// As the client asked for it.
@@ -94,4 +97,36 @@ public struct RequestRecord: Equatable, Sendable {
     path.utf8.count <= mostPathBytes
       ? path : String(decoding: path.utf8.prefix(mostPathBytes), as: UTF8.self) + "…"
   }
+}
+
+/// Belongs to the worker's loop.
+public protocol RequestLogSink: AnyObject {
+  func log(_ record: RequestRecord)
+
+  /// The worker ends: what is on its way may go out, for a moment.
+  func close()
+}
+
+/// Records of proxied requests among the worker's log lines, in the form that LOG_FMT says. They are there because REQUEST_LOG asks
+/// for them, whatever LOG_LEVEL is. A thread of its own writes them: there may be many, and whoever reads them may be slow.
+public final class ConsoleRequestLog: RequestLogSink {
+  /// The text of the field `message`.
+  public static let message = "proxied request"
+  /// Of the goodbye: a reader that is there has taken everything by then.
+  private static let closingMilliseconds: CInt = 500
+
+  private let output: LogOutput
+  private let writer: LineWriter
+
+  public init(_ context: WorkerContext) throws(IPCError) {
+    output = LogOutput(
+      worker: context.worker.kind.rawValue, slot: context.worker.place, format: context.settings.logFormat)
+    let dropped = context.status.metric(
+      .counter, "rig_request_log_dropped_total", labels: [("log", "console"), ("worker", context.name)])
+    writer = try LineWriter(STDERR_FILENO, dropped: dropped)
+  }
+
+  public func log(_ record: RequestRecord) { writer.write(output.line(.info, Self.message, record.fields)) }
+
+  public func close() { writer.close(patienceMilliseconds: Self.closingMilliseconds) }
 }

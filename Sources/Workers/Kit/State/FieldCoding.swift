@@ -5,7 +5,6 @@
 // The fields of a layout are never changed. What a later release adds stands behind them, each as  tag, 2 bytes | length, 4 bytes
 // | bytes: a reader passes over the tags that it doesn't know, and does without those that aren't there.
 
-/// Puts fields together.
 public struct FieldWriter {
   public private(set) var bytes: [UInt8]
 

@@ -12,7 +12,6 @@ public struct PresentConnection: Equatable, Sendable {
   public var serial: UInt64
   /// "sse", "ws" or "longpolling".
   public var transport: String
-  /// Milliseconds since 1970.
   public var sinceUnixMs: Int64
   /// Those its tokens name; mostly one.
   public var users: [String]
@@ -66,7 +65,6 @@ public enum PresenceRecord: Equatable, Sendable {
     case closed = 35
   }
 
-  /// Type of the record in the ring.
   public var type: UInt16 {
     switch self {
     case .begin: Kind.begin.rawValue
@@ -76,7 +74,6 @@ public enum PresenceRecord: Equatable, Sendable {
     }
   }
 
-  /// Payload of the record.
   public var encoded: [UInt8] {
     var fields = FieldWriter()
     switch self {

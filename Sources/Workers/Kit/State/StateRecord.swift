@@ -32,7 +32,6 @@ public struct ConnectionID: Hashable, Sendable {
   /// As operators write it: "0-1a2b". It opens nothing, unlike the connection's token.
   public var text: String { "\(slot)-" + String(serial, radix: 16) }
 
-  /// nil if `text` isn't of that form.
   public init?(_ text: String) {
     let parts = text.split(separator: "-", omittingEmptySubsequences: false)
     guard parts.count == 2, let slot = UInt16(parts[0]), let serial = UInt64(parts[1], radix: 16),
@@ -50,7 +49,6 @@ public enum StateRecord: Equatable, Sendable {
   case online(user: String, roles: [String])
   /// The user has had no connection for the grace time.
   case offline(user: String)
-  /// Close every connection of the user.
   case closeUser(String)
   case closeConnection(ConnectionID)
   /// Report all connections: this control worker, of that generation, knows none.
@@ -74,7 +72,6 @@ public enum StateRecord: Equatable, Sendable {
     case apisForgotten = 24
   }
 
-  /// Type of the record in the ring.
   public var type: UInt16 {
     switch self {
     case .blacklisted: Kind.blacklisted.rawValue
@@ -89,7 +86,6 @@ public enum StateRecord: Equatable, Sendable {
     }
   }
 
-  /// Payload of the record.
   public var encoded: [UInt8] {
     var fields = FieldWriter()
     switch self {

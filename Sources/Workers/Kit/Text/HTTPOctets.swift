@@ -73,7 +73,6 @@ public enum HTTPOctets {
     UInt8(ascii: "0")...UInt8(ascii: "9") ~= octet ? Int(octet - UInt8(ascii: "0")) : nil
   }
 
-  /// The value of a hexadecimal digit; nil: it is none.
   @inlinable
   public static func hexadecimal(_ octet: UInt8) -> UInt8? {
     switch octet {

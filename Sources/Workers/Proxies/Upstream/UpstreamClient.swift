@@ -213,7 +213,8 @@ final class UpstreamClient: @unchecked Sendable {
   /// There will be room that can't be told yet.
   private func isForming(_ pool: UpstreamPool) -> Bool {
     guard !pool.isHTTP1 else { return false }
-    return pool.sessions.contains { $0.isNew } || attempts.members.contains { $0.pool === pool && $0.isForming }
+    return pool.sessions.contains { $0.isNew }
+      || attempts.members.contains { $0.pool === pool && $0.isForming }
   }
 
   private func failSoon(_ exchange: UpstreamExchange, _ reason: UpstreamFailure.Reason) {
@@ -331,7 +332,8 @@ final class UpstreamClient: @unchecked Sendable {
 
   private func fill(_ session: UpstreamSession) {
     let pool = session.pool
-    while closed == nil, session.hasRoom, let index = pool.waiting.firstIndex(where: { $0.http2Head != nil }) {
+    while closed == nil, session.hasRoom, let index = pool.waiting.firstIndex(where: { $0.http2Head != nil })
+    {
       session.start(pool.waiting.remove(at: index))
     }
   }

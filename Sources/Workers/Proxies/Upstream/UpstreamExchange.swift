@@ -236,7 +236,8 @@ final class UpstreamExchange {
 
   private func keep(_ bytes: ByteBuffer) {
     guard let count = kept?.readableBytes else { return }
-    guard count + bytes.readableBytes <= client.limits.maximumKeptBytes, client.keep(bytes.readableBytes) else {
+    guard count + bytes.readableBytes <= client.limits.maximumKeptBytes, client.keep(bytes.readableBytes)
+    else {
       return forget()
     }
     kept?.writeImmutableBuffer(bytes)
@@ -277,7 +278,9 @@ final class UpstreamExchange {
 
   func ended(_ trailers: HTTPFields) { finish()?.upstreamEnded(trailers) }
 
-  func answered(_ head: ResponseHead, whole body: ByteBuffer) { finish()?.upstreamAnswered(head, whole: body) }
+  func answered(_ head: ResponseHead, whole body: ByteBuffer) {
+    finish()?.upstreamAnswered(head, whole: body)
+  }
 
   func failed(_ reason: UpstreamFailure.Reason) {
     finish()?.upstreamFailed(UpstreamFailure(reason: reason, hasAnswerBegun: hasAnswerBegun))

@@ -49,8 +49,6 @@ struct UpstreamRequest {
     case chunked
   }
 
-  private static let idempotent: Set<String> = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
-
   var origin: UpstreamOrigin
   var method: String
   /// Sent byte for byte.
@@ -66,7 +64,14 @@ struct UpstreamRequest {
   var maximumWholeBytes = 0
 
   /// Whether it may be sent a second time when it isn't known whether the first one was heard (RFC 9110 §9.2.2).
-  var isRepeatable: Bool { !isSecondTry && (isQuestion || Self.idempotent.contains(method)) }
+  var isRepeatable: Bool { !isSecondTry && (isQuestion || isIdempotent) }
+
+  private var isIdempotent: Bool {
+    switch method {
+    case "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE": true
+    default: false
+    }
+  }
 
   /// Whether a body is to be written.
   var hasBody: Bool { body != .none }

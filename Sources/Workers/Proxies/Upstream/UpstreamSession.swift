@@ -38,12 +38,11 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
   /// Those that are open on the connection.
   private(set) var streams: [UpstreamStream] = []
   private(set) var lastError: (any Error)?
-  /// The upstream hasn't said how many streams it takes.
-  private(set) var isNew = true
   /// Fields may enter the table that both ends keep.
   private(set) var mayIndex = true
   private var phase = Phase.open
-  private var allowed = 1
+  /// Streams that the upstream takes at once; nil: it hasn't said.
+  private var allowed: Int?
   private var begun = 0
   private var idleSinceNs: UInt64
   private var heardNs: UInt64
@@ -74,9 +73,12 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
     try channel.syncOptions?.setOption(.autoRead, value: true)
   }
 
+  /// How much room there is can't be told yet.
+  var isNew: Bool { allowed == nil }
+
   var hasRoom: Bool {
     // Streams hear of the end of the connection before this.
-    phase == .open && streams.count < allowed && begun < Self.maximumStreamsInLife
+    phase == .open && streams.count < allowed ?? 1 && begun < Self.maximumStreamsInLife
       && context?.channel.isActive ?? false
   }
 
@@ -212,7 +214,6 @@ final class UpstreamSession: ChannelInboundHandler, @unchecked Sendable {
       } else if isNew {
         allowed = Self.maximumStreams
       }
-      isNew = false
       if phase == .open { client.hasRoom(self) }
     case .goAway: retire()
     case .ping(_, ack: true): isAsked = false

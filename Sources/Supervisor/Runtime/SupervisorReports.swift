@@ -1,0 +1,71 @@
+// What systemd is told (sd_notify(3)): ready, stopping, a status line, and the supervisor's own heartbeat. Without
+// systemd each of these does nothing.
+
+import CSystemd
+import Glibc
+import IPC
+
+struct ServiceManager {
+  /// How often systemd's watchdog must hear of us; nil: it doesn't ask.
+  let beatInterval: Nanoseconds?
+  private var nextBeat: Nanoseconds = 0
+
+  init() {
+    var microseconds: UInt64 = 0
+    // Half of the time that it waits, as systemd recommends.
+    let asks = sd_watchdog_enabled(0, &microseconds) > 0 && microseconds > 1
+    beatInterval = asks ? (microseconds / 2).multipliedReportingOverflow(by: 1_000).partialValue : nil
+  }
+
+  func ready(_ status: String) { tell("READY=1\nSTATUS=\(status)") }
+  func stopping(_ status: String) { tell("STOPPING=1\nSTATUS=\(status)") }
+  func status(_ status: String) { tell("STATUS=\(status)") }
+
+  /// Says that the event loop turns, if the next call, `interval` from now, would be too late for it.
+  mutating func beat(at now: Nanoseconds, callsEvery interval: Nanoseconds) {
+    guard let beatInterval, now + interval > nextBeat else { return }
+    nextBeat = now + beatInterval
+    tell("WATCHDOG=1")
+  }
+
+  private func tell(_ state: String) {
+    // Nobody there, or a full socket: the service goes on either way.
+    _ = sd_notify(0, state)
+  }
+}
+
+/// The supervisor's own numbers, on its own status page:
+///
+///   rig_worker_restarts_total{worker,reason}   processes started again, by why
+///   rig_worker_up{worker}                      1 while the worker serves
+///   rig_supervisor_start_time_seconds          Unix time
+///
+/// The series that can be expected are made at the start, so that a graph begins at 0 and not at the first failure.
+struct SupervisorMetrics {
+  /// Reasons for which a worker's process is started again. `group` and `gave_up` can't happen to a worker as long as
+  /// every node is one_for_one and the root allows no restart; should they, the series is made then.
+  static let reasons = ["exit", "signal", "start_failed", "start_timeout", "hung", "corrupt_ring"]
+
+  private let page: StatusPage
+
+  init(page: StatusPage, workers: [WorkerIdentity]) {
+    self.page = page
+    page.metric(.gauge, "rig_supervisor_start_time_seconds")?.set(Int64(time(nil)))
+    for worker in workers {
+      _ = up(worker)
+      for reason in Self.reasons { _ = restarts(worker, reason) }
+    }
+  }
+
+  func up(_ worker: WorkerIdentity) -> Metric? {
+    page.metric(.gauge, "rig_worker_up", labels: [("worker", worker.name)])
+  }
+
+  func countRestart(of worker: WorkerIdentity, reason: String) {
+    restarts(worker, reason)?.add()
+  }
+
+  private func restarts(_ worker: WorkerIdentity, _ reason: String) -> Metric? {
+    page.metric(.counter, "rig_worker_restarts_total", labels: [("worker", worker.name), ("reason", reason)])
+  }
+}

@@ -1,0 +1,191 @@
+// Responses as HTTP/1.1 text (RFC 9112 §4, §7.1).
+//
+//   HTTP/1.1 202 Accepted␍␊
+//   connection, date, traceparent        ours
+//   …                                    the response's own fields
+//   transfer-encoding | content-length   by its framing
+//   ␍␊ body | chunks, trailers
+//
+// A line break or NUL inside a field, whoever put it there, goes out as a space, so that no value can begin a field or a message of its
+// own.
+
+import Kit
+import NIOCore
+import NIOHTTP1
+
+/// Writes parts as text. Pure: values in, bytes out.
+struct HTTP1Encoder {
+  private var isChunked = false
+
+  /// Appends a part; of a body only what stands around it if `withBody` is false, up to where its bytes belong.
+  mutating func append(_ part: ResponsePart, to out: inout ByteBuffer) {
+    switch part {
+    case .interim(let status, let fields):
+      Self.append(statusLine: status, to: &out)
+      for (name, value) in fields where OutgoingHead.interimKeeps(name) {
+        Self.append(field: name, value, to: &out)
+      }
+      out.writeStaticString("\r\n\r\n")
+    case .head(let head):
+      append(head, to: &out)
+    case .body(let bytes, _):
+      appendBodyStart(bytes.readableBytes, to: &out)
+      out.writeImmutableBuffer(bytes)
+      appendBodyEnd(to: &out)
+    case .end(let trailers):
+      guard isChunked else { return }
+      out.writeStaticString("0")
+      for (name, value) in trailers { Self.append(field: name, value, to: &out) }
+      out.writeStaticString("\r\n\r\n")
+    }
+  }
+
+  /// Appends what stands before `count` bytes of a body.
+  func appendBodyStart(_ count: Int, to out: inout ByteBuffer) {
+    guard isChunked else { return }
+    out.writeString(String(count, radix: 16))
+    out.writeStaticString("\r\n")
+  }
+
+  /// Appends what stands behind them.
+  func appendBodyEnd(to out: inout ByteBuffer) {
+    if isChunked { out.writeStaticString("\r\n") }
+  }
+
+  private mutating func append(_ head: OutgoingHead, to out: inout ByteBuffer) {
+    out.reserveCapacity(minimumWritableBytes: Self.estimate(head))
+    Self.append(statusLine: head.status, to: &out)
+    if case .upgrade(let name) = head.kind {
+      out.writeStaticString("\r\nconnection: upgrade")
+      Self.append(field: "upgrade", name, to: &out)
+    } else if !head.request.keepAlive {
+      out.writeStaticString("\r\nconnection: close")
+    } else if head.request.isHTTP10 {
+      out.writeStaticString("\r\nconnection: keep-alive")
+    }
+    if head.needsDate { Self.append(field: "date", head.date, to: &out) }
+    if !head.request.traceparent.isEmpty {
+      Self.append(field: "traceparent", head.request.traceparent, to: &out)
+    }
+    head.forEachField { Self.append(field: $0, $1, to: &out) }
+    isChunked = head.framing?.kind == .delimited
+    if isChunked {
+      out.writeStaticString("\r\ntransfer-encoding: chunked")
+    } else if let length = head.framing?.announced {
+      out.writeStaticString("\r\ncontent-length: ")
+      out.writeString(String(length))
+    }
+    out.writeStaticString("\r\n\r\n")
+  }
+
+  /// Room for the head and a small body, so that the buffer grows once.
+  private static func estimate(_ head: OutgoingHead) -> Int {
+    let fixedBytes = 256
+    return head.fields.reduce(fixedBytes + min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes)) {
+      $0 + $1.name.utf8.count + $1.value.utf8.count + 4
+    }
+  }
+
+  private static func append(statusLine status: HTTPResponseStatus, to out: inout ByteBuffer) {
+    out.writeStaticString("HTTP/1.1 ")
+    out.writeString(String(status.code))
+    out.writeStaticString(" ")
+    writeClean(status.reasonPhrase, to: &out)
+  }
+
+  private static func append(field name: String, _ value: String, to out: inout ByteBuffer) {
+    out.writeStaticString("\r\n")
+    writeClean(name, to: &out)
+    out.writeStaticString(": ")
+    writeClean(value, to: &out)
+  }
+
+  private static func writeClean(_ text: String, to out: inout ByteBuffer) {
+    var text = text
+    text.withUTF8 { bytes in
+      if bytes.contains(where: isForbidden) {
+        _ = out.writeBytes(bytes.map { isForbidden($0) ? UInt8(ascii: " ") : $0 })
+      } else {
+        _ = out.writeBytes(UnsafeRawBufferPointer(bytes))
+      }
+    }
+  }
+
+  private static func isForbidden(_ byte: UInt8) -> Bool {
+    byte == UInt8(ascii: "\r") || byte == UInt8(ascii: "\n") || byte == 0
+  }
+}
+
+/// Gathers the text of a turn, pipelined responses too, in one buffer, and writes it; large pieces of bodies are written as they are.
+final class HTTP1Output: ResponseOutput {
+  /// Pieces up to this size are copied behind what stands before them: cheaper than a buffer of their own.
+  static let copiedBytes = 1024
+
+  private let context: ChannelHandlerContext
+  private let limits: HTTPLimits
+  private var encoder = HTTP1Encoder()
+  private var gathered: ByteBuffer?
+  /// Something was written past `gathered` and not flushed.
+  private var hasUnflushed = false
+  private(set) var writtenBytes = 0
+
+  /// - Parameter context: of the handler whose output it is.
+  init(_ context: ChannelHandlerContext, limits: HTTPLimits) {
+    self.context = context
+    self.limits = limits
+  }
+
+  var gatheredBytes: Int { gathered?.readableBytes ?? 0 }
+  var untakenBytes: Int? { nil }
+  /// The kernel takes more when half of what it may have unsent has gone.
+  var stepBytes: Int { AnswerStream.maxUnsentBytes / 2 }
+
+  func send(_ part: ResponsePart) {
+    guard case .body(let bytes, _) = part, bytes.readableBytes > Self.copiedBytes else {
+      gather { encoder.append(part, to: &$0) }
+      if gatheredBytes >= limits.maxUnflushedBytes { writeGathered(nil) }
+      return
+    }
+    gather { encoder.appendBodyStart(bytes.readableBytes, to: &$0) }
+    writeGathered(nil)
+    write(bytes, nil)
+    gather { encoder.appendBodyEnd(to: &$0) }
+  }
+
+  func flush(_ taken: EventLoopPromise<Void>?) {
+    writeGathered(taken)
+    guard hasUnflushed else { return }
+    hasUnflushed = false
+    context.flush()
+  }
+
+  func settle(_ taken: EventLoopPromise<Void>) { writeGathered(taken) }
+
+  func leave(behind head: OutgoingHead) -> ByteBuffer {
+    var bytes = context.channel.allocator.buffer(capacity: 0)
+    encoder.append(.head(head), to: &bytes)
+    return bytes
+  }
+
+  /// Writing may come back here, so the buffer is never in use meanwhile.
+  private func gather(_ append: (inout ByteBuffer) -> Void) {
+    var buffer = gathered ?? context.channel.allocator.buffer(capacity: 0)
+    gathered = nil
+    append(&buffer)
+    gathered = buffer.readableBytes > 0 ? buffer : nil
+  }
+
+  /// - Parameter taken: has to be settled by a write, if there is one or not.
+  private func writeGathered(_ taken: EventLoopPromise<Void>?) {
+    guard gathered != nil || taken != nil else { return }
+    let bytes = gathered ?? ByteBuffer()
+    gathered = nil
+    write(bytes, taken)
+  }
+
+  private func write(_ bytes: ByteBuffer, _ taken: EventLoopPromise<Void>?) {
+    writtenBytes += bytes.readableBytes
+    hasUnflushed = true
+    context.write(NIOAny(bytes), promise: taken)
+  }
+}
