@@ -78,7 +78,7 @@ struct TokenlessManagementTests {
   private static func request(
     _ peer: String?, host: String? = "localhost:4010", _ fields: [(String, String)] = []
   ) throws -> HTTPRequest {
-    var headers = HTTPHeaders(fields)
+    var headers = HTTPFields(fields)
     if let host { headers.add(name: "host", value: host) }
     return HTTPRequest(
       method: .GET, path: "/v3/apis", headers: headers, peer: PeerAddress(peer ?? ""))

@@ -33,7 +33,7 @@ struct EventIntakeTests {
     #"{"specversion":"1.0","type":"greeting","source":"s","id":"\#(id)","traceparent":"\#(Self.traceparent)"\#(more)}"#
   }
 
-  private func post(_ body: String, _ type: String? = Self.structured, _ headers: HTTPHeaders = [:])
+  private func post(_ body: String, _ type: String? = Self.structured, _ headers: HTTPFields = [:])
     -> HTTPResponse
   {
     var headers = headers

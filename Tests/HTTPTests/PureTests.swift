@@ -90,7 +90,7 @@ struct HTTPDateTests {
 
 struct CORSTests {
   private func request(_ origins: String...) -> HTTPRequest {
-    HTTPRequest(method: .GET, path: "/", headers: HTTPHeaders(origins.map { ("origin", $0) }))
+    HTTPRequest(method: .GET, path: "/", headers: HTTPFields(origins.map { ("origin", $0) }))
   }
 
   @Test("With any origin nothing varies and no credentials are allowed")
@@ -136,7 +136,7 @@ struct CORSTests {
 
   @Test("Cross-origin headers that an answer has of its own are left as they are")
   func ownHeaders() {
-    var headers: HTTPHeaders = ["Access-Control-Allow-Origin": "https://service.example"]
+    var headers: HTTPFields = ["Access-Control-Allow-Origin": "https://service.example"]
     CORS(["https://app.example"]).apply(to: &headers, for: request("https://app.example"))
     #expect(headers.count == 1)
   }

@@ -89,7 +89,7 @@ struct ResponseCase: CustomTestStringConvertible, Sendable {
       return whole(HTTPResponse(status: status, headers: ["x-a": "1"], body: ByteBuffer(string: text)))
     case .headOfStream: return whole(.headOfStream(["x-a": "1"]))
     case .pieces(let pieces, let length):
-      var fields: HTTPHeaders = ["x-a": "1"]
+      var fields: HTTPFields = ["x-a": "1"]
       if let length { fields.add(name: "content-length", value: length) }
       var framing = ResponseFraming(status: status, headers: fields, for: context)
       var parts = [Self.head(status, fields, .passedOn(framing), context)]
@@ -102,7 +102,7 @@ struct ResponseCase: CustomTestStringConvertible, Sendable {
   }
 
   static func head(
-    _ status: HTTPResponseStatus, _ fields: HTTPHeaders, _ kind: OutgoingHead.Kind, _ request: ResponseContext
+    _ status: HTTPResponseStatus, _ fields: HTTPFields, _ kind: OutgoingHead.Kind, _ request: ResponseContext
   ) -> ResponsePart {
     .head(OutgoingHead(status: status, fields: fields, kind: kind, request: request, date: "now"))
   }
@@ -151,7 +151,7 @@ struct HTTP1EncoderTests {
 
   @Test("15.5 Of our own fields those of connection and framing are the front's")
   func ownFields() {
-    let fields: HTTPHeaders = [
+    let fields: HTTPFields = [
       "Content-Length": "99", "transfer-encoding": "chunked", "Connection": "close", "date": "then",
       "traceparent": "theirs", "upgrade": "websocket",
     ]
@@ -199,7 +199,7 @@ struct HTTP2EncoderTests {
     isHead: false, isHTTP10: false, keepAlive: true, traceparent: "tp")
 
   private static func fields(
-    _ status: HTTPResponseStatus, _ fields: HTTPHeaders, _ kind: OutgoingHead.Kind? = nil,
+    _ status: HTTPResponseStatus, _ fields: HTTPFields, _ kind: OutgoingHead.Kind? = nil,
     isTunnel: Bool = false
   ) -> HPACKHeaders? {
     let kind = kind ?? .own(ResponseFraming(.empty(status), for: context))
@@ -239,7 +239,7 @@ struct HTTP2EncoderTests {
 
   @Test("15.5 Fields are in lower case, and those that HTTP/2 doesn't have are dropped")
   func names() throws {
-    let given: HTTPHeaders = [
+    let given: HTTPFields = [
       "X-One": "1", "keep-alive": "1", "upgrade": "x", "proxy-connection": "y", "bad name": "1",
       "http2-settings": "z", "x-two": " a\r\nb\t",
     ]
@@ -251,7 +251,7 @@ struct HTTP2EncoderTests {
 
   @Test("15.5 Only fields with few values enter the compression table, which the client may let grow")
   func indexing() throws {
-    let given: HTTPHeaders = [
+    let given: HTTPFields = [
       "content-type": "text/plain", "x-any": "1", "set-cookie": "a=b",
       "access-control-allow-origin": "http://a",
     ]
@@ -265,7 +265,7 @@ struct HTTP2EncoderTests {
   @Test("15.5 Leaving HTTP is 200 where a tunnel was asked for, and impossible elsewhere")
   func tunnels() throws {
     let kind = OutgoingHead.Kind.upgrade(to: "websocket")
-    let given: HTTPHeaders = ["sec-websocket-accept": "x", "sec-websocket-protocol": "p"]
+    let given: HTTPFields = ["sec-websocket-accept": "x", "sec-websocket-protocol": "p"]
     let opened = try #require(Self.fields(.switchingProtocols, given, kind, isTunnel: true))
     #expect(
       opened.map { "\($0.name)=\($0.value)" } == [

@@ -14,7 +14,7 @@ final class ScriptedExchange: StreamedExchange {
   private(set) var body = ""
   private(set) var bodyBytes = 0
   private(set) var largestPiece = 0
-  private(set) var trailers: HTTPHeaders?
+  private(set) var trailers: HTTPFields?
   private(set) var stream: AnswerStream?
   private let onBegin: (AnswerStream) -> Void
   private let onReceived: (AnswerStream, ByteBuffer) -> Void
@@ -49,7 +49,7 @@ final class ScriptedExchange: StreamedExchange {
     if let stream { onReceived(stream, bytes) }
   }
 
-  func receivedEnd(trailers: HTTPHeaders) {
+  func receivedEnd(trailers: HTTPFields) {
     calls.append("end")
     self.trailers = trailers
     if let stream { onEnd(stream) }
@@ -63,7 +63,7 @@ final class ScriptedExchange: StreamedExchange {
   func clientGone() { calls.append("gone") }
 
   /// Sends back what comes, as it comes.
-  static func echo(_ headers: HTTPHeaders = [:]) -> ScriptedExchange {
+  static func echo(_ headers: HTTPFields = [:]) -> ScriptedExchange {
     ScriptedExchange(
       onBegin: { stream in
         stream.head(.ok, headers)

@@ -64,7 +64,7 @@ import Testing
       stream?.readBody()
     }
 
-    func receivedEnd(trailers: HTTPHeaders) {
+    func receivedEnd(trailers: HTTPFields) {
       notes.change { $0.isEnded = true }
       stream?.respond(.text("done"))
     }
@@ -91,7 +91,7 @@ import Testing
     }
 
     func received(_ bytes: ByteBuffer) {}
-    func receivedEnd(trailers: HTTPHeaders) { go() }
+    func receivedEnd(trailers: HTTPFields) { go() }
     func canWrite() { go() }
     func clientGone() { notes.change { $0.isGone = true } }
 
@@ -224,7 +224,7 @@ import Testing
   private final class Refuser: StreamedExchange {
     func begin(_ answer: AnswerStream) { answer.respond(.problem(.unauthorized, "no")) }
     func received(_ bytes: ByteBuffer) {}
-    func receivedEnd(trailers: HTTPHeaders) {}
+    func receivedEnd(trailers: HTTPFields) {}
     func canWrite() {}
     func clientGone() {}
   }
@@ -256,7 +256,7 @@ import Testing
     }
 
     func received(_ bytes: ByteBuffer) {}
-    func receivedEnd(trailers: HTTPHeaders) {}
+    func receivedEnd(trailers: HTTPFields) {}
     func canWrite() {}
     func clientGone() {}
   }
@@ -282,7 +282,7 @@ import Testing
     func canWrite() {}
     func clientGone() {}
 
-    func receivedEnd(trailers: HTTPHeaders) {
+    func receivedEnd(trailers: HTTPFields) {
       stream?.head(.ok)
       stream?.write(ByteBuffer(string: "half"))
       stream?.abort()

@@ -232,7 +232,7 @@ struct SwitchedProtocolTests {
   private static let upgrade = get("/s", "connection: upgrade\r\nupgrade: websocket\r\n")
 
   private func answer(_ stream: AnswerStream, _ gone: @escaping () -> Void) {
-    let headers: HTTPHeaders = [
+    let headers: HTTPFields = [
       "sec-websocket-accept": "x", "upgrade": "h2c", "connection": "x", "content-length": "5",
       "transfer-encoding": "chunked", "x-bad": "a\r\nb: c",
     ]

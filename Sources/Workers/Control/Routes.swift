@@ -137,7 +137,7 @@ final class Routes: Responder {
     intake.publish()
   }
 
-  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+  private static let fresh: HTTPFields = ["cache-control": "no-store"]
 
   private static func answer(brief report: HealthReport) -> HTTPResponse {
     var response =

@@ -72,7 +72,7 @@ public final class AnswerStream {
 
   /// An interim answer, before the head. Not sent to clients of HTTP/1.0, which know none. 100 is sent only to a client that still
   /// waits for it; 101 never: see `switchProtocols`.
-  public func informational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {
+  public func informational(_ status: HTTPResponseStatus, _ headers: HTTPFields = [:]) {
     guard let connection, !hasBegun, !context.isHTTP10 else { return }
     switch status.code {
     case 100: invite()
@@ -84,7 +84,7 @@ public final class AnswerStream {
   /// The head of the answer. With one valid content-length the body is counted; without, it is chunked, or ends with the
   /// connection for a client of HTTP/1.0. HEAD, 204 and 304 have no body: what is written is dropped. `connection: close` closes the
   /// connection after the answer; otherwise connection, keep-alive, transfer-encoding and traceparent are the front's.
-  public func head(_ status: HTTPResponseStatus, _ headers: HTTPHeaders = [:]) {
+  public func head(_ status: HTTPResponseStatus, _ headers: HTTPFields = [:]) {
     guard let connection, !hasBegun else { return }
     guard status.code >= 200 else { return informational(status, headers) }
     let framing = ResponseFraming(status: status, headers: headers, for: context)
@@ -110,7 +110,7 @@ public final class AnswerStream {
   /// its whole body yet: nobody will read the rest. A counted body that is too short is an `abort`.
   ///
   /// - Parameter whenTaken: called once, when the client, or the kernel for it, has taken all of the answer, or has gone.
-  public func end(trailers: HTTPHeaders = [:], whenTaken: (() -> Void)? = nil) {
+  public func end(trailers: HTTPFields = [:], whenTaken: (() -> Void)? = nil) {
     over(whenTaken) { endOutput(trailers) }
   }
 
@@ -122,13 +122,13 @@ public final class AnswerStream {
     if let connection { connection.whenTaken(whenTaken) } else { whenTaken() }
   }
 
-  private func endOutput(_ trailers: HTTPHeaders) {
+  private func endOutput(_ trailers: HTTPFields) {
     guard let connection else { return }
     guard let framing else {
       return respond(.problem(.internalServerError, "the request could not be answered"))
     }
     guard framing.mayEnd else { return abort() }
-    if framing.kind == .delimited { connection.send(.end(trailers: TrailerFields.allowed(trailers))) }
+    if framing.kind == .delimited { connection.send(.end(trailers: trailers.allowedTrailers)) }
     let keepAlive = context.keepAlive && body.hasEnd && !framing.isOverrun
     connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
   }
@@ -167,7 +167,7 @@ public final class AnswerStream {
   ///   - headers: `connection`, `upgrade` and framing among them are ours.
   ///   - onGone: called instead of `body` when the client has gone before it could be.
   public func switchProtocols(
-    to name: String, _ headers: HTTPHeaders, onGone: @escaping () -> Void,
+    to name: String, _ headers: HTTPFields, onGone: @escaping () -> Void,
     _ body: @escaping (Channel, HTTPRequest) -> Void
   ) {
     guard let connection, !hasBegun, self.body.hasEnd else {

@@ -12,7 +12,7 @@ enum Authority {
     return text.withUTF8 { isValid($0) }
   }
 
-  private static func isValid(_ octets: UnsafeBufferPointer<UInt8>) -> Bool {
+  static func isValid(_ octets: UnsafeBufferPointer<UInt8>) -> Bool {
     let isBracketed = octets.first == UInt8(ascii: "[")
     let start = isBracketed ? 1 : 0
     let mark = isBracketed ? UInt8(ascii: "]") : UInt8(ascii: ":")

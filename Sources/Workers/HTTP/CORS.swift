@@ -45,7 +45,7 @@ public struct CORS: Sendable {
   /// Adds what an answer to the request carries, unless it carries its own.
   ///
   /// - Parameter credentials: cookies are part of this resource (long-polling).
-  public func apply(to headers: inout HTTPHeaders, for request: HTTPRequest, credentials: Bool = false) {
+  public func apply(to headers: inout HTTPFields, for request: HTTPRequest, credentials: Bool = false) {
     guard !headers.contains(name: Self.allowOrigin) else { return }
     guard !origins.isAll else { return headers.add(name: Self.allowOrigin, value: "*") }
     headers.add(name: "vary", value: "origin")
@@ -55,8 +55,8 @@ public struct CORS: Sendable {
   }
 
   /// The headers that `apply` adds, alone.
-  public func headers(for request: HTTPRequest, credentials: Bool = false) -> HTTPHeaders {
-    var headers = HTTPHeaders()
+  public func headers(for request: HTTPRequest, credentials: Bool = false) -> HTTPFields {
+    var headers = HTTPFields()
     apply(to: &headers, for: request, credentials: credentials)
     return headers
   }

@@ -23,8 +23,6 @@ struct ConnectionClock {
   }
 
   private(set) var waiting = Waiting.firstByte
-  /// Bytes received since the head began.
-  private(set) var headBytes = 0
   private var since: Int
   private var bodySince: Int
   private var unwritableSince: Int?
@@ -38,20 +36,17 @@ struct ConnectionClock {
     bodySince = tick
   }
 
-  mutating func received(_ count: Int, at tick: Int) {
+  mutating func received(at tick: Int) {
     if waiting == .firstByte || waiting == .idle {
       waiting = .head
       since = tick
-      headBytes = 0
     }
-    if waiting == .head { headBytes += count }
   }
 
   mutating func headEnded(at tick: Int) {
     waiting = .body
     since = tick
     bodySince = tick
-    headBytes = 0
     upload = BodyRateMeter()
   }
 
@@ -77,7 +72,6 @@ struct ConnectionClock {
   /// Nothing more is expected from the client for now.
   mutating func requestEnded() {
     waiting = .reply
-    headBytes = 0
   }
 
   /// An answer was given; `isReceiving`: the body of the next request is on its way.

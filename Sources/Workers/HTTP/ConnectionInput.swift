@@ -5,6 +5,15 @@
 
 import NIOCore
 
+/// A part of a request.
+enum RequestPart {
+  case head(RequestHead)
+  /// Some of the body, not empty.
+  case body(ByteBuffer)
+  /// The end, with the trailers.
+  case end(HTTPFields)
+}
+
 protocol ConnectionInput: AnyObject {
   /// Whether the channel is a stream of an HTTP/2 connection. Such a channel has no socket and traps when it is asked for options
   /// that it doesn't know: none but autoRead may be used.
@@ -13,9 +22,6 @@ protocol ConnectionInput: AnyObject {
   var isBehind: Bool { get }
   /// True while parts are being given; what must not happen then waits for `HTTPConnection.decoded`.
   var isDecoding: Bool { get }
-
-  /// The connection got an upgrade request: nothing behind it may be parsed.
-  func decoderStopped()
 
   /// The connection takes requests again.
   func resume()

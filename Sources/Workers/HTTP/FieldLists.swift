@@ -22,3 +22,12 @@ extension ConnectionOptions {
 
   public func contains(_ field: HTTPFields.Field) -> Bool { field.withName { contains($0) } }
 }
+
+extension HTTPFields {
+  /// Without those that may not stand behind a body.
+  var allowedTrailers: HTTPFields {
+    var fields = self
+    fields.removeAll { !$0.mayBeTrailer }
+    return fields
+  }
+}

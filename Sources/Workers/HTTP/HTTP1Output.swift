@@ -22,7 +22,7 @@ struct HTTP1Encoder {
     switch part {
     case .interim(let status, let fields):
       Self.append(statusLine: status, to: &out)
-      for (name, value) in fields where OutgoingHead.interimKeeps(name) {
+      for (name, value) in fields.strings where OutgoingHead.interimKeeps(name) {
         Self.append(field: name, value, to: &out)
       }
       out.writeStaticString("\r\n\r\n")
@@ -35,7 +35,7 @@ struct HTTP1Encoder {
     case .end(let trailers):
       guard isChunked else { return }
       out.writeStaticString("0")
-      for (name, value) in trailers { Self.append(field: name, value, to: &out) }
+      for (name, value) in trailers.strings { Self.append(field: name, value, to: &out) }
       out.writeStaticString("\r\n\r\n")
     }
   }
@@ -81,9 +81,7 @@ struct HTTP1Encoder {
   /// Room for the head and a small body, so that the buffer grows once.
   private static func estimate(_ head: OutgoingHead) -> Int {
     let fixedBytes = 256
-    return head.fields.reduce(fixedBytes + min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes)) {
-      $0 + $1.name.utf8.count + $1.value.utf8.count + 4
-    }
+    return fixedBytes + min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes) + head.fields.bytes
   }
 
   private static func append(statusLine status: HTTPResponseStatus, to out: inout ByteBuffer) {

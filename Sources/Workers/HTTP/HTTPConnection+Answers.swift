@@ -20,7 +20,7 @@ extension HTTPConnection {
   }
 
   func sendHead(
-    _ status: HTTPResponseStatus, _ fields: HTTPHeaders, _ kind: OutgoingHead.Kind,
+    _ status: HTTPResponseStatus, _ fields: HTTPFields, _ kind: OutgoingHead.Kind,
     for request: ResponseContext
   ) {
     server.counters?.answered(status.code)
@@ -92,7 +92,7 @@ extension HTTPConnection {
   }
 
   private func head(
-    _ status: HTTPResponseStatus, _ fields: HTTPHeaders, _ kind: OutgoingHead.Kind,
+    _ status: HTTPResponseStatus, _ fields: HTTPFields, _ kind: OutgoingHead.Kind,
     for request: ResponseContext
   ) -> OutgoingHead {
     OutgoingHead(status: status, fields: fields, kind: kind, request: request, date: server.date.now())
@@ -125,7 +125,7 @@ extension HTTPConnection {
   }
 }
 
-extension HTTPHeaders {
+extension HTTPFields {
   /// Whether the connection is to be closed after the answer that has these.
   var closesConnection: Bool {
     first(name: "connection").map { $0.lowercased() == "close" } ?? false

@@ -5,32 +5,16 @@ import NIOHTTP1
 
 extension HTTPConnection {
   /// Bytes have come in.
-  func received(_ count: Int) { clock.received(count, at: server.tick) }
+  func received() { clock.received(at: server.tick) }
 
-  /// The parser gave up; nothing behind this point can be understood.
-  func parserFailed(_ error: any Error) {
-    let (status, detail) = ParserFailure.describe(error, limits: server.limits)
-    if isListening { perform(assembly.refuse(status, detail)) }
-  }
-
-  /// The request line begins with a method that the parser doesn't know.
-  func methodUnknown() {
-    if isListening { perform(assembly.refuse(.unknownMethod)) }
-  }
-
-  /// The request whose head has come is not one that can be given to anybody.
-  func refused(_ status: HTTPResponseStatus, _ detail: String) {
-    if isListening { perform(assembly.refuse(status, detail)) }
+  /// What has come is no request that can be given to anybody; nothing behind it will be understood.
+  func refused(_ refusal: Refusal) {
+    if isListening { perform(assembly.refuse(refusal)) }
   }
 
   /// The parser has looked at everything that came in.
   func decoded() {
     assembly.readEnded()
-    // The parser bounds what it keeps; this bounds what it skips (blanks, line ends).
-    if isListening, clock.headBytes > server.limits.maxHeadBytes + HTTPServer.receiveBufferBytes {
-      let limit = server.limits.maxHeadBytes
-      perform(assembly.refuse(.requestHeaderFieldsTooLarge, "request head, expected at most \(limit) bytes"))
-    }
     pump()
   }
 
@@ -79,7 +63,6 @@ extension HTTPConnection {
       owesInvitation = true
       invite()
     case .ready(let request):
-      if request.isUpgrade { input?.decoderStopped() }
       if stream == nil { clock.requestEnded() }
       if queue.isEmpty && mayHandle {
         handle(request)

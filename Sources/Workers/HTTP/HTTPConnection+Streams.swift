@@ -31,7 +31,7 @@ extension HTTPConnection {
   func stream(_ request: HTTPRequest) -> Bool {
     let head = request.withoutBody
     guard let exchange = server.responder.exchange(for: head, on: server.loop) else { return false }
-    let trailers = TrailerFields.allowed(request.trailers ?? [:])
+    let trailers = (request.trailers ?? [:]).allowedTrailers
     begin(exchange, head, StreamedBody(request.body, trailers: trailers))
     return true
   }
@@ -54,10 +54,9 @@ extension HTTPConnection {
   func streamMoved(_ piece: ByteBuffer) { stream?.body.append(piece) }
 
   /// The end of a streamed body was parsed.
-  func streamBodyEnded(_ trailers: HTTPHeaders) {
+  func streamBodyEnded(_ trailers: HTTPFields) {
     guard let stream else { return }
-    if stream.request.isUpgrade { input?.decoderStopped() }
-    stream.body.end(trailers: TrailerFields.allowed(trailers))
+    stream.body.end(trailers: trailers.allowedTrailers)
     clock.requestEnded()
     resetBodyOptions()
   }

@@ -16,8 +16,7 @@ import NIOCore
 import NIOHTTP1
 
 final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, InputWaiter {
-  typealias InboundIn = HTTPServerRequestPart
-  typealias InboundOut = HTTPServerRequestPart
+  typealias InboundIn = Never
   typealias OutboundIn = ByteBuffer
   typealias OutboundOut = Never
 
@@ -156,9 +155,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     context.fireChannelInactive()
   }
 
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+  /// The next part of a request: the input's.
+  func receive(_ part: RequestPart) {
     guard isListening else { return }
-    switch unwrapInboundIn(data) {
+    switch part {
     case .head(let head):
       if stream == nil { clock.headEnded(at: server.tick) }
       takeTurn()
@@ -183,11 +183,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    if error is HTTPParserError {
-      parserFailed(error)
-    } else {
-      context.close(promise: nil)
-    }
+    context.close(promise: nil)
   }
 
   /// Reading stops while requests or bytes wait, and goes on when they have been answered.

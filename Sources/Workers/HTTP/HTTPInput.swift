@@ -1,65 +1,74 @@
-// From bytes to request parts: drives NIO's llhttp decoder by hand, first handler behind InputPacer and TLS.
+// From bytes to request parts: first handler behind InputPacer and TLS.
 //
-//   bytes ──▶ held ──▶ HTTPRequestDecoder ──▶ parts ──▶ HTTPConnection
+//   bytes ──▶ held ──▶ RequestHeadParser, BodyDecoder ──▶ parts ──▶ HTTPConnection
 //
-// By hand, because the connection must be able to say "not now" (a request is waiting for its answer), and because the
-// bytes behind an upgrade request must stay bytes: they go to whoever takes the channel over, or to a
-// fresh decoder if the upgrade is declined. `held` is empty on an idle connection; while a field is split over reads it
-// is that field, at most a head. A connection that begins with the preface of HTTP/2 is given away before anything is parsed.
+// It pulls one part after the other for as long as the connection takes them. The connection says "not now" while a request waits for its
+// response, and bytes behind an upgrade request stay bytes: they go to whoever takes the channel over, or are parsed if the upgrade is
+// declined. `held` is empty on an idle connection; while a line is split over reads it is that line, at most a head. A connection that
+// begins with the preface of HTTP/2 is given away before anything is parsed.
 
 import NIOCore
-import NIOHTTP1
 import TLS
 
 final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, ConnectionInput {
   typealias InboundIn = ByteBuffer
-  typealias InboundOut = HTTPServerRequestPart
+
+  private enum State {
+    /// Nothing has been parsed yet; it may turn out to be HTTP/2.
+    case preface
+    case head
+    case body(BodyDecoder)
+    /// Nothing behind this point can be understood.
+    case defect
+  }
 
   private let connection: HTTPConnection
   private let limits: HTTPLimits
-  private(set) var context: ChannelHandlerContext?
-  private var decoder: HTTPRequestDecoder?
+  private var context: ChannelHandlerContext?
+  private var state: State
+  private var heads: RequestHeadParser
   private var held = ByteBuffer()
-  /// True while the decoder is on the stack; what must not happen then waits for the end of `decodeHeld`.
+  /// Some of what is held hasn't been looked at.
+  private(set) var isBehind = false
   private(set) var isDecoding = false
-  /// The decoder has seen the end of an upgrade request and parses nothing any more.
-  private var isSpent = false
-  /// Bytes have come while nothing could be decoded.
-  private var isPostponed = false
-  /// Nothing has been parsed yet.
-  private var mayBeHTTP2: Bool
+  /// Whoever calls `resume` meanwhile finds the bytes parsed when it returns to the loop.
+  private var isRunning = false
 
   init(connection: HTTPConnection, limits: HTTPLimits) {
     self.connection = connection
     self.limits = limits
-    mayBeHTTP2 = limits.http2.maxStreams > 0 && connection.server.tls == nil
+    heads = RequestHeadParser(limits: limits.head)
+    state = limits.http2.maxStreams > 0 && connection.server.tls == nil ? .preface : .head
   }
 
   var isStream: Bool { false }
 
-  /// Whether there are bytes that the decoder hasn't looked at.
-  var isBehind: Bool { isPostponed || (isSpent && held.readableBytes > 0) }
-
-  /// Bytes that wait, which the caller now owns.
   func takeHeldBytes() -> ByteBuffer {
     let bytes = held
     held = ByteBuffer()
+    isBehind = false
     return bytes
   }
 
-  /// The connection got an upgrade request: the decoder has stopped behind it.
-  func decoderStopped() { isSpent = true }
-
-  /// The connection takes requests again.
   func resume() {
-    if let context, isBehind { decodeHeld(context) }
+    guard !isRunning else { return }
+    isRunning = true
+    repeat {
+      isDecoding = true
+      while isBehind, connection.mayDecode { isBehind = takePart() }
+      // An empty buffer that kept its storage would hold a whole read.
+      if held.readableBytes == 0 { held = ByteBuffer() }
+      isDecoding = false
+      connection.decoded()
+    } while isBehind && connection.mayDecode
+    isRunning = false
   }
 
   func giveWay() {
     guard let context else { return }
     let channel = context.channel
     channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-    SocketOptions.setTakenOver(on: channel)
+    HTTPServer.setTakenOverOptions(on: channel)
   }
 
   func pass(_ bytes: ByteBuffer, to channel: Channel) {
@@ -74,38 +83,31 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     }
   }
 
-  func handlerAdded(context: ChannelHandlerContext) {
-    self.context = context
-    install(context)
-  }
+  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
-  func handlerRemoved(context: ChannelHandlerContext) {
-    decoder?.decoderRemoved(context: context)
-    decoder = nil
-    self.context = nil
-  }
+  func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard connection.isListening else { return }
     var bytes = unwrapInboundIn(data)
-    connection.received(bytes.readableBytes)
+    connection.received()
     if held.readableBytes == 0 {
       held = bytes
     } else {
       held.discardReadBytes()
       held.writeBuffer(&bytes)
     }
-    if mayBeHTTP2 {
+    if case .preface = state {
       switch HTTP2Preface.match(held.readableBytesView) {
-      case .absent: mayBeHTTP2 = false
+      case .absent: state = .head
       case .begun: return
       case .whole: return leaveToHTTP2(context)
       }
     }
+    isBehind = true
     if connection.mayDecode {
-      decodeHeld(context)
+      resume()
     } else {
-      isPostponed = true
       // Reading is off by now; only a client that has half-closed gets this far (NIO then reads to the end).
       if held.readableBytes > limits.maxHeldBytes { connection.close() }
     }
@@ -135,68 +137,39 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     pipeline.fireChannelReadComplete()
   }
 
-  private func install(_ context: ChannelHandlerContext) {
-    decoder?.decoderRemoved(context: context)
-    var configuration = NIOHTTPDecoderLimitConfiguration()
-    configuration.maxHeaderFieldSize = limits.maxHeadBytes
-    configuration.maxHeaderListSize = limits.maxHeadBytes
-    configuration.maxHeaderFieldCount = limits.maxHeaderFields
-    let decoder = HTTPRequestDecoder(limitConfiguration: configuration)
-    decoder.decoderAdded(context: context)
-    self.decoder = decoder
-    isSpent = false
-  }
-
-  /// Whether what the parser took for an unknown version is a known one before a line feed without carriage return.
-  private static func endsLineBadly(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
-    guard let error = error as? HTTPParserError, error == .invalidVersion else { return false }
-    let bytes = buffer.readableBytesView
-    guard let end = bytes.firstIndex(of: UInt8(ascii: "\n")) else { return false }
-    let line = bytes[..<end]
-    return line.suffix(8).elementsEqual("HTTP/1.1".utf8) || line.suffix(8).elementsEqual("HTTP/1.0".utf8)
-  }
-
-  /// Whether what the parser took for no method is one that it doesn't know, in the request line of one of the requests that came at
-  /// once (RFC 9110 §9.1), and not something else than HTTP.
-  private static func hasUnknownMethod(_ buffer: ByteBuffer, _ error: any Error) -> Bool {
-    guard let error = error as? HTTPParserError, error == .invalidMethod else { return false }
-    return buffer.readableBytesView.split(separator: UInt8(ascii: "\n")).contains { line in
-      guard line.suffix(9).starts(with: "HTTP/1.".utf8),
-        let end = line.firstIndex(of: UInt8(ascii: " ")), line[..<end].allSatisfy(isMethodOctet),
-        case .RAW(let method) = HTTPMethod(rawValue: String(decoding: line[..<end], as: UTF8.self))
-      else { return false }
-      return !method.isEmpty
-    }
-  }
-
-  private static func isMethodOctet(_ octet: UInt8) -> Bool {
-    switch octet {
-    case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "-"),
-      UInt8(ascii: "_"):
-      true
-    default: false
-    }
-  }
-
-  private func decodeHeld(_ context: ChannelHandlerContext) {
-    guard !isDecoding else { return }
-    isDecoding = true
-    repeat {
-      if isSpent { install(context) }
-      isPostponed = false
-      var buffer = takeHeldBytes()
-      do {
-        _ = try decoder?.decode(context: context, buffer: &buffer)
-        if buffer.readableBytes > 0 { held = buffer }
-      } catch {
-        if Self.hasUnknownMethod(buffer, error) {
-          connection.methodUnknown()
+  /// Gives the connection the next part, and the end with what it ends. False: nothing more can be said of what is held.
+  private func takePart() -> Bool {
+    do throws(MessageDefect) {
+      switch state {
+      case .preface, .defect: return false
+      case .head:
+        guard let head = try heads.next(&held) else { return false }
+        connection.receive(.head(head))
+        if head.framing == .none {
+          connection.receive(.end([:]))
         } else {
-          connection.parserFailed(Self.endsLineBadly(buffer, error) ? HTTPParserError.lfExpected : error)
+          state = .body(BodyDecoder(head.framing, of: .request, limits: limits.head))
+        }
+      case .body(var decoder):
+        let step = try decoder.next(&held)
+        state = .body(decoder)
+        switch step {
+        case .needsInput, .held: return false
+        case .content(let bytes):
+          connection.receive(.body(bytes))
+          guard decoder.isCountedOut else { break }
+          state = .head
+          connection.receive(.end([:]))
+        case .end(let trailers):
+          state = .head
+          connection.receive(.end(trailers))
         }
       }
-    } while isBehind && connection.mayDecode
-    isDecoding = false
-    connection.decoded()
+      return held.readableBytes > 0
+    } catch {
+      state = .defect
+      connection.refused(Refusal(error))
+      return false
+    }
   }
 }

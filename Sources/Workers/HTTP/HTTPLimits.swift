@@ -41,6 +41,9 @@ public struct HTTPLimits: Sendable {
   /// What holds for HTTP/2 alone.
   public var http2 = HTTP2Limits()
 
+  /// Of heads and trailers.
+  var head: HeadLimits { HeadLimits(maxBytes: maxHeadBytes, maxFields: maxHeaderFields) }
+
   public init() {}
 
   /// The limits that are configured.

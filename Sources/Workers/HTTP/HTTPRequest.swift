@@ -46,7 +46,7 @@ public struct HTTPRequest: Sendable {
   var targetAuthority: String?
   /// Query of the request target as it came, without the question mark; nil: none.
   public var rawQuery: String?
-  public var headers: HTTPHeaders
+  public var headers: HTTPFields
   public var version: HTTPVersion
   /// Whether the client allows the connection to stay open after the answer (RFC 9112 §9.3).
   public var keepAlive: Bool
@@ -69,14 +69,14 @@ public struct HTTPRequest: Sendable {
   /// The body as its head announces it. `body` has it only when the request was assembled.
   public internal(set) var announcedBody = AnnouncedBody.none
   /// Trailer fields as they came, for a request that waits whole for its turn.
-  var trailers: HTTPHeaders?
+  var trailers: HTTPFields?
   /// Whether it is known not to be streamed, and within the bounds of what is assembled.
   var isDecided = false
   /// What its body holds of the budget; no responder gets it.
   var hold: AssemblyHold?
 
   public init(
-    method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPHeaders = [:],
+    method: HTTPMethod, path: String, rawQuery: String? = nil, headers: HTTPFields = [:],
     version: HTTPVersion = .http1_1, keepAlive: Bool = true, body: ByteBuffer = ByteBuffer(),
     peer: PeerAddress = PeerAddress(), traceparent: String = "", tracestate: String? = nil
   ) {

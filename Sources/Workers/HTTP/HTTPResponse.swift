@@ -10,12 +10,12 @@ import NIOHTTP1
 /// One HTTP answer.
 public struct HTTPResponse: Sendable {
   public var status: HTTPResponseStatus
-  public var headers: HTTPHeaders
+  public var headers: HTTPFields
   public var body: ByteBuffer
   /// The answer to a HEAD whose GET is a stream: nobody knows its length, so none is announced (RFC 9110 §8.6).
   public private(set) var isHeadOfStream = false
 
-  public init(status: HTTPResponseStatus, headers: HTTPHeaders = [:], body: ByteBuffer = ByteBuffer()) {
+  public init(status: HTTPResponseStatus, headers: HTTPFields = [:], body: ByteBuffer = ByteBuffer()) {
     self.status = status
     self.headers = headers
     self.body = body
@@ -23,7 +23,7 @@ public struct HTTPResponse: Sendable {
 
   /// A JSON document, already encoded.
   public static func json(
-    _ bytes: some Collection<UInt8>, status: HTTPResponseStatus = .ok, headers: HTTPHeaders = [:]
+    _ bytes: some Collection<UInt8>, status: HTTPResponseStatus = .ok, headers: HTTPFields = [:]
   ) -> HTTPResponse {
     HTTPResponse(status: status, headers: headers, body: ByteBuffer(bytes: bytes)).typed("application/json")
   }
@@ -36,12 +36,12 @@ public struct HTTPResponse: Sendable {
   }
 
   /// Status and headers alone.
-  public static func empty(_ status: HTTPResponseStatus, headers: HTTPHeaders = [:]) -> HTTPResponse {
+  public static func empty(_ status: HTTPResponseStatus, headers: HTTPFields = [:]) -> HTTPResponse {
     HTTPResponse(status: status, headers: headers)
   }
 
   /// What a GET would be answered by a stream with, for a HEAD.
-  public static func headOfStream(_ headers: HTTPHeaders) -> HTTPResponse {
+  public static func headOfStream(_ headers: HTTPFields) -> HTTPResponse {
     var response = HTTPResponse(status: .ok, headers: headers)
     response.isHeadOfStream = true
     return response
@@ -49,7 +49,7 @@ public struct HTTPResponse: Sendable {
 
   /// A problem document (RFC 9457); `detail` names the offending field or header and what was expected.
   public static func problem(
-    _ status: HTTPResponseStatus, _ detail: String, headers: HTTPHeaders = [:]
+    _ status: HTTPResponseStatus, _ detail: String, headers: HTTPFields = [:]
   ) -> HTTPResponse {
     let document = Problem.json(status: Int(status.code), detail: detail)
     return HTTPResponse(status: status, headers: headers, body: ByteBuffer(bytes: document))

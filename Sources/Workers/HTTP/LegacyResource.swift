@@ -94,6 +94,6 @@ extension HTTPResponse {
   public init(_ answer: SessionAnswer) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(answer.status)),
-      headers: HTTPHeaders(alternating: answer.headers), body: ByteBuffer(bytes: answer.body))
+      headers: HTTPFields(alternating: answer.headers), body: ByteBuffer(bytes: answer.body))
   }
 }

@@ -7,9 +7,8 @@
 // Undecided lasts while the requests before are unanswered. The parser stops then at the end of what it has, so what is
 // collected meanwhile is at most one read.
 //
-// It checks what the parser doesn't: the version, the bounds on head and body, one Host field per HTTP/1.1 request, the
-// expectation, and what the parser and others might read differently. It never waits and never answers; the
-// connection does.
+// It checks what the parser doesn't: the method, the bounds on head and body, one Host field per HTTP/1.1 request, and the expectation.
+// It never waits and never answers; the connection does.
 
 import Kit
 import NIOCore
@@ -30,8 +29,8 @@ extension Refusal {
     status: .methodNotAllowed, detail: "method of the request line, expected one of \(methods) (RFC 9110 §9)")
 
   /// Fields that belong to the answer.
-  var fields: HTTPHeaders {
-    var fields = HTTPHeaders()
+  var fields: HTTPFields {
+    var fields = HTTPFields()
     if let retryAfterSeconds { fields.add(name: "retry-after", value: String(retryAfterSeconds)) }
     if status == .methodNotAllowed { fields.add(name: "allow", value: Self.methods) }
     return fields
@@ -39,6 +38,14 @@ extension Refusal {
   /// Of a server that drains. Another one may answer at once, or the next one in a moment.
   static let draining = Refusal(
     status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
+
+  init(_ defect: MessageDefect) {
+    switch defect {
+    case .version: self.init(status: .httpVersionNotSupported, detail: defect.detail)
+    case .tooLarge: self.init(status: .requestHeaderFieldsTooLarge, detail: "request \(defect.detail)")
+    default: self.init(status: .badRequest, detail: defect.detail)
+    }
+  }
 
   init(_ refusal: AssemblyRefusal) {
     self.init(
@@ -57,7 +64,7 @@ struct RequestAssembly {
     /// Some of a body that is streamed.
     case piece(ByteBuffer)
     /// The end of a body that is streamed; the trailers as they came.
-    case streamEnd(HTTPHeaders)
+    case streamEnd(HTTPFields)
     case refuse(Refusal)
   }
 
@@ -101,35 +108,37 @@ struct RequestAssembly {
 
   /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(
-    head: HTTPRequestHead, from peer: PeerAddress, to local: String = "", trace: inout TraceSource
+    head: RequestHead, from peer: PeerAddress, to local: String = "", trace: inout TraceSource
   ) -> Step {
     guard state == .between else { return refuse(.badRequest, "request head inside another request's body") }
-    isHead = head.method == .HEAD
-    let fields = HeadFields(head)
-    if let refusal = check(head, fields) { return refuse(refusal.status, refusal.detail) }
+    let method = HTTPMethod(token: head.method)
+    isHead = method == .HEAD
+    if case .RAW = method { return refuse(.unknownMethod) }
+    let fields = HeadFields(head.fields)
+    if let refusal = check(head, fields) { return refuse(refusal) }
     let context = trace.context(
       traceparent: fields.traceparent, traceparents: fields.traceparents, tracestate: fields.tracestate)
-    let target = RequestTarget(head.uri)
+    let target = RequestTarget(head.target)
     if let authority = target.authority, !Authority.isValid(authority) {
       return refuse(.badRequest, Self.invalid(authority, "the target's host"))
     }
     request = HTTPRequest(
-      method: head.method, path: target.path, rawQuery: target.query, headers: head.headers,
-      version: head.version, keepAlive: head.isKeepAlive, peer: peer,
+      method: method, path: target.path, rawQuery: target.query, headers: head.fields,
+      version: HTTPVersion(major: 1, minor: head.minorVersion), keepAlive: head.keepsAlive, peer: peer,
       traceparent: context.traceparent, tracestate: context.tracestate)
     request.localAddress = local
     request.targetAuthority = target.authority
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
-    request.isUpgrade = fields.isUpgrade
-    if fields.isChunked {
-      request.announcedBody = .chunked
-    } else if let length = fields.contentLength, length > 0 {
-      request.announcedBody = .counted(length)
+    request.isUpgrade = method == .CONNECT || fields.isUpgrade
+    switch head.framing {
+    case .none, .untilClose: break
+    case .counted(let length): request.announcedBody = .counted(length)
+    case .chunked: request.announcedBody = .chunked
     }
     state = .undecided
     expectsContinue =
-      fields.expectsContinue && request.announcedBody != .none && head.version != .http1_0
+      fields.expectsContinue && request.announcedBody != .none && head.minorVersion > 0
     return .wait
   }
 
@@ -188,7 +197,7 @@ struct RequestAssembly {
   }
 
   /// The end of the request.
-  mutating func receiveEnd(trailers: HTTPHeaders? = nil) -> Step {
+  mutating func receiveEnd(trailers: HTTPFields? = nil) -> Step {
     guard isReceiving else { return .wait }
     isHead = false
     let isStreamed = state == .streaming
@@ -233,36 +242,14 @@ struct RequestAssembly {
     return hold.resize(to: bytes).map { Refusal($0) }
   }
 
-  private func check(_ head: HTTPRequestHead, _ fields: HeadFields) -> Refusal? {
-    guard fields.bytes <= limits.maxHeadBytes else {
+  private func check(_ head: RequestHead, _ fields: HeadFields) -> Refusal? {
+    let bytes = head.bytes
+    guard bytes <= limits.maxHeadBytes else {
       return Refusal(
         status: .requestHeaderFieldsTooLarge,
-        detail: "request head of \(fields.bytes) bytes, expected at most \(limits.maxHeadBytes)")
+        detail: "request head of \(bytes) bytes, expected at most \(limits.maxHeadBytes)")
     }
-    guard head.version == .http1_1 || head.version == .http1_0 else {
-      return Refusal(
-        status: .httpVersionNotSupported,
-        detail: "version \(head.version.major).\(head.version.minor) of the request line, expected 1.1 or 1.0"
-      )
-    }
-    // Every other coding, and a list of them, is one that somebody behind us may read differently.
-    if fields.isChunked, !fields.isPlainlyChunked {
-      return Refusal(
-        status: .badRequest, detail: "transfer-encoding, expected chunked and nothing else (RFC 9112 §6.1)")
-    }
-    // Whoever stands between a client of HTTP/1.0 and us doesn't know where such a body ends.
-    if head.version == .http1_0, fields.isChunked {
-      return Refusal(
-        status: .badRequest,
-        detail: "transfer-encoding in a request of HTTP/1.0, expected content-length (RFC 9112 §6.1)")
-    }
-    if fields.isUpgradeUncertain {
-      return Refusal(
-        status: .badRequest,
-        detail: "connection and upgrade header fields, expected the option upgrade without tabs in connection"
-          + " and a protocol in upgrade (RFC 9110 §7.8)")
-    }
-    if head.version != .http1_0, fields.hosts != 1 {
+    if head.minorVersion > 0, fields.hosts != 1 {
       return Refusal(
         status: .badRequest,
         detail: "\(fields.hosts) host header fields, expected exactly one (RFC 9112 §3.2)")
@@ -284,5 +271,21 @@ struct RequestAssembly {
 
   private func tooLarge(_ size: String) -> String {
     "request body of \(size) bytes, expected at most \(limits.maxBodyBytes)"
+  }
+}
+
+extension HTTPMethod {
+  /// Without a comparison with every method that there is, for those that are asked for most.
+  fileprivate init(token: String) {
+    switch token {
+    case "GET": self = .GET
+    case "POST": self = .POST
+    case "HEAD": self = .HEAD
+    case "PUT": self = .PUT
+    case "PATCH": self = .PATCH
+    case "DELETE": self = .DELETE
+    case "OPTIONS": self = .OPTIONS
+    default: self = HTTPMethod(rawValue: token)
+    }
   }
 }

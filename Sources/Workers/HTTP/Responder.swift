@@ -29,9 +29,9 @@ public enum Reply {
 /// The head of a response behind which a channel leaves HTTP. `connection`, `upgrade`, date and framing are the front's.
 public enum TakeOverHead: Sendable {
   /// 200, whose body goes on until the channel ends.
-  case stream(HTTPHeaders)
+  case stream(HTTPFields)
   /// 101 (RFC 9110 §15.2.2), over HTTP/2 200 (RFC 8441 §5); `to`: name of the protocol, for the field `upgrade`.
-  case upgrade(to: String, HTTPHeaders)
+  case upgrade(to: String, HTTPFields)
 }
 
 /// A channel that has left HTTP.
@@ -65,7 +65,7 @@ public protocol Responder: AnyObject {
 
   /// Cross-origin fields (CORS) of answers that no responder makes, or whose maker doesn't care: refusals by the front, and whole
   /// answers of exchanges that have none of their own. None by default.
-  func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders
+  func crossOriginHeaders(for request: HTTPRequest) -> HTTPFields
 
   /// Called on the loop once per turn in which requests were answered, before any of these answers is written.
   /// What the answers promise is made true here for all of them together (rings are published).
@@ -77,7 +77,7 @@ extension Responder {
 
   public func answersWhenDraining(_ request: HTTPRequest) -> Bool { true }
 
-  public func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders { [:] }
+  public func crossOriginHeaders(for request: HTTPRequest) -> HTTPFields { [:] }
 
   public func turnWillFlush() {}
 }
@@ -99,7 +99,7 @@ public protocol StreamedExchange: AnyObject {
 
   /// The body is complete, or there was none. Comes by itself as soon as it is known and everything before it was received, with a
   /// `readBody()` outstanding or without. Trailer fields that must not be trailers (RFC 9110 §6.5.1) are gone.
-  func receivedEnd(trailers: HTTPHeaders)
+  func receivedEnd(trailers: HTTPFields)
 
   /// The client has taken what was written: go on. Only after `write` has said false, once for each time.
   func canWrite()

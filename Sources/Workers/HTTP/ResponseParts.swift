@@ -52,7 +52,7 @@ struct ResponseFraming: Equatable {
   }
 
   /// Of a response whose body is given in pieces, by the fields that came with it.
-  init(status: HTTPResponseStatus, headers: HTTPHeaders, for request: ResponseContext) {
+  init(status: HTTPResponseStatus, headers: HTTPFields, for request: ResponseContext) {
     let length = Self.length(headers)
     if request.isHead || Self.isBodiless(status) {
       self.init(.none, announced: status == .noContent ? nil : length)
@@ -108,9 +108,9 @@ struct ResponseFraming: Equatable {
   }
 
   /// The one length that all content-length fields agree on; nil: none, or nonsense.
-  private static func length(_ headers: HTTPHeaders) -> Int? {
+  private static func length(_ headers: HTTPFields) -> Int? {
     var length: String?
-    for (name, value) in headers where name.isField("content-length") {
+    for (name, value) in headers.strings where name.isField("content-length") {
       guard length == nil || length == value else { return nil }
       length = value
     }
@@ -132,7 +132,7 @@ struct OutgoingHead {
   }
 
   let status: HTTPResponseStatus
-  let fields: HTTPHeaders
+  let fields: HTTPFields
   let kind: Kind
   let request: ResponseContext
   let date: String
@@ -163,7 +163,7 @@ struct OutgoingHead {
   func forEachField(_ body: (_ name: String, _ value: String) -> Void) {
     var hasDate = false
     var hasServer = false
-    for (name, value) in fields where keeps(name) {
+    for (name, value) in fields.strings where keeps(name) {
       switch name.utf8.count {
       case 4 where name.isField("date"):
         if hasDate { continue }
@@ -190,12 +190,12 @@ struct OutgoingHead {
 /// A piece of a response.
 enum ResponsePart {
   /// A response before the response (RFC 9110 §15.2), not 101.
-  case interim(HTTPResponseStatus, HTTPHeaders)
+  case interim(HTTPResponseStatus, HTTPFields)
   case head(OutgoingHead)
   /// Some of the body, not empty. `isLast`: its length was announced, and nothing follows.
   case body(ByteBuffer, isLast: Bool)
   /// The end of a body whose length wasn't announced.
-  case end(trailers: HTTPHeaders)
+  case end(trailers: HTTPFields)
 }
 
 /// The way out of a connection, in the form of its version of HTTP. On its loop only.

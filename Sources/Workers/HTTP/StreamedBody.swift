@@ -11,18 +11,18 @@ import NIOHTTP1
 struct StreamedBody {
   enum Delivery {
     case bytes(ByteBuffer)
-    case end(HTTPHeaders)
+    case end(HTTPFields)
   }
 
   /// A client waits for `100 Continue`.
   var isInvitationOwed: Bool
   private var pending: ByteBuffer
   private var isAsked = false
-  private var trailers: HTTPHeaders?
+  private var trailers: HTTPFields?
   private var isEndDelivered = false
 
   /// `bytes`: what has come already; `trailers`: not nil if that is all of it.
-  init(_ bytes: ByteBuffer = ByteBuffer(), trailers: HTTPHeaders? = nil, isInvitationOwed: Bool = false) {
+  init(_ bytes: ByteBuffer = ByteBuffer(), trailers: HTTPFields? = nil, isInvitationOwed: Bool = false) {
     pending = bytes
     self.trailers = trailers
     self.isInvitationOwed = isInvitationOwed && bytes.readableBytes == 0 && trailers == nil
@@ -55,7 +55,7 @@ struct StreamedBody {
     }
   }
 
-  mutating func end(trailers: HTTPHeaders) {
+  mutating func end(trailers: HTTPFields) {
     isInvitationOwed = false
     self.trailers = trailers
   }

@@ -65,7 +65,7 @@ struct HTTP2StreamTests {
 
   @Test("14.C13 A stream that CONNECT opens (RFC 8441) is given away as a channel that has left HTTP")
   func tunnel() throws {
-    let accepted: HTTPHeaders = ["sec-websocket-accept": "x", "sec-websocket-protocol": "p"]
+    let accepted: HTTPFields = ["sec-websocket-accept": "x", "sec-websocket-protocol": "p"]
     let front = EmbeddedFront(
       ScriptedResponder { request in
         guard request.path == "/ws" else { return .response(.text("page")) }

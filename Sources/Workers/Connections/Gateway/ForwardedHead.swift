@@ -225,6 +225,6 @@ extension HTTPResponse {
   init(_ response: ServiceResponse) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(response.status)),
-      headers: ForwardedHead.toClient(response.headers), body: ByteBuffer(bytes: response.body))
+      headers: ForwardedHead.toClient(HTTPFields(alternating: response.headers)), body: ByteBuffer(bytes: response.body))
   }
 }

@@ -166,7 +166,7 @@ struct RefusedRequest: Error, Equatable {
   }
 
   var response: HTTPResponse {
-    let headers: HTTPHeaders =
+    let headers: HTTPFields =
       switch status {
       case 401: ["www-authenticate": "Bearer"]
       case 426: ["upgrade": "websocket"]
@@ -180,7 +180,7 @@ struct RefusedRequest: Error, Equatable {
 /// The cookies of a request (RFC 6265 §4.2).
 enum Cookies {
   /// The first cookie of that name; nil: there is none.
-  static func value(_ name: String, _ headers: HTTPHeaders) -> String? {
+  static func value(_ name: String, _ headers: HTTPFields) -> String? {
     for header in headers["cookie"] {
       for pair in header.split(separator: ";") {
         let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)

@@ -110,7 +110,7 @@ final class FrontRoutes: Responder {
     return !request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
   }
 
-  func crossOriginHeaders(for request: HTTPRequest) -> HTTPHeaders {
+  func crossOriginHeaders(for request: HTTPRequest) -> HTTPFields {
     guard request.path.hasPrefix(Self.prefix) || !definitions.takes(request) else { return [:] }
     return cors.headers(for: request, credentials: route(request.path)?.hasCredentials ?? false)
   }
@@ -189,13 +189,13 @@ final class FrontRoutes: Responder {
     Self.adding(crossOriginHeaders(for: request), to: response)
   }
 
-  private static func adding(_ headers: HTTPHeaders, to response: HTTPResponse) -> HTTPResponse {
+  private static func adding(_ headers: HTTPFields, to response: HTTPResponse) -> HTTPResponse {
     var response = response
     response.headers.add(contentsOf: headers)
     return response
   }
 
-  private static func adding(_ headers: HTTPHeaders, to reply: Reply) -> Reply {
+  private static func adding(_ headers: HTTPFields, to reply: Reply) -> Reply {
     switch reply {
     case .response(let response): .response(adding(headers, to: response))
     case .later(let future, let onClientGone):

@@ -184,7 +184,7 @@ final class LongPollRoute {
       return RefusedRequest(status: Int(answer.status), detail: answer.text).response
     }
     let attributes = "; Path=/; HttpOnly; SameSite=Lax" + (isTLS ? "; Secure" : "")
-    var headers = HTTPHeaders([("cache-control", "no-cache")])
+    var headers = HTTPFields([("cache-control", "no-cache")])
     if let token { headers.add(name: "set-cookie", value: "connection_token=\(token)\(attributes)") }
     headers.add(name: "set-cookie", value: "last_event_id=\(answer.text)\(attributes)")
     return .json(answer.body, headers: headers)

@@ -41,7 +41,7 @@ final class StreamRoutes {
   }
 
   /// What describes an event stream, as a HEAD request is answered too.
-  static let eventStreamHeaders = HTTPHeaders([
+  static let eventStreamHeaders = HTTPFields([
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
@@ -170,7 +170,7 @@ final class StreamRoutes {
   static func handshakeHead(
     accept: String, extensions: String? = nil, subprotocol: String? = nil
   ) -> TakeOverHead {
-    var headers: HTTPHeaders = ["sec-websocket-accept": accept]
+    var headers: HTTPFields = ["sec-websocket-accept": accept]
     if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
     if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
     return .upgrade(to: "websocket", headers)

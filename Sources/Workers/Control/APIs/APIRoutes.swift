@@ -40,7 +40,7 @@ final class APIRoutes {
   private static let retrySeconds = 1
   /// Somebody has to make room on the disk first.
   private static let diskRetrySeconds = 10
-  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+  private static let fresh: HTTPFields = ["cache-control": "no-store"]
 
   private let store: APIStore
 

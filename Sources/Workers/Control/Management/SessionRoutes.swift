@@ -85,7 +85,7 @@ final class SessionRoutes {
     guard let digest = hasher.digest(order.session) else {
       return .response(.problem(.internalServerError, "the session's digest can't be computed"))
     }
-    let headers: HTTPHeaders = [
+    let headers: HTTPFields = [
       "location": "/v3/session-blacklist/\(PathSegment.encode(order.session))",
       "access-control-allow-origin": "*",
     ]
@@ -95,7 +95,7 @@ final class SessionRoutes {
   }
 
   private func entry(_ session: String) -> HTTPResponse {
-    let headers: HTTPHeaders = ["access-control-allow-origin": "*", "cache-control": "no-store"]
+    let headers: HTTPFields = ["access-control-allow-origin": "*", "cache-control": "no-store"]
     guard isBlacklisted(session) else {
       return .problem(.notFound, "the session is not on the blacklist", headers: headers)
     }
@@ -104,7 +104,7 @@ final class SessionRoutes {
 
   // MARK: Presence
 
-  private static let fresh: HTTPHeaders = ["cache-control": "no-store"]
+  private static let fresh: HTTPFields = ["cache-control": "no-store"]
 
   private var incomplete: HTTPResponse? { store.incomplete }
 

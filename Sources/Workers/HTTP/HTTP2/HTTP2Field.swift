@@ -77,15 +77,15 @@ enum HTTP2Encoder {
   }
 
   /// Of an interim response.
-  static func fields(interim status: HTTPResponseStatus, _ given: HTTPHeaders) -> HPACKHeaders {
+  static func fields(interim status: HTTPResponseStatus, _ given: HTTPFields) -> HPACKHeaders {
     var fields = beginning(Int(status.code))
-    for (name, value) in given where OutgoingHead.interimKeeps(name) { add(name, value, to: &fields) }
+    for (name, value) in given.strings where OutgoingHead.interimKeeps(name) { add(name, value, to: &fields) }
     return fields
   }
 
-  static func trailers(_ given: HTTPHeaders) -> HPACKHeaders {
+  static func trailers(_ given: HTTPFields) -> HPACKHeaders {
     var fields = HPACKHeaders()
-    for (name, value) in given { add(name, value, to: &fields) }
+    for (name, value) in given.strings { add(name, value, to: &fields) }
     return fields
   }
 

@@ -22,7 +22,7 @@ struct HTTP2RequestHead {
     case refused(Refusal)
   }
 
-  let head: HTTPRequestHead
+  let head: RequestHead
   /// Of the body, if the head says.
   let contentLength: Int?
   /// It asks for a WebSocket: what follows on the stream is no body.
@@ -66,9 +66,9 @@ struct HTTP2RequestHead {
   }
 
   /// Fields behind a body; none of them may be a pseudo field (RFC 9113 §8.1).
-  static func trailers(_ fields: HPACKHeaders, limits: HTTPLimits) throws(Failure) -> HTTPHeaders {
+  static func trailers(_ fields: HPACKHeaders, limits: HTTPLimits) throws(Failure) -> HTTPFields {
     try checkSize(fields, "trailers", limits)
-    var headers = HTTPHeaders()
+    var headers = HTTPFields()
     for (name, value, _) in fields {
       try HTTP2Field.check(name, value)
       headers.add(name: name, value: value)
@@ -133,7 +133,7 @@ private struct Parts {
     }
   }
 
-  func head(_ fields: [(String, String)], isEnd: Bool) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
+  func head(_ fields: [(String, String)], isEnd: Bool) throws(HTTP2RequestHead.Failure) -> RequestHead {
     guard let method, HTTPOctets.isToken(method.utf8) else { throw .malformed(":method") }
     let known = HTTPMethod(rawValue: method)
     if known == .CONNECT, !isTunnel { throw refusedTunnel }
@@ -147,25 +147,25 @@ private struct Parts {
     if case .RAW = known {
       throw .refused(.unknownMethod)
     }
-    var headers = HTTPHeaders()
+    var headers = HTTPFields()
     headers.reserveCapacity(fields.count + 3)
     if let authority { headers.add(name: "host", value: authority) }
     for (name, value) in fields { headers.add(name: name, value: value) }
     if let cookie { headers.add(name: "cookie", value: cookie) }
     if !isEnd, contentLength == nil { headers.add(name: "transfer-encoding", value: "chunked") }
-    return HTTPRequestHead(version: .http1_1, method: known, uri: path, headers: headers)
+    return RequestHead(method: method, target: path, fields: headers, framing: try framing(isEnd: isEnd))
   }
 
   /// What asks for a WebSocket in HTTP/1.1. Its key proves nothing here (RFC 8441 §5), and is asked for by whoever is behind.
   private func handshake(
     _ fields: [(String, String)], _ path: String, _ authority: String?, isEnd: Bool
-  ) throws(HTTP2RequestHead.Failure) -> HTTPRequestHead {
+  ) throws(HTTP2RequestHead.Failure) -> RequestHead {
     guard !isEnd, contentLength == nil, let authority else { throw .malformed("CONNECT (RFC 8441 §4)") }
-    var headers: HTTPHeaders = ["host": authority, "connection": "upgrade", "upgrade": Self.tunnelled]
+    var headers: HTTPFields = ["host": authority, "connection": "upgrade", "upgrade": Self.tunnelled]
     for (name, value) in fields where name != Self.keyField { headers.add(name: name, value: value) }
     if let cookie { headers.add(name: "cookie", value: cookie) }
     headers.add(name: Self.keyField, value: Self.randomKey())
-    return HTTPRequestHead(version: .http1_1, method: .GET, uri: path, headers: headers)
+    return RequestHead(method: "GET", target: path, fields: headers)
   }
 
   /// Base64 of 16 bytes (RFC 6455 §4.1).
@@ -181,6 +181,12 @@ private struct Parts {
     let (what, expected) =
       protocolName.map { (":protocol \($0.prefix(32))", Self.tunnelled) } ?? ("CONNECT", "another method")
     return .refused(Refusal(status: .notImplemented, detail: "\(what), expected \(expected)"))
+  }
+
+  private func framing(isEnd: Bool) throws(HTTP2RequestHead.Failure) -> BodyFraming {
+    guard !isEnd else { return .none }
+    guard let length = try length(isEnd: isEnd) else { return .chunked }
+    return length == 0 ? .none : .counted(length)
   }
 
   func length(isEnd: Bool) throws(HTTP2RequestHead.Failure) -> Int? {

@@ -18,7 +18,7 @@ import NIOHTTP2
 
 final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
   typealias InboundIn = HTTP2Frame.FramePayload
-  typealias InboundOut = HTTPServerRequestPart
+  typealias InboundOut = ByteBuffer
   typealias OutboundIn = ByteBuffer
   typealias OutboundOut = HTTP2Frame.FramePayload
 
@@ -72,8 +72,6 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
 
   var isStream: Bool { true }
   var isBehind: Bool { tunnelled.readableBytes > 0 }
-  func decoderStopped() {}
-
   /// The tunnel has been refused.
   func resume() {
     tunnelled = ByteBuffer()
@@ -171,14 +169,14 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
       } else {
         request = headers.endStream ? .ended : .body(left: head.contentLength)
       }
-      context.fireChannelRead(wrapInboundOut(.head(head.head)))
-      if headers.endStream || head.isTunnel { context.fireChannelRead(wrapInboundOut(.end(nil))) }
+      connection?.receive(.head(head.head))
+      if headers.endStream || head.isTunnel { connection?.receive(.end([:])) }
     case .body(let left):
       guard headers.endStream else { throw .malformed("a second head") }
       guard left ?? 0 == 0 else { throw .malformed("body shorter than content-length") }
       request = .ended
       let trailers = try HTTP2RequestHead.trailers(headers.headers, limits: owner.limits)
-      context.fireChannelRead(wrapInboundOut(.end(trailers)))
+      connection?.receive(.end(trailers))
     case .refused: if headers.endStream { request = .ended }
     case .ended, .tunnel: throw .malformed("a head behind the end")
     }
@@ -198,8 +196,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
     guard rest ?? 0 >= 0 else { throw .malformed("body longer than content-length") }
     guard !data.endStream || rest ?? 0 == 0 else { throw .malformed("body shorter than content-length") }
     request = data.endStream ? .ended : .body(left: rest)
-    if bytes.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(.body(bytes))) }
-    if data.endStream { context.fireChannelRead(wrapInboundOut(.end(nil))) }
+    if bytes.readableBytes > 0 { connection?.receive(.body(bytes)) }
+    if data.endStream { connection?.receive(.end([:])) }
   }
 
   private func fail(_ failure: HTTP2RequestHead.Failure, _ connection: HTTPConnection) {
@@ -210,7 +208,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
     case .refused(let refusal):
       if refusal.status == .requestHeaderFieldsTooLarge { owner.noteLargeHead() }
       // Whatever else comes belongs to a request that is refused: it is dropped, and the stream reset behind the answer.
-      connection.refused(refusal.status, refusal.detail)
+      connection.refused(refusal)
     }
   }
 

@@ -58,6 +58,8 @@ public struct BodyDecoder: Sendable {
 
   /// Whether a chunk has ended, and what follows is not known.
   var isBehindChunk: Bool { state == .chunkEnd }
+  /// Whether all of a counted body has come: what is left is to say so.
+  public var isCountedOut: Bool { state == .counted(0) }
   public var hasEnded: Bool { state == .ended }
   /// Whether the end of the input is a good end of the body.
   public var mayEndHere: Bool { state == .untilClose || state == .ended }

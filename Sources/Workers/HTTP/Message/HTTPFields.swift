@@ -49,6 +49,9 @@ public struct HTTPFields: Sendable {
   /// All lines, without the empty one that ends a head. Shares the storage.
   public var wireBlock: [UInt8] { octets }
 
+  /// Of all lines.
+  public var bytes: Int { octets.count }
+
   public func withWireBlock<Result>(
     _ body: (UnsafeBufferPointer<UInt8>) throws -> Result
   ) rethrows -> Result {
@@ -255,12 +258,7 @@ public struct HTTPFields: Sendable {
   public func hasOption(_ option: StaticString, in name: String) -> Bool {
     var next = 0
     while let found = index(of: name, from: next) {
-      let has = self[found].withValue { value in
-        value.split(separator: UInt8(ascii: ",")).contains {
-          HTTPOctets.matches(HTTPOctets.trimmed($0), option)
-        }
-      }
-      if has { return true }
+      if self[found].hasOption(option) { return true }
       next = found + 1
     }
     return false
@@ -359,6 +357,7 @@ extension HTTPFields: RandomAccessCollection {
     public var valueOctets: ArraySlice<UInt8> { octets[valueStart..<end] }
     /// The whole line, its end included.
     public var line: ArraySlice<UInt8> { octets[start..<(end + 2)] }
+    public var nameCount: Int { valueStart - 2 - start }
     public var name: String { withName { String(decoding: $0, as: UTF8.self) } }
     /// What isn't UTF-8 is replaced.
     public var value: String { withValue { String(decoding: $0, as: UTF8.self) } }
@@ -371,6 +370,16 @@ extension HTTPFields: RandomAccessCollection {
 
     /// In any case of its ASCII letters.
     public func valueIs(_ lowercase: StaticString) -> Bool { withValue { HTTPOctets.matches($0, lowercase) } }
+
+    /// Whether the value, as a list, has `option` in any case.
+    public func hasOption(_ option: StaticString) -> Bool {
+      withValue { value in
+        value.count >= option.utf8CodeUnitCount
+          && value.split(separator: UInt8(ascii: ",")).contains {
+            HTTPOctets.matches(HTTPOctets.trimmed($0), option)
+          }
+      }
+    }
 
     public func withName<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
       octets.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[start..<(valueStart - 2)])) }

@@ -197,7 +197,9 @@ public struct RequestHeadParser: Sendable {
   /// The next head; nil: it isn't whole.
   /// - Parameter taken: how many of the octets have been understood, and are so after the call.
   mutating func next(_ octets: Octets, taken: inout Int) throws(MessageDefect) -> RequestHead? {
-    while let text = try lines.next(octets, at: taken) {
+    while true {
+      if line == nil { try examine(octets, from: taken) }
+      guard let text = try lines.next(octets, at: taken) else { return nil }
       taken += text.count + 2
       if let line {
         guard text.isEmpty else {
@@ -206,13 +208,13 @@ public struct RequestHeadParser: Sendable {
         }
         return try finish(line)
       }
+      examined = 0
+      isMethodWhole = false
       // Empty lines before a request are passed over (RFC 9112 §2.2); they count as part of its head.
       guard !text.isEmpty else { continue }
       line = try Self.requestLine(text)
       section.reserve(bytes: octets.count - taken)
     }
-    if line == nil { try examine(octets, from: taken) }
-    return nil
   }
 
   private mutating func finish(_ line: Line) throws(MessageDefect) -> RequestHead {
@@ -223,29 +225,25 @@ public struct RequestHeadParser: Sendable {
     self.line = nil
     section = FieldSection(.request, .head, limits: limits)
     lines.restart()
-    examined = 0
-    isMethodWhole = false
     return head
   }
 
-  /// What speaks another protocol, perhaps one without lines, is told so at once.
+  /// Looks at the octets of a request line as they come: what speaks another protocol, perhaps one without lines, is told so at once.
   private mutating func examine(_ octets: Octets, from start: Int) throws(MessageDefect) {
-    while start + examined < octets.count {
+    while start + examined < octets.count, lines.bytes + examined < limits.maxBytes {
       let octet = octets[start + examined]
-      examined += 1
-      // The beginning of an empty line, or of a line's end.
-      if octet == UInt8(ascii: "\r"), start + examined == octets.count {
-        examined -= 1
-        return
+      if octet == UInt8(ascii: "\n") { return }
+      if octet == UInt8(ascii: "\r") {
+        guard start + examined + 1 < octets.count else { return }
+        if octets[start + examined + 1] == UInt8(ascii: "\n") { return }
       }
-      if octet == UInt8(ascii: " ") {
-        guard examined > 1 else { throw .method }
-        isMethodWhole = true
-      } else if !isMethodWhole, !HTTPOctets.isOfToken(octet) {
+      guard isMethodWhole || HTTPOctets.isOfToken(octet) || (octet == UInt8(ascii: " ") && examined > 0)
+      else {
         throw .method
-      } else if octet <= 0x20 || octet >= 0x7f {
-        throw .target
       }
+      guard octet >= 0x20, octet < 0x7f else { throw .target }
+      if octet == UInt8(ascii: " ") { isMethodWhole = true }
+      examined += 1
     }
   }
 

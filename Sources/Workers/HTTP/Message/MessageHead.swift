@@ -34,6 +34,12 @@ public struct RequestHead: Sendable, Equatable {
     self.framing = framing
   }
 
+  /// As its shortest spelling in HTTP/1.1.
+  var bytes: Int {
+    let around = "  HTTP/1.1\r\n\r\n".utf8.count
+    return method.utf8.count + target.utf8.count + around + fields.bytes
+  }
+
   /// Whether the client allows the connection to stay open after the response (RFC 9112 §9.3).
   public var keepsAlive: Bool {
     minorVersion == 0
