@@ -87,7 +87,7 @@ public final class Outbox {
       throw .tooLarge(limitBytes: maximumMessageBytes)
     }
     guard payloadBytes > partBytes else {
-      guard put(bytes.count, for: target, { $0.copyBytes(from: bytes) }) else { throw .noRoom }
+      guard put(bytes.count, for: envelope.target, { $0.copyBytes(from: bytes) }) else { throw .noRoom }
       return
     }
     guard wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)) else { throw .noRoom }
