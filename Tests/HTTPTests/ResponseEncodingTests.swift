@@ -256,10 +256,9 @@ struct HTTP2EncoderTests {
       "access-control-allow-origin": "http://a",
     ]
     let fields = try #require(Self.fields(.ok, given))
-    let indexed = fields.compactMap { $0.indexing == .indexable ? $0.name : nil }
+    let indexed = fields.filter { $0.indexable == .indexable }.map(\.name)
     #expect(indexed == [":status", "content-type"])
-    let never = fields.compactMap { $0.indexing == .neverIndexed ? $0.name : nil }
-    #expect(never == ["set-cookie"])
+    #expect(fields.filter { $0.indexable == .neverIndexed }.map(\.name) == ["set-cookie"])
   }
 
   @Test("15.5 Leaving HTTP is 200 where a tunnel was asked for, and impossible elsewhere")

@@ -19,8 +19,8 @@ struct TakeOverTests {
       })
   }
 
-  private static let upgrading = Reply.takeOver(.upgrade(to: "websocket", ["x-a": "1"]), begin)
-  private static let streaming = Reply.takeOver(.stream(["x-a": "1"]), begin)
+  private static var upgrading: Reply { .takeOver(.upgrade(to: "websocket", ["x-a": "1"]), begin) }
+  private static var streaming: Reply { .takeOver(.stream(["x-a": "1"]), begin) }
 
   private static func begin(_ taken: TakenChannel) {
     var bytes = taken.head

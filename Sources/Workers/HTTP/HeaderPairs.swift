@@ -3,6 +3,7 @@
 extension HTTPFields {
   public init(alternating pairs: [String]) {
     self.init()
+    reserveCapacity(pairs.count / 2)
     for index in stride(from: 0, to: pairs.count - 1, by: 2) {
       add(name: pairs[index], value: pairs[index + 1])
     }
