@@ -73,7 +73,7 @@ struct FieldOctetTests {
         try http.wire.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
         let mark = Self.octets(framing.hasSuffix("0\r\n") ? "0\r\n\(end)" : "\r\n\r\na")
         var answer: [UInt8] = []
-        _ = try http.wire.receive("the answer") { queue -> Bool? in
+        _ = try http.wire.receive("the answer") { (queue: inout ByteQueue) -> Bool? in
           answer += queue.takeAll()
           return answer.suffix(mark.count) == mark[...] ? true : nil
         }

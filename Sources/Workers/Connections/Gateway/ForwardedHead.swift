@@ -93,15 +93,15 @@ enum ForwardedHead {
     /// - Parameter areContinued: lists that came from a trusted proxy are; others are begun anew.
     init(_ fields: HTTPFields, areContinued: Bool) {
       guard areContinued else { return }
-      take("forwarded", fields, &forwarded)
-      take("x-forwarded-for", fields, &forwardedFor)
-      take("via", fields, &via)
+      forwarded = take("forwarded", fields)
+      forwardedFor = take("x-forwarded-for", fields)
+      via = take("via", fields)
     }
 
-    private mutating func take(_ name: StaticString, _ fields: HTTPFields, _ list: inout [UInt8]) {
-      guard let position = fields.lastIndex(where: { $0.nameIs(name) }) else { return }
+    private mutating func take(_ name: StaticString, _ fields: HTTPFields) -> [UInt8] {
+      guard let position = fields.lastIndex(where: { $0.nameIs(name) }) else { return [] }
       positions.append(position)
-      list = fields[position].valueOctets + ", ".utf8
+      return Array(fields[position].valueOctets) + ", ".utf8
     }
   }
 
@@ -126,22 +126,24 @@ enum ForwardedHead {
       value += host
       value.append(UInt8(ascii: "\""))
     }
-    fields.add(name: "forwarded", value: value)
-    if !context.peer.isEmpty { fields.add(name: "x-forwarded-for", value: lists.forwardedFor + context.peer.utf8) }
+    fields.add(name: "forwarded", octets: value)
+    if !context.peer.isEmpty {
+      fields.add(name: "x-forwarded-for", octets: lists.forwardedFor + context.peer.utf8)
+    }
     // What the first proxy has seen counts; a later one doesn't know it better.
     if !host.isEmpty, !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-host")) {
-      fields.add(name: "x-forwarded-host", value: Array(host))
+      fields.add(name: "x-forwarded-host", octets: Array(host))
     }
     if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
       value.removeAll(keepingCapacity: true)
       append(scheme, to: &value)
-      fields.add(name: "x-forwarded-proto", value: value)
+      fields.add(name: "x-forwarded-proto", octets: value)
     }
     let received: StaticString = request.isHTTP2 ? "2 " : request.version == .http1_0 ? "1.0 " : "1.1 "
     value = lists.via
     append(received, to: &value)
     value += pseudonym.utf8
-    fields.add(name: "via", value: value)
+    fields.add(name: "via", octets: value)
   }
 
   private static func append(_ text: StaticString, to octets: inout [UInt8]) {
@@ -225,6 +227,7 @@ extension HTTPResponse {
   init(_ response: ServiceResponse) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(response.status)),
-      headers: ForwardedHead.toClient(HTTPFields(alternating: response.headers)), body: ByteBuffer(bytes: response.body))
+      headers: ForwardedHead.toClient(HTTPFields(alternating: response.headers)),
+      body: ByteBuffer(bytes: response.body))
   }
 }

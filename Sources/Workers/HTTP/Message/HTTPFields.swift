@@ -84,7 +84,7 @@ public struct HTTPFields: Sendable {
   }
 
   @discardableResult
-  public mutating func add(name: StaticString, value: [UInt8]) -> Bool {
+  public mutating func add(name: StaticString, octets value: [UInt8]) -> Bool {
     let name = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
     return value.withUnsafeBufferPointer { append(name, $0) }
   }
