@@ -4,7 +4,6 @@
 import Foundation
 import HTTP
 import IPC
-import Kit
 import Links
 import Logging
 import NIOCore
@@ -12,6 +11,7 @@ import Settings
 import Testing
 
 @testable import Connections
+@testable import Kit
 
 /// How far an exchange has come when something happens to it.
 enum ProxiedStep: CaseIterable, CustomTestStringConvertible, Sendable {
