@@ -17,7 +17,7 @@ enum ExchangeStep: CaseIterable, CustomTestStringConvertible, Sendable {
   var testDescription: String { "\(self)" }
 }
 
-/// A connection worker and an ExchangeServer with rings between them. Touched on the bench's loop only.
+/// A connection worker and an ExchangeServer with rings between them, touched on the bench's loop only, and a service.
 private final class ServerBench: @unchecked Sendable {
   static let caller = WorkerIdentity.connections(3)
   static let proxy = WorkerIdentity.proxies(2)
@@ -46,15 +46,14 @@ private final class ServerBench: @unchecked Sendable {
 
   static func run(_ body: (ServerBench) async throws -> Void) async throws {
     try await UpstreamBench.run { bench in
-      let upstream = try Upstream()
-      let made = try await bench.onLoop { client in Result { try ServerBench(bench, client, upstream) } }
+      let made = try await bench.onLoop { client in Result { try ServerBench(bench, client) } }
       try await body(made.get())
     }
   }
 
-  private init(_ bench: UpstreamBench, _ client: UpstreamClient, _ upstream: Upstream) throws {
+  private init(_ bench: UpstreamBench, _ client: UpstreamClient) throws {
     self.bench = bench
-    self.upstream = upstream
+    upstream = try Upstream()
     let call = try Ring.create(name: "calls", capacity: 1 << 20, readers: 8).take()
     let answer = try Ring.create(name: "answers", capacity: 1 << 20, readers: 8).take()
     let page = try StatusPage.create(name: "page").take()
