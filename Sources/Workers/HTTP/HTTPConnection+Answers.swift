@@ -126,8 +126,6 @@ extension HTTPConnection {
 }
 
 extension HTTPFields {
-  /// Whether the connection is to be closed after the answer that has these.
-  var closesConnection: Bool {
-    first(name: "connection").map { $0.lowercased() == "close" } ?? false
-  }
+  /// Whether the connection is to be closed after the response that has these.
+  var closesConnection: Bool { contains { $0.nameIs("connection") && $0.valueIs("close") } }
 }
