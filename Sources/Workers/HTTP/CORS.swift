@@ -47,7 +47,10 @@ public struct CORS: Sendable {
   /// - Parameter credentials: cookies are part of this resource (long-polling).
   public func apply(to headers: inout HTTPFields, for request: HTTPRequest, credentials: Bool = false) {
     guard !headers.contains(name: Self.allowOrigin) else { return }
-    guard !origins.isAll else { return headers.add(name: Self.allowOrigin, value: "*") }
+    guard !origins.isAll else {
+      headers.add(name: Self.allowOrigin, value: "*")
+      return
+    }
     headers.add(name: "vary", value: "origin")
     guard let origin = request.header("origin"), allows(request) else { return }
     headers.add(name: Self.allowOrigin, value: origin)

@@ -68,7 +68,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     guard let context else { return }
     let channel = context.channel
     channel.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-    HTTPServer.setTakenOverOptions(on: channel)
+    SocketOptions.setTakenOver(on: channel)
   }
 
   func pass(_ bytes: ByteBuffer, to channel: Channel) {
