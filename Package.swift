@@ -94,8 +94,7 @@ let package = Package(
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
       [
-        "Kit", "Links", "HTTP", "TLS", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP1,
-        nioHTTP2,
+        "Kit", "Links", "HTTP", "TLS", "IPC", "Settings", logging, deque, nioCore, nioPosix, nioHTTP2,
       ]),
     executable(
       "DevBroker", path: "Sources/Tools/DevBroker", ["CRdKafka", "CLinux", argumentParser]),
@@ -135,9 +134,8 @@ let package = Package(
     tests(
       "ProxiesTests",
       [
-        "Proxies", "TLS", "Kit", "Links", "IPC", "Settings", "TestSupport", "CLinux", logging, nioCore,
-        nioPosix,
-        nioHTTP1, nioHTTP2,
+        "Proxies", "HTTP", "TLS", "Kit", "Links", "IPC", "Settings", "TestSupport", "CLinux", logging,
+        nioCore, nioPosix, nioHTTP1, nioHTTP2,
       ]),
     tests("KafkaTests", ["Kafka", "Kit", "Links", "IPC", "Settings", "TestSupport"]),
     tests(

@@ -79,12 +79,12 @@ struct StartPositionTests {
   @Test("the ring's last record of each partition counts, also when its topic was created anew")
   func ringPositions() {
     var positions = RingPositions()
-    positions.note(EventOrigin(topic: "a", partition: 0, offset: 10), end: 100)
+    positions.note(EventOrigin(source: .kafka, topic: "a", partition: 0, offset: 10), end: 100)
     positions.note(nil, end: 200)
-    positions.note(EventOrigin(topic: "a", partition: 1, offset: 3), end: 300)
-    positions.note(EventOrigin(topic: "a", partition: 0, offset: 2), end: 400)
-    positions.note(EventOrigin(topic: "b", partition: 0, offset: -5), end: 500)
-    positions.note(EventOrigin(topic: "c", partition: 0, offset: .max), end: 500)
+    positions.note(EventOrigin(source: .kafka, topic: "a", partition: 1, offset: 3), end: 300)
+    positions.note(EventOrigin(source: .kafka, topic: "a", partition: 0, offset: 2), end: 400)
+    positions.note(EventOrigin(source: .kafka, topic: "b", partition: 0, offset: -5), end: 500)
+    positions.note(EventOrigin(source: .kafka, topic: "c", partition: 0, offset: .max), end: 500)
     #expect(
       positions.last == [
         TopicPartition(topic: "a", partition: 0): RingPositions.Last(next: 3, ringEnd: 400),

@@ -55,7 +55,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     isRunning = true
     repeat {
       isDecoding = true
-      while isBehind, connection.mayDecode { isBehind = takePart() }
+      while isBehind, takePart() {}
       // An empty buffer that kept its storage would hold a whole read.
       if held.readableBytes == 0 { held = ByteBuffer() }
       isDecoding = false
@@ -137,39 +137,62 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     pipeline.fireChannelReadComplete()
   }
 
-  /// Gives the connection the next part, and the end with what it ends. False: nothing more can be said of what is held.
+  /// Gives the connection the next part if it may have it, and the end with what it ends. False: there is none for now.
   private func takePart() -> Bool {
     do throws(MessageDefect) {
       switch state {
-      case .preface, .defect: return false
-      case .head:
-        guard let head = try heads.next(&held) else { return false }
-        connection.receive(.head(head))
-        if head.framing == .none {
-          connection.receive(.end([:]))
-        } else {
-          state = .body(BodyDecoder(head.framing, of: .request, limits: limits.head))
-        }
-      case .body(var decoder):
-        let step = try decoder.next(&held)
-        state = .body(decoder)
-        switch step {
-        case .needsInput, .held: return false
-        case .content(let bytes):
-          connection.receive(.body(bytes))
-          guard decoder.isCountedOut else { break }
-          state = .head
-          connection.receive(.end([:]))
-        case .end(let trailers):
-          state = .head
-          connection.receive(.end(trailers))
-        }
+      case .preface, .defect: isBehind = false
+      case .head: return try takeHead()
+      case .body(let decoder): return try takeBody(decoder)
       }
-      return held.readableBytes > 0
     } catch {
       state = .defect
+      isBehind = false
       connection.refused(Refusal(error))
+    }
+    return false
+  }
+
+  private func takeHead() throws(MessageDefect) -> Bool {
+    guard connection.mayDecode else { return false }
+    guard let head = try heads.next(&held) else {
+      isBehind = false
       return false
     }
+    isBehind = held.readableBytes > 0
+    connection.receive(.head(head))
+    if head.framing == .none {
+      connection.receive(.end([:]))
+    } else {
+      state = .body(BodyDecoder(head.framing, of: .request, limits: limits.head))
+    }
+    return true
+  }
+
+  /// Content waits until it is wanted; the end doesn't.
+  private func takeBody(_ body: BodyDecoder) throws(MessageDefect) -> Bool {
+    guard connection.isListening else { return false }
+    var decoder = body
+    let step = try decoder.next(&held, isWanted: connection.mayDecode)
+    state = .body(decoder)
+    isBehind = held.readableBytes > 0
+    switch step {
+    case .needsInput:
+      isBehind = false
+      return false
+    case .held:
+      return false
+    case .content(let bytes):
+      connection.receive(.body(bytes))
+      if decoder.isCountedOut { endBody([:]) }
+    case .end(let trailers):
+      endBody(trailers)
+    }
+    return true
+  }
+
+  private func endBody(_ trailers: HTTPFields) {
+    state = .head
+    connection.receive(.end(trailers))
   }
 }

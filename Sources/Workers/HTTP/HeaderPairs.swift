@@ -9,13 +9,5 @@ extension HTTPFields {
     }
   }
 
-  public var alternating: [String] {
-    var pairs: [String] = []
-    pairs.reserveCapacity(2 * count)
-    for (name, value) in strings {
-      pairs.append(name)
-      pairs.append(value)
-    }
-    return pairs
-  }
+  public var alternating: [String] { flatMap { [$0.name, $0.value] } }
 }

@@ -35,11 +35,27 @@ struct CursorTests {
     #expect(Cursor(cursor.text) == cursor)
   }
 
+  @Test("15.8 of more event writers than there were: a second list; the first says what it always said")
+  func secondList() {
+    var cursor = Cursor(epoch: 42, positions: [7, 0, 9])
+    #expect(cursor.text == "16-7-0-9")
+    cursor[66] = 5
+    cursor[69] = 36
+    #expect(cursor.text == "16-7-0-9~5~0~0~10")
+    #expect(Cursor(cursor.text) == cursor)
+    cursor[0] = 0
+    cursor[2] = 0
+    #expect(cursor.text == "16~5~0~0~10" && Cursor(cursor.text) == cursor)
+    cursor[65] = 1
+    #expect(cursor.text == "16" + String(repeating: "-0", count: 65) + "-1~5~0~0~10")
+    #expect(Cursor(cursor.text) == cursor)
+  }
+
   @Test("at random survives the way through text")
   func randomRoundTrips() {
     var random = SeededRandom(seed: 1)
     for _ in 0..<2000 {
-      let count = Int.random(in: 0...8, using: &random)
+      let count = Int.random(in: 0...(Bool.random(using: &random) ? 8 : Cursor.maximumRings), using: &random)
       let positions = (0..<count).map { _ in
         UInt64.random(in: 0 ... .max, using: &random) >> UInt64.random(in: 0...64, using: &random)
       }
@@ -53,7 +69,8 @@ struct CursorTests {
     arguments: [
       "", "-", "1-", "-1", "1--2", "A", "1-A", "1 ", " 1", "1_2", "1.2", "\"1-2\"", "1-3w5e11264sgsg",
       "1-zzzzzzzzzzzzz", "00000000000001", "1\n", "é", "first_event", "1-2-\u{0}",
-      String(repeating: "1-", count: 66) + "1-1", String(repeating: "1", count: 100_000),
+      String(repeating: "1-", count: 66) + "1-1", "1~", "~1", "1~~2", "1~2-3", "1-2~3-4",
+      "1" + String(repeating: "~1", count: 65), String(repeating: "1", count: 100_000),
     ])
   func refuses(text: String) {
     #expect(Cursor(text) == nil)

@@ -81,7 +81,7 @@ struct EventRingsTests {
   }
 
   @Test(
-    "15.2 a ring without a position of its own is a mistake in the manifest", arguments: [nil, 1, -1, 66])
+    "15.2 a ring without a position of its own is a mistake in the manifest", arguments: [nil, 1, -1, 130])
   func mistakes(position: Int?) throws {
     var grants = gateway.eventGrants
     grants[0].cursorPosition = position

@@ -56,7 +56,7 @@ struct HubDeliveryTests {
   /// A record that says that 7 records are gone.
   private func appendGap(_ writer: EventWriter) throws {
     let gap = PreparedEvent.eventsLost(
-      count: 7, reason: "why", before: EventOrigin(topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
+      count: 7, reason: "why", before: EventOrigin(source: .kafka, topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
       stamp: .now())
     guard case .appended = writer.append(gap: gap) else { throw GapRefused() }
     writer.publish()

@@ -68,7 +68,7 @@ struct EventRecordTests {
     ],
     isPlainMessage: true, expiresAtUnixMs: -1,
     trace: TraceContext(traceparent: Fixture.traceparent, tracestate: "a=1"),
-    origin: EventOrigin(topic: "rig", partition: .max, offset: .max), acceptedAtNs: .max)
+    origin: EventOrigin(source: .kafka, topic: "rig", partition: .max, offset: .max), acceptedAtNs: .max)
 
   private static let events = [
     full, PreparedEvent(type: "", json: []),
@@ -76,9 +76,14 @@ struct EventRecordTests {
     PreparedEvent(type: "t", json: Array("{}".utf8), users: (0..<1000).map { "user \($0)" }),
     PreparedEvent(
       type: "t", json: Array("{}".utf8), expiresAtUnixMs: 0,
-      origin: EventOrigin(topic: "", partition: 0, offset: 0)),
+      origin: EventOrigin(source: .kafka, topic: "", partition: 0, offset: 0)),
     PreparedEvent(
-      type: "t", json: Array("{}".utf8), origin: EventOrigin(topic: "x", partition: -1, offset: -1)),
+      type: "t", json: Array("{}".utf8),
+      origin: EventOrigin(source: .kafka, topic: "x", partition: -1, offset: -1)),
+    PreparedEvent(
+      type: "t", json: Array("{}".utf8), users: ["Ann"],
+      origin: EventOrigin(source: .init(rawValue: 0x7FFE), topic: "/var/log/ü", partition: 3, offset: 1 << 40)
+    ),
     PreparedEvent(
       type: "t", json: [], fields: [.init(name: "a", value: .string(String(repeating: "v", count: 70_000)))]),
   ]
@@ -90,6 +95,30 @@ struct EventRecordTests {
     let bytes = event.encodedRecord()
     #expect(bytes.count == event.encodedLength)
     #expect(contents(bytes) == Contents(event))
+  }
+
+  @Test("15.8 has the kind of its source first; the records of Kafka are those that they always were")
+  func origins() {
+    func record(_ source: EventOrigin.Source) -> [UInt8] {
+      PreparedEvent(
+        type: "t", json: Array("{}".utf8),
+        origin: EventOrigin(source: source, topic: "log", partition: 3, offset: 9)
+      ).encodedRecord()
+    }
+    let kafka = record(.kafka)
+    #expect(kafka[1] == 4 && kafka[36] == 3 && Array(kafka[57..<60]) == Array("log".utf8))
+    let other = record(.init(rawValue: 0x0201))
+    #expect(other[1] == 8 && other[36] == 5 && Array(other[57..<62]) == [1, 2] + Array("log".utf8))
+    // A reader that doesn't know that flag sees an event without an origin.
+    var before = other
+    before[1] = 0
+    let read = contents(before)
+    #expect(read != nil && read?.origin == nil)
+    // Cut off in the kind: no origin, and an event all the same.
+    var cut = other
+    cut[36] = 1
+    cut.removeSubrange(58..<62)
+    #expect(contents(cut) != nil && contents(cut)?.origin == nil)
   }
 
   @Test("of every accepted event can be read: the parser's bounds are within the layout's")

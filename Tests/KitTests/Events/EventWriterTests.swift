@@ -40,7 +40,7 @@ struct EventWriterTests {
     let ring = try TestRing()
     let writer = try ring.writer()
     let reader = try ring.reader()
-    let origin = EventOrigin(topic: "a\"b", partition: 4, offset: 99)
+    let origin = EventOrigin(source: .kafka, topic: "a\"b", partition: 4, offset: 99)
     let gap = PreparedEvent.eventsLost(
       count: nil, reason: "r", before: origin, acceptedAtNs: 5, stamp: Stamp(unixMs: 0, high: 0, low: 0))
     _ = writer.append(gap: gap)

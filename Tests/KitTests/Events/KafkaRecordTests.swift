@@ -21,7 +21,7 @@ struct KafkaRecordTests {
   func structuredRecord(type: String?) throws {
     let event = try parser.consume(Fixture.event().utf8, type.map { [("Content-Type", $0)] } ?? [])
     #expect(event.type == "greeting")
-    #expect(event.origin == EventOrigin(topic: "rig", partition: 3, offset: 42))
+    #expect(event.origin == EventOrigin(source: .kafka, topic: "rig", partition: 3, offset: 42))
     #expect(event.acceptedAtNs == 7)
     #expect(TraceContext.isValid(event.trace.traceparent), "a new one")
     #expect(event.members["traceparent"] as? String == event.trace.traceparent)
@@ -95,7 +95,8 @@ struct KafkaRecordTests {
     func consume(_ name: String) throws -> PreparedEvent {
       try withGuarded(Fixture.event().utf8) {
         try parser.record(
-          $0, headers: [(name, [0xFF])], origin: EventOrigin(topic: "t", partition: 0, offset: 0),
+          $0, headers: [(name, [0xFF])],
+          origin: EventOrigin(source: .kafka, topic: "t", partition: 0, offset: 0),
           acceptedAtNs: 0)
       }
     }
@@ -110,7 +111,7 @@ struct KafkaRecordTests {
     func consume(_ headers: [(name: String, value: String)]) throws -> PreparedEvent {
       try parser.record(
         nil, headers: headers.map { ($0.name, Array($0.value.utf8)) },
-        origin: EventOrigin(topic: "t", partition: 0, offset: 0), acceptedAtNs: 0)
+        origin: EventOrigin(source: .kafka, topic: "t", partition: 0, offset: 0), acceptedAtNs: 0)
     }
     let event = try consume(headers)
     #expect(event.id == "1" && event.members["data"] == nil && event.members["data_base64"] == nil)

@@ -53,7 +53,7 @@ extension EventParser {
     try withGuarded(value) {
       try record(
         $0, headers: headers.map { ($0.name, Array($0.value.utf8)) },
-        origin: EventOrigin(topic: "rig", partition: 3, offset: 42), acceptedAtNs: 7)
+        origin: EventOrigin(source: .kafka, topic: "rig", partition: 3, offset: 42), acceptedAtNs: 7)
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import HTTP
 import NIOCore
+import TestSupport
 import Testing
 
 @testable import Proxies
@@ -49,11 +50,17 @@ private struct Course {
   }
 
   private var place: String {
-    var state = state
     if state.isIdle { return "idle" }
     if state.isTunnel { return "tunnel" }
     if state.isAwaitingHead { return "head" }
-    return state.close() ? "body" : "closed"
+    return state.isClosed ? "closed" : "body"
+  }
+}
+
+extension UpstreamConnectionState {
+  fileprivate var isClosed: Bool {
+    var state = self
+    return !state.close()
   }
 }
 
@@ -322,6 +329,39 @@ private struct Course {
       let found = course.take()
       #expect(found.hasSuffix(expected) && (found.hasPrefix(expected) || text.utf8.count > 100), "\(text)")
       #expect(!(text.utf8.count > 140 && found.contains("whole")))
+    }
+  }
+
+  /// Of one exchange at most one end is told, and nothing behind it; no read is asked for while one is outstanding; and what is
+  /// delivered is what came.
+  @Test("15.5 Whatever happens in whatever order, an exchange ends once", arguments: 0..<UInt64(20))
+  func anyOrder(_ seed: UInt64) {
+    var random = SeededRandom(seed: seed)
+    for _ in 0..<200 {
+      var course = Course()
+      var isReading = false
+      var isInProgress = false
+      for _ in 0..<30 {
+        let event = Self.events.randomElement(using: &random)
+        let isClosed = course.state.isClosed
+        if event?.name == "read completed" { isReading = false }
+        if event?.name == "begin", course.state.isIdle { isInProgress = true }
+        event?.happen(&course)
+        for told in course.told {
+          switch told {
+          case "read":
+            #expect(!isReading)
+            isReading = true
+          case "done", "done, close", "refused", "lost", "lost: e":
+            #expect(isInProgress, "\(course.told)")
+            isInProgress = false
+          case "unasked", "not idle", "no tunnel", "was closed": break
+          default: #expect(isInProgress, "\(course.told)")
+          }
+        }
+        #expect(!isClosed || course.told.allSatisfy { ["not idle", "no tunnel", "was closed"].contains($0) })
+        course.told = []
+      }
     }
   }
 

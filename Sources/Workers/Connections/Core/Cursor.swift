@@ -5,16 +5,21 @@
 // "nothing of this ring yet". The text goes out in every SSE `id:` field and comes back from untrusted
 // clients: parsing must never trap, and must bound what it allocates.
 //
-//   <epoch> "-" <position of ring 0> "-" <position of ring 1> …     base 36, lower case
-//   trailing rings at position 0 are left out: "k3v9x0q1z" is the beginning of history
+//   <epoch> "-" <position of ring 0> "-" <position of ring 1> … "-" <ring 65>     base 36, lower case
+//           "~" <position of ring 66> "~" <ring 67> …
+//
+//   trailing rings at position 0 are left out of both lists: "k3v9x0q1z" is the beginning of history. The second list is there
+//   if a kind of writer is that was added behind the connection workers; cursors of gateways without one are what they always were.
 //
 // The epoch is drawn at random when the gateway starts: a cursor of an earlier life is recognised and never
 // misread as a place in this one.
 
 /// The last record seen of each event ring, within one life of the gateway.
 struct Cursor: Hashable, Sendable {
-  /// Event rings a cursor can speak of: streams, control, and as many connection workers as a ring has readers.
-  static let maximumRings = 66
+  /// Of the first list: streams, control, and as many connection workers as a ring has readers.
+  private static let firstRings = 66
+  /// Event rings a cursor can speak of: as many again as a ring has readers, for writers of kinds to come.
+  static let maximumRings = firstRings + 64
   /// Longest text that is looked at: every position at its widest (13 digits and a dash), and the epoch.
   static let maximumTextBytes = 13 + maximumRings * 14
 
@@ -58,26 +63,48 @@ extension Cursor {
     self = parsed
   }
 
+  private static let mark = (first: UInt8(ascii: "-"), second: UInt8(ascii: "~"))
+
   private static func parse(_ bytes: UnsafeRawBufferPointer) -> Cursor? {
-    guard !bytes.isEmpty, bytes.count <= maximumTextBytes else { return nil }
+    guard bytes.count <= maximumTextBytes else { return nil }
+    let secondAt = bytes.firstIndex(of: mark.second) ?? bytes.endIndex
+    guard let first = numbers(bytes[..<secondAt], mark.first, atMost: 1 + firstRings) else { return nil }
+    var cursor = Cursor(epoch: first[0], positions: Array(first.dropFirst()))
+    guard secondAt < bytes.endIndex else { return cursor }
+    guard let second = numbers(bytes[(secondAt + 1)...], mark.second, atMost: maximumRings - firstRings)
+    else {
+      return nil
+    }
+    for (ring, position) in second.enumerated() { cursor[firstRings + ring] = position }
+    return cursor
+  }
+
+  /// At least one; nil if there are more, or something else.
+  private static func numbers(
+    _ bytes: Slice<UnsafeRawBufferPointer>, _ mark: UInt8, atMost most: Int
+  ) -> [UInt64]? {
     var numbers: [UInt64] = []
     var start = bytes.startIndex
     while true {
-      let end = bytes[start...].firstIndex(of: UInt8(ascii: "-")) ?? bytes.endIndex
-      guard let number = Base36.parse(bytes[start..<end]), numbers.count <= maximumRings else { return nil }
+      let end = bytes[start...].firstIndex(of: mark) ?? bytes.endIndex
+      guard numbers.count < most, let number = Base36.parse(bytes[start..<end]) else { return nil }
       numbers.append(number)
-      if end == bytes.endIndex { break }
+      if end == bytes.endIndex { return numbers }
       start = end + 1
     }
-    return Cursor(epoch: numbers[0], positions: Array(numbers.dropFirst()))
   }
 
   /// Appends the text form to `bytes`: at most `maximumTextBytes`, of characters that need no escape in SSE, JSON and URLs.
   /// Allocates nothing if there is room.
   func write(to bytes: inout [UInt8]) {
     Base36.append(epoch, to: &bytes)
-    for position in positions {
-      bytes.append(UInt8(ascii: "-"))
+    let first = positions.prefix(Self.firstRings)
+    for position in first[..<((first.lastIndex { $0 != 0 } ?? -1) + 1)] {
+      bytes.append(Self.mark.first)
+      Base36.append(position, to: &bytes)
+    }
+    for position in positions.dropFirst(Self.firstRings) {
+      bytes.append(Self.mark.second)
       Base36.append(position, to: &bytes)
     }
   }

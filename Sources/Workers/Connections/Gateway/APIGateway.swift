@@ -342,6 +342,6 @@ enum WebSocketUpgrade {
   static func isAsked(by request: HTTPRequest) -> Bool {
     request.isUpgrade && request.method == .GET && request.version == .http1_1
       && request.announcedBody == .none
-      && request.headers[canonicalForm: "upgrade"].contains { $0.lowercased() == name }
+      && request.headers.hasOption("websocket", in: "upgrade")
   }
 }

@@ -44,7 +44,7 @@ enum ForwardedHead {
     let named = ConnectionOptions(request.headers)
     var fields: [(name: String, value: String)] = [("host", context.authority)]
     fields.reserveCapacity(request.headers.count + 7 + context.addedHeaders.count)
-    for (name, value) in request.headers {
+    for (name, value) in request.headers.strings {
       guard !ownInRequests.contains(name), !named.contains(name),
         !HeaderFields.isForwarding(name) || (context.isPeerTrusted && !name.utf8.contains(UInt8(ascii: "_")))
       else { continue }

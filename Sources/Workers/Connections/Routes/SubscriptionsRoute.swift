@@ -118,7 +118,7 @@ final class SubscriptionsRoute {
   }
 
   private static func checkMediaTypes(_ request: HTTPRequest) throws(RefusedRequest) {
-    let accepted = request.headers[canonicalForm: "accept"].map { mediaType($0) }
+    let accepted = request.headers["accept"].flatMap { $0.split(separator: ",").map(mediaType) }
     guard accepted.isEmpty || accepted.contains(where: ["application/json", "application/*", "*/*"].contains)
     else {
       throw RefusedRequest(

@@ -31,11 +31,15 @@ extension ConsumerLoop {
   func restartClient(_ consumer: KafkaConsumer, reason: String, _ now: UInt64) {
     log.error("the Kafka client has failed and is made anew", metadata: ["reason": "\(reason)"])
     metrics.clientRestarts?.add()
+    setConnected(false, reason: reason, now)
+    close(consumer, reopenAt: now + restartDelay)
+  }
+
+  func close(_ consumer: KafkaConsumer, reopenAt: UInt64) {
     intake.discard()
     state.update { $0.clientIsGone() }
     commitSentAt = nil
-    setConnected(false, reason: reason, now)
-    client = .closing(reopenAt: now + restartDelay)
+    client = .closing(reopenAt: reopenAt)
     scout.close(consumer)
   }
 

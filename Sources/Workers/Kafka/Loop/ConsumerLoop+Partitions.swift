@@ -52,7 +52,11 @@ extension ConsumerLoop {
     var moved: [Int] = []
     state.update { moved = $0.lead(listing.leaders) }
     doubt(moved, "another broker leads it, or none", consumer, now)
-    if consumer.release(listing.absent) { intake.forgetTopics() }
+    guard !consumer.keeps(anyOf: listing.absent) else {
+      // It might ask about such a topic every second, for ever, and the answers would hide signs of changes of others.
+      log.info("a topic is gone: the Kafka client, which would go on asking for it, is made anew")
+      return close(consumer, reopenAt: now)
+    }
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
     let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
     nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)

@@ -143,11 +143,7 @@ final class Intake {
     unfinished = nil
     isHeld = false
     metrics.paused?.set(0)
-    forgetTopics()
-  }
-
-  /// Pointers of topics may name others from now on.
-  func forgetTopics() {
+    // Pointers of topics may name others from now on.
     topics = TopicCache()
     durations = []
   }
@@ -172,7 +168,7 @@ final class Intake {
   func tell(_ lost: Int64, of name: TopicPartition, before next: Int64) -> Bool {
     let gap = PreparedEvent.eventsLost(
       count: UInt64(clamping: lost), reason: "the broker's log no longer holds them",
-      before: EventOrigin(topic: name.topic, partition: name.partition, offset: next - 1),
+      before: EventOrigin(source: .kafka, topic: name.topic, partition: name.partition, offset: next - 1),
       acceptedAtNs: MonotonicTime.now(), stamp: .now())
     guard case .appended(let end) = writer.append(gap: gap) else { return false }
     ringEnd = end
@@ -249,7 +245,7 @@ final class Intake {
       throw EventError(status: 400, "the record has more than \(RecordHeaders.maximumCount) headers")
     }
     let origin = EventOrigin(
-      topic: topic, partition: message.pointee.partition, offset: message.pointee.offset)
+      source: .kafka, topic: topic, partition: message.pointee.partition, offset: message.pointee.offset)
     let value = message.pointee.payload.map {
       UnsafeRawBufferPointer(start: $0, count: message.pointee.len)
     }

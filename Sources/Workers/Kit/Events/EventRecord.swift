@@ -28,7 +28,7 @@ public struct EventRecord {
   private let flags: UInt8
   private let userCount: Int
   private let fieldCount: Int
-  private let topicRange: Range<Int>
+  private let logRange: Range<Int>
   /// Users and fields.
   private let listsRange: Range<Int>
   private let fieldsStart: Int
@@ -57,14 +57,14 @@ public struct EventRecord {
     let idEnd = sourceEnd + Int(load(UInt32.self, EventLayout.idLengthOffset))
     let traceparentEnd = idEnd + Int(load(UInt16.self, EventLayout.traceparentLengthOffset))
     let tracestateEnd = traceparentEnd + Int(load(UInt16.self, EventLayout.tracestateLengthOffset))
-    let topicEnd = tracestateEnd + Int(load(UInt16.self, EventLayout.topicLengthOffset))
+    let logEnd = tracestateEnd + Int(load(UInt16.self, EventLayout.logLengthOffset))
     let jsonLength = Int(load(UInt32.self, EventLayout.jsonLengthOffset))
     let jsonStart = bytes.count - jsonLength
-    guard jsonStart >= topicEnd else { return nil }
+    guard jsonStart >= logEnd else { return nil }
     userCount = Int(load(UInt16.self, EventLayout.userCountOffset))
     fieldCount = Int(load(UInt16.self, EventLayout.fieldCountOffset))
-    topicRange = tracestateEnd..<topicEnd
-    listsRange = topicEnd..<jsonStart
+    logRange = tracestateEnd..<logEnd
+    listsRange = logEnd..<jsonStart
     typeBytes = UnsafeRawBufferPointer(rebasing: bytes[EventLayout.headerBytes..<typeEnd])
     jsonBytes = UnsafeRawBufferPointer(rebasing: bytes[jsonStart...])
     acceptedAtNs = load(UInt64.self, EventLayout.acceptedOffset)
@@ -101,14 +101,23 @@ public struct EventRecord {
   /// Whether it is a plain JSON object, no CloudEvent.
   public var isPlainMessage: Bool { flags & EventLayout.Flag.plainMessage != 0 }
 
-  /// Where in Kafka it came from; nil for events from elsewhere.
+  /// Where it came from; nil for events that came out of no log.
   public var origin: EventOrigin? {
-    guard flags & EventLayout.Flag.hasOrigin != 0 else { return nil }
+    var log = UnsafeRawBufferPointer(rebasing: bytes[logRange])
+    let source: EventOrigin.Source
+    if flags & EventLayout.Flag.kafkaOrigin != 0 {
+      source = .kafka
+    } else if flags & EventLayout.Flag.otherOrigin != 0, log.count >= EventLayout.originSourceBytes {
+      source = EventOrigin.Source(rawValue: UInt16(littleEndian: log.loadUnaligned(as: UInt16.self)))
+      log = UnsafeRawBufferPointer(rebasing: log[EventLayout.originSourceBytes...])
+    } else {
+      return nil
+    }
     let partition = bytes.loadUnaligned(fromByteOffset: EventLayout.partitionOffset, as: Int32.self)
     let offset = bytes.loadUnaligned(fromByteOffset: EventLayout.originOffsetOffset, as: Int64.self)
     return EventOrigin(
-      topic: String(decoding: UnsafeRawBufferPointer(rebasing: bytes[topicRange]), as: UTF8.self),
-      partition: Int32(littleEndian: partition), offset: Int64(littleEndian: offset))
+      source: source, topic: String(decoding: log, as: UTF8.self), partition: Int32(littleEndian: partition),
+      offset: Int64(littleEndian: offset))
   }
 
   public func forEachUser(_ body: (UnsafeRawBufferPointer) -> Void) {
@@ -188,16 +197,19 @@ public struct EventRecord {
 ///    8  accepted at, 8 bytes (ns of CLOCK_MONOTONIC)
 ///   16  expires at, 8 bytes (ms since 1970; only with flag 2)
 ///   24  length of source, 4       length of id, 4
-///   32  lengths of traceparent, tracestate, topic, 2 bytes each    users, 2 (number)
+///   32  lengths of traceparent, tracestate, log, 2 bytes each      users, 2 (number)
 ///   40  partition, 4              length of json, 4
 ///   48  offset, 8
-///   56  type | source | id | traceparent | tracestate | topic
+///   56  type | source | id | traceparent | tracestate | log
 ///       users:   length, 4 | name             … one after the other
 ///       fields:  length of name, 2 | length of value, 4 | name | value as ScalarValue encodes it
 ///       fields of later releases (FieldCoding): passed over
 ///       json
 ///
-///   flags: 1 plain message, 2 expires, 4 has an origin; others are of later releases and passed over
+///   log, partition and offset are the origin: with flag 4 in Kafka, and log is the topic; with flag 8 log begins with the kind of
+///   source, 2 bytes (EventOrigin.Source), and the topic follows. Releases that don't know flag 8 see no origin.
+///
+///   flags: 1 plain message, 2 expires, 4 came from Kafka, 8 came from another source; others are of later releases and passed over
 enum EventLayout {
   static let format: UInt8 = 1
   static let headerBytes = 56
@@ -205,7 +217,8 @@ enum EventLayout {
   enum Flag {
     static let plainMessage: UInt8 = 1
     static let expires: UInt8 = 2
-    static let hasOrigin: UInt8 = 4
+    static let kafkaOrigin: UInt8 = 4
+    static let otherOrigin: UInt8 = 8
   }
 
   static let formatOffset = 0
@@ -218,11 +231,12 @@ enum EventLayout {
   static let idLengthOffset = 28
   static let traceparentLengthOffset = 32
   static let tracestateLengthOffset = 34
-  static let topicLengthOffset = 36
+  static let logLengthOffset = 36
   static let userCountOffset = 38
   static let partitionOffset = 40
   static let jsonLengthOffset = 44
   static let originOffsetOffset = 48
+  static let originSourceBytes = 2
 
   static let userHeaderBytes = 4
   static let fieldHeaderBytes = 6

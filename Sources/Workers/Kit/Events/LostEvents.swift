@@ -12,7 +12,7 @@ public enum LostEvents {
   ///
   /// - Parameters:
   ///   - count: nil when it can't be known.
-  ///   - from: the partition of Kafka whose records they were; nil: not of one.
+  ///   - from: the partition of a source whose records they were; nil: not of one.
   public static func json(
     count: UInt64?, reason: String, from partition: (topic: String, number: Int32)? = nil, stamp: Stamp
   ) -> [UInt8] {

@@ -1,12 +1,27 @@
 // An event as it was parsed once, by the worker through which it entered: what delivery needs to know is beside the JSON
 // that goes out, so that nobody has to parse it again.
 
+/// Where an event came from: a place in a log that somebody else keeps.
 public struct EventOrigin: Equatable, Sendable {
+  /// A kind of source; a reader passes over origins of those that it doesn't know.
+  public struct Source: RawRepresentable, Hashable, Sendable {
+    /// Never given to another kind.
+    public let rawValue: UInt16
+
+    public init(rawValue: UInt16) { self.rawValue = rawValue }
+
+    public static let kafka = Source(rawValue: 1)
+  }
+
+  public let source: Source
+  /// What the source calls its log: a topic of Kafka.
   public let topic: String
+  /// The part of the log within which there is an order.
   public let partition: Int32
   public let offset: Int64
 
-  public init(topic: String, partition: Int32, offset: Int64) {
+  public init(source: Source, topic: String, partition: Int32, offset: Int64) {
+    self.source = source
     self.topic = topic
     self.partition = partition
     self.offset = offset
@@ -41,7 +56,7 @@ public struct PreparedEvent: Equatable, Sendable {
   /// After this moment it is delivered to nobody; nil: it never expires.
   public var expiresAtUnixMs: Int64?
   public var trace: TraceContext
-  /// nil if it didn't come from Kafka.
+  /// nil if it didn't come out of a log.
   public var origin: EventOrigin?
   /// When the gateway took it in: nanoseconds of CLOCK_MONOTONIC.
   public var acceptedAtNs: UInt64
@@ -91,8 +106,12 @@ public struct PreparedEvent: Equatable, Sendable {
     middle.append(contentsOf: trace.traceparent.utf8)
     let tracestate = trace.tracestate ?? ""
     middle.append(contentsOf: tracestate.utf8)
-    let topic = origin?.topic ?? ""
-    middle.append(contentsOf: topic.utf8)
+    let logAt = middle.count
+    if let origin {
+      if origin.source != .kafka { Self.append(origin.source.rawValue, to: &middle) }
+      middle.append(contentsOf: origin.topic.utf8)
+    }
+    let logBytes = middle.count - logAt
     for user in users {
       Self.append(UInt32(clamping: user.utf8.count), to: &middle)
       middle.append(contentsOf: user.utf8)
@@ -101,7 +120,9 @@ public struct PreparedEvent: Equatable, Sendable {
 
     var flags: UInt8 = isPlainMessage ? EventLayout.Flag.plainMessage : 0
     if expiresAtUnixMs != nil { flags |= EventLayout.Flag.expires }
-    if origin != nil { flags |= EventLayout.Flag.hasOrigin }
+    if let origin {
+      flags |= origin.source == .kafka ? EventLayout.Flag.kafkaOrigin : EventLayout.Flag.otherOrigin
+    }
     var header: [UInt8] = []
     header.reserveCapacity(EventLayout.headerBytes)
     header.append(EventLayout.format)
@@ -114,7 +135,7 @@ public struct PreparedEvent: Equatable, Sendable {
     Self.append(UInt32(clamping: id.utf8.count), to: &header)
     Self.append(UInt16(clamping: trace.traceparent.utf8.count), to: &header)
     Self.append(UInt16(clamping: tracestate.utf8.count), to: &header)
-    Self.append(UInt16(clamping: topic.utf8.count), to: &header)
+    Self.append(UInt16(clamping: logBytes), to: &header)
     Self.append(UInt16(clamping: users.count), to: &header)
     Self.append(origin?.partition ?? 0, to: &header)
     Self.append(UInt32(clamping: json.count), to: &header)

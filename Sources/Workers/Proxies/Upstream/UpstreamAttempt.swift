@@ -9,7 +9,6 @@
 
 import Kit
 import NIOCore
-import NIOHTTP1
 import NIOPosix
 import TLS
 
