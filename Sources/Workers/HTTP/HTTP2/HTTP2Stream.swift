@@ -138,7 +138,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
       guard case .byteBuffer(var bytes) = data.data else { return }
       if data.endStream { request = .ended }
       if let connection {
-        if connection.phase == .open { tunnelled.writeBuffer(&bytes) } else { tunnelled = ByteBuffer() }
+        if connection.isEnding { tunnelled = ByteBuffer() } else { tunnelled.writeBuffer(&bytes) }
         if data.endStream { connection.inputEnded() }
       } else {
         if bytes.readableBytes > 0 { context.fireChannelRead(NIOAny(bytes)) }
@@ -291,6 +291,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
   }
 
   private func write(_ fields: HPACKHeaders, isEnd: Bool, _ context: ChannelHandlerContext) {
+    // No window holds it back: it is taken when it is written.
+    writtenBytes += HTTP2FrameHead.length
     write(.headers(.init(headers: fields, endStream: isEnd)), 0, isEnd: isEnd, nil, context)
   }
 
