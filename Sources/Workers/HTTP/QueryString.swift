@@ -25,7 +25,9 @@ public enum QueryString {
   public static func firstPartThatIsNoUTF8(_ text: String) -> String? {
     let part = text.utf8.split(separator: UInt8(ascii: "&")).first { part in
       // What the head's parser couldn't read as UTF-8 has become U+FFFD already.
-      if part.contains(where: { $0 >= 0x80 }), Substring(part).unicodeScalars.contains("\u{FFFD}") { return true }
+      if part.contains(where: { $0 >= 0x80 }), Substring(part).unicodeScalars.contains("\u{FFFD}") {
+        return true
+      }
       return part.contains(UInt8(ascii: "%")) && String(validating: decodedOctets(part), as: UTF8.self) == nil
     }
     return part.map { String(Substring($0)) }
