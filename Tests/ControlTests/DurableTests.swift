@@ -220,7 +220,7 @@ import Testing
     try await withStore { store, disk, _ in
       var answers: [String: [String]] = [:]
       var renewals: [() -> Void] = []
-      func order(_ id: String, _ change: APIDraft.Change) {
+      func order(_ id: String, _ change: OrderedAPIs.Change) {
         store.order(change) { outcome in
           #expect(outcome == .done)
           answers[id] = store.warnings(about: change) { renewals.append($0) }

@@ -70,7 +70,7 @@ final class APIRoutes {
 
   private func change(
     _ request: HTTPRequest, _ loop: EventLoop, _ status: HTTPResponseStatus,
-    _ order: ([UInt8]) -> APIDraft.Change
+    _ order: ([UInt8]) -> OrderedAPIs.Change
   ) -> Reply {
     let type = request.header("content-type")
     guard let type, MediaType(type).isJSON else {
@@ -97,7 +97,7 @@ final class APIRoutes {
   }
 
   private func later(
-    _ loop: EventLoop, _ change: APIDraft.Change, _ answer: @escaping () -> HTTPResponse
+    _ loop: EventLoop, _ change: OrderedAPIs.Change, _ answer: @escaping () -> HTTPResponse
   ) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
     store.order(change) { outcome in

@@ -42,11 +42,11 @@ final class APIStore {
   /// nil: definitions end with the gateway.
   private let keeper: StateKeeper?
   /// What is true.
-  private var current = APIDraft()
+  private var current = OrderedAPIs()
   var table: APITable { current.table }
   /// Steps that are true and that the state log couldn't take yet, in their order.
-  private var untold: [APIDraft.Step] = []
-  private var waiting: [(change: APIDraft.Change, done: Done)] = []
+  private var untold: [OrderedAPIs.Step] = []
+  private var waiting: [(change: OrderedAPIs.Change, done: Done)] = []
   private var waitingBytes = 0
   /// Whoever waits for the write that is going on.
   private var group: [Done] = []
@@ -83,7 +83,7 @@ final class APIStore {
   private var stamp: APIChange { APIChange(timestamp: Stamp.now().rfc3339, nodeName: node) }
 
   /// Carries out a change, perhaps together with others.
-  func order(_ change: APIDraft.Change, _ done: @escaping Done) {
+  func order(_ change: OrderedAPIs.Change, _ done: @escaping Done) {
     guard !hasStopped else { return done(.unknown) }
     guard waiting.count < Self.maximumWaiting, waitingBytes + change.bodyBytes <= Self.maximumWaitingBytes
     else { return done(.busy) }
@@ -97,7 +97,7 @@ final class APIStore {
   ///
   /// - Parameter afterTurn: calls its closure when this turn of the loop is over.
   func warnings(
-    about change: APIDraft.Change, afterTurn: (@escaping () -> Void) -> Void
+    about change: OrderedAPIs.Change, afterTurn: (@escaping () -> Void) -> Void
   ) -> [String] {
     guard effortLeft > 0 else { return [Self.notCompared] }
     guard let id = change.id else { return [] }
@@ -153,7 +153,7 @@ final class APIStore {
     isProceeding = true
     let orders = takeOrders()
     var draft = current
-    var accepted: [(step: APIDraft.Step, done: Done)] = []
+    var accepted: [(step: OrderedAPIs.Step, done: Done)] = []
     // Refused because of changes that may turn out not to have been.
     var refused: [(error: APIError, done: Done)] = []
     var answers: [() -> Void] = []
@@ -189,7 +189,7 @@ final class APIStore {
   }
 
   /// Without a file a change is kept or not by itself.
-  private func takeOrders() -> [(change: APIDraft.Change, done: Done)] {
+  private func takeOrders() -> [(change: OrderedAPIs.Change, done: Done)] {
     var bytes = 0
     let fitting = waiting.prefix(keeper == nil ? 1 : Self.maximumGroup).prefix { order in
       bytes += order.change.bodyBytes
@@ -202,7 +202,7 @@ final class APIStore {
   }
 
   private func written(
-    _ draft: APIDraft, _ accepted: [(step: APIDraft.Step, done: Done)],
+    _ draft: OrderedAPIs, _ accepted: [(step: OrderedAPIs.Step, done: Done)],
     _ refused: [(error: APIError, done: Done)], _ failure: StateFile.Failure?
   ) {
     guard !hasStopped else { return }
@@ -240,7 +240,7 @@ final class APIStore {
 
   /// The draft is true from now on. Returns the answers that can be given at once.
   private func carryOut(
-    _ draft: APIDraft, _ accepted: [(step: APIDraft.Step, done: Done)],
+    _ draft: OrderedAPIs, _ accepted: [(step: OrderedAPIs.Step, done: Done)],
     _ refused: [(error: APIError, done: Done)]
   ) -> [() -> Void] {
     var answers: [() -> Void] = []
@@ -269,7 +269,7 @@ final class APIStore {
     return answers
   }
 
-  private func tell(_ step: APIDraft.Step) -> StateLog.Outcome {
+  private func tell(_ step: OrderedAPIs.Step) -> StateLog.Outcome {
     switch step {
     case .define(let definition, let order):
       sessions.setAPI(definition.id, order: order, json: definition.json)
@@ -284,36 +284,22 @@ final class APIStore {
 
   // MARK: Start
 
-  // Where the definitions come from when a control worker starts.
-  //
-  //   the state log is new        the gateway's first control worker, or the log was damaged and made anew: PROXY_CONFIG_FILE, and
-  //                               laid over it what STATE_DIR says was changed at run time. What is wrong with either stops the start.
-  //   it isn't                    the log, and what its writer had put into STATE_DIR and not told any more. Requests go on being
-  //                               answered whatever the file says now; if it says nothing, changes are refused.
-  //
-  // How the two combine: what was changed at run time (PUT) wins over the definition of the same id in PROXY_CONFIG_FILE and has
-  // its place; what was made at run time (POST) wins too, and comes behind all of PROXY_CONFIG_FILE's; what was removed (DELETE)
-  // stays removed for as long as PROXY_CONFIG_FILE has it at every start: taken out of the file and added again
-  // later, it counts again. Everything else is as PROXY_CONFIG_FILE says now, what was added to it since too.
-
   private func start(with configuration: String) throws {
     let configured = try Self.table(configuration, stamp)
     let durable = try keeper?.begin() ?? DurableAPIs()
-    try takeUp(configured, durable)
+    current = try OrderedAPIs(configured, changedBy: durable)
+    if current.durable != durable, let failure = keeper?.writeNow(current.durable) {
+      log.warning("STATE_DIR is out of date until the next change", metadata: ["reason": "\(failure)"])
+    }
     for definition in table.all {
-      let order = current.orders[Array(definition.id.utf8)] ?? DurableAPIs.firstOrder
+      let order = current.order(of: definition)
       guard case .kept = sessions.setAPI(definition.id, order: order, json: definition.json) else {
+        let source = current.isDurable(definition) ? "STATE_DIR" : "PROXY_CONFIG_FILE"
         throw UnusableConfiguration(
-          description:
-            "\(source(of: definition)): API \(definition.id) doesn't fit into STATE_RING_BYTES")
+          description: "\(source): API \(definition.id) doesn't fit into STATE_RING_BYTES")
       }
     }
     warn(of: table.all, CoveredEndpoints(table.all))
-  }
-
-  private func source(of definition: APIDefinition) -> String {
-    let isDurable = current.durable.definitions[Array(definition.id.utf8)] != nil
-    return isDurable ? "STATE_DIR" : "PROXY_CONFIG_FILE"
   }
 
   /// The definitions of PROXY_CONFIG_FILE: of a path, or the JSON itself.
@@ -335,42 +321,10 @@ final class APIStore {
     }
   }
 
-  private func takeUp(_ configured: APITable, _ durable: DurableAPIs) throws {
-    var draft = APIDraft()
-    var order: UInt64 = 1
-    for definition in configured.all {
-      let id = Array(definition.id.utf8)
-      let own = durable.definitions[id]
-      if durable.removed.contains(id) || own.map({ $0.order >= DurableAPIs.firstOrder }) ?? false {
-        // PROXY_CONFIG_FILE's doesn't count, and won't if the other one is removed.
-        draft.durable.removed.insert(id)
-        continue
-      }
-      try draft.put(own?.definition ?? definition, order: order, isDurable: own != nil)
-      order += 1
-    }
-    let rest = durable.ordered.filter { draft.orders[Array($0.definition.id.utf8)] == nil }
-    for entry in rest where entry.order >= DurableAPIs.firstOrder {
-      try draft.put(entry.definition, order: entry.order, isDurable: true)
-    }
-    // PROXY_CONFIG_FILE had them once, and has them no longer.
-    for entry in rest where entry.order < DurableAPIs.firstOrder {
-      try draft.put(entry.definition, order: draft.nextOrder, isDurable: true)
-    }
-    current = draft
-    if draft.durable != durable, let failure = keeper?.writeNow(draft.durable) {
-      log.warning("STATE_DIR is out of date until the next change", metadata: ["reason": "\(failure)"])
-    }
-  }
-
-  // MARK: Start in the middle of the gateway's life
-
   private func resume() {
-    for (id, api) in sessions.state.apis.sorted(by: { $0.value.order < $1.value.order }) {
-      guard let definition = api.json.withUnsafeBytes({ try? APIDefinition(stored: $0) }),
-        (try? current.table.put(definition)) != nil
-      else { continue }
-      current.place(Array(id.text.utf8), api.order)
+    for (_, api) in sessions.state.apis.sorted(by: { $0.value.order < $1.value.order }) {
+      guard let definition = api.json.withUnsafeBytes({ try? APIDefinition(stored: $0) }) else { continue }
+      current.take(definition, order: api.order)
     }
     guard let keeper else { return }
     guard let durable = keeper.goOn() else {
@@ -379,50 +333,12 @@ final class APIStore {
         "definitions can't be changed until the gateway is restarted", metadata: ["reason": "\(reason)"])
       return
     }
-    catchUp(with: durable)
+    untold += current.catchUp(with: durable)
     tell()
-  }
-
-  /// Does what the predecessor had written, and perhaps not told any more.
-  private func catchUp(with durable: DurableAPIs) {
-    current.durable = durable
-    for (id, order) in current.orders where durable.definitions[id] == nil {
-      guard order >= DurableAPIs.firstOrder || durable.removed.contains(id) else { continue }
-      let name = String(decoding: id, as: UTF8.self)
-      current.table.drop(id: name)
-      current.orders[id] = nil
-      untold.append(.remove(id: name))
-    }
-    for entry in durable.ordered {
-      let definition = entry.definition
-      let id = Array(definition.id.utf8)
-      let known = current.orders[id]
-      // One that takes the place of PROXY_CONFIG_FILE's has that one's order, whatever it was when it was written.
-      let order = known.map { entry.order < DurableAPIs.firstOrder ? $0 : entry.order } ?? entry.order
-      guard known != order || current.table.stored(definition.id) != definition else { continue }
-      // One that was made anew comes behind the others.
-      if known != order { current.table.drop(id: definition.id) }
-      guard (try? current.table.put(definition)) != nil else { continue }
-      current.place(id, order)
-      untold.append(.define(definition, order: order))
-    }
   }
 }
 
 /// Why the gateway can't start.
 struct UnusableConfiguration: ConfigurationFault, CustomStringConvertible {
   let description: String
-}
-
-extension APIDraft {
-  fileprivate mutating func put(_ definition: APIDefinition, order: UInt64, isDurable: Bool) throws {
-    do throws(APIError) {
-      try table.put(definition)
-    } catch {
-      throw UnusableConfiguration(
-        description: "\(isDurable ? "STATE_DIR" : "PROXY_CONFIG_FILE"): \(definition.id): \(error.message)")
-    }
-    if isDurable { durable.define(definition, order: order, old: nil) }
-    place(Array(definition.id.utf8), order)
-  }
 }

@@ -26,8 +26,8 @@ struct DurableAPIs: Equatable, Sendable {
   }
 
   /// By the bytes of their ids.
-  var definitions: [[UInt8]: Entry] = [:]
-  var removed: Set<[UInt8]> = []
+  private(set) var definitions: [[UInt8]: Entry] = [:]
+  private(set) var removed: Set<[UInt8]> = []
 
   var ordered: [Entry] { definitions.values.sorted { $0.order < $1.order } }
 
@@ -45,6 +45,9 @@ struct DurableAPIs: Equatable, Sendable {
     if let old, old < Self.firstOrder { removed.insert(id) }
     definitions[id] = nil
   }
+
+  /// PROXY_CONFIG_FILE's definition of `id` doesn't count.
+  mutating func exclude(_ id: [UInt8]) { removed.insert(id) }
 
   // MARK: Text
 
