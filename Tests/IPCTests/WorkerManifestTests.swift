@@ -37,6 +37,14 @@ struct WorkerManifestTests {
     #expect(try WorkerManifest.read(descriptor.rawValue) == Self.example, "reading does not use it up")
   }
 
+  @Test("15.6 says which of the place's processes it is for")
+  func incarnation() throws {
+    var manifest = Self.example
+    manifest.incarnation = .max
+    let descriptor = try WorkerManifest.write(manifest)
+    #expect(try WorkerManifest.read(descriptor.rawValue).incarnation == .max)
+  }
+
   @Test("can be changed by nobody, and is closed on exec unless it is passed on by name")
   func sealed() throws {
     let descriptor = try WorkerManifest.write(Self.example)
@@ -165,6 +173,7 @@ struct WorkerManifestTests {
         == WorkerManifest(
           worker: .control, gatewayEpoch: 9, tokenKey: Data([1, 2]), settings: Data("{}".utf8), status: 10,
           wake: 11, listeners: [:], rings: [ring], peers: [], supervisorPid: 7, release: ""))
+    #expect(manifest.incarnation == 0, "15.6 it isn't told")
     for key in members.keys where key != "rings" {
       guard case .invalid = error(reading: try file(text(without: key))) else {
         Issue.record("a manifest without \(key) is not refused")

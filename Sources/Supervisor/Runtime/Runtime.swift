@@ -287,7 +287,7 @@ final class Runtime {
   }
 
   private func start(_ worker: WorkerRecord) throws -> ChildProcess {
-    let manifest = try WorkerManifest.write(worker.nextManifest())
+    let manifest = try WorkerManifest.write(worker.manifest)
     var descriptors = worker.birth.descriptors
     let number = descriptors.grantManifest(manifest.rawValue)
     // The name is for people who look at `ps`.

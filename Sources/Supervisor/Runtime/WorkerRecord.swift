@@ -15,8 +15,6 @@ final class WorkerRecord {
   /// Value of the page's generation when the process was started: what the page says is the process's own word only
   /// once that has risen.
   private var generationAtSpawn: UInt64 = 0
-  /// Processes that have been started in the place.
-  private var incarnations: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   private(set) var instance: UInt64 = 0
   private var process: ChildProcess?
@@ -59,11 +57,10 @@ final class WorkerRecord {
   /// Kills and reaps the process, if there is one.
   func abandon() { process = nil }
 
-  /// The manifest of the next process: no two of the place have the same number.
-  func nextManifest() -> WorkerManifest {
-    incarnations += 1
+  /// The message to the process that is started: the tree counts them, so that no two of the place have the same number.
+  var manifest: WorkerManifest {
     var manifest = birth.manifest
-    manifest.incarnation = incarnations
+    manifest.incarnation = instance
     return manifest
   }
 

@@ -1,4 +1,4 @@
-// A connection worker: one event loop with the front, the hub and the rings on it.
+// The life of a connection worker: one event loop with the inbound port and the rings on it.
 //
 // It ends when the clients have been told: behind the last that goes, or after DRAIN_TIMEOUT_S.
 
@@ -14,20 +14,18 @@ import Settings
 final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private let life: LoopLife
   private let context: WorkerContext
-  private let hub: Hub
-  private let admission: Admission
-  private let ledger: RequestLedger
+  private let wiring: Wiring
   private let servers: PortServers
   private var areClientsGone = false
 
   /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
-    var ledger: RequestLedger?
+    var wiring: Wiring?
     // Behind the last request that ended.
-    defer { ledger?.close() }
+    defer { wiring?.ledger.close() }
     try LoopLife.run(context) { life in
       let worker = try ConnectionsWorker(life)
-      ledger = worker.ledger
+      wiring = worker.wiring
       return worker
     }
   }
@@ -35,49 +33,57 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private init(_ life: LoopLife) throws {
     self.life = life
     context = life.context
-    let parts = try WorkerParts(context, loop: life.loop)
-    hub = parts.hub
-    admission = parts.admission
-    ledger = parts.ledger
+    let (loop, wake) = (life.loop, context.manifest.wake)
+    wiring = try Wiring(
+      context,
+      LoopTasks(
+        run: { turn in loop.assumeIsolated().execute(turn) },
+        wakeAgain: { EventFD.signal(wake) },
+        soon: { loop.soon($0) },
+        after: { ms, body in
+          let task = loop.assumeIsolated().scheduleTask(in: .milliseconds(Int64(ms)), body)
+          return { task.cancel() }
+        }))
     var limits = HTTPLimits(context.settings)
     // As many again for requests that open nothing: streams above their limit must still be told so.
     limits.maxOpenConnections = 2 * context.settings.maxOpenConnectionsPerWorker
     limits.maxSockets = DescriptorBudget.ofThisProcess.connections
     servers = try PortServers(
-      context, port: "inbound", loop: life.loop, limits: limits, responder: parts.routes, budget: hub.budget)
+      context, port: "inbound", loop: loop, limits: limits, responder: wiring.routes,
+      budget: wiring.intake.budget)
   }
 
   // MARK: On the loop
 
   func begin() throws {
-    hub.catchUpState()
+    wiring.state.catchUp()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
     try servers.start { [unowned self] in life.end($0) }
   }
 
   func began() {
     context.log.info("serving the inbound port")
-    if context.worker.place == 0, !hub.authorizer.authority.isConfigured {
+    if context.worker.place == 0, !wiring.access.authority.isConfigured {
       context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")
     }
   }
 
-  func scheduleTurn() { hub.scheduleTurn() }
+  func scheduleTurn() { wiring.turn.schedule() }
 
   func tick() {
     servers.sweep()
-    hub.tick()
-    admission.tick()
+    wiring.tick()
   }
 
   func reload() { servers.reload() }
 
   func stop(_ signal: CInt) {
-    context.log.info("stopping", metadata: ["signal": "\(signal)", "connections": "\(hub.table.count)"])
+    context.log.info(
+      "stopping", metadata: ["signal": "\(signal)", "connections": "\(wiring.connections.table.count)"])
     context.status.state = .draining
     servers.drain(idleMayAsk: true)
     closeListeners()
-    hub.drain(.shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
+    wiring.drain(.shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
     let patience = TimeAmount.seconds(Int64(context.settings.drainTimeoutSeconds))
     life.whenGone(within: patience) { [self] isLate in
       let connections = servers.openConnections

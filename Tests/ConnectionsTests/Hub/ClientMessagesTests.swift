@@ -9,12 +9,12 @@ import Testing
 
 @Suite("Client messages")
 struct ClientMessagesTests {
-  private let worker: TestHub
+  private let worker: TestWorker
   private let client: TestClient
   private let connection: Connection
 
   init() throws {
-    worker = try TestGateway().hub { $0.maxEventBytes = 1000 }
+    worker = try TestGateway().worker { $0.maxEventBytes = 1000 }
     client = try TestClient()
     connection = try worker.openWebSocket(client, [.to("greeting")])
   }
@@ -59,7 +59,7 @@ struct ClientMessagesTests {
     )
     #expect(told.map { $0["type"] as? String } == ["rig.subscriptions_set"])
     #expect((told.first?["data"] as? [Any])?.count == 2)
-    #expect(worker.hub.index.subscriptions(of: connection.index) == [.to("a"), .to("b")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("a"), .to("b")])
     client.disconnect()
   }
 
@@ -79,7 +79,7 @@ struct ClientMessagesTests {
     #expect(told.map(\.id) == ["m1"])
     #expect(told.map(\.status) == [400])
     #expect(told.map(\.detail) == [detail])
-    #expect(worker.hub.index.subscriptions(of: connection.index) == [.to("greeting")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("greeting")])
     client.disconnect()
   }
 
@@ -123,7 +123,7 @@ struct ClientMessagesTests {
   @Test("a full log is answered by 503, and nothing is delivered")
   func full() throws {
     let gateway = try TestGateway(eventRingBytes: 4096)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let client = try TestClient()
     let connection = try worker.openWebSocket(client, [])
     let event = Array(#"{"specversion":"1.0","type":"greeting","source":"s","id":"e1"}"#.utf8)
@@ -149,7 +149,7 @@ struct ClientMessagesTests {
 
   @Test("14.C17 Messages that become large are read a few in each turn, in order, and an end waits")
   func expanding() throws {
-    let worker = try TestGateway().hub()
+    let worker = try TestGateway().worker()
     let client = try TestClient()
     try worker.openWebSocket(client, [], isDeflated: true)
     let messages = try Self.largeMessages(40)
@@ -165,7 +165,7 @@ struct ClientMessagesTests {
     #expect(client.channel.isActive, "most of what the client has said is unread")
     worker.run()
     client.channel.embeddedEventLoop.run()
-    #expect(!client.channel.isActive && worker.hub.table.count == 0)
+    #expect(!client.channel.isActive && worker.connections.table.count == 0)
   }
 
   private static func object(_ text: String) throws -> [String: Any] {
@@ -190,6 +190,6 @@ struct ClientMessagesTests {
     #expect(client.socket.isOutputClosed)
     #expect(connection.isClosing)
     client.disconnect()
-    #expect(worker.hub.table.count == 0)
+    #expect(worker.connections.table.count == 0)
   }
 }

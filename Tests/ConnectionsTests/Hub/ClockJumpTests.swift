@@ -26,7 +26,7 @@ struct ClockJumpTests {
   /// A worker with one stream, whose token ends in an hour, as an event does that is published when it is asked for.
   private struct Scene {
     let machine = Machine()
-    let worker: TestHub
+    let worker: TestWorker
     let writer: EventWriter
     let client: TestClient
     private let end: Int64
@@ -34,7 +34,7 @@ struct ClockJumpTests {
 
     init(delaySeconds: Int) throws {
       gateway = try TestGateway()
-      worker = try gateway.hub(time: machine.source) {
+      worker = try gateway.worker(time: machine.source) {
         $0.clockJumpDelaySeconds = delaySeconds
         $0.heartbeatSeconds = 3_600
       }
@@ -51,7 +51,7 @@ struct ClockJumpTests {
     /// One second passes; what the client has received of an event that is good for as long as its token, published then.
     func pass(event number: Int) throws -> String {
       machine.bootMs += 1_000
-      worker.hub.tick()
+      worker.tick()
       try writer.publish(number, expiresAtUnixMs: end)
       worker.run()
       return client.take()

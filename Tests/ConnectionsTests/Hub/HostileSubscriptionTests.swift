@@ -71,7 +71,7 @@ struct HostileSubscriptionTests {
   @Test("13.B9: no set holds a turn: it is refused, or made in shares", arguments: 1...4)
   func generated(seed: UInt64) throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { settings in
+    let worker = try gateway.worker { settings in
       settings.extractors = HostileLists.extractors
       settings.maxSubscriptionChangesPerMinute = 1_000_000
     }
@@ -86,14 +86,14 @@ struct HostileSubscriptionTests {
         let connection = try #require(connections.randomElement(using: &random))
         let parsed: [Subscription]
         do {
-          parsed = try worker.hub.parser.parse(Array(text.utf8)).subscriptions
+          parsed = try worker.subscriptions.parser.parse(Array(text.utf8)).subscriptions
         } catch {
           #expect((400..<500).contains(error.status), "\(kind): \(error)")
           continue
         }
-        let before = worker.hub.index.subscriptions(of: connection.index)
+        let before = worker.subscriptions.index.subscriptions(of: connection.index)
         let answer = try change(worker, connection, parsed, kind)
-        let now = worker.hub.index.subscriptions(of: connection.index)
+        let now = worker.subscriptions.index.subscriptions(of: connection.index)
         if answer.status == 204 {
           made += 1
           #expect(now == parsed, "\(kind)")
@@ -107,60 +107,59 @@ struct HostileSubscriptionTests {
     try matchingIsBounded(gateway, worker)
     for client in clients { client.disconnect() }
     worker.run()
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
-    #expect(worker.hub.index.size == SubscriptionSize())
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
+    #expect(worker.subscriptions.index.size == SubscriptionSize())
   }
 
   /// Makes a change turn by turn.
   private func change(
-    _ worker: TestHub, _ connection: Connection, _ subscriptions: [Subscription], _ kind: String
+    _ worker: TestWorker, _ connection: Connection, _ subscriptions: [Subscription], _ kind: String
   ) throws -> WorkerAnswer {
     var answer: WorkerAnswer?
-    let hub = worker.hub
-    var before = hub.index.table.visited
+    var before = worker.subscriptions.index.table.visited
     func expectFew() {
-      let touched = Int(hub.index.table.visited - before)
-      before = hub.index.table.visited
+      let touched = Int(worker.subscriptions.index.table.visited - before)
+      before = worker.subscriptions.index.table.visited
       #expect(touched <= Self.mostConditionsPerTurn, "\(kind): \(touched) conditions in one turn")
     }
-    hub.setSubscriptions(of: connection, SubscriptionChange(subscriptions)) { answer = $0 }
+    worker.changes.make(SubscriptionChange(subscriptions), of: connection) { answer = $0 }
     expectFew()
     for _ in 0..<100 where answer == nil {
-      hub.turn()
+      worker.turn.run()
       expectFew()
     }
     return try #require(answer, "\(kind): no answer after a hundred turns")
   }
 
-  private func matchingIsBounded(_ gateway: TestGateway, _ worker: TestHub) throws {
-    let before = worker.hub.index.matcher.visited
+  private func matchingIsBounded(_ gateway: TestGateway, _ worker: TestWorker) throws {
+    let before = worker.subscriptions.index.matcher.visited
     let fields = Dictionary(uniqueKeysWithValues: HostileLists.names.map { ($0, ScalarValue.bool(true)) })
     try gateway.streamsWriter().publish(1, type: "t", fields: fields)
     worker.run()
     let most = 2 * (HostileLists.names.count * 257 + 16)
-    #expect(Int(worker.hub.index.matcher.visited - before) <= most)
+    #expect(Int(worker.subscriptions.index.matcher.visited - before) <= most)
   }
 
   @Test(
     "13.B9: until a large change is whole the old set is in force, and a second change is told to come later")
   func between() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.extractors = HostileLists.extractors }
+    let worker = try gateway.worker { $0.extractors = HostileLists.extractors }
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("old")])
     let writer = try gateway.streamsWriter()
     let large = Subscription(
       eventType: .exact("t"), oneOf: (0..<8_000).map { ["f0": .integer(Int64($0))] })
     var answers: [Int] = []
-    worker.hub.setSubscriptions(of: connection, SubscriptionChange([large])) {
+    worker.changes.make(SubscriptionChange([large]), of: connection) {
       answers.append(Int($0.status))
     }
-    worker.hub.setSubscriptions(of: connection, SubscriptionChange([.to("new")])) {
+    worker.changes.make(SubscriptionChange([.to("new")]), of: connection) {
       answers.append(Int($0.status))
     }
     #expect(answers == [429])
     try writer.publish(1, type: "old")
-    worker.hub.turn()
+    worker.turn.run()
     #expect(numbers(client.take()) == [1])
     worker.run()
     #expect(answers == [429, 204])
@@ -173,32 +172,32 @@ struct HostileSubscriptionTests {
     #expect(worker.change(connection, SubscriptionChange([.to("new")]))?.status == 204)
     client.disconnect()
     worker.run()
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
   }
 
   @Test("13.B9: a connection that closes while its change is made leaves nothing behind")
   func closed() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.extractors = HostileLists.extractors }
+    let worker = try gateway.worker { $0.extractors = HostileLists.extractors }
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("old")])
     let large = Subscription(
       eventType: .exact("t"), oneOf: (0..<8_000).map { ["f0": .integer(Int64($0))] })
     var answer: WorkerAnswer?
-    worker.hub.setSubscriptions(of: connection, SubscriptionChange([large])) { answer = $0 }
-    worker.hub.turn()
+    worker.changes.make(SubscriptionChange([large]), of: connection) { answer = $0 }
+    worker.turn.run()
     #expect(answer == nil)
     client.disconnect()
     worker.run()
     #expect(answer == .gone)
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
-    #expect(worker.hub.index.size == SubscriptionSize())
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
+    #expect(worker.subscriptions.index.size == SubscriptionSize())
   }
 
   @Test("13.B9: a large change holds for history too, and goes with the connection into the present")
   func replay() throws {
     let gateway = try TestGateway(eventRingBytes: 8 << 20)
-    let worker = try gateway.hub { $0.extractors = HostileLists.extractors }
+    let worker = try gateway.worker { $0.extractors = HostileLists.extractors }
     let writer = try gateway.streamsWriter()
     for number in 1...9_000 { try writer.publish(number, type: "even", padding: 100) }
     worker.run()
@@ -210,29 +209,29 @@ struct HostileSubscriptionTests {
       eventType: .exact("t"), oneOf: (0..<8_000).map { ["f0": .integer(Int64($0))] })
     #expect(worker.change(connection, SubscriptionChange([large]))?.status == 204)
     #expect(connection.replay == nil)
-    #expect(worker.hub.index.subscriptions(of: connection.index) == [large])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [large])
     try writer.publish(9_001, type: "t", fields: ["f0": .integer(5)])
     worker.run()
     #expect(client.take().contains(#"{"n":9001}"#))
     client.disconnect()
     worker.run()
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
   }
 
   @Test("13.B9: a worker with many connections says goodbye in shares, and to each once")
   func farewells() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let clients = try (0..<200).map { _ in try TestClient() }
     let connections = try clients.map { try worker.openSSE($0, [.to("a")]) }
     worker.run()
     var isDrained = false
-    worker.hub.drain(.shutdown) { isDrained = true }
+    worker.drain(.shutdown) { isDrained = true }
     var closing = connections.count(where: \.isClosing)
     let share = TurnWork.unitsPerTurn / TurnWork.unitsPerEnd
     #expect(closing > 0 && closing <= share)
     while closing < connections.count {
-      worker.hub.turn()
+      worker.turn.run()
       let now = connections.count(where: \.isClosing)
       try #require(now > closing && now - closing <= share)
       closing = now
@@ -247,14 +246,14 @@ struct HostileSubscriptionTests {
   @Test("13.B9: a connection whose subscriptions change too often is told so, and its set stays")
   func rate() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.maxSubscriptionChangesPerMinute = 3 }
+    let worker = try gateway.worker { $0.maxSubscriptionChangesPerMinute = 3 }
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("a")])
     for _ in 0..<3 { #expect(worker.change(connection, SubscriptionChange([.to("b")]))?.status == 204) }
     let answer = worker.change(connection, SubscriptionChange([.to("c")]))
     #expect(answer?.status == 429)
     #expect(answer?.text.contains("3") == true)
-    #expect(worker.hub.index.subscriptions(of: connection.index) == [.to("b")])
+    #expect(worker.subscriptions.index.subscriptions(of: connection.index) == [.to("b")])
     #expect(worker.metric(#"rig_subscriptions_refused_total{limit="rate"}"#) == 1)
     client.disconnect()
   }

@@ -15,7 +15,7 @@ struct ResumeTests {
   }
 
   /// Lets the client read and the worker go on until neither has anything to do.
-  private func settle(_ worker: TestHub, _ client: TestClient) -> String {
+  private func settle(_ worker: TestWorker, _ client: TestClient) -> String {
     var text = ""
     while true {
       worker.run()
@@ -28,7 +28,7 @@ struct ResumeTests {
   @Test("from a cursor brings what was missed, and then what comes")
   func resume() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     for number in 1...6 { try writer.publish(number, type: number == 4 ? "other" : "greeting") }
     worker.run()
@@ -39,7 +39,7 @@ struct ResumeTests {
     let text = settle(worker, client)
     #expect(numbers(text) == [3, 5, 6, 7, 8])
     #expect(streamed(text).map { $0.id.flatMap { Cursor($0) }?[0] } == [3, 5, 6, 7, 8])
-    #expect(connection.replay == nil && worker.hub.replayer.count == 0)
+    #expect(connection.replay == nil && worker.replayer.count == 0)
     try writer.publish(9)
     #expect(numbers(settle(worker, client)) == [9])
     client.disconnect()
@@ -48,7 +48,7 @@ struct ResumeTests {
   @Test("of addressed and expired events brings none")
   func held() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     try writer.publish(1, users: ["Ann"])
     try writer.publish(2, expiresAtUnixMs: 1)
@@ -63,7 +63,7 @@ struct ResumeTests {
   @Test("over more history than one turn takes and a socket holds brings all of it in order")
   func longHistory() throws {
     let gateway = try TestGateway(eventRingBytes: 8 << 20)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     for number in 1...9000 { try writer.publish(number, padding: 100) }
     worker.run()
@@ -81,7 +81,7 @@ struct ResumeTests {
   @Test("from where the log no longer reaches says so, and brings what there is")
   func lost() throws {
     let gateway = try TestGateway(eventRingBytes: 1 << 16)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     for number in 1...2000 {
       try writer.publish(number)
@@ -106,7 +106,7 @@ struct ResumeTests {
     ])
   func unknown(lastEventID: String) throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     try writer.publish(1)
     worker.run()
@@ -114,7 +114,8 @@ struct ResumeTests {
     let connection = worker.insertSSE(client)
     try client.channel.pipeline.syncOperations.addHandler(connection)
     connection.outletDidChange()
-    worker.hub.begin(connection, ConnectRequest([.to("*")]), worker.hub.resumption(lastEventID: lastEventID))
+    worker.connections.begin(
+      connection, ConnectRequest([.to("*")]), worker.events.resumption(lastEventID: lastEventID))
     try writer.publish(2)
     let events = streamed(settle(worker, client))
     #expect(events.map(\.name) == ["rig.events_lost", "greeting"])
@@ -124,7 +125,7 @@ struct ResumeTests {
   @Test("at a worker that hasn't read as far skips what the client has")
   func ahead() throws {
     let gateway = try TestGateway(workers: 2)
-    let workers = try [gateway.hub(0), gateway.hub(1)]
+    let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
     for number in 1...3 { try writer.publish(number) }
     workers[0].run()
@@ -138,10 +139,10 @@ struct ResumeTests {
   @Test("at a worker that comes past the client's place only after several turns begins exactly there")
   func aheadOverTurns() throws {
     let gateway = try TestGateway(workers: 2)
-    let workers = try [gateway.hub(0), gateway.hub(1)]
+    let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
-    let place = Hub.TurnLimit.records * 3 / 2
-    let count = Hub.TurnLimit.records * 2
+    let place = LiveDelivery.Limit.records * 3 / 2
+    let count = LiveDelivery.Limit.records * 2
     for number in 1...count { try writer.publish(number) }
     let client = try TestClient()
     try workers[1].openSSE(client, [.to("*")], lastEventID: cursor(UInt64(place)))
@@ -153,13 +154,13 @@ struct ResumeTests {
     "from a place that nobody has reached goes on with the next event", arguments: [100, .max] as [UInt64])
   func beyond(position: UInt64) throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     try writer.publish(1)
     let client = try TestClient()
     try worker.openSSE(client, [.to("*")], lastEventID: cursor(position))
     _ = settle(worker, client)
-    #expect(worker.hub.replayer.count == 0)
+    #expect(worker.replayer.count == 0)
     try writer.publish(2)
     #expect(numbers(settle(worker, client)).contains(2))
     client.disconnect()
@@ -168,7 +169,7 @@ struct ResumeTests {
   @Test("new subscriptions on the way to the present hold from there on")
   func changed() throws {
     let gateway = try TestGateway(eventRingBytes: 8 << 20)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     for number in 1...9000 {
       try writer.publish(number, type: number.isMultiple(of: 2) ? "even" : "odd", padding: 100)
@@ -179,7 +180,7 @@ struct ResumeTests {
     worker.run()
     #expect(connection.replay != nil)
     var answer: WorkerAnswer?
-    worker.hub.setSubscriptions(serial: connection.serial, SubscriptionChange([.to("odd")])) { answer = $0 }
+    worker.changes.make(SubscriptionChange([.to("odd")]), serial: connection.serial) { answer = $0 }
     #expect(answer?.status == 204, "a small change is made at once")
     #expect(connection.replay != nil)
     let text = settle(worker, client)
@@ -196,7 +197,7 @@ struct ResumeTests {
     arguments: [0, 1, 5, 333])
   func acceptedOrder(seen first: Int) throws {
     let gateway = try TestGateway(workers: 3, eventRingBytes: 4 << 20)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
     let client = try TestClient()
     try worker.openSSE(client, [.to("*")])
@@ -228,7 +229,7 @@ struct ResumeTests {
   func exactlyOnce() throws {
     let gateway = try TestGateway(workers: 3)
     // Little room, so that clients fall behind and catch up as well.
-    let worker = try gateway.hub { $0.maxUnsentBytes = 16 << 10 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 16 << 10 }
     let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
     let rings = [0, 2, 3]
     var random = SeededRandom(seed: 3)
@@ -248,7 +249,7 @@ struct ResumeTests {
       worker.run()
       var id = published
       // Now and then more than the worker reads in one turn: a client may be ahead of it for several.
-      try publish(atMost: round % 10 == 0 ? 3 * Hub.TurnLimit.records : 40)
+      try publish(atMost: round % 10 == 0 ? 3 * LiveDelivery.Limit.records : 40)
       for ring in rings {
         id[ring] = .random(in: id[ring] - min(id[ring], 15)...published[ring], using: &random)
       }
@@ -257,7 +258,7 @@ struct ResumeTests {
       for _ in 0..<Int.random(in: 0...8, using: &random) {
         switch Int.random(in: 0..<3, using: &random) {
         case 0: try publish(atMost: 20)
-        case 1: worker.hub.turn()
+        case 1: worker.turn.run()
         default: client.read(atMost: .random(in: 1...20_000, using: &random))
         }
       }
@@ -282,7 +283,7 @@ struct ResumeTests {
     var random = SeededRandom(seed: seed)
     let gateway = try TestGateway(workers: 2, eventRingBytes: 4 << 20)
     let workers = try [
-      gateway.hub(0) { $0.maxUnsentBytes = 64 << 20 }, gateway.hub(1) { $0.maxUnsentBytes = 64 << 20 },
+      gateway.worker(0) { $0.maxUnsentBytes = 64 << 20 }, gateway.worker(1) { $0.maxUnsentBytes = 64 << 20 },
     ]
     let writer = try gateway.streamsWriter()
     var client = try TestClient()
@@ -315,11 +316,12 @@ struct ResumeTests {
         client.disconnect()
         client = try TestClient()
         worker = Int.random(in: 0...1, using: &random)
-        let hub = workers[worker].hub
-        let connection = workers[worker].insertSSE(client)
+        let chosen = workers[worker]
+        let connection = chosen.insertSSE(client)
         try client.channel.pipeline.syncOperations.addHandler(connection)
         connection.outletDidChange()
-        hub.begin(connection, ConnectRequest([.to("*")]), hub.resumption(lastEventID: lastID))
+        chosen.connections.begin(
+          connection, ConnectRequest([.to("*")]), chosen.events.resumption(lastEventID: lastID))
       }
     }
     repeat {

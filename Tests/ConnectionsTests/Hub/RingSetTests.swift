@@ -169,12 +169,12 @@ struct RingSetTests {
   }
 }
 
-@Suite("Hub and damaged rings")
-struct HubDamageTests {
+@Suite("Connection workers and damaged rings")
+struct DamagedRingTests {
   @Test("reports the ring, delivers from the others, and tells its clients when it is renewed")
   func corrupt() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let client = try TestClient()
     let webSocket = try TestClient()
     try worker.openSSE(client, [.to("*")])
@@ -183,18 +183,18 @@ struct HubDamageTests {
     try gateway.damage(gateway.streams)
     worker.run()
     let report = RingReport(ring: 1, epoch: 0)
-    #expect(worker.loop.corrupt == [report])
+    #expect(worker.takeReports() == [report])
     worker.messages.received(
       Array(#"{"specversion":"1.0","type":"x","source":"s","id":"7"}"#.utf8), isText: true, on: sender)
     worker.run()
     #expect(streamed(client.take()).map(\.name) == ["x"])
-    worker.hub.tick()
+    worker.tick()
     worker.run()
-    #expect(worker.loop.corrupt == [report, report])
+    #expect(worker.takeReports() == [report])
 
     try Ring.reset(gateway.streams)
     let successor = try gateway.streamsWriter()
-    worker.hub.tick()
+    worker.tick()
     worker.run()
     #expect(streamed(client.take()).map(\.name) == ["rig.events_lost"])
     try successor.publish(2)
@@ -207,18 +207,18 @@ struct HubDamageTests {
   @Test("a record that should be an event and is none counts as damage")
   func noEvent() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try RingWriter(attaching: gateway.streams, wake: gateway.wake)
     _ = writer.append(type: EventRecord.recordType, length: 20) {
       $0.copyBytes(from: [UInt8](repeating: 9, count: 20))
     }
     writer.publish()
     worker.run()
-    #expect(worker.loop.corrupt == [RingReport(ring: 1, epoch: 0)])
+    #expect(worker.takeReports() == [RingReport(ring: 1, epoch: 0)])
     _ = writer.append(type: 99, length: 0) { _ in }
     writer.publish()
     worker.run()
-    #expect(worker.loop.corrupt == [RingReport(ring: 1, epoch: 0)], "records of other types are skipped")
+    #expect(worker.takeReports() == [], "records of other types are skipped")
   }
 }
 

@@ -1,9 +1,9 @@
-// The gateway's WebSocket with echo in place of the gateway's messages: a real front on a port of its own, a real hub over
-// real rings that stay empty, the real frame handling.
+// The gateway's WebSocket with echo in place of the gateway's messages: a real front on a port of its own, a connection worker as the
+// process has it over rings that stay empty, the real frame handling.
 //
 //   client ══ HTTPServer ── any path: openWebSocket(greets: false) ── Connection ── Echo
 //
-// One worker on one loop. A timer of the loop is the hub's second, as in the worker.
+// One worker on one loop. A timer of the loop is its second, as in the worker.
 
 import Glibc
 import IPC
@@ -19,12 +19,11 @@ import TestSupport
 
 /// `@unchecked Sendable`: everything is touched on the loop only.
 final class EchoServer: @unchecked Sendable {
-  private static let ringBytes = 65_536
-  private static let keyBytes = 32
   private static let second = TimeAmount.seconds(1)
 
   private let loop: EventLoop
-  private let hub: Hub
+  private let gateway: TestGateway
+  private let wiring: Wiring
   private let server: HTTPServer
 
   /// Serves during `body`, which gets the port.
@@ -40,7 +39,7 @@ final class EchoServer: @unchecked Sendable {
       try echo.server.start()
       let second = loop.scheduleRepeatedTask(initialDelay: Self.second, delay: Self.second) { _ in
         echo.server.sweep()
-        echo.hub.tick()
+        echo.wiring.tick()
       }
       return (echo, second)
     }.get()
@@ -59,60 +58,30 @@ final class EchoServer: @unchecked Sendable {
     settings.maxEventBytes = maximumMessageBytes
     // An echo of the longest message waits whole while its client is busy sending.
     settings.maxUnsentBytes = 2 * maximumMessageBytes
-    let page = try StatusPage.create(name: "echo")
-    let status = try StatusPage(attaching: page.rawValue)
-    status.beginGeneration(pid: getpid())
-    hub = try Self.hub(settings, status: status, loop: loop)
-    server = HTTPServer(
-      listening: listening, loop: loop,
-      responder: EchoResponder(
-        StreamRoutes(
-          hub: hub, admission: Admission(hub: hub, own: status, others: []),
-          cors: CORS(settings.cors), application: Echo())))
-  }
-
-  /// The hub of the only connection worker, with one event ring that nobody writes to.
-  private static func hub(_ settings: Settings, status: StatusPage, loop: EventLoop) throws -> Hub {
-    let generation = status.generation
-    let events = try Ring.create(name: "events.echo", capacity: ringBytes, readers: 1)
-    let requests = try Ring.create(name: "requests.echo", capacity: ringBytes, readers: 1)
-    let worker = WorkerIdentity.connections(0)
-    let eventGrant = RingGrant(
-      id: 0, purpose: .events, writer: .streams, readers: [.init(worker, slot: 0)], cursorPosition: 0,
-      fd: events.rawValue)
-    let requestGrant = RingGrant(
-      id: 1, purpose: .requests, writer: worker, readers: [.init(worker, slot: 0)], fd: requests.rawValue)
+    gateway = try TestGateway()
     let again = Again(loop)
-    let hub = Hub(
-      HubParts(
-        slot: 0, generation: generation, incarnation: generation, settings: settings,
-        tokens: try TokenCipher(key: [UInt8](repeating: 7, count: keyBytes)),
-        events: try EventRings([eventGrant], worker: worker, status: status, epoch: 1),
-        exchange: try RequestExchange(
-          grants: [requestGrant], worker: worker, peers: [status], status: status, later: { _ in }),
-        authority: try TokenAuthority(
-          settings: settings, log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() }),
-        metrics: WorkerMetrics(status, worker: "connections.0"), budget: AssemblyBudget(settings),
-        log: Logger(label: "echo") { _ in SwiftLogNoOpLogHandler() },
-        environment: HubEnvironment(
-          schedule: { turn in loop.assumeIsolated().execute(turn) }, wakeAgain: { again.call() }, beat: {},
-          reportCorrupt: { _ in })))
-    again.hub = hub
-    return hub
+    wiring = try gateway.wiring(
+      settings,
+      LoopTasks(
+        run: { turn in loop.assumeIsolated().execute(turn) }, wakeAgain: { again.call() }, soon: { _ in },
+        after: { _, _ in {} }),
+      Echo())
+    again.turn = wiring.turn
+    server = HTTPServer(listening: listening, loop: loop, responder: EchoResponder(wiring.streams))
   }
 }
 
 /// What an eventfd does in the worker: another turn behind everything that the loop has to do now.
 private final class Again {
   private let loop: EventLoop
-  weak var hub: Hub?
+  weak var turn: Turn?
 
   init(_ loop: EventLoop) {
     self.loop = loop
   }
 
   func call() {
-    loop.assumeIsolated().execute { [weak hub] in hub?.scheduleTurn() }
+    loop.assumeIsolated().execute { [weak turn] in turn?.schedule() }
   }
 }
 

@@ -1,4 +1,4 @@
-// A client of a hub: one end of a socket pair. The other end is the worker's: events are sent on it directly, and what
+// A client of a worker: one end of a socket pair. The other end is the worker's: events are sent on it directly, and what
 // goes around through NIO arrives on it as well, in the order in which NIO would write.
 //
 //   Outlet ── direct ──────────────► near ═══ far ──► received
@@ -55,6 +55,13 @@ final class SocketHandler: ChannelOutboundHandler {
     }
   }
 
+  /// Bytes that the socket took of what is left of the piece that waits; none of it is written any more.
+  func takeBack() -> Int {
+    let count = waiting.first?.bytes.readerIndex ?? 0
+    abandon()
+    return count
+  }
+
   /// Nobody waits any more: promises must be kept or broken.
   func abandon() {
     for (_, promise) in waiting { promise?.fail(ChannelError.ioOnClosedChannel) }
@@ -65,10 +72,10 @@ final class SocketHandler: ChannelOutboundHandler {
 final class TestClient {
   private static let sendBufferBytes: CInt = 4096
 
-  let channel = EmbeddedChannel()
+  private(set) var channel = EmbeddedChannel()
   let near: CInt
   private let far: CInt
-  let socket: SocketHandler
+  private(set) var socket: SocketHandler
   /// Everything received so far.
   private(set) var received: [UInt8] = []
   /// What came before `openSSE` or `openWebSocket` returned.
@@ -82,8 +89,20 @@ final class TestClient {
     var room = Self.sendBufferBytes
     setsockopt(near, SOL_SOCKET, SO_SNDBUF, &room, socklen_t(MemoryLayout<CInt>.size))
     socket = SocketHandler(near)
+    try connect()
+  }
+
+  private func connect() throws {
     try channel.pipeline.syncOperations.addHandler(socket)
     try channel.connect(to: SocketAddress(unixDomainSocketPath: "/test")).wait()
+  }
+
+  /// The same socket in another process's hands: a channel of its own.
+  func moveToOtherChannel() throws {
+    disconnect()
+    channel = EmbeddedChannel()
+    socket = SocketHandler(near)
+    try connect()
   }
 
   deinit {
@@ -130,7 +149,7 @@ final class TestClient {
   }
 }
 
-extension TestHub {
+extension TestWorker {
   /// Opens an event stream as the route does, with the greeting already read. `isDirect`: the socket may be written to, as it can't
   /// be over TLS or HTTP/2.
   @discardableResult
@@ -146,18 +165,21 @@ extension TestHub {
 
   /// An event stream that has only been entered.
   func insertSSE(_ client: TestClient, isDirect: Bool = true) -> Connection {
-    hub.table.insert(second: hub.clock.second) { index, serial in
+    wiring.connections.table.insert(second: wiring.clock.second) { index, serial in
       Connection(
-        ConnectionState(serial: serial, .eventStream(isChunked: false)), at: index, of: hub,
+        ConnectionState(serial: serial, .eventStream(isChunked: false)), at: index, of: wiring.connections,
         on: client.channel, descriptor: isDirect ? client.near : -1)
     }
   }
 
   /// A long-polling session that has only been entered.
   func insertSession() -> Connection {
-    let session = LongPollSession(limits: .init(), cursor: hub.events.own, nowNs: hub.clock.nowNs)
-    return hub.table.insert(second: 1) { index, serial in
-      Connection(polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: hub)
+    let session = LongPollSession(limits: .init(), cursor: wiring.events.own, nowNs: wiring.clock.nowNs)
+    return wiring.connections.table.insert(second: 1) { index, serial in
+      Connection(
+        polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index,
+        of: wiring.connections,
+        wiring.polls)
     }
   }
 
@@ -168,11 +190,11 @@ extension TestHub {
   ) throws -> Connection {
     var wanted = ConnectRequest(subscriptions, identity: identity)
     wanted.wantsCursors = lastEventID != nil
-    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
-    let connection = hub.table.insert(second: hub.clock.second) { index, serial in
+    let state = wiring.intake.state(wanted, isDeflated: isDeflated)
+    let connection = wiring.connections.table.insert(second: wiring.clock.second) { index, serial in
       Connection(
-        ConnectionState(serial: serial, state), at: index, of: hub, on: client.channel,
-        descriptor: client.near, application: messages)
+        ConnectionState(serial: serial, state), at: index, of: wiring.connections, on: client.channel,
+        descriptor: client.near, intake: wiring.intake)
     }
     try client.channel.pipeline.syncOperations.addHandler(connection)
     return begin(connection, client, wanted, lastEventID)
@@ -183,7 +205,7 @@ extension TestHub {
   ) -> Connection {
     connection.outlet?.open(with: Array("open\n\n".utf8))
     connection.outletDidChange()
-    hub.begin(connection, wanted, hub.resumption(lastEventID: lastEventID))
+    wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
     client.opening = client.take()
     return connection
   }

@@ -1,10 +1,10 @@
-// A gateway without processes: rings and status pages as the supervisor makes them, and hubs on them whose loop is the
-// test's own thread.
+// A gateway without processes: rings and status pages as the supervisor makes them, and connection workers on them, wired as the
+// process wires them, whose loop is the test's own thread.
 //
 //   events.streams ─┐                      requests.connections.0 ─┐
-//   events.connections.0 ─┼─► hub 0, hub 1 …     requests.connections.1 ─┴─► hub 0, hub 1 …
+//   events.connections.0 ─┼─► worker 0, worker 1 …     requests.connections.1 ─┴─► worker 0, worker 1 …
 //
-// Nothing happens by itself: a test publishes, and then lets a hub `run` until it comes to rest.
+// Nothing happens by itself: a test publishes, and then lets a worker `run` until it comes to rest.
 
 import Foundation
 import Glibc
@@ -79,11 +79,6 @@ final class TestGateway {
   /// The control worker's end of the state ring.
   func stateWriter() throws -> RingWriter { try RingWriter(attaching: state, wake: wake) }
 
-  func stateFeed(_ slot: Int) throws -> StateFeed {
-    let grants = grants(.state, [state], by: [.control], firstID: 200)
-    return StateFeed(try RingSet(grants: grants, worker: .connections(slot), status: try page(slot)))
-  }
-
   /// The control worker's end of a worker's presence ring.
   func presenceReader(_ slot: Int = 0) throws -> RingReader {
     try RingReader(attaching: presence[slot], slot: 0)
@@ -99,99 +94,113 @@ final class TestGateway {
     EventWriter(try RingWriter(attaching: ownEvents[slot], wake: wake), name: "events.connections.\(slot)")
   }
 
-  func exchange(_ slot: Int) throws -> RequestExchange {
-    try RequestExchange(
+  func exchange(_ slot: Int) throws -> PeerRequests {
+    try PeerRequests(
       grants: requestGrants, worker: .connections(slot), peers: (0..<workers).map { try page($0) },
       status: try page(slot)
     ) { _ in }
   }
 
+  /// What worker `slot` gets at its birth.
+  fileprivate func context(_ slot: Int, _ settings: Settings) throws -> WorkerContext {
+    let worker = WorkerIdentity.connections(slot)
+    let presence = RingGrant(
+      id: 300 + UInt32(slot), purpose: .presence, writer: worker,
+      readers: [.init(.control, slot: 0, wake: -1)],
+      fd: presence[slot])
+    let manifest = WorkerManifest(
+      worker: worker, gatewayEpoch: Self.epoch, tokenKey: Data(repeating: 7, count: 32), settings: Data(),
+      status: pages[slot], wake: wake[slot], listeners: [:],
+      rings: eventGrants + requestGrants + grants(.state, [state], by: [.control], firstID: 200) + [presence],
+      peers: (0..<workers).map { WorkerManifest.Peer(worker: .connections($0), status: pages[$0]) },
+      supervisorPid: 0, release: "test")
+    let status = try page(slot)
+    status.beginGeneration(pid: 1)
+    return WorkerContext(
+      manifest: manifest, settings: settings, status: status,
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
+  }
+
   /// The worker `slot`, born anew.
-  func hub(
+  func worker(
     _ slot: Int = 0, time: TimeSource = TimeSource(), _ change: (inout Settings) -> Void = { _ in }
-  ) throws -> TestHub {
+  ) throws -> TestWorker {
     var settings = Settings()
     change(&settings)
-    return try TestHub(self, slot, settings, time)
+    return try TestWorker(try context(slot, settings), time)
+  }
+
+  /// The same on an event loop, without a control worker's news.
+  func wiring(_ settings: Settings, _ loop: LoopTasks, _ application: any WebSocketApplication) throws
+    -> Wiring
+  {
+    try Wiring(try context(0, settings), loop, application: application)
   }
 }
 
-/// What stands in for the event loop.
-final class TestLoop {
-  fileprivate var scheduled: [() -> Void] = []
-  fileprivate var isWoken = false
-  /// Rings reported as corrupt, in order.
-  var corrupt: [RingReport] = []
-}
-
-/// A hub, its routes for messages and events, and its loop.
-final class TestHub {
-  /// Turns in which every hub of these tests comes to rest, by far.
+/// A connection worker without its sockets, and what stands in for its event loop.
+@dynamicMemberLookup
+final class TestWorker {
+  /// Turns in which every worker of these tests comes to rest, by far.
   private static let mostTurns = 10_000
 
-  let gateway: TestGateway
-  let loop: TestLoop
-  let hub: Hub
-  let status: StatusPage
-  let messages: ClientMessages
+  private final class Loop {
+    var scheduled: [() -> Void] = []
+    var isWoken = false
+  }
 
-  fileprivate init(
-    _ gateway: TestGateway, _ slot: Int, _ settings: Settings, _ time: TimeSource
-  ) throws {
-    let loop = TestLoop()
-    let status = try gateway.page(slot)
-    status.beginGeneration(pid: 1)
-    let hub = Hub(
-      HubParts(
-        slot: slot, generation: status.generation, incarnation: status.generation, settings: settings,
-        tokens: try TokenCipher(key: Data(repeating: 7, count: 32)),
-        events: try EventRings(
-          gateway.eventGrants, worker: .connections(slot), status: status, epoch: TestGateway.epoch),
-        exchange: try gateway.exchange(slot),
-        authority: try TokenAuthority(
-          settings: settings, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }),
-        state: try gateway.stateFeed(slot),
-        presence: PresenceReporter(
-          writer: try RingWriter(attaching: gateway.presence[slot], wake: [-1]), generation: status.generation
-        ),
-        limits: ConnectionLimits(
-          settings, slot: slot, pages: try (0..<gateway.workers).map { try gateway.page($0) },
-          secret: Data(repeating: 7, count: 32)),
-        metrics: WorkerMetrics(status, worker: "connections.\(slot)"), budget: AssemblyBudget(settings),
-        log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
-        environment: HubEnvironment(
-          schedule: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, beat: {},
-          reportCorrupt: { loop.corrupt.append($0) }, time: time)))
-    let writer = EventWriter(try RingWriter(attaching: gateway.ownEvents[slot], wake: gateway.wake))
-    messages = ClientMessages(
-      hub: hub,
-      events: EventsRoute(hub: hub, intake: EventIntake(settings: settings, writer: writer, status: status)))
-    self.gateway = gateway
+  let wiring: Wiring
+  private let status: StatusPage
+  private let loop: Loop
+
+  fileprivate init(_ context: WorkerContext, _ time: TimeSource) throws {
+    let loop = Loop()
     self.loop = loop
-    self.hub = hub
-    self.status = status
+    status = context.status
+    wiring = try Wiring(
+      context,
+      LoopTasks(
+        run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
+        after: { _, _ in {} }),
+      time: time)
+  }
+
+  subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }
+
+  /// A second has passed.
+  func tick() { wiring.tick() }
+
+  func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
+    wiring.drain(reason, isLast: isLast, drained)
+  }
+
+  /// Rings reported as corrupt since the last call, for the supervisor.
+  func takeReports() -> [RingReport] {
+    var reports: [RingReport] = []
+    while let report = status.takeCorruptReport() { reports.append(report) }
+    return reports
   }
 
   /// The loop until it would wait; `isWoken`: as if its eventfd had been signalled.
   func run(isWoken: Bool = true) {
-    if isWoken { hub.scheduleTurn() }
+    if isWoken { wiring.turn.schedule() }
     for _ in 0..<Self.mostTurns {
       if !loop.scheduled.isEmpty {
         loop.scheduled.removeFirst()()
       } else if loop.isWoken {
         loop.isWoken = false
-        hub.scheduleTurn()
+        wiring.turn.schedule()
       } else {
         return
       }
     }
-    Issue.record("the hub doesn't come to rest")
+    Issue.record("the worker doesn't come to rest")
   }
 
   /// Changes a connection's subscriptions, in as many turns as it takes; the answer.
   func change(_ connection: Connection, _ change: SubscriptionChange) -> WorkerAnswer? {
     var answer: WorkerAnswer?
-    hub.setSubscriptions(of: connection, change) { answer = $0 }
+    wiring.changes.make(change, of: connection) { answer = $0 }
     run()
     return answer
   }

@@ -63,15 +63,15 @@ enum TransportState {
   }
 
   /// nil: it is none.
-  var webSocket: WebSocketState? {
+  var webSocket: Boxed<WebSocketState>? {
     guard case .webSocket(let state) = self else { return nil }
-    return state.value
+    return state
   }
 
   /// nil: it is none.
-  var session: LongPollSession? {
+  var session: Boxed<LongPollSession>? {
     guard case .longPolling(let session) = self else { return nil }
-    return session.value
+    return session
   }
 
   /// What `body` says of the WebSocket, which it may change; nil: it is none.

@@ -6,7 +6,7 @@
 // mean equal connections, nothing else can be read off them, and hitting one of n live connections by guessing
 // takes 2^128 / n attempts. The fixed tag tells a forged or foreign token (no such connection can have existed)
 // from one whose connection is gone. The key is drawn when the gateway starts and shared by its workers; a serial
-// must never repeat within a slot (the worker's generation is part of it).
+// must never repeat within a slot (which of the slot's processes has opened it is part of it).
 
 import COpenSSL
 import Kit
@@ -93,4 +93,27 @@ struct TokenCipher: Sendable {
     else { return nil }
     return output
   }
+}
+
+/// What the connections of one worker are called.
+struct ConnectionNames {
+  private let place: UInt16
+  private let cipher: TokenCipher
+
+  /// - Parameter place: of the worker.
+  init(place: Int, _ cipher: TokenCipher) {
+    self.place = UInt16(clamping: place)
+    self.cipher = cipher
+  }
+
+  /// Whether a connection of the worker in `slot` is one of here.
+  func isHere(_ slot: UInt16) -> Bool { slot == place }
+
+  /// The token of a connection of here; nil if OpenSSL can't allocate.
+  func text(serial: UInt64) -> String? { text(of: ConnectionToken(slot: place, serial: serial)) }
+
+  func text(of token: ConnectionToken) -> String? { try? cipher.seal(token) }
+
+  /// As `TokenCipher.open`.
+  func open(_ text: String) -> ConnectionToken? { cipher.open(text) }
 }

@@ -6,12 +6,38 @@
 //   displaced by a limit      30 to 90 s                 whoever came instead shall not be displaced at once
 
 /// What goes into the field `retry` of an event stream (WHATWG HTML §9.2.6), in milliseconds.
-enum ReconnectAdvice {
+///
+/// Belongs to the worker's loop.
+final class ReconnectAdvice {
   static let usualMs = 1_000...3_000
   static let displacedMs = 30_000...90_000
   /// That one worker is expected to take for each second, by far less than it can.
   private static let returningPerSecond = 1_000
   private static let spreadMs = 2_000...30_000
+
+  private var random: RandomSource
+  /// For clients that a draining worker has told.
+  private var returnAfterDrainMs = usualMs
+
+  init(_ random: RandomSource = .system) { self.random = random }
+
+  /// For the client of a stream that opens, whatever will end it.
+  func retryMs() -> Int { Int.random(in: Self.usualMs, using: &random) }
+
+  /// For that of a stream that ends by `reason`; nil: as it was told.
+  func retryMs(after reason: ClosingReason) -> Int? {
+    switch reason {
+    case .drain, .shutdown: Int.random(in: returnAfterDrainMs, using: &random)
+    // Whoever came instead shall not be closed for it at once.
+    case .tooManyOfUser, .tooManyOfAddress: Int.random(in: Self.displacedMs, using: &random)
+    default: nil
+    }
+  }
+
+  /// The worker ends, with so many connections, within so many seconds.
+  func spreadReturns(of connections: Int, drainSeconds: Int) {
+    returnAfterDrainMs = Self.endingMs(connections: connections, drainSeconds: drainSeconds)
+  }
 
   /// For clients of a worker that ends.
   ///

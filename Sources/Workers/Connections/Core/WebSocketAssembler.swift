@@ -392,19 +392,23 @@ extension WebSocketAssembler {
     guard !isCompressed || (inflater != nil && messageKind != nil), messageKind != nil || message.isEmpty,
       message.count <= maximumPayloadBytes, control.count <= WebSocketFrame.maximumControlPayload
     else { return false }
-    let isInFrame: Bool
     switch step {
     case .first: return control.isEmpty
     case .over: return message.isEmpty && control.isEmpty
-    case .second, .length: isInFrame = false
-    case .mask, .payload: isInFrame = true
+    case .length where opcode.isControl: return false
+    case .second, .length, .mask, .payload: break
     }
+    let isMeasured =
+      switch step {
+      case .mask, .payload: true
+      case .first, .second, .length, .over: false
+      }
     if opcode.isControl {
       return isFinal
-        && (!isInFrame || remaining <= UInt64(WebSocketFrame.maximumControlPayload - control.count))
+        && (!isMeasured || remaining <= UInt64(WebSocketFrame.maximumControlPayload - control.count))
     }
     // A frame of a message has begun one, or goes on with it.
     return messageKind != nil && control.isEmpty
-      && (!isInFrame || remaining <= UInt64(maximumPayloadBytes - message.count))
+      && (!isMeasured || remaining <= UInt64(maximumPayloadBytes - message.count))
   }
 }

@@ -156,7 +156,7 @@ final class Outlet {
     transmit(bytes, isInRing: isInRing)
   }
 
-  /// Sends pieces of which the hub's direct attempt left something over: call for each in order, then `resume`.
+  /// Sends pieces of which the direct attempt left something over: call for each in order, then `resume`.
   /// `sent`: bytes of this piece that have gone out, 0 for all but the first.
   func keep(_ item: SharedBytes, sent: Int) {
     guard !isFinishing, !isClosed else { return }

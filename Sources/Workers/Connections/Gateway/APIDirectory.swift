@@ -8,14 +8,15 @@ import NIOCore
 import NIOHTTP1
 import Settings
 
-struct APIDirectory {
+/// Belongs to the worker's loop.
+final class APIDirectory {
   /// By the bytes of the id: Swift finds texts equal that only look the same.
   private var definitions: [[UInt8]: (order: UInt64, definition: APIDefinition)] = [:]
   private(set) var router = APIRouter()
   private var isOutdated = false
 
   /// What the control worker has said of an API. False: it makes no sense.
-  mutating func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
+  func define(id: String, order: UInt64, json: [UInt8]) -> Bool {
     guard let definition = json.withUnsafeBytes({ try? APIDefinition(stored: $0) }), definition.id == id
     else {
       return false
@@ -25,17 +26,17 @@ struct APIDirectory {
     return true
   }
 
-  mutating func remove(id: String) {
+  func remove(id: String) {
     if definitions.removeValue(forKey: Array(id.utf8)) != nil { isOutdated = true }
   }
 
-  mutating func removeAll() {
+  func removeAll() {
     definitions = [:]
     isOutdated = true
   }
 
   /// Makes the router anew if something has changed since. Once for many changes.
-  mutating func refresh() {
+  func refresh() {
     guard isOutdated else { return }
     isOutdated = false
     router = APIRouter(ordered)
@@ -63,15 +64,15 @@ struct APIDirectory {
 final class DefinitionsRoute {
   private static let list = "/apis"
 
-  private let hub: Hub
+  private let apis: APIDirectory
   private let readers: NetworkSet
   private let hosts: OwnHosts
 
-  init(hub: Hub) {
-    self.hub = hub
+  init(_ apis: APIDirectory, _ settings: Settings) {
+    self.apis = apis
     // Who closes the management port doesn't want its content here.
-    readers = NetworkSet(hub.settings.managementToken == nil ? hub.settings.inboundAPINetworks : [])
-    hosts = OwnHosts(hub.settings.apiHosts)
+    readers = NetworkSet(settings.managementToken == nil ? settings.inboundAPINetworks : [])
+    hosts = OwnHosts(settings.apiHosts)
   }
 
   /// Whether the request is for the definitions rather than for an API.
@@ -88,9 +89,9 @@ final class DefinitionsRoute {
       return .methodNotAllowed(request.method, allowed: [.GET, .HEAD])
     }
     let fresh: HTTPFields = ["cache-control": "no-store"]
-    if request.path == Self.list { return .json(hub.apis.json, headers: fresh) }
+    if request.path == Self.list { return .json(apis.json, headers: fresh) }
     let segment = request.path.dropFirst(Self.list.count + 1)
-    guard let id = PathSegment.decode(segment), let json = hub.apis.json(of: id) else {
+    guard let id = PathSegment.decode(segment), let json = apis.json(of: id) else {
       return .problem(.notFound, "API with id=\(segment.prefix(256)) doesn't exists.")
     }
     return .json(json, headers: fresh)

@@ -14,6 +14,7 @@ import Kit
 import Links
 import NIOCore
 import NIOHTTP1
+import Settings
 
 /// What it takes to reach services by Kafka, and to hear from them later.
 struct GatewayResponses {
@@ -23,7 +24,12 @@ struct GatewayResponses {
 }
 
 final class APIGateway {
-  private let hub: Hub
+  private let apis: APIDirectory
+  private let access: Access
+  private let proxies: TrustedProxies
+  private let settings: Settings
+  private let clock: LoopClock
+  private let isDraining: () -> Bool
   /// Whose pages may open WebSockets to services.
   private let cors: CORS
   private let exchanges: ExchangeClient
@@ -34,10 +40,17 @@ final class APIGateway {
   private let environment: (String) -> String?
 
   init(
-    hub: Hub, cors: CORS, exchanges: ExchangeClient, responses: GatewayResponses?, ledger: RequestLedger,
-    environment: @escaping (String) -> String?
+    _ apis: APIDirectory, _ access: Access, _ proxies: TrustedProxies, _ cors: CORS,
+    exchanges: ExchangeClient,
+    responses: GatewayResponses?, ledger: RequestLedger, _ clock: LoopClock, _ settings: Settings,
+    isDraining: @escaping () -> Bool, environment: @escaping (String) -> String?
   ) {
-    self.hub = hub
+    self.apis = apis
+    self.access = access
+    self.proxies = proxies
+    self.settings = settings
+    self.clock = clock
+    self.isDraining = isDraining
     self.cors = cors
     self.exchanges = exchanges
     self.responses = responses
@@ -47,7 +60,7 @@ final class APIGateway {
 
   /// What takes the request, or refuses it; nil: no API does.
   func exchange(for request: HTTPRequest, on loop: EventLoop) -> (any StreamedExchange)? {
-    switch hub.apis.router.match(method: request.method.rawValue, path: request.path) {
+    switch apis.router.match(method: request.method.rawValue, path: request.path) {
     case .match(let match):
       // A service may take what begins with it for no part of the query.
       guard request.rawQuery?.utf8.contains(UInt8(ascii: "#")) != true else {
@@ -84,7 +97,7 @@ final class APIGateway {
 
   /// Methods with which the request's path is known; empty: it isn't.
   func methods(for request: HTTPRequest) -> [String] {
-    if case .otherMethods(let methods) = hub.apis.router.match(
+    if case .otherMethods(let methods) = apis.router.match(
       method: request.method.rawValue, path: request.path)
     {
       methods
@@ -100,12 +113,12 @@ final class APIGateway {
   /// - Throws: why it may not go on.
   func authorization(_ match: APIMatch, _ request: HTTPRequest) throws(RefusedRequest) -> Authorization? {
     guard let authority = match.authority else { return nil }
-    hub.clock.refresh()
+    clock.refresh()
     let shown = tokens(authority.auth, request, takesBare: match.takesBareToken)
     var refusal = RefusedRequest(status: 401, detail: "Authentication failed.")
     for token in shown.prefix(ConnectionIdentity.maximumCredentials) {
       do throws(RefusedRequest) {
-        return try hub.authorizer.verify([("the token", token)], unixMs: hub.clock.unixMs)
+        return try access.verify([("the token", token)])
       } catch {
         // Which of several tokens is meant isn't known; one whose key is unknown may yet be right.
         if error.status == 503 || error.awaitedKeySet != nil {
@@ -134,13 +147,13 @@ final class APIGateway {
 
   /// The request ends with what has authorised it, also when it has become a tunnel.
   func bind(_ carrier: any RequestCarrier, to authorization: Authorization, _ account: RequestAccount) {
-    let work = hub.work
+    let work = access.work
     let ticket = work.begin(authorization) { carrier.breakOff($0.refusal) }
     if let ticket { account.onFinish = { work.finish(ticket) } }
   }
 
   func whenKeySetIsThere(_ set: Int, _ body: @escaping () -> Void) {
-    hub.authorizer.authority.whenKeySetIsThere(set, body)
+    access.authority.whenKeySetIsThere(set, body)
   }
 
   // MARK: Who carries it out
@@ -149,7 +162,7 @@ final class APIGateway {
     _ match: APIMatch, _ request: HTTPRequest, _ account: RequestAccount
   ) throws(RefusedRequest) -> any RequestCarrier {
     let endpoint = match.endpoint
-    let holder = PlaceHolder(client: hub.proxies.prefix(of: request), api: match.definition.id)
+    let holder = PlaceHolder(client: proxies.prefix(of: request), api: match.definition.id)
     switch (endpoint.target, endpoint.responseFrom) {
     case (.http, .http), (.http, nil):
       return ProxiedExchange(try proxied(match, request), exchanges, for: holder, account)
@@ -179,8 +192,8 @@ final class APIGateway {
 
   private func timeoutMs(_ response: APIEndpoint.Response?) -> Int? {
     switch response {
-    case .kafka: hub.settings.proxyKafkaResponseTimeoutMs
-    case .httpAsync: hub.settings.proxyHTTPAsyncResponseTimeoutMs
+    case .kafka: settings.proxyKafkaResponseTimeoutMs
+    case .httpAsync: settings.proxyHTTPAsyncResponseTimeoutMs
     case .http, nil: nil
     }
   }
@@ -201,14 +214,14 @@ final class APIGateway {
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
       throw RefusedRequest(status: 403, detail: refusal)
     }
-    if isUpgrade, hub.isDraining {
+    if isUpgrade, isDraining() {
       throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
     }
     let headers = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
-        addedHeaders: added, isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        addedHeaders: added, isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     let body: BodyForm =
       switch request.announcedBody {
@@ -225,7 +238,7 @@ final class APIGateway {
       target: Self.target(
         match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
-      body: body, timeoutMs: UInt32(clamping: hub.settings.proxyRecvTimeoutMs),
+      body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
   }
 
@@ -242,10 +255,10 @@ final class APIGateway {
   ) -> KafkaExchange.Plan {
     let topic = match.endpoint.topic ?? ""
     // What is produced there comes back as an event.
-    let mayAddress = hub.settings.submissionMayAddress || !hub.settings.kafkaSourceTopics.contains(topic)
+    let mayAddress = settings.submissionMayAddress || !settings.kafkaSourceTopics.contains(topic)
     return KafkaExchange.Plan(
       topic: topic, holder: holder, responseTimeoutMs: timeoutMs(match.endpoint.responseFrom),
-      maximumBytes: hub.settings.maxEventBytes, bodySeconds: hub.settings.requestBodyTimeoutSeconds,
+      maximumBytes: settings.maxEventBytes, bodySeconds: settings.requestBodyTimeoutSeconds,
       limitKey: limitKey(forTopic: topic, request),
       parse: { (body) throws(EventError) in
         let event = try Self.event(body, request, parser)
@@ -294,11 +307,11 @@ final class APIGateway {
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: field,
         addedHeaders: match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : [],
-        isPeerTrusted: hub.proxies.trusts(request.peer), peer: request.peer.text,
+        isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     return ProducedEvent.Origin(
       correlation: correlation,
-      remoteIP: hub.proxies.client(of: request),
+      remoteIP: proxies.client(of: request),
       host: host, port: port, scheme: request.isTLS ? "https" : "http",
       headers: credentials.eventHeaders(headers), method: request.method.rawValue, path: request.path,
       query: credentials.eventQuery(request.rawQuery) ?? "")
@@ -314,7 +327,7 @@ final class APIGateway {
 
   /// nil: nothing is limited.
   private func limitKey(_ host: String, _ port: Int, _ request: HTTPRequest) -> String? {
-    guard hub.settings.rateLimitEnabled else { return nil }
+    guard settings.rateLimitEnabled else { return nil }
     let service =
       "\(String(decoding: host.lowercased().utf8.prefix(Self.mostHostBytes), as: UTF8.self)):\(port)"
     return limitKey(service, request)
@@ -323,12 +336,12 @@ final class APIGateway {
   /// Of a request that is produced to a topic; nil: nothing is limited.
   private func limitKey(forTopic topic: String, _ request: HTTPRequest) -> String? {
     // No host has a slash.
-    hub.settings.rateLimitEnabled ? limitKey("topic/\(topic)", request) : nil
+    settings.rateLimitEnabled ? limitKey("topic/\(topic)", request) : nil
   }
 
   private func limitKey(_ service: String, _ request: HTTPRequest) -> String {
-    guard hub.settings.rateLimitPerIP else { return service }
-    return "\(service) \(hub.proxies.prefix(of: request)?.description ?? request.peer.text)"
+    guard settings.rateLimitPerIP else { return service }
+    return "\(service) \(proxies.prefix(of: request)?.description ?? request.peer.text)"
   }
 }
 

@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import Logging
 
 final class EventRings {
   let rings: RingSet
@@ -94,5 +95,33 @@ final class EventRings {
   /// A stretch names its ring by the cursor's position.
   private func ring(at position: Int) -> Int? {
     ringAt.indices.contains(position) ? ringAt[position] : nil
+  }
+}
+
+/// What is done about rings that turn out damaged: the supervisor is told, the log, and the metrics.
+struct RingIncidents {
+  private let status: StatusPage
+  private let metrics: WorkerMetrics
+  private let log: Logger
+
+  init(_ status: StatusPage, _ metrics: WorkerMetrics, _ log: Logger) {
+    self.status = status
+    self.metrics = metrics
+    self.log = log
+  }
+
+  /// Returns the names of the rings that were formatted anew: what was in them and not read is lost.
+  @discardableResult
+  func report(_ incidents: [RingIncident]) -> [String] {
+    guard !incidents.isEmpty else { return [] }
+    incidents.report(to: log, status.reportCorrupt)
+    return incidents.compactMap { incident in
+      switch incident {
+      case .stillCorrupt: break
+      case .corrupt: metrics.corruptRings?.add()
+      case .reset(let ring): return ring
+      }
+      return nil
+    }
   }
 }

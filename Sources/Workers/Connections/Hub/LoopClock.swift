@@ -4,7 +4,8 @@ import Glibc
 import Kit
 import Settings
 
-struct LoopClock {
+/// Belongs to the worker's loop.
+final class LoopClock {
   /// CLOCK_MONOTONIC in ns.
   private(set) var nowNs: UInt64 = 0
   /// Seconds of the monotonic clock since the clock was made, plus 1: 0 stands for "never" in tables.
@@ -16,6 +17,7 @@ struct LoopClock {
   private let originNs: UInt64
   private let source: TimeSource
   private var wall: SteadyWallClock
+  private var isJumpTold = false
 
   /// How far the wall clock has jumped, if that doesn't count yet.
   var pendingJumpMs: Int64? { wall.pendingJumpMs }
@@ -31,14 +33,21 @@ struct LoopClock {
   }
 
   /// Looks at the clocks.
-  mutating func refresh() {
+  func refresh() {
     nowNs = Self.read(CLOCK_MONOTONIC)
     second = UInt32(truncatingIfNeeded: (nowNs - originNs) / Self.nsPerSecond + 1)
     unixMs = wall.unixMs(source)
   }
 
+  /// The jump that isn't followed now, in ms; nil: there is none, or it has been told before.
+  func takeJumpMs() -> Int64? {
+    let jump = pendingJumpMs
+    defer { isJumpTold = jump != nil }
+    return isJumpTold ? nil : jump
+  }
+
   /// One clock in ns, now.
-  static func read(_ clock: clockid_t) -> UInt64 {
+  private static func read(_ clock: clockid_t) -> UInt64 {
     var time = timespec()
     clock_gettime(clock, &time)
     return UInt64(time.tv_sec) * nsPerSecond + UInt64(time.tv_nsec)

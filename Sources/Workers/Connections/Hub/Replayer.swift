@@ -22,15 +22,17 @@ import Kit
 final class Replay {
   /// What a client that comes back asks for.
   private struct Wish {
-    /// In the hub's index, to be in force from the present on.
+    /// In the index, to be in force from the present on.
     var hold: SubscriptionHold
     /// Knows this connection alone, and has no bounds of its own.
     var filter = SubscriptionIndex()
   }
 
+  /// Events of the past that go out together; nil: whatever is sent goes out at once.
+  var gathered: [UInt8]?
   /// Its client has yet to take what it was sent.
   fileprivate var isParked = false
-  /// nil: it is in the hub's index already, as the connection's own.
+  /// nil: it is in the index already, as the connection's own.
   private var wish: Wish?
   private var matches: [ConnectionIndex] = []
   private static let only: ConnectionIndex = 0
@@ -79,6 +81,7 @@ final class Replay {
   }
 }
 
+/// Belongs to the worker's loop.
 final class Replayer {
   /// What one turn may spend for all connections together, in records looked at: some milliseconds.
   private static let recordsPerTurn = 4096
@@ -91,8 +94,24 @@ final class Replayer {
   /// Bytes of subscriptions that a record is compared with, one after the other, for as much.
   private static let contentPerRecord = 256
 
+  private let events: EventRings
+  private let subscriptions: Subscriptions
+  private let identities: Identities
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
   /// Those that something can be done for.
   private var waiting: [Connection] = []
+
+  init(
+    _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ clock: LoopClock,
+    _ metrics: WorkerMetrics
+  ) {
+    self.events = events
+    self.subscriptions = subscriptions
+    self.identities = identities
+    self.clock = clock
+    self.metrics = metrics
+  }
 
   var count: Int { waiting.count }
 
@@ -111,16 +130,10 @@ final class Replayer {
   /// Goes on with everyone's history. Call it at the end of a turn.
   ///
   /// - Parameters:
+  ///   - connections: all of this worker's.
   ///   - isDry: the turn has read everything published: a client that claims to be ahead of that isn't.
-  ///   - isDue: whether an event may still be delivered.
-  ///   - wants: whether an event is for the connection.
-  ///   - join: the connection is at `own` now.
   /// - Returns: whether there is more to do without waiting for anything.
-  func step(
-    _ events: EventRings, isDry: Bool, isDue: (EventRecord) -> Bool,
-    wants: (Connection, Replay, EventRecord) -> Bool,
-    join: (Connection, SubscriptionHold?) -> Void
-  ) -> Bool {
+  func step(_ connections: OpenConnections, isDry: Bool) -> Bool {
     guard !waiting.isEmpty else { return false }
     var budget = Self.recordsPerTurn
     let share = max(Self.fewestRecords, budget / waiting.count)
@@ -136,14 +149,14 @@ final class Replayer {
         continue
       }
       var left = share
-      advance(connection, replay, events, &left) { isDue($0) && wants(connection, replay, $0) }
+      advance(connection, replay, connections, &left)
       budget -= share - left
       guard !connection.isClosing, let plan = connection.state.resuming?.plan else { continue }
       let isBehind = plan.nextReplay(upTo: events.own) != nil
       // Live events come at their own pace: the client must have room for them first.
       if !isBehind, !connection.isCongested, isDry || plan.seen == events.own {
         connection.reachPresent()
-        join(connection, replay.hold)
+        connections.join(connection, replay.hold)
       } else {
         isExhausted = isExhausted || (left <= 0 && !connection.isCongested)
         replay.isParked = connection.isCongested
@@ -156,8 +169,7 @@ final class Replayer {
   }
 
   private func advance(
-    _ connection: Connection, _ replay: Replay, _ events: EventRings, _ budget: inout Int,
-    _ wants: (EventRecord) -> Bool
+    _ connection: Connection, _ replay: Replay, _ connections: OpenConnections, _ budget: inout Int
   ) {
     var heads = HistoryHeads()
     while budget > 0, !connection.isCongested, !connection.isClosing,
@@ -166,7 +178,7 @@ final class Replayer {
       budget -= 1
       var outcome = RingReader.Replay.stopped
       connection.sendTogether {
-        outcome = send(stretch, until: until, &heads, to: connection, replay, events, &budget, wants)
+        outcome = send(stretch, until: until, &heads, to: connection, replay, connections, &budget)
       }
       switch outcome {
       case .complete:
@@ -174,10 +186,10 @@ final class Replayer {
       case .stopped:
         break
       case .lost(let firstAvailable):
-        connection.hub.metrics.eventsLost?.add()
+        metrics.eventsLost?.add()
         connection.say(Self.lost)
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
-        if replay.isCatchingUp { return connection.hub.close(connection, .slowConsumer) }
+        if replay.isCatchingUp { return connections.close(connection, .slowConsumer) }
         connection.state.resuming?.plan.advance(
           ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }
@@ -186,7 +198,7 @@ final class Replayer {
 
   private func send(
     _ stretch: ResumePlan.Replay, until: UInt64, _ heads: inout HistoryHeads, to connection: Connection,
-    _ replay: Replay, _ events: EventRings, _ budget: inout Int, _ wants: (EventRecord) -> Bool
+    _ replay: Replay, _ connections: OpenConnections, _ budget: inout Int
   ) -> RingReader.Replay {
     let content = replay.isCatchingUp ? connection.state.subscriptions.count : 0
     let comparison = content / Self.contentPerRecord
@@ -197,12 +209,30 @@ final class Replayer {
         budget -= 1 + comparison + Int((replay.visited &- visited) / Self.visitsPerRecord)
       }
       connection.state.resuming?.plan.advance(ring: stretch.ring, to: record.sequence)
-      if let event = EventRecord(ring: record), wants(event) {
+      if let event = EventRecord(ring: record), event.isDue(unixMs: clock.unixMs),
+        wants(event, connection, replay, connections.table.privileges[Int(connection.index)])
+      {
         connection.send(replayed: event, cursor: connection.position)
         budget -= record.bytes.count / Self.bytesPerRecord
       }
       return budget > 1 && !connection.isCongested && !connection.isClosing
     }
+  }
+
+  /// Whether an event of the past is for the connection.
+  private func wants(
+    _ event: EventRecord, _ connection: Connection, _ replay: Replay, _ isPrivileged: Bool
+  ) -> Bool {
+    if event.isGap {
+      metrics.eventsLost?.add()
+      return true
+    }
+    if event.isAddressed {
+      return connection.identity.map { identities.isRecipient($0, of: event) } ?? false
+    }
+    let matches =
+      replay.isCatchingUp ? subscriptions.matches(event, connection.index) : replay.matches(event)
+    return matches && (isPrivileged || !event.isPresence)
   }
 
   private static var lost: OwnEvent {

@@ -1,4 +1,4 @@
-// Who a connection belongs to, as far as its tokens say. Values; what is done with them is the hub's.
+// Who a connection belongs to, as far as its tokens say. Values; what is done with them is for others.
 
 import Identity
 import Kit

@@ -11,20 +11,33 @@ import Links
 final class ClientMessages: WebSocketApplication {
   private static let setSubscriptions = "rig.subscriptions.set"
 
-  private let hub: Hub
   private let events: EventsRoute
+  private let changes: SubscriptionChanges
+  private let access: Access
+  private let parser: SubscriptionParser
+  private let work: TurnWork
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
   private var trace = TraceSource()
 
-  init(hub: Hub, events: EventsRoute) {
-    self.hub = hub
+  init(
+    _ events: EventsRoute, _ changes: SubscriptionChanges, _ access: Access, _ parser: SubscriptionParser,
+    in work: TurnWork, _ clock: LoopClock, _ metrics: WorkerMetrics
+  ) {
     self.events = events
+    self.changes = changes
+    self.access = access
+    self.parser = parser
+    self.work = work
+    self.clock = clock
+    self.metrics = metrics
   }
 
   func received(_ message: [UInt8], isText: Bool, on connection: Connection) {
     guard connection.webSocket?.isChecking == false else {
       return hold(message, isText: isText, connection)
     }
-    hub.clock.refresh()
+    clock.refresh()
     guard isText else {
       return refuse(
         connection, nil, EventError("binary message, expected a CloudEvent as JSON in a text message"))
@@ -53,7 +66,8 @@ final class ClientMessages: WebSocketApplication {
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
     let credentials = credentials(connection.webSocket?.authorization ?? [], traceparent)
-    whenAllowed(hub.checks.submission(event.json, credentials), envelope.id, message, connection) { [self] in
+    whenAllowed(access.checks.submission(event.json, credentials), envelope.id, message, connection) {
+      [self] in
       do throws(EventError) {
         try requireValid(valid)
         try events.take(event)
@@ -66,9 +80,9 @@ final class ClientMessages: WebSocketApplication {
 
   /// Whether the connection may submit events. Its tokens that haven't expired, as it may have outlived some (JWT_CLOSE_ON_EXPIRY).
   private func requireSubmission(_ connection: Connection) throws(EventError) -> [Credential] {
-    let valid = (connection.identity?.credentials ?? []).filter { !$0.hasExpired(unixMs: hub.clock.unixMs) }
+    let valid = (connection.identity?.credentials ?? []).filter { !$0.hasExpired(unixMs: clock.unixMs) }
     do throws(RefusedRequest) {
-      try hub.authorizer.requireSubmission(hasToken: !valid.isEmpty)
+      try access.requireSubmission(hasToken: !valid.isEmpty)
     } catch {
       throw EventError(status: error.status, error.detail)
     }
@@ -78,7 +92,7 @@ final class ClientMessages: WebSocketApplication {
   /// Judges again what was valid before the service was asked.
   private func requireValid(_ credentials: [Credential]) throws(EventError) {
     do throws(RefusedRequest) {
-      try hub.authorizer.requireValid(credentials, unixMs: hub.clock.unixMs)
+      try access.requireValid(credentials)
     } catch {
       throw EventError(status: error.status, error.detail)
     }
@@ -90,14 +104,14 @@ final class ClientMessages: WebSocketApplication {
     _ envelope: Envelope, _ message: [UInt8], _ connection: Connection
   ) {
     connection.webSocket?.beginChecking(message)
-    let isTaken = hub.turnWork.start { [weak self, weak connection] _ in
+    let isTaken = work.start { [weak self, weak connection] _ in
       guard let self, let connection else { return true }
-      hub.turnWork.spend(TurnWork.units(forBytes: message.count))
+      work.spend(TurnWork.units(forBytes: message.count))
       release(connection) { self.set(envelope, message, connection) }
       return true
     }
     guard !isTaken else { return }
-    hub.metrics.refused(SubscriptionLimit.waiting)
+    metrics.refused(SubscriptionLimit.waiting)
     _ = connection.webSocket?.endChecking()
     refuse(connection, envelope.id, EventError(status: 503, WorkerAnswer.tooMuchWaits.text))
   }
@@ -109,19 +123,19 @@ final class ClientMessages: WebSocketApplication {
     let json = Array(message[data])
     do throws(RefusedRequest) {
       let tokens = try Self.tokens(json).map { (place: "data.jwt", token: $0) }
-      let authorization = try hub.authorizer.authorize(tokens, unixMs: hub.clock.unixMs)
+      let authorization = try access.authorize(tokens)
       let asked = try asked(json)
       let change = SubscriptionChange(
-        try hub.authorizer.permitted(asked, authorization), authorization.credentials)
+        try access.permitted(asked, authorization), authorization.credentials)
       // A fresh token speaks for the connection from here on; without one it is still the client that connected.
       var shown = connection.webSocket?.authorization ?? []
-      if hub.checks.areAsked, !tokens.isEmpty {
+      if access.checks.areAsked, !tokens.isEmpty {
         shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
       }
-      let check = hub.checks.subscription(asked, credentials(shown, trace.make()))
+      let check = access.checks.subscription(asked, credentials(shown, trace.make()))
       whenAllowed(check, envelope.id, message, connection) { [self] in
         connection.webSocket?.beginChecking(message)
-        hub.setSubscriptions(of: connection, change) { [weak self, weak connection] answer in
+        changes.make(change, of: connection) { [weak self, weak connection] answer in
           guard let self, let connection else { return }
           release(connection) {
             guard answer.status < 400 else {
@@ -139,7 +153,7 @@ final class ClientMessages: WebSocketApplication {
 
   private func asked(_ json: [UInt8]) throws(RefusedRequest) -> [Subscription] {
     do throws(SubscriptionError) {
-      return try hub.parser.parse(json, mustBeObject: true).subscriptions
+      return try parser.parse(json, mustBeObject: true).subscriptions
     } catch {
       throw RefusedRequest(error)
     }
@@ -180,7 +194,7 @@ final class ClientMessages: WebSocketApplication {
   ) {
     guard let call else { return granted() }
     connection.webSocket?.beginChecking(message)
-    _ = hub.checks.ask(call, nowNs: hub.clock.nowNs) { [weak self, weak connection] refusal in
+    _ = access.checks.ask(call, nowNs: clock.nowNs) { [weak self, weak connection] refusal in
       guard let self, let connection else { return }
       release(connection) {
         guard let refusal else { return granted() }
@@ -193,7 +207,7 @@ final class ClientMessages: WebSocketApplication {
   private func release(_ connection: Connection, _ effect: () -> Void) {
     let held = connection.webSocket?.endChecking() ?? []
     guard !connection.isClosing else { return }
-    hub.clock.refresh()
+    clock.refresh()
     effect()
     for message in held {
       guard !connection.isClosing else { return }

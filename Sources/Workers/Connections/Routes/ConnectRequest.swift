@@ -42,24 +42,24 @@ struct ConnectRequest {
 
   /// - Throws: the answer for a request that can't be granted.
   init(
-    _ request: HTTPRequest, parser: SubscriptionParser, authorizer: Authorizer, proxies: TrustedProxies,
-    checks: AccessChecks, unixMs: Int64
+    _ request: HTTPRequest, _ parser: SubscriptionParser, _ access: Access, _ proxies: TrustedProxies,
+    unixMs: Int64
   ) throws(RefusedRequest) {
     let query = request.query
     let jwt = try Self.value("jwt", query)
-    authorization = try authorizer.authorize(request, jwt: jwt, unixMs: unixMs)
-    if checks.areAsked {
+    authorization = try access.authorize(request, jwt: jwt)
+    if access.checks.areAsked {
       credentials = try ServiceCredentials(
         authorization: request.headers["authorization"],
         tokens: jwt.map { [("query parameter jwt", $0)] } ?? [], traceparent: request.traceparent,
         tracestate: request.tracestate)
     }
-    isPrivileged = authorizer.isPrivileged(authorization.credentials)
+    isPrivileged = access.isPrivileged(authorization.credentials)
     (lastEventID, wantsCursors) = try Self.place(request, query)
     let users = try Self.followed("users[]", query, isPrivileged)
     let roles = try Self.followed("roles[]", query, isPrivileged)
     if !authorization.credentials.isEmpty {
-      // As many as the authorizer lets through fit.
+      // As many as are let through fit.
       identity = ConnectionIdentity(authorization.credentials)
       identity?.followedUsers = users
       identity?.followedRoles = roles
@@ -72,9 +72,9 @@ struct ConnectRequest {
     do throws(SubscriptionError) {
       var asked: [Subscription] = []
       if let text { (asked, warnings) = try parser.parse(Array(text.utf8)) }
-      subscriptions = try authorizer.subscriptions(
+      subscriptions = try access.subscriptions(
         asked: asked, authorization, isRequested: text != nil)
-      if text != nil { check = checks.subscription(asked, credentials) }
+      if text != nil { check = access.checks.subscription(asked, credentials) }
     } catch {
       throw RefusedRequest(status: error.status, detail: "subscriptions: \(error.detail)")
     }

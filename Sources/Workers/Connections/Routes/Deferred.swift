@@ -1,6 +1,7 @@
-// Replies that have to wait for somebody else: a check service, or the keys of tokens.
+// Replies that have to wait: for a check service, for the keys of tokens, or for their share of a turn.
 
 import HTTP
+import Kit
 import NIOCore
 
 enum Deferred {
@@ -24,6 +25,46 @@ enum Deferred {
         giveUp?()
         settle(.failure(ClientGone()))
       })
+  }
+}
+
+/// Requests of which many may cost much: each has its turn (TurnWork).
+struct SharedTurns {
+  private static let retrySeconds = 1
+
+  private let work: TurnWork
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
+
+  init(_ work: TurnWork, _ clock: LoopClock, _ metrics: WorkerMetrics) {
+    self.work = work
+    self.clock = clock
+    self.metrics = metrics
+  }
+
+  /// The reply of `body`, which costs so many units: at once if the turn has something left, else when its turn has come; 503 if too
+  /// many wait already.
+  func reply(costing units: Int, on loop: EventLoop, _ body: @escaping () -> Reply) -> Reply {
+    var reply: Reply?
+    var complete: ((Reply) -> Void)?
+    var isGivenUp = false
+    let isTaken = work.start { [work, clock] _ in
+      guard !isGivenUp else { return true }
+      work.spend(units)
+      clock.refresh()
+      if let complete { complete(body()) } else { reply = body() }
+      return true
+    }
+    if let reply { return reply }
+    guard isTaken else {
+      metrics.refused(SubscriptionLimit.waiting)
+      return .response(
+        .unavailable(retryAfterSeconds: Self.retrySeconds, WorkerAnswer.tooMuchWaits.text))
+    }
+    return Deferred.reply(on: loop) {
+      complete = $0
+      return { isGivenUp = true }
+    }
   }
 }
 

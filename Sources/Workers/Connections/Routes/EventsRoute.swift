@@ -5,38 +5,46 @@ import Kit
 import NIOCore
 
 final class EventsRoute {
-  private let hub: Hub
   private let intake: EventIntake
+  private let access: Access
+  private let events: EventRings
+  private let turn: Turn
+  private let clock: LoopClock
 
-  init(hub: Hub, intake: EventIntake) {
-    self.hub = hub
+  init(
+    _ intake: EventIntake, _ access: Access, to events: EventRings, _ turn: Turn, _ clock: LoopClock
+  ) {
     self.intake = intake
+    self.access = access
+    self.events = events
+    self.turn = turn
+    self.clock = clock
   }
 
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.clock.refresh()
+    clock.refresh()
     do throws(RefusedRequest) {
-      let authorization = try hub.authorizer.requireSubmission(request, unixMs: hub.clock.unixMs)
+      let authorization = try access.requireSubmission(request)
       let submission: EventSubmission
       switch intake.read(request) {
       case .success(let read): submission = read
       case .failure(let refusal): return .response(refusal.response)
       }
       let credentials =
-        hub.checks.areAsked
+        access.checks.areAsked
         ? try ServiceCredentials(
           authorization: request.headers["authorization"], traceparent: request.traceparent,
           tracestate: request.tracestate) : ServiceCredentials()
-      guard let check = hub.checks.submission(EventIntake.body(submission), credentials) else {
+      guard let check = access.checks.submission(EventIntake.body(submission), credentials) else {
         return .response(intake.take(submission))
       }
-      return hub.whenAllowed(check, authorization, on: loop) { [self] in
+      return access.whenAllowed(check, authorization, on: loop) { [self] in
         let answer = intake.take(submission)
         publish()
         return .response(answer)
       }
     } catch {
-      return hub.refusal(error, on: loop) { [self] in respond(request, on: loop) }
+      return access.refusal(error, on: loop) { [self] in respond(request, on: loop) }
     }
   }
 
@@ -55,8 +63,8 @@ final class EventsRoute {
   func publish() {
     guard intake.hasUnpublished else { return }
     // This worker needs no wake-up: its turn is scheduled. Awake without a turn to come it would miss the next event.
-    hub.events.rings.declareAwake()
+    events.rings.declareAwake()
     intake.publish()
-    hub.scheduleTurn()
+    turn.schedule()
   }
 }

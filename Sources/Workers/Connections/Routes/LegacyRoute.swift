@@ -13,16 +13,23 @@ import NIOHTTP1
 final class LegacyRoute {
   private static let place = "header authorization"
 
-  private let hub: Hub
+  private let access: Access
+  private let publications: PublicationClient?
+  private let clock: LoopClock
 
-  init(hub: Hub) { self.hub = hub }
+  /// - Parameter publications: asks the control worker; nil: there is no way to it.
+  init(_ access: Access, asking publications: PublicationClient?, _ clock: LoopClock) {
+    self.access = access
+    self.publications = publications
+    self.clock = clock
+  }
 
   func respond(_ request: HTTPRequest, _ resource: LegacyResource, on loop: EventLoop) -> Reply {
-    hub.clock.refresh()
+    clock.refresh()
     do throws(RefusedRequest) {
       return ask(try question(request, resource), on: loop)
     } catch {
-      return hub.refusal(error, on: loop) { [self] in respond(request, resource, on: loop) }
+      return access.refusal(error, on: loop) { [self] in respond(request, resource, on: loop) }
     }
   }
 
@@ -40,7 +47,7 @@ final class LegacyRoute {
       throw RefusedRequest(status: 401, detail: "\(Self.place) has no bearer token")
     }
     let named = tokens.map { (place: Self.place, token: $0) }
-    let authorization = try hub.authorizer.verify(named, unixMs: hub.clock.unixMs)
+    let authorization = try access.verify(named)
     guard let token = authorization.tokens.first(where: { $0.allows(action: resource.action) }) else {
       throw RefusedRequest(status: 403, detail: resource.refusal)
     }
@@ -53,9 +60,9 @@ final class LegacyRoute {
 
   private func ask(_ question: SessionQuestion, on loop: EventLoop) -> Reply {
     let unanswered = RefusedRequest(status: 503, detail: "the control worker doesn't answer now")
-    guard let publications = hub.publications else { return .response(unanswered.response) }
-    return Deferred.reply(on: loop) { [hub] complete in
-      publications.ask(question, nowNs: hub.clock.nowNs) { answer in
+    guard let publications else { return .response(unanswered.response) }
+    return Deferred.reply(on: loop) { [clock] complete in
+      publications.ask(question, nowNs: clock.nowNs) { answer in
         complete(.response(answer.map { HTTPResponse($0) } ?? unanswered.response))
       }
       return nil

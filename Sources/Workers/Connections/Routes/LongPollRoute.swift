@@ -10,6 +10,7 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class LongPollRoute {
   /// How much longer than the poll itself another worker's answer may take.
@@ -18,23 +19,39 @@ final class LongPollRoute {
   /// A poll's wait is checked once per second: one second less keeps it within its bound.
   private static let tickSeconds = 1
 
-  private let hub: Hub
+  private let names: ConnectionNames
+  private let connections: OpenConnections
+  private let polls: Polls
+  private let peers: PeerRequests
   private let admission: Admission
+  private let access: Access
+  private let clock: LoopClock
   private let limits: LongPollSession.Limits
+  private let waitSeconds: Int
 
-  init(hub: Hub, admission: Admission) {
-    self.hub = hub
+  /// - Parameter peers: asks the workers that hold other sessions.
+  init(
+    _ names: ConnectionNames, _ connections: OpenConnections, _ polls: Polls, _ peers: PeerRequests,
+    _ admission: Admission, _ access: Access, _ clock: LoopClock, _ settings: Settings
+  ) {
+    self.names = names
+    self.connections = connections
+    self.polls = polls
+    self.peers = peers
     self.admission = admission
+    self.access = access
+    self.clock = clock
+    waitSeconds = settings.longpollingWaitSeconds
     var limits = LongPollSession.Limits()
-    limits.maximumEvents = hub.settings.longpollingMaxEvents
-    limits.maximumBytes = hub.settings.longpollingMaxBytes
-    limits.waitNs = Self.ns(max(0, hub.settings.longpollingWaitSeconds - Self.tickSeconds))
-    limits.idleNs = Self.ns(hub.settings.longpollingTimeoutSeconds)
+    limits.maximumEvents = settings.longpollingMaxEvents
+    limits.maximumBytes = settings.longpollingMaxBytes
+    limits.waitNs = Self.ns(max(0, waitSeconds - Self.tickSeconds))
+    limits.idleNs = Self.ns(settings.longpollingTimeoutSeconds)
     self.limits = limits
   }
 
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.clock.refresh()
+    clock.refresh()
     let query = request.query
     do throws(RefusedRequest) {
       let lastEventID =
@@ -43,17 +60,15 @@ final class LongPollRoute {
         try ConnectRequest.value("connection_token", query)
         ?? Cookies.value("connection_token", request.headers)
       guard let text, TokenCipher.hasForm(text) else { return open(request, lastEventID, loop) }
-      guard let token = hub.tokens.open(text) else { return beginAnew(request, lastEventID, loop) }
-      let shown = try hub.authorizer.authorize(
-        request, jwt: try ConnectRequest.value("jwt", query), unixMs: hub.clock.unixMs
-      ).credentials
-      guard Int(token.slot) == hub.slot else { return ask(token, request, lastEventID, shown, loop) }
-      guard let connection = hub.longPolling(serial: token.serial) else {
+      guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
+      let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
+      guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
+      guard let connection = polls.session(serial: token.serial) else {
         return beginAnew(request, lastEventID, loop)
       }
       return poll(connection, lastEventID, shown, loop, isTLS: request.isTLS)
     } catch {
-      return hub.refusal(error, on: loop) { [self] in respond(request, on: loop) }
+      return access.refusal(error, on: loop) { [self] in respond(request, on: loop) }
     }
   }
 
@@ -64,8 +79,8 @@ final class LongPollRoute {
   ) -> Reply {
     var answered: HTTPResponse?
     var promise: EventLoopPromise<HTTPResponse>?
-    let token = connection.token
-    let id = hub.poll(connection, lastEventID: lastEventID, shown: shown) { answer in
+    let token = connections.token(of: connection)
+    let id = polls.poll(connection, lastEventID: lastEventID, shown: shown) { answer in
       let response = Self.response(answer, token: token, isTLS: isTLS)
       if let promise { promise.succeed(response) } else { answered = response }
     }
@@ -85,12 +100,11 @@ final class LongPollRoute {
     _ token: ConnectionToken, _ request: HTTPRequest, _ lastEventID: String?, _ shown: [Credential],
     _ loop: EventLoop
   ) -> Reply {
-    let waitSeconds = hub.settings.longpollingWaitSeconds + Self.answerGraceSeconds
-    let sealed = try? hub.tokens.seal(token)
+    let sealed = names.text(of: token)
     return Deferred.reply(on: loop) { complete in
-      let asked = hub.exchange.ask(
+      let asked = peers.ask(
         token.slot, .poll(serial: token.serial, lastEventID: lastEventID, shown: shown),
-        deadlineNs: hub.clock.nowNs + Self.ns(waitSeconds)
+        deadlineNs: clock.nowNs + Self.ns(waitSeconds + Self.answerGraceSeconds)
       ) { [self] answer in
         // The other worker hangs, and may have the session yet; or this one ends.
         guard let answer else { return complete(.response(Self.unanswered(token))) }
@@ -101,8 +115,8 @@ final class LongPollRoute {
       }
       switch asked {
       case .waiting(let correlation):
-        return { [hub] in
-          hub.exchange.cancelPoll(correlation, target: token.slot, serial: token.serial)
+        return { [peers] in
+          peers.cancelPoll(correlation, target: token.slot, serial: token.serial)
         }
       case .noSuchWorker, .tooLarge:
         complete(beginAnew(request, lastEventID, loop))
@@ -139,40 +153,31 @@ final class LongPollRoute {
 
   /// A new session, from now or from where the client left off.
   private func open(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
-      judge(request, lastEventID, loop)
-    }
-  }
-
-  private func judge(_ request: HTTPRequest, _ lastEventID: String?, _ loop: EventLoop) -> Reply {
-    do throws(RefusedRequest) {
-      var wanted = try hub.connectRequest(request)
+    admission.admit(request, on: loop) { [self] wanted in
       wanted.lastEventID = lastEventID ?? wanted.lastEventID
-      return admission.admit(wanted, on: loop) { [self] in
-        .response(open(wanted, wanted.lastEventID, isTLS: request.isTLS))
-      }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in open(request, lastEventID, loop) }
+      return { [self, wanted] in .response(open(wanted, isTLS: request.isTLS)) }
     }
   }
 
-  private func open(_ wanted: ConnectRequest, _ lastEventID: String?, isTLS: Bool) -> HTTPResponse {
-    let resumption = hub.resumption(lastEventID: lastEventID)
-    var start = hub.events.own
+  private func open(_ wanted: ConnectRequest, isTLS: Bool) -> HTTPResponse {
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
+    var start = connections.events.own
     if case .plan(let plan) = resumption { start = plan.seen }
-    let session = LongPollSession(limits: limits, cursor: start, nowNs: hub.clock.nowNs)
-    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
-      Connection(polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: hub)
+    let session = LongPollSession(limits: limits, cursor: start, nowNs: clock.nowNs)
+    let connection = connections.table.insert(second: clock.second) { [connections, polls] index, serial in
+      Connection(
+        polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: connections,
+        polls)
     }
     // Always due: the session itself knows what time has brought.
-    hub.table.deadlines[Int(connection.index)] = 1
-    let isLost = resumption.beginning(own: hub.events.own) == nil
+    connections.table.deadlines[Int(connection.index)] = 1
+    let isLost = resumption.beginning(own: connections.events.own) == nil
     let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
-    for event in hub.greeting(connection, wanted, resumption) { connection.say(event) }
-    hub.begin(connection, wanted, resumption)
+    for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
+    connections.begin(connection, wanted, resumption)
     return Self.response(
-      WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)), token: connection.token,
-      isTLS: isTLS)
+      WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)),
+      token: connections.token(of: connection), isTLS: isTLS)
   }
 
   /// Whether whoever holds the session has judged the poll: 200, or refused for its tokens.

@@ -8,35 +8,38 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class StreamRoutes {
-  private let hub: Hub
+  private let connections: OpenConnections
   private let admission: Admission
+  private let intake: MessageIntake
+  private let advice: ReconnectAdvice
   private let cors: CORS
-  private let application: any WebSocketApplication
+  private let deflates: Bool
+  private let tcpUserTimeoutSeconds: Int
 
-  init(hub: Hub, admission: Admission, cors: CORS, application: any WebSocketApplication) {
-    self.hub = hub
+  init(
+    _ connections: OpenConnections, _ admission: Admission, _ intake: MessageIntake,
+    _ advice: ReconnectAdvice, _ cors: CORS, _ settings: Settings
+  ) {
+    self.connections = connections
     self.admission = admission
+    self.intake = intake
+    self.advice = advice
     self.cors = cors
-    self.application = application
+    deflates = settings.websocketDeflate
+    tcpUserTimeoutSeconds = settings.tcpUserTimeoutSeconds
   }
 
   /// Server-Sent Events.
   func sse(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in judgeSSE(request, on: loop) }
-  }
-
-  private func judgeSSE(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    do throws(RefusedRequest) {
-      let wanted = try hub.connectRequest(request)
-      return admission.admit(wanted, on: loop) { [self] in
+    admission.admit(request, on: loop) { [self] wanted in
+      { [self, wanted] in
         var headers = Self.eventStreamHeaders
         cors.apply(to: &headers, for: request)
         return .takeOver(.stream(headers)) { [self] in openSSE($0, wanted) }
       }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in sse(request, on: loop) }
     }
   }
 
@@ -55,39 +58,36 @@ final class StreamRoutes {
       return channel.close(promise: nil)
     }
     let isChunked = taken.isChunked
-    let connection = hub.table.insert(second: hub.clock.second) { [hub] index, serial in
+    let connection = connections.table.insert(second: connections.clock.second) {
+      [connections] index, serial in
       Connection(
-        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: hub, on: channel,
-        descriptor: descriptor)
+        ConnectionState(serial: serial, .eventStream(isChunked: isChunked)), at: index, of: connections,
+        on: channel, descriptor: descriptor)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var stream = TurnBuffer(encoding: isChunked ? .chunkedServerSentEvents : .serverSentEvents)
-    stream.append(block: ServerSentEvents.preamble(retryMs: hub.retryMs()))
-    for event in hub.greeting(connection, wanted, resumption) { stream.append(event) }
+    stream.append(block: ServerSentEvents.preamble(retryMs: advice.retryMs()))
+    for event in connections.greeting(connection, wanted, resumption) { stream.append(event) }
     open(connection, taken, stream.bytes, wanted, resumption)
   }
 
   /// WebSocket.
   func webSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(ConnectRequest.units(request), on: loop) { [self] in
-      judgeWebSocket(request, on: loop)
-    }
-  }
-
-  private func judgeWebSocket(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
+    let accept: String
     do throws(RefusedRequest) {
-      let accept = try Self.handshake(request)
+      accept = try Self.handshake(request)
       if let refusal = cors.handshakeRefusal(request) { throw RefusedRequest(status: 403, detail: refusal) }
-      let wanted = try hub.connectRequest(request)
-      let deflate = hub.settings.websocketDeflate ? try Self.deflate(request) : nil
+    } catch {
+      return .response(error.response)
+    }
+    return admission.admit(request, on: loop) { [self] (wanted) throws(RefusedRequest) in
+      let deflate = deflates ? try Self.deflate(request) : nil
       let head = Self.handshakeHead(
         accept: accept, extensions: deflate,
         subprotocol: WebSocketHandshake.subprotocol(offered: request.headers["sec-websocket-protocol"]))
-      return admission.admit(wanted, on: loop) { [self] in
+      return { [self, wanted] in
         .takeOver(head) { [self] in openWebSocket($0, wanted, isDeflated: deflate != nil) }
       }
-    } catch {
-      return hub.refusal(error, on: loop) { [self] in webSocket(request, on: loop) }
     }
   }
 
@@ -99,17 +99,18 @@ final class StreamRoutes {
     guard let descriptor = descriptor(of: taken) else {
       return channel.close(promise: nil)
     }
-    let state = hub.webSocketState(wanted, isDeflated: isDeflated)
-    let connection = hub.table.insert(second: hub.clock.second) { [hub, application] index, serial in
+    let state = intake.state(wanted, isDeflated: isDeflated)
+    let connection = connections.table.insert(second: connections.clock.second) {
+      [connections, intake] index, serial in
       Connection(
-        ConnectionState(serial: serial, state), at: index, of: hub, on: channel, descriptor: descriptor,
-        application: application)
+        ConnectionState(serial: serial, state), at: index, of: connections, on: channel,
+        descriptor: descriptor, intake: intake)
     }
-    let resumption = hub.resumption(lastEventID: wanted.lastEventID)
+    let resumption = connections.events.resumption(lastEventID: wanted.lastEventID)
     var frames = TurnBuffer(encoding: state.kind.encoding ?? .webSocket)
     if greets {
-      for event in hub.greeting(connection, wanted, resumption) { frames.append(event) }
-      connection.webSocket?.told(resumption.beginning(own: hub.events.own))
+      for event in connections.greeting(connection, wanted, resumption) { frames.append(event) }
+      connection.webSocket?.told(resumption.beginning(own: connections.events.own))
     }
     open(connection, taken, frames.bytes, wanted, resumption)
   }
@@ -122,7 +123,7 @@ final class StreamRoutes {
     do {
       try outlet.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
-      hub.closed(connection)
+      connections.closed(connection)
       return outlet.channel.close(promise: nil)
     }
     var bytes: [UInt8] = []
@@ -131,7 +132,7 @@ final class StreamRoutes {
     bytes.append(contentsOf: greeting)
     outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
     connection.outletDidChange()
-    hub.begin(connection, wanted, resumption)
+    connections.begin(connection, wanted, resumption)
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of
@@ -141,7 +142,7 @@ final class StreamRoutes {
     guard channel.isActive else { return nil }
     let asked = { try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 } }
     guard let descriptor = taken.socket ?? asked() else { return channel.parent == nil ? nil : -1 }
-    StreamOptions.apply(to: descriptor, userTimeoutSeconds: hub.settings.tcpUserTimeoutSeconds)
+    StreamOptions.apply(to: descriptor, userTimeoutSeconds: tcpUserTimeoutSeconds)
     return taken.request.isTLS ? -1 : descriptor
   }
 
@@ -174,18 +175,5 @@ final class StreamRoutes {
     if let extensions { headers.add(name: "sec-websocket-extensions", value: extensions) }
     if let subprotocol { headers.add(name: "sec-websocket-protocol", value: subprotocol) }
     return .upgrade(to: "websocket", headers)
-  }
-}
-
-extension Hub {
-  /// A WebSocket that is opened.
-  func webSocketState(_ wanted: ConnectRequest, isDeflated: Bool) -> TransportState {
-    let assembler = WebSocketAssembler(
-      maximumMessageBytes: settings.maxEventBytes, inflater: isDeflated ? inflater : nil)
-    return .webSocket(
-      Boxed(
-        WebSocketState(
-          hasCursors: wanted.wantsCursors, isDeflated: isDeflated, assembler: assembler,
-          authorization: wanted.credentials.authorization)))
   }
 }

@@ -7,21 +7,42 @@ import HTTP
 import Kit
 import NIOCore
 import NIOHTTP1
+import Settings
 
 final class SubscriptionsRoute {
   /// How long another worker may take to answer.
   private static let answerSeconds: UInt64 = 2
   private static let busyRetrySeconds = 1
 
-  private let hub: Hub
+  private let names: ConnectionNames
+  private let changes: SubscriptionChanges
+  private let peers: PeerRequests
+  private let access: Access
+  private let parser: SubscriptionParser
+  private let turns: SharedTurns
+  private let clock: LoopClock
+  private let mostPerMinute: Int
 
-  init(hub: Hub) {
-    self.hub = hub
+  /// - Parameters:
+  ///   - changes: of this worker's connections.
+  ///   - peers: asks the workers that hold others.
+  init(
+    _ names: ConnectionNames, _ changes: SubscriptionChanges, _ peers: PeerRequests, _ access: Access,
+    _ parser: SubscriptionParser, _ turns: SharedTurns, _ clock: LoopClock, _ settings: Settings
+  ) {
+    self.names = names
+    self.changes = changes
+    self.peers = peers
+    self.access = access
+    self.parser = parser
+    self.turns = turns
+    self.clock = clock
+    mostPerMinute = settings.maxSubscriptionChangesPerMinute
   }
 
   /// - Parameter text: the token in the path.
   func respond(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
-    hub.whenThereIsTime(TurnWork.units(forBytes: request.body.readableBytes), on: loop) { [self] in
+    turns.reply(costing: TurnWork.units(forBytes: request.body.readableBytes), on: loop) { [self] in
       judge(request, token: text, on: loop)
     }
   }
@@ -29,38 +50,37 @@ final class SubscriptionsRoute {
   private func judge(_ request: HTTPRequest, token text: String, on loop: EventLoop) -> Reply {
     do throws(RefusedRequest) {
       try Self.checkMediaTypes(request)
-      hub.clock.refresh()
+      clock.refresh()
       let asked = try parse(request.body)
-      let authorization = try hub.authorizer.authorize(
-        request, unixMs: hub.clock.unixMs, malformedStatus: 400)
+      let authorization = try access.authorize(request, malformedStatus: 400)
       let change = SubscriptionChange(
-        try hub.authorizer.permitted(asked, authorization), authorization.credentials)
+        try access.permitted(asked, authorization), authorization.credentials)
       guard TokenCipher.hasForm(text) else {
         throw RefusedRequest(status: 400, detail: "the connection token in the path is none")
       }
-      guard let token = hub.tokens.open(text) else {
+      guard let token = names.open(text) else {
         throw RefusedRequest(
           status: 410, detail: "the connection was of another node, or of an earlier life of this one")
       }
       let credentials =
-        hub.checks.areAsked
+        access.checks.areAsked
         ? try ServiceCredentials(
           authorization: request.headers["authorization"], traceparent: request.traceparent,
           tracestate: request.tracestate) : ServiceCredentials()
-      let check = hub.checks.subscription(asked, credentials)
-      return hub.whenAllowed(check, authorization, on: loop) { [self] in
-        guard Int(token.slot) == hub.slot else { return ask(token, change, loop) }
+      let check = access.checks.subscription(asked, credentials)
+      return access.whenAllowed(check, authorization, on: loop) { [self] in
+        guard names.isHere(token.slot) else { return ask(token, change, loop) }
         return set(token.serial, change, loop)
       }
     } catch {
-      return hub.refusal(error, on: loop) { [self] in respond(request, token: text, on: loop) }
+      return access.refusal(error, on: loop) { [self] in respond(request, token: text, on: loop) }
     }
   }
 
   private func set(_ serial: UInt64, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
     var answered: HTTPResponse?
     var promise: EventLoopPromise<HTTPResponse>?
-    hub.setSubscriptions(serial: serial, change) { [self] answer in
+    changes.make(change, serial: serial) { [self] answer in
       let response = response(answer)
       if let promise { promise.succeed(response) } else { answered = response }
     }
@@ -73,7 +93,7 @@ final class SubscriptionsRoute {
   private func ask(_ token: ConnectionToken, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
     let promise = loop.makePromise(of: HTTPResponse.self)
     let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
-    let asked = hub.exchange.ask(
+    let asked = peers.ask(
       token.slot, .setSubscriptions(serial: token.serial, change: change.encoded), deadlineNs: deadline
     ) { [self] answer in
       // It may yet be done: the client asks again, which does no harm.
@@ -103,7 +123,7 @@ final class SubscriptionsRoute {
     switch status {
     case .noContent: return .empty(.noContent)
     case .tooManyRequests:
-      let seconds = ChangeRate.retrySeconds(perMinute: hub.settings.maxSubscriptionChangesPerMinute)
+      let seconds = ChangeRate.retrySeconds(perMinute: mostPerMinute)
       return .problem(status, answer.text, headers: ["retry-after": String(seconds)])
     default: return RefusedRequest(status: Int(status.code), detail: answer.text).response
     }
@@ -111,7 +131,7 @@ final class SubscriptionsRoute {
 
   private func parse(_ body: ByteBuffer) throws(RefusedRequest) -> [Subscription] {
     do throws(SubscriptionError) {
-      return try hub.parser.parse(Array(body.readableBytesView), mustBeObject: true).subscriptions
+      return try parser.parse(Array(body.readableBytesView), mustBeObject: true).subscriptions
     } catch {
       throw RefusedRequest(error)
     }

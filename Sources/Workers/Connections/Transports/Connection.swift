@@ -28,57 +28,69 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   private static let gatheredBytes = 32 << 10
 
   let index: ConnectionIndex
-  /// The hub outlives its connections.
-  unowned let hub: Hub
+  /// All of this worker's, which outlive each.
+  unowned let connections: OpenConnections
   /// What travels with it.
   var state: ConnectionState
   /// Of a stream; nil: it is polled.
   let outlet: Outlet?
-  private(set) var webSocket: WebSocketEnd?
-  private(set) var polls: PollEnd?
+  private var side = Side.stream
   /// While `state.resuming` tells where it is on its way to live delivery: what it needs for that.
   private(set) var replay: Replay?
-  /// Those of the identity, as the hub has entered them.
+  /// Those of the identity, as they are entered in Identities.
   var sessions: [SessionDigest] = []
-  /// Whether the hub has entered the connection among the followers of users: addressed events come live.
+  /// Whether it is entered among the followers of users: addressed events come live.
   var isFollowing = false
   /// Whether a change of its subscriptions is being made.
   var isChanging = false
-  /// Whether the hub looks at what waits here, once per second.
+  /// Whether it is looked at what waits here, once per second.
   var isWatched = false
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
-  /// Events of the past that go out together; nil: whatever is sent goes out at once.
-  private var gathered: [UInt8]?
+
+  /// What else a transport has in this worker.
+  private enum Side {
+    case stream
+    case webSocket(WebSocketEnd)
+    case polls(PollEnd)
+  }
 
   /// A stream.
   ///
   /// - Parameters:
   ///   - descriptor: the channel's socket, borrowed; -1: nothing may be written past the channel (TLS, HTTP/2).
-  ///   - application: of a WebSocket's messages.
+  ///   - intake: of a WebSocket's messages; nil: it is none.
   init(
-    _ state: ConnectionState, at index: ConnectionIndex, of hub: Hub, on channel: Channel, descriptor: CInt,
-    application: (any WebSocketApplication)? = nil
+    _ state: ConnectionState, at index: ConnectionIndex, of connections: OpenConnections, on channel: Channel,
+    descriptor: CInt, intake: MessageIntake? = nil
   ) {
     self.state = state
     self.index = index
-    self.hub = hub
-    let outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: hub.settings.maxUnsentBytes)
+    self.connections = connections
+    let outlet = Outlet(channel: channel, descriptor: descriptor, limitBytes: connections.maxUnsentBytes)
     self.outlet = outlet
     outlet.owner = self
-    if let application { webSocket = WebSocketEnd(self, application) }
+    if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
   }
 
   /// A long-polling session.
-  init(polled state: ConnectionState, at index: ConnectionIndex, of hub: Hub) {
+  init(
+    polled state: ConnectionState, at index: ConnectionIndex, of connections: OpenConnections, _ all: Polls
+  ) {
     self.state = state
     self.index = index
-    self.hub = hub
+    self.connections = connections
     outlet = nil
-    polls = PollEnd(self)
+    side = .polls(PollEnd(self, all))
   }
 
   var serial: UInt64 { state.serial }
+
+  /// nil: it is no WebSocket.
+  var webSocket: WebSocketEnd? { if case .webSocket(let end) = side { end } else { nil } }
+
+  /// nil: it is a stream.
+  var polls: PollEnd? { if case .polls(let end) = side { end } else { nil } }
 
   /// Who it belongs to; nil: nobody has said.
   var identity: ConnectionIdentity? { state.identity }
@@ -87,7 +99,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var encoding: EventEncoding? { state.transport.kind.encoding }
 
   /// Where it stands in the history of all rings: it has been given everything up to there.
-  var position: Cursor { state.resuming?.plan.seen ?? hub.events.own }
+  var position: Cursor { state.resuming?.plan.seen ?? connections.events.own }
 
   /// It takes no part in live delivery until it has been given what came after `plan`.
   func resume(_ plan: ResumePlan, by replay: Replay) {
@@ -105,11 +117,6 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var waiting: Backlog {
     _read { yield state.waiting }
     _modify { yield &state.waiting }
-  }
-
-  /// The name that the client knows the connection by.
-  var token: String? {
-    try? hub.tokens.seal(ConnectionToken(slot: UInt16(hub.slot), serial: serial))
   }
 
   // MARK: Sending
@@ -138,7 +145,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   /// - Parameter hasCursor: whether it tells a client that resumes where it stands. What doesn't puts off no heartbeat, which does.
   func send(_ bytes: [UInt8], hasCursor: Bool = true) {
     guard isOpen else { return }
-    if gathered != nil {
+    if replay?.gathered != nil {
       gather(bytes)
     } else {
       send(bytes, isInRing: false, hasCursor: hasCursor)
@@ -147,32 +154,34 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   private func send(_ bytes: [UInt8], isInRing: Bool, hasCursor: Bool = true) {
     outlet?.send(bytes, isInRing: isInRing)
-    if hasCursor || encoding?.hasCursors == false { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if hasCursor || encoding?.hasCursors == false {
+      connections.table.lastTraffic[Int(index)] = connections.clock.second
+    }
     outletDidChange()
   }
 
   /// What `replay` sends of the past may go out as one piece.
   func sendTogether(_ replay: () -> Void) {
     guard outlet != nil else { return replay() }
-    gathered = []
+    self.replay?.gathered = []
     replay()
-    let rest = gathered ?? []
-    gathered = nil
+    let rest = self.replay?.gathered ?? []
+    self.replay?.gathered = nil
     if !rest.isEmpty, isOpen { send(rest, isInRing: true) }
   }
 
   private func gather(_ bytes: [UInt8]) {
-    gathered?.append(contentsOf: bytes)
-    guard let whole = gathered, whole.count >= Self.gatheredBytes else { return }
-    gathered = []
+    replay?.gathered?.append(contentsOf: bytes)
+    guard let whole = replay?.gathered, whole.count >= Self.gatheredBytes else { return }
+    replay?.gathered = []
     send(whole, isInRing: true)
   }
 
   /// Whether the client has yet to take what it was sent: no more of the past for now.
   var isCongested: Bool {
     guard let outlet else { return polls?.isCongested ?? false }
-    let most = min(Self.congestionBytes, hub.settings.maxUnsentBytes / 2)
-    return outlet.waitingBytes + (gathered?.count ?? 0) > most
+    let most = min(Self.congestionBytes, connections.maxUnsentBytes / 2)
+    return outlet.waitingBytes + (replay?.gathered?.count ?? 0) > most
   }
 
   // MARK: The outlet
@@ -181,12 +190,12 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   /// its own pace from then on; one that doesn't take what it asked for is ended.
   func outletDidChange() {
     guard isOpen, let outlet else { return }
-    hub.table.descriptors[Int(index)] = outlet.directDescriptor
-    if outlet.isWaiting { hub.watch(self) }
+    connections.table.descriptors[Int(index)] = outlet.directDescriptor
+    if outlet.isWaiting { connections.watch(self) }
     if outlet.isOverfullOfAnswers {
-      hub.close(self, .slowConsumer)
+      connections.close(self, .slowConsumer)
     } else if outlet.isOverfull {
-      hub.fallBehind(self)
+      connections.fallBehind(self)
     }
   }
 
@@ -195,14 +204,14 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     guard let outlet else { return }
     outlet.resume()
     // Over TLS everything comes this way, and nothing waits unless the client is slow.
-    if outlet.waitingBytes == 0 { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if outlet.waitingBytes == 0 { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
   }
 
   func outletDidDrain() {
-    if isOpen { hub.table.lastTraffic[Int(index)] = hub.clock.second }
+    if isOpen { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
-    if hub.replayer.resume(self) { hub.scheduleTurn() }
+    connections.resume(self)
   }
 
   func outletDidFinish() {
@@ -236,25 +245,26 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   // MARK: Ending
 
-  /// Whether the connection is in the table and hasn't been told that it ends.
-  private var isOpen: Bool { !isClosing && hub.table[index] === self }
+  private var isOpen: Bool { connections.isOpen(self) }
 
   /// Marks the connection as told.
   func markClosing() { isClosing = true }
 
-  /// Tells the client and ends. Call `Hub.close(_:_:)`, which takes the connection out of delivery first.
-  func end(_ reason: ClosingReason) {
+  /// Tells the client and ends. Call `OpenConnections.close`, which takes the connection out of delivery first.
+  ///
+  /// - Parameter retryMs: when a stream's client shall come back; nil: as it was told before.
+  func end(_ reason: ClosingReason, retryMs: Int?) {
     if let polls { return polls.end(reason) }
     if let webSocket { return webSocket.end(reason) }
     guard let encoding else { return }
     var buffer = TurnBuffer(encoding: encoding)
-    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: hub.retryMs(after: reason))
+    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: retryMs)
     finish(with: buffer.bytes + encoding.end, dropping: reason == .slowConsumer)
   }
 
   /// Sends the last bytes and then ends the stream.
   func finish(with farewell: [UInt8], dropping: Bool) {
-    hub.table.deadlines[Int(index)] = hub.clock.second + Self.lingerSeconds
+    connections.table.deadlines[Int(index)] = connections.clock.second + Self.lingerSeconds
     outlet?.finish(with: farewell, dropping: dropping)
   }
 
@@ -281,7 +291,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   func channelInactive(context: ChannelHandlerContext) {
     webSocket?.forgetInput()
     outlet?.close()
-    hub.closed(self)
+    connections.closed(self)
     context.fireChannelInactive()
   }
 

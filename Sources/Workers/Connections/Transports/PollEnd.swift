@@ -9,25 +9,27 @@ final class PollEnd {
   typealias Completion = (LongPollSession.Answer) -> Void
 
   private unowned let connection: Connection
+  private unowned let all: Polls
   /// The poll that waits in the session.
   private var waiting: (id: UInt64, complete: Completion)?
   private var nextPoll: UInt64
   private var isTouched = false
 
-  init(_ connection: Connection) {
+  init(_ connection: Connection, _ all: Polls) {
     self.connection = connection
-    nextPoll = (connection.state.transport.session?.waitingPoll ?? 0) + 1
+    self.all = all
+    nextPoll = (connection.state.transport.session?.value.waitingPoll ?? 0) + 1
   }
 
-  private var hub: Hub { connection.hub }
+  private var connections: OpenConnections { connection.connections }
 
   /// The `last_event_id` of the first answer.
-  var initialEventID: String { connection.state.transport.session?.initialEventID ?? "" }
+  var initialEventID: String { connection.state.transport.session?.value.initialEventID ?? "" }
 
   /// The connection has ended while no poll was waiting: the next one is told why.
-  var owesFarewell: Bool { connection.state.transport.session?.owesFarewell ?? false }
+  var owesFarewell: Bool { connection.state.transport.session?.value.owesFarewell ?? false }
 
-  var isCongested: Bool { connection.state.transport.session?.isHalfFull ?? false }
+  var isCongested: Bool { connection.state.transport.session?.value.isHalfFull ?? false }
 
   private func withSession<R>(_ body: (inout LongPollSession) -> R?) -> R? {
     connection.state.transport.withSession(body)
@@ -40,7 +42,7 @@ final class PollEnd {
     withSession { $0.append(json, cursor: cursor) }
     guard !isTouched else { return }
     isTouched = true
-    hub.touched(connection)
+    all.touched(connection)
   }
 
   /// The end of a turn in which something was appended.
@@ -58,18 +60,18 @@ final class PollEnd {
     nextPoll += 1
     let before = waiting
     waiting = (id, complete)
-    let (position, nowNs) = (connection.position, hub.clock.nowNs)
+    let (position, nowNs) = (connection.position, connections.clock.nowNs)
     let answers = withSession {
       $0.poll(id: id, lastEventID: lastEventID, nowNs: nowNs, own: position, stamp: .now())
     }
     for answer in answers ?? [] {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
-    if hub.replayer.resume(connection) { hub.scheduleTurn() }
+    connections.resume(connection)
     if owesFarewell, waiting?.id == id {
       // The client has acknowledged the farewell: nothing will come any more.
       endSession()
-      hub.closed(connection)
+      connections.closed(connection)
     }
     return id
   }
@@ -78,7 +80,7 @@ final class PollEnd {
   func cancel(poll id: UInt64) {
     guard waiting?.id == id else { return }
     waiting = nil
-    let nowNs = hub.clock.nowNs
+    let nowNs = connections.clock.nowNs
     withSession { $0.cancel(poll: id, nowNs: nowNs) }
   }
 
@@ -91,11 +93,11 @@ final class PollEnd {
   // MARK: Time
 
   func deadlinePassed() {
-    let (position, nowNs) = (connection.position, hub.clock.nowNs)
+    let (position, nowNs) = (connection.position, connections.clock.nowNs)
     switch withSession({ $0.tick(nowNs: nowNs, own: position) }) {
     case .nothing, nil: break
     case .answer(let answer): complete(answer)
-    case .expired: hub.closed(connection)
+    case .expired: connections.closed(connection)
     }
   }
 
@@ -106,7 +108,7 @@ final class PollEnd {
       withSession { $0.owesFarewell = true }
       return
     }
-    hub.closed(connection)
+    connections.closed(connection)
   }
 
   /// Whether a poll was waiting, and has been answered.

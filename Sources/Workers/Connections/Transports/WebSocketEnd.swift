@@ -20,16 +20,16 @@ protocol WebSocketApplication: AnyObject {
 
 final class WebSocketEnd {
   private unowned let connection: Connection
-  private let application: any WebSocketApplication
+  private let intake: MessageIntake
   /// What is kept of messages, of the worker's budget; nil: nothing is.
   private var hold: AssemblyHold?
 
-  init(_ connection: Connection, _ application: any WebSocketApplication) {
+  init(_ connection: Connection, _ intake: MessageIntake) {
     self.connection = connection
-    self.application = application
+    self.intake = intake
   }
 
-  private var hub: Hub { connection.hub }
+  private var connections: OpenConnections { connection.connections }
 
   @discardableResult
   private func withState<R>(_ body: (inout WebSocketState) -> R?) -> R? {
@@ -44,22 +44,26 @@ final class WebSocketEnd {
   /// Asks the client for a sign of life, and tells one that resumes where it stands if that has changed.
   func beat(second: UInt32) {
     let position = connection.position
-    if connection.encoding?.hasCursors == true, connection.state.transport.webSocket?.toldCursor != position {
+    if connection.encoding?.hasCursors == true,
+      connection.state.transport.webSocket?.value.toldCursor != position
+    {
       connection.say(OwnEvents.moved(to: position, stamp: .now()))
     }
     let place = Int(connection.index)
-    if hub.table.deadlines[place] == 0 { hub.table.deadlines[place] = second + pongTimeoutSeconds }
+    if connections.table.deadlines[place] == 0 {
+      connections.table.deadlines[place] = second + pongTimeoutSeconds
+    }
     connection.send(WebSocketFrame.encode(.ping, EmptyCollection()))
   }
 
-  private var pongTimeoutSeconds: UInt32 { UInt32(clamping: hub.settings.websocketPongTimeoutSeconds) }
+  private var pongTimeoutSeconds: UInt32 { UInt32(clamping: intake.pongTimeoutSeconds) }
 
   func deadlinePassed(second: UInt32) {
     guard connection.outlet?.isWaiting == true else {
       return close(.policyViolation, reason: "no pong for \(pongTimeoutSeconds) s", dropping: true)
     }
     // It has yet to read up to the ping. Whether it reads at all is what SLOW_CONSUMER_S is about.
-    hub.table.deadlines[Int(connection.index)] = second + pongTimeoutSeconds
+    connections.table.deadlines[Int(connection.index)] = second + pongTimeoutSeconds
   }
 
   /// Tells the client why, and waits for its close frame.
@@ -74,12 +78,12 @@ final class WebSocketEnd {
 
   /// Says goodbye by a close frame of our own.
   private func close(_ code: WebSocketCloseCode?, reason: String = "", dropping: Bool = false) {
-    guard hub.retire(connection) else { return }
+    guard connections.retire(connection) else { return }
     connection.finish(with: WebSocketFrame.close(code, reason: reason), dropping: dropping)
   }
 
   /// Whether both sides have said goodbye once ours has.
-  var mayCloseOutput: Bool { connection.state.transport.webSocket?.hasClientClosed ?? true }
+  var mayCloseOutput: Bool { connection.state.transport.webSocket?.value.hasClientClosed ?? true }
 
   // MARK: In
 
@@ -88,15 +92,15 @@ final class WebSocketEnd {
     let isReadOn = hasUnread
     withState { $0.take(bytes) }
     guard !isReadOn else { return noteKept() }
-    hub.turnWork.spend(readSome())
+    intake.work.spend(readSome())
     guard hasUnread else { return }
     try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
-    hub.turnWork.start(isOurOwn: true) { [weak connection] units in
+    intake.work.start(isOurOwn: true) { [weak connection] units in
       connection?.webSocket?.readOn(&units) ?? true
     }
   }
 
-  private var hasUnread: Bool { connection.state.transport.webSocket?.hasUnread ?? false }
+  private var hasUnread: Bool { connection.state.transport.webSocket?.value.hasUnread ?? false }
 
   /// Reads until the units are used up. Whether nothing is left.
   private func readOn(_ units: inout Int) -> Bool {
@@ -105,7 +109,7 @@ final class WebSocketEnd {
     guard let channel = connection.outlet?.channel, channel.isActive else { return true }
     try? channel.syncOptions?.setOption(.autoRead, value: true)
     channel.read()
-    if connection.state.transport.webSocket?.hasInputEnded == true { inputEnded() }
+    if connection.state.transport.webSocket?.value.hasInputEnded == true { inputEnded() }
     return true
   }
 
@@ -113,7 +117,7 @@ final class WebSocketEnd {
   private func readSome() -> Int {
     var actions: [WebSocketAction] = []
     let units = withState { $0.read(into: &actions) } ?? 0
-    if !connection.isClosing { hub.table.deadlines[Int(connection.index)] = 0 }
+    if !connection.isClosing { connections.table.deadlines[Int(connection.index)] = 0 }
     for action in actions { perform(action) }
     noteKept()
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
@@ -137,17 +141,17 @@ final class WebSocketEnd {
   /// The channel has closed.
   func forgetInput() {
     withState { $0.forgetUnread() }
-    hub.unfinishedMessages.ended(connection.index)
+    intake.ended(connection.index)
   }
 
   /// Counts what is kept, and ends the connection if that is too much.
   private func noteKept() {
-    let bytes = connection.state.transport.webSocket?.keptBytes ?? 0
+    let bytes = connection.state.transport.webSocket?.value.keptBytes ?? 0
     guard bytes > 0 else {
       hold = nil
       return
     }
-    let hold = hold ?? AssemblyHold(AssemblyShare(hub.budget))
+    let hold = hold ?? AssemblyHold(AssemblyShare(intake.budget))
     self.hold = hold
     switch hold.resize(to: bytes) {
     case nil: break
@@ -159,32 +163,32 @@ final class WebSocketEnd {
 
   /// Keeps the time of a message that isn't whole, from its first byte on.
   private func noteMessage(hasEnded: Bool) {
-    let isUnfinished = connection.state.transport.webSocket?.assembler.isUnfinished ?? false
-    guard isUnfinished else { return hub.unfinishedMessages.ended(connection.index) }
-    if hasEnded { hub.unfinishedMessages.ended(connection.index) }
-    hub.clock.refresh()
-    hub.unfinishedMessages.begun(connection.index, second: hub.clock.second)
+    let isUnfinished = connection.state.transport.webSocket?.value.assembler.isUnfinished ?? false
+    guard isUnfinished else { return intake.ended(connection.index) }
+    if hasEnded { intake.ended(connection.index) }
+    connections.clock.refresh()
+    intake.begun(connection.index, second: connections.clock.second)
   }
 
   /// A message has begun and hasn't become whole in its time.
   func messageIsOverdue() {
-    giveUp(.policyViolation, "message not complete after \(hub.settings.requestBodyTimeoutSeconds) s")
+    giveUp(.policyViolation, "message not complete after \(intake.wholeWithinSeconds) s")
   }
 
   /// Nothing more is taken from the client, not even its close frame: it may be in the middle of another one.
   private func giveUp(_ code: WebSocketCloseCode, _ reason: String) {
     withState { $0.giveUp() }
     hold = nil
-    hub.unfinishedMessages.ended(connection.index)
+    intake.ended(connection.index)
     end(answering: code, reason: reason)
   }
 
   private func perform(_ action: WebSocketAction) {
     switch action {
     case .text(let message):
-      if !connection.isClosing { application.received(message, isText: true, on: connection) }
+      if !connection.isClosing { intake.application.received(message, isText: true, on: connection) }
     case .binary(let message):
-      if !connection.isClosing { application.received(message, isText: false, on: connection) }
+      if !connection.isClosing { intake.application.received(message, isText: false, on: connection) }
     case .ping(let payload):
       connection.send(WebSocketFrame.encode(.pong, payload), hasCursor: false)
     case .pong:
@@ -209,11 +213,11 @@ final class WebSocketEnd {
   // MARK: Messages that are being checked
 
   /// Whether a message is being checked: what comes meanwhile is held.
-  var isChecking: Bool { connection.state.transport.webSocket?.held != nil }
+  var isChecking: Bool { connection.state.transport.webSocket?.value.held != nil }
 
   /// `Authorization` values for check services; empty unless one is configured.
   var authorization: [String] {
-    get { connection.state.transport.webSocket?.authorization ?? [] }
+    get { connection.state.transport.webSocket?.value.authorization ?? [] }
     set { withState { $0.authorization = newValue } }
   }
 

@@ -1,8 +1,13 @@
-// Who asks, and whether they may: the same questions for every way in (contract §3, §6).
+// Who asks, and whether they may: the same questions for every way in (contract §3, §6), judged by the worker's clock.
+//
+//   request ─► tokens verified (TokenAuthority) ─► restricted by them (TokenSubscriptions) ─► a service asked (AccessChecks)
+//              └─ their key is on its way: later      what is under way ends with them (AuthorizedWork) ─► judged again
 
 import HTTP
 import Identity
 import Kit
+import Links
+import NIOCore
 import Settings
 
 /// What the tokens of a request say.
@@ -30,7 +35,8 @@ enum AuthorizationEnd {
   }
 }
 
-struct Authorizer {
+/// Belongs to the worker's loop.
+final class Access {
   /// SUBSCRIPTION_CHECK or SUBMISSION_CHECK.
   enum Check {
     case subscription, submission
@@ -40,14 +46,27 @@ struct Authorizer {
   static let presencePrefix = "rig.presence."
 
   let authority: TokenAuthority
+  let checks: AccessChecks
+  /// What tokens have authorised and is under way.
+  let work = AuthorizedWork()
   private let settings: Settings
   private let subscriptions: TokenSubscriptions
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
 
-  init(authority: TokenAuthority, settings: Settings) {
+  init(
+    _ authority: TokenAuthority, _ checks: AccessChecks, _ settings: Settings, _ clock: LoopClock,
+    _ metrics: WorkerMetrics
+  ) {
     self.authority = authority
+    self.checks = checks
     self.settings = settings
+    self.clock = clock
+    self.metrics = metrics
     subscriptions = TokenSubscriptions(settings.extractors)
   }
+
+  // MARK: What tokens say
 
   /// Without keys of its own the gateway leaves tokens to the service that it asks: they may be of any kind.
   private var isLeftToService: Bool { !authority.isConfigured && settings.subscriptionCheck.url != nil }
@@ -59,8 +78,7 @@ struct Authorizer {
   ///   - malformedStatus: of the answer to what is no token at all.
   /// - Throws: 401 for a token that isn't valid, or whose session is on the blacklist.
   func authorize(
-    _ request: HTTPRequest, jwt: String? = nil, for check: Check = .subscription, unixMs: Int64,
-    malformedStatus: Int = 401
+    _ request: HTTPRequest, jwt: String? = nil, for check: Check = .subscription, malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     guard !isLeftToService else { return Authorization() }
     var named: [(place: String, token: String)] = []
@@ -72,16 +90,16 @@ struct Authorizer {
     } catch {
       throw RefusedRequest(status: malformedStatus, detail: "header authorization: \(error)")
     }
-    return try authorize(named, for: check, unixMs: unixMs, malformedStatus: malformedStatus)
+    return try authorize(named, for: check, malformedStatus: malformedStatus)
   }
 
   func authorize(
-    _ named: [(place: String, token: String)], for check: Check = .subscription, unixMs: Int64,
+    _ named: [(place: String, token: String)], for check: Check = .subscription,
     malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     guard !isLeftToService else { return Authorization() }
     let ours = asksService(check) ? named.filter { BearerTokens.mayBeJWT($0.token) } : named
-    return try verify(ours, unixMs: unixMs, malformedStatus: malformedStatus)
+    return try verify(ours, malformedStatus: malformedStatus)
   }
 
   private func asksService(_ check: Check) -> Bool {
@@ -93,7 +111,7 @@ struct Authorizer {
 
   /// Verifies tokens, whoever else may be asked.
   func verify(
-    _ named: [(place: String, token: String)], unixMs: Int64, malformedStatus: Int = 401
+    _ named: [(place: String, token: String)], malformedStatus: Int = 401
   ) throws(RefusedRequest) -> Authorization {
     // Before anything is verified: what a connection can't keep is of no use, and each costs a signature.
     guard named.count <= ConnectionIdentity.maximumCredentials else {
@@ -106,7 +124,7 @@ struct Authorizer {
     for (place, token) in named {
       let verified: VerifiedToken
       do throws(TokenError) {
-        verified = try authority.verify(token, unixMs: unixMs)
+        verified = try authority.verify(token, unixMs: clock.unixMs)
       } catch {
         var status = 401
         var mayNeedKeys = error.isUnknownKey
@@ -139,8 +157,8 @@ struct Authorizer {
   /// Judges again what was verified a while ago: its session or its time may have ended since.
   ///
   /// - Throws: 401.
-  func requireValid(_ credentials: [Credential], unixMs: Int64) throws(RefusedRequest) {
-    guard !credentials.contains(where: { $0.hasExpired(unixMs: unixMs) }) else {
+  func requireValid(_ credentials: [Credential]) throws(RefusedRequest) {
+    guard !credentials.contains(where: { $0.hasExpired(unixMs: clock.unixMs) }) else {
       throw AuthorizationEnd.tokenExpired.refusal
     }
     guard authority.digests(of: credentials.compactMap(\.session)) != nil else {
@@ -186,10 +204,10 @@ struct Authorizer {
   /// Whether an event may be submitted. What its tokens say.
   ///
   /// - Throws: 403 without a valid token where one is needed, 401 for an invalid one.
-  func requireSubmission(_ request: HTTPRequest, unixMs: Int64) throws(RefusedRequest) -> Authorization {
+  func requireSubmission(_ request: HTTPRequest) throws(RefusedRequest) -> Authorization {
     // Without keys a token says nothing, and may be meant for somebody else.
     guard authority.isConfigured || settings.submissionCheck == .token else { return Authorization() }
-    let authorization = try authorize(request, for: .submission, unixMs: unixMs)
+    let authorization = try authorize(request, for: .submission)
     try requireSubmission(hasToken: !authorization.tokens.isEmpty)
     return authorization
   }
@@ -198,6 +216,64 @@ struct Authorizer {
     guard settings.submissionCheck != .token || hasToken else {
       throw RefusedRequest(status: 403, detail: "submitting events needs a valid token (SUBMISSION_CHECK)")
     }
+  }
+
+  // MARK: What has to wait
+
+  /// The reply of `granted`, once the service has allowed it; at once if there is nothing to ask. What waits ends with its tokens, and is
+  /// judged again when it has been allowed.
+  func whenAllowed(
+    _ call: ServiceCall?, _ authorization: Authorization, on loop: EventLoop, _ granted: @escaping () -> Reply
+  ) -> Reply {
+    guard let call else { return granted() }
+    return Deferred.reply(on: loop) { complete in
+      var giveUp: (() -> Void)?
+      let ticket = work.begin(authorization) { end in
+        giveUp?()
+        complete(.response(end.refusal.response))
+      }
+      giveUp = checks.ask(call, nowNs: clock.nowNs) { [unowned self] refusal in
+        work.finish(ticket)
+        clock.refresh()
+        if let refusal { return complete(.response(refusal.response)) }
+        do throws(RefusedRequest) {
+          try requireValid(authorization.credentials)
+          complete(granted())
+        } catch {
+          complete(.response(error.response))
+        }
+      }
+      return { [work] in
+        work.finish(ticket)
+        giveUp?()
+      }
+    }
+  }
+
+  /// The answer to a refused request: at once, or, if the key of its token may be on its way, what `again` says when the keys
+  /// have come.
+  func refusal(_ error: RefusedRequest, on loop: EventLoop, again: @escaping () -> Reply) -> Reply {
+    guard let set = error.awaitedKeySet else { return .response(error.response) }
+    return Deferred.reply(on: loop) { complete in
+      var isGivenUp = false
+      authority.whenKeySetIsThere(set) { [clock] in
+        guard !isGivenUp else { return }
+        clock.refresh()
+        complete(again())
+      }
+      return { isGivenUp = true }
+    }
+  }
+
+  // MARK: What ends
+
+  /// What the session had authorised and is under way ends.
+  func endWork(of session: SessionDigest) { metrics.endedWork(work.end(session), by: .sessionEnded) }
+
+  /// Once per second.
+  func tick() {
+    authority.tick(unixMs: clock.unixMs)
+    metrics.endedWork(work.sweep(unixSecond: clock.unixSecond), by: .tokenExpired)
   }
 
   private static func isPresence(_ pattern: EventTypePattern) -> Bool {

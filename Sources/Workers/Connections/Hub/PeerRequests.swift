@@ -10,7 +10,8 @@ import IPC
 import Kit
 import Links
 
-final class RequestExchange {
+/// Belongs to the worker's loop.
+final class PeerRequests {
   /// Called once: with the answer, which is `gone` if the worker asked has died; or with nil if none came in time.
   typealias Asker = (WorkerAnswer?) -> Void
 

@@ -13,16 +13,16 @@ private final class Answers {
   var all: [WorkerAnswer?] = []
   /// The last answer; nil: none in time, or none at all.
   var last: WorkerAnswer? { all.last ?? nil }
-  var asker: RequestExchange.Asker { { [self] in all.append($0) } }
+  var asker: PeerRequests.Asker { { [self] in all.append($0) } }
 }
 
 @Suite("Request exchange")
-struct RequestExchangeTests {
+struct PeerRequestsTests {
   private let answers = Answers()
   private let ok = WorkerAnswer(status: 204, text: "")
   private static let question = WorkerRequest.setSubscriptions(serial: 5, change: Array("[]".utf8))
 
-  private func correlation(_ asked: RequestExchange.Asked) throws -> UInt64 {
+  private func correlation(_ asked: PeerRequests.Asked) throws -> UInt64 {
     guard case .waiting(let correlation) = asked else { throw TestFailure("\(asked)") }
     return correlation
   }
@@ -73,7 +73,7 @@ struct RequestExchangeTests {
     let exchanges = try (0..<2).map { try gateway.exchange($0) }
     let body = [UInt8](repeating: 7, count: 1 << 20)
     let large = WorkerAnswer(status: 200, text: "id", body: body)
-    let count = 2 * RequestExchange.maximumUnsentBytes / body.count
+    let count = 2 * PeerRequests.maximumUnsentBytes / body.count
     for _ in 0..<count {
       _ = try correlation(exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker))
       exchanges[1].serve {
@@ -115,7 +115,7 @@ struct RequestExchangeTests {
   func answerBound() throws {
     let gateway = try TestGateway(workers: 2)
     let answering = try gateway.exchange(1)
-    let asking = try RequestExchange(
+    let asking = try PeerRequests(
       grants: gateway.requestGrants, worker: .connections(0), peers: (0..<2).map { try gateway.page($0) },
       status: try gateway.page(0), maximumMessageBytes: 2_000
     ) { _ in }
@@ -157,7 +157,7 @@ struct RequestExchangeTests {
     let exchange = try gateway.exchange(0)
     #expect(exchange.ask(2, Self.question, deadlineNs: .max, answers.asker) == .noSuchWorker)
     #expect(exchange.ask(.max, Self.question, deadlineNs: .max, answers.asker) == .noSuchWorker)
-    let limit = RequestExchange.leastMessageBytes
+    let limit = PeerRequests.leastMessageBytes
     let large = WorkerRequest.setSubscriptions(serial: 1, change: [UInt8](repeating: 0x20, count: limit))
     #expect(exchange.ask(1, large, deadlineNs: .max, answers.asker) == .tooLarge(limitBytes: limit))
     let half = WorkerRequest.setSubscriptions(serial: 1, change: [UInt8](repeating: 0x20, count: limit / 2))
@@ -251,13 +251,13 @@ struct RequestExchangeTests {
 struct TwoWorkersTests {
   private let answers = Answers()
 
-  private func workers() throws -> [TestHub] {
+  private func workers() throws -> [TestWorker] {
     let gateway = try TestGateway(workers: 2)
-    return try [gateway.hub(0), gateway.hub(1)]
+    return try [gateway.worker(0), gateway.worker(1)]
   }
 
   /// Lets both go on until neither has anything to say.
-  private func settle(_ workers: [TestHub]) {
+  private func settle(_ workers: [TestWorker]) {
     for _ in 0..<3 { for worker in workers { worker.run() } }
   }
 
@@ -268,21 +268,21 @@ struct TwoWorkersTests {
     let connection = try workers[1].openSSE(client, [.to("old")])
     let message = WorkerRequest.setSubscriptions(
       serial: connection.serial, change: SubscriptionChange([.to("new")]).encoded)
-    _ = workers[0].hub.exchange.ask(1, message, deadlineNs: .max, answers.asker)
+    _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)
     settle(workers)
     #expect(answers.all.map { $0?.status } == [204])
     #expect(streamed(client.take()).map(\.name) == ["rig.subscriptions_set"])
-    #expect(workers[1].hub.index.subscriptions(of: connection.index) == [.to("new")])
+    #expect(workers[1].subscriptions.index.subscriptions(of: connection.index) == [.to("new")])
 
     let bad = WorkerRequest.setSubscriptions(serial: connection.serial, change: Array("[{}]".utf8))
-    _ = workers[0].hub.exchange.ask(1, bad, deadlineNs: .max, answers.asker)
+    _ = workers[0].peers.ask(1, bad, deadlineNs: .max, answers.asker)
     settle(workers)
     #expect(answers.last?.status == 502)
     #expect(client.take() == "")
-    #expect(workers[1].hub.index.subscriptions(of: connection.index) == [.to("new")], "as it was")
+    #expect(workers[1].subscriptions.index.subscriptions(of: connection.index) == [.to("new")], "as it was")
 
     client.disconnect()
-    _ = workers[0].hub.exchange.ask(1, message, deadlineNs: .max, answers.asker)
+    _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)
     settle(workers)
     #expect(answers.last == .gone)
   }
@@ -290,33 +290,33 @@ struct TwoWorkersTests {
   @Test("answer each other's polls, at once or when something comes")
   func polls() throws {
     let gateway = try TestGateway(workers: 2)
-    let workers = try [gateway.hub(0), gateway.hub(1)]
+    let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
-    let hub = workers[1].hub
+    let worker = workers[1]
     let session = workers[1].insertSession()
-    hub.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
+    worker.connections.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
     func poll(_ lastEventID: String?) {
       let message = WorkerRequest.poll(serial: session.serial, lastEventID: lastEventID)
-      _ = workers[0].hub.exchange.ask(1, message, deadlineNs: .max, answers.asker)
+      _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)
       settle(workers)
     }
     poll(session.polls?.initialEventID)
     #expect(answers.all.isEmpty, "it waits")
-    #expect(hub.remotePolls.count == 1)
+    #expect(worker.peerServer.waitingCount == 1)
     try writer.publish(1)
     try writer.publish(2, type: "other")
     settle(workers)
     let first = try #require(answers.last)
     #expect(first.status == 200)
     #expect(String(decoding: first.body, as: UTF8.self).hasSuffix(#""events":[{"n":1}]}"#))
-    #expect(hub.remotePolls.isEmpty)
+    #expect(worker.peerServer.waitingCount == 0)
     try writer.publish(3)
     settle(workers)
     poll(first.text)
     let second = try #require(answers.last)
     #expect(answers.all.count == 2)
     #expect(String(decoding: second.body, as: UTF8.self).hasSuffix(#""events":[{"n":3}]}"#))
-    hub.closed(session)
+    worker.connections.closed(session)
     poll(second.text)
     #expect(answers.last == .gone)
   }
@@ -324,30 +324,30 @@ struct TwoWorkersTests {
   @Test("forget a poll whose client has gone; its events wait for the next")
   func cancelledPoll() throws {
     let gateway = try TestGateway(workers: 2)
-    let workers = try [gateway.hub(0), gateway.hub(1)]
+    let workers = try [gateway.worker(0), gateway.worker(1)]
     let writer = try gateway.streamsWriter()
-    let hub = workers[1].hub
+    let worker = workers[1]
     let session = workers[1].insertSession()
-    hub.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
+    worker.connections.begin(session, ConnectRequest([.to("greeting")]), .fromNow)
     let message = WorkerRequest.poll(serial: session.serial, lastEventID: session.polls?.initialEventID)
     guard
-      case .waiting(let correlation) = workers[0].hub.exchange.ask(
+      case .waiting(let correlation) = workers[0].peers.ask(
         1, message, deadlineNs: .max, answers.asker)
     else {
       throw TestFailure("not asked")
     }
     settle(workers)
-    workers[0].hub.exchange.cancelPoll(correlation, target: 1, serial: session.serial)
+    workers[0].peers.cancelPoll(correlation, target: 1, serial: session.serial)
     settle(workers)
-    #expect(hub.remotePolls.isEmpty)
+    #expect(worker.peerServer.waitingCount == 0)
     try writer.publish(1)
     settle(workers)
     #expect(answers.all.isEmpty)
-    _ = workers[0].hub.exchange.ask(1, message, deadlineNs: .max, answers.asker)
+    _ = workers[0].peers.ask(1, message, deadlineNs: .max, answers.asker)
     settle(workers)
     #expect(answers.all.count == 1)
     let body = try #require(answers.last).body
     #expect(String(decoding: body, as: UTF8.self).contains(#"{"n":1}"#))
-    hub.closed(session)
+    worker.connections.closed(session)
   }
 }

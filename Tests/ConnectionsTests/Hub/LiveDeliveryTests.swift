@@ -10,11 +10,11 @@ import Testing
 @testable import Connections
 
 @Suite("Delivery")
-struct HubDeliveryTests {
+struct LiveDeliveryTests {
   @Test("sends each event to those who asked for it, once and in order, with its cursor")
   func matching() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub {
+    let worker = try gateway.worker {
       $0.extractors = ExtractorTable(byType: ["greeting": ["name": Extractor(eventPointer: ["name"])]])
     }
     let writer = try gateway.streamsWriter()
@@ -34,14 +34,14 @@ struct HubDeliveryTests {
     #expect(seen[0].map { $0.id.flatMap { Cursor($0) }?[0] } == [1, 2, 3, 4])
     #expect(worker.metric("rig_deliveries_total") == 6)
     for client in clients { client.disconnect() }
-    #expect(worker.hub.table.count == 0)
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
+    #expect(worker.connections.table.count == 0)
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
   }
 
   @Test("never sends addressed or expired events to anyone by type")
   func held() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
     try worker.openSSE(client, [.to("*"), .to("greeting"), .to("message")])
@@ -56,7 +56,8 @@ struct HubDeliveryTests {
   /// A record that says that 7 records are gone.
   private func appendGap(_ writer: EventWriter) throws {
     let gap = PreparedEvent.eventsLost(
-      count: 7, reason: "why", before: EventOrigin(source: .kafka, topic: "rig", partition: 3, offset: 9), acceptedAtNs: 1,
+      count: 7, reason: "why", before: EventOrigin(source: .kafka, topic: "rig", partition: 3, offset: 9),
+      acceptedAtNs: 1,
       stamp: .now())
     guard case .appended = writer.append(gap: gap) else { throw GapRefused() }
     writer.publish()
@@ -67,7 +68,7 @@ struct HubDeliveryTests {
   @Test("14.E23 tells everybody of records that are gone, whatever they asked for, at their place, once")
   func gap() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     let clients = [try TestClient(), try TestClient()]
     try worker.openSSE(clients[0], [.to("*")])
@@ -98,11 +99,11 @@ struct HubDeliveryTests {
   @Test("reads all rings, and goes on over as many turns as it takes")
   func manyTurns() throws {
     let gateway = try TestGateway(workers: 2)
-    let workers = try [gateway.hub(0), gateway.hub(1)]
+    let workers = try [gateway.worker(0), gateway.worker(1)]
     let clients = try [TestClient(), TestClient()]
     for (worker, client) in zip(workers, clients) { try worker.openSSE(client, [.to("*")]) }
     let writer = try gateway.streamsWriter()
-    let count = 3 * Hub.TurnLimit.records
+    let count = 3 * LiveDelivery.Limit.records
     for number in 0..<count { try writer.publish(number) }
     let client = try TestClient()
     let webSocket = try workers[1].openWebSocket(client, [])
@@ -122,7 +123,7 @@ struct HubDeliveryTests {
   @Test("keeps for a client whose socket is full what it has room for, and sends it in order")
   func slowClient() throws {
     let gateway = try TestGateway(eventRingBytes: 4 << 20)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 64 << 20 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 64 << 20 }
     let writer = try gateway.streamsWriter()
     let slow = try TestClient()
     let quick = try TestClient()
@@ -139,11 +140,11 @@ struct HubDeliveryTests {
     worker.run()
     seenQuick += numbers(quick.take())
     #expect(connection.waitingBytes > 0, "the socket must have become full")
-    #expect(worker.hub.table.descriptors[Int(connection.index)] == -1)
+    #expect(worker.connections.table.descriptors[Int(connection.index)] == -1)
     #expect(seenQuick == expected.filter { $0 % 3 != 0 }, "others don't wait for it")
     #expect(numbers(slow.take()) == expected)
     #expect(connection.waitingBytes == 0)
-    #expect(worker.hub.table.descriptors[Int(connection.index)] == slow.near, "direct again")
+    #expect(worker.connections.table.descriptors[Int(connection.index)] == slow.near, "direct again")
     try writer.publish(1000)
     worker.run()
     #expect(numbers(slow.take()) == [1000])
@@ -156,7 +157,7 @@ struct HubDeliveryTests {
   )
   func slowConsumer() throws {
     let gateway = try TestGateway(eventRingBytes: 4 << 20)
-    let worker = try gateway.hub {
+    let worker = try gateway.worker {
       $0.maxUnsentBytes = 100_000
       $0.slowConsumerSeconds = 0
     }
@@ -167,15 +168,15 @@ struct HubDeliveryTests {
       try writer.publish(number, padding: 1500)
       worker.run()
     }
-    #expect(!connection.isClosing && worker.hub.table.behindCount == 1)
+    #expect(!connection.isClosing && worker.connections.table.behindCount == 1)
     #expect(connection.waitingBytes < 110_000, "the rest waits in the ring")
     #expect(worker.metric("rig_connections_fell_behind_total") == 1)
-    worker.hub.tick()
+    worker.tick()
     #expect(!connection.isClosing)
     client.read(atMost: 6_000)
-    worker.hub.tick()
+    worker.tick()
     #expect(!connection.isClosing, "it has taken something")
-    worker.hub.tick()
+    worker.tick()
     #expect(connection.isClosing)
     #expect(worker.metric("rig_slow_consumers_total") == 1)
     #expect(connection.waitingBytes < 20_000, "what hadn't been begun is dropped")
@@ -186,9 +187,9 @@ struct HubDeliveryTests {
     #expect(last.name == "rig.server_closing")
     #expect(last.data.contains(#""reason":"slow consumer""#))
     #expect(client.socket.isOutputClosed)
-    #expect(worker.hub.index.usage == (0, 0, 0, 0))
+    #expect(worker.subscriptions.index.usage == (0, 0, 0, 0))
     client.disconnect()
-    #expect(worker.hub.table.count == 0 && worker.hub.table.behindCount == 0)
+    #expect(worker.connections.table.count == 0 && worker.connections.table.behindCount == 0)
   }
 
   @Test(
@@ -199,7 +200,7 @@ struct HubDeliveryTests {
   func behind(seed: UInt64, transport: Transport) throws {
     var random = SeededRandom(seed: seed)
     let gateway = try TestGateway(workers: 2, eventRingBytes: 4 << 20)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 8_000 }
     let writers = try [gateway.streamsWriter(), gateway.ownWriter(1)]
     let client = try TestClient()
     let identity = try #require(ConnectionIdentity([Credential(user: "Ann")]))
@@ -242,14 +243,14 @@ struct HubDeliveryTests {
     }
     #expect(seen == expected)
     #expect(worker.metric("rig_connections_fell_behind_total") ?? 0 > 0)
-    #expect(connection.replay == nil && worker.hub.table.behindCount == 0)
+    #expect(connection.replay == nil && worker.connections.table.behindCount == 0)
     client.disconnect()
   }
 
   @Test("14.26 a client that the ring overtakes is told so and closed")
   func overtaken() throws {
     let gateway = try TestGateway(eventRingBytes: 1 << 16)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 8_000 }
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("*")])
@@ -257,7 +258,7 @@ struct HubDeliveryTests {
       try writer.publish(number, padding: 1000)
       worker.run()
     }
-    #expect(!connection.isClosing && worker.hub.table.behindCount == 1)
+    #expect(!connection.isClosing && worker.connections.table.behindCount == 1)
     var text = client.take()
     worker.run()
     text += client.take()
@@ -273,7 +274,7 @@ struct HubDeliveryTests {
   @Test("14.26 subscriptions that are changed while a client is behind are in force from then on")
   func changedWhileBehind() throws {
     let gateway = try TestGateway(eventRingBytes: 4 << 20)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 8_000 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 8_000 }
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("even")])
@@ -302,7 +303,7 @@ struct HubDeliveryTests {
   @Test("14.28 events of several rings come in the order in which they were accepted")
   func acceptedOrder() throws {
     let gateway = try TestGateway(workers: 3, eventRingBytes: 4 << 20)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writers = try [gateway.streamsWriter(), gateway.ownWriter(1), gateway.ownWriter(2)]
     var random = SeededRandom(seed: 28)
     let client = try TestClient()
@@ -323,7 +324,7 @@ struct HubDeliveryTests {
   @Test("14.28 a ring whose writer claims to write in the future keeps nobody waiting")
   func future() throws {
     let gateway = try TestGateway(workers: 2, eventRingBytes: 8 << 20)
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let (mad, sound) = (try gateway.streamsWriter(), try gateway.ownWriter(1))
     let client = try TestClient()
     try worker.openSSE(client, [.to("*")])
@@ -332,11 +333,11 @@ struct HubDeliveryTests {
     var seen: [Int] = []
     for _ in 0..<30 {
       // More than a turn reads: something of the sound one waits always.
-      for _ in 0..<Hub.TurnLimit.records * 5 / 4 {
+      for _ in 0..<LiveDelivery.Limit.records * 5 / 4 {
         try sound.publish(number, acceptedAtNs: MonotonicTime.now())
         number += 1
       }
-      worker.hub.turn()
+      worker.turn.run()
       seen += numbers(client.take())
     }
     #expect(seen.count < number && Set(seen).isSuperset(of: 0..<5))
@@ -349,7 +350,7 @@ struct HubDeliveryTests {
   func random(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
     let gateway = try TestGateway(eventRingBytes: 4 << 20)
-    let worker = try gateway.hub { $0.maxUnsentBytes = 64 << 20 }
+    let worker = try gateway.worker { $0.maxUnsentBytes = 64 << 20 }
     let writer = try gateway.streamsWriter()
     let clients = try (0..<6).map { _ in try TestClient() }
     var expected = [[Int]](repeating: [], count: clients.count)
@@ -384,16 +385,16 @@ struct HubDeliveryTests {
   @Test("a heartbeat goes to those who got nothing for as long")
   func heartbeat() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let worker = try gateway.worker { $0.heartbeatSeconds = 15 }
     let clients = try [TestClient(), TestClient()]
     let idle = try worker.openSSE(clients[0], [])
     try worker.openSSE(clients[1], [])
-    worker.hub.table.lastTraffic[Int(idle.index)] = worker.hub.clock.second &- 15
-    worker.hub.tick()
-    let heartbeat = ServerSentEvents.heartbeat(at: worker.hub.events.own)
+    worker.connections.table.lastTraffic[Int(idle.index)] = worker.clock.second &- 15
+    worker.tick()
+    let heartbeat = ServerSentEvents.heartbeat(at: worker.events.own)
     #expect(clients[0].take() == String(decoding: heartbeat, as: UTF8.self))
     #expect(clients[1].take() == "")
-    worker.hub.tick()
+    worker.tick()
     #expect(clients[0].take() == "", "that was traffic")
     for client in clients { client.disconnect() }
   }
@@ -402,23 +403,23 @@ struct HubDeliveryTests {
     "14.E25 a heartbeat during a replay tells what the client has been given, not what the worker has read")
   func heartbeatDuringReplay() throws {
     let gateway = try TestGateway(eventRingBytes: 8 << 20)
-    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let worker = try gateway.worker { $0.heartbeatSeconds = 15 }
     let writer = try gateway.streamsWriter()
     for number in 1...9000 { try writer.publish(number, type: "other") }
     worker.run()
     let client = try TestClient()
     let beginning = Cursor(epoch: TestGateway.epoch).text
     let connection = try worker.openSSE(client, [.to("greeting")], lastEventID: beginning)
-    worker.hub.turn()
+    worker.turn.run()
     let resuming = try #require(connection.state.resuming, "a turn isn't enough for so much")
-    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
-    worker.hub.tick()
+    worker.connections.table.lastTraffic[Int(connection.index)] = worker.clock.second &- 15
+    worker.tick()
     let told = try #require(streamed(client.take()).last?.id.flatMap { Cursor($0) })
-    #expect(told == resuming.plan.seen && told[0] > 0 && told[0] < worker.hub.events.own[0])
+    #expect(told == resuming.plan.seen && told[0] > 0 && told[0] < worker.events.own[0])
     worker.run()
-    worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
-    worker.hub.tick()
-    #expect(streamed(client.take()).last?.id == worker.hub.events.own.text)
+    worker.connections.table.lastTraffic[Int(connection.index)] = worker.clock.second &- 15
+    worker.tick()
+    #expect(streamed(client.take()).last?.id == worker.events.own.text)
     client.disconnect()
   }
 
@@ -427,13 +428,13 @@ struct HubDeliveryTests {
     arguments: [true, false])
   func leftEvents(isLast: Bool) throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
     try worker.openSSE(client, [.to("*")])
     try writer.publish(1)
     // Published before the stop: delivered before the farewell.
-    worker.hub.drain(.shutdown, isLast: isLast) {}
+    worker.drain(.shutdown, isLast: isLast) {}
     worker.run()
     let taken = client.take()
     #expect(taken.contains(#"{"n":1}"#) && taken.contains(#""reason":"shutdown""#), "\(taken)")
@@ -447,17 +448,17 @@ struct HubDeliveryTests {
   @Test("14.C13 a heartbeat goes to connections over TLS and HTTP/2 too, but not behind what waits")
   func heartbeatPastNoSocket() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.heartbeatSeconds = 15 }
+    let worker = try gateway.worker { $0.heartbeatSeconds = 15 }
     let client = try TestClient()
     let connection = try worker.openSSE(client, [.to("*")], isDirect: false)
-    let heartbeat = String(decoding: ServerSentEvents.heartbeat(at: worker.hub.events.own), as: UTF8.self)
+    let heartbeat = String(decoding: ServerSentEvents.heartbeat(at: worker.events.own), as: UTF8.self)
     func fallSilent() {
-      worker.hub.table.lastTraffic[Int(connection.index)] = worker.hub.clock.second &- 15
-      worker.hub.tick()
+      worker.connections.table.lastTraffic[Int(connection.index)] = worker.clock.second &- 15
+      worker.tick()
     }
     fallSilent()
     #expect(client.take() == heartbeat)
-    worker.hub.tick()
+    worker.tick()
     #expect(client.take() == "", "that was traffic")
     // Until the socket is full, and some of it waits.
     while !client.socket.isWaiting { connection.send(Array(repeating: UInt8(ascii: "\n"), count: 1000)) }
@@ -472,11 +473,11 @@ struct HubDeliveryTests {
   @Test("ends all connections with the reason when the worker drains, and says when the last has gone")
   func drain() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let clients = try [TestClient(), TestClient()]
     for client in clients { try worker.openSSE(client, [.to("*")]) }
     var isDrained = false
-    worker.hub.drain(.drain) { isDrained = true }
+    worker.drain(.drain) { isDrained = true }
     for client in clients {
       #expect(client.take().contains(#""reason":"drain""#))
       #expect(client.socket.isOutputClosed)

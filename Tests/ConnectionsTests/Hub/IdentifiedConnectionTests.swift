@@ -8,8 +8,8 @@ import Testing
 
 @testable import Connections
 
-@Suite("Hub, identity")
-struct HubIdentityTests {
+@Suite("Connection workers, identity")
+struct IdentifiedConnectionTests {
   private func identity(
     _ user: String?, session: String? = nil, roles: [String] = [], until: Double? = nil,
     follows: [String] = [], followsRoles: [String] = []
@@ -36,7 +36,7 @@ struct HubIdentityTests {
   @Test("an addressed event goes to every connection of its users, once, and to nobody else")
   func addressed() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     let clients = try (0..<4).map { _ in try TestClient() }
     try worker.openSSE(clients[0], [], identity: identity("alice"))
@@ -53,13 +53,13 @@ struct HubIdentityTests {
     worker.run()
     #expect(clients[1...].map { numbers($0.take()) } == [[4], [], []])
     for client in clients[1...] { client.disconnect() }
-    #expect(worker.hub.followers.userCount == 0)
+    #expect(worker.identities.userCount == 0)
   }
 
   @Test("who follows a user, or a role that the user holds, gets its events once")
   func followers() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub { $0.privilegedRoles = ["support"] }
+    let worker = try gateway.worker { $0.privilegedRoles = ["support"] }
     let writer = try gateway.streamsWriter()
     let clients = try (0..<2).map { _ in try TestClient() }
     try worker.openSSE(
@@ -84,9 +84,9 @@ struct HubIdentityTests {
   @Test("a client that comes back gets the addressed events that it missed, and no one else's")
   func resumed() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
-    let cursor = worker.hub.events.own.text
+    let cursor = worker.events.own.text
     try writer.publish(1, users: ["alice"])
     try writer.publish(2, users: ["bob"])
     try writer.publish(3)
@@ -103,7 +103,7 @@ struct HubIdentityTests {
   @Test("a session that is ended takes its connections with it at once, with the reason, and no others")
   func killed() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let clients = try (0..<3).map { _ in try TestClient() }
     try worker.openSSE(clients[0], [], identity: identity("alice", session: "a"))
     try worker.openWebSocket(clients[1], [], identity: identity("alice", session: "a"))
@@ -114,24 +114,24 @@ struct HubIdentityTests {
     let frames = clients[1].take()
     #expect(frames.contains(#""type":"rig.session_killed""#) && frames.hasSuffix("session killed"))
     #expect(clients[2].take() == "")
-    #expect(worker.hub.authorizer.authority.digests(of: ["a"]) == nil)
-    #expect(worker.hub.authorizer.authority.digests(of: ["b"]) != nil)
+    #expect(worker.access.authority.digests(of: ["a"]) == nil)
+    #expect(worker.access.authority.digests(of: ["b"]) != nil)
     for client in clients { client.disconnect() }
   }
 
   @Test("a new worker knows what its predecessor was told, before it serves anybody")
   func reborn() throws {
     let gateway = try TestGateway()
-    let first = try gateway.hub()
+    let first = try gateway.worker()
     try end("a", in: gateway)
     first.run()
     try end("b", in: gateway)
-    let second = try gateway.hub()
-    second.hub.catchUpState()
+    let second = try gateway.worker()
+    second.state.catchUp()
     for session in ["a", "b"] {
-      #expect(second.hub.authorizer.authority.digests(of: [session]) == nil, "\(session)")
+      #expect(second.access.authority.digests(of: [session]) == nil, "\(session)")
     }
-    #expect(second.hub.authorizer.authority.digests(of: ["c"]) != nil)
+    #expect(second.access.authority.digests(of: ["c"]) != nil)
   }
 
   @Test(
@@ -139,7 +139,7 @@ struct HubIdentityTests {
   )
   func endedMeanwhile() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     try end("a", in: gateway)
     worker.run()
     let clients = try (0..<2).map { _ in try TestClient() }
@@ -149,7 +149,7 @@ struct HubIdentityTests {
     let other = try worker.openSSE(clients[1], [.to("x")], identity: identity("bob"))
     let change = SubscriptionChange([], [Credential(user: "alice", session: "a")])
     #expect(worker.change(other, change)?.status == 401)
-    #expect(worker.hub.index.subscriptions(of: other.index) == [.to("x")], "as they were")
+    #expect(worker.subscriptions.index.subscriptions(of: other.index) == [.to("x")], "as they were")
     #expect(other.identity?.users == ["bob"])
     for client in clients { client.disconnect() }
   }
@@ -170,12 +170,11 @@ struct HubIdentityTests {
     arguments: [ConnectionLimits.Subject.address, .user])
   func goneMeanwhile(subject: ConnectionLimits.Subject) throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub {
+    let worker = try gateway.worker {
       $0.maxConnectionsPerAddress = subject == .address ? 1 : 0
       $0.maxConnectionsPerUser = subject == .user ? 1 : 0
       $0.privilegedRoles = ["support"]
     }
-    let hub = worker.hub
     let clients = try (0..<2).map { _ in try TestClient() }
     let trap = EndTrap()
     try clients[0].channel.pipeline.syncOperations.addHandler(trap)
@@ -184,29 +183,30 @@ struct HubIdentityTests {
       try client.channel.pipeline.syncOperations.addHandler(connection)
       connection.outlet?.open(with: Array("open\n\n".utf8))
       connection.outletDidChange()
-      trap.onEnd = { hub.closed(connection) }
+      trap.onEnd = { worker.connections.closed(connection) }
       var wanted = ConnectRequest(
         [], identity: identity("alice", session: session, until: 4_000_000_000), isPrivileged: true)
       wanted.origin.remote = "192.0.2.1"
-      hub.begin(connection, wanted, hub.resumption(lastEventID: nil))
+      worker.connections.begin(connection, wanted, worker.events.resumption(lastEventID: nil))
       return connection
     }
     let first = try open(clients[0], session: "a")
     let gone = try open(clients[1], session: "b")
-    #expect(first.isClosing && gone.isClosing && hub.table[gone.index] == nil)
+    #expect(first.isClosing && gone.isClosing && worker.connections.table[gone.index] == nil)
     let place = Int(gone.index)
-    #expect(!hub.table.privileges[place] && hub.table.expiries[place] == 0)
+    #expect(!worker.connections.table.privileges[place] && worker.connections.table.expiries[place] == 0)
     let digest = try #require(SessionHasher()?.digest("b"))
-    #expect(Array(hub.sessions[digest]).isEmpty)
-    #expect(!hub.identify(gone, identity("alice", session: "b"), isPrivileged: true))
-    #expect(!hub.table.privileges[place] && Array(hub.sessions[digest]).isEmpty)
+    #expect(Array(worker.identities.connections(of: digest)).isEmpty)
+    #expect(!worker.connections.identify(gone, identity("alice", session: "b"), isPrivileged: true))
+    #expect(
+      !worker.connections.table.privileges[place] && Array(worker.identities.connections(of: digest)).isEmpty)
     for client in clients { client.disconnect() }
   }
 
   @Test("a connection ends with its token; a fresh one of the same user keeps it")
   func expiry() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let clients = try (0..<2).map { _ in try TestClient() }
     // A token that was valid when the connection was opened, and isn't any more.
     let past = identity("alice", session: "a", until: 1)
@@ -215,7 +215,7 @@ struct HubIdentityTests {
     let fresh = Credential(user: "alice", session: "b", validUntil: 4_000_000_000)
     #expect(worker.change(kept, SubscriptionChange([], [fresh]))?.status == 204)
     _ = clients[1].take()
-    worker.hub.tick()
+    worker.tick()
     #expect(streamed(clients[0].take()).map(\.name) == ["rig.server_closing"])
     #expect(clients[1].take() == "")
     // Both sessions have been shown for it.
@@ -228,7 +228,7 @@ struct HubIdentityTests {
   @Test("an operator closes one connection, or all of a user, but not of those who follow it")
   func closedByOperator() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let clients = try (0..<4).map { _ in try TestClient() }
     let one = try worker.openSSE(clients[0], [], identity: identity("alice"))
     try worker.openSSE(clients[1], [], identity: identity("alice"))
@@ -249,7 +249,7 @@ struct HubIdentityTests {
   @Test("presence events go to privileged connections only, whatever the others subscribe to")
   func presenceEvents() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let writer = try gateway.streamsWriter()
     let clients = try (0..<2).map { _ in try TestClient() }
     try worker.openSSE(clients[0], [.to("*")], identity: identity("alice"))
@@ -274,7 +274,7 @@ struct HubIdentityTests {
   @Test("identified connections are reported: all at first and when asked, then as they come and go")
   func reports() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let reader = try gateway.presenceReader()
     worker.run()
     #expect(try reported(reader) == [.begin(generation: worker.status.generation), .end])
@@ -301,7 +301,7 @@ struct HubIdentityTests {
   @Test("what could not be said because the ring was full is made good by a whole report")
   func fullRing() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.hub()
+    let worker = try gateway.worker()
     let reader = try gateway.presenceReader()
     worker.run()
     _ = try reported(reader)
@@ -322,7 +322,7 @@ struct HubIdentityTests {
         case .end: complete += 1
         }
       }
-      worker.hub.tick()
+      worker.tick()
       worker.run()
     }
     #expect(complete > 0)

@@ -1,0 +1,162 @@
+// Events go from the rings to the connections: read, matched, encoded once, sent, committed.
+//
+//   EventRings ─► record ─► who gets it: Subscriptions by type and fields, Identities by user ─► Delivery ─► sockets
+//                                                                                           └──► sessions' buffers
+//
+// A turn is bounded in records, in bytes read, in what matching costs and in bytes sent. No JSON is parsed here, and nothing is done per
+// delivery but a send.
+
+import IPC
+import Kit
+
+/// Belongs to the worker's loop.
+final class LiveDelivery {
+  /// Bounds of one turn.
+  enum Limit {
+    static let records = 256
+    static let bytes = 1 << 20
+    /// Bytes to all connections together: some 20 ms of sending.
+    static let sentBytes = 64 << 20
+    /// Conditions and sets that events are compared with.
+    static let visits: UInt64 = 50_000
+  }
+
+  private let events: EventRings
+  private let connections: OpenConnections
+  private let subscriptions: Subscriptions
+  private let identities: Identities
+  private let clock: LoopClock
+  private let metrics: WorkerMetrics
+  private let incidents: RingIncidents
+  private let beat: () -> Void
+  private let delivery = Delivery()
+  /// The last turn has read all that was published.
+  private(set) var isDry = true
+  /// Nobody is left to deliver to, and nobody comes: events stay in their rings, unread. Who passes them answers for them.
+  private var hasEnded = false
+  private var matches: [ConnectionIndex] = []
+  private var polled: [ConnectionIndex] = []
+  /// When the events of this turn were accepted, of those that go to somebody.
+  private var acceptedAtNs: [UInt64] = []
+  private var turnDeliveries = 0
+
+  /// - Parameter beat: the worker lives; called within turns that have very much to send.
+  init(
+    _ events: EventRings, to connections: OpenConnections, _ subscriptions: Subscriptions,
+    _ identities: Identities, _ clock: LoopClock, _ metrics: WorkerMetrics, _ incidents: RingIncidents,
+    beat: @escaping () -> Void
+  ) {
+    self.events = events
+    self.connections = connections
+    self.subscriptions = subscriptions
+    self.identities = identities
+    self.clock = clock
+    self.metrics = metrics
+    self.incidents = incidents
+    self.beat = beat
+  }
+
+  // MARK: Turns
+
+  /// Delivers what is published, within the bounds of a turn. Whether there may be more.
+  func deliver() -> Bool {
+    isDry = true
+    if !hasEnded {
+      isDry = !collect()
+      send()
+      events.rings.commit()
+    }
+    for ring in incidents.report(events.takeIncidents()) {
+      connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
+    }
+    return !isDry
+  }
+
+  func declareAwake() { events.rings.declareAwake() }
+
+  /// As `RingLoop.declareAsleep`.
+  func declareAsleep() -> Bool { hasEnded || events.rings.declareAsleep() }
+
+  /// Everybody has been told that the gateway ends.
+  func end() { hasEnded = true }
+
+  /// What was compressed since the last call.
+  func takeDeflateCounts() -> DeflateCounts { delivery.takeDeflateCounts() }
+
+  // MARK: From the rings
+
+  /// Reads records and assigns their events to connections. Returns whether there may be more.
+  private func collect() -> Bool {
+    delivery.beginTurn(connections: connections.table.capacity)
+    acceptedAtNs.removeAll(keepingCapacity: true)
+    turnDeliveries = 0
+    var records = 0
+    var bytes = 0
+    let visited = subscriptions.visited
+    return events.read { ring, record in
+      records += 1
+      bytes += record.bytes.count
+      if let event = EventRecord(ring: record) {
+        forward(event)
+      } else {
+        events.rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
+      }
+      return records < Limit.records && bytes < Limit.bytes && delivery.pendingBytes < Limit.sentBytes
+        && subscriptions.visited &- visited < Limit.visits
+    }
+  }
+
+  private func forward(_ event: EventRecord) {
+    guard event.isDue(unixMs: clock.unixMs) else { return }
+    matches.removeAll(keepingCapacity: true)
+    if event.isGap {
+      connections.table.appendLive(to: &matches)
+      metrics.eventsLost?.add(Int64(matches.count))
+    } else if event.isAddressed {
+      identities.match(event, into: &matches)
+    } else {
+      subscriptions.match(event, into: &matches)
+      if event.isPresence { matches.removeAll { !connections.table.privileges[Int($0)] } }
+    }
+    if connections.table.behindCount > 0 { matches.removeAll { connections.table.areBehind[Int($0)] } }
+    guard !matches.isEmpty else { return }
+    polled.removeAll(keepingCapacity: true)
+    delivery.add(event, cursor: events.own, to: matches, connections.table) { polled.append($0) }
+    if !polled.isEmpty { buffer(event) }
+    acceptedAtNs.append(event.acceptedAtNs)
+    turnDeliveries += matches.count
+    metrics.forwarded(type: event.typeBytes)
+  }
+
+  /// One copy of the event for all long-polling sessions that want it.
+  private func buffer(_ event: EventRecord) {
+    let json = Array(event.jsonBytes)
+    let cursor = events.own
+    for connection in polled {
+      connections.table[connection]?.polls?.append(json, cursor: cursor)
+    }
+  }
+
+  // MARK: To the connections
+
+  private func send() {
+    delivery.send(&connections.table, second: clock.second, progress: beat)
+    delivery.settle { [connections] in connections.table[$0] }
+    guard turnDeliveries > 0 else { return }
+    metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())
+  }
+}
+
+extension EventRecord {
+  /// An event past its time is nobody's.
+  func isDue(unixMs: Int64) -> Bool {
+    guard let expiresAt = expiresAtUnixMs else { return true }
+    return expiresAt > unixMs
+  }
+
+  /// Whether only privileged connections get it.
+  var isPresence: Bool {
+    let prefix = Access.presencePrefix.utf8
+    return typeBytes.count > prefix.count && typeBytes.starts(with: prefix)
+  }
+}
