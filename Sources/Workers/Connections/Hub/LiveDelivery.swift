@@ -74,7 +74,7 @@ final class LiveDelivery {
 
   func declareAwake() { events.rings.declareAwake() }
 
-  /// As `RingLoop.declareAsleep`.
+  /// As `LoopRings.declareAsleep`.
   func declareAsleep() -> Bool { hasEnded || events.rings.declareAsleep() }
 
   /// Everybody has been told that the gateway ends.
