@@ -78,7 +78,7 @@ struct StartPositionTests {
 
   @Test("the ring's last record of each partition counts, also when its topic was created anew")
   func ringPositions() {
-    var positions = RingPositions()
+    var positions = RingPositions(of: .kafka)
     positions.note(EventOrigin(source: .kafka, topic: "a", partition: 0, offset: 10), end: 100)
     positions.note(nil, end: 200)
     positions.note(EventOrigin(source: .kafka, topic: "a", partition: 1, offset: 3), end: 300)

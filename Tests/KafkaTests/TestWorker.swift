@@ -19,18 +19,22 @@ final class TestGateway {
   var settings = Settings()
   /// What the reader has seen: (partition, offset), in order.
   private(set) var seen: [(partition: Int32, offset: Int64)] = []
+  /// The events themselves, and where they came from.
+  private(set) var events: [(json: String, origin: EventOrigin)] = []
   /// What it was told of records that are gone.
   private(set) var gaps: [String] = []
 
-  init(_ broker: MockBroker, ringBytes: Int = 1 << 20) throws {
+  init(_ broker: MockBroker? = nil, ringBytes: Int = 1 << 20) throws {
     ring = try Ring.create(name: "events.streams", capacity: ringBytes, readers: 1)
     positions = try Ring.create(name: "positions.streams", capacity: 1 << 20, readers: 1)
     try Ring.setRegistered(positions.rawValue, reader: 0, false)
     page = try StatusPage.create(name: "streams")
     reader = try RingReader(attaching: ring.rawValue, slot: 0)
     stopping = try EventFD.create()
-    settings.kafkaBrokers = [broker.address]
-    settings.kafkaSourceTopics = [broker.topic]
+    if let broker {
+      settings.kafkaBrokers = [broker.address]
+      settings.kafkaSourceTopics = [broker.topic]
+    }
     settings.kafkaRestartDelayMs = 10
     // The mock cluster answers every fetch only after this time.
     settings.kafkaProperties = ["fetch.wait.max.ms": "20"]
@@ -38,6 +42,11 @@ final class TestGateway {
 
   /// A new worker, as after a restart.
   func worker() throws -> ConsumerLoop {
+    try ConsumerLoop(context(), properties: ClientProperties.consumer(settings))
+  }
+
+  /// What a worker is born with, as after a restart.
+  func context() throws -> WorkerContext {
     let manifest = WorkerManifest(
       worker: .streams, gatewayEpoch: 1, tokenKey: Data(), settings: Data(), status: page.rawValue, wake: -1,
       listeners: [:],
@@ -50,10 +59,9 @@ final class TestGateway {
       peers: [], supervisorPid: 0, release: "test")
     let status = try StatusPage(attaching: page.rawValue)
     status.beginGeneration(pid: 1)
-    let context = WorkerContext(
+    return WorkerContext(
       manifest: manifest, settings: settings, status: status,
       log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: stopping.rawValue)
-    return try ConsumerLoop(context, properties: ClientProperties.consumer(settings))
   }
 
   /// Turns the loop until `isDone`; fails the test if that takes absurdly long.
@@ -75,6 +83,7 @@ final class TestGateway {
       }
       let origin = try #require(event.origin)
       seen.append((origin.partition, origin.offset))
+      events.append((String(decoding: event.jsonBytes, as: UTF8.self), origin))
     }
     if committing { reader.commit() }
   }

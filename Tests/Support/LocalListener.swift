@@ -19,7 +19,7 @@ public final class LocalListener: Sendable {
     if var receiveBufferBytes {
       setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &receiveBufferBytes, socklen_t(MemoryLayout<CInt>.size))
     }
-    var address = sockaddr_in(localPort: 0)
+    var address = localAddress(port: 0)
     var size = socklen_t(MemoryLayout<sockaddr_in>.size)
     let result = withUnsafeMutablePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
@@ -33,12 +33,11 @@ public final class LocalListener: Sendable {
   deinit { close(descriptor) }
 }
 
-extension sockaddr_in {
-  /// A port of 127.0.0.1.
-  public init(localPort: UInt16) {
-    self.init()
-    sin_family = sa_family_t(AF_INET)
-    sin_port = localPort.bigEndian
-    sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-  }
+/// A port of 127.0.0.1.
+public func localAddress(port: UInt16) -> sockaddr_in {
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_port = port.bigEndian
+  address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+  return address
 }

@@ -183,3 +183,18 @@ struct BodyRateMeter {
     return isSlow
   }
 }
+
+/// How much of what was written the client takes, seen once a second.
+struct TakenOutput {
+  private var bytes = 0
+  /// Whether something was written that it hadn't taken when it was last seen.
+  private(set) var isBehind = false
+
+  /// Returns how much it has taken since; nil: nothing.
+  mutating func note(written: Int, untaken: Int) -> Int? {
+    isBehind = untaken > 0
+    let before = bytes
+    bytes = written - untaken
+    return bytes == before ? nil : max(0, bytes - before)
+  }
+}

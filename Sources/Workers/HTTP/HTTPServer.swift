@@ -191,7 +191,7 @@ public final class HTTPServer: @unchecked Sendable {
   func beginHTTP1(on channel: Channel, socket: CInt? = nil) throws {
     let connection = HTTPConnection(server: self, share: AssemblyShare(budget), socket: socket)
     let input = HTTPInput(connection: connection, limits: limits)
-    connection.input = input
+    connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
     try channel.pipeline.syncOperations.addHandlers([input, connection])
   }

@@ -150,7 +150,7 @@ final class TestWorker {
   }
 
   let wiring: Wiring
-  private let status: StatusPage
+  let status: StatusPage
   private let loop: Loop
 
   fileprivate init(_ context: WorkerContext, _ time: TimeSource) throws {

@@ -33,7 +33,7 @@ final class ActivatedSockets {
     defer { close(socket) }
     var one: CInt = 1
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<CInt>.size))
-    var address = sockaddr_in(localPort: UInt16(clamping: port))
+    var address = localAddress(port: UInt16(clamping: port))
     let bound = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         bind(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

@@ -26,7 +26,7 @@ enum FreePorts {
     defer { close(fd) }
     var one: CInt = 1
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<CInt>.size))
-    var address = sockaddr_in(localPort: UInt16(clamping: port))
+    var address = localAddress(port: UInt16(clamping: port))
     return withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         bind(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0

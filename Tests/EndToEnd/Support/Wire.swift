@@ -40,7 +40,7 @@ class Wire {
     }
     var one: CInt = 1
     setsockopt(fd, CInt(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<CInt>.size))
-    var address = sockaddr_in(localPort: UInt16(clamping: port))
+    var address = localAddress(port: UInt16(clamping: port))
     inet_pton(AF_INET, host, &address.sin_addr)
     let size = socklen_t(MemoryLayout<sockaddr_in>.size)
     let result = withUnsafePointer(to: &address) {

@@ -72,8 +72,7 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     }
     let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
-    connection.input = stream
-    connection.output = stream
+    connection.attach(stream, output: stream)
     try channel.pipeline.syncOperations.addHandlers([stream, connection])
   }
 

@@ -138,7 +138,7 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
       guard case .byteBuffer(var bytes) = data.data else { return }
       if data.endStream { request = .ended }
       if let connection {
-        if connection.phase == .open { tunnelled.writeBuffer(&bytes) } else { tunnelled = ByteBuffer() }
+        if connection.isEnding { tunnelled = ByteBuffer() } else { tunnelled.writeBuffer(&bytes) }
         if data.endStream { connection.inputEnded() }
       } else {
         if bytes.readableBytes > 0 { context.fireChannelRead(NIOAny(bytes)) }

@@ -75,25 +75,11 @@ final class LogReader {
       }
       defer { rd_kafka_message_destroy(message) }
       switch message.pointee.err {
-      case RD_KAFKA_RESP_ERR_NO_ERROR: return ReadTrail.Mark(message)
+      case RD_KAFKA_RESP_ERR_NO_ERROR: return SourceRecord(message, partition: 0).mark
       case RD_KAFKA_RESP_ERR__PARTITION_EOF: return nil
       default: throw KafkaError(message.pointee.err)
       }
     }
-  }
-}
-
-extension ReadTrail.Mark {
-  /// What is to be remembered of a record.
-  init(_ message: UnsafeMutablePointer<rd_kafka_message_t>) {
-    var kind = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
-    let timestamp = rd_kafka_message_timestamp(message, &kind)
-    self.init(
-      offset: message.pointee.offset,
-      timestampMs: kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? -1 : max(-1, timestamp),
-      digest: ReadTrail.digest(
-        of: UnsafeRawBufferPointer(
-          start: message.pointee.payload, count: message.pointee.payload == nil ? 0 : message.pointee.len)))
   }
 }
 

@@ -19,6 +19,7 @@ extension ConsumerLoop {
     do throws(KafkaError) {
       let consumer = try KafkaConsumer(properties, wake: wake.rawValue)
       client = .open(consumer)
+      records = KafkaRecords(of: consumer, state, atMost: Intake.batchSize)
       nextLookAt = now
       lookIfDue(now)
     } catch {
@@ -37,6 +38,7 @@ extension ConsumerLoop {
 
   func close(_ consumer: KafkaConsumer, reopenAt: UInt64) {
     intake.discard()
+    records = nil
     state.update { $0.clientIsGone() }
     commitSentAt = nil
     client = .closing(reopenAt: reopenAt)

@@ -48,7 +48,7 @@ extension ConsumerLoop {
       }
     }
     consumer.keep(Set(listing.partitions.lazy.map(\.topic)))
-    state.learn(listing)
+    state.learn(listing.partitions, absent: listing.absent)
     var moved: [Int] = []
     state.update { moved = $0.lead(listing.leaders) }
     doubt(moved, "another broker leads it, or none", consumer, now)
@@ -133,7 +133,7 @@ extension ConsumerLoop {
     for ((number, start), told) in zip(starts, toldEnds) {
       state.update { $0.isAssigned(number) }
       knownEnds.begin(number, isSame: start.verdict.map { $0.kind == .unchanged } ?? true, told: told)
-      begin(number, start)
+      state.begin(number, start, ringEnd: intake.ringEnd)
       report(start, of: number)
     }
     positions.keepTaken(state, knownEnds, ringEnd: intake.ringEnd)
@@ -152,20 +152,6 @@ extension ConsumerLoop {
     }
     if starts.count > Self.mostNamed {
       log.info("reading more partitions", metadata: ["count": "\(starts.count - Self.mostNamed)"])
-    }
-  }
-
-  private func begin(_ number: Int, _ start: StartPosition) {
-    let isChanged = start.verdict.map { $0.kind != .unchanged } ?? false
-    switch start.reason {
-    // Everything goes on as it was.
-    case .own where !isChanged: break
-    case .end, .beginning, .recent: state.begin(number, with: start.trail)
-    case .committed where !isChanged: state.begin(number, with: start.trail, committed: start.offset)
-    case .file where !isChanged: state.begin(number, with: start.trail)
-    case .own, .ring, .kept, .file, .committed:
-      // What lies in the ring, of before, is to be passed before the new offset is committed.
-      state.begin(number, with: start.trail, afterRingEnd: intake.ringEnd)
     }
   }
 

@@ -43,6 +43,8 @@ final class ConsumerLoop {
   private let ringWake: CInt
 
   var client = Client.waiting(until: 0)
+  /// Of the open client.
+  var records: KafkaRecords?
   /// nil before the first attempt has told.
   var isConnected: Bool?
   /// What the log said last.
@@ -81,13 +83,15 @@ final class ConsumerLoop {
     state = ReadState(responseTopics: context.settings.topicsOfResponsesOnly)
     self.properties = properties
     writer = try context.eventWriter()
-    ringPositions = try RingPositions(in: writer.ring)
-    positions = try PositionKeeper(context, eventRingEpoch: writer.ring.epoch)
+    ringPositions = try RingPositions(of: .kafka, in: writer.ring)
+    positions = try PositionKeeper(
+      context, of: context.settings.kafkaSourceTopics, eventRingEpoch: writer.ring.epoch)
     metrics = StreamMetrics(context.status, ring: "events.streams")
     wake = try EventFD.create()
     producing = try Producing(context, wake: wake.rawValue)
     intake = Intake(
-      writer: writer, parser: EventParser(settings: context.settings), state: state, metrics: metrics,
+      from: .kafka, writer: writer, parser: EventParser(settings: context.settings), state: state,
+      metrics: metrics,
       ringEnd: ringPositions.ringEnd, responses: producing?.responses,
       sharedTopics: Set(context.settings.kafkaSourceTopics)
         .intersection(context.settings.proxyKafkaResponseTopics),
@@ -154,8 +158,8 @@ final class ConsumerLoop {
   /// False: a full ring is left alone for now, or there is no client.
   private func fetchRecords(_ now: UInt64) -> Bool {
     hasMore = false
-    guard case .open(let consumer) = client, !intake.isHeld || now >= retryAt else { return false }
-    intake.fetch(from: consumer)
+    guard let records, !intake.isHeld || now >= retryAt else { return false }
+    intake.fetch(from: records)
     return true
   }
 

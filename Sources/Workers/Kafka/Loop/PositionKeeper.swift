@@ -27,11 +27,13 @@ final class PositionKeeper {
   private var hasRoom = true
   private var failures = LogLimiter()
 
+  /// - Parameter topics: those that are read; positions of others aren't kept.
+  ///
   /// Throws `StateFile.Failure` at the gateway's start if the file can't be read or is damaged.
-  init(_ context: WorkerContext, eventRingEpoch: UInt64) throws {
+  init(_ context: WorkerContext, of topics: [String], eventRingEpoch: UInt64) throws {
     log = context.log
     self.eventRingEpoch = eventRingEpoch
-    sourceTopics = Set(context.settings.kafkaSourceTopics)
+    sourceTopics = Set(topics)
     if let grant = context.manifest.ringWritten(for: .positions) {
       let unknown = UnknownRecords(context.status)
       shared = try context.status.attaching(grant) { () throws(IPCError) in

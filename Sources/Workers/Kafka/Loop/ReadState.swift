@@ -14,9 +14,11 @@ final class ReadState {
 
   init(responseTopics: [String] = []) { table = PartitionTable(responseTopics: responseTopics) }
 
-  /// Takes note of what was listed in both.
-  func learn(_ listing: TopicListing) {
-    for number in table.learn(listing.partitions, absent: listing.absent) {
+  /// Takes note in both of what the source has listed.
+  ///
+  /// - Parameter absent: topics that don't exist.
+  func learn(_ partitions: [TopicPartition], absent: Set<String> = []) {
+    for number in table.learn(partitions, absent: absent) {
       _ = ledger.addPartition(isCommitted: !table.isOfResponses(number))
       trails.append(ReadTrail(next: 0))
       hasMoved.append(false)
@@ -40,11 +42,28 @@ final class ReadState {
     move(number)
   }
 
+  /// The partition is read from `start` on.
+  ///
+  /// - Parameter ringEnd: where the last record in the ring ends.
+  func begin(_ number: Int, _ start: StartPosition, ringEnd: UInt64) {
+    let isChanged = start.verdict.map { $0.kind != .unchanged } ?? false
+    switch start.reason {
+    // Everything goes on as it was.
+    case .own where !isChanged: break
+    case .end, .beginning, .recent: begin(number, with: start.trail)
+    case .committed where !isChanged: begin(number, with: start.trail, committed: start.offset)
+    case .file where !isChanged: begin(number, with: start.trail)
+    case .own, .ring, .kept, .file, .committed:
+      // What lies in the ring, of before, is to be passed before the new offset is committed.
+      begin(number, with: start.trail, afterRingEnd: ringEnd)
+    }
+  }
+
   /// As `OffsetLedger.take`, with what is to be remembered of the record.
-  func take(_ mark: ReadTrail.Mark, leaderEpoch: Int32, in number: Int) {
-    ledger.take(mark.offset, in: number)
-    trails[number].take(mark, leaderEpoch: leaderEpoch)
-    move(number)
+  func take(_ record: SourceRecord) {
+    ledger.take(record.offset, in: record.partition)
+    trails[record.partition].take(record.mark, leaderEpoch: record.leaderEpoch)
+    move(record.partition)
   }
 
   private func move(_ number: Int) {

@@ -24,15 +24,17 @@ final class StreamMetrics {
   let clientRestarts: Metric?
 
   private let status: StatusPage
-  private static let source = "kafka"
+  /// As metrics call it.
+  private let source: String
   private var durations: [String: Histogram] = [:]
-  private lazy var restDuration = EventMetrics.processingDuration(status, source: Self.source, topic: "other")
+  private lazy var restDuration = EventMetrics.processingDuration(status, source: source, topic: "other")
   private var lags: [Metric?] = []
   private lazy var restLag = lag(topic: "other", partition: "other")
 
-  init(_ status: StatusPage, ring: String) {
+  init(_ status: StatusPage, ring: String, source name: String = "kafka") {
     self.status = status
-    let source = [("source", Self.source)]
+    source = name
+    let source = [("source", name)]
     consumed = LabelledCounter(status, "rig_consumed_events_total", labels: source, label: "topic")
     failed = LabelledCounter(status, "rig_consumed_events_failed_total", labels: source, label: "topic")
     offsetResets = LabelledCounter(status, "rig_kafka_offset_resets_total", label: "topic")
@@ -51,7 +53,7 @@ final class StreamMetrics {
     guard durations.count < Self.mostDurationTopics, topic.utf8.count <= Self.mostTopicBytes else {
       return restDuration
     }
-    let duration = EventMetrics.processingDuration(status, source: Self.source, topic: topic)
+    let duration = EventMetrics.processingDuration(status, source: source, topic: topic)
     durations[topic] = duration
     return duration
   }

@@ -8,6 +8,18 @@
 // Pure. A partition is never taken out: a topic that is deleted and created again is the same one to a
 // consumer.
 
+/// One partition of one topic: the unit of order and of offsets. A source without topics calls its logs so.
+struct TopicPartition: Hashable, Comparable, Sendable, CustomStringConvertible {
+  let topic: String
+  let partition: Int32
+
+  var description: String { "\(topic)/\(partition)" }
+
+  static func < (left: Self, right: Self) -> Bool {
+    (left.topic, left.partition) < (right.topic, right.partition)
+  }
+}
+
 /// The partitions of the source topics, in the order in which they came into view.
 struct PartitionTable {
   enum Phase: Equatable {
@@ -18,6 +30,8 @@ struct PartitionTable {
 
   struct Entry {
     let name: TopicPartition
+    /// Number of its topic.
+    let topic: Int
     /// Its records are responses: read from the end, never committed.
     let isOfResponses: Bool
     var phase: Phase
@@ -26,6 +40,8 @@ struct PartitionTable {
   }
 
   private(set) var entries: [Entry] = []
+  /// By number, in the order in which they came into view.
+  private(set) var topics: [String] = []
   private var numbers: [TopicPartition: Int] = [:]
   /// Topics of which the broker has said what partitions they have, or that they don't exist.
   private var knownTopics: Set<String> = []
@@ -46,9 +62,17 @@ struct PartitionTable {
       numbers[name] = entries.count
       new.append(entries.count)
       entries.append(
-        Entry(name: name, isOfResponses: responseTopics.contains(name.topic), phase: .waiting(seen)))
+        Entry(
+          name: name, topic: topicNumber(name.topic), isOfResponses: responseTopics.contains(name.topic),
+          phase: .waiting(seen)))
     }
     return new
+  }
+
+  private mutating func topicNumber(_ topic: String) -> Int {
+    if let known = topics.lastIndex(of: topic) { return known }
+    topics.append(topic)
+    return topics.count - 1
   }
 
   /// The number of a partition; nil if it is unknown.

@@ -12,15 +12,17 @@ struct RingPositions {
     var ringEnd: UInt64
   }
 
+  private let source: EventOrigin.Source
   private(set) var last: [TopicPartition: Last] = [:]
   /// Where the last record in the ring ends, whoever wrote it.
   private(set) var ringEnd: UInt64 = 0
 
-  init() {}
+  /// - Parameter source: records of other sources are passed over.
+  init(of source: EventOrigin.Source) { self.source = source }
 
   /// Walks over everything that is retained. Cost: one pass, with an allocation per record.
-  init(in ring: RingWriter) throws(IPCError) {
-    var positions = RingPositions()
+  init(of source: EventOrigin.Source, in ring: RingWriter) throws(IPCError) {
+    var positions = RingPositions(of: source)
     try ring.forEachRetained { record in
       positions.note(EventRecord(ring: record)?.origin, end: record.end)
     }
@@ -32,7 +34,7 @@ struct RingPositions {
   mutating func note(_ origin: EventOrigin?, end: UInt64) {
     ringEnd = end
     // Nothing in a ring may stop every successor: the largest number has no next one.
-    guard let origin, origin.offset >= 0, origin.offset < .max else { return }
+    guard let origin, origin.source == source, origin.offset >= 0, origin.offset < .max else { return }
     last[TopicPartition(topic: origin.topic, partition: origin.partition)] =
       Last(next: origin.offset + 1, ringEnd: end)
   }

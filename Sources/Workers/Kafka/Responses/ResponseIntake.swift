@@ -2,7 +2,6 @@
 // is for nobody, is counted and skipped; a response never holds the events back. Responses of before this worker's start are
 // nobody's, so the topics are read from their ends, and no offset is committed.
 
-import CRdKafka
 import IPC
 import Kit
 import Links
@@ -37,16 +36,16 @@ final class ResponseIntake {
   }
 
   /// Takes a record of a response topic.
-  func take(_ message: UnsafeMutablePointer<rd_kafka_message_t>, topic: String) {
+  func take(_ record: SourceRecord, from name: TopicPartition) {
     do throws(EventError) {
-      guard let headers = RecordHeaders.of(message) else {
-        throw EventError("the record has more than \(RecordHeaders.maximumCount) headers")
+      guard let headers = record.headers else {
+        throw EventError("the record has more than \(SourceRecord.maximumHeaders) headers")
       }
-      guard message.pointee.len <= maximumBytes else {
+      let body = record.value ?? UnsafeRawBufferPointer(start: nil, count: 0)
+      guard body.count <= maximumBytes else {
         throw EventError(
-          status: 413, "the record has \(message.pointee.len) bytes, expected at most \(maximumBytes)")
+          status: 413, "the record has \(body.count) bytes, expected at most \(maximumBytes)")
       }
-      let body = UnsafeRawBufferPointer(start: message.pointee.payload, count: message.pointee.len)
       try pass(try RecordResponse.parse(headers, body))
     } catch {
       counter.add(1, error.status == 413 ? "too_large" : "invalid")
@@ -54,8 +53,8 @@ final class ResponseIntake {
       log.warning(
         "a record is no response and is skipped",
         metadata: [
-          "topic": "\(topic)", "partition": "\(message.pointee.partition)",
-          "offset": "\(message.pointee.offset)", "reason": "\(error.detail)", "suppressed": "\(suppressed)",
+          "topic": "\(name.topic)", "partition": "\(name.partition)", "offset": "\(record.offset)",
+          "reason": "\(error.detail)", "suppressed": "\(suppressed)",
         ])
     }
   }
