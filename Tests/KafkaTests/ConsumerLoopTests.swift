@@ -11,6 +11,15 @@ struct ConsumerLoopTests {
     range.map { MockBroker.event($0, padding: padding) }
   }
 
+  /// A worker that reads the one partition of a new broker.
+  private func reading(ringBytes: Int = 1 << 20) throws -> (MockBroker, TestGateway, ConsumerLoop) {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker, ringBytes: ringBytes)
+    let worker = try gateway.worker()
+    try gateway.turn(worker) { worker.isReading }
+    return (broker, gateway, worker)
+  }
+
   @Test("a first start reads from the end, commits that at once, and every record comes once and in order")
   func firstStart() throws {
     let broker = try MockBroker(partitions: 2)
@@ -34,17 +43,14 @@ struct ConsumerLoopTests {
 
   @Test("offsets are committed when the reader has passed the records, not before")
   func commitFollowsReader() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<10))
     try gateway.turn(worker) {
       try gateway.read(committing: false)
       return gateway.seen.count == 10
     }
-    worker.commitDue(try #require(worker.consumer), 0)
+    worker.commits.send(try #require(worker.consumer), 0)
     #expect(worker.state.ledger.due().allSatisfy { $0.offset == 0 })
     #expect(worker.committed() ?? 0 == 0)
 
@@ -101,11 +107,8 @@ struct ConsumerLoopTests {
 
   @Test("a full ring holds the source back; nothing is lost, repeated or reordered")
   func fullRing() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker, ringBytes: 64 << 10)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading(ringBytes: 64 << 10)
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<1000, padding: 300))
     try gateway.turn(worker) { worker.intake.isHeld }
     #expect(worker.metrics.ringFull?.value == 1)
@@ -124,11 +127,8 @@ struct ConsumerLoopTests {
     "a client that failed for good is made anew and goes on where it stood, in the middle of a held batch too"
   )
   func fatalError() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker, ringBytes: 64 << 10)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading(ringBytes: 64 << 10)
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<500, padding: 300))
     try gateway.turn(worker) { worker.intake.isHeld }
     let failed = try #require(worker.consumer)
@@ -146,11 +146,8 @@ struct ConsumerLoopTests {
   @Test(
     "records that are no events, tombstones and giants are skipped and counted, and committed like others")
   func poison() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker, ringBytes: 64 << 10)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading(ringBytes: 64 << 10)
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(["nonsense", MockBroker.event(1), "[]", MockBroker.event(3, padding: 20_000), "{}"])
     try gateway.turn(worker) {
       try gateway.read()
@@ -166,11 +163,8 @@ struct ConsumerLoopTests {
 
   @Test("records that the client delivers once more are not taken once more")
   func repetition() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<5))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 5 }
     let consumer = try #require(worker.consumer)
@@ -198,11 +192,8 @@ struct ConsumerLoopTests {
   @Test(
     "14.E23 an offset that the log does not hold, with nothing else known: on at the beginning, and counted")
   func outOfRange() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<3))
     try pretend(ReadTrail(next: 1000), worker)
     try gateway.turn(worker) {
@@ -215,11 +206,8 @@ struct ConsumerLoopTests {
 
   @Test("14.E23 a log that has lost its tail: what is left isn't taken again, what comes is")
   func shortened() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<50))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 50 }
     // Five more had been there.
@@ -239,16 +227,13 @@ struct ConsumerLoopTests {
 
   @Test("14.E23 records that a log has lost before they were read are told in the ring, before what is left")
   func unreadTailLost() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<50))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 50 }
     // Five more had been there, unread.
-    worker.knownEnds.note(0, told: 55)
-    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    worker.partitions.note(0, end: 55)
+    worker.partitions.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
     try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(50..<60))
     try gateway.turn(worker) {
@@ -259,7 +244,7 @@ struct ConsumerLoopTests {
     #expect(gateway.gaps.count == 1 && gateway.gaps.first?.contains(#""count":5,"#) == true)
     #expect(value("rig_kafka_records_lost_total", worker) == 5)
     // Nothing is told again when there is nothing new.
-    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    worker.partitions.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
     try gateway.turn(worker) { worker.isReading }
     try gateway.read()
     #expect(gateway.gaps.count == 1)
@@ -276,8 +261,8 @@ struct ConsumerLoopTests {
       try gateway.read()
       return gateway.seen.count >= 50
     }
-    first.knownEnds.note(0, told: 55)
-    first.positions.keepPassed(first.state, first.knownEnds, ringEnd: first.intake.ringEnd)
+    first.partitions.note(0, end: 55)
+    first.partitions.keepPassed()
     first.vanish()
 
     let second = try gateway.worker()
@@ -295,11 +280,11 @@ struct ConsumerLoopTests {
     try gateway.turn(worker) {
       if !worker.state.table.isReading(number) {
         listings = 0
-      } else if worker.nextLookAt > 0 {
+      } else if worker.partitions.nextLookAt > 0 {
         // The topics have been listed. They are again at the next beat.
         listings += 1
-        worker.nextLookAt = 0
-        worker.doubts = LogDoubts()
+        worker.partitions.look(by: 0)
+        worker.partitions.doubts = LogDoubts()
       }
       return listings > 5
     }
@@ -313,7 +298,7 @@ struct ConsumerLoopTests {
     gateway.settings.proxyKafkaResponseTopics = ["nobody-made-it"]
     let worker = try gateway.worker()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading && worker.missingTopics["nobody-made-it"] != nil }
+    try gateway.turn(worker) { worker.isReading && worker.partitions.missingTopics["nobody-made-it"] != nil }
     try awaitCalm(gateway, worker)
   }
 
@@ -328,7 +313,7 @@ struct ConsumerLoopTests {
     let removed = TopicPartition(topic: "removed", partition: 0)
     try gateway.turn(worker) { worker.isReading && worker.state.table.number(removed) != nil }
     broker.withhold("removed")
-    try gateway.turn(worker) { worker.missingTopics["removed"] != nil }
+    try gateway.turn(worker) { worker.partitions.missingTopics["removed"] != nil }
     let number = try #require(worker.state.table.number(TopicPartition(topic: "rig", partition: 0)))
     try gateway.turn(worker) { worker.state.table.isReading(number) }
     // Connecting anew, a client learns what has become of the topics that it knows.
@@ -344,16 +329,13 @@ struct ConsumerLoopTests {
 
   @Test("14.E23 a log that was replaced by a longer one is read from its beginning once it is doubted")
   func replaced() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<20))
     var trail = ReadTrail(next: 0)
     for offset in Int64(0)..<10 { trail.take(ReadTrail.Mark(offset: offset, timestampMs: 5, digest: 0)) }
     worker.state.begin(0, with: trail)
-    worker.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
+    worker.partitions.doubt([0], "as the test wants it", try #require(worker.consumer), MonotonicTime.now())
     try gateway.turn(worker) {
       try gateway.read()
       return gateway.seen.count >= 20
@@ -364,11 +346,8 @@ struct ConsumerLoopTests {
 
   @Test("14.E23 a broker that was away is doubted; if its log is what it was, reading goes on without a word")
   func bounced() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading()
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     try broker.produce(events(0..<10))
     try gateway.turn(worker) { worker.state.ledger.next(0) == 10 }
     try broker.bounce()
@@ -384,11 +363,8 @@ struct ConsumerLoopTests {
 
   @Test("14.E23 retention overtakes a reader: what is gone is told in the ring, before what follows it")
   func overtaken() throws {
-    let broker = try MockBroker()
-    let gateway = try TestGateway(broker, ringBytes: 8 << 20)
-    let worker = try gateway.worker()
+    let (broker, gateway, worker) = try reading(ringBytes: 8 << 20)
     defer { worker.vanish() }
-    try gateway.turn(worker) { worker.isReading }
     // The mock cluster keeps 5 MB.
     for batch in 0..<8 { try broker.produce(events(batch * 10..<batch * 10 + 10, padding: 90_000)) }
     try pretend(ReadTrail(next: 0), worker)
@@ -457,7 +433,7 @@ struct ConsumerLoopTests {
     }
     let worker = try gateway.worker()
     let before = worker.status.heartbeat
-    try gateway.turn(worker) { worker.isConnected == false && worker.status.heartbeat > before }
+    try gateway.turn(worker) { worker.client.isConnected == false && worker.status.heartbeat > before }
     #expect(worker.metrics.connected?.value == 0)
     worker.stop()
     #expect(worker.status.state == .stopping)

@@ -100,10 +100,7 @@ extension ConsumerLoop {
     !state.table.entries.isEmpty && state.table.entries.allSatisfy { $0.phase == .reading }
   }
 
-  /// The client, if there is one.
-  var consumer: KafkaConsumer? {
-    if case .open(let consumer) = client { consumer } else { nil }
-  }
+  var consumer: KafkaConsumer? { client.consumer }
 
   /// What the broker holds as committed for a partition; nil: nothing.
   func committed(_ number: Int = 0) -> Int64? {
@@ -115,7 +112,7 @@ extension ConsumerLoop {
   /// What a killed process leaves: nothing is committed, nothing ended in order.
   func vanish() {
     intake.discard()
-    if let consumer { scout.close(consumer) }
+    client.close(reopenAt: .max)
     _ = scout.isIdle(within: 60_000)
   }
 }

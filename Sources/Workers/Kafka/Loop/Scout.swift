@@ -11,6 +11,30 @@ import Dispatch
 import IPC
 import Synchronization
 
+/// The source topics as the brokers have them.
+struct TopicListing: Equatable, Sendable {
+  var partitions: [TopicPartition] = []
+  /// Topics that don't exist, or that this client must not see; with the broker's reason.
+  var missing: [String: String] = [:]
+  /// The brokers that lead the partitions; those without a leader are left out.
+  var leaders: [TopicPartition: Int32] = [:]
+  /// Those of `missing` that are known not to exist.
+  var absent: Set<String> = []
+}
+
+/// A partition whose start is to be found.
+struct OffsetQuestion: Sendable {
+  let number: Int
+  let name: TopicPartition
+  let seen: FirstSeen
+  /// Where it was read to, if that is known without asking.
+  var known: KnownPosition?
+  /// For a partition of responses, of which nothing is committed: those since then, milliseconds since 1970, are read. The
+  /// requests that they answer wait in other processes, and may have waited since before this one was started.
+  var sinceMs: Int64?
+  var isCommitted: Bool { sinceMs == nil }
+}
+
 /// Asks one question at a time on a thread of its own.
 final class Scout: Sendable {
   enum Answer: Sendable {
