@@ -115,7 +115,7 @@ let package = Package(
     tests("KitTests", ["Kit", "Links", "IPC", "Settings", "TestSupport", logging]),
     tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport", logging]),
     tests(
-      "IdentityTests", ["Identity", "Kit", "Settings", "TestSupport", "COpenSSL", logging],
+      "IdentityTests", ["Identity", "Kit", "Links", "Settings", "TestSupport", "COpenSSL", logging],
       exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit", "TestSupport"]),
     tests("TLSTests", ["TLS", "Kit", "TestSupport", "COpenSSL", nioCore, nioEmbedded]),

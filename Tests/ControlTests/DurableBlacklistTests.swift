@@ -2,6 +2,7 @@
 
 import Foundation
 import Kit
+import Links
 import TestSupport
 import Testing
 

@@ -2,6 +2,7 @@
 
 import IPC
 import Kit
+import Links
 import Testing
 
 @testable import Control

@@ -5,6 +5,7 @@ import Foundation
 import IPC
 import Identity
 import Kit
+import Links
 import Settings
 import Testing
 

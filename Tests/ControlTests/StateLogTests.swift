@@ -3,6 +3,7 @@
 import Glibc
 import IPC
 import Kit
+import Links
 import TestSupport
 import Testing
 

@@ -4,6 +4,7 @@ import Glibc
 import IPC
 import Identity
 import Kit
+import Links
 import Logging
 import NIOCore
 import NIOPosix

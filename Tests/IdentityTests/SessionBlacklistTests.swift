@@ -1,6 +1,7 @@
 // Sessions that are ended, in numbers.
 
 import Kit
+import Links
 import TestSupport
 import Testing
 

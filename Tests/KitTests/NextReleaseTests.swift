@@ -2,6 +2,7 @@
 // release doesn't have. None of it is damage.
 
 import IPC
+import Links
 import Testing
 
 @testable import Kit

@@ -274,7 +274,7 @@ struct CallClientTests {
   func asleep() throws {
     let benches = [try CallBench(), try CallBench()]
     let rings = benches.map { $0.client.inbox.rings }
-    let loop = RingLoop(rings)
+    let loop = LoopRings(rings)
     #expect(loop.declareAsleep())
     loop.declareAwake()
     for (bench, other) in [(0, 1), (1, 0)] {

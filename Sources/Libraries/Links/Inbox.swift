@@ -111,7 +111,7 @@ public final class Inbox {
 }
 
 /// Belongs to one event loop.
-public final class RingLoop {
+public final class LoopRings {
   private let sets: [RingSet]
 
   public init(_ sets: [RingSet]) { self.sets = sets }

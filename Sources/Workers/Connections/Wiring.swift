@@ -42,7 +42,7 @@ final class Wiring {
   let ledger: RequestLedger
   private let settings: Settings
   private let live: LiveDelivery
-  private let links: RingLoop
+  private let links: LoopRings
   private let calls: CallClient?
   private let publications: PublicationClient?
   private let work: TurnWork
@@ -110,7 +110,7 @@ final class Wiring {
     live = LiveDelivery(
       events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
     peerServer = PeerServer(peers, connections, polls, changes, in: work)
-    let links = RingLoop(
+    let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
 

@@ -1,6 +1,7 @@
 // What tokens have authorised, and how it ends: pure, without a clock of its own.
 
 import Kit
+import Links
 import Testing
 
 @testable import Connections

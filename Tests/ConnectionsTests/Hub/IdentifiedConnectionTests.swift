@@ -3,6 +3,7 @@
 import IPC
 import Identity
 import Kit
+import Links
 import NIOCore
 import Testing
 

@@ -78,7 +78,7 @@ final class EventRings {
   /// Writers need not wake this worker.
   func declareAwake() { rings.declareAwake() }
 
-  /// As `RingLoop.declareAsleep`.
+  /// As `LoopRings.declareAsleep`.
   func declareAsleep() -> Bool { rings.declareAsleep() }
 
   /// Once per second.

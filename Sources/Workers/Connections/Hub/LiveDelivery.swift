@@ -74,7 +74,7 @@ final class LiveDelivery {
 
   func declareAwake() { events.declareAwake() }
 
-  /// As `RingLoop.declareAsleep`.
+  /// As `LoopRings.declareAsleep`.
   func declareAsleep() -> Bool { hasEnded || events.declareAsleep() }
 
   /// Everybody has been told that the gateway ends.

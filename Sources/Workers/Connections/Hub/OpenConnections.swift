@@ -10,6 +10,7 @@
 
 import IPC
 import Kit
+import Links
 import Settings
 
 /// Belongs to the worker's loop. Outlives its connections.

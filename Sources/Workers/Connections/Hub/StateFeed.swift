@@ -6,6 +6,7 @@
 
 import IPC
 import Kit
+import Links
 import Logging
 
 /// Belongs to the worker's loop.

@@ -8,6 +8,7 @@
 // What no token has authorised never comes here. No timers: a sweep once per second, and only when something is due.
 
 import Kit
+import Links
 
 /// Belongs to the worker's loop.
 final class AuthorizedWork {

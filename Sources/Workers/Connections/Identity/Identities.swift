@@ -4,6 +4,7 @@
 //   forget: both are taken back; the identity itself stays known to the connection
 
 import Kit
+import Links
 
 /// Belongs to the worker's loop.
 final class Identities {

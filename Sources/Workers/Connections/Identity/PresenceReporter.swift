@@ -8,6 +8,7 @@
 
 import IPC
 import Kit
+import Links
 
 /// Belongs to the worker's loop.
 final class PresenceReporter {

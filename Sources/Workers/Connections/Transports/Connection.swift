@@ -15,6 +15,7 @@
 // that doesn't go along is cut off.
 
 import Kit
+import Links
 import NIOCore
 
 final class Connection: ChannelInboundHandler, OutletOwner {

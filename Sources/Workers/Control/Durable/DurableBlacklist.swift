@@ -9,6 +9,7 @@
 
 import Glibc
 import Kit
+import Links
 
 struct BlacklistFile: Sendable {
   struct Entry: Equatable, Sendable {

@@ -10,6 +10,7 @@
 //   [{"username":"alice","roles":["user"],"jti":"…","time":1767225600000,"address":"…","device":"desktop","browser":"…"}]
 
 import Kit
+import Links
 
 enum SessionListing {
   static func users(_ users: [(user: String, connections: Int)]) -> [UInt8] {

@@ -3,6 +3,7 @@
 import HTTP
 import Identity
 import Kit
+import Links
 import NIOCore
 import NIOHTTP1
 

@@ -9,6 +9,7 @@
 // away until every live connection worker has reported all its connections.
 
 import Kit
+import Links
 
 enum PresenceTransition: Equatable {
   case joined(Name, roles: [String])

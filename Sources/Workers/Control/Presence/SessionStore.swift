@@ -29,7 +29,7 @@ final class SessionStore {
   }
 
   private let rings: RingSet
-  private let loop: RingLoop
+  private let loop: LoopRings
   let state: StateLog
   private let events: PresenceEvents
   private let confirmations: Confirmations
@@ -58,7 +58,7 @@ final class SessionStore {
     log: Logger, environment: Environment
   ) {
     self.rings = rings
-    loop = RingLoop([rings] + [calls?.inbox.rings, responses?.inbox.rings].compactMap { $0 })
+    loop = LoopRings([rings] + [calls?.inbox.rings, responses?.inbox.rings].compactMap { $0 })
     self.state = state
     self.events = events
     self.confirmations = confirmations

@@ -13,6 +13,7 @@
 
 import IPC
 import Kit
+import Links
 
 final class StateLog {
   /// What became of something that was to be kept or said.

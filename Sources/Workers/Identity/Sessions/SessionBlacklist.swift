@@ -10,6 +10,7 @@
 // only by what is still alive.
 
 import Kit
+import Links
 
 public struct SessionBlacklist: Sendable {
   private static let smallest = 64

@@ -2,6 +2,7 @@
 
 import COpenSSL
 import Kit
+import Links
 
 /// SHA-256 of a token: two tokens of the same digest can't be made.
 struct TokenDigest: Hashable, Sendable {

@@ -6,6 +6,8 @@
 //
 // The writer repeats what is still true before the ring would overwrite it; records are idempotent.
 
+import Kit
+
 /// 128 bits of a session's SHA-256: two sessions of the same digest can't be made.
 public struct SessionDigest: Hashable, Sendable {
   public let low: UInt64

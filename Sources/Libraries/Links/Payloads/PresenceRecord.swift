@@ -7,6 +7,8 @@
 // A worker begins a report when it starts, when it is asked to, and when the ring was full and something could not be
 // said. Everything is idempotent.
 
+import Kit
+
 /// A connection that belongs to a user or a session.
 public struct PresentConnection: Equatable, Sendable {
   public var serial: UInt64

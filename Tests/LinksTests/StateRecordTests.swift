@@ -1,5 +1,6 @@
 // What the control worker and the connection workers say to each other, also when the other one has gone mad.
 
+import Links
 import Testing
 
 @testable import Kit
