@@ -433,7 +433,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
       let taken = context.eventLoop.makePromise(of: Void.self)
       taken.futureResult.assumeIsolated().whenComplete { _ in self.lastTaken() }
       output.flush(taken)
-    case .nothing: break
+    case .nothing: output.flush(nil)
     }
   }
 

@@ -24,7 +24,8 @@ struct HTTP2RequestHeadTests {
       HTTP2Peer.head(
         "POST", "/a?b=c", [("x-one", "1"), ("cookie", "a=b"), ("te", "trailers"), ("cookie", "c=d")])
     let head = try Self.read(fields, isEnd: false).get().head
-    #expect(head.minorVersion == 1 && head.method == "POST" && head.target == "/a?b=c" && head.framing == .chunked)
+    #expect(
+      head.minorVersion == 1 && head.method == "POST" && head.target == "/a?b=c" && head.framing == .chunked)
     #expect(
       head.fields.map { "\($0.name): \($0.value)" } == [
         "host: gateway", "x-one: 1", "te: trailers", "cookie: a=b; c=d", "transfer-encoding: chunked",
@@ -39,7 +40,8 @@ struct HTTP2RequestHeadTests {
         "CONNECT", "/ws?a=b", [("sec-websocket-version", "13"), ("sec-websocket-key", "theirs")])
     let read = try Self.read(fields, isEnd: false).get()
     #expect(
-      read.isTunnel && read.contentLength == nil && read.head.method == "GET" && read.head.target == "/ws?a=b")
+      read.isTunnel && read.contentLength == nil && read.head.method == "GET" && read.head.target == "/ws?a=b"
+    )
     let headers = read.head.fields
     #expect(headers["connection"] == ["upgrade"] && headers["upgrade"] == ["websocket"])
     #expect(headers["sec-websocket-version"] == ["13"] && !headers.contains(name: "transfer-encoding"))
