@@ -162,11 +162,47 @@ struct HTTP1EncoderTests {
     #expect(text == expected)
   }
 
-  @Test("15.5 A line break in a value can't begin a field")
-  func injection() {
-    let text = Self.own(.empty(.ok, headers: ["location": "/a\r\nset-cookie: b\0c"]))
-    #expect(header("location", in: text) == "/a  set-cookie: b c")
-    #expect(header("set-cookie", in: text) == nil)
+  @Test("15.5 Fields go out byte for byte, and none can begin another one")
+  func octets() {
+    var fields: HTTPFields = ["location": "/a\r\nset-cookie: b\0c"]
+    fields.add(name: "x-latin", value: [0x63, 0xe9, 0x09, 0xff] as [UInt8])
+    let context = Self.context
+    var encoder = HTTP1Encoder()
+    var out = ByteBuffer()
+    let framing = ResponseFraming(status: .ok, headers: fields, for: context)
+    encoder.append(ResponseCase.head(.ok, fields, .passedOn(framing), context), to: &out)
+    let octets = Array(out.readableBytesView)
+    let expected = Array("x-latin: ".utf8) + [0x63, 0xe9, 0x09, 0xff] + Array("\r\ntransfer".utf8)
+    #expect(octets.firstRange(of: expected) != nil)
+    let text = String(decoding: octets, as: UTF8.self)
+    #expect(header("location", in: text) == "/a  set-cookie: b c" && header("set-cookie", in: text) == nil)
+  }
+
+  @Test("15.5 What is dropped of fields that were passed on leaves the rest as it is, wherever it stands")
+  func dropped() {
+    let kept = [("X-A", "1"), ("Server", "one"), ("date", "then"), ("x-b", "2"), ("set-cookie", "c")]
+    let gone = [
+      ("connection", "x-b"), ("te", "x"), ("server", "two"), ("Date", "now"), ("content_length", "1"),
+      ("traceparent", "theirs"), ("keep-alive", "1"),
+    ]
+    let context = ResponseContext(isHead: false, isHTTP10: false, keepAlive: true, traceparent: "")
+    // Each of those that go, at each place behind the first of its name.
+    for (index, field) in gone.enumerated() {
+      for place in 3...kept.count {
+        var pairs = kept
+        pairs.insert(field, at: place)
+        let head = ResponseCase.head(
+          .ok, HTTPFields(pairs), .passedOn(.stream(for: context)), context)
+        let expected =
+          "HTTP/1.1 200 OK\r\n" + kept.map { "\($0): \($1)\r\n" }.joined()
+          + "transfer-encoding: chunked\r\n\r\n"
+        #expect(Self.text([head]) == expected, "\(index) at \(place)")
+      }
+    }
+    let all = ResponseCase.head(.ok, HTTPFields(gone), .own(.stream(for: context)), context)
+    #expect(
+      Self.text([all])
+        == "HTTP/1.1 200 OK\r\ndate: now\r\nte: x\r\nserver: two\r\ntransfer-encoding: chunked\r\n\r\n")
   }
 
   @Test("15.5 Interim heads have neither date nor framing; 101 has the protocol's name")

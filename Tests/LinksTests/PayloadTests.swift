@@ -25,7 +25,7 @@ struct Sample: CustomTestStringConvertible, Sendable {
 struct PayloadTests {
   private static let request = ProxiedRequest(
     origin: ServiceOrigin(isTLS: true, host: "::1", port: 65_535), method: "GET", target: "/a%2f?x=[1]",
-    headers: ["host", "a", "x", "é"], body: .counted(1 << 40), timeoutMs: 7)
+    fields: Array("host: a\r\nx: \u{e9}\r\n".utf8) + [0xE9], body: .counted(1 << 40), timeoutMs: 7)
 
   private static var limited: ProxiedRequest {
     var limited = request
@@ -47,12 +47,13 @@ struct PayloadTests {
 
   private static let clientSide: [ClientSideMessage] = [
     .open(request), .open(request.secondTry), .open(limited), .cancel, .credit(.max), .end(trailers: []),
-    .end(trailers: ["a", "b"]), .count(key: "topic/a 192.0.2.1"),
+    .end(trailers: [0xE9, 0]), .count(key: "topic/a 192.0.2.1"),
   ]
 
   private static let serviceSide: [ServiceSideMessage] = [
-    .credit(1), .informed(status: 103, headers: ["link", "x"]), .answered(status: 200, headers: []),
-    .upgraded(headers: ["upgrade", "websocket"]), .end(trailers: []), .end(trailers: ["a", "b"]),
+    .credit(1), .informed(status: 103, fields: [1]), .answered(status: 200, fields: []),
+    .responded(status: 404, fields: [1], body: [2, 3]), .responded(status: 204, fields: [], body: []),
+    .upgraded(fields: Array("upgrade: websocket\r\n".utf8)), .end(trailers: []), .end(trailers: [0xE9, 0]),
     .failed(.timeout, reason: "no answer"), .limited(seconds: 3), .admitted,
   ]
 
@@ -153,7 +154,8 @@ struct PayloadTests {
     long.limitKey?.append("k")
     #expect(fault(ClientSideMessage.open(long)) == .malformed)
     for message: ServiceSideMessage in [
-      .end(trailers: ["a"]), .answered(status: 99, headers: []), .informed(status: 200, headers: []),
+      .answered(status: 99, fields: []), .informed(status: 200, fields: []),
+      .responded(status: 199, fields: [], body: []),
     ] {
       #expect(fault(message) == .malformed)
     }

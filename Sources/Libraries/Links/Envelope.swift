@@ -35,19 +35,20 @@ public struct PayloadKind: Hashable, Sendable {
   public static let cancelCall = PayloadKind(17)
   public static let callOutcome = PayloadKind(18)
 
-  // Proxied requests (calls, answers).
-  public static let open = PayloadKind(32)
+  // Proxied requests (calls, answers). 32, 34, 37, 38 and 41 had fields as lists of strings.
   public static let body = PayloadKind(33)
-  public static let end = PayloadKind(34)
   public static let cancelExchange = PayloadKind(35)
   public static let credit = PayloadKind(36)
-  public static let informed = PayloadKind(37)
-  public static let answered = PayloadKind(38)
   public static let failed = PayloadKind(39)
   public static let limited = PayloadKind(40)
-  public static let upgraded = PayloadKind(41)
   public static let count = PayloadKind(42)
   public static let admitted = PayloadKind(43)
+  public static let open = PayloadKind(44)
+  public static let end = PayloadKind(45)
+  public static let informed = PayloadKind(46)
+  public static let answered = PayloadKind(47)
+  public static let upgraded = PayloadKind(48)
+  public static let responded = PayloadKind(49)
 
   // Records for Kafka, responses of services, questions about sessions (publications, responses).
   public static let publication = PayloadKind(64)

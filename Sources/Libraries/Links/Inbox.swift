@@ -17,6 +17,7 @@ public struct LinkMessage {
   /// What it is about.
   ///
   /// - Throws: of one that is too large `.unknown`: another release may have a larger bound, or have been given one.
+  @inlinable
   public func decoded<Payload: LinkPayload>(
     as type: Payload.Type = Payload.self
   ) throws(RecordFault) -> Payload {

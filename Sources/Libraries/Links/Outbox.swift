@@ -63,20 +63,31 @@ public final class Outbox {
   public var isBlocked: Bool { !waiting.isEmpty }
 
   /// Sends a message, now or when there is room. What is refused isn't sent in part either.
+  @inlinable
   public func send(
     _ payload: some LinkPayload, to target: UInt16, _ correlation: UInt64, deadlineNs: UInt64 = 0
   ) throws(Refusal) {
-    let envelope = Envelope(
-      payload.kind, target: target, correlation: correlation, deadlineNs: deadlineNs, value: payload.value)
-    var fields = FieldWriter(prefix: Envelope.byteCount, capacity: Self.usualBytes)
+    var fields = Self.fields()
     payload.append(to: &fields)
+    try send(
+      fields,
+      Envelope(
+        payload.kind, target: target, correlation: correlation, deadlineNs: deadlineNs, value: payload.value))
+  }
+
+  /// Room for an envelope, and fields behind it.
+  @usableFromInline
+  static func fields() -> FieldWriter { FieldWriter(prefix: Envelope.byteCount, capacity: usualBytes) }
+
+  @usableFromInline
+  func send(_ fields: consuming FieldWriter, _ envelope: Envelope) throws(Refusal) {
     let bytes = fields.bytes { EnvelopePart(envelope).write(to: $0) }
     let payloadBytes = bytes.count - Envelope.byteCount
     guard payloadBytes <= max(maximumMessageBytes, partBytes) else {
       throw .tooLarge(limitBytes: maximumMessageBytes)
     }
     guard payloadBytes > partBytes else {
-      guard put(bytes.count, for: target, { $0.copyBytes(from: bytes) }) else { throw .noRoom }
+      guard put(bytes.count, for: envelope.target, { $0.copyBytes(from: bytes) }) else { throw .noRoom }
       return
     }
     guard wait(Self.parts(envelope, bytes[Envelope.byteCount...], room: partBytes)) else { throw .noRoom }

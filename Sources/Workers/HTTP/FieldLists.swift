@@ -16,6 +16,7 @@ extension HTTPFields.Field {
 extension ConnectionOptions {
   public init(_ fields: HTTPFields) {
     self.init()
+    guard fields.contains(name: "connection") else { return }
     for field in fields where field.nameIs("connection") { field.withValue { note(value: $0) } }
   }
 

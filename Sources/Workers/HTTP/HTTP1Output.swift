@@ -6,8 +6,8 @@
 //   transfer-encoding | content-length   by its framing
 //   ␍␊ body | chunks, trailers
 //
-// A line break or NUL inside a field, whoever put it there, goes out as a space, so that no value can begin a field or a message of its
-// own.
+// Fields go out byte for byte as they came, in one copy where none of them is dropped: HTTPFields has none that could begin a field or a
+// message of its own.
 
 import Kit
 import NIOCore
@@ -22,10 +22,8 @@ struct HTTP1Encoder {
     switch part {
     case .interim(let status, let fields):
       Self.append(statusLine: status, to: &out)
-      for (name, value) in fields.strings where OutgoingHead.interimKeeps(name) {
-        Self.append(field: name, value, to: &out)
-      }
-      out.writeStaticString("\r\n\r\n")
+      for field in fields where OutgoingHead.interimKeeps(field) { out.writeBytes(field.line) }
+      out.writeStaticString("\r\n")
     case .head(let head):
       append(head, to: &out)
     case .body(let bytes, _):
@@ -34,9 +32,9 @@ struct HTTP1Encoder {
       appendBodyEnd(to: &out)
     case .end(let trailers):
       guard isChunked else { return }
-      out.writeStaticString("0")
-      for (name, value) in trailers.strings { Self.append(field: name, value, to: &out) }
-      out.writeStaticString("\r\n\r\n")
+      out.writeStaticString("0\r\n")
+      out.writeFields(trailers)
+      out.writeStaticString("\r\n")
     }
   }
 
@@ -53,64 +51,54 @@ struct HTTP1Encoder {
   }
 
   private mutating func append(_ head: OutgoingHead, to out: inout ByteBuffer) {
-    out.reserveCapacity(minimumWritableBytes: Self.estimate(head))
+    let bodyBytes = min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes)
+    out.reserveCapacity(minimumWritableBytes: Self.ownBytes + head.fields.wireBlock.count + bodyBytes)
     Self.append(statusLine: head.status, to: &out)
     if case .upgrade(let name) = head.kind {
-      out.writeStaticString("\r\nconnection: upgrade")
-      Self.append(field: "upgrade", name, to: &out)
+      out.writeStaticString("connection: upgrade\r\nupgrade: ")
+      Self.append(text: name, to: &out)
     } else if !head.request.keepAlive {
-      out.writeStaticString("\r\nconnection: close")
+      out.writeStaticString("connection: close\r\n")
     } else if head.request.isHTTP10 {
-      out.writeStaticString("\r\nconnection: keep-alive")
+      out.writeStaticString("connection: keep-alive\r\n")
     }
-    if head.needsDate { Self.append(field: "date", head.date, to: &out) }
+    if head.needsDate {
+      out.writeStaticString("date: ")
+      Self.append(text: head.date, to: &out)
+    }
     if !head.request.traceparent.isEmpty {
-      Self.append(field: "traceparent", head.request.traceparent, to: &out)
+      out.writeStaticString("traceparent: ")
+      Self.append(text: head.request.traceparent, to: &out)
     }
-    head.forEachField { Self.append(field: $0, $1, to: &out) }
+    head.forEachStretch { out.writeBytes($0) }
     isChunked = head.framing?.kind == .delimited
     if isChunked {
-      out.writeStaticString("\r\ntransfer-encoding: chunked")
+      out.writeStaticString("transfer-encoding: chunked\r\n")
     } else if let length = head.framing?.announced {
-      out.writeStaticString("\r\ncontent-length: ")
-      out.writeString(String(length))
+      out.writeStaticString("content-length: ")
+      Self.append(text: String(length), to: &out)
     }
-    out.writeStaticString("\r\n\r\n")
+    out.writeStaticString("\r\n")
   }
 
-  /// Room for the head and a small body, so that the buffer grows once.
-  private static func estimate(_ head: OutgoingHead) -> Int {
-    let fixedBytes = 256
-    return fixedBytes + min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes) + head.fields.bytes
-  }
+  /// Room for what is ours in a head, so that the buffer grows once.
+  private static let ownBytes = 256
 
   private static func append(statusLine status: HTTPResponseStatus, to out: inout ByteBuffer) {
     out.writeStaticString("HTTP/1.1 ")
     out.writeString(String(status.code))
     out.writeStaticString(" ")
-    writeClean(status.reasonPhrase, to: &out)
+    append(text: status.reasonPhrase, to: &out)
   }
 
-  private static func append(field name: String, _ value: String, to out: inout ByteBuffer) {
-    out.writeStaticString("\r\n")
-    writeClean(name, to: &out)
-    out.writeStaticString(": ")
-    writeClean(value, to: &out)
-  }
-
-  private static func writeClean(_ text: String, to out: inout ByteBuffer) {
-    var text = text
-    text.withUTF8 { bytes in
-      if bytes.contains(where: isForbidden) {
-        _ = out.writeBytes(bytes.map { isForbidden($0) ? UInt8(ascii: " ") : $0 })
-      } else {
-        _ = out.writeBytes(UnsafeRawBufferPointer(bytes))
-      }
+  /// Appends a text and the end of its line, which it can't bring itself.
+  private static func append(text: String, to out: inout ByteBuffer) {
+    if text.utf8.allSatisfy({ $0 >= UInt8(ascii: " ") }) {
+      out.writeString(text)
+    } else {
+      out.writeBytes(text.utf8.map { max($0, UInt8(ascii: " ")) })
     }
-  }
-
-  private static func isForbidden(_ byte: UInt8) -> Bool {
-    byte == UInt8(ascii: "\r") || byte == UInt8(ascii: "\n") || byte == 0
+    out.writeStaticString("\r\n")
   }
 }
 

@@ -169,18 +169,16 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     return true
   }
 
-  /// Content waits until it is wanted; the end doesn't.
+  /// What has been read of a body is given, wanted or not: it is at most one read, and whether the body is whole counts.
   private func takeBody(_ body: BodyDecoder) throws(MessageDefect) -> Bool {
     guard connection.isListening else { return false }
     var decoder = body
-    let step = try decoder.next(&held, isWanted: connection.mayDecode)
+    let step = try decoder.next(&held)
     state = .body(decoder)
     isBehind = held.readableBytes > 0
     switch step {
-    case .needsInput:
+    case .needsInput, .held:
       isBehind = false
-      return false
-    case .held:
       return false
     case .content(let bytes):
       connection.receive(.body(bytes))

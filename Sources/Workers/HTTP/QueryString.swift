@@ -24,10 +24,11 @@ public enum QueryString {
   /// The first part of `text` (`name=value`, as it came) whose decoded octets aren't UTF-8; nil: all are.
   public static func firstPartThatIsNoUTF8(_ text: String) -> String? {
     let part = text.utf8.split(separator: UInt8(ascii: "&")).first { part in
-      guard part.contains(where: { $0 == UInt8(ascii: "%") || $0 >= 0x80 }) else { return false }
       // What the head's parser couldn't read as UTF-8 has become U+FFFD already.
-      return Substring(part).unicodeScalars.contains("\u{FFFD}")
-        || String(validating: decodedOctets(part), as: UTF8.self) == nil
+      if part.contains(where: { $0 >= 0x80 }), Substring(part).unicodeScalars.contains("\u{FFFD}") {
+        return true
+      }
+      return part.contains(UInt8(ascii: "%")) && String(validating: decodedOctets(part), as: UTF8.self) == nil
     }
     return part.map { String(Substring($0)) }
   }

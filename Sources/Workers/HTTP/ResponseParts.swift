@@ -109,14 +109,13 @@ struct ResponseFraming: Equatable {
 
   /// The one length that all content-length fields agree on; nil: none, or nonsense.
   private static func length(_ headers: HTTPFields) -> Int? {
-    var length: String?
-    for (name, value) in headers.strings where name.isField("content-length") {
-      guard length == nil || length == value else { return nil }
-      length = value
+    guard let length = headers.octets(of: "content-length"),
+      length.allSatisfy({ UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 })
+    else {
+      return nil
     }
-    guard let length, length.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
-    else { return nil }
-    return Int(length)
+    for field in headers where field.nameIs("content-length") && field.valueOctets != length { return nil }
+    return Int(String(decoding: length, as: UTF8.self))
   }
 }
 
@@ -151,30 +150,47 @@ struct OutgoingHead {
   /// Fields that are never passed on.
   private static let dropped = FieldNames(HeaderFields.hopByHop, HeaderFields.framing, ["traceparent"])
 
-  /// Whether a field of `fields` goes out, as far as one field tells.
-  func keeps(_ name: String) -> Bool {
-    if case .own = kind { !Self.ownFields.contains(name) } else { !Self.dropped.contains(name) }
-  }
-
   /// Whether a field of an interim response goes out.
-  static func interimKeeps(_ name: String) -> Bool { !dropped.contains(name) }
+  static func interimKeeps(_ field: HTTPFields.Field) -> Bool { !field.isIn(dropped) }
 
   /// Calls `body` with each field that goes out and isn't the front's: once for those that a message has once.
-  func forEachField(_ body: (_ name: String, _ value: String) -> Void) {
-    var hasDate = false
-    var hasServer = false
-    for (name, value) in fields.strings where keeps(name) {
-      switch name.utf8.count {
-      case 4 where name.isField("date"):
-        if hasDate { continue }
-        hasDate = true
-      case 6 where name.isField("server"):
-        if hasServer { continue }
-        hasServer = true
-      default: break
+  func forEachField(_ body: (HTTPFields.Field) -> Void) {
+    var seen = Seen()
+    for field in fields where keeps(field, &seen) { body(field) }
+  }
+
+  /// The same as lines, as many at a time as stand together: all of them, most often.
+  func forEachStretch(_ body: (UnsafeBufferPointer<UInt8>) -> Void) {
+    fields.withWireBlock { block in
+      var seen = Seen()
+      var start = 0
+      for field in fields where !keeps(field, &seen) {
+        let line = field.line
+        if line.startIndex > start { body(UnsafeBufferPointer(rebasing: block[start..<line.startIndex])) }
+        start = line.endIndex
       }
-      body(name, value)
+      if start < block.count { body(UnsafeBufferPointer(rebasing: block[start...])) }
     }
+  }
+
+  /// Which of the fields have come that a message has once.
+  private struct Seen {
+    var date = false
+    var server = false
+  }
+
+  private func keeps(_ field: HTTPFields.Field, _ seen: inout Seen) -> Bool {
+    if case .own = kind { return !field.isIn(Self.ownFields) }
+    if field.isIn(Self.dropped) { return false }
+    if field.nameIs("date") {
+      defer { seen.date = true }
+      return !seen.date
+    }
+    if field.nameIs("server") {
+      defer { seen.server = true }
+      return !seen.server
+    }
+    return true
   }
 
   /// Whether the date is ours to tell: one that was passed on is kept, and leaving HTTP has none.

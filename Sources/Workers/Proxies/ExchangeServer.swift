@@ -62,13 +62,19 @@ final class ExchangeServer {
       return
     }
     switch try said(message, key) {
-    case .open(let request):
-      guard open(request, key) else { throw .malformed }
+    case .open(let request): try open(request, key)
     case .count(let limitKey): count(limitKey, key)
     case .cancel: cancel(key)
     case .credit(let bytes): exchanges[key]?.receivedCredit(bytes)
-    case .end(let trailers): exchanges[key]?.receivedEnd(trailers)
+    case .end(let trailers):
+      let trailers = try Self.fields(trailers)
+      exchanges[key]?.receivedEnd(trailers)
     }
+  }
+
+  private static func fields(_ lines: [UInt8]) throws(RecordFault) -> HTTPFields {
+    guard let fields = HTTPFields(wireBlock: lines) else { throw .malformed }
+    return fields
   }
 
   private func said(_ message: LinkMessage, _ key: Key) throws(RecordFault) -> ClientSideMessage {
@@ -83,24 +89,23 @@ final class ExchangeServer {
     }
   }
 
-  private func open(_ request: ProxiedRequest, _ key: Key) -> Bool {
-    guard exchanges[key] == nil else { return false }
+  private func open(_ request: ProxiedRequest, _ key: Key) throws(RecordFault) {
+    guard exchanges[key] == nil else { throw .malformed }
+    let upstream = try Self.upstream(request)
     // Of a worker that has ended since: nobody waits for it.
-    guard Correlation.isOf(generation: generation(key.ring), key.correlation) else { return true }
+    guard Correlation.isOf(generation: generation(key.ring), key.correlation) else { return }
     if let limitKey = request.limitKey, let seconds = limit?.refusal(limitKey, nowNs: client.nowNs()) {
-      send(.limited(seconds: seconds), key)
-      return true
+      return send(.limited(seconds: seconds), key)
     }
     guard !request.isUpgrade || upgrades < mostUpgrades else {
-      send(.failed(.busy, reason: "\(mostUpgrades) WebSockets are open, the limit of a proxy worker"), key)
-      return true
+      return send(
+        .failed(.busy, reason: "\(mostUpgrades) WebSockets are open, the limit of a proxy worker"), key)
     }
     if request.isUpgrade { upgrades += 1 }
     let exchange = ServiceExchange(
       key, self, hasBody: request.body != .none, mayUpgrade: request.isUpgrade)
     exchanges[key] = exchange
-    exchange.begin(client.begin(Self.upstream(request), exchange))
-    return true
+    exchange.begin(client.begin(upstream, exchange))
   }
 
   /// A request that needs no service, only a token of its bucket.
@@ -110,7 +115,10 @@ final class ExchangeServer {
     send(seconds.map { .limited(seconds: $0) } ?? .admitted, key)
   }
 
-  private static func upstream(_ request: ProxiedRequest) -> UpstreamRequest {
+  /// What has come by the time that the head is read goes in one message, which no credit is needed for.
+  private static let maximumWholeBytes = 16 << 10
+
+  private static func upstream(_ request: ProxiedRequest) throws(RecordFault) -> UpstreamRequest {
     let origin = UpstreamOrigin(
       scheme: request.origin.isTLS ? .https : .http, host: request.origin.host, port: Int(request.origin.port)
     )
@@ -122,9 +130,9 @@ final class ExchangeServer {
       }
     var upstream = UpstreamRequest(
       origin: origin, method: request.method, target: request.target,
-      headers: HTTPFields(alternating: request.headers),
-      body: body)
+      headers: try fields(request.fields), body: body)
     upstream.isSecondTry = request.isSecondTry
+    upstream.maximumWholeBytes = maximumWholeBytes
     return upstream
   }
 
@@ -146,16 +154,16 @@ final class ExchangeServer {
 
   // MARK: For exchanges
 
-  func end(_ key: Key) { remove(key) }
+  fileprivate func end(_ key: Key) { remove(key) }
 
   /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
   /// that is too large is another matter.
-  func send(_ message: ServiceSideMessage, _ key: Key) {
+  fileprivate func send(_ message: ServiceSideMessage, _ key: Key) {
     do throws(Outbox.Refusal) {
       try outbox.send(message, to: targets[key.ring], key.correlation)
     } catch {
       switch message {
-      case .answered, .upgraded: break
+      case .answered, .responded, .upgraded: break
       case .credit, .informed, .end, .failed, .limited, .admitted: return
       }
       cancel(key)
@@ -163,7 +171,7 @@ final class ExchangeServer {
     }
   }
 
-  func send(_ body: ByteBuffer, _ key: Key) {
+  fileprivate func send(_ body: ByteBuffer, _ key: Key) {
     let envelope = Envelope(.body, target: targets[key.ring], correlation: key.correlation)
     guard !body.withUnsafeReadableBytes({ outbox.stream($0, envelope) }) else { return }
     cancel(key)
@@ -171,7 +179,7 @@ final class ExchangeServer {
   }
 
   /// Whether the ring is full: whoever can waits for `ServiceExchange.ringHasRoom`.
-  func isStalled(_ key: Key) -> Bool {
+  fileprivate func isStalled(_ key: Key) -> Bool {
     guard outbox.isBlocked else { return false }
     stalled.append(key)
     return true
@@ -189,33 +197,46 @@ final class ExchangeServer {
 ///
 ///   request   credit ──► connection worker, as the service takes what was written
 ///   answer    readMore ◄── credit from the connection worker
-final class ServiceExchange: UpstreamReceiver {
+private final class ServiceExchange: UpstreamReceiver {
+  private enum State {
+    case new
+    case asking(UpstreamExchange)
+    /// - isAsked: for a piece of the body, which hasn't come yet.
+    case answering(UpstreamExchange, isAsked: Bool)
+    case tunnel(UpstreamExchange, isAsked: Bool)
+    case over
+  }
+
   private let key: ExchangeServer.Key
-  private unowned let desk: ExchangeServer
+  private unowned let server: ExchangeServer
   private let hasBody: Bool
   let mayUpgrade: Bool
-  private var isTunnel = false
-  private var upstream: UpstreamExchange?
+  private var state = State.new
   /// Of the request's body.
   private var given = CreditGiven()
   private var isServiceSlow = false
   /// Of the answer's body that may be sent.
   private var credit = CreditToSend(CreditWindow.bytes)
-  private var isReading = false
-  private var hasAnswerBegun = false
 
-  init(_ key: ExchangeServer.Key, _ desk: ExchangeServer, hasBody: Bool, mayUpgrade: Bool) {
+  init(_ key: ExchangeServer.Key, _ server: ExchangeServer, hasBody: Bool, mayUpgrade: Bool) {
     self.mayUpgrade = mayUpgrade
     self.key = key
-    self.desk = desk
+    self.server = server
     self.hasBody = hasBody
   }
 
-  func begin(_ upstream: UpstreamExchange) { self.upstream = upstream }
+  func begin(_ upstream: UpstreamExchange) { state = .asking(upstream) }
 
   func cancel() {
     upstream?.cancel()
-    upstream = nil
+    state = .over
+  }
+
+  private var upstream: UpstreamExchange? {
+    switch state {
+    case .asking(let upstream), .answering(let upstream, _), .tunnel(let upstream, _): upstream
+    case .new, .over: nil
+    }
   }
 
   // MARK: From the connection worker
@@ -228,7 +249,7 @@ final class ServiceExchange: UpstreamReceiver {
     return true
   }
 
-  func receivedEnd(_ trailers: [String]) { upstream?.end(trailers: HTTPFields(alternating: trailers)) }
+  func receivedEnd(_ trailers: HTTPFields) { upstream?.end(trailers: trailers) }
 
   func receivedCredit(_ bytes: UInt32) {
     credit.received(bytes)
@@ -239,81 +260,99 @@ final class ServiceExchange: UpstreamReceiver {
 
   private func giveCredit(atLeast least: UInt32 = CreditWindow.lumpBytes) {
     guard !isServiceSlow, let bytes = given.give(atLeast: least) else { return }
-    desk.send(.credit(bytes), key)
+    server.send(.credit(bytes), key)
   }
 
   private func readOn() {
-    guard hasAnswerBegun, !isReading, credit.isOpen, !desk.isStalled(key) else { return }
-    isReading = true
-    upstream?.readMore()
+    switch state {
+    case .answering(let upstream, isAsked: false):
+      guard credit.isOpen, !server.isStalled(key) else { return }
+      state = .answering(upstream, isAsked: true)
+      upstream.readMore()
+    case .tunnel(let upstream, isAsked: false):
+      guard credit.isOpen, !server.isStalled(key) else { return }
+      state = .tunnel(upstream, isAsked: true)
+      upstream.readMore()
+    case .new, .asking, .answering, .tunnel, .over: break
+    }
   }
 
   // MARK: From the service
 
   func upstreamWantsBody() {
+    let isTunnel = if case .tunnel = state { true } else { false }
     guard hasBody || isTunnel else { return }
-    guard !given.isNothing else { return desk.send(.credit(given.open()), key) }
+    guard !given.isNothing else { return server.send(.credit(given.open()), key) }
     isServiceSlow = false
     giveCredit(atLeast: 1)
   }
 
   func upstreamInformed(_ head: ResponseHead) {
-    desk.send(.informed(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
+    server.send(.informed(status: UInt16(clamping: head.status), fields: head.fields.wireBlock), key)
   }
 
   func upstreamAnswered(_ head: ResponseHead) {
-    hasAnswerBegun = true
+    guard case .asking(let upstream) = state else { return }
+    state = .answering(upstream, isAsked: false)
     let type = head.fields.first(name: "content-type")?.lowercased() ?? ""
-    upstream?.mayBeSilent = type.hasPrefix("text/event-stream")
-    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
+    upstream.mayBeSilent = type.hasPrefix("text/event-stream")
+    server.send(.answered(status: UInt16(clamping: head.status), fields: head.fields.wireBlock), key)
     readOn()
   }
 
   func upstreamAnswered(_ head: ResponseHead, whole body: ByteBuffer) {
-    desk.send(.answered(status: UInt16(clamping: head.status), headers: head.fields.alternating), key)
-    if body.readableBytes > 0 { desk.send(body, key) }
-    upstreamEnded([:])
+    state = .over
+    server.send(
+      .responded(
+        status: UInt16(clamping: head.status), fields: head.fields.wireBlock,
+        body: Array(body.readableBytesView)), key)
+    server.end(key)
   }
 
   func upstreamSent(_ bytes: ByteBuffer) {
-    isReading = false
+    switch state {
+    case .answering(let upstream, _): state = .answering(upstream, isAsked: false)
+    case .tunnel(let upstream, _): state = .tunnel(upstream, isAsked: false)
+    case .new, .asking, .over: return
+    }
     credit.sent(bytes.readableBytes)
-    desk.send(bytes, key)
+    server.send(bytes, key)
     readOn()
   }
 
   func upstreamEnded(_ trailers: HTTPFields) {
-    upstream = nil
-    desk.send(.end(trailers: trailers.alternating), key)
-    desk.end(key)
+    state = .over
+    server.send(.end(trailers: trailers.wireBlock), key)
+    server.end(key)
   }
 
   func upstreamFailed(_ failure: UpstreamFailure) {
     let isSecond = upstream?.hasBegunAgain ?? false
-    upstream = nil
-    let (kind, reason): (ExchangeFailure, String) =
+    state = .over
+    let kind: ExchangeFailure =
       switch failure.reason {
-      case .noAnswer, .stalled: (.timeout, failure.description)
-      case .busy: (.busy, failure.description)
-      case .badRequest: (.badRequest, failure.description)
+      case .noAnswer, .stalled: .timeout
+      case .busy: .busy
+      case .badRequest: .badRequest
       case .unreachable, .connectTimeout, .closedEarly, .malformed, .closing:
-        (isSecond ? .badGatewayTwice : .badGateway, failure.description)
+        isSecond ? .badGatewayTwice : .badGateway
       }
-    desk.send(.failed(kind, reason: reason), key)
-    desk.end(key)
+    server.send(.failed(kind, reason: failure.description), key)
+    server.end(key)
   }
 
   func upstreamUpgraded(_ head: ResponseHead) {
-    guard mayUpgrade, head.fields["upgrade"].map({ $0.lowercased() }) == ["websocket"] else {
+    guard mayUpgrade, case .asking(let upstream) = state,
+      head.fields["upgrade"].map({ $0.lowercased() }) == ["websocket"]
+    else {
       cancel()
-      desk.send(
+      server.send(
         .failed(.badGateway, reason: "the service has changed to a protocol that nobody asked for"), key)
-      return desk.end(key)
+      return server.end(key)
     }
-    isTunnel = true
-    hasAnswerBegun = true
-    desk.send(.upgraded(headers: head.fields.alternating), key)
-    desk.send(.credit(given.open()), key)
+    state = .tunnel(upstream, isAsked: false)
+    server.send(.upgraded(fields: head.fields.wireBlock), key)
+    server.send(.credit(given.open()), key)
     readOn()
   }
 }

@@ -18,7 +18,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
   private let context: WorkerContext
   private let tls: UpstreamTLS
   private let client: ServiceClient
-  private let desk: CallServer
+  private let calls: CallServer
   private let upstream: UpstreamClient
   private let exchanges: ExchangeServer
   private let retries: RetryMetrics
@@ -59,7 +59,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     ) { ring in
       callers.indices.contains(ring) ? callers[ring].generation : 0
     }
-    desk = Self.desk(
+    calls = Self.calls(
       context, loop: loop, inbox: Inbox(rings, maximumBytes: maximumBytes), outbox: outbox, targets: targets,
       exchanges: exchanges
     ) {
@@ -85,7 +85,7 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
     return pages
   }
 
-  private static func desk(
+  private static func calls(
     _ context: WorkerContext, loop: EventLoop, inbox: Inbox, outbox: Outbox, targets: [UInt16],
     exchanges: ExchangeServer,
     begin: @escaping (ServiceCall, String, NIODeadline, @escaping (CallOutcome) -> Void) -> (() -> Void)?
@@ -112,14 +112,14 @@ final class ProxiesWorker: LoopWorker, @unchecked Sendable {
 
   func began() { context.log.info("calling services for the other workers") }
 
-  func scheduleTurn() { desk.scheduleTurn() }
+  func scheduleTurn() { calls.scheduleTurn() }
 
   func tick() {
     upstream.tick()
     retries.observe(retries: upstream.retries, keptBytes: upstream.keptBytes)
     client.tick()
     exchanges.tick()
-    desk.tick()
+    calls.tick()
   }
 
   func reload() { tls.reload() }

@@ -72,7 +72,7 @@ struct CorrelationSealTests {
 struct ProducedEventTests {
   private let origin = ProducedEvent.Origin(
     correlation: "c", remoteIP: "::1", host: "a.example", port: 81, scheme: "http",
-    headers: ["x", "\"q\"\n", "y", ""], method: "POST", path: "/a\\b", query: "x=1")
+    headers: [("x", "\"q\"\n"), ("y", "")], method: "POST", path: "/a\\b", query: "x=1")
 
   private func produced(_ event: String) throws -> (key: String?, json: JSONValue) {
     let event = try ProducedEvent(Array(event.utf8), origin)

@@ -13,12 +13,16 @@ final class TestService: Sendable {
     /// Names in lower case.
     let fields: [(name: String, value: String)]
     let body: String
+    /// All of it as it came.
+    let octets: [UInt8]
 
     func all(_ name: String) -> [String] { fields.filter { $0.name == name }.map(\.value) }
   }
 
   enum Behaviour: Sendable {
     case answer(Int, body: String = "", fields: [(String, String)] = [])
+    /// These octets.
+    case octets([UInt8])
     /// Answers nothing, and holds the connection.
     case silence
     /// Closes the connection.
@@ -168,6 +172,7 @@ final class TestService: Sendable {
       let more = fields.map { "\($0.0): \($0.1)\r\n" }.joined()
       send("HTTP/1.1 \(status) X\r\ncontent-length: \(body.utf8.count)\r\n\(more)\r\n\(body)", descriptor)
       return true
+    case .octets(let octets): return send(octets, descriptor)
     case .endless(let status):
       let piece = Array(("10000\r\n" + String(repeating: "x", count: 1 << 16) + "\r\n").utf8)
       send("HTTP/1.1 \(status) X\r\ntransfer-encoding: chunked\r\n\r\n", descriptor)
@@ -261,29 +266,36 @@ final class TestService: Sendable {
     let headBytes = end.upperBound
     if fields.contains(where: { $0.name == "transfer-encoding" }) {
       guard let (body, bytes) = chunked(received[headBytes...]) else { return nil }
-      received.removeFirst(headBytes + bytes)
+      let octets = Array(received.prefix(headBytes + bytes))
+      received.removeFirst(octets.count)
       return Request(
         method: String(parts[0]), path: String(parts[1]), fields: Array(fields),
-        body: String(decoding: body, as: UTF8.self))
+        body: String(decoding: body, as: UTF8.self), octets: octets)
     }
     let length = fields.first { $0.name == "content-length" }.flatMap { Int($0.value) } ?? 0
     guard received.count >= headBytes + length else { return nil }
     let body = String(decoding: received[headBytes..<headBytes + length], as: UTF8.self)
-    received.removeFirst(headBytes + length)
-    return Request(method: String(parts[0]), path: String(parts[1]), fields: Array(fields), body: body)
+    let octets = Array(received.prefix(headBytes + length))
+    received.removeFirst(octets.count)
+    return Request(
+      method: String(parts[0]), path: String(parts[1]), fields: Array(fields), body: body, octets: octets)
   }
 
-  /// A whole chunked body without trailers, and how many bytes it takes.
+  /// A whole chunked body, and how many bytes it takes with its trailers.
   private static func chunked(_ bytes: ArraySlice<UInt8>) -> (body: [UInt8], bytes: Int)? {
     var body: [UInt8] = []
     var rest = bytes
     while let line = rest.firstRange(of: [13, 10]) {
-      guard let size = Int(String(decoding: rest[..<line.lowerBound], as: UTF8.self), radix: 16),
-        rest.endIndex - line.upperBound >= size + 2
-      else { return nil }
+      guard let size = Int(String(decoding: rest[..<line.lowerBound], as: UTF8.self), radix: 16) else {
+        return nil
+      }
+      if size == 0 {
+        guard let end = rest.firstRange(of: [13, 10, 13, 10]) else { return nil }
+        return (body, end.upperBound - bytes.startIndex)
+      }
+      guard rest.endIndex - line.upperBound >= size + 2 else { return nil }
       body += rest[line.upperBound..<line.upperBound + size]
       rest = rest[(line.upperBound + size + 2)...]
-      if size == 0 { return (body, rest.startIndex - bytes.startIndex) }
     }
     return nil
   }

@@ -33,11 +33,11 @@ import Testing
     #expect(stream.hasWholeBody)
   }
 
-  @Test("Content that nobody asks for waits, and a request behind it waits for its turn")
+  @Test("A body that nobody asks for is known to be whole, and a request behind it waits for its turn")
   func waits() throws {
     let front = StreamFront { ScriptedExchange() }
     let (client, exchange, stream) = try front.open(chunkedHead("/s") + "4\r\nWiki\r\n0\r\n\r\n" + get("/b"))
-    #expect(exchange.calls == ["begin"] && !stream.hasWholeBody)
+    #expect(exchange.calls == ["begin"] && stream.hasWholeBody)
     stream.readBody()
     _ = try front.turn(client)
     #expect(exchange.calls == ["begin", "received", "end"] && front.front.responder.requests.isEmpty)

@@ -7,16 +7,19 @@
 //   end             –          trailers                                        both
 //   cancelExchange  –          –                                               request
 //   credit          bytes      –                                               both
-//   informed        status     headers                                         answer
-//   answered        status     headers                                         answer
+//   informed        status     fields                                          answer
+//   answered        status     fields                                          answer
+//   responded       status     fields, body: a whole answer                    answer
 //   failed          reason     text                                            answer
 //   limited         seconds    –                                               answer
 //   count           –          a rate limit's key                              request
 //   admitted        –          –                                               answer
-//   upgraded        101        headers                                         answer
+//   upgraded        101        fields                                          answer
 //
 // `count` is answered by `limited` or `admitted`, and that is all of this exchange. Behind `upgraded` an exchange is a tunnel: body
-// carries raw bytes, end ends one side of it. A body's bytes are no fields: they are a stream (Outbox.stream) with credit (Credit).
+// carries raw bytes, end ends one side of it. A body's bytes are no fields: they are a stream (Outbox.stream) with credit (Credit);
+// those of `responded` are none of it. Fields of HTTP and trailers travel as one block of octets, the lines "name: value" CRLF as
+// HTTP/1.1 has them (HTTPFields.wireBlock), which whoever reads them validates.
 
 import Kit
 
@@ -64,8 +67,8 @@ public struct ProxiedRequest: Equatable, Sendable {
   public var method: String
   /// Path and query, sent byte for byte.
   public var target: String
-  /// Names and values, alternately; complete but for the framing of the body.
-  public var headers: [String]
+  /// Lines; complete but for the framing of the body.
+  public var fields: [UInt8]
   public var body: BodyForm
   /// Milliseconds that the service has to begin its answer.
   public var timeoutMs: UInt32
@@ -77,13 +80,13 @@ public struct ProxiedRequest: Equatable, Sendable {
   public var limitKey: String?
 
   public init(
-    origin: ServiceOrigin, method: String, target: String, headers: [String], body: BodyForm,
+    origin: ServiceOrigin, method: String, target: String, fields: [UInt8], body: BodyForm,
     timeoutMs: UInt32, isUpgrade: Bool = false, limitKey: String? = nil
   ) {
     self.origin = origin
     self.method = method
     self.target = target
-    self.headers = headers
+    self.fields = fields
     self.body = body
     self.timeoutMs = timeoutMs
     self.isUpgrade = isUpgrade
@@ -104,7 +107,7 @@ public struct ProxiedRequest: Equatable, Sendable {
 
 /// As fields (FieldCoding):
 ///
-///     scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   headers, list of names and values
+///     scheme, 1 byte   host, text   port, 2 bytes   method, text   target, text   fields, data
 ///     form of the body, 1 byte   bytes of a counted body, 8 bytes   time-out, 4 bytes   key of its rate limit, text, if flag 2 is set
 ///
 /// Flag 1: it may become a tunnel. Flag 4: it is sent for the second time. Other flags are of later releases: what they bring stands
@@ -127,7 +130,7 @@ extension ProxiedRequest {
     fields.append(origin.port)
     fields.append(method)
     fields.append(target)
-    fields.append(headers)
+    fields.append(self.fields)
     switch body {
     case .none: fields.append(UInt8(0))
     case .counted(let bytes):
@@ -143,7 +146,7 @@ extension ProxiedRequest {
   init(_ fields: inout FieldReader, flags: UInt32) throws(RecordFault) {
     guard let scheme = fields.number(UInt8.self), let host = fields.text(),
       let port = fields.number(UInt16.self), let method = fields.text(),
-      let target = fields.text(), let headers = fields.pairs(), let form = fields.number(UInt8.self)
+      let target = fields.text(), let lines = fields.data(), let form = fields.number(UInt8.self)
     else { throw .malformed }
     guard scheme <= 1 else { throw .unknown(kind: "scheme \(scheme)") }
     let body: BodyForm
@@ -163,7 +166,7 @@ extension ProxiedRequest {
     }
     self.init(
       origin: ServiceOrigin(isTLS: scheme == 1, host: host, port: port), method: method, target: target,
-      headers: headers, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
+      fields: lines, body: body, timeoutMs: timeoutMs, isUpgrade: flags & Flag.upgrade != 0,
       limitKey: limitKey)
     isSecondTry = flags & Flag.secondTry != 0
   }
@@ -174,7 +177,7 @@ public enum ClientSideMessage: Equatable, Sendable {
   case open(ProxiedRequest)
   case cancel
   case credit(UInt32)
-  case end(trailers: [String])
+  case end(trailers: [UInt8])
   /// A request that goes another way than through this worker, which counts those with its key.
   case count(key: String)
 }
@@ -182,11 +185,13 @@ public enum ClientSideMessage: Equatable, Sendable {
 /// What is said in an exchange by its service's side, but the bodies.
 public enum ServiceSideMessage: Equatable, Sendable {
   case credit(UInt32)
-  case informed(status: UInt16, headers: [String])
-  case answered(status: UInt16, headers: [String])
+  case informed(status: UInt16, fields: [UInt8])
+  case answered(status: UInt16, fields: [UInt8])
+  /// The whole answer, without trailers, in one.
+  case responded(status: UInt16, fields: [UInt8], body: [UInt8])
   /// The service has changed the protocol (101), as it was asked to.
-  case upgraded(headers: [String])
-  case end(trailers: [String])
+  case upgraded(fields: [UInt8])
+  case end(trailers: [UInt8])
   case failed(ExchangeFailure, reason: String)
   /// There were too many requests with this one's key: nothing was asked. Another may come after so many seconds.
   case limited(seconds: UInt32)
@@ -229,11 +234,11 @@ extension ClientSideMessage: LinkPayload {
     case .open: self = .open(try ProxiedRequest(&fields, flags: envelope.value))
     case .cancelExchange: self = .cancel
     case .credit: self = .credit(envelope.value)
-    case .end: self = .end(trailers: try fields.requiredPairs())
+    case .end: self = .end(trailers: try fields.requiredData())
     case .count:
       guard let key = fields.text() else { throw .malformed }
       self = .count(key: key)
-    case .informed, .answered, .upgraded, .failed, .limited, .admitted: throw .malformed
+    case .informed, .answered, .responded, .upgraded, .failed, .limited, .admitted: throw .malformed
     default: throw envelope.unknownKind
     }
   }
@@ -247,6 +252,7 @@ extension ServiceSideMessage: LinkPayload {
     case .credit: .credit
     case .informed: .informed
     case .answered: .answered
+    case .responded: .responded
     case .upgraded: .upgraded
     case .end: .end
     case .failed: .failed
@@ -258,7 +264,7 @@ extension ServiceSideMessage: LinkPayload {
   public var value: UInt32 {
     switch self {
     case .credit(let bytes): bytes
-    case .informed(let status, _), .answered(let status, _): UInt32(status)
+    case .informed(let status, _), .answered(let status, _), .responded(let status, _, _): UInt32(status)
     case .upgraded: Self.switchingProtocols
     case .failed(let failure, _): failure.rawValue
     case .limited(let seconds): seconds
@@ -268,7 +274,10 @@ extension ServiceSideMessage: LinkPayload {
 
   public func append(to fields: inout FieldWriter) {
     switch self {
-    case .informed(_, let headers), .answered(_, let headers), .upgraded(let headers): fields.append(headers)
+    case .informed(_, let lines), .answered(_, let lines), .upgraded(let lines): fields.append(lines)
+    case .responded(_, let lines, let body):
+      fields.append(lines)
+      fields.append(body)
     case .end(let trailers): fields.append(trailers)
     case .failed(_, let reason): fields.append(reason)
     case .credit, .limited, .admitted: break
@@ -280,13 +289,17 @@ extension ServiceSideMessage: LinkPayload {
     switch envelope.kind {
     case .credit: self = .credit(value)
     case .informed:
-      self = .informed(status: try Self.status(value, 100...199), headers: try fields.requiredPairs())
+      self = .informed(status: try Self.status(value, 100...199), fields: try fields.requiredData())
     case .answered:
-      self = .answered(status: try Self.status(value, 101...999), headers: try fields.requiredPairs())
+      self = .answered(status: try Self.status(value, 101...999), fields: try fields.requiredData())
+    case .responded:
+      self = .responded(
+        status: try Self.status(value, 200...999), fields: try fields.requiredData(),
+        body: try fields.requiredData())
     case .upgraded:
       _ = try Self.status(value, Self.switchingProtocols...Self.switchingProtocols)
-      self = .upgraded(headers: try fields.requiredPairs())
-    case .end: self = .end(trailers: try fields.requiredPairs())
+      self = .upgraded(fields: try fields.requiredData())
+    case .end: self = .end(trailers: try fields.requiredData())
     case .failed:
       guard let reason = fields.text() else { throw .malformed }
       // What another release calls otherwise is a failure all the same.
@@ -308,8 +321,8 @@ extension FieldReader {
   /// Names and values, alternately.
   mutating func pairs() -> [String]? { list().flatMap { $0.count.isMultiple(of: 2) ? $0 : nil } }
 
-  mutating func requiredPairs() throws(RecordFault) -> [String] {
-    guard let pairs = pairs() else { throw .malformed }
-    return pairs
+  mutating func requiredData() throws(RecordFault) -> [UInt8] {
+    guard let data = data() else { throw .malformed }
+    return data
   }
 }

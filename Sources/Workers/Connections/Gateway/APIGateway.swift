@@ -217,12 +217,13 @@ final class APIGateway {
     if isUpgrade, isDraining() {
       throw RefusedRequest(status: 503, detail: "this worker is ending, connect again")
     }
-    let headers = ForwardedHead.toService(
+    var fields = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
         isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
         addedHeaders: added, isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
+    if isUpgrade { fields.add(contentsOf: WebSocketUpgrade.fields) }
     let body: BodyForm =
       switch request.announcedBody {
       // These mean something by a body: that there is none is said (RFC 9110 §8.6).
@@ -237,8 +238,7 @@ final class APIGateway {
       method: request.method.rawValue,
       target: Self.target(
         match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
-      headers: isUpgrade ? headers + WebSocketUpgrade.fields : headers,
-      body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
+      fields: fields.wireBlock, body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
   }
 
@@ -350,7 +350,7 @@ final class APIGateway {
 enum WebSocketUpgrade {
   static let name = "websocket"
   /// What the service is asked with; each hop has these fields of its own.
-  static let fields = ["connection", "upgrade", "upgrade", name]
+  static let fields: HTTPFields = ["connection": "upgrade", "upgrade": name]
 
   static func isAsked(by request: HTTPRequest) -> Bool {
     request.isUpgrade && request.method == .GET && request.version == .http1_1

@@ -12,10 +12,27 @@ import Kit
 import Links
 import NIOCore
 
+/// What comes from the service's side of an exchange.
+enum ServiceMessage {
+  /// So much more of the request's body may be sent.
+  case credit(UInt32)
+  /// An interim answer (1xx).
+  case informed(status: Int, HTTPFields)
+  case answered(status: Int, HTTPFields)
+  /// Some of the answer's body, or of what comes through a tunnel.
+  case body(ByteBuffer)
+  case end(trailers: HTTPFields)
+  /// A whole answer without trailers, in one.
+  case responded(status: Int, HTTPFields, ByteBuffer)
+  /// The service has changed the protocol.
+  case upgraded(HTTPFields)
+  case failed(ExchangeFailure, reason: String)
+  case limited(seconds: UInt32)
+}
+
 /// The client's side of an exchange.
 protocol ExchangeReceiver: AnyObject {
-  func received(_ message: ServiceSideMessage)
-  func received(fromService bytes: ByteBuffer)
+  func received(_ message: ServiceMessage)
   func ringHasRoom()
 }
 
@@ -224,20 +241,21 @@ final class ExchangeClient {
 extension ExchangeClient: ExchangeParty {
   func received(_ message: LinkMessage, from peer: Int) throws(RecordFault) {
     let correlation = message.envelope.correlation
-    // What comes for an exchange that has ended was under way.
-    var receiver: (any ExchangeReceiver)? {
-      exchanges[correlation].flatMap { $0.peer == peer ? $0.receiver : nil }
-    }
-    guard message.envelope.kind != .body else {
+    let said: ServiceMessage
+    if message.envelope.kind == .body {
       guard let payload = message.payload else { throw .malformed }
-      receiver?.received(fromService: ByteBuffer(bytes: payload))
-      return
+      said = .body(ByteBuffer(bytes: payload))
+    } else {
+      let decoded = try message.decoded(as: ServiceSideMessage.self)
+      if let admission = decoded.admission, let asker = questions.take(correlation, of: peer) {
+        return asker(admission)
+      }
+      guard let message = try decoded.message() else { return }
+      said = message
     }
-    let said = try message.decoded(as: ServiceSideMessage.self)
-    if let admission = said.admission, let asker = questions.take(correlation, of: peer) {
-      return asker(admission)
-    }
-    receiver?.received(said)
+    // What comes for an exchange that has ended was under way.
+    guard let exchange = exchanges[correlation], exchange.peer == peer else { return }
+    exchange.receiver.received(said)
   }
 
   func peerGone(_ peer: Int) {
@@ -256,7 +274,30 @@ extension ServiceSideMessage {
     case .admitted: .admitted
     case .limited(let seconds): .limited(seconds: Int(seconds))
     case .failed(_, let reason): .unknown(reason: reason)
-    case .credit, .end, .informed, .answered, .upgraded: nil
+    case .credit, .end, .informed, .answered, .responded, .upgraded: nil
     }
+  }
+
+  /// What it says to an exchange; nil: it is said to a question.
+  ///
+  /// - Throws: of fields that no proxy worker would write.
+  fileprivate func message() throws(RecordFault) -> ServiceMessage? {
+    switch self {
+    case .credit(let bytes): .credit(bytes)
+    case .informed(let status, let lines): .informed(status: Int(status), try Self.fields(lines))
+    case .answered(let status, let lines): .answered(status: Int(status), try Self.fields(lines))
+    case .responded(let status, let lines, let body):
+      .responded(status: Int(status), try Self.fields(lines), ByteBuffer(bytes: body))
+    case .upgraded(let lines): .upgraded(try Self.fields(lines))
+    case .end(let lines): .end(trailers: try Self.fields(lines))
+    case .failed(let failure, let reason): .failed(failure, reason: reason)
+    case .limited(let seconds): .limited(seconds: seconds)
+    case .admitted: nil
+    }
+  }
+
+  private static func fields(_ lines: [UInt8]) throws(RecordFault) -> HTTPFields {
+    guard let fields = HTTPFields(wireBlock: lines) else { throw .malformed }
+    return fields
   }
 }

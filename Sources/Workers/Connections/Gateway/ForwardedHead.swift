@@ -39,117 +39,141 @@ enum ForwardedHead {
     var local: String
   }
 
-  /// Names and values, alternately, of the request to the service.
-  static func toService(_ request: HTTPRequest, _ context: Context) -> [String] {
-    let named = ConnectionOptions(request.headers)
-    var fields: [(name: String, value: String)] = [("host", context.authority)]
-    fields.reserveCapacity(request.headers.count + 7 + context.addedHeaders.count)
-    for (name, value) in request.headers.strings {
-      guard !ownInRequests.contains(name), !named.contains(name),
-        !HeaderFields.isForwarding(name) || (context.isPeerTrusted && !name.utf8.contains(UInt8(ascii: "_")))
-      else { continue }
-      fields.append((name, value))
+  /// The fields of the request to the service.
+  static func toService(_ request: HTTPRequest, _ context: Context) -> HTTPFields {
+    let given = request.headers
+    let named = ConnectionOptions(given)
+    let (trusted, lists) = (context.isPeerTrusted, Lists(given, areContinued: context.isPeerTrusted))
+    var fields = HTTPFields()
+    fields.reserveCapacity(given.count + Self.ownFields + context.addedHeaders.count)
+    fields.reserveBytes(given.wireBlock.count + Self.ownBytes)
+    fields.add(name: "host", value: context.authority)
+    var position = -1
+    fields.add(contentsOf: given) { name, _ in
+      position += 1
+      return !ownInRequests.contains(name) && !named.contains(name)
+        && (!HeaderFields.isForwarding(name)
+          || trusted && !name.contains(UInt8(ascii: "_")) && !lists.positions.contains(position))
     }
-    if !request.traceparent.isEmpty { fields.append(("traceparent", request.traceparent)) }
+    if !request.traceparent.isEmpty { fields.add(name: "traceparent", value: request.traceparent) }
     // The client's own, which it is only beside the client's own traceparent (W3C Trace Context §3.3.1).
-    if let state = request.tracestate { fields.append(("tracestate", state)) }
-    append(forwardingFields(request, context), to: &fields, mayContinue: context.isPeerTrusted)
+    if let state = request.tracestate { fields.add(name: "tracestate", value: state) }
+    addForwarding(of: request, context, lists, to: &fields)
     for header in context.addedHeaders
     where !HeaderFields.hopByHop.contains(header.name) && !HeaderFields.framing.contains(header.name) {
       fields.removeAll { HeaderFields.isSame($0.name, header.name) }
-      fields.append(header)
+      fields.add(name: header.name, value: header.value)
     }
-    var pairs: [String] = []
-    pairs.reserveCapacity(2 * fields.count)
-    for field in fields {
-      pairs.append(field.name)
-      pairs.append(field.value)
-    }
-    return pairs
+    return fields
   }
 
   /// The fields of an answer for the client.
-  static func toClient(_ pairs: [String]) -> HTTPFields {
-    var headers = HTTPFields()
-    headers.reserveCapacity(pairs.count / 2)
-    let positions = stride(from: 0, to: pairs.count - 1, by: 2)
-    var named = ConnectionOptions()
-    for position in positions { named.note(pairs[position], pairs[position + 1]) }
-    for position in positions {
-      let name = pairs[position]
-      if ownInAnswers.contains(name) || named.contains(name) { continue }
+  static func toClient(_ fields: HTTPFields) -> HTTPFields {
+    let named = ConnectionOptions(fields)
+    return fields.filtered { name in
+      if ownInAnswers.contains(name) || named.contains(name) { return false }
       // Another spelling of the length may be another length to somebody.
-      if HeaderFields.framing.contains(name), !name.isField("content-length") { continue }
-      headers.add(name: name, value: pairs[position + 1])
+      return !HeaderFields.framing.contains(name) || HTTPOctets.matches(name, "content-length")
     }
-    return headers
   }
 
   // MARK: Forwarding fields
 
-  private static func forwardingFields(_ request: HTTPRequest, _ context: Context) -> [(
-    name: String, value: String, isList: Bool
-  )] {
-    let scheme = context.isTLS ? "https" : "http"
-    let host = request.header("host") ?? ""
-    var element = "for=" + node(context.peer) + ";by=" + node(context.local) + ";proto=" + scheme
-    if isPlainHost(host) {
-      element += ";host=" + host
-    } else if isQuotable(host) {
-      element += ";host=\"\(host)\""
+  /// `host`, trace context and the five forwarding fields.
+  private static let ownFields = 8
+  private static let ownBytes = 384
+
+  /// The last field of each list that every proxy on the way adds to: ours goes on with it.
+  private struct Lists {
+    private(set) var positions: [Int] = []
+    private(set) var forwarded: [UInt8] = []
+    private(set) var forwardedFor: [UInt8] = []
+    private(set) var via: [UInt8] = []
+
+    /// - Parameter areContinued: lists that came from a trusted proxy are; others are begun anew.
+    init(_ fields: HTTPFields, areContinued: Bool) {
+      guard areContinued else { return }
+      forwarded = take("forwarded", fields)
+      forwardedFor = take("x-forwarded-for", fields)
+      via = take("via", fields)
     }
-    var fields = [(name: "forwarded", value: element, isList: true)]
-    if !context.peer.isEmpty { fields.append(("x-forwarded-for", context.peer, true)) }
-    // What the first proxy has seen counts; a later one doesn't know it better.
-    if !host.isEmpty, !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-host")) {
-      fields.append(("x-forwarded-host", host, false))
+
+    private mutating func take(_ name: StaticString, _ fields: HTTPFields) -> [UInt8] {
+      guard let position = fields.lastIndex(where: { $0.nameIs(name) }) else { return [] }
+      positions.append(position)
+      return Array(fields[position].valueOctets) + ", ".utf8
     }
-    if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
-      fields.append(("x-forwarded-proto", scheme, false))
-    }
-    let received = request.isHTTP2 ? "2" : request.version == .http1_0 ? "1.0" : "1.1"
-    fields.append(("via", "\(received) \(pseudonym)", true))
-    return fields
   }
 
-  /// Continues lists that came from a trusted proxy; those of others have been dropped.
-  private static func append(
-    _ more: [(name: String, value: String, isList: Bool)], to fields: inout [(name: String, value: String)],
-    mayContinue: Bool
+  private static func addForwarding(
+    of request: HTTPRequest, _ context: Context, _ lists: Lists, to fields: inout HTTPFields
   ) {
-    for field in more {
-      if mayContinue, field.isList, let last = fields.lastIndex(where: { $0.name.lowercased() == field.name })
-      {
-        fields[last].value += ", \(field.value)"
-      } else {
-        fields.append((field.name, field.value))
-      }
+    let scheme: StaticString = context.isTLS ? "https" : "http"
+    let host = request.headers.octets(of: "host") ?? []
+    var value = lists.forwarded
+    value.reserveCapacity(value.count + Self.ownBytes)
+    value += "for=".utf8
+    appendNode(context.peer, to: &value)
+    value += ";by=".utf8
+    appendNode(context.local, to: &value)
+    value += ";proto=".utf8
+    append(scheme, to: &value)
+    if !host.isEmpty, host.allSatisfy(isPlain) {
+      value += ";host=".utf8
+      value += host
+    } else if !host.isEmpty, host.allSatisfy(isQuotable) {
+      value += ";host=\"".utf8
+      value += host
+      value.append(UInt8(ascii: "\""))
     }
+    fields.add(name: "forwarded", octets: value)
+    if !context.peer.isEmpty {
+      fields.add(name: "x-forwarded-for", octets: lists.forwardedFor + context.peer.utf8)
+    }
+    // What the first proxy has seen counts; a later one doesn't know it better.
+    if !host.isEmpty, !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-host")) {
+      fields.add(name: "x-forwarded-host", octets: Array(host))
+    }
+    if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
+      value.removeAll(keepingCapacity: true)
+      append(scheme, to: &value)
+      fields.add(name: "x-forwarded-proto", octets: value)
+    }
+    let received: StaticString = request.isHTTP2 ? "2 " : request.version == .http1_0 ? "1.0 " : "1.1 "
+    value = lists.via
+    append(received, to: &value)
+    value += pseudonym.utf8
+    fields.add(name: "via", octets: value)
+  }
+
+  private static func append(_ text: StaticString, to octets: inout [UInt8]) {
+    octets.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
   /// A node of the field `forwarded` (RFC 7239 §6): addresses of IPv6 are quoted.
-  private static func node(_ address: String) -> String {
-    if address.isEmpty { return "unknown" }
-    return address.utf8.contains(UInt8(ascii: ":")) ? "\"[\(address)]\"" : address
+  private static func appendNode(_ address: String, to octets: inout [UInt8]) {
+    if address.isEmpty {
+      octets += "unknown".utf8
+    } else if address.utf8.contains(UInt8(ascii: ":")) {
+      octets += "\"[".utf8
+      octets += address.utf8
+      octets += "]\"".utf8
+    } else {
+      octets += address.utf8
+    }
   }
 
-  private static func isPlainHost(_ text: String) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-          UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
-          true
-        default: false
-        }
-      }
+  private static func isPlain(_ octet: UInt8) -> Bool {
+    switch octet {
+    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+      UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
+      true
+    default: false
+    }
   }
 
-  private static func isQuotable(_ text: String) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy {
-        (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
-      }
+  private static func isQuotable(_ octet: UInt8) -> Bool {
+    (0x21...0x7e).contains(octet) && octet != UInt8(ascii: "\"") && octet != UInt8(ascii: "\\")
   }
 }
 
@@ -187,10 +211,10 @@ struct RequestCredentials {
     areForwarded ? query : QueryString.without(parameters + [Self.commonParameter], in: query)
   }
 
-  /// The headers for an event, names in lower case as RIG has them; names and values, alternately.
-  func eventHeaders(_ pairs: [String]) -> [String] {
-    stride(from: 0, to: pairs.count - 1, by: 2).filter { areForwarded || !isCredential(pairs[$0]) }
-      .flatMap { [pairs[$0].lowercased(), pairs[$0 + 1]] }
+  /// The headers for an event, names in lower case as RIG has them.
+  func eventHeaders(_ fields: HTTPFields) -> [(name: String, value: String)] {
+    fields.strings.filter { areForwarded || !isCredential($0.name) }
+      .map { (name: $0.name.lowercased(), value: $0.value) }
   }
 
   private func isCredential(_ name: String) -> Bool {
@@ -203,6 +227,7 @@ extension HTTPResponse {
   init(_ response: ServiceResponse) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(response.status)),
-      headers: ForwardedHead.toClient(response.headers), body: ByteBuffer(bytes: response.body))
+      headers: ForwardedHead.toClient(HTTPFields(alternating: response.headers)),
+      body: ByteBuffer(bytes: response.body))
   }
 }

@@ -11,8 +11,7 @@ struct ProducedEvent {
     var host: String
     var port: Int
     var scheme: String
-    /// Names and values, alternately.
-    var headers: [String]
+    var headers: [(name: String, value: String)]
     var method: String
     var path: String
     var query: String
@@ -62,9 +61,8 @@ extension ProducedEvent.Origin {
     member("path", path)
     member("query", query)
     json += #","headers":"#.utf8
-    let pairs = stride(from: 0, to: headers.count - 1, by: 2).map { [headers[$0], headers[$0 + 1]] }
-    JSONText.appendArray(pairs, to: &json) { pair, json in
-      JSONText.appendArray(pair, to: &json) { JSONText.appendString($0, to: &$1) }
+    JSONText.appendArray(headers, to: &json) { field, json in
+      JSONText.appendArray([field.name, field.value], to: &json) { JSONText.appendString($0, to: &$1) }
     }
     json.append(UInt8(ascii: "}"))
     return json

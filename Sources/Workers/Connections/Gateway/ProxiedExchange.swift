@@ -90,7 +90,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
       let key = try exchanges.open(tries == 1 ? request : request.secondTry, for: holder, self)
       state = .waiting(answer, key)
       // Only what has an empty body is tried again.
-      if tries > 1, hasBodyEnded { sendEnd([], key) }
+      if tries > 1, hasBodyEnded { sendEnd([:], key) }
     } catch {
       switch error {
       case .noPlace(let response): refuse(answer, response)
@@ -110,12 +110,12 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   func receivedEnd(trailers: HTTPFields) {
     hasBodyEnded = true
-    if let key { sendEnd(trailers.alternating, key) }
+    if let key { sendEnd(trailers, key) }
   }
 
-  private func sendEnd(_ trailers: [String], _ key: ExchangeClient.Key) {
+  private func sendEnd(_ trailers: HTTPFields, _ key: ExchangeClient.Key) {
     guard request.body != .none else { return }
-    if !exchanges.send(.end(trailers: trailers), key) { fail(.serviceUnavailable, Self.tooBusy) }
+    if !exchanges.send(.end(trailers: trailers.wireBlock), key) { fail(.serviceUnavailable, Self.tooBusy) }
   }
 
   func canWrite() {
@@ -158,7 +158,49 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   // MARK: From the service
 
-  func received(fromService bytes: ByteBuffer) {
+  func received(_ message: ServiceMessage) {
+    switch (message, state) {
+    case (.credit(let bytes), _):
+      credit.received(bytes)
+      readOn()
+    case (.informed(let status, let fields), .waiting(let answer, _)):
+      answer.informational(HTTPResponseStatus(statusCode: status), ForwardedHead.toClient(fields))
+    case (.answered(let status, let fields), .waiting(let answer, let key)):
+      answered(status, fields, answer, key)
+    case (.responded(let status, let fields, let body), .waiting(let answer, let key)):
+      answered(status, fields, answer, key)
+      passOn(body)
+      ended([:])
+    case (.upgraded(let fields), .waiting(let answer, let key)): upgraded(fields, answer, key)
+    case (.limited(let seconds), .waiting(let answer, let key)):
+      exchanges.end(key)
+      refuse(
+        answer,
+        .problem(
+          .tooManyRequests, "too many requests to this service",
+          headers: ["retry-after": String(seconds)]))
+    case (.body(let bytes), _):
+      passOn(bytes)
+      giveCredit()
+    case (.end(let trailers), _): ended(trailers)
+    case (.failed(let failure, let reason), _): failed(failure, reason)
+    case (.informed, _), (.answered, _), (.responded, _), (.upgraded, _), (.limited, _): break
+    }
+  }
+
+  private func answered(
+    _ status: Int, _ fields: HTTPFields, _ answer: AnswerStream, _ key: ExchangeClient.Key
+  ) {
+    if status == 202, let successor {
+      self.successor = nil
+      state = .accepted(key, discardedBytes: 0)
+      return successor.accepted()
+    }
+    state = .answering(answer, key, status: status)
+    answer.head(HTTPResponseStatus(statusCode: status), ForwardedHead.toClient(fields))
+  }
+
+  private func passOn(_ bytes: ByteBuffer) {
     let count = bytes.readableBytes
     switch state {
     case .answering(let answer, _, _):
@@ -170,63 +212,28 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
       given.received(count)
       guard discarded + count <= Self.mostDiscardedBytes else { return clientGone() }
       state = .accepted(key, discardedBytes: discarded + count)
-    case .new, .waiting, .tunnel, .over: return
-    }
-    giveCredit()
-  }
-
-  func received(_ message: ServiceSideMessage) {
-    switch (message, state) {
-    case (.credit(let bytes), _):
-      credit.received(bytes)
-      readOn()
-    case (.informed(let status, let headers), .waiting(let answer, _)):
-      answer.informational(HTTPResponseStatus(statusCode: Int(status)), ForwardedHead.toClient(headers))
-    case (.answered(let status, let headers), .waiting(let answer, let key)):
-      answered(Int(status), headers, answer, key)
-    case (.upgraded(let headers), .waiting(let answer, let key)): upgraded(headers, answer, key)
-    case (.limited(let seconds), .waiting(let answer, let key)):
-      exchanges.end(key)
-      refuse(
-        answer,
-        .problem(
-          .tooManyRequests, "too many requests to this service",
-          headers: ["retry-after": String(seconds)]))
-    case (.end(let trailers), .answering(let answer, let key, let status)):
-      ended(trailers, status, answer, key)
-    case (.end, .waiting): broken(.badGateway, "the service's answer has no head")
-    case (.end, _): giveUp(isComplete: false)
-    case (.failed(let failure, let reason), _): failed(failure, reason)
-    case (.informed, _), (.answered, _), (.upgraded, _), (.limited, _), (.admitted, _): break
+    case .new, .waiting, .tunnel, .over: break
     }
   }
 
-  private func answered(_ status: Int, _ headers: [String], _ answer: AnswerStream, _ key: ExchangeClient.Key)
-  {
-    if status == 202, let successor {
-      self.successor = nil
-      state = .accepted(key, discardedBytes: 0)
-      return successor.accepted()
+  private func ended(_ trailers: HTTPFields) {
+    switch state {
+    case .answering(let answer, let key, let status):
+      state = .over
+      if answerBytes <= Self.smallAnswerBytes {
+        exchanges.end(key)
+        answer.end(trailers: ForwardedHead.toClient(trailers))
+      } else {
+        answer.end(trailers: ForwardedHead.toClient(trailers)) { [exchanges] in exchanges.end(key) }
+      }
+      finish(.ok, status: status, isComplete: true)
+    case .waiting: broken(.badGateway, "the service's answer has no head")
+    case .new, .accepted, .tunnel, .over: giveUp(isComplete: false)
     }
-    state = .answering(answer, key, status: status)
-    answer.head(HTTPResponseStatus(statusCode: status), ForwardedHead.toClient(headers))
-  }
-
-  private func ended(
-    _ trailers: [String], _ status: Int, _ answer: AnswerStream, _ key: ExchangeClient.Key
-  ) {
-    state = .over
-    if answerBytes <= Self.smallAnswerBytes {
-      exchanges.end(key)
-      answer.end(trailers: ForwardedHead.toClient(trailers))
-    } else {
-      answer.end(trailers: ForwardedHead.toClient(trailers)) { [exchanges] in exchanges.end(key) }
-    }
-    finish(.ok, status: status, isComplete: true)
   }
 
   /// What comes and goes behind a 101 is the tunnel's.
-  private func upgraded(_ headers: [String], _ answer: AnswerStream, _ key: ExchangeClient.Key) {
+  private func upgraded(_ fields: HTTPFields, _ answer: AnswerStream, _ key: ExchangeClient.Key) {
     guard request.isUpgrade, answer.hasWholeBody else {
       return fail(.badGateway, "the service has changed the protocol unasked")
     }
@@ -234,7 +241,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     state = .tunnel(tunnel)
     exchanges.handOver(key, to: tunnel)
     answer.switchProtocols(
-      to: WebSocketUpgrade.name, ForwardedHead.toClient(headers), onGone: { tunnel.clientGone() },
+      to: WebSocketUpgrade.name, ForwardedHead.toClient(fields), onGone: { tunnel.clientGone() },
       { channel, _ in tunnel.attach(channel) })
   }
 

@@ -184,26 +184,26 @@ final class ProxiedTunnel: ChannelInboundHandler, ExchangeReceiver {
 
   // MARK: From the service
 
-  func received(fromService bytes: ByteBuffer) {
-    guard isServiceOpen else { return }
+  private func received(_ bytes: ByteBuffer) {
     account.sent(bytes.readableBytes)
     given.received(bytes.readableBytes)
     if case .coming(let early) = client { client = .coming(early + [bytes]) } else { write(bytes) }
     giveCredit()
   }
 
-  func received(_ message: ServiceSideMessage) {
+  func received(_ message: ServiceMessage) {
     // That its proxy worker has ended is nothing to a client that still takes what was sent.
     guard isServiceOpen else { return }
     switch message {
     case .credit(let bytes):
       credit.received(bytes)
       sendOn()
+    case .body(let bytes): received(bytes)
     case .end:
       service = .ended
       unsent.removeAll()
       endClient()
-    case .failed, .limited, .admitted, .informed, .answered, .upgraded: fail()
+    case .failed, .limited, .informed, .answered, .responded, .upgraded: fail()
     }
   }
 

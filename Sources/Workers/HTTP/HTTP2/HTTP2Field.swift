@@ -31,13 +31,6 @@ public enum HTTP2Field {
       && !text.utf8.contains { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) }
   }
 
-  /// A value without line ends, NUL, and blanks around it.
-  static func cleaned(_ value: String) -> String {
-    let forbidden: [UInt8] = [0, UInt8(ascii: "\r"), UInt8(ascii: "\n")]
-    let octets = value.utf8.map { forbidden.contains($0) ? UInt8(ascii: " ") : $0 }
-    return String(decoding: HTTPOctets.trimmed(octets[...]), as: UTF8.self)
-  }
-
   /// No control characters but tabs, no blank at either end.
   public static func isValue(_ text: String) -> Bool {
     let bytes = text.utf8
@@ -66,11 +59,11 @@ enum HTTP2Encoder {
     }
     var fields = beginning(status)
     if head.needsDate { add("date", head.date, to: &fields) }
-    add("traceparent", head.request.traceparent, to: &fields)
-    head.forEachField { name, value in
+    if !head.request.traceparent.isEmpty { add("traceparent", head.request.traceparent, to: &fields) }
+    head.forEachField { field in
       // HTTP/2 has no key that it would be the answer to.
-      if isUpgrade, name.isField("sec-websocket-accept") { return }
-      add(name, value, to: &fields)
+      if isUpgrade, field.nameIs("sec-websocket-accept") { return }
+      add(field, to: &fields)
     }
     if let length = head.framing?.announced { add("content-length", String(length), to: &fields) }
     return (fields, head.framing?.isWhole ?? false)
@@ -79,13 +72,13 @@ enum HTTP2Encoder {
   /// Of an interim response.
   static func fields(interim status: HTTPResponseStatus, _ given: HTTPFields) -> HPACKHeaders {
     var fields = beginning(Int(status.code))
-    for (name, value) in given.strings where OutgoingHead.interimKeeps(name) { add(name, value, to: &fields) }
+    for field in given where OutgoingHead.interimKeeps(field) { add(field, to: &fields) }
     return fields
   }
 
   static func trailers(_ given: HTTPFields) -> HPACKHeaders {
     var fields = HPACKHeaders()
-    for (name, value) in given.strings { add(name, value, to: &fields) }
+    for field in given { add(field, to: &fields) }
     return fields
   }
 
@@ -102,12 +95,13 @@ enum HTTP2Encoder {
     "x-accel-buffering", "x-content-type-options",
   ]
 
-  /// Adds a field unless it is one that HTTP/2 doesn't have. What may not be in a value goes out as a space.
-  private static func add(_ given: String, _ value: String, to fields: inout HPACKHeaders) {
-    guard !value.isEmpty || given != "traceparent" else { return }
-    let name = given.lowercased()
-    guard HTTP2Field.isName(name), !HTTP2Field.isConnectionSpecific(name) else { return }
-    let value = HTTP2Field.isValue(value) ? value : HTTP2Field.cleaned(value)
+  /// Adds a field unless it is one that HTTP/2 doesn't have.
+  private static func add(_ field: HTTPFields.Field, to fields: inout HPACKHeaders) {
+    let name = field.name.lowercased()
+    if !HTTP2Field.isConnectionSpecific(name) { add(name, field.value, to: &fields) }
+  }
+
+  private static func add(_ name: String, _ value: String, to fields: inout HPACKHeaders) {
     if name == "set-cookie" {
       fields.add(name: name, value: value, indexing: .neverIndexed)
     } else {

@@ -291,6 +291,8 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
   }
 
   private func write(_ fields: HPACKHeaders, isEnd: Bool, _ context: ChannelHandlerContext) {
+    // No window holds it back: it is taken when it is written.
+    writtenBytes += HTTP2FrameHead.length
     write(.headers(.init(headers: fields, endStream: isEnd)), 0, isEnd: isEnd, nil, context)
   }
 

@@ -35,8 +35,10 @@ public struct HTTPFields: Sendable {
   /// Takes over lines that `wireBlock` has given, wherever they have been since.
   ///
   /// - Returns: nil if they are anything else.
-  public init?(wireBlock: some Collection<UInt8>) {
-    let octets = Array(wireBlock)
+  public init?(wireBlock: some Collection<UInt8>) { self.init(wireBlock: Array(wireBlock)) }
+
+  /// The same without a copy.
+  public init?(wireBlock octets: [UInt8]) {
     guard octets.count <= Self.maximumBytes, let places = octets.withUnsafeBufferPointer(Self.places) else {
       return nil
     }
@@ -81,6 +83,31 @@ public struct HTTPFields: Sendable {
     Self.withOctets(name) { name in Self.withOctets(value) { append(name, $0) } }
   }
 
+  @discardableResult
+  public mutating func add(name: StaticString, octets value: [UInt8]) -> Bool {
+    let name = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+    return value.withUnsafeBufferPointer { append(name, $0) }
+  }
+
+  /// Adds those of the fields that `isKept` finds by name and value.
+  @inlinable
+  public mutating func add(
+    contentsOf other: HTTPFields,
+    where isKept: (_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Bool
+  ) {
+    other.octets.withUnsafeBufferPointer { octets in
+      var start = 0
+      for place in other.places {
+        let (value, end) = (Int(place.value), Int(place.end))
+        let name = UnsafeBufferPointer(rebasing: octets[start..<(value - 2)])
+        if isKept(name, UnsafeBufferPointer(rebasing: octets[value..<end])) {
+          append(line: UnsafeBufferPointer(rebasing: octets[start..<(end + 2)]), nameCount: name.count)
+        }
+        start = end + 2
+      }
+    }
+  }
+
   public mutating func add(_ field: Field) {
     let start = octets.count
     guard start + field.line.count <= Self.maximumBytes else { return }
@@ -105,6 +132,7 @@ public struct HTTPFields: Sendable {
   }
 
   /// A whole line, its end included, of which is known that it keeps the invariant.
+  @usableFromInline
   mutating func append(line: UnsafeBufferPointer<UInt8>, nameCount: Int) {
     let start = octets.count
     guard start + line.count <= Self.maximumBytes else { return }
@@ -171,6 +199,26 @@ public struct HTTPFields: Sendable {
     octets.removeSubrange(old.start(of: first)...)
     places.removeSubrange(first...)
     for field in old[(first + 1)...] where !isRemoved(field) { add(field) }
+  }
+
+  /// Those that `isKept` finds by name; all of them share these octets.
+  @inlinable
+  public func filtered(_ isKept: (_ name: UnsafeBufferPointer<UInt8>) -> Bool) -> HTTPFields {
+    let areAllKept = octets.withUnsafeBufferPointer { octets in
+      var start = 0
+      for place in places {
+        guard isKept(UnsafeBufferPointer(rebasing: octets[start..<(Int(place.value) - 2)])) else {
+          return false
+        }
+        start = Int(place.end) + 2
+      }
+      return true
+    }
+    guard !areAllKept else { return self }
+    var kept = HTTPFields()
+    kept.reserveBytes(octets.count)
+    kept.add(contentsOf: self) { name, _ in isKept(name) }
+    return kept
   }
 
   // MARK: Looking up, by name in any case of its ASCII letters

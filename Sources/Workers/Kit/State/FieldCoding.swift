@@ -19,9 +19,13 @@ public struct FieldWriter {
 
   public mutating func append(_ number: UInt8) { bytes.append(number) }
 
+  @inlinable
   public mutating func append(_ number: some FixedWidthInteger) {
-    withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) }
+    withUnsafeBytes(of: number.littleEndian) { append(raw: $0) }
   }
+
+  @usableFromInline
+  mutating func append(raw: UnsafeRawBufferPointer) { bytes.append(contentsOf: raw) }
 
   public mutating func append(_ text: String) {
     var text = text
@@ -62,7 +66,7 @@ public struct FieldWriter {
 
 /// Takes fields apart. Their writer may have gone mad: whatever doesn't fit is nil, and so is everything after it.
 public struct FieldReader {
-  private let bytes: UnsafeRawBufferPointer
+  @usableFromInline let bytes: UnsafeRawBufferPointer
   private var position = 0
   private var isBroken = false
 
@@ -78,6 +82,7 @@ public struct FieldReader {
     return true
   }
 
+  @inlinable
   public mutating func number<T: FixedWidthInteger>(_ type: T.Type) -> T? {
     guard let range = take(MemoryLayout<T>.size) else { return nil }
     return T(littleEndian: bytes.loadUnaligned(fromByteOffset: range.lowerBound, as: T.self))
@@ -138,7 +143,8 @@ public struct FieldReader {
     return take(Int(length))
   }
 
-  private mutating func take(_ count: Int) -> Range<Int>? {
+  @usableFromInline
+  mutating func take(_ count: Int) -> Range<Int>? {
     guard !isBroken, count <= bytes.count - position else {
       isBroken = true
       return nil

@@ -24,7 +24,7 @@ struct UpstreamConnectionState {
     var mayUpgrade = false
     var closesConnection = false
     var body = UpstreamRequest.Body.none
-    /// A response that is there at once, with so many bytes behind its head, comes in one action and needn't be asked for.
+    /// A response that is there at once, with so many bytes behind its head, comes in one action and needn't be asked for; 0: none does.
     var maximumWholeBytes = 0
   }
 
@@ -269,7 +269,7 @@ struct UpstreamConnectionState {
 
   /// The whole body, if it is there, without trailers, and so small. A defect is found by who reads on.
   private mutating func takeWhole(_ body: BodyDecoder, _ maximumBytes: Int) -> ByteBuffer? {
-    guard bytes.readableBytes <= maximumBytes else { return nil }
+    guard maximumBytes > 0, bytes.readableBytes <= maximumBytes else { return nil }
     var (body, rest, content) = (body, bytes, ByteBuffer())
     while let step = try? body.next(&rest) {
       switch step {

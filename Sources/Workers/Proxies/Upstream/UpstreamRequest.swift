@@ -60,7 +60,7 @@ struct UpstreamRequest {
   var isQuestion = false
   /// It was sent before, by whoever sends it now.
   var isSecondTry = false
-  /// A response that has come whole, head and body, by the time it is looked at is told in one call if it has at most so many bytes.
+  /// A response that has come whole, head and body, by the time it is looked at is told in one call if it has at most so many bytes; 0: never.
   var maximumWholeBytes = 0
 
   /// Whether it may be sent a second time when it isn't known whether the first one was heard (RFC 9110 §9.2.2).
