@@ -1,4 +1,4 @@
-// Calls of a worker that reach the desk late, never end, or are none.
+// Calls of a worker that reach the server late, never end, or are none.
 
 import IPC
 import Kit
@@ -11,20 +11,20 @@ import Testing
 
 @testable import Proxies
 
-@Suite("Call desk")
+@Suite("Calls of services")
 struct CallServerTests {
   private static let caller = WorkerIdentity.connections(3)
   private static let proxy = WorkerIdentity.proxies(2)
-  /// Of the desk in the call ring, of the caller in the answer ring.
-  private static let (deskSlot, callerSlot) = (5, 3)
+  /// Of the server in the call ring, of the caller in the answer ring.
+  private static let (serverSlot, callerSlot) = (5, 3)
 
-  /// What the desk has begun: URLs and deadlines.
+  /// What the server has begun: URLs and deadlines.
   private final class Begun {
     var all: [(url: String, deadlineNs: UInt64)] = []
     var corrupt: [RingReport] = []
   }
 
-  @Test("15.4 A call that comes too late isn't begun, one without a deadline has the desk's own")
+  @Test("15.4 A call that comes too late isn't begun, one without a deadline has the server's own")
   func deadlines() async throws {
     try await UpstreamBench.run { bench in
       let told = try await bench.onLoop { client in Result { try Self.turn(client) } }.get()
@@ -40,14 +40,14 @@ struct CallServerTests {
     var isCorrupt = false
   }
 
-  /// Turns a desk at the time 50 that finds calls with various deadlines.
+  /// Turns a server at the time 50 that finds calls with various deadlines.
   private static func turn(_ client: UpstreamClient) throws -> Told {
     let calls = try Ring.create(name: "calls", capacity: 1 << 16, readers: 8)
     let answers = try Ring.create(name: "answers", capacity: 1 << 16, readers: 8)
     let page = try StatusPage.create(name: "page")
     let status = try StatusPage(attaching: page.rawValue)
     let callGrant = RingGrant(
-      id: 1, purpose: .calls, writer: caller, readers: [.init(proxy, slot: deskSlot)], fd: calls.rawValue)
+      id: 1, purpose: .calls, writer: caller, readers: [.init(proxy, slot: serverSlot)], fd: calls.rawValue)
     let answerGrant = RingGrant(
       id: 2, purpose: .answers, writer: proxy, readers: [.init(caller, slot: callerSlot)],
       fd: answers.rawValue)
@@ -63,7 +63,7 @@ struct CallServerTests {
     settings.subscriptionCheck = .service(url: "http://check/")
     settings.checkTimeoutMs = 1_000
     let begun = Begun()
-    let desk = CallServer(
+    let server = CallServer(
       inbox: Inbox(try RingSet(grants: [callGrant], worker: proxy, status: status), maximumBytes: 1 << 20),
       outbox: outbox, targets: targets, exchanges: exchanges, settings: settings,
       metrics: CallMetrics(status, worker: proxy.name),
@@ -80,9 +80,9 @@ struct CallServerTests {
     let call = CallMessage.call(ServiceCall(.subscriptionCheck, body: [1]))
     let deadlines: [UInt64] = [49, 50, 100, .max, 0]
     for (correlation, deadlineNs) in deadlines.enumerated() {
-      try sender.send(call, to: UInt16(deskSlot), UInt64(correlation + 1), deadlineNs: deadlineNs)
+      try sender.send(call, to: UInt16(serverSlot), UInt64(correlation + 1), deadlineNs: deadlineNs)
     }
-    desk.turn()
+    server.turn()
     var told = Told()
     told.begun = begun.all.map { "\($0.url) \($0.deadlineNs)" }
     let inbox = Inbox(
@@ -92,9 +92,9 @@ struct CallServerTests {
         told.outcomes.append("\(message.envelope.correlation) busy")
       }
     }
-    // No worker answers the desk.
-    try sender.send(CallMessage.outcome(.timedOut), to: UInt16(deskSlot), 9)
-    desk.turn()
+    // No worker answers the server.
+    try sender.send(CallMessage.outcome(.timedOut), to: UInt16(serverSlot), 9)
+    server.turn()
     told.isCorrupt = begun.corrupt == [RingReport(ring: 1, epoch: 0)]
     return told
   }

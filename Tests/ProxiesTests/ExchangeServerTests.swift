@@ -53,7 +53,7 @@ private final class ServerBench: @unchecked Sendable {
 
   private init(_ bench: UpstreamBench, _ client: UpstreamClient) throws {
     self.bench = bench
-    upstream = try Upstream()
+    upstream = try Upstream(receiveBuffer: 1 << 14)
     let call = try Ring.create(name: "calls", capacity: 1 << 20, readers: 8).take()
     let answer = try Ring.create(name: "answers", capacity: 1 << 20, readers: 8).take()
     let page = try StatusPage.create(name: "page").take()
@@ -311,17 +311,22 @@ private final class ServerBench: @unchecked Sendable {
         try await bench.say(.open(bench.request(fields: Array(block.utf8))))
       }
       #expect(try await bench.wrong() == Array(repeating: .malformed, count: 7))
-      _ = try await bench.reach(.uploading)
+      let peer = try await bench.reach(.uploading)
       try await bench.say(.open(bench.request()))
       try await bench.say(.end(trailers: Array("x".utf8)))
       #expect(try await bench.wrong() == Array(repeating: .malformed, count: 9))
-      // More than the credit that it had been given.
+      // More than it had credit for, of a body that nobody reads.
       try await bench.say(.open(bench.request("POST", body: .chunked)), 1)
       try await bench.hears("2 credit")
-      try await bench.say(
-        body: String(repeating: "x", count: Int(CreditWindow.bytes) + 2 * CreditWindow.pieceBytes), 1)
+      let piece = String(repeating: "x", count: CreditWindow.pieceBytes)
+      var pieces = 0
+      while pieces < 1000, try await bench.wrong().count == 9 {
+        try await bench.say(body: piece, 1)
+        pieces += 1
+      }
       #expect(try await bench.wrong().count > 9)
       try await bench.callerDies()
+      peer.close()
     }
   }
 
