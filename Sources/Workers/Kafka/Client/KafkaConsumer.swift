@@ -110,8 +110,22 @@ final class KafkaConsumer: @unchecked Sendable {
     for name in names where topics[name] == nil { topics[name] = rd_kafka_topic_new(handle, name, nil) }
   }
 
-  /// Whether one of these topics is kept. There is no way back: of a topic that it has read librdkafka 2.0.2 doesn't always let go.
-  func keeps(anyOf names: some Sequence<String>) -> Bool { names.contains { topics[$0] != nil } }
+  /// Whether the topic is kept.
+  func keeps(_ name: String) -> Bool { topics[name] != nil }
+
+  /// Takes `keep` back for topics of which no partition is being read. Whether any was kept: another one may get its pointer.
+  ///
+  /// librdkafka 2.0.2 doesn't always free one of which it has read: it goes on asking about it, which `LogDoubts` makes cheap, and a
+  /// client that is closed then waits for ever.
+  func release(_ names: some Sequence<String>) -> Bool {
+    var isReleased = false
+    for name in names {
+      guard let topic = topics.removeValue(forKey: name) else { continue }
+      rd_kafka_topic_destroy(topic)
+      isReleased = true
+    }
+    return isReleased
+  }
 
   /// Why the client can't go on, and has to be made anew; nil: it can. (A consumer is told by an error among
   /// its records, which nobody sees while the ring is full: so it is asked.)

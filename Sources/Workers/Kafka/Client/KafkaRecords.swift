@@ -47,6 +47,9 @@ final class KafkaRecords: RecordSource {
     return .record(SourceRecord(message, partition: number))
   }
 
+  /// Pointers of topics may name others from now on.
+  func forgetTopics() { topics = TopicCache() }
+
   func advance() {
     destroy(position)
     position += 1

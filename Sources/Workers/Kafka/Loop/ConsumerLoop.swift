@@ -149,10 +149,7 @@ final class ConsumerLoop {
     case (.closed, _): client.isClosed()
     case (.topics(.success(let listing)), let consumer?):
       client.setConnected(true, reason: "the brokers have listed the topics", now)
-      if partitions.take(listing, consumer, now) { break }
-      log.info("a topic is gone: the Kafka client, which might go on asking for it, is made anew")
-      clientIsGone()
-      client.close(reopenAt: now)
+      if partitions.take(listing, consumer, now) { client.records?.forgetTopics() }
     case (.topics(.failure(let error)), _?):
       client.setConnected(false, reason: error.description, now)
       partitions.lookAgain(now)

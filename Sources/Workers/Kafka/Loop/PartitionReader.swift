@@ -61,8 +61,7 @@ final class PartitionReader {
   /// The brokers didn't answer.
   func lookAgain(_ now: UInt64) { nextLookAt = now + Self.lookInterval.soon }
 
-  /// The topics have been listed. False: the client knows one that is gone. It might ask about it every second, for ever, and the answers
-  /// would hide signs of changes of others; it is to be made anew.
+  /// The topics have been listed. Whether the client has let go of any: their pointers may name others from now on.
   func take(_ listing: TopicListing, _ consumer: KafkaConsumer, _ now: UInt64) -> Bool {
     if listing.missing != missingTopics { missing(listing.missing) }
     consumer.keep(Set(listing.partitions.lazy.map(\.topic)))
@@ -73,9 +72,9 @@ final class PartitionReader {
     let lacksSource = missingTopics.keys.contains { !isOfResponses($0) }
     let lacksLeader = state.table.waiting.contains { state.table.entries[$0.number].leader == nil }
     nextLookAt = now + (lacksSource || lacksLeader ? Self.lookInterval.soon : Self.lookInterval.usual)
-    guard !consumer.keeps(anyOf: listing.absent) else { return false }
+    let isReleased = consumer.release(listing.absent)
     askStarts(consumer)
-    return true
+    return isReleased
   }
 
   private func missing(_ topics: [String: String]) {
