@@ -70,18 +70,18 @@ let package = Package(
     executable(
       "Supervisor", path: "Sources/Supervisor",
       ["IPC", "Settings", "CLinux", "CSystemd"]),
-    library("Kit", path: "Sources/Workers/Kit", ["IPC", "Settings", "CLinux", logging]),
+    library("Kit", path: "Sources/Libraries/Kit", ["IPC", "Settings", "CLinux", logging]),
     library("Links", path: "Sources/Libraries/Links", ["IPC", "Kit", deque]),
-    library("TLS", path: "Sources/Workers/TLS", ["Kit", "COpenSSL", nioCore]),
+    library("TLS", path: "Sources/Libraries/TLS", ["Kit", "COpenSSL", nioCore]),
     library(
-      "HTTP", path: "Sources/Workers/HTTP",
+      "HTTP", path: "Sources/Libraries/HTTP",
       ["Kit", "Links", "TLS", "IPC", "Settings", "CLinux", logging, nioCore, nioPosix, nioHTTP1, nioHTTP2]),
-    library("Identity", path: "Sources/Workers/Identity", ["Kit", "Links", "Settings", "COpenSSL", logging]),
-    library("APIs", path: "Sources/Workers/APIs", ["Kit"]),
+    library("Tokens", path: "Sources/Libraries/Tokens", ["Kit", "Links", "Settings", "COpenSSL", logging]),
+    library("APIs", path: "Sources/Libraries/APIs", ["Kit"]),
     executable(
       "Connections", path: "Sources/Workers/Connections",
       [
-        "Kit", "Links", "HTTP", "Identity", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque,
+        "Kit", "Links", "HTTP", "Tokens", "APIs", "IPC", "Settings", "COpenSSL", "CZlib", logging, deque,
         nioCore,
         nioPosix, nioHTTP1,
       ]),
@@ -90,7 +90,7 @@ let package = Package(
       ["Kit", "Links", "IPC", "Settings", "CLinux", "CRdKafka", logging, deque]),
     executable(
       "Control", path: "Sources/Workers/Control",
-      ["Kit", "Links", "HTTP", "Identity", "APIs", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
+      ["Kit", "Links", "HTTP", "Tokens", "APIs", "IPC", "Settings", logging, nioCore, nioPosix, nioHTTP1]),
     executable(
       "Proxies", path: "Sources/Workers/Proxies",
       [
@@ -101,7 +101,7 @@ let package = Package(
 
     executable("RingTool", path: "Sources/Tools/RingTool", ["IPC", "CLinux"]),
     executable("RouterBench", path: "Sources/Tools/RouterBench", ["APIs", "Kit"]),
-    executable("IdentityBench", path: "Sources/Tools/IdentityBench", ["Identity", "Kit", "COpenSSL"]),
+    executable("IdentityBench", path: "Sources/Tools/IdentityBench", ["Tokens", "Kit", "COpenSSL"]),
 
     library("TestSupport", path: "Tests/Support"),
     // What runs, and what is run by: built as one target, since a build takes one name. No tests, no benchmarks.
@@ -115,7 +115,7 @@ let package = Package(
     tests("KitTests", ["Kit", "Links", "IPC", "Settings", "TestSupport", logging]),
     tests("LinksTests", ["Links", "Kit", "IPC", "Settings", "TestSupport", logging]),
     tests(
-      "IdentityTests", ["Identity", "Kit", "Links", "Settings", "TestSupport", "COpenSSL", logging],
+      "TokensTests", ["Tokens", "Kit", "Links", "Settings", "TestSupport", "COpenSSL", logging],
       exclude: ["make_fixtures.py"]),
     tests("APIsTests", ["APIs", "Kit", "TestSupport"]),
     tests("TLSTests", ["TLS", "Kit", "TestSupport", "COpenSSL", nioCore, nioEmbedded]),
@@ -128,7 +128,7 @@ let package = Package(
     tests(
       "ConnectionsTests",
       [
-        "Connections", "Kit", "Links", "HTTP", "Identity", "IPC", "Settings", "TestSupport", logging, nioCore,
+        "Connections", "Kit", "Links", "HTTP", "Tokens", "IPC", "Settings", "TestSupport", logging, nioCore,
         nioPosix, nioHTTP1, nioEmbedded,
       ]),
     tests(
@@ -141,7 +141,7 @@ let package = Package(
     tests(
       "ControlTests",
       [
-        "Control", "APIs", "Kit", "Links", "HTTP", "Identity", "IPC", "Settings", "TestSupport", "COpenSSL",
+        "Control", "APIs", "Kit", "Links", "HTTP", "Tokens", "IPC", "Settings", "TestSupport", "COpenSSL",
         logging,
         nioCore, nioPosix, nioHTTP1,
       ]),

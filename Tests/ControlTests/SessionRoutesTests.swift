@@ -3,11 +3,11 @@
 import COpenSSL
 import Foundation
 import IPC
-import Identity
 import Kit
 import Links
 import Settings
 import Testing
+import Tokens
 
 @testable import Control
 

@@ -2,7 +2,6 @@
 
 import Glibc
 import IPC
-import Identity
 import Kit
 import Links
 import Logging
@@ -11,6 +10,7 @@ import NIOPosix
 import Settings
 import TestSupport
 import Testing
+import Tokens
 
 @testable import Control
 @testable import HTTP

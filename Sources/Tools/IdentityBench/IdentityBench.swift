@@ -6,8 +6,8 @@
 
 import Foundation
 import Glibc
-import Identity
 import Kit
+import Tokens
 
 @main
 struct IdentityBench {

@@ -2,7 +2,7 @@
 
 import COpenSSL
 import Foundation
-import Identity
+import Tokens
 
 final class Signer {
   private enum Key {

@@ -1,9 +1,9 @@
 // rig-connections: holds the connections of frontends and delivers events to them. Started by the supervisor, never by hand.
 
 import HTTP
-import Identity
 import Kit
 import Settings
+import Tokens
 
 /// What this worker says of the configuration: certificates of the TLS ports, and keys of tokens.
 func findings(_ settings: Settings) -> ConfigurationFindings {

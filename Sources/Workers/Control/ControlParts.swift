@@ -3,13 +3,13 @@
 import Glibc
 import HTTP
 import IPC
-import Identity
 import Kit
 import Links
 import Logging
 import NIOCore
 import NIOPosix
 import Settings
+import Tokens
 
 struct ControlParts {
   let sessions: SessionStore

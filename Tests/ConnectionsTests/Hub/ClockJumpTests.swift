@@ -1,9 +1,9 @@
 // The wall clock jumps while connections are open: what a worker does then is what it would have done without, until the jump has
 // lasted for CLOCK_JUMP_DELAY_S.
 
-import Identity
 import Kit
 import Testing
+import Tokens
 
 @testable import Connections
 

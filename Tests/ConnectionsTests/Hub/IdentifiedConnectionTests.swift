@@ -1,11 +1,11 @@
 // Whose a connection is, in one worker: addressed events, ended sessions, tokens that end, presence.
 
 import IPC
-import Identity
 import Kit
 import Links
 import NIOCore
 import Testing
+import Tokens
 
 @testable import Connections
 

@@ -1,11 +1,11 @@
 // From the rings to sockets: who gets what, in which order, and what becomes of clients that don't keep up.
 
 import Glibc
-import Identity
 import Kit
 import Settings
 import TestSupport
 import Testing
+import Tokens
 
 @testable import Connections
 

@@ -7,7 +7,7 @@ import IPC
 struct TamperedRing: ~Copyable {
   private let descriptor: CInt
 
-  /// Where the records begin (Sources/IPC/RingLayout.swift), and where the header says how far they go.
+  /// Where the records begin (Sources/IPC/Ring/RingLayout.swift), and where the header says how far they go.
   static let dataOffset = 12_288
   static let tailOffset = 256
 

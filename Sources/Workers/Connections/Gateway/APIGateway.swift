@@ -9,12 +9,12 @@
 import APIs
 import HTTP
 import IPC
-import Identity
 import Kit
 import Links
 import NIOCore
 import NIOHTTP1
 import Settings
+import Tokens
 
 /// What it takes to reach services by Kafka, and to hear from them later.
 struct GatewayResponses {

@@ -4,11 +4,11 @@
 // They demand a token of their own whatever MANAGEMENT_TOKEN says: that is for the management port, and opens nothing here.
 
 import HTTP
-import Identity
 import Kit
 import Links
 import NIOCore
 import NIOHTTP1
+import Tokens
 
 final class LegacyRoute {
   private static let place = "header authorization"

@@ -1,11 +1,11 @@
 // Who may use RIG 1's paths: the bearer of a valid token, not blacklisted, whose claim scopes.rg.actions names the action.
 // With a MANAGEMENT_TOKEN whoever shows that one (ManagementGuard has looked), as on the paths of today that do the same.
 
-import Identity
 import Kit
 import Links
 import Logging
 import Settings
+import Tokens
 
 final class LegacyAuthority {
   enum Verdict: Equatable {

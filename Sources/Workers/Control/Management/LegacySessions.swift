@@ -1,11 +1,11 @@
 // What RIG 1 says about sessions, in its shapes, to clients of both ports (contract §7). Whoever asks has been judged.
 
 import HTTP
-import Identity
 import Kit
 import Links
 import NIOHTTP1
 import Settings
+import Tokens
 
 final class LegacySessions {
   /// RIG 1 lists users with this role unless it is told otherwise.

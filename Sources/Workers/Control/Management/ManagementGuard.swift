@@ -10,10 +10,10 @@
 // The comparison takes as long for a token that is nearly right as for one that is wholly wrong. No message names a token.
 
 import HTTP
-import Identity
 import Kit
 import NIOHTTP1
 import Settings
+import Tokens
 
 struct ManagementGuard {
   /// What a request lacks; the value of the label `reason`.

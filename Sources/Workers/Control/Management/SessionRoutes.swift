@@ -1,11 +1,11 @@
 // Answers about sessions, users and connections. Orders are answered when every connection worker has carried them out.
 
 import HTTP
-import Identity
 import Kit
 import Links
 import NIOCore
 import NIOHTTP1
+import Tokens
 
 final class SessionRoutes {
   /// After which the keys of tokens may be there.
