@@ -58,6 +58,10 @@ private final class ServerBench: @unchecked Sendable {
     let answer = try Ring.create(name: "answers", capacity: 1 << 20, readers: 8).take()
     let page = try StatusPage.create(name: "page").take()
     descriptors = [call, answer, page]
+    for slot in 0..<8 {
+      try Ring.setRegistered(call, reader: slot, slot == Self.serverSlot)
+      try Ring.setRegistered(answer, reader: slot, slot == Self.callerSlot)
+    }
     let status = try StatusPage(attaching: page)
     let callGrant = RingGrant(
       id: 1, purpose: .calls, writer: Self.caller, readers: [.init(Self.proxy, slot: Self.serverSlot)],
