@@ -72,6 +72,11 @@ final class SocketHandler: ChannelOutboundHandler {
 final class TestClient {
   private static let sendBufferBytes: CInt = 4096
 
+  /// Nothing has gone through a client's socket before it is opened.
+  static var accounts: SocketAccounts {
+    SocketAccounts(written: { _ in 0 }, read: { _ in 0 }, cookie: { UInt64($0) + 1 })
+  }
+
   private(set) var channel = EmbeddedChannel()
   let near: CInt
   private let far: CInt
@@ -203,9 +208,9 @@ extension TestWorker {
   private func begin(
     _ connection: Connection, _ client: TestClient, _ wanted: ConnectRequest, _ lastEventID: String?
   ) -> Connection {
-    connection.outlet?.open(with: Array("open\n\n".utf8))
-    connection.outletDidChange()
-    wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
+    connection.open(with: Array("open\n\n".utf8), mayHoldOutput: false) {
+      wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
+    }
     client.opening = client.take()
     return connection
   }

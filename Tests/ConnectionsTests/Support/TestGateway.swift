@@ -121,6 +121,13 @@ final class TestGateway {
       log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
   }
 
+  /// A ledger of nobody's.
+  static func ledger() throws -> Ledger {
+    let ledger = try Ledger.create(
+      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 20, largestEventBytes: 1 << 20))
+    return try Ledger(attaching: ledger.rawValue, incarnation: 1)
+  }
+
   /// The worker `slot`, born anew.
   func worker(
     _ slot: Int = 0, time: TimeSource = TimeSource(), _ change: (inout Settings) -> Void = { _ in }
@@ -162,7 +169,7 @@ final class TestWorker {
       LoopTasks(
         run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
         after: { _, _ in {} }),
-      time: time)
+      time: time, sockets: TestClient.accounts)
   }
 
   subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }

@@ -155,7 +155,10 @@ extension ConnectionState {
     var longPolling = LongPollSession.Limits()
   }
 
-  var encoded: [UInt8] {
+  var encoded: [UInt8] { encoded(withWaiting: true) }
+
+  /// - Parameter withWaiting: false: what waits is kept elsewhere.
+  func encoded(withWaiting: Bool) -> [UInt8] {
     var fields = FieldWriter()
     fields.append(tag: Tag.serial) { $0.append(serial) }
     switch transport {
@@ -180,7 +183,7 @@ extension ConnectionState {
         resuming.plan.seen.encode(into: &$0)
       }
     }
-    if !waiting.isEmpty { fields.append(tag: Tag.waiting) { waiting.encode(into: &$0) } }
+    if withWaiting, !waiting.isEmpty { fields.append(tag: Tag.waiting) { waiting.encode(into: &$0) } }
     return fields.bytes
   }
 

@@ -174,6 +174,12 @@ final class SubscriptionChanges {
   }
 
   private func takeEffect(_ pending: Pending, _ hold: SubscriptionHold) -> WorkerAnswer {
+    var answer = WorkerAnswer.gone
+    pending.connection.step { answer = takeEffectAtOnce(pending, hold) }
+    return answer
+  }
+
+  private func takeEffectAtOnce(_ pending: Pending, _ hold: SubscriptionHold) -> WorkerAnswer {
     let (connection, change) = (pending.connection, pending.change)
     if let refusal = adopt(change.credentials, by: connection) { return refusal }
     if let replay = connection.replay, !replay.isCatchingUp, let filter = pending.filter {
