@@ -11,5 +11,6 @@
 #include "ledger.h"
 #include "memory.h"
 #include "process.h"
+#include "stop.h"
 
 #endif
