@@ -167,7 +167,7 @@ struct LedgerBlocks {
     let head = head(reference)
     let state = LedgerReference(word: head.state)
     guard head.waiting_bytes == UInt64(reference.bytes - Self.headBytes),
-      head.check == Self.sum(bytes(reference).baseAddress ?? UnsafeRawPointer(memory), bytes: reference.bytes),
+      head.check == Self.sum(memory + reference.offset * LedgerArena.unitBytes, bytes: reference.bytes),
       state.isNone
         || isInside(state) && state.bytes > 0
           && head.state_check == rig_ledger_sum(bytes(state).baseAddress, state.bytes, 0)

@@ -165,9 +165,11 @@ struct LedgerSegment {
     var expected = layout.header
     expected.entries_in_use = header.entries_in_use
     guard layout.bytes == memory.bytes,
-      withUnsafeBytes(of: expected, { expected in
-        expected.elementsEqual(UnsafeRawBufferPointer(start: memory.base, count: expected.count))
-      })
+      withUnsafeBytes(
+        of: expected,
+        { expected in
+          expected.elementsEqual(UnsafeRawBufferPointer(start: memory.base, count: expected.count))
+        })
     else {
       throw .corrupt("the ledger's parts don't lie where its sizes put them in \(memory.bytes) bytes")
     }
@@ -197,8 +199,6 @@ struct LedgerWords {
 
     @usableFromInline let probe = Probe()
   #endif
-
-  init() {}
 
   @inlinable @inline(__always)
   func store(_ value: UInt64, _ word: UnsafeMutableRawPointer) {
