@@ -70,9 +70,6 @@ public final class RingReader {
     state.deallocate()
   }
 
-  /// Largest payload that a record of the ring can have, in bytes.
-  public var maximumPayload: Int { segment.maximumPayload }
-
   /// The sequence of the last record returned; at first that of the record before the cursor.
   public var lastSequence: UInt64 { state.pointee.sequence }
 

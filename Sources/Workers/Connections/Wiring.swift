@@ -56,7 +56,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(),
+    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -94,7 +94,8 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, try Self.connectionLedger(context, events), sockets,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, try Self.ledger(given: ledger, context, events),
+      sockets,
       names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
@@ -252,15 +253,18 @@ final class Wiring {
   // MARK: Parts of it
 
   /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
-  private static func connectionLedger(
-    _ context: WorkerContext, _ events: EventRings
+  private static func ledger(
+    given: CInt?, _ context: WorkerContext, _ events: EventRings
   ) throws(IPCError) -> Ledger {
+    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
     let own = try Ledger.create(
       name: context.name,
       LedgerSizes(
         connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
-        largestEventBytes: events.largestEventBytes))
-    return try Ledger(attaching: own.rawValue, incarnation: context.incarnation)
+        largestEventBytes: events.largestEventBytes)
+    ).take()
+    defer { close(own) }
+    return try Ledger(attaching: own, incarnation: context.incarnation)
   }
 
   /// Status pages of the connection workers, by place.

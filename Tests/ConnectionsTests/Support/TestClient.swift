@@ -83,6 +83,10 @@ final class TestClient {
   private(set) var socket: SocketHandler
   /// Everything received so far.
   private(set) var received: [UInt8] = []
+  /// The same from the very beginning.
+  private(set) var all: [UInt8] = []
+  /// Bytes that it has sent.
+  private(set) var givenBytes = 0
   /// What came before `openSSE` or `openWebSocket` returned.
   var opening = ""
 
@@ -127,6 +131,7 @@ final class TestClient {
       let count = recv(far, &buffer, min(buffer.count, rest), CInt(MSG_DONTWAIT))
       guard count > 0 else { break }
       received.append(contentsOf: buffer[..<count])
+      all.append(contentsOf: buffer[..<count])
       rest -= count
     }
     return rest < limit
@@ -135,6 +140,23 @@ final class TestClient {
   /// Takes everything that is on its way, letting NIO write the rest.
   func readAll() {
     repeat { socket.pump() } while read() || (socket.isWaiting && read())
+  }
+
+  /// Bytes that its socket has taken.
+  var takenBytes: Int {
+    var unread: CInt = 0
+    ioctl(far, UInt(FIONREAD), &unread)
+    return all.count + Int(unread)
+  }
+
+  /// The name of its socket, as `accounts` has it.
+  var cookie: UInt64 { UInt64(near) + 1 }
+
+  /// The client says something.
+  func say(_ bytes: some Sequence<UInt8>) throws {
+    let bytes = ByteBuffer(bytes: bytes)
+    givenBytes += bytes.readableBytes
+    try channel.writeInbound(bytes)
   }
 
   /// What has come since it was last asked for.

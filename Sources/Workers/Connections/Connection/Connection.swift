@@ -132,6 +132,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     outlet.send(bytes)
     begin()
     if mayHoldOutput { awaitsEntry = true } else { connections.enterLedger(self) }
+    if outlet.entry != nil { StopPoint.greeting.reached() }
     outlet.release(throughChannel: mayHoldOutput)
     outletDidChange()
   }

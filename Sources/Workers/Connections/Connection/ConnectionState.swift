@@ -30,7 +30,18 @@ struct ConnectionState {
   /// nil: it takes part in live delivery, and stands where its worker does.
   var resuming: Resuming?
   /// What its socket didn't take.
-  var waiting = Backlog()
+  var waiting: Backlog {
+    get { boxedWaiting?.value ?? Backlog() }
+    _modify {
+      var waiting = boxedWaiting?.value ?? Backlog()
+      // Let go of meanwhile, so that it is changed in place.
+      boxedWaiting = nil
+      defer { boxedWaiting = waiting.isEmpty ? nil : Boxed(waiting) }
+      yield &waiting
+    }
+  }
+  /// Most connections have nothing that waits.
+  private var boxedWaiting: Boxed<Backlog>?
 
   init(serial: UInt64, _ transport: TransportState) {
     self.serial = serial

@@ -153,6 +153,16 @@ final class OpenConnections {
     outlet.enter(entry, of: ledger)
   }
 
+  /// The stream ends with this worker, and before its socket does: its number may be another's then.
+  private func leaveLedger(_ connection: Connection) {
+    let place = Int(connection.index)
+    guard let outlet = connection.outlet, table.entries[place] != .none else { return }
+    outlet.leaveLedger()
+    ledger.close(table.entries[place])
+    table.entries[place] = .none
+    StopPoint.closing.reached()
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   func isOpen(_ connection: Connection) -> Bool {
     !connection.isClosing && table[connection.index] === connection
@@ -278,11 +288,7 @@ final class OpenConnections {
     subscriptions.remove(connection.index)
     identities.forget(connection)
     table.descriptors[Int(connection.index)] = -1
-    if let outlet = connection.outlet {
-      outlet.leaveLedger()
-      ledger.close(table.entries[Int(connection.index)])
-      table.entries[Int(connection.index)] = .none
-    }
+    leaveLedger(connection)
     return true
   }
 

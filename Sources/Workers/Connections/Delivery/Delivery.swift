@@ -115,9 +115,16 @@ final class Delivery {
     let (fanout, ledger, plan) = (fanout, ledger, plan)
     let count = fanout.touchedCount
     guard count > 0 else { return }
-    plan.setBase(0, ledger.written(fanout.touched(0).entry))
+    /// How much had gone to it before this turn.
+    func noteBase(_ number: Int) {
+      let entry = fanout.touched(number).entry
+      if entry != .none { plan.setBase(number, ledger.written(entry)) }
+    }
+    StopPoint.planIncomplete.reached()
+    noteBase(0)
     plan.markSending(
       touched: count, spills: fanout.spillCount, lengths: encodings.lengths, positions: positions.positions)
+    StopPoint.planMarked.reached()
     var untilProgress = Self.sendsPerProgress
     for number in 0..<count {
       let (connection, encoding, entry) = fanout.touched(number)
@@ -127,15 +134,17 @@ final class Delivery {
         descriptor >= 0
         ? Self.send(fanout, to: connection, descriptor, UnsafeRawBufferPointer(plan.buffer(encoding)))
         : (false, 0)
+      StopPoint.sentUnnoted.reached()
       if isComplete {
         table.lastTraffic[index] = second
-        ledger.advance(entry, by: sent)
+        if entry != .none { ledger.advance(entry, by: sent) }
       } else {
         stalled.append(Stall(connection: connection, encoding: encoding, sent: sent))
         plan.stalled(number)
       }
-      if number + 1 < count { plan.setBase(number + 1, ledger.written(fanout.touched(number + 1).entry)) }
+      if number + 1 < count { noteBase(number + 1) }
       plan.sent(number + 1)
+      StopPoint.betweenSends.reached()
       untilProgress -= 1
       if untilProgress == 0 {
         progress()
@@ -177,7 +186,9 @@ final class Delivery {
       else { continue }
       keep(stall, in: outlet)
       connection.deliveryWasKept(turn: turn, sent: stall.sent)
+      StopPoint.settling.reached()
     }
+    if fanout.touchedCount > 0 { StopPoint.beforeCommit.reached() }
   }
 
   /// The turn has had its effect, and the rings' cursors say so.

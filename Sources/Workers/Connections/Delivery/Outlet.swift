@@ -18,6 +18,7 @@
 
 import Glibc
 import IPC
+import Kit
 import NIOCore
 
 /// Whoever has the backlog, and is told. Always on the event loop.
@@ -60,7 +61,7 @@ final class Outlet {
   private(set) var isOverfullOfAnswers = false
   /// Bytes that have left the backlog so far.
   private var takenBytes: UInt64 = 0
-  private var progress: Progress?
+  private var progress: Boxed<Progress>?
 
   /// How far the client had come when last looked at, and since when that hasn't changed.
   private struct Progress {
@@ -122,10 +123,11 @@ final class Outlet {
   /// called, once per second. Over HTTP/2 what a client takes is seen in steps of a chunk.
   func isStuck(second: UInt32, for seconds: UInt32) -> Bool {
     let unacknowledgedBytes = unacknowledgedBytes
-    if let progress, progress.takenBytes == takenBytes, progress.unacknowledgedBytes == unacknowledgedBytes {
+    if let progress = progress?.value, progress.takenBytes == takenBytes, progress.unacknowledgedBytes == unacknowledgedBytes {
       return second &- progress.second >= seconds
     }
-    progress = Progress(takenBytes: takenBytes, unacknowledgedBytes: unacknowledgedBytes, second: second)
+    progress = Boxed(
+      Progress(takenBytes: takenBytes, unacknowledgedBytes: unacknowledgedBytes, second: second))
     return false
   }
 
@@ -256,7 +258,9 @@ final class Outlet {
   }
 
   private func attempt(_ bytes: [UInt8], isInRing: Bool, intent: UInt64 = 0) -> Bool {
+    if entry != nil { StopPoint.intentWritten.reached() }
     let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
+    if entry != nil { StopPoint.intentSent.reached() }
     let isComplete = sent == bytes.count
     if isComplete {
       entry?.advance(by: sent)
@@ -264,6 +268,7 @@ final class Outlet {
       append(bytes, isInRing: isInRing, sent: max(0, sent))
       entry?.noteWaiting(backlog, behind: max(0, sent), intent: intent)
     }
+    if entry != nil { StopPoint.intentNoted.reached() }
     entry?.intentDone()
     if !isComplete { feed() }
     return isComplete
@@ -309,6 +314,7 @@ final class Outlet {
 
   /// Sends what is waiting until the socket is full or nothing is left.
   private func drain() {
+    guard !isHeld else { return }
     if descriptor < 0, !backlog.isEmpty { return feed() }
     guard sendDirectly() else { return feed() }
     if isFinishing { owner?.outletDidFinish() } else { owner?.outletDidDrain() }

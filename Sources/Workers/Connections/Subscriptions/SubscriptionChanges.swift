@@ -188,6 +188,7 @@ final class SubscriptionChanges {
       subscriptions.enforce(hold, for: connection.index)
     }
     connection.state.subscriptions = hold.content
+    StopPoint.changeApplied.reached()
     connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
     connections.reportChange(of: connection)
     return WorkerAnswer(status: 204, text: "")

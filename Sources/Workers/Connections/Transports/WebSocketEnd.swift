@@ -102,12 +102,13 @@ final class WebSocketEnd {
   func begin(after consumed: UInt64) { self.consumed = consumed }
 
   /// What has been read has had its effect, or stands in the connection's state.
-  private func noteInput() {
+  func noteInput() {
     let isAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
     if isAtRest, isNotedAtRest {
       connection.outlet?.entry?.note(consumed: consumed)
     } else {
       connection.commit()
+      if !isAtRest { StopPoint.frameHalfRead.reached() }
     }
     isNotedAtRest = isAtRest
   }
@@ -119,6 +120,7 @@ final class WebSocketEnd {
     let isReadOn = hasUnread
     consumed &+= UInt64(bytes.readableBytes)
     withState { $0.take(bytes) }
+    StopPoint.inputRead.reached()
     guard !isReadOn else {
       noteKept()
       return noteInput()
@@ -259,8 +261,10 @@ final class WebSocketEnd {
     noteKept()
   }
 
-  /// The check is over: what was said meanwhile.
+  /// The check is over: what was said meanwhile. An heir couldn't tell whether the message has had its effect, until that is noted.
   func endChecking() -> [HeldMessages.Message] {
+    connection.outlet?.entry?.note(state: nil, consumed: consumed)
+    isNotedAtRest = false
     let held = withState { state -> HeldMessages? in
       defer { state.held = nil }
       return state.held
