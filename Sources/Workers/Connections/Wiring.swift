@@ -56,7 +56,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
+    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -94,7 +94,7 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, try Self.ledger(given: ledger, context, events),
+      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, try Self.ledger(given: connectionLedger, context, events),
       sockets,
       names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
@@ -213,6 +213,7 @@ final class Wiring {
     admission.tick()
     metrics.observe(
       connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
