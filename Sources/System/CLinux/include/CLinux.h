@@ -10,5 +10,6 @@
 #include "events.h"
 #include "memory.h"
 #include "process.h"
+#include "stop.h"
 
 #endif
