@@ -8,6 +8,7 @@
 
 #include "atomics.h"
 #include "events.h"
+#include "ledger.h"
 #include "memory.h"
 #include "process.h"
 #include "stop.h"
