@@ -94,7 +94,8 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, try Self.ledger(given: connectionLedger, context, events),
+      events, subscriptions, identities, access, replayer, presence, limits, peers, advice,
+      try Self.ledger(given: connectionLedger, context, events),
       sockets,
       names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
