@@ -8,7 +8,9 @@
 
 #include "atomics.h"
 #include "events.h"
+#include "keeper.h"
 #include "memory.h"
 #include "process.h"
+#include "sockets.h"
 
 #endif
