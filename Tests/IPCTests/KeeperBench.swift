@@ -34,12 +34,12 @@ final class KeeperBench {
 
     deinit { close(descriptor) }
 
-    func send(_ text: String) { Glibc.send(descriptor, text, text.utf8.count, CInt(MSG_NOSIGNAL.rawValue)) }
+    func send(_ text: String) { Glibc.send(descriptor, text, text.utf8.count, CInt(MSG_NOSIGNAL)) }
 
     /// What is there now.
     func received() -> String {
       var bytes = [UInt8](repeating: 0, count: 4096)
-      let count = recv(descriptor, &bytes, bytes.count, CInt(MSG_DONTWAIT.rawValue))
+      let count = recv(descriptor, &bytes, bytes.count, CInt(MSG_DONTWAIT))
       return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
     }
 
@@ -47,7 +47,7 @@ final class KeeperBench {
     var hasEnded: Bool {
       while true {
         var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = recv(descriptor, &bytes, bytes.count, CInt(MSG_DONTWAIT.rawValue))
+        let count = recv(descriptor, &bytes, bytes.count, CInt(MSG_DONTWAIT))
         if count <= 0 { return count == 0 || errno != EAGAIN }
       }
     }
@@ -67,7 +67,7 @@ final class KeeperBench {
   private let ledgerDescriptor: CInt
   let ledger: SharedMemory
   private let control: CInt
-  private var supervisor: RingTool.ChildProcess?
+  private var supervisor: ChildProcess?
 
   init(patienceMs: Int = 600_000) throws {
     ledgerDescriptor = try Ledger.create(name: "test", Self.sizes).take()
@@ -79,7 +79,7 @@ final class KeeperBench {
     }
     heirEnd = courier[1]
     control = orders[1]
-    supervisor = try RingTool.ChildProcess(
+    supervisor = try ChildProcess(
       try StressRun.findTool(),
       [
         "supervise", "--ledger", "\(ledgerDescriptor)", "--courier", "\(courier[0])", "--listener",
@@ -102,7 +102,7 @@ final class KeeperBench {
   @discardableResult
   func order(_ order: Character) throws -> Character {
     var byte = order.asciiValue ?? 0
-    guard send(control, &byte, 1, CInt(MSG_NOSIGNAL.rawValue)) == 1, recv(control, &byte, 1, 0) == 1 else {
+    guard send(control, &byte, 1, CInt(MSG_NOSIGNAL)) == 1, recv(control, &byte, 1, 0) == 1 else {
       throw TestFailure("the holder doesn't answer to \(order)")
     }
     return Character(UnicodeScalar(byte))
@@ -123,7 +123,7 @@ final class KeeperBench {
   /// Ends the worker in order.
   func endWorker() throws {
     var byte = UInt8(ascii: "x")
-    send(control, &byte, 1, CInt(MSG_NOSIGNAL.rawValue))
+    send(control, &byte, 1, CInt(MSG_NOSIGNAL))
     try waitUntil("the worker has ended") { !Self.lives(worker) }
   }
 
@@ -131,7 +131,7 @@ final class KeeperBench {
 
   // MARK: The heir
 
-  func heir(_ incarnation: UInt64 = incarnation + 1) -> Courier {
+  func heir(_ incarnation: UInt64 = KeeperBench.incarnation + 1) -> Courier {
     Courier(heirEnd, incarnation: incarnation)
   }
 
@@ -146,7 +146,7 @@ final class KeeperBench {
   }
 
   /// Takes everything that comes until there is no more, as an heir does.
-  func takeAll(_ incarnation: UInt64 = incarnation + 1) throws -> [Heirloom] {
+  func takeAll(_ incarnation: UInt64 = KeeperBench.incarnation + 1) throws -> [Heirloom] {
     let courier = heir(incarnation)
     courier.ask()
     var all: [Heirloom] = []
@@ -165,7 +165,7 @@ final class KeeperBench {
       entry: socket.entry, descriptor: socket.descriptor, port: portOf(socket.descriptor, getpeername))
   }
 
-  func adopt(_ heirloom: Heirloom, _ incarnation: UInt64 = incarnation + 1) {
+  func adopt(_ heirloom: Heirloom, _ incarnation: UInt64 = KeeperBench.incarnation + 1) {
     guard let entry = heirloom.entry else { return }
     rig_store_release(
       state(entry), rig_ledger_state(UInt32(incarnation), UInt32(bitPattern: heirloom.descriptor), 1, 0))

@@ -329,7 +329,7 @@ extension KeeperBench.Client {
   /// Whether so many bytes are there.
   fileprivate func peek(_ count: Int) -> Bool {
     var bytes = [UInt8](repeating: 0, count: count)
-    return recv(descriptor, &bytes, count, CInt(MSG_DONTWAIT.rawValue | MSG_PEEK.rawValue)) == count
+    return recv(descriptor, &bytes, count, CInt(MSG_DONTWAIT) | CInt(MSG_PEEK)) == count
   }
 }
 

@@ -27,8 +27,6 @@ public struct Keeper {
     keeper.incarnation = UInt32(truncatingIfNeeded: incarnation)
     keeper.supervisor = supervisor
     keeper.patience_ms = UInt32(clamping: patienceMs)
-    keeper.title = CommandLine.unsafeArgv[0]
-    keeper.title_bytes = rig_title_bytes(CommandLine.unsafeArgv)
     withUnsafeMutableBytes(of: &keeper.name) { field in
       // The last byte stays 0.
       for (index, byte) in "rig-keeper: \(name)".utf8.prefix(field.count - 1).enumerated() {

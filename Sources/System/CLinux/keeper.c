@@ -203,20 +203,79 @@ KEEPER int is_of_worker(const struct state *self, uint64_t state) {
 
 // MARK: At its birth
 
-KEEPER void show_name(const struct rig_keeper *keeper) {
+/// A file of /proc, read piece by piece.
+struct source {
+  int fd;
+  int filled, at;
+  char bytes[1024];
+};
+
+/// False if there is none.
+KEEPER int open_source(struct source *source, const char *text) {
+  char path[32];
+  int i = 0;
+  for (; text[i] != 0; i++) path[i] = text[i];
+  path[i] = 0;
+  source->filled = source->at = 0;
+  source->fd = (int)SYSTEM(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0, 0);
+  return source->fd >= 0;
+}
+
+KEEPER void close_source(struct source *source) { SYSTEM(SYS_close, source->fd, 0, 0, 0, 0); }
+
+/// -1 at the end.
+KEEPER int next_byte(struct source *source) {
+  if (source->at == source->filled) {
+    source->filled = (int)SYSTEM(SYS_read, source->fd, source->bytes, sizeof source->bytes, 0, 0);
+    source->at = 0;
+    if (source->filled <= 0) return -1;
+  }
+  return (unsigned char)source->bytes[source->at++];
+}
+
+/// Returns the byte behind the number, -1 at the end.
+KEEPER int read_number(struct source *source, int base, uint64_t *number) {
+  *number = 0;
+  for (;;) {
+    int byte = next_byte(source);
+    int digit = byte >= '0' && byte <= '9' ? byte - '0' : byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : base;
+    if (digit >= base) return byte;
+    *number = *number * (uint64_t)base + (uint64_t)digit;
+  }
+}
+
+/// Where this process's arguments are, which is what `ps` shows: from `start` to `end`. Fields 48 and 49 of /proc/self/stat, of which the
+/// second one, in parentheses, is the short name.
+KEEPER void find_arguments(uint64_t *start, uint64_t *end) {
+  struct source source;
+  *start = *end = 0;
+  if (!open_source(&source, "/proc/self/stat")) return;
+  int byte = 0;
+  for (int field = 1; field < 48 && byte >= 0; field++) {
+    do {
+      byte = next_byte(&source);
+    } while (byte >= 0 && byte != ' ');
+  }
+  if (byte >= 0 && read_number(&source, 10, start) == ' ') read_number(&source, 10, end);
+  close_source(&source);
+}
+
+/// Says what this process is. Returns where the arguments are; 0 if that isn't known.
+KEEPER uint64_t show_name(const struct rig_keeper *keeper) {
   char name[16];
   const char *text = "rig-keeper";
   int i = 0;
   for (; text[i] != 0; i++) name[i] = text[i];
   name[i] = 0;
   SYSTEM(SYS_prctl, PR_SET_NAME, name, 0, 0, 0);
-  if (keeper->title == 0 || keeper->title_bytes == 0) return;
-  volatile char *title = keeper->title;
-  size_t at = 0;
-  for (; at + 1 < keeper->title_bytes && at < sizeof keeper->name && keeper->name[at] != 0; at++) {
-    title[at] = keeper->name[at];
-  }
-  for (; at < keeper->title_bytes; at++) title[at] = 0;
+  uint64_t start, end;
+  find_arguments(&start, &end);
+  if (start == 0 || end <= start) return 0;
+  volatile char *title = (volatile char *)start;
+  size_t bytes = end - start, at = 0;
+  for (; at + 1 < bytes && at < sizeof keeper->name && keeper->name[at] != 0; at++) title[at] = keeper->name[at];
+  for (; at < bytes; at++) title[at] = 0;
+  return start;
 }
 
 struct mapping {
@@ -226,34 +285,8 @@ struct mapping {
   uint64_t device, inode;
 };
 
-/// Reads /proc/self/maps, of which a line is `from-to rwxp offset major:minor inode    path`.
-struct maps {
-  int fd;
-  int filled, at;
-  char bytes[1024];
-};
-
-KEEPER int next_byte(struct maps *maps) {
-  if (maps->at == maps->filled) {
-    maps->filled = (int)SYSTEM(SYS_read, maps->fd, maps->bytes, sizeof maps->bytes, 0, 0);
-    maps->at = 0;
-    if (maps->filled <= 0) return -1;
-  }
-  return (unsigned char)maps->bytes[maps->at++];
-}
-
-/// Returns the byte behind the number, -1 at the end.
-KEEPER int read_number(struct maps *maps, int base, uint64_t *number) {
-  *number = 0;
-  for (;;) {
-    int byte = next_byte(maps);
-    int digit = byte >= '0' && byte <= '9' ? byte - '0' : byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : base;
-    if (digit >= base) return byte;
-    *number = *number * (uint64_t)base + (uint64_t)digit;
-  }
-}
-
-KEEPER int next_mapping(struct maps *maps, struct mapping *mapping) {
+/// Reads a line of /proc/self/maps: `from-to rwxp offset major:minor inode    path`.
+KEEPER int next_mapping(struct source *maps, struct mapping *mapping) {
   uint64_t ignored, major, minor;
   if (read_number(maps, 16, &mapping->from) != '-') return 0;
   if (read_number(maps, 16, &mapping->to) < 0) return 0;
@@ -297,13 +330,8 @@ KEEPER uint64_t thread_pointer(void) {
 
 /// One walk over the maps: finds the file that the code is in, or gives back what isn't needed.
 KEEPER void walk_maps(struct needed *needed, int gives_back) {
-  struct maps maps;
-  char path[16];
-  const char *text = "/proc/self/maps";
-  for (int i = 0; i < 16; i++) path[i] = text[i];
-  maps.filled = maps.at = 0;
-  maps.fd = (int)SYSTEM(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0, 0);
-  if (maps.fd < 0) return;
+  struct source maps;
+  if (!open_source(&maps, "/proc/self/maps")) return;
   struct mapping mapping;
   while (next_mapping(&maps, &mapping)) {
     if (!gives_back) {
@@ -323,15 +351,15 @@ KEEPER void walk_maps(struct needed *needed, int gives_back) {
       SYSTEM(SYS_munmap, mapping.from, bytes, 0, 0, 0);
     }
   }
-  SYSTEM(SYS_close, maps.fd, 0, 0, 0, 0);
+  close_source(&maps);
 }
 
-KEEPER void give_memory_back(const struct rig_keeper *keeper) {
+KEEPER void give_memory_back(uint64_t title) {
   if (IS_SANITIZED) return;
   struct needed needed;
   needed.code = (uint64_t)&give_memory_back;
   needed.stack = (uint64_t)&needed;
-  needed.title = (uint64_t)keeper->title;
+  needed.title = title;
   needed.thread = thread_pointer();
   needed.file.inode = 0;
   walk_maps(&needed, 0);
@@ -359,8 +387,7 @@ KEEPER void be_born(struct state *self, const struct rig_keeper *keeper) {
   self->keeper = keeper;
   self->count = self->next = self->batches = self->heir = 0;
   SYSTEM(SYS_setpgid, 0, 0, 0, 0, 0);
-  show_name(keeper);
-  give_memory_back(keeper);
+  give_memory_back(show_name(keeper));
   uint32_t length = sizeof self->courier_cookie;
   if (SYSTEM(SYS_getsockopt, keeper->courier, SOL_SOCKET, SO_COOKIE, &self->courier_cookie, &length) < 0) end();
   open_ledger(self, keeper->ledger);

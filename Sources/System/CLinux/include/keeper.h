@@ -13,7 +13,6 @@
 
 #include <signal.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -60,9 +59,7 @@ struct rig_keeper {
   int32_t supervisor;
   /// How long it waits for an heir to come or to go on.
   uint32_t patience_ms;
-  /// The memory of the process's arguments, which takes the name that `ps` shows, as far as it has room for it; NULL: none.
-  char *title;
-  size_t title_bytes;
+  /// What `ps` shows, as far as the process's arguments leave room for it.
   char name[64];
   /// Filled in by rig_keeper_start.
   int32_t worker;
@@ -82,14 +79,6 @@ static inline pid_t rig_keeper_start(struct rig_keeper *keeper) {
   if (pid == 0) rig_keeper_run(keeper);
   sigprocmask(SIG_SETMASK, &before, 0);
   return (pid_t)pid;
-}
-
-/// The memory of this process's arguments, which are in one piece.
-static inline size_t rig_title_bytes(char *const *argv) {
-  if (argv[0] == 0) return 0;
-  const char *end = argv[0];
-  for (int i = 0; argv[i] != 0 && argv[i] == end; i++) end += strlen(argv[i]) + 1;
-  return (size_t)(end - argv[0]);
 }
 
 #endif
