@@ -71,6 +71,15 @@ public final class HTTPServer: @unchecked Sendable {
   private lazy var bootstrap = ClientBootstrap(group: loop).channelInitializer { [unowned self] channel in
     channel.eventLoop.makeCompletedFuture { try self.take(channel) }
   }
+  /// Makes channels of sockets on which somebody else goes on, behind HTTP.
+  private lazy var streams = ClientBootstrap(group: loop).channelInitializer { [unowned self] channel in
+    channel.eventLoop.makeCompletedFuture {
+      try self.count(channel)
+      try channel.pipeline.syncOperations.addHandler(InputPacer(self.inputTurns))
+      self.made = channel
+    }
+  }
+  private var made: Channel?
   /// The socket whose channel is being made; nil: the channel that is being prepared is of another origin.
   private var adopted: CInt?
 
@@ -194,6 +203,19 @@ public final class HTTPServer: @unchecked Sendable {
     connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
     try channel.pipeline.syncOperations.addHandlers([input, connection])
+  }
+}
+
+// MARK: Sockets on which somebody else goes on
+
+extension HTTPServer {
+  /// A channel of a connected socket, without handlers of HTTP, that counts as open. nil: there is no room for it, and the socket is
+  /// closed.
+  func channel(of socket: CInt) -> Channel? {
+    made = nil
+    defer { made = nil }
+    _ = streams.withConnectedSocket(socket)
+    return made.flatMap { $0.isActive ? $0 : nil }
   }
 }
 

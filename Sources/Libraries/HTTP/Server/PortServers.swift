@@ -62,6 +62,10 @@ public final class PortServers: @unchecked Sendable {
     }
   }
 
+  /// A channel of a connected socket, without handlers of HTTP, that counts as open on the plain port; nil: there is no room for it, and
+  /// the socket is closed.
+  public func channel(of socket: CInt) -> Channel? { servers.first?.channel(of: socket) }
+
   /// Once a second.
   public func sweep() {
     for server in servers { server.sweep() }

@@ -12,6 +12,7 @@
 
 import DequeModule
 import Kit
+import Settings
 
 struct LongPollSession {
   struct Limits: Equatable, Sendable {
@@ -25,6 +26,22 @@ struct LongPollSession {
     var waitNs: UInt64 = 20_000_000_000
     /// How long a session lives without a poll.
     var idleNs: UInt64 = 300_000_000_000
+
+    init() {}
+
+    init(_ settings: Settings) {
+      maximumEvents = settings.longpollingMaxEvents
+      maximumBytes = settings.longpollingMaxBytes
+      waitNs = Self.ns(settings.longpollingWaitSeconds - Self.tickSeconds)
+      idleNs = Self.ns(settings.longpollingTimeoutSeconds)
+    }
+
+    /// A poll's wait is checked once per second: one second less keeps it within its bound.
+    private static let tickSeconds = 1
+
+    private static func ns(_ seconds: Int) -> UInt64 {
+      UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
+    }
   }
 
   /// An answer to one poll.

@@ -16,8 +16,6 @@ final class LongPollRoute {
   /// How much longer than the poll itself another worker's answer may take.
   private static let answerGraceSeconds = 2
   private static let busyRetrySeconds = 1
-  /// A poll's wait is checked once per second: one second less keeps it within its bound.
-  private static let tickSeconds = 1
 
   private let names: ConnectionNames
   private let connections: OpenConnections
@@ -42,12 +40,7 @@ final class LongPollRoute {
     self.access = access
     self.clock = clock
     waitSeconds = settings.longpollingWaitSeconds
-    var limits = LongPollSession.Limits()
-    limits.maximumEvents = settings.longpollingMaxEvents
-    limits.maximumBytes = settings.longpollingMaxBytes
-    limits.waitNs = Self.ns(max(0, waitSeconds - Self.tickSeconds))
-    limits.idleNs = Self.ns(settings.longpollingTimeoutSeconds)
-    self.limits = limits
+    limits = LongPollSession.Limits(settings)
   }
 
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
