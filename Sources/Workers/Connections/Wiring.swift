@@ -30,6 +30,7 @@ final class Wiring {
   let changes: SubscriptionChanges
   let replayer: Replayer
   let polls: Polls
+  let arrivals: Arrivals
   let peers: PeerRequests
   let peerServer: PeerServer
   let state: StateFeed
@@ -80,6 +81,9 @@ final class Wiring {
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs, later: loop.soon)
     publications = try PublicationClient(context, later: loop.soon)
 
+    arrivals = Arrivals(after: loop.after)
+    arrivals.ended = { [turn] in turn.scheduleUnlessRunning() }
+
     // Who connections are, and what they want.
     let authority = try TokenAuthority(settings: settings, log: context.log, calls: calls)
     access = Access(
@@ -88,16 +92,16 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn
-    )
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn,
+      arrivals)
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, names: names,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
-      of: connections, subscriptions, identities, access, in: work, metrics, settings)
+      of: connections, subscriptions, identities, access, arrivals, in: work, metrics, settings)
     polls = Polls(connections, access, turn, clock)
     sweep = ConnectionSweep(connections, clock, in: work, settings)
 
@@ -105,11 +109,11 @@ final class Wiring {
     let apis = APIDirectory()
     let incidents = RingIncidents(status, metrics, context.log)
     state = StateFeed(
-      try context.rings(for: .state), access, identities, connections, presence, apis,
+      try context.rings(for: .state), access, identities, connections, presence, arrivals, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
     live = LiveDelivery(
       events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
-    peerServer = PeerServer(peers, connections, polls, changes, in: work)
+    peerServer = PeerServer(peers, connections, polls, changes, arrivals, in: work)
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
@@ -143,7 +147,8 @@ final class Wiring {
     }
     routes = FrontRoutes(
       streams: streams,
-      longPolling: LongPollRoute(names, connections, polls, peers, admission, access, clock, settings),
+      longPolling: LongPollRoute(
+        names, connections, polls, peers, arrivals, admission, access, clock, settings),
       subscriptions: SubscriptionsRoute(
         names, changes, peers, access, subscriptions.parser, turns, clock, settings),
       events: eventsRoute, legacy: LegacyRoute(access, asking: publications, clock),

@@ -75,6 +75,7 @@ final class Adoption {
   private static let mostInterruptedRecords: UInt64 = 4096
 
   private enum State {
+    /// Nothing has been looked at yet, or nothing asked for.
     case waiting
     case adopting
     case over
@@ -95,6 +96,7 @@ final class Adoption {
   private let connections: OpenConnections
   private let events: EventRings
   private let polls: Polls
+  private let arrivals: Arrivals
   private let intake: MessageIntake
   private let accounts: SocketAccounts
   private let surroundings: ConnectionState.Surroundings
@@ -126,18 +128,17 @@ final class Adoption {
   private var isLookScheduled = false
   private var adopted = 0
   private var dropped: [Recovery.Drop: Int] = [:]
-  /// Called when it is over.
-  var onOver: () -> Void = {}
 
   init(
-    _ connections: OpenConnections, _ polls: Polls, _ intake: MessageIntake, _ accounts: SocketAccounts,
-    _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock, _ metrics: WorkerMetrics, _ settings: Settings,
+    _ connections: OpenConnections, _ polls: Polls, _ arrivals: Arrivals, _ intake: MessageIntake,
+    _ accounts: SocketAccounts, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock, _ metrics: WorkerMetrics, _ settings: Settings,
     _ log: Logger
   ) {
     ledger = connections.ledger
     events = connections.events
     self.connections = connections
     self.polls = polls
+    self.arrivals = arrivals
     self.intake = intake
     self.accounts = accounts
     self.loop = loop
@@ -159,19 +160,28 @@ final class Adoption {
 
   // MARK: The beginning
 
-  /// Makes the ledger this worker's. To be called once, before the first turn.
+  /// Makes the ledger this worker's, and says who is expected. To be called once, before orders are read and before the first turn.
   ///
   /// - Parameters:
   ///   - workers: that have died in this place and whose sockets may come.
-  ///   - host: serves them; nil: nobody does.
   ///   - patienceSeconds: how long it waits for sockets when none come (KEEPER_TTL_S).
-  func begin(_ workers: [DeadWorker], host: (any SocketHost)?, patienceSeconds: Int) {
-    clock.refresh()
+  func inherit(from workers: [DeadWorker], patienceSeconds: Int) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
-    (startedNs, progressNs) = (clock.nowNs, clock.nowNs)
-    self.host = host
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
     for worker in workers { causes[worker.incarnation] = worker.cause }
+    finishInterrupted(by: workers.max { $0.incarnation < $1.incarnation })
+    let inherited = ledger.inherited()
+    noteStanding(of: inherited)
+    events.commit()
+    ledger.forgetInterrupted()
+    sessions = inherited.filter { $0.kind == .session }.map(\.entry)[...]
+    guard !inherited.isEmpty else { return }
+    arrivals.begin(
+      expecting: inherited.lazy.filter { $0.isKept && $0.kind?.isEventConnection == true }.map(\.serial))
+  }
+
+  /// What the last worker was sending becomes what waits, and the rings stand behind it.
+  private func finishInterrupted(by last: DeadWorker?) {
     let work = ledger.settleInterrupted()
     if let positions = work.positions, !events.pass(through: positions, atMost: Self.mostInterruptedRecords) {
       log.error("the turn that was interrupted can't be true: no event stream is kept")
@@ -179,19 +189,21 @@ final class Adoption {
         drop(entry.entry, .malformed)
       }
     }
-    if let last = workers.max(by: { $0.incarnation < $1.incarnation }), ["fault", "watchdog"].contains(last.cause) {
-      suspect = work.suspect.serial
-    }
-    let inherited = ledger.inherited()
-    noteStanding(of: inherited)
-    events.commit()
-    ledger.forgetInterrupted()
-    guard !inherited.isEmpty || !sources.isEmpty else {
+    if let last, ["fault", "watchdog"].contains(last.cause) { suspect = work.suspect.serial }
+  }
+
+  /// Asks for the sockets.
+  ///
+  /// - Parameter host: serves them; nil: nobody does.
+  func begin(host: (any SocketHost)?) {
+    clock.refresh()
+    (startedNs, progressNs) = (clock.nowNs, clock.nowNs)
+    self.host = host
+    guard arrivals.isOpen || !sources.isEmpty else {
       state = .over
       return
     }
     state = .adopting
-    sessions = inherited.filter { $0.kind == .session }.map(\.entry)[...]
     for source in sources { source.worker.courier?.ask() }
   }
 
@@ -346,8 +358,9 @@ final class Adoption {
 
   private func drop(_ entry: LedgerEntry, _ reason: Recovery.Drop, _ descriptor: CInt? = nil) {
     if let descriptor { close(descriptor) }
-    guard ledger.inherited(entry) != nil else { return }
+    guard let serial = ledger.inherited(entry)?.serial else { return }
     ledger.drop(entry)
+    arrivals.lost(serial)
     dropped[reason, default: 0] += 1
     metrics.notAdopted(reason.rawValue)
   }
@@ -397,6 +410,7 @@ final class Adoption {
     } else {
       connection.webSocket?.inputIsLost()
     }
+    arrivals.arrived(connection)
   }
 
   private func adoptSession(_ number: LedgerEntry) {
@@ -416,9 +430,10 @@ final class Adoption {
     if connection.polls?.owesFarewell == true {
       connection.markClosing()
       connections.table.entries[Int(connection.index)] = number
-      return
+    } else {
+      connections.goOn(connection, as: number, from: resuming)
     }
-    connections.goOn(connection, as: number, from: resuming)
+    arrivals.arrived(connection)
   }
 
   // MARK: The end
@@ -428,6 +443,7 @@ final class Adoption {
     for socket in batch?.sockets ?? [] { close(socket.descriptor) }
     batch = nil
     state = .over
+    arrivals.end()
   }
 
   private func end() {
@@ -435,6 +451,7 @@ final class Adoption {
     for entry in ledger.inherited() { drop(entry.entry, .absent) }
     for entry in heritage { ledger.close(entry) }
     heritage = []
+    arrivals.end()
     StopPoint.adopted.reached()
     let ns = MonotonicTime.now() - startedNs
     metrics.adoptionEnded(ns: ns)
@@ -445,6 +462,10 @@ final class Adoption {
         "dropped": "\(dropped.map { "\($0.key.rawValue)=\($0.value)" }.sorted().joined(separator: " "))",
       ])
     turn.schedule()
-    onOver()
   }
+}
+
+extension LedgerKind {
+  /// Whether it is of a connection that is addressed by its serial.
+  fileprivate var isEventConnection: Bool { self == .eventStream || self == .webSocket || self == .session }
 }

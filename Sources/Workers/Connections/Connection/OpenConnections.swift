@@ -27,6 +27,7 @@ final class OpenConnections {
   private let presence: PresenceReporter
   private let limits: ConnectionLimits?
   private let peers: PeerRequests
+  private let arrivals: Arrivals
   private let names: ConnectionNames
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -43,7 +44,7 @@ final class OpenConnections {
   init(
     _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ access: Access,
     _ replayer: Replayer, _ presence: PresenceReporter, _ limits: ConnectionLimits?, _ peers: PeerRequests,
-    _ advice: ReconnectAdvice,
+    _ arrivals: Arrivals, _ advice: ReconnectAdvice,
     names: ConnectionNames, incarnation: UInt64, _ settings: Settings, _ turn: Turn, _ clock: LoopClock,
     _ metrics: WorkerMetrics
   ) {
@@ -55,6 +56,7 @@ final class OpenConnections {
     self.presence = presence
     self.limits = limits
     self.peers = peers
+    self.arrivals = arrivals
     self.names = names
     self.advice = advice
     closesOnExpiry = settings.jwtCloseOnExpiry
@@ -234,8 +236,9 @@ final class OpenConnections {
 
   /// …or with an id.
   func close(_ id: ConnectionID) {
-    guard names.isHere(id.slot), let connection = table.find(serial: id.serial) else { return }
-    close(connection, .closedByOperator)
+    guard names.isHere(id.slot) else { return }
+    arrivals.close(id.serial)
+    if let connection = table.find(serial: id.serial) { close(connection, .closedByOperator) }
   }
 
   /// Takes the connection out of delivery: it will end. False if it was already.

@@ -3,6 +3,7 @@
 //   no token ─────────────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
 //   session of another worker ────► asked over a request ring ── no answer ──► 503: the next poll will know more
+//   session on its way here ──────► when it has arrived, or after `Arrivals.patienceMs` 503
 //   session that is gone, or of
 //   another gateway ──────────────► with subscriptions a new session, which goes on where the client left off; else 410
 
@@ -21,6 +22,7 @@ final class LongPollRoute {
   private let connections: OpenConnections
   private let polls: Polls
   private let peers: PeerRequests
+  private let arrivals: Arrivals
   private let admission: Admission
   private let access: Access
   private let clock: LoopClock
@@ -30,12 +32,13 @@ final class LongPollRoute {
   /// - Parameter peers: asks the workers that hold other sessions.
   init(
     _ names: ConnectionNames, _ connections: OpenConnections, _ polls: Polls, _ peers: PeerRequests,
-    _ admission: Admission, _ access: Access, _ clock: LoopClock, _ settings: Settings
+    _ arrivals: Arrivals, _ admission: Admission, _ access: Access, _ clock: LoopClock, _ settings: Settings
   ) {
     self.names = names
     self.connections = connections
     self.polls = polls
     self.peers = peers
+    self.arrivals = arrivals
     self.admission = admission
     self.access = access
     self.clock = clock
@@ -56,6 +59,7 @@ final class LongPollRoute {
       guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
       guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
+      guard !arrivals.expects(token.serial) else { return await(token, request, loop) }
       guard let connection = polls.session(serial: token.serial) else {
         return beginAnew(request, lastEventID, loop)
       }
@@ -86,6 +90,19 @@ final class LongPollRoute {
         if let id { connection.polls?.cancel(poll: id) }
         later.fail(ClientGone())
       })
+  }
+
+  /// A poll of a session that isn't here yet.
+  private func await(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+    Deferred.reply(on: loop) { complete in
+      let ticket = arrivals.wait(for: token.serial) { [self] outcome in
+        switch outcome {
+        case .settled: complete(respond(request, on: loop))
+        case .late: complete(.response(Self.response(.notYetHere, token: nil, isTLS: request.isTLS)))
+        }
+      }
+      return ticket.map { ticket in { [arrivals] in arrivals.cancel(ticket) } }
+    }
   }
 
   /// A poll of a session of another worker.
@@ -173,8 +190,8 @@ final class LongPollRoute {
       token: connections.token(of: connection), isTLS: isTLS)
   }
 
-  /// Whether whoever holds the session has judged the poll: 200, or refused for its tokens.
-  private static func answersPolls(_ status: UInt16) -> Bool { [200, 401, 403].contains(status) }
+  /// Whether whoever holds the session has judged the poll, 200 or refused for its tokens, or can't yet.
+  private static func answersPolls(_ status: UInt16) -> Bool { [200, 401, 403, 503].contains(status) }
 
   /// The answer to a poll, or its refusal.
   private static func response(_ answer: WorkerAnswer, token: String?, isTLS: Bool) -> HTTPResponse {
