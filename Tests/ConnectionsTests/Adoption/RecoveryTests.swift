@@ -1,255 +1,179 @@
-// What an heir makes of a connection, wherever its worker died: a model of the worker's stores, stopped behind each of them.
+// What an heir makes of an entry and its socket: each combination that can be, and those that can't.
 
-import TestSupport
 import Testing
 
 @testable import Connections
+@testable import IPC
 @testable import Kit
 
-/// One connection as its worker writes it down, store by store, and as its socket takes it.
-private struct DyingWorker {
-  /// What its client must get of all that was noted.
-  var promised: [UInt8] = []
-  var sent = 0
-  // The ledger.
-  var noted = Recovery.Noted(written: 0, base: 0)
-  var waiting: [UInt8] = []
-  var intent: (number: UInt64, bytes: [UInt8], base: UInt64)?
-  var turn: (number: UInt64, bytes: [UInt8], base: UInt64?, isDue: Bool)?
-  private var intents: UInt64 = 0
-  private var turns: UInt64 = 0
-  private var byte: UInt8 = 0
-  /// Called behind each store.
-  let died: (DyingWorker) -> Void
-
-  init(_ died: @escaping (DyingWorker) -> Void) { self.died = died }
-
-  private mutating func piece(_ random: inout SeededRandom) -> [UInt8] {
-    (0..<Int.random(in: 1...9, using: &random)).map { _ in
-      byte &+= 1
-      return byte
-    }
-  }
-
-  /// What the worker itself knows to wait: it has seen what has gone.
-  private var rest: [UInt8] {
-    let start = Int(noted.base)
-    let gone = max(0, Int(noted.written) - start)
-    return gone >= waiting.count ? [] : Array(waiting[gone...])
-  }
-
-  private mutating func commit(_ bytes: [UInt8], base: UInt64) {
-    waiting = bytes
-    noted.base = base
-  }
-
-  /// A greeting, a heartbeat, a response.
-  mutating func say(_ random: inout SeededRandom) {
-    let bytes = piece(&random)
-    guard rest.isEmpty else {
-      promised += bytes
-      return commitBehind(bytes)
-    }
-    intents += 1
-    let base = max(noted.written, noted.base)
-    intent = (intents, bytes, base)
-    promised += bytes
-    died(self)
-    let taken = Int.random(in: 0...bytes.count, using: &random)
-    sent += taken
-    died(self)
-    if taken == bytes.count {
-      noted.written = base + UInt64(taken)
-    } else {
-      commit(Array(bytes[taken...]), base: base + UInt64(taken))
-      noted.intent = intents
-    }
-    died(self)
-    intent = nil
-    died(self)
-  }
-
-  private mutating func commitBehind(_ bytes: [UInt8]) {
-    let rest = rest
-    commit(rest + bytes, base: max(noted.written, noted.base))
-    died(self)
-  }
-
-  /// The socket takes some of what waits.
-  mutating func drain(_ random: inout SeededRandom) {
-    let start = max(noted.written, noted.base)
-    let taken = Int.random(in: 0...rest.count, using: &random)
-    guard taken > 0 else { return }
-    sent += taken
-    died(self)
-    noted.written = start + UInt64(taken)
-    died(self)
-  }
-
-  /// A turn with something for the connection.
-  mutating func turn(_ random: inout SeededRandom) {
-    let bytes = piece(&random)
-    turns += 1
-    died(self)
-    promised += bytes
-    turn = (turns, bytes, nil, true)
-    died(self)
-    let rest = rest
-    let base = max(noted.written, noted.base)
-    guard rest.isEmpty else {
-      // Nothing is sent past what waits.
-      return settle(rest + bytes, base: base)
-    }
-    turn?.base = base
-    died(self)
-    let taken = Int.random(in: 0...bytes.count, using: &random)
-    sent += taken
-    died(self)
-    if taken == bytes.count {
-      noted.written = base + UInt64(taken)
-      died(self)
-      turn?.base = nil
-      turn?.isDue = false
-      died(self)
-      turn = nil
-      died(self)
-    } else {
-      turn?.base = nil
-      died(self)
-      settle(Array(bytes[taken...]), base: base + UInt64(taken))
-    }
-  }
-
-  private mutating func settle(_ bytes: [UInt8], base: UInt64) {
-    commit(bytes, base: base)
-    noted.turn = turns
-    died(self)
-    turn = nil
-    died(self)
-  }
-}
-
-extension DyingWorker {
-  /// What the ledger tells an heir.
-  var interruptedTurn: Recovery.Interrupted? {
-    guard let turn, turn.isDue, noted.turn != turn.number else { return nil }
-    return Recovery.Interrupted(number: turn.number, bytes: turn.bytes, base: turn.base)
-  }
-
-  var interruptedIntent: Recovery.Interrupted? {
-    guard let intent, noted.intent != intent.number else { return nil }
-    return Recovery.Interrupted(number: intent.number, bytes: intent.bytes, base: intent.base)
-  }
-
-  var state: ConnectionState {
-    var state = ConnectionState(serial: 1, .eventStream(isChunked: false))
-    if !waiting.isEmpty {
-      state.waiting.append(waiting.withUnsafeBytes { SharedBytes(copying: $0, isInRing: false) })
-    }
-    return state
-  }
-}
-
-extension ConnectionState {
-  fileprivate var waitingBytes: [UInt8] {
-    var bytes: [UInt8] = []
-    waiting.forEachStretch(atMost: .max) { bytes.append(contentsOf: $0) }
-    return bytes
-  }
-}
-
-@Suite("16.5 What an heir makes of a connection")
+@Suite("16.5 What an heir makes of an entry")
 struct RecoveryTests {
-  private func state(waiting: String = "") -> ConnectionState {
-    var state = ConnectionState(serial: 1, .eventStream(isChunked: false))
-    if !waiting.isEmpty {
-      state.waiting.append(
-        Array(waiting.utf8).withUnsafeBytes { SharedBytes(copying: $0, isInRing: false) })
-    }
-    return state
+  private static let serial: UInt64 = 7
+
+  private func entry(
+    _ kind: LedgerKind?, written: UInt64 = 100, consumed: UInt64 = 50, isKept: Bool = true,
+    isMalformed: Bool = false
+  ) -> InheritedEntry {
+    InheritedEntry(
+      entry: LedgerEntry(rawValue: 3), owner: 1, kind: kind, isKept: isKept && !isMalformed,
+      isMalformed: isMalformed, serial: Self.serial, cookie: 11, descriptor: 5, written: written,
+      consumed: consumed)
   }
 
-  @Test(
-    "16.5 wherever the worker died, the client gets the rest of what was noted, and nothing twice",
-    arguments: 1...40 as ClosedRange<UInt64>)
-  func everyStep(seed: UInt64) throws {
-    var random = SeededRandom(seed: seed)
-    var deaths = 0
-    var late = 0
-    var worker = DyingWorker { worker in
-      deaths += 1
-      var state = worker.state
-      var noted = worker.noted
-      do {
-        try Recovery.complete(
-          &state, &noted, turn: worker.interruptedTurn, intent: worker.interruptedIntent)
-        if worker.interruptedTurn != nil || worker.interruptedIntent != nil { late += 1 }
-        // What an heir has written down is enough for the next one.
-        let (once, onceNoted) = (state, noted)
-        try Recovery.settle(&state, &noted, Recovery.Counts(written: UInt64(worker.sent), read: 0))
-        #expect(state.waitingBytes == Array(worker.promised[worker.sent...]))
-        #expect(noted.written == UInt64(worker.sent) && noted.base == noted.written)
-        var (again, againNoted) = (once, onceNoted)
-        try Recovery.settle(&again, &againNoted, Recovery.Counts(written: UInt64(worker.sent), read: 0))
-        #expect(again.waitingBytes == state.waitingBytes && againNoted == noted)
-      } catch {
-        Issue.record("dropped by \(error) after \(worker.sent) bytes")
-      }
-    }
-    for _ in 0..<60 {
-      switch Int.random(in: 0..<4, using: &random) {
-      case 0: worker.say(&random)
-      case 1: worker.turn(&random)
-      default: worker.drain(&random)
-      }
-    }
-    #expect(deaths > 60 && late > 10)
+  private func facts(written: UInt64 = 100, read: UInt64 = 50) -> Recovery.Facts {
+    Recovery.Facts(cookie: 11, written: written, read: read)
   }
 
-  @Test("16.5 what the kernel can't have written isn't believed")
-  func impossibleCounts() {
-    for (written, isPossible) in [(9, false), (10, true), (13, true), (14, false)] as [(UInt64, Bool)] {
-      var state = state(waiting: "abc")
-      var noted = Recovery.Noted(written: 10, base: 10)
-      if isPossible {
-        #expect(throws: Never.self) {
-          try Recovery.settle(&state, &noted, Recovery.Counts(written: written, read: 0))
-        }
-        #expect(state.waitingBytes == Array("abc".utf8.dropFirst(Int(written) - 10)))
+  private func cold(
+    waiting: String = "", behind written: UInt64 = 100, _ transport: TransportState? = nil,
+    consumed: UInt64 = 0
+  ) -> LedgerCold {
+    let state = ConnectionState(serial: Self.serial, transport ?? .eventStream(isChunked: true))
+    return LedgerCold(
+      written: written, consumed: consumed, waiting: Array(waiting.utf8),
+      state: state.encoded(withWaiting: false))
+  }
+
+  private func webSocket() -> TransportState {
+    .webSocket(
+      Boxed(
+        WebSocketState(
+          hasCursors: false, isDeflated: false,
+          assembler: WebSocketAssembler(maximumMessageBytes: 1000, inflater: nil))))
+  }
+
+  private func fate(_ entry: InheritedEntry, _ cold: LedgerCold?, _ facts: Recovery.Facts) -> Recovery.Fate {
+    Recovery.fate(of: entry, cold, facts) { (bytes) throws(ConnectionStateError) in
+      try ConnectionState(
+        decoding: bytes,
+        ConnectionState.Surroundings(maximumMessageBytes: 1000, inflater: MessageInflater()))
+    }
+  }
+
+  private func waiting(_ fate: Recovery.Fate) -> String? {
+    guard case .stream(let state, let waiting, true) = fate, state.serial == Self.serial else { return nil }
+    return String(decoding: waiting, as: UTF8.self)
+  }
+
+  private func drop(_ fate: Recovery.Fate) -> Recovery.Drop? {
+    if case .drop(let reason) = fate { reason } else { nil }
+  }
+
+  @Test("16.5 what the kernel has taken beyond what was noted isn't sent again, and the rest is")
+  func output() {
+    for (noted, base, kernel, rest) in [
+      // Nothing waited.
+      (100, 90, 100, ""),
+      // All of it waits, or what the socket hasn't taken since.
+      (100, 100, 100, "abcdef"), (100, 100, 104, "ef"), (100, 100, 106, ""),
+      // Some of it was noted as gone; more has.
+      (103, 100, 103, "def"), (103, 100, 105, "f"),
+      // A send in part: what was left was noted before how much had gone.
+      (100, 102, 102, "abcdef"), (100, 102, 104, "cdef"),
+    ] as [(UInt64, UInt64, UInt64, String)] {
+      let fate = fate(
+        entry(.eventStream, written: noted), cold(waiting: "abcdef", behind: base), facts(written: kernel))
+      #expect(waiting(fate) == rest, "noted \(noted), base \(base), kernel \(kernel)")
+    }
+  }
+
+  @Test("16.5 an entry whose counts the kernel contradicts isn't of this socket")
+  func counts() {
+    for (noted, base, kernel) in [
+      (100, 100, 99), (100, 100, 107), (103, 100, 99), (100, 102, 101), (200, 100, 199), (200, 100, 201),
+      (.max, 0, 100), (100, .max, 100), (0, .max - 2, 100), (.max - 1, .max, 2),
+    ] as [(UInt64, UInt64, UInt64)] {
+      let fate = fate(
+        entry(.eventStream, written: noted), cold(waiting: "abcdef", behind: base), facts(written: kernel))
+      #expect(drop(fate) == .counts, "noted \(noted), base \(base), kernel \(kernel)")
+    }
+  }
+
+  @Test("16.5 a WebSocket whose client has said what nobody knows is told so; on an event stream that means nothing")
+  func input() {
+    for (read, consumed, coldConsumed, hasEnded, isWhole) in [
+      (50, 50, 0, false, true), (51, 50, 0, false, false), (49, 50, 0, false, false),
+      // What stands in the state is noted with it.
+      (60, 50, 60, false, true), (60, 60, 50, false, true),
+      // The client's end counts one, and is no input.
+      (51, 50, 0, true, true), (50, 50, 0, true, true), (52, 50, 0, true, false),
+    ] as [(UInt64, UInt64, UInt64, Bool, Bool)] {
+      var facts = facts(read: read)
+      facts.hasEnded = hasEnded
+      let fate = fate(
+        entry(.webSocket, consumed: consumed), cold(webSocket(), consumed: coldConsumed), facts)
+      guard case .stream(_, _, let hasWholeInput) = fate else {
+        Issue.record("it isn't kept")
+        continue
+      }
+      #expect(hasWholeInput == isWhole, "read \(read), consumed \(consumed) and \(coldConsumed)")
+      #expect(waiting(self.fate(entry(.eventStream, consumed: consumed), cold(), facts)) == "")
+    }
+  }
+
+  @Test("16.5 what isn't what it should be is dropped, for its reason")
+  func drops() {
+    let stream = entry(.eventStream)
+    var other = facts()
+    other.cookie = 12
+    var closed = facts()
+    closed.isClosed = true
+    #expect(drop(fate(stream, cold(), other)) == .cookie)
+    #expect(drop(fate(stream, cold(), closed)) == .gone)
+    #expect(drop(fate(entry(.eventStream, isKept: false), cold(), facts())) == .notKept)
+    #expect(drop(fate(entry(.eventStream, isMalformed: true), cold(), facts())) == .malformed)
+    #expect(drop(fate(entry(nil), cold(), facts())) == .malformed)
+    #expect(drop(fate(stream, nil, facts())) == .malformed)
+    #expect(drop(fate(stream, LedgerCold(written: 100, state: [1, 2, 3]), facts())) == .malformed)
+    // A state of another connection, or of another transport.
+    let stranger = ConnectionState(serial: 8, .eventStream(isChunked: true))
+    #expect(
+      drop(fate(stream, LedgerCold(written: 100, state: stranger.encoded(withWaiting: false)), facts()))
+        == .malformed)
+    #expect(drop(fate(stream, cold(webSocket()), facts())) == .malformed)
+    #expect(drop(fate(entry(.webSocket), cold(), facts())) == .malformed)
+    for kind in [LedgerKind.session, .heritage, .ending] {
+      #expect(drop(fate(entry(kind), cold(), facts())) == .malformed)
+    }
+  }
+
+  @Test("16.5 HTTP goes on if nothing was read or written that wasn't noted; an unanswered request is told so")
+  func http() {
+    let head = LedgerCold(state: Array("GET / HTTP/1.1\r\n\r\n".utf8))
+    for (written, read, isSame) in [(100, 50, true), (101, 50, false), (100, 51, false)] as [(UInt64, UInt64, Bool)] {
+      let facts = facts(written: written, read: read)
+      let idle = fate(entry(.idle), nil, facts)
+      let poll = fate(entry(.waitingPoll), head, facts)
+      let serving = fate(entry(.serving), nil, facts)
+      if isSame {
+        if case .idle = idle {} else { Issue.record("idle: \(idle)") }
+        if case .request(head.state) = poll {} else { Issue.record("poll: \(poll)") }
       } else {
-        #expect(throws: Recovery.Drop.counts) {
-          try Recovery.settle(&state, &noted, Recovery.Counts(written: written, read: 0))
-        }
+        #expect(drop(idle) == .serving && drop(poll) == .serving)
+      }
+      // Whatever was read of a request that is being served.
+      if written == 100 {
+        if case .unanswered = serving {} else { Issue.record("serving: \(serving)") }
+      } else {
+        #expect(drop(serving) == .serving)
       }
     }
+    #expect(drop(fate(entry(.waitingPoll), nil, facts())) == .malformed)
   }
 
-  @Test("16.5 numbers that don't fit together are malformed, and none is too large to be looked at")
-  func malformed() {
-    let piece = Recovery.Interrupted(number: 1, bytes: [1, 2], base: 5)
-    for (written, base) in [(.max, 0), (0, .max), (1 << 60, 3), (6, 0), (4, 0)] as [(UInt64, UInt64)] {
-      var state = state()
-      var noted = Recovery.Noted(written: written, base: base)
-      #expect(throws: Recovery.Drop.malformed, "written \(written), base \(base)") {
-        try Recovery.complete(&state, &noted, turn: nil, intent: piece)
-      }
+  @Test("16.5 where a dead worker's connections stand is believed if it can be")
+  func standing() {
+    let own = Cursor(epoch: 9, positions: [5, 0, 7])
+    let cursors = [
+      (Cursor(epoch: 9, positions: [5, 0, 7]), true), (Cursor(epoch: 9, positions: [3]), true),
+      (Cursor(epoch: 8, positions: [3]), false), (Cursor(epoch: 9, positions: [6]), false),
+      (Cursor(epoch: 9, positions: [1, 1]), false), (Cursor(epoch: 9, positions: [1, 0, 1, 1]), false),
+    ]
+    for (cursor, isBelieved) in cursors {
+      #expect(
+        Recovery.standing(Recovery.cold(ofStanding: cursor), upTo: own) == (isBelieved ? cursor : nil))
     }
-    var state = state(waiting: "abc")
-    var noted = Recovery.Noted(written: 0, base: 0)
-    let far = Recovery.Interrupted(number: 1, bytes: [1], base: .max)
-    #expect(throws: Recovery.Drop.malformed) {
-      try Recovery.complete(&state, &noted, turn: far, intent: nil)
-    }
-  }
-
-  @Test(
-    "16.5 input is whole if all that was read is noted; the client's end is no input",
-    arguments: [
-      (10, 10, false, true), (11, 10, false, false), (9, 10, false, false), (11, 10, true, true),
-      (10, 10, true, true), (12, 10, true, false), (.max, 10, true, false),
-    ] as [(UInt64, UInt64, Bool, Bool)])
-  func input(read: UInt64, consumed: UInt64, hasEnded: Bool, isWhole: Bool) {
-    let counts = Recovery.Counts(written: 0, read: read, hasEnded: hasEnded)
-    #expect(Recovery.hasWholeInput(consumed: consumed, counts) == isWhole)
+    #expect(Recovery.standing(nil, upTo: own) == nil)
+    #expect(Recovery.standing(LedgerCold(state: [1]), upTo: own) == nil)
   }
 }
