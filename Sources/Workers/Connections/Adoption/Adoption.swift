@@ -63,8 +63,6 @@ struct DeadWorker {
 
 /// Belongs to the worker's loop.
 final class Adoption {
-  /// For so long nothing is delivered, so that whoever is entered meanwhile needs no history.
-  private static let holdNs: UInt64 = 500_000_000
   /// Entries that one turn takes on.
   private static let entriesPerTurn = 64
   /// Until it is looked again whether something has come: at first, and when nothing has come for a second.
@@ -108,6 +106,8 @@ final class Adoption {
   /// How long it waits for sockets when none come.
   private var patienceNs: UInt64 = 0
   private let userTimeoutSeconds: Int
+  /// For so long nothing is delivered, so that whoever is entered meanwhile needs no history.
+  var holdNs: UInt64 = 500_000_000
 
   private var state = State.waiting
   private var host: (any SocketHost)?
@@ -156,7 +156,7 @@ final class Adoption {
   var isOver: Bool { state == .over }
 
   /// Whether nothing is to be delivered for now.
-  var holdsDelivery: Bool { state == .adopting && clock.nowNs < startedNs + Self.holdNs }
+  var holdsDelivery: Bool { state == .adopting && clock.nowNs - startedNs < holdNs }
 
   // MARK: The beginning
 
