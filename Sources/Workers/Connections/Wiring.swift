@@ -57,6 +57,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
+    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -97,7 +98,8 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice, names: names,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
+      try Self.ledger(given: ledger, context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -111,7 +113,7 @@ final class Wiring {
     state = StateFeed(
       try context.rings(for: .state), access, identities, connections, presence, arrivals, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
-    live = LiveDelivery(
+    live = try LiveDelivery(
       events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
     peerServer = PeerServer(peers, connections, polls, changes, arrivals, in: work)
     let links = LoopRings(
@@ -253,6 +255,21 @@ final class Wiring {
   }
 
   // MARK: Parts of it
+
+  /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
+  private static func ledger(
+    given: CInt?, _ context: WorkerContext, _ events: EventRings
+  ) throws(IPCError) -> Ledger {
+    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
+    let own = try Ledger.create(
+      name: context.name,
+      LedgerSizes(
+        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
+        largestEventBytes: events.largestEventBytes)
+    ).take()
+    defer { close(own) }
+    return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
 
   /// Status pages of the connection workers, by place.
   private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
