@@ -1,5 +1,6 @@
 // Who is online, through openings, closings, reports and crashes, on a clock of the test.
 
+import Glibc
 import IPC
 import Kit
 import Links
