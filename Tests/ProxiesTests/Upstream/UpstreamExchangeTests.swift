@@ -165,6 +165,55 @@ import Testing
     }
   }
 
+  @Test("15.5 A counted body is whole with its last byte: an answer before `end` leaves the connection")
+  func wholeByCount() async throws {
+    try await UpstreamBench.run { bench in
+      let upstream = try Upstream()
+      let call = try await bench.begin(upstream.request(.POST, body: .counted(5)))
+      let peer = try upstream.accept()
+      _ = peer.receive(until: "\r\n\r\n")
+      try await call.wait(for: .wantsBody)
+      for text in ["he", "llo"] {
+        #expect(try await call.onLoop { exchange, _ in exchange.write(ByteBuffer(string: text)) })
+        #expect(peer.receive(until: text) == text)
+      }
+      peer.send(Self.empty)
+      #expect(try await call.end() == [.wantsBody, .answered(200), .ended([])])
+      try #require(try await bench.onLoop { $0.idleConnections } == 1)
+      _ = try await call.onLoop { exchange, _ in exchange.end() }
+      let next = try await bench.begin(upstream.get("/next"))
+      #expect(peer.receive(until: "\r\n\r\n").hasPrefix("GET /next "))
+      peer.send(Self.empty)
+      #expect(try await next.end() == [.answered(200), .ended([])])
+      #expect(!upstream.hasConnection)
+    }
+  }
+
+  @Test("15.5 The `end` of a counted body that comes late doesn't end the tunnel which its answer began")
+  func lateEndInTunnel() async throws {
+    try await UpstreamBench.run { bench in
+      let upstream = try Upstream()
+      let headers: HTTPFields = ["host": "u", "connection": "upgrade", "upgrade": "x"]
+      let call = try await bench.begin(upstream.request(.POST, body: .counted(2), headers: headers)) {
+        exchange, _ in
+        #expect(exchange.write(ByteBuffer(string: "ok")))
+      }
+      let peer = try upstream.accept()
+      #expect(peer.receive(until: "ok").hasSuffix("\r\n\r\nok"))
+      peer.send("HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+      try await call.wait(for: .upgraded)
+      _ = try await call.onLoop { exchange, _ in
+        exchange.end()
+        _ = exchange.write(ByteBuffer(string: "through"))
+      }
+      #expect(peer.receive(until: "through") == "through")
+      _ = try await call.onLoop { exchange, _ in exchange.end() }
+      #expect(peer.isEndedByPeer())
+      peer.close()
+      #expect(try await call.end().last == .ended([]))
+    }
+  }
+
   @Test("A body that comes later is invited, and goes out as it comes")
   func lateBody() async throws {
     try await UpstreamBench.run { bench in

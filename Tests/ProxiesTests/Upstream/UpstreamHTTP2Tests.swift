@@ -142,6 +142,22 @@ import Testing
     }
   }
 
+  @Test("15.5 A counted body ends its side of the stream with its last byte, whenever `end` comes")
+  func wholeByCount() async throws {
+    try await HTTP2Upstream.run { upstream in
+      try await UpstreamBench.run(tls: try TLSUpstream.trust()) { bench in
+        for body in ["", "abc"] {
+          let request = upstream.request(.POST, body: .counted(body.utf8.count))
+          let call = try await bench.begin(request) { exchange, _ in
+            #expect(exchange.write(ByteBuffer(string: body)))
+          }
+          #expect(try await call.end().suffix(3) == [.answered(200), .sent("hello /"), .ended([])])
+        }
+      }
+      #expect(upstream.connections.count == 1 && upstream.resets.count == 0)
+    }
+  }
+
   @Test("A download comes piece by piece as it is asked for, and the upstream waits meanwhile")
   func download() async throws {
     let total = 5 << 20

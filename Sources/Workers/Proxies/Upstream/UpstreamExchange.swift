@@ -24,6 +24,8 @@ final class UpstreamExchange {
   private enum Upload {
     /// `rest`: of a counted body, bytes that are still to come.
     case open(rest: Int?)
+    /// A counted body's last byte is written, and `end` hasn't been called: that isn't the end of a tunnel.
+    case whole
     case ended(trailers: HTTPFields)
   }
 
@@ -66,6 +68,7 @@ final class UpstreamExchange {
     upload =
       switch request.body {
       case .none: .ended(trailers: [:])
+      case .counted(0): .whole
       case .counted(let count): .open(rest: count)
       case .chunked: .open(rest: nil)
       }
@@ -74,7 +77,7 @@ final class UpstreamExchange {
   }
 
   var isOver: Bool { if case .over = state { true } else { false } }
-  var isRequestEnded: Bool { if case .ended = upload { true } else { false } }
+  var isRequestEnded: Bool { if case .open = upload { false } else { true } }
   /// Of a chunked body that is whole.
   var trailers: HTTPFields { if case .ended(let trailers) = upload { trailers } else { [:] } }
   private var transport: (any UpstreamTransport)? {
@@ -98,21 +101,35 @@ final class UpstreamExchange {
       if early == nil { early = bytes } else { early?.writeImmutableBuffer(bytes) }
       hasRoom = hasEarlyRoom
     }
+    if case .open(rest: 0) = upload, !isOver {
+      upload = .whole
+      owesInvitation = false
+      transport?.requestEnded()
+      return true
+    }
     if !hasRoom { owesInvitation = true }
     return hasRoom
   }
 
-  /// The body is complete. In a tunnel: nothing more will be written. Trailers are sent only behind a chunked body.
+  /// The body is complete, of which a counted one's last byte has told already. In a tunnel: nothing more will be written. Trailers are
+  /// sent only behind a chunked body.
   func end(trailers: HTTPFields = [:]) {
     guard !isOver else { return }
-    if let transport, transport.isTunnel { return transport.endTunnel() }
-    guard case .open(let rest) = upload else { return }
-    guard rest ?? 0 == 0 else { return fail(.badRequest("fewer body bytes than its content-length")) }
-    if let defect = UpstreamRequest.defect(of: trailers) { return fail(.badRequest("trailers: \(defect)")) }
-    upload = .ended(trailers: request.body == .chunked ? trailers : [:])
-    owesInvitation = false
-    movedNs = client.nowNs()
-    transport?.requestEnded()
+    switch upload {
+    case .open(rest: .some): fail(.badRequest("fewer body bytes than its content-length"))
+    case .open(nil):
+      if let defect = UpstreamRequest.defect(of: trailers) {
+        return fail(.badRequest("trailers: \(defect)"))
+      }
+      upload = .ended(trailers: trailers)
+      owesInvitation = false
+      movedNs = client.nowNs()
+      transport?.requestEnded()
+    case .whole:
+      upload = .ended(trailers: [:])
+      owesInvitation = false
+    case .ended: transport?.endTunnel()
+    }
   }
 
   /// Asks for one piece of the answer's body, which may come before this returns.
@@ -141,6 +158,7 @@ final class UpstreamExchange {
   private func admits(_ count: Int) -> Bool {
     if transport?.isTunnel != true {
       switch upload {
+      case .whole: guard count == 0 else { return refuse("more body bytes than its content-length") }
       case .ended: guard count == 0 else { return refuse("body bytes behind its end") }
       case .open(let rest?):
         guard count <= rest else { return refuse("more body bytes than its content-length") }
