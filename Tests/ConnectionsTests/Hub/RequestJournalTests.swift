@@ -3,6 +3,7 @@
 import HTTP
 import IPC
 import NIOCore
+import NIOHTTP1
 import Testing
 
 @testable import Connections
@@ -19,7 +20,9 @@ struct RequestJournalTests {
 
   init() throws {
     descriptor = try Ledger.create(
-      name: "test", LedgerSizes(connections: 10, arenaBytes: 1 << 20, largestEventBytes: 1 << 10))
+      name: "test",
+      LedgerSizes(
+        entries: 64, spills: 64, encodings: 6, bufferBytes: 1 << 12, intentBytes: 1 << 12, arenaBytes: 1 << 20))
     ledger = try Ledger(attaching: descriptor.rawValue, incarnation: 1)
     gateway = try TestGateway()
     worker = try gateway.worker()
