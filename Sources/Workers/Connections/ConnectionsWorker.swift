@@ -57,6 +57,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
 
   func begin() throws {
     wiring.state.catchUp()
+    wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
     try servers.start { [unowned self] in life.end($0) }
   }
