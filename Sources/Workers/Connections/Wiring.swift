@@ -34,6 +34,8 @@ final class Wiring {
   let peers: PeerRequests
   let peerServer: PeerServer
   let state: StateFeed
+  /// Of connections whose worker has died: to be begun before the first turn.
+  let adoption: Adoption
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
@@ -93,7 +95,8 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn,
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
+      turn,
       arrivals)
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
@@ -137,6 +140,8 @@ final class Wiring {
     intake = MessageIntake(
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
+    adoption = Adoption(
+      connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -164,12 +169,13 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections) = (live, links, connections)
+    let (live, links, connections, adoption) = (live, links, connections, adoption)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
-          live.deliver,
+          adoption.step,
+          { adoption.holdsDelivery ? false : live.deliver() },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -187,6 +193,8 @@ final class Wiring {
           { presence.step(connections) },
         ],
         declareAsleep: {
+          // It is looked again in any case, soon.
+          if adoption.holdsDelivery { return true }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -240,6 +248,7 @@ final class Wiring {
   /// - Parameter isLast: nobody comes after this worker: events that come from now on are for the next gateway, if Kafka has them.
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
+    adoption.stop()
     var turns = 0
     repeat {
       turn.run()
@@ -260,11 +269,18 @@ final class Wiring {
   private static func ledger(
     given: CInt?, _ context: WorkerContext, _ events: EventRings
   ) throws(IPCError) -> Ledger {
-    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
+    if let ledger = given ?? context.manifest.ledger {
+      do throws(IPCError) {
+        return try Ledger(attaching: ledger, incarnation: context.incarnation)
+      } catch {
+        context.log.error(
+          "the ledger can't be used: connections end with their worker", metadata: ["reason": "\(error)"])
+      }
+    }
     let own = try Ledger.create(
       name: context.name,
       LedgerSizes(
-        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
+        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: context.settings.ledgerBytes,
         largestEventBytes: events.largestEventBytes)
     ).take()
     defer { close(own) }

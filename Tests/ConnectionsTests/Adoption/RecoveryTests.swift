@@ -89,7 +89,9 @@ struct RecoveryTests {
     }
   }
 
-  @Test("16.5 a WebSocket whose client has said what nobody knows is told so; on an event stream that means nothing")
+  @Test(
+    "16.5 a WebSocket whose client has said what nobody knows is told so; on an event stream that means nothing"
+  )
   func input() {
     for (read, consumed, coldConsumed, hasEnded, isWhole) in [
       (50, 50, 0, false, true), (51, 50, 0, false, false), (49, 50, 0, false, false),
@@ -137,10 +139,13 @@ struct RecoveryTests {
     }
   }
 
-  @Test("16.5 HTTP goes on if nothing was read or written that wasn't noted; an unanswered request is told so")
+  @Test(
+    "16.5 HTTP goes on if nothing was read or written that wasn't noted; an unanswered request is told so")
   func http() {
     let head = LedgerCold(state: Array("GET / HTTP/1.1\r\n\r\n".utf8))
-    for (written, read, isSame) in [(100, 50, true), (101, 50, false), (100, 51, false)] as [(UInt64, UInt64, Bool)] {
+    for (written, read, isSame) in [(100, 50, true), (101, 50, false), (100, 51, false)]
+      as [(UInt64, UInt64, Bool)]
+    {
       let facts = facts(written: written, read: read)
       let idle = fate(entry(.idle), nil, facts)
       let poll = fate(entry(.waitingPoll), head, facts)

@@ -41,13 +41,12 @@ extension PortServers: SocketHost {}
 
 /// A worker that has died in this place.
 struct DeadWorker {
-  let incarnation: UInt32
-  /// Value of the label `cause`.
-  let cause: String
+  let incarnation: UInt64
+  let cause: WorkerManifest.Inheritance.Cause
   /// nil: its sockets can't come any more.
   let courier: (any SocketCourier)?
 
-  init(incarnation: UInt32, cause: String, courier: (any SocketCourier)?) {
+  init(incarnation: UInt64, cause: WorkerManifest.Inheritance.Cause, courier: (any SocketCourier)?) {
     self.incarnation = incarnation
     self.cause = cause
     self.courier = courier
@@ -112,7 +111,7 @@ final class Adoption {
   private var state = State.waiting
   private var host: (any SocketHost)?
   private var sources: [Source] = []
-  private var causes: [UInt32: String] = [:]
+  private var causes: [UInt64: String] = [:]
   private var batch: Batch?
   /// Entries without a socket.
   private var sessions: ArraySlice<LedgerEntry> = []
@@ -131,7 +130,8 @@ final class Adoption {
 
   init(
     _ connections: OpenConnections, _ polls: Polls, _ arrivals: Arrivals, _ intake: MessageIntake,
-    _ accounts: SocketAccounts, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock, _ metrics: WorkerMetrics, _ settings: Settings,
+    _ accounts: SocketAccounts, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock, _ metrics: WorkerMetrics,
+    _ settings: Settings,
     _ log: Logger
   ) {
     ledger = connections.ledger
@@ -168,7 +168,7 @@ final class Adoption {
   func inherit(from workers: [DeadWorker], patienceSeconds: Int) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
-    for worker in workers { causes[worker.incarnation] = worker.cause }
+    for worker in workers { causes[worker.incarnation] = worker.cause.rawValue }
     finishInterrupted(by: workers.max { $0.incarnation < $1.incarnation })
     let inherited = ledger.inherited()
     noteStanding(of: inherited)
@@ -189,7 +189,7 @@ final class Adoption {
         drop(entry.entry, .malformed)
       }
     }
-    if let last, ["fault", "watchdog"].contains(last.cause) { suspect = work.suspect.serial }
+    if let last, last.cause == .fault || last.cause == .hung { suspect = work.suspect.serial }
   }
 
   /// Asks for the sockets.
@@ -353,7 +353,7 @@ final class Adoption {
 
   private func count(_ entry: InheritedEntry) {
     adopted += 1
-    metrics.adopted(cause: causes[entry.owner] ?? "unknown")
+    metrics.adopted(cause: causes[UInt64(entry.owner)] ?? "unknown")
   }
 
   private func drop(_ entry: LedgerEntry, _ reason: Recovery.Drop, _ descriptor: CInt? = nil) {
