@@ -143,12 +143,13 @@ final class Wiring {
     adoption = Adoption(
       connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
-    ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
+    let requests = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
+    self.ledger = requests
     var gateway: APIGateway?
     if let calls {
       gateway = APIGateway(
         apis, access, proxies, cors, exchanges: Self.exchanges(context, calls),
-        responses: try Self.responses(context, publications, loop), ledger: ledger, clock, settings,
+        responses: try Self.responses(context, publications, loop), ledger: requests, clock, settings,
         isDraining: { connections.isDraining },
         environment: { name in getenv(name).map { String(cString: $0) } })
     }

@@ -4,6 +4,7 @@ import Glibc
 import Links
 import TestSupport
 import Testing
+import Tokens
 
 @testable import Connections
 @testable import IPC
