@@ -22,11 +22,12 @@ final class KeeperBench {
     let port: UInt16
 
     fileprivate init(to server: UInt16) throws {
-      descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+      let socket = Glibc.socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+      descriptor = socket
       var address = localAddress(port: server)
       let size = socklen_t(MemoryLayout<sockaddr_in>.size)
       let result = withUnsafePointer(to: &address) { pointer in
-        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(descriptor, $0, size) }
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(socket, $0, size) }
       }
       guard result == 0 else { throw TestFailure("connect: errno \(errno)") }
       port = portOf(descriptor, getsockname)

@@ -59,7 +59,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
+    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -102,7 +102,7 @@ final class Wiring {
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
-      try Self.ledger(given: ledger, context, events), sockets, names: names,
+      try Self.ledger(given: connectionLedger, context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -143,13 +143,12 @@ final class Wiring {
     adoption = Adoption(
       connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
-    let requests = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
-    self.ledger = requests
+    ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
     if let calls {
       gateway = APIGateway(
         apis, access, proxies, cors, exchanges: Self.exchanges(context, calls),
-        responses: try Self.responses(context, publications, loop), ledger: requests, clock, settings,
+        responses: try Self.responses(context, publications, loop), ledger: ledger, clock, settings,
         isDraining: { connections.isDraining },
         environment: { name in getenv(name).map { String(cString: $0) } })
     }
@@ -226,6 +225,7 @@ final class Wiring {
     admission.tick()
     metrics.observe(
       connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
