@@ -39,6 +39,8 @@ final class Wiring {
   let messages: ClientMessages
   let streams: StreamRoutes
   let routes: FrontRoutes
+  /// Of the inbound port's connections that aren't event connections.
+  let journal: RequestJournal
   /// What is logged and counted of proxied requests; to be closed at the end.
   let ledger: RequestLedger
   private let settings: Settings
@@ -57,6 +59,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
+    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -97,7 +100,8 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice, names: names,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
+      try Self.ledger(given: ledger, context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -111,7 +115,7 @@ final class Wiring {
     state = StateFeed(
       try context.rings(for: .state), access, identities, connections, presence, arrivals, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
-    live = LiveDelivery(
+    live = try LiveDelivery(
       events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
     peerServer = PeerServer(peers, connections, polls, changes, arrivals, in: work)
     let links = LoopRings(
@@ -154,6 +158,7 @@ final class Wiring {
       events: eventsRoute, legacy: LegacyRoute(access, asking: publications, clock),
       gateway: gateway, definitions: DefinitionsRoute(apis, settings), cors: cors,
       demo: settings.dev ? DemoPage() : nil)
+    journal = RequestJournal(connections.ledger, routes, cookie: sockets.cookie)
     beginTurns(presence, incidents)
   }
 
@@ -253,6 +258,21 @@ final class Wiring {
   }
 
   // MARK: Parts of it
+
+  /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
+  private static func ledger(
+    given: CInt?, _ context: WorkerContext, _ events: EventRings
+  ) throws(IPCError) -> Ledger {
+    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
+    let own = try Ledger.create(
+      name: context.name,
+      LedgerSizes(
+        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
+        largestEventBytes: events.largestEventBytes)
+    ).take()
+    defer { close(own) }
+    return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
 
   /// Status pages of the connection workers, by place.
   private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {

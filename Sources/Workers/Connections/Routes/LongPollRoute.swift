@@ -192,6 +192,7 @@ final class LongPollRoute {
     let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
     connections.begin(connection, wanted, resumption)
+    connection.polls?.enterLedger()
     return Self.response(
       WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)),
       token: connections.token(of: connection), isTLS: isTLS)
