@@ -187,8 +187,6 @@ final class LongPollRoute {
         polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: connections,
         polls)
     }
-    // Always due: the session itself knows what time has brought.
-    connections.table.deadlines[Int(connection.index)] = 1
     let isLost = resumption.beginning(own: connections.events.own) == nil
     let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
