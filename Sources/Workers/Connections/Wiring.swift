@@ -85,7 +85,6 @@ final class Wiring {
     publications = try PublicationClient(context, later: loop.soon)
 
     arrivals = Arrivals(after: loop.after)
-    arrivals.ended = { [turn] in turn.scheduleUnlessRunning() }
 
     // Who connections are, and what they want.
     let authority = try TokenAuthority(settings: settings, log: context.log, calls: calls)
@@ -160,6 +159,10 @@ final class Wiring {
       demo: settings.dev ? DemoPage() : nil)
     journal = RequestJournal(connections.ledger, routes, cookie: sockets.cookie)
     beginTurns(presence, incidents)
+    arrivals.ended = { [unowned self] in
+      observeConnections()
+      turn.scheduleUnlessRunning()
+    }
   }
 
   deinit { turn.end() }
@@ -218,11 +221,15 @@ final class Wiring {
     links.probeSuspended()
     access.tick()
     admission.tick()
-    metrics.observe(
-      connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    // Who has yet to arrive isn't gone.
+    if !arrivals.isOpen { observeConnections() }
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
+  }
+
+  private func observeConnections() {
+    metrics.observe(connections.table, subscriptions: subscriptions.count, subscriptions.size)
   }
 
   /// Says once that the wall clock isn't followed now.
