@@ -66,7 +66,7 @@ final class LongPollRoute {
       guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
       guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
-      guard !arrivals.expects(token.serial) else { return await(token, request, loop) }
+      guard !arrivals.expects(token.serial) else { return whenArrived(token, request, loop) }
       guard let connection = polls.session(serial: token.serial) else {
         return beginAnew(request, lastEventID, loop)
       }
@@ -100,7 +100,7 @@ final class LongPollRoute {
   }
 
   /// A poll of a session that isn't here yet.
-  private func await(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+  private func whenArrived(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     Deferred.reply(on: loop) { complete in
       let ticket = arrivals.wait(for: token.serial) { [self] outcome in
         switch outcome {
@@ -108,7 +108,8 @@ final class LongPollRoute {
         case .late: complete(.response(Self.response(.notYetHere, token: nil, isTLS: request.isTLS)))
         }
       }
-      return ticket.map { ticket in { [arrivals] in arrivals.cancel(ticket) } }
+      guard let ticket else { return nil }
+      return { [arrivals] in arrivals.cancel(ticket) }
     }
   }
 
