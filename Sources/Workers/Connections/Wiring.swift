@@ -59,7 +59,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(), ledger: CInt? = nil,
+    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -100,7 +100,7 @@ final class Wiring {
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
-      try Self.ledger(given: ledger, context, events), sockets, names: names,
+      try Self.ledger(given: connectionLedger, context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -223,6 +223,7 @@ final class Wiring {
     admission.tick()
     // Who has yet to arrive isn't gone.
     if !arrivals.isOpen { observeConnections() }
+    metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()

@@ -247,7 +247,9 @@ struct MessageDeflateTests {
     for (encoding, text) in [
       (EventEncoding.deflatedWebSocket, json), (.deflatedWebSocketWithCursor, String(withCursor)),
     ] {
-      let plan = try TestGateway.ledger().plan
+      let ledger = try TestGateway.ledger()
+      defer { withExtendedLifetime(ledger) {} }
+      let plan = ledger.plan
       var encodings = TurnEncodings(on: plan)
       encodings.beginEvent()
       let (first, second) = event.withRecord { record in

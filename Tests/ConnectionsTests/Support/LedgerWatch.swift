@@ -83,7 +83,8 @@ final class LedgerWatch {
       let (base, due) = entry.due(cold)
       let (written, first) = (client.takenBytes, Int(base))
       guard written >= first, written - first <= due.count else {
-        Issue.record("moment \(moments): \(written) bytes have gone, expected \(first) to \(first + due.count)")
+        Issue.record(
+          "moment \(moments): \(written) bytes have gone, expected \(first) to \(first + due.count)")
         continue
       }
       #expect(state.serial == entry.serial)

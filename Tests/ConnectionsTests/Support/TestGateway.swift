@@ -174,7 +174,7 @@ final class TestWorker {
       LoopTasks(
         run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
         after: { _, _ in {} }),
-      time: time, sockets: TestClient.accounts, ledger: ledger)
+      time: time, sockets: TestClient.accounts, connectionLedger: ledger)
   }
 
   subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }

@@ -48,9 +48,10 @@ final class Delivery {
   /// - Parameter largestEventBytes: that a record of the rings may have.
   /// - Throws: `.invalid` if the ledger has no room for an event of that size.
   init(_ ledger: Ledger, largestEventBytes: Int) throws(IPCError) {
+    let plan = ledger.plan
     self.ledger = ledger
     self.largestEventBytes = largestEventBytes
-    plan = ledger.plan
+    self.plan = plan
     let (encodings, needed) = (
       EventEncoding.allCases.count, largestEventBytes + TurnEncodings.mostBytesBesides
     )
@@ -92,7 +93,7 @@ final class Delivery {
       if own != transport {
         transport = own
         stretch = own.encoding.flatMap { encoding in
-          encodings.range(of: event, cursor: cursor, in: encoding).map { ($0, encoding) }
+          encodings.range(of: event, cursor: cursor, in: encoding).map { (range: $0, encoding: encoding) }
         }
       }
       guard let stretch else {

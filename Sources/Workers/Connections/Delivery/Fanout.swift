@@ -41,8 +41,7 @@ struct Fanout {
   /// - Parameter entry: the connection's in the ledger.
   @inline(__always)
   mutating func add(
-    _ connection: ConnectionIndex, _ range: Range<Int>, _ encoding: EventEncoding,
-    entry: @autoclosure () -> LedgerEntry
+    _ connection: ConnectionIndex, _ range: Range<Int>, _ encoding: EventEncoding, entry: LedgerEntry
   ) {
     let slot = plan.slots + Int(connection)
     let start = UInt32(truncatingIfNeeded: range.lowerBound)
@@ -51,7 +50,7 @@ struct Fanout {
       slot.pointee = LedgerSlot(turn: turn, start: start, end: end, chain: -1)
       plan.touched[touchedCount] = LedgerTouched(
         connection: UInt32(bitPattern: connection) | UInt32(encoding.rawValue) << Self.encodingShift,
-        entry: entry().rawValue)
+        entry: entry.rawValue)
       touchedCount += 1
     } else if slot.pointee.end == start {
       slot.pointee.end = end

@@ -123,7 +123,9 @@ final class Outlet {
   /// called, once per second. Over HTTP/2 what a client takes is seen in steps of a chunk.
   func isStuck(second: UInt32, for seconds: UInt32) -> Bool {
     let unacknowledgedBytes = unacknowledgedBytes
-    if let progress = progress?.value, progress.takenBytes == takenBytes, progress.unacknowledgedBytes == unacknowledgedBytes {
+    if let progress = progress?.value, progress.takenBytes == takenBytes,
+      progress.unacknowledgedBytes == unacknowledgedBytes
+    {
       return second &- progress.second >= seconds
     }
     progress = Boxed(
