@@ -147,6 +147,10 @@ enum HelpTexts {
     "rig_worker_heartbeat_age_seconds": "Time since a worker's event loop last said that it turns.",
     "rig_worker_restarts_total": "Restarts of a worker, by reason.",
     "rig_worker_up": "1 while a worker serves, else 0.",
+    "rig_keepers":
+      "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
+    "rig_keeper_losses_total":
+      "Keepers that ended before their worker: its connections will end with it.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
     "rig_build_info": "The release of the gateway; always 1.",
     "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",
