@@ -50,7 +50,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     limits.maxSockets = DescriptorBudget.ofThisProcess.connections
     servers = try PortServers(
       context, port: "inbound", loop: loop, limits: limits, responder: wiring.routes,
-      budget: wiring.intake.budget)
+      budget: wiring.intake.budget, journal: wiring.journal)
   }
 
   // MARK: On the loop

@@ -41,6 +41,8 @@ final class Wiring {
   let messages: ClientMessages
   let streams: StreamRoutes
   let routes: FrontRoutes
+  /// Of the inbound port's connections that aren't event connections.
+  let journal: RequestJournal
   /// What is logged and counted of proxied requests; to be closed at the end.
   let ledger: RequestLedger
   private let settings: Settings
@@ -85,7 +87,6 @@ final class Wiring {
     publications = try PublicationClient(context, later: loop.soon)
 
     arrivals = Arrivals(after: loop.after)
-    arrivals.ended = { [turn] in turn.scheduleUnlessRunning() }
 
     // Who connections are, and what they want.
     let authority = try TokenAuthority(settings: settings, log: context.log, calls: calls)
@@ -161,7 +162,12 @@ final class Wiring {
       events: eventsRoute, legacy: LegacyRoute(access, asking: publications, clock),
       gateway: gateway, definitions: DefinitionsRoute(apis, settings), cors: cors,
       demo: settings.dev ? DemoPage() : nil)
+    journal = RequestJournal(connections.ledger, routes, cookie: sockets.cookie)
     beginTurns(presence, incidents)
+    arrivals.ended = { [unowned self] in
+      observeConnections()
+      turn.scheduleUnlessRunning()
+    }
   }
 
   deinit { turn.end() }
@@ -223,12 +229,16 @@ final class Wiring {
     links.probeSuspended()
     access.tick()
     admission.tick()
-    metrics.observe(
-      connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    // Who has yet to arrive isn't gone.
+    if !arrivals.isOpen { observeConnections() }
     metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
+  }
+
+  private func observeConnections() {
+    metrics.observe(connections.table, subscriptions: subscriptions.count, subscriptions.size)
   }
 
   /// Says once that the wall clock isn't followed now.

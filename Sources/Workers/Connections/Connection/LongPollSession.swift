@@ -132,18 +132,21 @@ struct LongPollSession {
   ///
   /// - Parameters:
   ///   - lastEventID: as the client sent it; what isn't this session's acknowledges nothing.
+  ///   - isAskedAgain: nobody can answer the poll that waits, and this is it: it doesn't wait longer.
   ///   - own: what the worker has read. The session has been given everything up to there that it gets.
   /// - Returns: answers to send now, at most one for each of the two polls.
   mutating func poll(
-    id: UInt64, lastEventID: String?, nowNs: UInt64, own: Cursor, stamp: @autoclosure () -> Stamp
+    id: UInt64, lastEventID: String?, isAskedAgain: Bool = false, nowNs: UInt64, own: Cursor,
+    stamp: @autoclosure () -> Stamp
   ) -> [Answer] {
     var answers: [Answer] = []
-    if let waiting { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    if let waiting, !isAskedAgain { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    let deadlineNs = min(nowNs &+ limits.waitNs, isAskedAgain ? waiting?.deadlineNs ?? .max : .max)
     waiting = nil
     lastPollNs = nowNs
     acknowledge(lastEventID)
     if entries.isEmpty, lostEntries == 0 {
-      waiting = WaitingPoll(id: id, deadlineNs: nowNs &+ limits.waitNs)
+      waiting = WaitingPoll(id: id, deadlineNs: deadlineNs)
     } else {
       answers.append(answer(poll: id, own: own, stamp: stamp))
     }

@@ -348,6 +348,7 @@ final class OpenConnections {
   /// The connection is gone.
   func closed(_ connection: Connection) {
     retire(connection)
+    connection.polls?.leaveLedger()
     if table.remove(connection) { noteDrained() }
   }
 

@@ -59,7 +59,7 @@ final class LongPollRoute {
       guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
       guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
-      guard !arrivals.expects(token.serial) else { return await(token, request, loop) }
+      guard !arrivals.expects(token.serial) else { return whenArrived(token, request, loop) }
       guard let connection = polls.session(serial: token.serial) else {
         return beginAnew(request, lastEventID, loop)
       }
@@ -93,7 +93,7 @@ final class LongPollRoute {
   }
 
   /// A poll of a session that isn't here yet.
-  private func await(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+  private func whenArrived(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
     Deferred.reply(on: loop) { complete in
       let ticket = arrivals.wait(for: token.serial) { [self] outcome in
         switch outcome {
@@ -101,7 +101,8 @@ final class LongPollRoute {
         case .late: complete(.response(Self.response(.notYetHere, token: nil, isTLS: request.isTLS)))
         }
       }
-      return ticket.map { ticket in { [arrivals] in arrivals.cancel(ticket) } }
+      guard let ticket else { return nil }
+      return { [arrivals] in arrivals.cancel(ticket) }
     }
   }
 
@@ -179,12 +180,11 @@ final class LongPollRoute {
         polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: connections,
         polls)
     }
-    // Always due: the session itself knows what time has brought.
-    connections.table.deadlines[Int(connection.index)] = 1
     let isLost = resumption.beginning(own: connections.events.own) == nil
     let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
     connections.begin(connection, wanted, resumption)
+    connection.polls?.enterLedger()
     return Self.response(
       WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)),
       token: connections.token(of: connection), isTLS: isTLS)
