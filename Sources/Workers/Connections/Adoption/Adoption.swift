@@ -64,6 +64,8 @@ struct DeadWorker {
 final class Adoption {
   /// Entries that one turn takes on.
   private static let entriesPerTurn = 64
+  /// Channels that one turn makes: about a millisecond.
+  private static let channelsPerTurn = 32
   /// Until it is looked again whether something has come: at first, and when nothing has come for a second.
   private static let lookMs = 1
   private static let lateLookMs = 50
@@ -122,6 +124,8 @@ final class Adoption {
   private var suspect: UInt64?
   /// Cookies of sockets that nobody had touched: two couriers may bring the same one.
   private var untouched: Set<UInt64> = []
+  /// Those that have no channel yet, unless it was needed.
+  private var channelless = Deque<Connection>()
   private var startedNs: UInt64 = 0
   private var progressNs: UInt64 = 0
   private var isLookScheduled = false
@@ -236,26 +240,35 @@ final class Adoption {
 
   /// One turn's share. Whether there is more to do without waiting for anything.
   func step() -> Bool {
-    guard state == .adopting else { return false }
+    switch state {
+    case .waiting: return false
+    case .over: return makeChannels()
+    case .adopting: break
+    }
     var left = Self.entriesPerTurn
     while left > 0, let entry = sessions.popFirst() {
       left -= 1
       adoptSession(entry)
     }
-    while left > 0, sessions.isEmpty, next() {
-      left -= 1
-    }
+    while left > 0, sessions.isEmpty, next() { left -= 1 }
     if left < Self.entriesPerTurn { progressNs = clock.nowNs }
-    let hasMore = !sessions.isEmpty || batch != nil
-    if hasMore { return true }
+    if left == 0 || batch != nil { return true }
     if sources.allSatisfy(\.isDone) || clock.nowNs >= progressNs + patienceNs {
       end()
-    } else if left == 0 {
-      return true
-    } else {
-      lookLater()
+      return !channelless.isEmpty
     }
-    return false
+    lookLater()
+    return makeChannels()
+  }
+
+  /// The dearest step, and the one that nobody waits for: a stream is read from then on. Whether there are more to be made.
+  private func makeChannels() -> Bool {
+    for connection in channelless.prefix(Self.channelsPerTurn)
+    where connections.table[connection.index] === connection && connection.outlet?.channel == nil {
+      connections.closed(connection)
+    }
+    channelless.removeFirst(min(Self.channelsPerTurn, channelless.count))
+    return !channelless.isEmpty
   }
 
   private func lookLater() {
@@ -392,17 +405,15 @@ final class Adoption {
       state.waiting.append(waiting.withUnsafeBytes { SharedBytes(copying: $0, isInRing: false) })
     }
     StreamOptions.apply(to: descriptor, userTimeoutSeconds: userTimeoutSeconds)
-    guard let channel = host?.channel(of: descriptor) else { return drop(entry.entry, .room) }
+    guard let host else { return drop(entry.entry, .room, descriptor) }
     let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
       Connection(
-        state, at: $0, of: connections, on: channel, descriptor: descriptor,
-        intake: state.transport.webSocket == nil ? nil : intake)
+        state, at: $0, of: connections, socket: descriptor,
+        intake: state.transport.webSocket == nil ? nil : intake
+      ) { [unowned host] in host.channel(of: descriptor) }
     }
-    guard let connection, (try? channel.pipeline.syncOperations.addHandler(connection)) != nil else {
-      if let connection { connections.closed(connection) }
-      channel.close(promise: nil)
-      return drop(entry.entry, .duplicate)
-    }
+    guard let connection else { return drop(entry.entry, .duplicate, descriptor) }
+    channelless.append(connection)
     own(entry, written: facts.written, consumed, descriptor)
     connections.goOn(connection, as: entry.entry, from: resuming)
     if hasWholeInput {

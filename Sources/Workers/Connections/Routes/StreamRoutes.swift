@@ -121,10 +121,10 @@ final class StreamRoutes {
   ) {
     guard let outlet = connection.outlet else { return }
     do {
-      try outlet.channel.pipeline.syncOperations.addHandler(connection)
+      try taken.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
       connections.closed(connection)
-      return outlet.channel.close(promise: nil)
+      return taken.channel.close(promise: nil)
     }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(taken.head.readableBytes + greeting.count)

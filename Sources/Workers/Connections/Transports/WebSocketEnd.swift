@@ -157,7 +157,7 @@ final class WebSocketEnd {
   /// Reads what is left in shares of turns, and nothing more meanwhile.
   private func readInTurns() {
     guard hasUnread else { return }
-    try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
+    try? connection.outlet?.channel?.syncOptions?.setOption(.autoRead, value: false)
     intake.work.start(isOurOwn: true) { [weak connection] units in
       connection?.webSocket?.readOn(&units) ?? true
     }
@@ -196,7 +196,7 @@ final class WebSocketEnd {
     }
     withState { $0.hasClientClosed = true }
     if !connection.isClosing {
-      connection.outlet?.channel.close(promise: nil)
+      connection.outlet?.channel?.close(promise: nil)
     } else if connection.outlet?.hasFinished == true {
       connection.closeOutput()
     }
