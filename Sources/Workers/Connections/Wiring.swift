@@ -94,7 +94,8 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn,
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
+      turn,
       arrivals)
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
