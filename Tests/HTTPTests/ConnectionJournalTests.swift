@@ -280,9 +280,9 @@ struct ConnectionJournalTests {
   func realSocket() async throws {
     // Both are touched on their loops alone.
     nonisolated(unsafe) let journals = [TestJournal(), TestJournal()]
-    try await Loopback.withServers(
-      2, journal: { journals[$0] }, script: { .response(.text("\($0) \($1.path)")) }
-    ) { servers, port in
+    let journal: @Sendable (Int) -> (any ConnectionJournal)? = { journals[$0] }
+    let script: Loopback.Script = { .response(.text("\($0) \($1.path)")) }
+    try await Loopback.withServers(2, journal: journal, script: script) { servers, port in
       let client = try Client(port: port)
       client.send(get("/one"))
       let first = client.receive(until: "/one")
