@@ -20,6 +20,9 @@ enum HelpTexts {
     "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
     "rig_subscription_fields": "Fields in all conditions.",
     "rig_subscription_bytes": "Memory that the texts of subscriptions take.",
+    "rig_ledger_entries": "Connections and sessions that a connection worker's ledger has an entry of.",
+    "rig_ledger_bytes":
+      "Memory that the ledger takes for what is known of connections and waits for them.",
     "rig_subscriptions_refused_total": "Subscriptions that were not taken, by the limit that they exceed.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
