@@ -58,12 +58,13 @@ private func bytes(read: Int, written: Int) -> SocketBytes {
 struct ConnectionJournalTests {
   private let journal = TestJournal()
 
-  private func front(_ script: @escaping (HTTPRequest) -> Reply = { .response(.text($0.path)) }) -> EmbeddedFront
-  {
+  private func front(
+    _ script: @escaping (HTTPRequest) -> Reply = { .response(.text($0.path)) }
+  ) -> EmbeddedFront {
     EmbeddedFront(ScriptedResponder(script), journal: journal)
   }
 
-  @Test("16 A connection is idle behind each response, by all bytes so far, and nothing is noted before the first")
+  @Test("16 A connection is idle behind each response, by all bytes so far, and not noted before the first")
   func idle() throws {
     let client = try front().connect(socket: 5)
     try client.post("GET / HT")
@@ -99,7 +100,7 @@ struct ConnectionJournalTests {
     #expect(
       journal.only == .idle(bytes(read: read, written: first.utf8.count + second.utf8.count)))
     // A head without its body is no idle connection: what was noted before shows that by its counts.
-    let third = try client.send(String("POST /three HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc".dropFirst(6)))
+    let third = try client.send("three HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc")
     #expect(third == "" && journal.noted == 2)
   }
 
@@ -150,7 +151,7 @@ struct ConnectionJournalTests {
     #expect(journal.only == .idle(bytes(read: read, written: try client.received().utf8.count)))
   }
 
-  @Test("16 A connection that ends is forgotten before it is closed: by its client, by its last response, by time")
+  @Test("16 A connection that ends is forgotten: by its client, by its last response, by time")
   func ended() throws {
     let front = front()
     let gone = try front.connect(socket: 5)
@@ -213,7 +214,8 @@ struct ConnectionJournalTests {
         3: .idle(bytes(read: 100 + get("/again").utf8.count, written: 1000 + answer.utf8.count))
       ])
     // What it speaks is known: this is no beginning of HTTP/2.
-    #expect(statusLines(try client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).first?.hasPrefix("HTTP/1.1 ") == true)
+    let refusal = try client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    #expect(statusLines(refusal).first?.hasPrefix("HTTP/1.1 ") == true)
   }
 
   @Test("16 A request that was being served is answered 502 with the reason, and its connection ends")
@@ -278,9 +280,9 @@ struct ConnectionJournalTests {
   func realSocket() async throws {
     // Both are touched on their loops alone.
     nonisolated(unsafe) let journals = [TestJournal(), TestJournal()]
-    try await Loopback.withServers(2, journal: { journals[$0] }) { index, request in
-      .response(.text("\(index) \(request.path)"))
-    } _: { servers, port in
+    let journal: @Sendable (Int) -> (any ConnectionJournal)? = { journals[$0] }
+    let script: Loopback.Script = { .response(.text("\($0) \($1.path)")) }
+    try await Loopback.withServers(2, journal: journal, script: script) { servers, port in
       let client = try Client(port: port)
       client.send(get("/one"))
       let first = client.receive(until: "/one")

@@ -49,7 +49,7 @@ struct ArrivalsTests {
     #expect(self.arrivals().isOpen == false && arrivals.isOpen)
   }
 
-  @Test("16 Whoever waits goes on when it is known what became of the connection, in order, and no timer is left")
+  @Test("16 Whoever waits goes on when it is known what became of the connection, in order")
   func settled() {
     let arrivals = arrivals(1, 2, 3)
     var told: [String] = []

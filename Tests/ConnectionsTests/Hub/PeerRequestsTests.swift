@@ -195,7 +195,7 @@ struct PeerRequestsTests {
     #expect(questions == [Self.question, .closeOldest(key: 1, since: 2)])
   }
 
-  @Test("16 asks a worker that was born anew what its predecessor has read and not answered, once, by the same name")
+  @Test("16 asks a worker that was born anew what its predecessor hasn't answered, once, by the same name")
   func restarted() throws {
     let gateway = try TestGateway(workers: 2)
     let exchanges = try (0..<2).map { try gateway.exchange($0) }

@@ -22,7 +22,8 @@ struct RequestJournalTests {
     descriptor = try Ledger.create(
       name: "test",
       LedgerSizes(
-        entries: 64, spills: 64, encodings: 6, bufferBytes: 1 << 12, intentBytes: 1 << 12, arenaBytes: 1 << 20))
+        entries: 64, spills: 64, encodings: 6, bufferBytes: 1 << 12, intentBytes: 1 << 12, arenaBytes: 1 << 20
+      ))
     ledger = try Ledger(attaching: descriptor.rawValue, incarnation: 1)
     gateway = try TestGateway()
     worker = try gateway.worker()

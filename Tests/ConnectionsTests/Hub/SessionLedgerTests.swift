@@ -120,7 +120,7 @@ struct SessionLedgerTests {
     #expect(worker.connections.ledger.openEntries == 0)
   }
 
-  @Test("16 Nothing is noted for an event, and what is buffered for a client that doesn't poll is noted now and then")
+  @Test("16 Nothing is noted for an event; what is buffered for a client that doesn't poll is, now and then")
   func cost() throws {
     let writer = try gateway.streamsWriter()
     let worker = try gateway.worker(ledger: ledger.rawValue)

@@ -36,7 +36,9 @@ public protocol ConnectionJournal: AnyObject {
   /// the request's: of its body.
   ///
   /// - Returns: the entry of the connection; nil: it has none.
-  func noteServing(_ request: HTTPRequest, _ entry: JournalEntry?, _ socket: CInt, _ bytes: SocketBytes) -> JournalEntry?
+  func noteServing(
+    _ request: HTTPRequest, _ entry: JournalEntry?, _ socket: CInt, _ bytes: SocketBytes
+  ) -> JournalEntry?
 
   /// The connection ends, or belongs to somebody else from now on. Its socket is still open.
   func remove(_ entry: JournalEntry)

@@ -56,7 +56,7 @@ final class RequestJournal: ConnectionJournal {
   func remove(_ entry: JournalEntry) { ledger.close(LedgerEntry(rawValue: entry)) }
 
   private func open(_ kind: LedgerKind, _ socket: CInt, _ bytes: SocketBytes) -> LedgerEntry? {
-    guard let cookie = cookie(socket) else { return nil }
+    guard let cookie = self.cookie(socket) else { return nil }
     return ledger.open(kind, socket: (socket, cookie), written: bytes.written, consumed: bytes.read)
   }
 }

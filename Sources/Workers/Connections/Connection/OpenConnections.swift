@@ -143,12 +143,13 @@ final class OpenConnections {
       let descriptor = outlet.ownSocket, let cookie = sockets.cookie(descriptor),
       let written = sockets.written(descriptor), let read = sockets.read(descriptor)
     else { return }
-    connection.webSocket?.begin(after: read)
+    // Of a WebSocket some of it may not have been given to it yet.
+    let consumed = connection.webSocket?.consumed ?? read
     let entry = ledger.open(
       connection.webSocket == nil ? .eventStream : .webSocket, serial: connection.serial,
-      socket: (descriptor, cookie), written: written, consumed: read,
+      socket: (descriptor, cookie), written: written, consumed: consumed,
       cold: LedgerCold(
-        written: written, consumed: read, waiting: connection.waiting.bytes,
+        written: written, consumed: consumed, waiting: connection.waiting.bytes,
         state: connection.state.encoded(withWaiting: false)))
     guard let entry else { return }
     table.entries[place] = entry

@@ -130,6 +130,7 @@ final class StreamRoutes {
     bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
     bytes.append(contentsOf: taken.head.readableBytesView)
     bytes.append(contentsOf: greeting)
+    connection.webSocket?.begin(after: taken.bytesRead)
     connection.open(with: bytes, mayHoldOutput: taken.mayHoldOutput) { [connections] in
       connections.begin(connection, wanted, resumption)
     }

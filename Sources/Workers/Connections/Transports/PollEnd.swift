@@ -50,10 +50,10 @@ final class PollEnd {
   /// From here on the session outlives its worker, unless the ledger is full.
   func enterLedger() {
     guard connections.isOpen(connection), entry == .none else { return }
-    let entry = connections.ledger.open(
+    let opened = connections.ledger.open(
       .session, serial: connection.serial, cold: LedgerCold(state: encodedState))
-    guard let entry else { return }
-    connections.table.entries[Int(connection.index)] = entry
+    guard let opened else { return }
+    connections.table.entries[Int(connection.index)] = opened
     secondsAhead = nil
   }
 

@@ -98,7 +98,7 @@ final class WebSocketEnd {
     (connection.state.transport.webSocket?.value.keptBytes ?? 0) > Self.mostNotedBytes
   }
 
-  /// The kernel's count of bytes that were read before this end was there.
+  /// So many bytes were read from the socket before those that this end is given.
   func begin(after consumed: UInt64) { self.consumed = consumed }
 
   /// What has been read has had its effect, or stands in the connection's state.
