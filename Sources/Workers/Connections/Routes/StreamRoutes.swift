@@ -119,7 +119,6 @@ final class StreamRoutes {
     _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
     _ resumption: Resumption
   ) {
-    guard let outlet = connection.outlet else { return }
     do {
       try taken.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
