@@ -61,7 +61,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
+    sockets: SocketAccounts = SocketAccounts(),
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -103,7 +103,7 @@ final class Wiring {
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
-      try Self.ledger(given: connectionLedger, context, events), sockets, names: names,
+      try Self.ledger(context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -118,7 +118,8 @@ final class Wiring {
       try context.rings(for: .state), access, identities, connections, presence, arrivals, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
     live = try LiveDelivery(
-      events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
+      events, to: connections, subscriptions, identities, clock, metrics, incidents,
+      largestEventBytes: Self.largestEventBytes(settings, events), beat: status.beat)
     peerServer = PeerServer(peers, connections, polls, changes, arrivals, in: work)
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
@@ -276,11 +277,16 @@ final class Wiring {
 
   // MARK: Parts of it
 
+  /// Of an event as it stands in a ring: its fields may need as much again as its JSON.
+  private static func largestEventBytes(_ settings: Settings, _ events: EventRings) -> Int {
+    min(events.largestEventBytes, 2 * settings.maxEventBytes)
+  }
+
   /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
   private static func ledger(
-    given: CInt?, _ context: WorkerContext, _ events: EventRings
+    _ context: WorkerContext, _ events: EventRings
   ) throws(IPCError) -> Ledger {
-    if let ledger = given ?? context.manifest.ledger {
+    if let ledger = context.manifest.ledger {
       do throws(IPCError) {
         return try Ledger(attaching: ledger, incarnation: context.incarnation)
       } catch {
@@ -292,7 +298,7 @@ final class Wiring {
       name: context.name,
       LedgerSizes(
         connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: context.settings.ledgerBytes,
-        largestEventBytes: events.largestEventBytes)
+        largestEventBytes: largestEventBytes(context.settings, events))
     ).take()
     defer { close(own) }
     return try Ledger(attaching: own, incarnation: context.incarnation)

@@ -149,18 +149,21 @@ final class TestGateway {
   }
 
   /// What worker `slot` gets at its birth.
-  fileprivate func context(_ slot: Int, _ settings: Settings) throws -> WorkerContext {
+  fileprivate func context(
+    _ slot: Int, _ settings: Settings, ledger: CInt? = nil
+  ) throws -> WorkerContext {
     let worker = WorkerIdentity.connections(slot)
     let presence = RingGrant(
       id: 300 + UInt32(slot), purpose: .presence, writer: worker,
       readers: [.init(.control, slot: 0, wake: -1)],
       fd: presence[slot])
-    let manifest = WorkerManifest(
+    var manifest = WorkerManifest(
       worker: worker, gatewayEpoch: Self.epoch, tokenKey: Data(repeating: 7, count: 32), settings: Data(),
       status: pages[slot], wake: wake[slot], listeners: [:],
       rings: eventGrants + requestGrants + grants(.state, [state], by: [.control], firstID: 200) + [presence],
       peers: (0..<workers).map { WorkerManifest.Peer(worker: .connections($0), status: pages[$0]) },
       supervisorPid: 0, release: "test")
+    manifest.ledger = ledger
     let status = try page(slot)
     status.beginGeneration(pid: 1)
     return WorkerContext(
@@ -188,7 +191,7 @@ final class TestGateway {
     var settings = Settings()
     change(&settings)
     return try TestWorker(
-      try context(slot, settings), time, ledger ?? (slot == 0 ? self.ledger : nil), sockets)
+      try context(slot, settings, ledger: ledger ?? (slot == 0 ? self.ledger : nil)), time, sockets)
   }
 
   /// The same on an event loop, without a control worker's news.
@@ -214,9 +217,7 @@ final class TestWorker {
   let status: StatusPage
   private let loop: Loop
 
-  fileprivate init(
-    _ context: WorkerContext, _ time: TimeSource, _ ledger: CInt?, _ sockets: SocketAccounts
-  ) throws {
+  fileprivate init(_ context: WorkerContext, _ time: TimeSource, _ sockets: SocketAccounts) throws {
     let loop = Loop()
     self.loop = loop
     status = context.status
@@ -225,7 +226,7 @@ final class TestWorker {
       LoopTasks(
         run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
         after: { _, _ in {} }),
-      time: time, sockets: sockets, connectionLedger: ledger)
+      time: time, sockets: sockets)
   }
 
   subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }

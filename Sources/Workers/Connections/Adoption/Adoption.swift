@@ -375,7 +375,7 @@ final class Adoption {
     ledger.drop(entry)
     arrivals.lost(serial)
     dropped[reason, default: 0] += 1
-    metrics.notAdopted(reason.rawValue)
+    metrics.notAdopted(reason: reason.rawValue)
   }
 
   // MARK: Connections

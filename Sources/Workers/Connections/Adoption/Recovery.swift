@@ -11,6 +11,7 @@
 
 import Glibc
 import IPC
+import Kit
 
 enum Recovery {
   /// What to do with an entry and its socket.

@@ -88,7 +88,7 @@ final class PeerServer {
       early[question] = arrivals.wait(for: serial) { [unowned self] outcome in
         early[question] = nil
         switch outcome {
-        case .settled: poll(serial, lastEventID, shown, question)
+        case .settled: self.poll(serial, lastEventID, shown, question)
         case .late: answer(question, .notYetHere)
         }
       }
@@ -96,11 +96,11 @@ final class PeerServer {
     }
     guard let session = polls.session(serial: serial) else { return answer(question, .gone) }
     var isAnswered = false
-    let poll = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] in
+    let id = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] in
       isAnswered = true
       remotePolls[question] = nil
       answer(question, $0)
     }
-    if !isAnswered, let poll { remotePolls[question] = (session, poll) }
+    if !isAnswered, let id { remotePolls[question] = (session, id) }
   }
 }
