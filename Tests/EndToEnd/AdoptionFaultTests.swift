@@ -52,7 +52,7 @@ struct AdoptionFaultTests {
       try clients.pumpToEnd()
       clients.expectWhole(steps)
       try eventually("one keeper is left") { gateway.keepers.count == 1 }
-      #expect(try gateway.metric("rig_connections") == Double(clients.count))
+      try gateway.awaitConnections(clients.count)
     }
   }
 
@@ -109,9 +109,7 @@ struct AdoptionFaultTests {
       let leaving = clients.following("left")
       try clients.pumpToEnd()
       clients.expectWhole(but: leaving)
-      try eventually("those who went are gone") {
-        try gateway.metric("rig_connections") == Double(clients.count - leaving.count)
-      }
+      try gateway.awaitConnections(clients.count - leaving.count)
     }
   }
 

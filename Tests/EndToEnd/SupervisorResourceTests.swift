@@ -50,9 +50,7 @@ struct SupervisorResourceTests {
       for worker in gateway.workers(kind) {
         let links = worker.descriptors
         #expect(links.count <= Self.mostDescriptors, "\(worker.name): \(links)")
-        // A connection worker shares its descriptors with its keeper, which waits for it and for the supervisor.
-        let mostProcesses = kind == .connections ? 2 : 0
-        #expect(links.values.count { $0.contains("pidfd") } <= mostProcesses, "\(worker.name): \(links)")
+        #expect(!links.values.contains { $0.contains("pidfd") }, "\(worker.name): \(links)")
         #expect(worker.listens(on: gateway.inboundPort) == (kind == .connections), "\(worker.name)")
         #expect(worker.listens(on: gateway.managementPort) == (kind == .control), "\(worker.name)")
         var foreign = worker.memories.subtracting(try #require(allowed[kind])).filter {

@@ -44,6 +44,12 @@ extension Gateway {
     for worker in workers { try awaitReplacement(of: worker, kind: .connections, count: workers.count) }
   }
 
+  /// Waits until so many event connections are counted, which happens once per second.
+  func awaitConnections(_ count: Int) throws {
+    try eventually("\(count) connections are counted") { try metric("rig_connections") == Double(count) }
+  }
+
+  /// Connections that heirs have gone on with.
   var adopted: Int {
     get throws { Int(try metric("rig_adopted_connections_total")) }
   }
