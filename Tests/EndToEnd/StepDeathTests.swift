@@ -8,6 +8,8 @@ import Testing
 struct StepDeathTests {
   private typealias Form = CheckedClients.Form
   private static let forms = (0..<3).flatMap { _ in Form.all }
+  /// The answer to an event of a WebSocket's client.
+  private static let accepted = "rig.accepted"
 
   @Test(
     "16.2 In a turn: what was sent isn't sent again, what wasn't is, to the byte",
@@ -123,7 +125,7 @@ struct StepDeathTests {
         try gateway.kill(worker)
         try socket.send(Array(frame[cut...]))
         try clients.pumpToEnd()
-        clients.expectWhole("cut at \(cut)")
+        clients.expectWhole(told: [Self.accepted], "cut at \(cut)")
       }
     }
   }
@@ -144,7 +146,7 @@ struct StepDeathTests {
       try gateway.kill(try gateway.awaitStop("a part of the other is read"))
       try socket.send(Array(last[100...]))
       try clients.pumpToEnd()
-      clients.expectWhole()
+      clients.expectWhole(told: [Self.accepted])
     }
   }
 
