@@ -20,7 +20,7 @@ struct AdoptionFaultTests {
       let clients = CheckedClients(gateway)
       try open(clients, gateway)
       let worker = try #require(gateway.workers(.connections).first)
-      try gateway.kill(worker, heirStops: true)
+      try gateway.slay(worker, heirStops: true)
       let heir = try gateway.awaitStop()
       try body(clients, gateway)
       heir.thaw()
@@ -43,11 +43,11 @@ struct AdoptionFaultTests {
       let lives = steps.split(separator: ",").count
       var worker = try #require(gateway.workers(.connections).first)
       for life in 0..<lives {
-        try gateway.kill(worker, heirStops: true)
+        try gateway.slay(worker, heirStops: true)
         worker = try gateway.awaitStop("heir \(life) stops itself")
         try clients.publishTogether("a", 2)
       }
-      try gateway.kill(worker)
+      try gateway.slay(worker)
       try clients.publish("a")
       try clients.pumpToEnd()
       clients.expectWhole(steps)
@@ -66,10 +66,10 @@ struct AdoptionFaultTests {
       try clients.publishTogether("a", 6, padding: 500)
       var worker = try gateway.awaitStop()
       for _ in 0..<2 {
-        try gateway.kill(worker, heirStops: true)
+        try gateway.slay(worker, heirStops: true)
         worker = try gateway.awaitStop()
       }
-      try gateway.kill(worker)
+      try gateway.slay(worker)
       try clients.publish("a")
       try clients.pumpToEnd()
       clients.expectWhole(step)

@@ -54,7 +54,7 @@ struct KeeperTests {
       let clients = CheckedClients(gateway)
       try clients.open(CheckedClients.Form.all, ["a"])
       let worker = try #require(gateway.workers(.connections).first)
-      try gateway.kill(worker, heirStops: true)
+      try gateway.slay(worker, heirStops: true)
       gateway.process.signal(SIGKILL)
       #expect(try gateway.process.wait() == .signalled(Int(SIGKILL)))
       try eventually("nobody is left") { gateway.process.tree().isEmpty }

@@ -27,7 +27,7 @@ struct StepDeathTests {
       try Self.publishMixed(clients)
       let worker = try gateway.awaitStop()
       try Self.publishMixed(clients)
-      try gateway.kill(worker)
+      try gateway.slay(worker)
       try Self.publishMixed(clients)
       try clients.pumpToEnd()
       clients.expectWhole(step)
@@ -60,7 +60,7 @@ struct StepDeathTests {
         try clients.publishTogether("a", 5, padding: 4_000)
         return gateway.stoppedWorker != nil
       }
-      try gateway.kill(try gateway.awaitStop())
+      try gateway.slay(try gateway.awaitStop())
       try clients.publishTogether("a", 5)
       for index in slow { clients.idle(index, false) }
       try clients.pumpToEnd()
@@ -77,7 +77,7 @@ struct StepDeathTests {
       try clients.open(Self.forms, ["a"])
       let worker = try gateway.awaitStop()
       try clients.publish("a")
-      try gateway.kill(worker)
+      try gateway.slay(worker)
       try clients.pump("heartbeats go on") { clients in
         (0..<clients.count).allSatisfy { clients.heartbeats($0) >= 2 }
       }
@@ -98,7 +98,7 @@ struct StepDeathTests {
         try clients.pump("everybody is greeted, or a worker has stopped itself") { clients in
           gateway.stoppedWorker != nil || asked.allSatisfy(clients.isGreeted)
         }
-        if let worker = gateway.stoppedWorker { try gateway.kill(worker) }
+        if let worker = gateway.stoppedWorker { try gateway.slay(worker) }
         try clients.pump("all of them are greeted, or ended") { clients in
           asked.allSatisfy { clients.isGreeted($0) || clients.ended[$0] != nil }
         }
@@ -122,7 +122,7 @@ struct StepDeathTests {
         let frame = WebSocketFrame.text(clients.next("a")[0]).encoded()
         try socket.send(Array(frame[..<cut]))
         let worker = try gateway.awaitStop("half a frame is read")
-        try gateway.kill(worker)
+        try gateway.slay(worker)
         try socket.send(Array(frame[cut...]))
         try clients.pumpToEnd()
         clients.expectWhole(told: [Self.accepted], "cut at \(cut)")
@@ -141,9 +141,9 @@ struct StepDeathTests {
       let first = WebSocketFrame(WebSocketFrame.Opcode.text, Array(bytes[..<2_000]), isFinal: false).encoded()
       let last = WebSocketFrame(WebSocketFrame.Opcode.continuation, Array(bytes[2_000...])).encoded()
       try socket.send(first)
-      try gateway.kill(try gateway.awaitStop("a frame of the message is read"))
+      try gateway.slay(try gateway.awaitStop("a frame of the message is read"))
       try socket.send(Array(last[..<100]))
-      try gateway.kill(try gateway.awaitStop("a part of the other is read"))
+      try gateway.slay(try gateway.awaitStop("a part of the other is read"))
       try socket.send(Array(last[100...]))
       try clients.pumpToEnd()
       clients.expectWhole(told: [Self.accepted])
@@ -159,7 +159,7 @@ struct StepDeathTests {
       try clients.open(Form.all, ["a"])
       let sender = 1
       try clients.wire(sender).send(WebSocketFrame.text(clients.next("a")[0]).encoded())
-      try gateway.kill(try gateway.awaitStop())
+      try gateway.slay(try gateway.awaitStop())
       try clients.pump("the sender is told, or has its event") { clients in
         clients.ended[sender] != nil || clients.received(sender, "a") == [0]
       }
@@ -188,7 +188,7 @@ struct StepDeathTests {
       let request = HTTPConnection.request(
         "PUT", path, headers: [("content-type", "application/json")], body: body)
       try put.wire.send(request)
-      try gateway.kill(try gateway.awaitStop("the PUT is being applied"))
+      try gateway.slay(try gateway.awaitStop("the PUT is being applied"))
       // The request was being served: 502, or an end.
       if let answer = try? put.answer(to: "PUT") { #expect(answer.status == 502 || answer.status == 204) }
       #expect(
@@ -208,7 +208,7 @@ struct StepDeathTests {
       try clients.open(Self.forms, ["a"])
       let leaving = try clients.open([.sse], ["left"])
       clients.wire(leaving).endSending()
-      try gateway.kill(try gateway.awaitStop("a connection is being closed"))
+      try gateway.slay(try gateway.awaitStop("a connection is being closed"))
       try clients.open(Self.forms, ["b"])
       try clients.publish("b")
       try clients.publish("a")
@@ -228,7 +228,7 @@ struct StepDeathTests {
       try clients.open(Self.forms, ["a"])
       for step in steps {
         try clients.publishTogether("a", 3)
-        try gateway.kill(try gateway.awaitStop(step))
+        try gateway.slay(try gateway.awaitStop(step))
       }
       try clients.publish("a")
       try clients.pumpToEnd()

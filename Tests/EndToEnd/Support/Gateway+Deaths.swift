@@ -26,7 +26,7 @@ extension Gateway {
   }
 
   /// Kills a worker that has stopped itself; its heir stops too, or is ready when this returns.
-  func kill(_ worker: RunningProcess, signal: CInt = SIGKILL, heirStops: Bool = false) throws {
+  func slay(_ worker: RunningProcess, signal: CInt = SIGKILL, heirStops: Bool = false) throws {
     worker.signal(signal)
     // A stopped process takes no signal but SIGKILL.
     if signal != SIGKILL { worker.signal(SIGCONT) }
