@@ -119,14 +119,15 @@ struct InterruptedPlan {
   /// time when the turn had been sent.
   func forEachDue(_ body: (Due) -> Void) {
     if case .sending(let turn) = state {
+      var spills = turn.spills
       for number in 0..<turn.touched where number >= turn.sent || turn.stalled.contains(UInt32(number)) {
-        if let due = due(number, turn) { body(due) }
+        if let due = due(number, turn, &spills) { body(due) }
       }
     }
     if let due = intended { body(due) }
   }
 
-  private func due(_ number: Int, _ turn: Turn) -> Due? {
+  private func due(_ number: Int, _ turn: Turn, _ spills: inout Int) -> Due? {
     let touched = plan.touched[number]
     guard touched.entry != RIG_LEDGER_NO_ENTRY else { return nil }
     let isCurrent = number == turn.sent && !turn.stalled.contains(UInt32(number))
@@ -134,12 +135,17 @@ struct InterruptedPlan {
     let base =
       isCurrent ? rig_load_relaxed(header + Int(RIG_LEDGER_BASE_AT) + (number & 1) * 8) : nil
     return Due(
-      entry: touched.entry, base: base, pieces: stretches(touched.connection, turn), turn: turn.number,
+      entry: touched.entry, base: base, pieces: stretches(touched.connection, turn, &spills),
+      turn: turn.number,
       intent: nil)
   }
 
   /// nil: they can't be true.
-  private func stretches(_ connection: UInt32, _ turn: Turn) -> [UnsafeRawBufferPointer]? {
+  ///
+  /// - Parameter spills: elements of `spill` that no other connection has.
+  private func stretches(
+    _ connection: UInt32, _ turn: Turn, _ spills: inout Int
+  ) -> [UnsafeRawBufferPointer]? {
     let index = Int(connection & 0xff_ffff)
     let encoding = Int(connection >> 24)
     guard index < plan.capacity, encoding < plan.encodings else { return nil }
@@ -153,14 +159,13 @@ struct InterruptedPlan {
     guard let last = piece(slot.start, slot.end) else { return nil }
     var pieces = [last]
     var link = slot.chain
-    var limit = Int32(clamping: turn.spills)
     while link >= 0 {
-      // Each refers to an earlier one: no chain has no end.
-      guard link < limit, let earlier = piece(plan.spill[Int(link)].start, plan.spill[Int(link)].end) else {
-        return nil
-      }
+      // In all chains together there are no more than that: none has no end.
+      spills -= 1
+      guard spills >= 0, Int(link) < turn.spills,
+        let earlier = piece(plan.spill[Int(link)].start, plan.spill[Int(link)].end)
+      else { return nil }
       pieces.append(earlier)
-      limit = link
       link = plan.spill[Int(link)].previous
     }
     return pieces.reversed()

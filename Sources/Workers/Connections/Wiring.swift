@@ -56,6 +56,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
+    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -93,7 +94,10 @@ final class Wiring {
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice, names: names,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, advice,
+      try Self.ledger(given: connectionLedger, context, events),
+      sockets,
+      names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
@@ -107,7 +111,7 @@ final class Wiring {
     state = StateFeed(
       try context.rings(for: .state), access, identities, connections, presence, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
-    live = LiveDelivery(
+    live = try LiveDelivery(
       events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
     peerServer = PeerServer(peers, connections, polls, changes, in: work)
     let links = LoopRings(
@@ -210,6 +214,7 @@ final class Wiring {
     admission.tick()
     metrics.observe(
       connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
@@ -248,6 +253,21 @@ final class Wiring {
   }
 
   // MARK: Parts of it
+
+  /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
+  private static func ledger(
+    given: CInt?, _ context: WorkerContext, _ events: EventRings
+  ) throws(IPCError) -> Ledger {
+    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
+    let own = try Ledger.create(
+      name: context.name,
+      LedgerSizes(
+        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
+        largestEventBytes: events.largestEventBytes)
+    ).take()
+    defer { close(own) }
+    return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
 
   /// Status pages of the connection workers, by place.
   private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {

@@ -33,6 +33,8 @@ final class WorkerMetrics {
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
   private let latency: Histogram
+  private let ledgerEntries: Metric?
+  private let ledgerBytes: Metric?
   private let clockJump: Metric?
   private let deflateConnections: Metric?
   private let sentDeflate: DeflateCounters
@@ -62,6 +64,8 @@ final class WorkerMetrics {
     forwardedByType = LabelledCounter(status, "rig_consumed_events_forwarded_total", label: "type")
     refusals = LabelledCounter(status, "rig_connections_refused_total", label: "reason")
     displacements = LabelledCounter(status, "rig_connections_displaced_total", label: "limit")
+    ledgerEntries = status.metric(.gauge, "rig_ledger_entries", labels: [("worker", worker)])
+    ledgerBytes = status.metric(.gauge, "rig_ledger_bytes", labels: [("worker", worker)])
     clockJump = status.metric(.gauge, "rig_clock_jump_seconds", labels: [("worker", worker)])
     deflateConnections = status.metric(
       .gauge, "rig_websocket_deflate_connections", labels: [("worker", worker)])
@@ -114,6 +118,12 @@ final class WorkerMetrics {
       for transport in transports { open += table.count(of: transport) }
       metric?.set(Int64(open))
     }
+  }
+
+  /// What is noted of connections; once per second.
+  func observe(_ ledger: Ledger) {
+    ledgerEntries?.set(Int64(ledger.openEntries))
+    ledgerBytes?.set(Int64(ledger.usedBytes))
   }
 
   /// How far the wall clock is ahead of the time that counts; once per second.

@@ -49,7 +49,10 @@ struct OutletTests {
     let client = try TestClient()
     let outlet = outlet(client)
     let first = [piece(0)]
-    for piece in first { outlet.open(with: piece) }
+    let isHeld = outlet.hold()
+    for piece in first { outlet.send(piece) }
+    outlet.release(throughChannel: true)
+    #expect(isHeld && client.socket.writes == 1)
     for number in 1..<20 { outlet.send(piece(number)) }
     #expect(outlet.directDescriptor == -1)
     #expect(outlet.isOverfull)
@@ -131,7 +134,7 @@ struct OutletTests {
     let client = try TestClient()
     let outlet = Outlet(channel: client.channel, descriptor: -1, limitBytes: 1000)
     outlet.owner = owner
-    outlet.open(with: piece(0, 10))
+    outlet.send(piece(0, 10))
     #expect(outlet.directDescriptor == -1 && outlet.waitingBytes == 0)
     #expect(owner.drained == 1)
     for number in 1..<20 { outlet.send(piece(number)) }

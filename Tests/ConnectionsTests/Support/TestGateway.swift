@@ -121,13 +121,25 @@ final class TestGateway {
       log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, signals: -1)
   }
 
+  /// A ledger of nobody's.
+  static func ledger() throws -> Ledger {
+    let descriptor = try Ledger.create(
+      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 20, largestEventBytes: 1 << 20)
+    ).take()
+    defer { close(descriptor) }
+    return try Ledger(attaching: descriptor, incarnation: 1)
+  }
+
   /// The worker `slot`, born anew.
+  ///
+  /// - Parameter ledger: its place's; nil: it has one of its own.
   func worker(
-    _ slot: Int = 0, time: TimeSource = TimeSource(), _ change: (inout Settings) -> Void = { _ in }
+    _ slot: Int = 0, time: TimeSource = TimeSource(), ledger: CInt? = nil,
+    _ change: (inout Settings) -> Void = { _ in }
   ) throws -> TestWorker {
     var settings = Settings()
     change(&settings)
-    return try TestWorker(try context(slot, settings), time)
+    return try TestWorker(try context(slot, settings), time, ledger)
   }
 
   /// The same on an event loop, without a control worker's news.
@@ -153,7 +165,7 @@ final class TestWorker {
   let status: StatusPage
   private let loop: Loop
 
-  fileprivate init(_ context: WorkerContext, _ time: TimeSource) throws {
+  fileprivate init(_ context: WorkerContext, _ time: TimeSource, _ ledger: CInt?) throws {
     let loop = Loop()
     self.loop = loop
     status = context.status
@@ -162,7 +174,7 @@ final class TestWorker {
       LoopTasks(
         run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
         after: { _, _ in {} }),
-      time: time)
+      time: time, sockets: TestClient.accounts, connectionLedger: ledger)
   }
 
   subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }

@@ -118,6 +118,9 @@ public final class RingSet {
     return slots
   }
 
+  /// Largest payload that a record of any of the rings can have, in bytes.
+  public var maximumPayload: Int { sources.map(\.reader.maximumPayload).max() ?? 0 }
+
   public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.

@@ -17,6 +17,8 @@ import Settings
 final class OpenConnections {
   let events: EventRings
   let clock: LoopClock
+  let ledger: Ledger
+  private let sockets: SocketAccounts
   /// MAX_UNSENT_BYTES: of what waits for a stream's socket.
   let maxUnsentBytes: Int
   var table: ConnectionTable
@@ -43,7 +45,7 @@ final class OpenConnections {
   init(
     _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ access: Access,
     _ replayer: Replayer, _ presence: PresenceReporter, _ limits: ConnectionLimits?, _ peers: PeerRequests,
-    _ advice: ReconnectAdvice,
+    _ advice: ReconnectAdvice, _ ledger: Ledger, _ sockets: SocketAccounts,
     names: ConnectionNames, incarnation: UInt64, _ settings: Settings, _ turn: Turn, _ clock: LoopClock,
     _ metrics: WorkerMetrics
   ) {
@@ -55,6 +57,8 @@ final class OpenConnections {
     self.presence = presence
     self.limits = limits
     self.peers = peers
+    self.ledger = ledger
+    self.sockets = sockets
     self.names = names
     self.advice = advice
     closesOnExpiry = settings.jwtCloseOnExpiry
@@ -86,6 +90,8 @@ final class OpenConnections {
   /// writing its greeting may have shown that.
   func begin(_ connection: Connection, _ wanted: ConnectRequest, _ resumption: Resumption) {
     guard isOpen(connection) else { return }
+    // A turn's plan has no room for it.
+    guard Int(connection.index) < ledger.plan.capacity else { return close(connection, .drain) }
     connection.state.origin = wanted.origin
     giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
     // Telling others to go writes to them, and may show that they are gone, and this one too.
@@ -124,6 +130,37 @@ final class OpenConnections {
     table.setBehind(connection.index, false)
     if let hold { subscriptions.enforce(hold, for: connection.index) }
     identities.follow(connection)
+    connection.commit()
+  }
+
+  /// From here on the stream is in the ledger: if its worker dies, it goes on. Nothing of what waits has been written yet. Not over TLS
+  /// and HTTP/2, whose state can't be handed on; and not when the ledger is full.
+  func enterLedger(_ connection: Connection) {
+    let place = Int(connection.index)
+    guard isOpen(connection), table.entries[place] == .none, let outlet = connection.outlet,
+      let descriptor = outlet.ownSocket, let cookie = sockets.cookie(descriptor),
+      let written = sockets.written(descriptor), let read = sockets.read(descriptor)
+    else { return }
+    connection.webSocket?.begin(after: read)
+    let entry = ledger.open(
+      connection.webSocket == nil ? .eventStream : .webSocket, serial: connection.serial,
+      socket: (descriptor, cookie), written: written, consumed: read,
+      cold: LedgerCold(
+        written: written, consumed: read, waiting: connection.waiting.bytes,
+        state: connection.state.encoded(withWaiting: false)))
+    guard let entry else { return }
+    table.entries[place] = entry
+    outlet.enter(entry, of: ledger)
+  }
+
+  /// The stream ends with this worker, and before its socket does: its number may be another's then.
+  private func leaveLedger(_ connection: Connection) {
+    let place = Int(connection.index)
+    guard let outlet = connection.outlet, table.entries[place] != .none else { return }
+    outlet.leaveLedger()
+    ledger.close(table.entries[place])
+    table.entries[place] = .none
+    StopPoint.closing.reached()
   }
 
   /// Whether the connection is in the table and hasn't been told that it ends.
@@ -168,6 +205,7 @@ final class OpenConnections {
     guard connection.replay == nil else { return }
     connection.resume(ResumePlan(client: events.own), by: Replay())
     table.setBehind(connection.index, true)
+    connection.commit()
     replayer.add(connection)
     metrics.fellBehind?.add()
   }
@@ -250,6 +288,7 @@ final class OpenConnections {
     subscriptions.remove(connection.index)
     identities.forget(connection)
     table.descriptors[Int(connection.index)] = -1
+    leaveLedger(connection)
     return true
   }
 

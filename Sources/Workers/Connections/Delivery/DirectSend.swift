@@ -45,3 +45,10 @@ enum StreamOptions {
     setsockopt(descriptor, CInt(IPPROTO_TCP), option, &value, socklen_t(MemoryLayout<CInt>.size))
   }
 }
+
+/// Who is asked what only the kernel knows of a stream's socket: a test's sockets aren't TCP.
+struct SocketAccounts {
+  var written: (CInt) -> UInt64? = { _ in nil }
+  var read: (CInt) -> UInt64? = { _ in nil }
+  var cookie: (CInt) -> UInt64? = { _ in nil }
+}

@@ -59,6 +59,9 @@ final class EventRings {
     return isKnown ? decided : .lost
   }
 
+  /// Bytes of the largest event that may come.
+  var largestEventBytes: Int { rings.maximumPayload }
+
   /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in

@@ -29,7 +29,7 @@ final class LiveDelivery {
   private let metrics: WorkerMetrics
   private let incidents: RingIncidents
   private let beat: () -> Void
-  private let delivery = Delivery()
+  private let delivery: Delivery
   /// The last turn has read all that was published.
   private(set) var isDry = true
   /// Nobody is left to deliver to, and nobody comes: events stay in their rings, unread. Who passes them answers for them.
@@ -41,11 +41,13 @@ final class LiveDelivery {
   private var turnDeliveries = 0
 
   /// - Parameter beat: the worker lives; called within turns that have very much to send.
+  /// - Throws: as Delivery.
   init(
     _ events: EventRings, to connections: OpenConnections, _ subscriptions: Subscriptions,
     _ identities: Identities, _ clock: LoopClock, _ metrics: WorkerMetrics, _ incidents: RingIncidents,
     beat: @escaping () -> Void
-  ) {
+  ) throws(IPCError) {
+    delivery = try Delivery(connections.ledger, largestEventBytes: events.largestEventBytes)
     self.events = events
     self.connections = connections
     self.subscriptions = subscriptions
@@ -65,6 +67,7 @@ final class LiveDelivery {
       isDry = !collect()
       send()
       events.commit()
+      delivery.endTurn()
     }
     for ring in incidents.report(events.takeIncidents()) {
       connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
@@ -87,7 +90,7 @@ final class LiveDelivery {
 
   /// Reads records and assigns their events to connections. Returns whether there may be more.
   private func collect() -> Bool {
-    delivery.beginTurn(connections: connections.table.capacity)
+    delivery.beginTurn()
     acceptedAtNs.removeAll(keepingCapacity: true)
     turnDeliveries = 0
     var records = 0
@@ -102,7 +105,7 @@ final class LiveDelivery {
         events.refuse(ring, record)
       }
       return records < Limit.records && bytes < Limit.bytes && delivery.pendingBytes < Limit.sentBytes
-        && subscriptions.visited &- visited < Limit.visits
+        && subscriptions.visited &- visited < Limit.visits && !delivery.isFull
     }
   }
 
@@ -140,7 +143,7 @@ final class LiveDelivery {
   // MARK: To the connections
 
   private func send() {
-    delivery.send(&connections.table, second: clock.second, progress: beat)
+    delivery.send(&connections.table, positions: events.own, second: clock.second, progress: beat)
     delivery.settle { [connections] in connections.table[$0] }
     guard turnDeliveries > 0 else { return }
     metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())

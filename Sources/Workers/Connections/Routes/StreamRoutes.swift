@@ -130,9 +130,9 @@ final class StreamRoutes {
     bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
     bytes.append(contentsOf: taken.head.readableBytesView)
     bytes.append(contentsOf: greeting)
-    outlet.open(with: bytes, mayHoldOutput: taken.mayHoldOutput)
-    connection.outletDidChange()
-    connections.begin(connection, wanted, resumption)
+    connection.open(with: bytes, mayHoldOutput: taken.mayHoldOutput) { [connections] in
+      connections.begin(connection, wanted, resumption)
+    }
   }
 
   /// The channel's socket, with the options of a stream; -1: nothing may be sent past the channel, which speaks TLS or is a stream of

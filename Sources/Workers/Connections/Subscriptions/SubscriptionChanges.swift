@@ -174,6 +174,12 @@ final class SubscriptionChanges {
   }
 
   private func takeEffect(_ pending: Pending, _ hold: SubscriptionHold) -> WorkerAnswer {
+    var answer = WorkerAnswer.gone
+    pending.connection.step { answer = takeEffectAtOnce(pending, hold) }
+    return answer
+  }
+
+  private func takeEffectAtOnce(_ pending: Pending, _ hold: SubscriptionHold) -> WorkerAnswer {
     let (connection, change) = (pending.connection, pending.change)
     if let refusal = adopt(change.credentials, by: connection) { return refusal }
     if let replay = connection.replay, !replay.isCatchingUp, let filter = pending.filter {
@@ -182,6 +188,7 @@ final class SubscriptionChanges {
       subscriptions.enforce(hold, for: connection.index)
     }
     connection.state.subscriptions = hold.content
+    StopPoint.changeApplied.reached()
     connection.say(OwnEvents.subscriptionsSet(change.subscriptions, stamp: .now()))
     connections.reportChange(of: connection)
     return WorkerAnswer(status: 204, text: "")

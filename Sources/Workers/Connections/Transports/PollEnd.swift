@@ -35,6 +35,11 @@ final class PollEnd {
     connection.state.transport.withSession(body)
   }
 
+  // MARK: In the ledger
+
+  /// What is known of the session has changed.
+  func commit() {}
+
   // MARK: Events
 
   /// Buffers an event; a waiting poll is answered at the end of the turn.

@@ -21,6 +21,10 @@ protocol WebSocketApplication: AnyObject {
 final class WebSocketEnd {
   private unowned let connection: Connection
   private let intake: MessageIntake
+  /// Bytes that the client has sent, those included that are kept.
+  private(set) var consumed: UInt64 = 0
+  /// Nothing is kept of them, as far as the ledger knows.
+  private var isNotedAtRest = true
   /// What is kept of messages, of the worker's budget; nil: nothing is.
   private var hold: AssemblyHold?
 
@@ -85,13 +89,42 @@ final class WebSocketEnd {
   /// Whether both sides have said goodbye once ours has.
   var mayCloseOutput: Bool { connection.state.transport.webSocket?.value.hasClientClosed ?? true }
 
+  // MARK: In the ledger
+
+  /// The most that is noted of what the client has said and that is kept here; with more the connection ends with its worker.
+  private static let mostNotedBytes = 64 << 10
+
+  var isTooMuchToNote: Bool {
+    (connection.state.transport.webSocket?.value.keptBytes ?? 0) > Self.mostNotedBytes
+  }
+
+  /// The kernel's count of bytes that were read before this end was there.
+  func begin(after consumed: UInt64) { self.consumed = consumed }
+
+  /// What has been read has had its effect, or stands in the connection's state.
+  func noteInput() {
+    let isAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    if isAtRest, isNotedAtRest {
+      connection.outlet?.entry?.note(consumed: consumed)
+    } else {
+      connection.commit()
+      if !isAtRest { StopPoint.frameHalfRead.reached() }
+    }
+    isNotedAtRest = isAtRest
+  }
+
   // MARK: In
 
   /// Bytes have come.
   func read(_ bytes: ByteBuffer) {
     let isReadOn = hasUnread
+    consumed &+= UInt64(bytes.readableBytes)
     withState { $0.take(bytes) }
-    guard !isReadOn else { return noteKept() }
+    StopPoint.inputRead.reached()
+    guard !isReadOn else {
+      noteKept()
+      return noteInput()
+    }
     intake.work.spend(readSome())
     guard hasUnread else { return }
     try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
@@ -121,6 +154,7 @@ final class WebSocketEnd {
     for action in actions { perform(action) }
     noteKept()
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
+    noteInput()
     return units
   }
 
@@ -227,8 +261,10 @@ final class WebSocketEnd {
     noteKept()
   }
 
-  /// The check is over: what was said meanwhile.
+  /// The check is over: what was said meanwhile. An heir couldn't tell whether the message has had its effect, until that is noted.
   func endChecking() -> [HeldMessages.Message] {
+    connection.outlet?.entry?.note(state: nil, consumed: consumed)
+    isNotedAtRest = false
     let held = withState { state -> HeldMessages? in
       defer { state.held = nil }
       return state.held

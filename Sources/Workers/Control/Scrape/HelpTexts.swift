@@ -20,6 +20,9 @@ enum HelpTexts {
     "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
     "rig_subscription_fields": "Fields in all conditions.",
     "rig_subscription_bytes": "Memory that the texts of subscriptions take.",
+    "rig_ledger_entries": "Connections and sessions that a connection worker's ledger has an entry of.",
+    "rig_ledger_bytes":
+      "Memory that the ledger takes for what is known of connections and waits for them.",
     "rig_subscriptions_refused_total": "Subscriptions that were not taken, by the limit that they exceed.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
@@ -144,6 +147,10 @@ enum HelpTexts {
     "rig_worker_heartbeat_age_seconds": "Time since a worker's event loop last said that it turns.",
     "rig_worker_restarts_total": "Restarts of a worker, by reason.",
     "rig_worker_up": "1 while a worker serves, else 0.",
+    "rig_keepers":
+      "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
+    "rig_keeper_losses_total":
+      "Keepers that ended before their worker: its connections will end with it.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
     "rig_build_info": "The release of the gateway; always 1.",
     "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",
