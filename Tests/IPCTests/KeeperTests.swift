@@ -11,7 +11,8 @@ import Testing
 @Suite struct KeeperTests {
   private static let greeting = "greeting: "
 
-  @Test func `16.1 sockets of a killed worker come to its heir with the kernel's counts, and no client notices`()
+  @Test
+  func `16.1 sockets of a killed worker come to its heir with the kernel's counts, and no client notices`()
     async throws
   {
     try await onOwnThread {
@@ -55,7 +56,9 @@ import Testing
     }
   }
 
-  @Test func `16.1 an accepted socket that nobody has touched is passed, whatever its client has sent`() async throws {
+  @Test func `16.1 an accepted socket that nobody has touched is passed, whatever its client has sent`()
+    async throws
+  {
     try await onOwnThread {
       let bench = try KeeperBench()
       let silent = try bench.connect("u")
@@ -106,7 +109,9 @@ import Testing
     }
   }
 
-  @Test func `16.1 of two entries for one socket neither is believed, nor one for a listening socket`() async throws {
+  @Test func `16.1 of two entries for one socket neither is believed, nor one for a listening socket`()
+    async throws
+  {
     try await onOwnThread {
       let bench = try KeeperBench()
       let clients = try (0..<3).map { _ in try bench.connect("k") }
@@ -164,7 +169,9 @@ import Testing
     }
   }
 
-  @Test func `16.1 an heir that dies before it has taken what it was given leaves it to the next one`() async throws {
+  @Test func `16.1 an heir that dies before it has taken what it was given leaves it to the next one`()
+    async throws
+  {
     try await onOwnThread {
       let bench = try KeeperBench()
       let clients = try (0..<600).map { _ in try bench.connect("k") }
@@ -272,7 +279,9 @@ import Testing
     }
   }
 
-  @Test func `16.1 a keeper is small, is seen as what it is, and minds no signal for its worker`() async throws {
+  @Test func `16.1 a keeper is small, is seen as what it is, and minds no signal for its worker`()
+    async throws
+  {
     try await onOwnThread {
       let bench = try KeeperBench()
       let client = try bench.connect("k")

@@ -140,7 +140,9 @@ import Testing
     #expect(try JSONDecoder().decode(WorkerManifest.self, from: JSONEncoder().encode(manifest)) == manifest)
   }
 
-  @Test func `16.1 connection workers get their own ledgers, if connections are kept, and nobody else's`() throws {
+  @Test func `16.1 connection workers get their own ledgers, if connections are kept, and nobody else's`()
+    throws
+  {
     let keeping = GatewayPlan(settings: Settings(), keepsConnections: true)
     var table = table
     for (place, worker) in keeping.workers.enumerated() {

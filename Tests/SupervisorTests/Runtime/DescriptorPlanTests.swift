@@ -35,7 +35,8 @@ import Testing
 
   @Test(
     "16.1 what is opened for one process is copied before anything can overwrite it, however it is numbered",
-    arguments: [[], [3], [52], [53, 52], [50, 51, 54], [90, 53]] as [[CInt]], [4, 50, 52, 53, 54, 55, 91]
+    arguments: [[], [3], [52], [53, 52], [50, 51, 54], [90, 53]] as [[CInt]],
+    [4, 50, 52, 53, 54, 55, 91]
       as [CInt])
   func fresh(_ couriers: [CInt], _ manifest: CInt) {
     guard !couriers.contains(manifest) else { return }

@@ -14,7 +14,7 @@ import Testing
   /// Writes its manifest to a file named after its own pid, and leaves somebody with all of its descriptors, who ends when the file
   /// `release` is there: as a keeper.
   private static let keeping = """
-    setsid sh -c ': > '"$0"'.up; while [ ! -e '"$0"'.release ]; do sleep 0.02; done' &
+    setsid sh -c ': > '"$0"'.up; while [ -e '"$0"' ] && [ ! -e '"$0"'.release ]; do sleep 0.02; done' >/dev/null 2>&1 &
     while [ ! -e $0.up ]; do sleep 0.02; done
     rm $0.up
     """ + leaving
@@ -43,7 +43,8 @@ import Testing
     }
   }
 
-  @Test func `16.1 an heir is given a courier for each dead one whose keeper lives, and how it ended`() throws {
+  @Test func `16.1 an heir is given a courier for each dead one whose keeper lives, and how it ended`() throws
+  {
     try RuntimeBench.run(
       try RuntimeBench(scripts: [.connections: Self.keeping], keepsConnections: true)
     ) { bench in
@@ -134,7 +135,9 @@ import Testing
     }
   }
 
-  @Test func `16.1 a worker that is killed again and again doesn't end a gateway that keeps its connections`() throws {
+  @Test func `16.1 a worker that is killed again and again doesn't end a gateway that keeps its connections`()
+    throws
+  {
     try RuntimeBench.run(
       try RuntimeBench(keepsConnections: true) {
         $0.restartIntensity = 1
@@ -171,7 +174,8 @@ import Testing
 
   @Test func `16.1 the cause is how the last process ended, whoever killed it`() {
     let causes: [(Failure, WorkerManifest.Inheritance.Cause)] = [
-      (.exited(.signal(SIGKILL)), .killed), (.exited(.signal(SIGSEGV)), .fault), (.exited(.status(70)), .exit),
+      (.exited(.signal(SIGKILL)), .killed), (.exited(.signal(SIGSEGV)), .fault),
+      (.exited(.status(70)), .exit),
       (.diedStarting(.signal(SIGKILL)), .killed), (.diedStarting(.status(1)), .exit),
       (.condemned(.hung), .hung), (.startTimedOut, .hung), (.condemned(.corruptRing), .corruptRing),
     ]
