@@ -250,7 +250,7 @@ import Testing
 
   @Test(
     "15.5 Connections that are taken one by one need no word of it: the acceptor goes on until a batch waits",
-    .timeLimit(.minutes(5)))
+    .timeLimit(.minutes(15)))
   func oneByOne() async throws {
     let listener = try LocalListener()
     let acceptor = try Acceptor(listening: listener.descriptor)
