@@ -320,6 +320,45 @@ struct ResponseTests {
     }
   }
 
+  @Test(
+    "15.5 A response's fields reach the client octet for octet, by Kafka and by HTTP, whatever their coding")
+  func octets() throws {
+    try KafkaBroker.run(topics: Self.topics) { broker in
+      let service = try TestService(.answer(202))
+      defer { service.stop() }
+      let settings = [
+        "PROXY_KAFKA_RESPONSE_TIMEOUT": "60000", "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT": "60000",
+      ]
+      let field = Array("x-latin: caf".utf8) + [0xE9, 0xFF] + Array("\r\n".utf8)
+      try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
+        try gateway.awaitReading("rig-proxy-response")
+        for (number, response) in ["kafka", "http_async"].enumerated() {
+          let api = Self.toService(response, port: service.port)
+          let defined = try gateway.manageAPIs(
+            number == 0 ? "POST" : "PUT", "/v3/apis\(number == 0 ? "" : "/svc")", api.json)
+          #expect([200, 201].contains(defined.status), "\(defined.text)")
+          let http = try send(gateway, "/jobs?x=1")
+          let id = try correlation(service, number + 1)
+          if response == "kafka" {
+            try broker.respond(id, printed: #"x-latin=caf\351\377"#)
+          } else {
+            let service = try HTTPConnection(port: gateway.managementPort)
+            let head =
+              "POST /v3/responses HTTP/1.1\r\nhost: a\r\nrig-correlation: \(id)\r\nrig-response-code: 200\r\n"
+            _ = try service.wire.send(Array(head.utf8) + field + Array("content-length: 1\r\n\r\nx".utf8))
+            #expect(try service.answer(to: "POST").status == 202)
+          }
+          var answer: [UInt8] = []
+          _ = try http.wire.receive("the answer") { (queue: inout ByteQueue) -> Bool? in
+            answer += queue.takeAll()
+            return answer.suffix(5) == Array("\r\n\r\nx".utf8)[...] ? true : nil
+          }
+          #expect(answer.firstRange(of: Array("\r\n".utf8) + field) != nil, "\(response)")
+        }
+      }
+    }
+  }
+
   // MARK: POST /v3/responses
 
   @Test("What is wrong with a response by HTTP is named; a forged correlation is unknown")

@@ -1,4 +1,5 @@
 import CRdKafka
+import Dispatch
 import IPC
 import Kit
 import Testing
@@ -141,6 +142,53 @@ struct ConsumerLoopTests {
     #expect(gateway.offsets() == Array(0..<500))
     #expect(worker.metrics.clientRestarts?.value == 1)
     #expect(worker.consumer !== failed)
+  }
+
+  @Test(
+    "15.12 A worker whose client failed and can't be closed ends after half a minute: a successor reads on")
+  func neverClosed() throws {
+    let broker = try MockBroker()
+    let gateway = try TestGateway(broker)
+    let clock = Clock()
+    let isOver = DispatchSemaphore(value: 0)
+    let worker = try ConsumerLoop(
+      gateway.context(), properties: ClientProperties.consumer(gateway.settings), nowNs: { clock.nowNs },
+      closing: { consumer in
+        isOver.wait()
+        consumer.close()
+        isOver.signal()
+      })
+    defer {
+      isOver.signal()
+      worker.vanish()
+    }
+    func passSeconds(_ count: UInt64) throws {
+      clock.nowNs += count * 1_000_000_000
+      _ = try worker.turn()
+    }
+    let deadline = MonotonicTime.now() + 60_000_000_000
+    while !worker.isReading, MonotonicTime.now() < deadline { try passSeconds(1) }
+    let failed = try #require(worker.consumer)
+    rd_kafka_test_fatal_error(failed.handle, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, "as the test wants it")
+    while worker.consumer != nil || !worker.scout.isClosing {
+      try #require(MonotonicTime.now() < deadline)
+      try passSeconds(1)
+    }
+    // Seen by the next turn, at the latest.
+    try passSeconds(1)
+    try passSeconds(28)
+    #expect(throws: ClientNeverCloses.self) { try passSeconds(2) }
+    #expect(throws: ClientNeverCloses.self) { try passSeconds(3600) }
+
+    isOver.signal()
+    while worker.consumer == nil {
+      try #require(MonotonicTime.now() < deadline)
+      do { try passSeconds(1) } catch is ClientNeverCloses {}
+    }
+  }
+
+  private final class Clock {
+    var nowNs: UInt64 = 1_000_000_000_000
   }
 
   @Test(

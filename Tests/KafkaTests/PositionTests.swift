@@ -124,6 +124,8 @@ struct PositionFileTests {
     let positions = [
       TopicPartition(topic: "a", partition: 0): trail(5),
       TopicPartition(topic: "b.c-d_", partition: 12): trail(7),
+      TopicPartition(topic: "a name\twith\nblanks, ü, 100% and %20", partition: 1): trail(8),
+      TopicPartition(topic: " ", partition: 0): trail(9), TopicPartition(topic: "", partition: 0): trail(10),
     ]
     let bytes = PositionText.encode(positions)
     #expect(try PositionText.decode(bytes) == positions)
@@ -133,7 +135,10 @@ struct PositionFileTests {
       damaged[index] ^= 1
       #expect(throws: StateDocument.Damage.self) { try PositionText.decode(damaged) }
     }
-    for line in ["position a 0 AQ\n", "position a x\n", "\n", "other\n", "position a -1 AQ\n"] {
+    for line in [
+      "position a 0 AQ\n", "position %ff 0 \(Base64URL.encode(trail(5).encoded))\n", "position a x\n", "\n",
+      "other\n", "position a -1 AQ\n",
+    ] {
       let whole = StateDocument.encode("rig-positions", version: 1, body: Array(line.utf8))
       if line != "\n" { #expect(throws: StateDocument.Damage.self) { try PositionText.decode(whole) } }
     }

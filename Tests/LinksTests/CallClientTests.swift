@@ -147,13 +147,15 @@ struct CallClientTests {
     #expect(bench.said(to: 1).map(\.correlation) == [second])
     try bench.answer(1, CallMessage.outcome(.timedOut), first)
     bench.serve()
-    #expect(outcomes.all.isEmpty && bench.client.waitingCount == 2)
+    #expect(outcomes.all.isEmpty)
     for _ in 0..<2 { try bench.answer(1, CallMessage.outcome(.answered(status: 204, body: [])), second) }
     try bench.answer(0, CallMessage.outcome(.answered(status: 200, body: [1])), first)
     bench.serve()
     let all = outcomes.all
     #expect(all.count == 2 && all.contains(.answered(status: 204, body: [])))
-    #expect(all.contains(.answered(status: 200, body: [1])) && bench.client.waitingCount == 0)
+    #expect(all.contains(.answered(status: 200, body: [1])))
+    bench.client.endAll()
+    #expect(outcomes.all.count == 2)
   }
 
   @Test("15.4 Of the proxy workers that sleep only the one that is asked is woken, awake ones never")
@@ -196,7 +198,7 @@ struct CallClientTests {
     for page in bench.pages { page.state = .ready }
     bench.client.cancel(first)
     for _ in 0..<2 { _ = bench.call(outcomes) }
-    #expect(outcomes.all.count == 2 && party.gone == [1, 0] && bench.client.waitingCount == 2)
+    #expect(outcomes.all.count == 2 && party.gone == [1, 0])
     // What its predecessor has said yet is too late.
     try bench.answer(1, CallMessage.outcome(.timedOut), second)
     bench.serve()
@@ -204,8 +206,10 @@ struct CallClientTests {
     for page in bench.pages { page.state = .draining }
     #expect(bench.call(outcomes) == nil)
     #expect(outcomes.all.last == .unreachable("no proxy worker serves now"))
-    bench.client.endAll()
-    #expect(outcomes.all.count == 5 && bench.client.waitingCount == 0)
+    for _ in 0..<2 {
+      bench.client.endAll()
+      #expect(outcomes.all.count == 5)
+    }
   }
 
   @Test(

@@ -35,10 +35,12 @@ struct PayloadTests {
     return limited
   }
 
+  private static func lines(_ text: String) -> [UInt8] { Array(text.utf8) }
+
   private static let calls: [CallMessage] = [
     .call(
       ServiceCall(
-        .submissionCheck, authorization: ["Bearer a", "Basic b"], traceparent: "00-1-2-01", tracestate: "x=y",
+        .submissionCheck, fields: lines("authorization: Bearer a\r\nx: ") + [0xE9, 13, 10],
         body: Array("{\"a\":1}".utf8))),
     .call(ServiceCall(.keySet, index: 300)), .cancel, .outcome(.answered(status: 204, body: [])),
     .outcome(.answered(status: 200, body: [7])), .outcome(.timedOut), .outcome(.unreachable("refused ✗")),
@@ -66,13 +68,14 @@ struct PayloadTests {
     .outcome(.acknowledged), .outcome(.unavailable("später")), .outcome(.refused("")),
     .outcome(.tooLarge("x")),
     .outcome(.unknown("y")),
-    .response(ServiceResponse(correlation: "abc", status: 200, headers: [], body: [])),
+    .response(ServiceResponse(correlation: "abc", status: 200, fields: [], body: [])),
     .response(
-      ServiceResponse(correlation: "", status: 599, headers: ["x", "ü", "y", ""], body: [0, 255, 10])),
+      ServiceResponse(
+        correlation: "", status: 599, fields: lines("y: \r\nx: ") + [0xE9, 0xFF, 13, 10], body: [0, 255, 10])),
     .taken(true), .taken(false), .question(.users), .question(.devices(user: "ü")),
     .question(
       .end(session: String(repeating: "u", count: SessionQuestion.maximumNameBytes), atLeastUntil: .max)),
-    .answer(SessionAnswer(status: 200, headers: ["a", "b"], body: [1])),
+    .answer(SessionAnswer(status: 200, fields: lines("a: b\r\n"), body: [1])),
   ]
 
   private static let samples =
@@ -160,11 +163,19 @@ struct PayloadTests {
       #expect(fault(message) == .malformed)
     }
     for status: UInt16 in [0, 100, 199, 600, .max] {
-      let response = ServiceResponse(correlation: "a", status: status, headers: [], body: [])
+      let response = ServiceResponse(correlation: "a", status: status, fields: [], body: [])
       #expect(fault(PublicationMessage.response(response)) == .malformed, "\(status)")
     }
-    let odd = ServiceResponse(correlation: "a", status: 200, headers: ["odd"], body: [])
-    #expect(fault(PublicationMessage.response(odd)) == .malformed)
+    for odd in [
+      "a", "a: b", "a: b\n", "a:b\r\n", "a b: c\r\n", ": c\r\n", "a:  b\r\n", "a: b \r\n", "\r\n",
+      "a: \0\r\n",
+    ] {
+      let response = ServiceResponse(correlation: "a", status: 200, fields: Self.lines(odd), body: [])
+      #expect(fault(PublicationMessage.response(response)) == .malformed, "\(odd)")
+      let answer = SessionAnswer(status: 200, fields: Self.lines(odd), body: [])
+      #expect(fault(PublicationMessage.answer(answer)) == .malformed, "\(odd)")
+      #expect(fault(CallMessage.call(ServiceCall(.keySet, fields: Self.lines(odd)))) == .malformed, "\(odd)")
+    }
     let nowhere = Publication(generation: 0, topic: "", key: nil, headers: [], value: [])
     #expect(fault(PublicationMessage.publication(nowhere)) == .malformed)
     #expect(
@@ -222,12 +233,15 @@ struct ResponseMessageTests {
       ("x-zero", "a\0"), ("x-tab", "a\tb"), ("set-cookie", "a=b"), ("cookie", "a=b"), ("if-match", "x"),
       ("Content_Length", "3"), ("x_forwarded_for", "x"), ("x-real-ip", "x"), ("Via", "x"), ("rig_x", "x"),
     ]
-    #expect(
-      ResponseFields.passed(given.map { (name: $0.0, value: $0.1) }) == [
-        "content-type", "a/b", "x-kept", "1", "x-kept", "2", "accept-ranges", "bytes", "x-tab", "a\tb",
-        "set-cookie", "a=b",
-      ])
-    #expect(ResponseFields.passed((0..<500).map { (name: "x\($0)", value: "") }).count == 400)
+    let passed = ResponseFields.passed(given.map { (name: $0.0, value: Array($0.1.utf8)) })
+    let expected = [
+      "content-type: a/b", "x-kept: 1", "x-kept: 2", "accept-ranges: bytes", "x-tab: a\tb", "set-cookie: a=b",
+    ]
+    #expect(String(decoding: passed, as: UTF8.self) == expected.map { "\($0)\r\n" }.joined())
+    let many = ResponseFields.passed((100..<600).map { (name: "x\($0)", value: []) })
+    #expect(many.count == 200 * "x100: \r\n".utf8.count)
+    let latin = ResponseFields.passed([(name: "x", value: [0x20, 0xE9, 0x09])])
+    #expect(latin == Array("x: ".utf8) + [0xE9, 13, 10])
     for (text, status) in [("200", 200), ("599", 599)] as [(String, UInt16)] {
       #expect(ResponseFields.status(text) == status)
     }

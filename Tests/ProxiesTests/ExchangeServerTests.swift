@@ -41,21 +41,33 @@ private final class ServerBench: @unchecked Sendable {
   private(set) var told: [String] = []
   private(set) var fields: [UInt8] = []
   private(set) var body: [UInt8] = []
+  /// Why something failed, at last.
+  private(set) var reason = ""
   /// What was wrong with what it said.
   private(set) var faults: [RecordFault] = []
 
-  static func run(_ body: (ServerBench) async throws -> Void) async throws {
+  /// - Parameters:
+  ///   - ringBytes: of the answer ring.
+  ///   - maximumMessageBytes: of an answer that goes in more than one part.
+  static func run(
+    ringBytes: Int = 1 << 20, maximumMessageBytes: Int = 1 << 20,
+    _ body: (ServerBench) async throws -> Void
+  ) async throws {
     try await UpstreamBench.run { bench in
-      let made = try await bench.onLoop { client in Result { try ServerBench(bench, client) } }
+      let made = try await bench.onLoop { client in
+        Result { try ServerBench(bench, client, ringBytes, maximumMessageBytes) }
+      }
       try await body(made.get())
     }
   }
 
-  private init(_ bench: UpstreamBench, _ client: UpstreamClient) throws {
+  private init(
+    _ bench: UpstreamBench, _ client: UpstreamClient, _ ringBytes: Int, _ maximumMessageBytes: Int
+  ) throws {
     self.bench = bench
     upstream = try Upstream(receiveBuffer: 1 << 14)
     let call = try Ring.create(name: "calls", capacity: 1 << 20, readers: 8).take()
-    let answer = try Ring.create(name: "answers", capacity: 1 << 20, readers: 8).take()
+    let answer = try Ring.create(name: "answers", capacity: ringBytes, readers: 8).take()
     let page = try StatusPage.create(name: "page").take()
     descriptors = [call, answer, page]
     for slot in 0..<8 {
@@ -73,7 +85,7 @@ private final class ServerBench: @unchecked Sendable {
     answers = Inbox(
       try RingSet(grants: [answerGrant], worker: Self.caller, status: status), maximumBytes: 1 << 20)
     sender = try Self.outbox(into: call)
-    outbox = try Self.outbox(into: answer)
+    outbox = try Self.outbox(into: answer, maximumMessageBytes)
     let caller = caller
     server = ExchangeServer(
       client: client, outbox: outbox, targets: [UInt16(Self.callerSlot)], limit: nil, mostUpgrades: 1
@@ -84,9 +96,10 @@ private final class ServerBench: @unchecked Sendable {
     for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
   }
 
-  private static func outbox(into ring: CInt) throws -> Outbox {
+  private static func outbox(into ring: CInt, _ maximumMessageBytes: Int = 1 << 20) throws -> Outbox {
     Outbox(
-      try RingWriter(attaching: ring, wake: []), maximumMessageBytes: 1 << 20, maximumBytes: 4 << 20
+      try RingWriter(attaching: ring, wake: []), maximumMessageBytes: maximumMessageBytes,
+      maximumBytes: 4 << 20
     ) { _ in }
   }
 
@@ -163,7 +176,9 @@ private final class ServerBench: @unchecked Sendable {
     case .end(let lines):
       fields = lines
       return "end"
-    case .failed(let failure, _): return "failed \(failure)"
+    case .failed(let failure, let why):
+      reason = why
+      return "failed \(failure)"
     case .limited: return "limited"
     case .admitted: return "admitted"
     }
@@ -183,6 +198,17 @@ private final class ServerBench: @unchecked Sendable {
       return self.told
     }
   }
+
+  /// Lets so much wait for the caller that there is room for little more.
+  func fillAnswers() async throws {
+    try await bench.onLoop { _ in
+      let piece = [UInt8](repeating: 0, count: 4096)
+      let nobodys = Envelope(.body, target: UInt16(Self.callerSlot), correlation: .max)
+      piece.withUnsafeBytes { while self.outbox.stream($0, nobodys) {} }
+    }
+  }
+
+  func failure() async throws -> String { try await bench.onLoop { _ in self.reason } }
 
   func octets() async throws -> (fields: [UInt8], body: [UInt8]) {
     try await bench.onLoop { _ in (self.fields, self.body) }
@@ -288,6 +314,31 @@ private final class ServerBench: @unchecked Sendable {
       _ = try await bench.reach(.tunnel, 1)
       #expect(try await bench.wrong().isEmpty)
       try await bench.callerDies()
+    }
+  }
+
+  @Test("15.10 A response for which there is no room and one that is too large are told apart")
+  func noRoom() async throws {
+    let field = String(repeating: "y", count: 10_000)
+    let large = "HTTP/1.1 200 OK\r\nx: \(field)\r\ncontent-length: 1\r\n\r\n"
+    try await ServerBench.run { bench in
+      let first = try await bench.reach(.asked)
+      try await bench.fillAnswers()
+      first.send(large)
+      #expect(first.isEndedByPeer())
+      try await bench.hears("1 failed busy")
+      #expect(try await bench.failure() == "the ring to the connection worker is full")
+      let second = try await bench.reach(.asked, 1)
+      second.send(large)
+      try await bench.hears("2 answered 200")
+      try await bench.callerDies()
+    }
+    // Larger than a part of it, and than a message.
+    try await ServerBench.run(ringBytes: 1 << 16, maximumMessageBytes: 2000) { bench in
+      let peer = try await bench.reach(.asked)
+      peer.send(large)
+      try await bench.hears("1 failed badGateway")
+      #expect(try await bench.failure() == "the head of its response has more than 2000 bytes")
     }
   }
 

@@ -108,8 +108,6 @@ public final class CallClient {
     try? outbox.send(CallMessage.cancel, to: slots[peer], correlation)
   }
 
-  public var waitingCount: Int { asking.count }
-
   public func endAll() {
     for asker in asking.endAll() { asker(.unreachable("this worker is ending")) }
   }

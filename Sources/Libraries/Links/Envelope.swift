@@ -30,10 +30,10 @@ public struct PayloadKind: Hashable, Sendable {
   public static let closeOldest = PayloadKind(4)
   public static let workerAnswer = PayloadKind(5)
 
-  // Calls of services, and what came of them (calls, answers).
-  public static let call = PayloadKind(16)
+  // Calls of services, and what came of them (calls, answers). 16 had fields as strings.
   public static let cancelCall = PayloadKind(17)
   public static let callOutcome = PayloadKind(18)
+  public static let call = PayloadKind(19)
 
   // Proxied requests (calls, answers). 32, 34, 37, 38 and 41 had fields as lists of strings.
   public static let body = PayloadKind(33)
@@ -50,13 +50,14 @@ public struct PayloadKind: Hashable, Sendable {
   public static let upgraded = PayloadKind(48)
   public static let responded = PayloadKind(49)
 
-  // Records for Kafka, responses of services, questions about sessions (publications, responses).
+  // Records for Kafka, responses of services, questions about sessions (publications, responses). 66 and 69 had fields as lists of
+  // strings.
   public static let publication = PayloadKind(64)
   public static let publicationOutcome = PayloadKind(65)
-  public static let response = PayloadKind(66)
   public static let responseTaken = PayloadKind(67)
   public static let question = PayloadKind(68)
-  public static let questionAnswer = PayloadKind(69)
+  public static let response = PayloadKind(70)
+  public static let questionAnswer = PayloadKind(71)
 }
 
 /// For whom a message is, and what it belongs to.

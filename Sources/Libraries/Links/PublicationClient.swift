@@ -113,8 +113,6 @@ public final class PublicationClient {
     publishing.begin(completion, of: Self.streams, correlation, deadlineNs: deadlineNs + Self.graceNs)
   }
 
-  public var waitingCount: Int { publishing.count }
-
   // MARK: Questions
 
   /// Asks the control worker about sessions. `done` is called once, perhaps at once; with nil if there is no answer: too many wait, or

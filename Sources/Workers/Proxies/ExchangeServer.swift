@@ -156,8 +156,8 @@ final class ExchangeServer {
 
   fileprivate func end(_ key: Key) { remove(key) }
 
-  /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. A head
-  /// that is too large is another matter.
+  /// Without room for it the connection worker hasn't read for long: the watchdog ends that one, and its clients see it. There may be
+  /// room for less than a head.
   fileprivate func send(_ message: ServiceSideMessage, _ key: Key) {
     do throws(Outbox.Refusal) {
       try outbox.send(message, to: targets[key.ring], key.correlation)
@@ -167,7 +167,11 @@ final class ExchangeServer {
       case .credit, .informed, .end, .failed, .limited, .admitted: return
       }
       cancel(key)
-      send(.failed(.badGateway, reason: "the head of its answer is larger than the ring allows"), key)
+      switch error {
+      case .tooLarge(let limit):
+        send(.failed(.badGateway, reason: "the head of its response has more than \(limit) bytes"), key)
+      case .noRoom: sendFull(key)
+      }
     }
   }
 
@@ -175,6 +179,10 @@ final class ExchangeServer {
     let envelope = Envelope(.body, target: targets[key.ring], correlation: key.correlation)
     guard !body.withUnsafeReadableBytes({ outbox.stream($0, envelope) }) else { return }
     cancel(key)
+    sendFull(key)
+  }
+
+  private func sendFull(_ key: Key) {
     send(.failed(.busy, reason: "the ring to the connection worker is full"), key)
   }
 

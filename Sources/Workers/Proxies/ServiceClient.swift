@@ -49,9 +49,7 @@ final class ServiceClient {
   private static func headers(_ call: ServiceCall, host: String) -> HTTPFields {
     var headers = HTTPFields([("host", host), ("accept", "application/json"), ("user-agent", "rig")])
     if !call.body.isEmpty { headers.add(name: "content-type", value: "application/json") }
-    for value in call.authorization { headers.add(name: "authorization", value: value) }
-    if !call.traceparent.isEmpty { headers.add(name: "traceparent", value: call.traceparent) }
-    if let state = call.tracestate { headers.add(name: "tracestate", value: state) }
+    headers.add(contentsOf: HTTPFields(wireBlock: call.fields) ?? [:])
     return headers
   }
 

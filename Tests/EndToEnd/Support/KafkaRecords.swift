@@ -44,12 +44,16 @@ extension KafkaBroker {
   func thaw() { for member in processes { member.thaw() } }
 
   /// Writes one record with these bytes and waits until the broker has it.
-  func publish(_ bytes: [UInt8], topic: String, headers: [String]) throws {
+  ///
+  /// - Parameter printed: one more header, as `printf` is told it ("x=\\351"): what a test gives a process is UTF-8.
+  func publish(_ bytes: [UInt8], topic: String, headers: [String], printed: String? = nil) throws {
     let directory = try TestDirectory()
     try Data(bytes).write(to: URL(fileURLWithPath: directory.file("record")))
+    let printer = #"printed=$(printf "$1"); shift; exec "$@" -H "$printed""#
     let kcat = try ChildProcess(
-      Tools.system("kcat"),
-      ["-P", "-b", address, "-t", topic, "-X", "linger.ms=0", "-X", "message.max.bytes=4000000"]
+      Tools.system("env"),
+      (printed.map { ["sh", "-c", printer, "sh", $0] } ?? [])
+        + ["kcat", "-P", "-b", address, "-t", topic, "-X", "linger.ms=0", "-X", "message.max.bytes=4000000"]
         + headers.flatMap { ["-H", $0] } + [directory.file("record")],
       environment: [:], directory: directory.path)
     defer { try? kcat.killTree() }
@@ -59,10 +63,10 @@ extension KafkaBroker {
   /// Answers a waiting request by a record, as a service does.
   func respond(
     _ correlation: String, status: String? = nil, headers: [String] = [], body: [UInt8] = Array("x".utf8),
-    topic: String = "rig-proxy-response"
+    topic: String = "rig-proxy-response", printed: String? = nil
   ) throws {
     let own = ["rig-correlation=\(correlation)"] + (status.map { ["rig-response-code=\($0)"] } ?? [])
-    try publish(body, topic: topic, headers: own + headers)
+    try publish(body, topic: topic, headers: own + headers, printed: printed)
   }
 }
 

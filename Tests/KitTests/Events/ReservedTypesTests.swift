@@ -119,7 +119,8 @@ struct ReservedTypesTests {
 
   private func response(_ fields: [(String, String)], _ body: String) throws -> ServiceResponse {
     try ServiceResponse(
-      correlation: "c", status: 200, fields: fields.map { (name: $0.0, value: $0.1) }, body: Array(body.utf8))
+      correlation: "c", status: 200, fields: fields.map { (name: $0.0, value: Array($0.1.utf8)) },
+      body: Array(body.utf8))
   }
 
   private static let forged = #"{"specversion":"1.0","type":"rig.x","source":"s","id":"1"}"#

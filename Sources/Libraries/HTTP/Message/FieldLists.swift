@@ -9,8 +9,6 @@ extension HTTPFields.Field {
   public var isForwarding: Bool { withName { HeaderFields.isForwarding($0) } }
   /// Whether it may stand behind a body.
   public var mayBeTrailer: Bool { withName { HeaderFields.mayBeTrailer($0) } }
-  /// Whether it is of a service's response, and not of the way that it came.
-  public var isOfResponse: Bool { withName { HeaderFields.isOfResponse($0) } }
 }
 
 extension ConnectionOptions {

@@ -304,23 +304,10 @@ public struct HTTPFields: Sendable {
   /// Where the fields of a block are; nil: it keeps the invariant not.
   private static func places(of octets: UnsafeBufferPointer<UInt8>) -> [Place]? {
     var places: [Place] = []
-    var start = 0
-    while start < octets.count {
-      var colon = start
-      while colon < octets.count, HTTPOctets.isOfToken(octets[colon]) { colon += 1 }
-      let value = colon + separator.utf8CodeUnitCount
-      guard colon > start, value < octets.count, octets[colon] == UInt8(ascii: ":"),
-        octets[colon + 1] == UInt8(ascii: " ")
-      else { return nil }
-      var end = value
-      while end < octets.count, octets[end] >= 0x20 || octets[end] == 0x09, octets[end] != 0x7f { end += 1 }
-      guard end + 1 < octets.count, octets[end] == UInt8(ascii: "\r"), octets[end + 1] == UInt8(ascii: "\n"),
-        end == value || !(HTTPOctets.isBlank(octets[value]) || HTTPOctets.isBlank(octets[end - 1]))
-      else { return nil }
+    let areLines = HTTPOctets.forEachFieldLine(of: octets) { value, end in
       places.append(Place(value: UInt32(value), end: UInt32(end)))
-      start = end + lineEnd.utf8CodeUnitCount
     }
-    return places
+    return areLines ? places : nil
   }
 
   private static func withOctets<Result>(

@@ -85,7 +85,7 @@ extension SessionAnswer {
   public init(_ response: HTTPResponse) {
     self.init(
       status: UInt16(clamping: response.status.code),
-      headers: response.headers.alternating, body: Array(response.body.readableBytesView))
+      fields: response.headers.wireBlock, body: Array(response.body.readableBytesView))
   }
 }
 
@@ -94,6 +94,6 @@ extension HTTPResponse {
   public init(_ answer: SessionAnswer) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(answer.status)),
-      headers: HTTPFields(alternating: answer.headers), body: ByteBuffer(bytes: answer.body))
+      headers: HTTPFields(wireBlock: answer.fields) ?? [:], body: ByteBuffer(bytes: answer.body))
   }
 }

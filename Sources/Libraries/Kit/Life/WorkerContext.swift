@@ -139,9 +139,11 @@ public enum WorkerProcess {
     let settings = try decode(manifest.settings)
     let status = try StatusPage(attaching: manifest.status)
     status.beginGeneration(pid: getpid())
-    return WorkerContext(
+    let context = WorkerContext(
       manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
       signals: signals, reloads: reloads)
+    try StopPoint.arm(for: context.worker, incarnation: context.incarnation)
+    return context
   }
 
   private static func decode(_ json: Data) throws(IPCError) -> Settings {

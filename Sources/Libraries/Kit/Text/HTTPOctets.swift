@@ -22,6 +22,34 @@ public enum HTTPOctets {
     octets.allSatisfy { ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }
   }
 
+  /// Goes through the field lines `name: value` CRLF, one behind the other, that are all of `octets`: a name is a token, a value has no
+  /// control character but the tab and no blank at its ends.
+  ///
+  /// - Parameter line: is told where a line's value begins and where it ends, which is where CRLF stands.
+  /// - Returns: false if they are anything else.
+  @inlinable
+  public static func forEachFieldLine(
+    of octets: UnsafeBufferPointer<UInt8>, _ line: (_ value: Int, _ end: Int) -> Void
+  ) -> Bool {
+    var start = 0
+    while start < octets.count {
+      var colon = start
+      while colon < octets.count, isOfToken(octets[colon]) { colon += 1 }
+      let value = colon + 2
+      guard colon > start, value < octets.count, octets[colon] == UInt8(ascii: ":"),
+        octets[colon + 1] == UInt8(ascii: " ")
+      else { return false }
+      var end = value
+      while end < octets.count, octets[end] >= 0x20 || octets[end] == 0x09, octets[end] != 0x7f { end += 1 }
+      guard end + 1 < octets.count, octets[end] == UInt8(ascii: "\r"), octets[end + 1] == UInt8(ascii: "\n"),
+        end == value || !(isBlank(octets[value]) || isBlank(octets[end - 1]))
+      else { return false }
+      line(value, end)
+      start = end + 2
+    }
+    return true
+  }
+
   /// Whether it may be a request target as it is: visible ASCII.
   @inlinable
   public static func isTarget(_ octets: some Collection<UInt8>) -> Bool {

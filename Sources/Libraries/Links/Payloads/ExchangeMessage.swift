@@ -325,4 +325,12 @@ extension FieldReader {
     guard let data = data() else { throw .malformed }
     return data
   }
+
+  /// Fields of HTTP as lines: those that `HTTPFields.init(wireBlock:)` takes.
+  mutating func fieldLines() -> [UInt8]? {
+    guard let lines = data(),
+      lines.withUnsafeBufferPointer({ HTTPOctets.forEachFieldLine(of: $0) { _, _ in } })
+    else { return nil }
+    return lines
+  }
 }

@@ -1,6 +1,6 @@
 // What workers let proxy workers call, and what came of it. Fields (FieldCoding), little endian:
 //
-//   call      purpose, 1 byte   index, 2 bytes   traceparent, text   tracestate, list   authorization, list   body, data
+//   call      purpose, 1 byte   index, 2 bytes   fields, data   body, data
 //   cancel    –
 //   outcome   outcome, 1 byte   status, 2 bytes   reason, text   body, data
 
@@ -26,22 +26,15 @@ public struct ServiceCall: Equatable, Sendable {
   public var purpose: CallPurpose
   /// Which of several services of the purpose is called, such as of the key sets; 0 where there is one.
   public var index: UInt16
-  /// Values of the `Authorization` fields to send.
-  public var authorization: [String]
-  public var traceparent: String
-  public var tracestate: String?
+  /// Of the request besides those that all have: lines "name: value" CRLF.
+  public var fields: [UInt8]
   /// JSON; empty: the call is a GET.
   public var body: [UInt8]
 
-  public init(
-    _ purpose: CallPurpose, index: UInt16 = 0, authorization: [String] = [], traceparent: String = "",
-    tracestate: String? = nil, body: [UInt8] = []
-  ) {
+  public init(_ purpose: CallPurpose, index: UInt16 = 0, fields: [UInt8] = [], body: [UInt8] = []) {
     self.purpose = purpose
     self.index = index
-    self.authorization = authorization
-    self.traceparent = traceparent
-    self.tracestate = tracestate
+    self.fields = fields
     self.body = body
   }
 }
@@ -91,9 +84,7 @@ extension CallMessage: LinkPayload {
     case .call(let call):
       fields.append(call.purpose.rawValue)
       fields.append(call.index)
-      fields.append(call.traceparent)
-      fields.append(call.tracestate.map { [$0] } ?? [])
-      fields.append(call.authorization)
+      fields.append(call.fields)
       fields.append(call.body)
     case .cancel: break
     case .outcome(let outcome):
@@ -122,13 +113,10 @@ extension CallMessage: LinkPayload {
 
   private static func call(_ fields: inout FieldReader) throws(RecordFault) -> ServiceCall {
     guard let code = fields.number(UInt8.self), let index = fields.number(UInt16.self),
-      let traceparent = fields.text(), let tracestate = fields.list(), tracestate.count <= 1,
-      let authorization = fields.list(), let body = fields.data()
+      let lines = fields.fieldLines(), let body = fields.data()
     else { throw .malformed }
     guard let purpose = CallPurpose(rawValue: code) else { throw .unknown(kind: "call for \(code)") }
-    return ServiceCall(
-      purpose, index: index, authorization: authorization, traceparent: traceparent,
-      tracestate: tracestate.first, body: body)
+    return ServiceCall(purpose, index: index, fields: lines, body: body)
   }
 
   private static func outcome(_ fields: inout FieldReader) throws(RecordFault) -> CallOutcome {

@@ -1,7 +1,7 @@
 // The answer of a service to a request that waits for it, on its way to the connection worker that holds the request. Fields
 // (FieldCoding), little endian:
 //
-//   response   correlation, text   status, 2 bytes   headers, list   body, data
+//   response   correlation, text   status, 2 bytes   fields, data   body, data
 //
 // Whoever passes it on only looks at where it is to go (CorrelationAddress); whether the correlation is genuine is found out by
 // the worker that has made it. Nothing in a record is trusted.
@@ -12,16 +12,16 @@ public struct ServiceResponse: Equatable, Sendable {
   /// As the service gave it.
   public var correlation: String
   public var status: UInt16
-  /// Names and values, alternately.
-  public var headers: [String]
+  /// Lines "name: value" CRLF.
+  public var fields: [UInt8]
   public var body: [UInt8]
 
   public static let statuses: ClosedRange<UInt16> = 200...599
 
-  init(correlation: String, status: UInt16, headers: [String], body: [UInt8]) {
+  init(correlation: String, status: UInt16, fields: [UInt8], body: [UInt8]) {
     self.correlation = correlation
     self.status = status
-    self.headers = headers
+    self.fields = fields
     self.body = body
   }
 
@@ -32,18 +32,19 @@ public struct ServiceResponse: Equatable, Sendable {
   ///   - contentType: of the answer, if the fields name none.
   /// - Throws: 400 for one that is an event of the gateway's own, or could be taken for one (contract §1).
   public init(
-    correlation: String, status: UInt16, fields: [(name: String, value: String)], contentType: String? = nil,
+    correlation: String, status: UInt16, fields: [ResponseFields.Field], contentType: String? = nil,
     body: [UInt8]
   ) throws(EventError) {
+    let texts = fields.lazy.map { (name: $0.name, value: String(decoding: $0.value, as: UTF8.self)) }
     let refused = body.withUnsafeBytes { bytes in
-      Result { () throws(EventError) in try ReservedTypes.refuse(inResponse: fields, body: bytes) }
+      Result { () throws(EventError) in try ReservedTypes.refuse(inResponse: texts, body: bytes) }
     }
     try refused.get()
-    var headers = ResponseFields.passed(fields)
+    var passed = fields
     if let contentType, !fields.contains(where: { $0.name == "content-type" }) {
-      headers += ["content-type", contentType]
+      passed.append(("content-type", Array(contentType.utf8)))
     }
-    self.init(correlation: correlation, status: status, headers: headers, body: body)
+    self.init(correlation: correlation, status: status, fields: ResponseFields.passed(passed), body: body)
   }
 
   /// A response in the form of RIG 2: the body is an event, which says by `rig.correlation` for whom it is, and is the answer's body.
@@ -51,7 +52,7 @@ public struct ServiceResponse: Equatable, Sendable {
   /// - Parameter status: if `rig.response_code` doesn't say another one.
   /// - Throws: 400 for a body that is none.
   public init(
-    event body: UnsafeRawBufferPointer, status: UInt16 = 200, fields: [(name: String, value: String)]
+    event body: UnsafeRawBufferPointer, status: UInt16 = 200, fields: [ResponseFields.Field]
   ) throws(EventError) {
     let members = try MemberTable(body)
     guard let rig = try members.value("rig"),
@@ -75,15 +76,15 @@ public struct ServiceResponse: Equatable, Sendable {
   func append(to fields: inout FieldWriter) {
     fields.append(correlation)
     fields.append(status)
-    fields.append(headers)
+    fields.append(self.fields)
     fields.append(body)
   }
 
   init(_ fields: inout FieldReader) throws(RecordFault) {
     guard let correlation = fields.text(), let status = fields.number(UInt16.self),
-      Self.statuses.contains(status), let headers = fields.pairs(), let body = fields.data()
+      Self.statuses.contains(status), let lines = fields.fieldLines(), let body = fields.data()
     else { throw .malformed }
-    self.init(correlation: correlation, status: status, headers: headers, body: body)
+    self.init(correlation: correlation, status: status, fields: lines, body: body)
   }
 }
 
@@ -138,22 +139,25 @@ public struct CorrelationAddress: Equatable, Sendable {
 /// Which of the fields that come with a service's response are part of the answer to the client (HeaderFields). What can't be a field of
 /// HTTP is left out.
 public enum ResponseFields {
+  /// As it came, in whatever coding.
+  public typealias Field = (name: String, value: [UInt8])
+
   public static let correlation = "rig-correlation"
   public static let status = "rig-response-code"
   /// Fields of one response at most.
   public static let maximumCount = 200
 
-  /// Names and values, alternately, of what is passed on to the client.
-  public static func passed(_ fields: some Sequence<(name: String, value: String)>) -> [String] {
-    var passed: [String] = []
-    for (name, value) in fields {
-      let lower = name.lowercased()
-      guard HeaderFields.isOfResponse(lower), isName(lower), isValue(value), passed.count < 2 * maximumCount
-      else { continue }
-      passed.append(lower)
-      passed.append(value)
+  /// As lines, what is passed on to the client.
+  static func passed(_ fields: [Field]) -> [UInt8] {
+    let passed = fields.lazy.filter { name, value in
+      HeaderFields.isOfResponse(name) && HTTPOctets.isToken(name.utf8) && HTTPOctets.isFieldValue(value)
     }
-    return passed
+    return passed.prefix(maximumCount).reduce(into: []) { lines, field in
+      lines += field.name.lowercased().utf8
+      lines += ": ".utf8
+      lines += HTTPOctets.trimmed(field.value)
+      lines += "\r\n".utf8
+    }
   }
 
   /// A status that an answer can have: 200 to 599.
@@ -162,23 +166,5 @@ public enum ResponseFields {
       return nil
     }
     return status
-  }
-
-  /// A token of RFC 9110.
-  private static func isName(_ text: String) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-          UInt8(ascii: "0")...UInt8(ascii: "9"):
-          true
-        default: "!#$%&'*+-.^_`|~".utf8.contains(byte)
-        }
-      }
-  }
-
-  /// Without line breaks and other control characters.
-  private static func isValue(_ text: String) -> Bool {
-    text.utf8.allSatisfy { ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }
   }
 }

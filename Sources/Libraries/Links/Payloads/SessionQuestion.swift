@@ -2,7 +2,7 @@
 // told. Whether the client may ask has been judged by whoever asks. Fields (FieldCoding), little endian:
 //
 //   question   kind, 1 byte   name, text   until, 4 bytes
-//   answer     status, 2 bytes   headers, list   body, data
+//   answer     status, 2 bytes   fields, data   body, data
 //
 // Nothing in a record is trusted. What another release may have added is passed over (FieldCoding, RecordFault).
 
@@ -63,26 +63,26 @@ public enum SessionQuestion: Equatable, Sendable {
 /// What is said to a question, as HTTP says it.
 public struct SessionAnswer: Equatable, Sendable {
   public var status: UInt16
-  /// Names and values, alternately.
-  public var headers: [String]
+  /// Lines "name: value" CRLF.
+  public var fields: [UInt8]
   public var body: [UInt8]
 
-  public init(status: UInt16, headers: [String], body: [UInt8]) {
+  public init(status: UInt16, fields: [UInt8], body: [UInt8]) {
     self.status = status
-    self.headers = headers
+    self.fields = fields
     self.body = body
   }
 
   func append(to fields: inout FieldWriter) {
     fields.append(status)
-    fields.append(headers)
+    fields.append(self.fields)
     fields.append(body)
   }
 
   init(_ fields: inout FieldReader) throws(RecordFault) {
     guard let status = fields.number(UInt16.self), (200...599).contains(status),
-      let headers = fields.pairs(), let body = fields.data()
+      let lines = fields.fieldLines(), let body = fields.data()
     else { throw .malformed }
-    self.init(status: status, headers: headers, body: body)
+    self.init(status: status, fields: lines, body: body)
   }
 }

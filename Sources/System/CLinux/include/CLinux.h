@@ -8,7 +8,9 @@
 
 #include "atomics.h"
 #include "events.h"
+#include "ledger.h"
 #include "memory.h"
 #include "process.h"
+#include "stop.h"
 
 #endif

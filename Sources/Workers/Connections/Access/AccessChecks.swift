@@ -2,6 +2,7 @@
 //
 //   2xx ──► allowed      any other status, or no answer in time ──► 403      not reachable, or too busy ──► 503
 
+import HTTP
 import Kit
 import Links
 import Settings
@@ -35,9 +36,7 @@ final class AccessChecks {
 
   private func call(_ purpose: CallPurpose, _ body: [UInt8], _ credentials: ServiceCredentials) -> ServiceCall
   {
-    ServiceCall(
-      purpose, authorization: credentials.authorization, traceparent: credentials.traceparent,
-      tracestate: credentials.tracestate, body: body)
+    ServiceCall(purpose, fields: credentials.fields.wireBlock, body: body)
   }
 
   /// Asks. `body` is called once, with nil if it is allowed; what is returned gives the question up.
@@ -72,29 +71,42 @@ final class AccessChecks {
 
 /// What a request shows that a service may want to see.
 struct ServiceCredentials: Equatable {
-  /// Values of `Authorization` fields.
-  var authorization: [String] = []
-  var traceparent = ""
-  var tracestate: String?
+  /// `Authorization`, as it came; `traceparent` and `tracestate`.
+  private(set) var fields = HTTPFields()
 
   init() {}
 
-  /// - Parameters:
-  ///   - tokens: given elsewhere than in the fields; sent as bearer tokens.
+  init(authorization: [String], traceparent: String) {
+    for value in authorization { fields.add(name: "authorization", value: value) }
+    note(traceparent, nil)
+  }
+
+  /// - Parameter tokens: given elsewhere than in the fields; sent as bearer tokens.
   /// - Throws: 400 for a token that can't be part of a field.
-  init(
-    authorization: [String], tokens: [(place: String, token: String)] = [], traceparent: String = "",
-    tracestate: String? = nil
-  ) throws(RefusedRequest) {
-    self.authorization = authorization
-    self.traceparent = traceparent
-    self.tracestate = tracestate
+  init(of request: HTTPRequest, tokens: [(place: String, token: String)] = []) throws(RefusedRequest) {
+    for field in request.headers where field.nameIs("authorization") { fields.add(field) }
+    try note(tokens)
+    note(request.traceparent, request.tracestate)
+  }
+
+  /// - Throws: 400 for a token that can't be part of a field.
+  init(tokens: [(place: String, token: String)]) throws(RefusedRequest) { try note(tokens) }
+
+  /// Values of the `Authorization` fields.
+  var authorization: [String] { fields["authorization"] }
+
+  private mutating func note(_ traceparent: String, _ tracestate: String?) {
+    if !traceparent.isEmpty { fields.add(name: "traceparent", value: traceparent) }
+    if let tracestate { fields.add(name: "tracestate", value: tracestate) }
+  }
+
+  private mutating func note(_ tokens: [(place: String, token: String)]) throws(RefusedRequest) {
     for (place, token) in tokens {
       guard token.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else {
         throw RefusedRequest(
           status: 400, detail: "\(place) is no token: it has characters besides visible ASCII")
       }
-      self.authorization.append("Bearer \(token)")
+      fields.add(name: "authorization", value: "Bearer \(token)")
     }
   }
 }

@@ -227,7 +227,7 @@ extension HTTPResponse {
   init(_ response: ServiceResponse) {
     self.init(
       status: HTTPResponseStatus(statusCode: Int(response.status)),
-      headers: ForwardedHead.toClient(HTTPFields(alternating: response.headers)),
+      headers: ForwardedHead.toClient(HTTPFields(wireBlock: response.fields) ?? [:]),
       body: ByteBuffer(bytes: response.body))
   }
 }

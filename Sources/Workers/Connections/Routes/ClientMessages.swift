@@ -65,7 +65,8 @@ final class ClientMessages: WebSocketApplication {
     let valid = try requireSubmission(connection)
     let traceparent = trace.make()
     let event = try events.read(message, trace: TraceContext(traceparent: traceparent))
-    let credentials = credentials(connection.webSocket?.authorization ?? [], traceparent)
+    let credentials = ServiceCredentials(
+      authorization: connection.webSocket?.authorization ?? [], traceparent: traceparent)
     whenAllowed(access.checks.submission(event.json, credentials), envelope.id, message, connection) {
       [self] in
       do throws(EventError) {
@@ -130,9 +131,10 @@ final class ClientMessages: WebSocketApplication {
       // A fresh token speaks for the connection from here on; without one it is still the client that connected.
       var shown = connection.webSocket?.authorization ?? []
       if access.checks.areAsked, !tokens.isEmpty {
-        shown = try ServiceCredentials(authorization: [], tokens: tokens).authorization
+        shown = try ServiceCredentials(tokens: tokens).authorization
       }
-      let check = access.checks.subscription(asked, credentials(shown, trace.make()))
+      let check = access.checks.subscription(
+        asked, ServiceCredentials(authorization: shown, traceparent: trace.make()))
       whenAllowed(check, envelope.id, message, connection) { [self] in
         connection.webSocket?.beginChecking(message)
         changes.make(change, of: connection) { [weak self, weak connection] answer in
@@ -178,13 +180,6 @@ final class ClientMessages: WebSocketApplication {
   }
 
   // MARK: Checks by a service
-
-  private func credentials(_ authorization: [String], _ traceparent: String) -> ServiceCredentials {
-    var credentials = ServiceCredentials()
-    credentials.authorization = authorization
-    credentials.traceparent = traceparent
-    return credentials
-  }
 
   /// `granted` once the service has allowed it; at once if there is nothing to ask. Meanwhile what the client says is
   /// held: its messages take effect in their order.

@@ -50,9 +50,7 @@ struct ConnectRequest {
     authorization = try access.authorize(request, jwt: jwt)
     if access.checks.areAsked {
       credentials = try ServiceCredentials(
-        authorization: request.headers["authorization"],
-        tokens: jwt.map { [("query parameter jwt", $0)] } ?? [], traceparent: request.traceparent,
-        tracestate: request.tracestate)
+        of: request, tokens: jwt.map { [("query parameter jwt", $0)] } ?? [])
     }
     isPrivileged = access.isPrivileged(authorization.credentials)
     (lastEventID, wantsCursors) = try Self.place(request, query)

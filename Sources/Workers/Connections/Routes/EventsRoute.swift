@@ -31,10 +31,7 @@ final class EventsRoute {
       case .failure(let refusal): return .response(refusal.response)
       }
       let credentials =
-        access.checks.areAsked
-        ? try ServiceCredentials(
-          authorization: request.headers["authorization"], traceparent: request.traceparent,
-          tracestate: request.tracestate) : ServiceCredentials()
+        access.checks.areAsked ? try ServiceCredentials(of: request) : ServiceCredentials()
       guard let check = access.checks.submission(EventIntake.body(submission), credentials) else {
         return .response(intake.take(submission))
       }

@@ -63,10 +63,7 @@ final class SubscriptionsRoute {
           status: 410, detail: "the connection was of another node, or of an earlier life of this one")
       }
       let credentials =
-        access.checks.areAsked
-        ? try ServiceCredentials(
-          authorization: request.headers["authorization"], traceparent: request.traceparent,
-          tracestate: request.tracestate) : ServiceCredentials()
+        access.checks.areAsked ? try ServiceCredentials(of: request) : ServiceCredentials()
       let check = access.checks.subscription(asked, credentials)
       return access.whenAllowed(check, authorization, on: loop) { [self] in
         guard names.isHere(token.slot) else { return ask(token, change, loop) }

@@ -68,7 +68,7 @@ final class ResponseRoute {
   private static func response(_ request: HTTPRequest) throws(EventError) -> ServiceResponse {
     let named = ConnectionOptions(request.fields)
     let fields = request.headers.filter { !named.contains($0.name) }.map {
-      (name: $0.name.lowercased(), value: $0.value)
+      (name: $0.name.lowercased(), value: Array($0.valueOctets))
     }
     if request.path == ofRIG2, !request.headers.contains(name: ResponseFields.correlation) {
       return try event(request, fields)
@@ -85,9 +85,9 @@ final class ResponseRoute {
   }
 
   private static func event(
-    _ request: HTTPRequest, _ fields: [(name: String, value: String)]
+    _ request: HTTPRequest, _ fields: [ResponseFields.Field]
   ) throws(EventError) -> ServiceResponse {
-    try HeaderFields.requireNoContentCoding(fields)
+    try HeaderFields.requireNoContentCoding(request.fields)
     let read = request.body.withUnsafeReadableBytes { body in
       Result { () throws(EventError) in try ServiceResponse(event: body, fields: fields) }
     }

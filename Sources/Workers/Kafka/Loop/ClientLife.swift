@@ -2,19 +2,29 @@
 // reconnects by itself.
 //
 //   waiting ──(its time)──▶ open ──(failed for good, or told to)──▶ closing ──(the scout has closed it)──▶ waiting
+//
+// librdkafka may never close one that has read a topic which is gone (KafkaConsumer.release). Only another process can read on then.
 
 import Kit
 import Logging
 import Settings
 
+/// Nothing can be read by this process any more.
+struct ClientNeverCloses: Error, CustomStringConvertible {
+  var description: String { "the Kafka client has failed and can't be closed; another worker reads on" }
+}
+
 /// Whether there is a client, and whether the brokers can be reached. The loop's thread.
 final class ClientLife {
   private enum Phase {
     case open(KafkaConsumer, KafkaRecords)
-    /// The scout closes the old one; then `waiting`.
-    case closing(reopenAt: UInt64)
+    /// The scout closes the old one, which it was first seen doing at `sinceNs`; then `waiting`.
+    case closing(reopenAt: UInt64, sinceNs: UInt64?)
     case waiting(until: UInt64)
   }
+
+  /// A client that can be closed is, long before, even when brokers are away.
+  private static let closingPatienceNs: UInt64 = 30_000_000_000
 
   private let properties: [ClientProperty]
   private let settings: Settings
@@ -79,13 +89,23 @@ final class ClientLife {
   /// Gives the client up; nothing of what it gave may be in hand any more.
   func close(reopenAt: UInt64) {
     guard let consumer else { return }
-    phase = .closing(reopenAt: reopenAt)
+    phase = .closing(reopenAt: reopenAt, sinceNs: nil)
     scout.close(consumer)
   }
 
   /// The scout has closed it.
   func isClosed() {
-    if case .closing(let reopenAt) = phase { phase = .waiting(until: reopenAt) }
+    if case .closing(let reopenAt, _) = phase { phase = .waiting(until: reopenAt) }
+  }
+
+  /// Throws if the old client is never going to be closed. Call about once a second.
+  func requireClosing(_ now: UInt64) throws(ClientNeverCloses) {
+    guard case .closing(let reopenAt, let sinceNs) = phase, scout.isClosing else { return }
+    guard let sinceNs else {
+      phase = .closing(reopenAt: reopenAt, sinceNs: now)
+      return
+    }
+    if now >= sinceNs + Self.closingPatienceNs { throw ClientNeverCloses() }
   }
 
   private var restartDelay: UInt64 { UInt64(settings.kafkaRestartDelayMs) * 1_000_000 }

@@ -41,6 +41,7 @@ final class ConsumerLoop {
   private let log: Logger
   private let turns: TurnMeter
   private let wake: Descriptor
+  private let nowNs: () -> UInt64
   private let signals: CInt
   /// Signalled by those who write the rings that this worker reads.
   private let ringWake: CInt
@@ -51,7 +52,15 @@ final class ConsumerLoop {
 
   /// Attaches to the ring and reads its positions; no broker is needed. Throws `StateFile.Failure` at the gateway's start if STATE_DIR
   /// can't be read, or what it says is damaged.
-  init(_ context: WorkerContext, properties: [ClientProperty]) throws {
+  ///
+  /// - Parameters:
+  ///   - nowNs: the clock of its turns.
+  ///   - closing: ends a client of librdkafka, and may wait for ever.
+  init(
+    _ context: WorkerContext, properties: [ClientProperty], nowNs: @escaping () -> UInt64 = MonotonicTime.now,
+    closing: @escaping @Sendable (KafkaConsumer) -> Void = { $0.close() }
+  ) throws {
+    self.nowNs = nowNs
     let settings = context.settings
     status = context.status
     log = context.log
@@ -72,7 +81,8 @@ final class ConsumerLoop {
       ringEnd: left.ringEnd, responses: producing?.responses,
       sharedTopics: Set(settings.kafkaSourceTopics).intersection(settings.proxyKafkaResponseTopics), log: log)
     scout = Scout(
-      properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly, wake: wake.rawValue)
+      properties, topics: settings.kafkaSourceTopics + settings.topicsOfResponsesOnly, wake: wake.rawValue,
+      closing: closing)
     client = ClientLife(
       properties, settings, state, wake: wake.rawValue, scout: scout, metrics: metrics, log: log)
     partitions = PartitionReader(
@@ -81,7 +91,9 @@ final class ConsumerLoop {
   }
 
   /// Runs until SIGTERM or SIGINT.
-  func run() throws(IPCError) {
+  ///
+  /// - Throws: `IPCError`; `ClientNeverCloses`: a successor can go on.
+  func run() throws {
     status.state = .ready
     turns.start()
     while try turn() { turns.turnEnded(wallNs: MonotonicTime.now()) }
@@ -91,9 +103,9 @@ final class ConsumerLoop {
   // MARK: A turn
 
   /// Waits for something to do and does it; false: it is time to stop.
-  func turn() throws(IPCError) -> Bool {
+  func turn() throws -> Bool {
     if try sleep() { return false }
-    let now = MonotonicTime.now()
+    let now = nowNs()
     takeReports(now)
     takeAnswer(now)
     let isTaking = fetchRecords(now)
@@ -102,7 +114,7 @@ final class ConsumerLoop {
     if producing?.turn(now) == true { hasMore = true }
     if now >= tickAt {
       tickAt = now + Self.tickInterval
-      tick(now)
+      try tick(now)
     }
     return true
   }
@@ -114,7 +126,7 @@ final class ConsumerLoop {
       pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0),
       pollfd(fd: ringWake, events: Int16(POLLIN), revents: 0),
     ]
-    let now = MonotonicTime.now()
+    let now = nowNs()
     var until = hasMore ? now : intake.isHeld ? min(tickAt, retryAt) : tickAt
     if let producing {
       if !hasMore, !producing.desk.declareAsleep() { until = now }
@@ -186,11 +198,12 @@ final class ConsumerLoop {
     for trouble in intake.takeTroubles() { partitions.handle(trouble, consumer, now) }
   }
 
-  private func tick(_ now: UInt64) {
+  private func tick(_ now: UInt64) throws(ClientNeverCloses) {
     status.beat()
     producing?.desk.tick(now)
     client.reportConnection(now)
     guard let consumer = client.consumer else {
+      try client.requireClosing(now)
       if client.openIfDue(now) {
         partitions.look(by: now)
         partitions.lookIfDue(now)

@@ -46,6 +46,7 @@ final class Scout: Sendable {
 
   private struct State {
     var isBusy = false
+    var isClosing = false
     var answer: Answer?
   }
 
@@ -54,6 +55,7 @@ final class Scout: Sendable {
   private let properties: [ClientProperty]
   private let topics: [String]
   private let wake: CInt
+  private let closing: @Sendable (KafkaConsumer) -> Void
   /// Made when topics are first listed; used by the thread alone.
   private let lister = Mutex<KafkaConsumer?>(nil)
 
@@ -61,7 +63,12 @@ final class Scout: Sendable {
   ///   - properties: the consumer's.
   ///   - topics: those that are listed.
   ///   - wake: the eventfd that is signalled when there is an answer.
-  init(_ properties: [ClientProperty], topics: [String], wake: CInt) {
+  ///   - closing: ends a client, and may wait for ever.
+  init(
+    _ properties: [ClientProperty], topics: [String], wake: CInt,
+    closing: @escaping @Sendable (KafkaConsumer) -> Void = { $0.close() }
+  ) {
+    self.closing = closing
     self.properties = properties
     self.topics = topics
     self.wake = wake
@@ -69,6 +76,9 @@ final class Scout: Sendable {
 
   /// Whether a question is under way, or its answer has not been taken.
   var isBusy: Bool { state.withLock { $0.isBusy } }
+
+  /// Whether a client is being closed at this moment.
+  var isClosing: Bool { state.withLock { $0.isClosing } }
 
   /// Lists the topics; only when not busy. The answer is for `takeAnswer`.
   func list() {
@@ -105,12 +115,13 @@ final class Scout: Sendable {
   /// Closes `consumer`, and the client that lists topics, behind what is under way, which is then not answered. See `isIdle(within:)`.
   func close(_ consumer: KafkaConsumer) {
     start { [self] in
-      consumer.close()
+      state.withLock { $0.isClosing = true }
+      closing(consumer)
       let lister = lister.withLock { lister in
         defer { lister = nil }
         return lister
       }
-      lister?.close()
+      if let lister { closing(lister) }
       return .closed
     }
   }

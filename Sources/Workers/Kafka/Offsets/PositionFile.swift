@@ -2,7 +2,7 @@
 // disk may stall: at most once per second, and never for more than a twentieth of the time.
 //
 //   rig-positions 1 1597639105 1834              see StateDocument
-//   position rig 0 AQAAAAAAAAA…                  topic, partition, trail (ReadTrail) in base64url
+//   position rig 0 AQAAAAAAAAA…                  topic with escapes (%20), partition, trail (ReadTrail) in base64url
 //
 // What it says has been passed by every reader of the event ring: a restart repeats nothing of it, and loses nothing behind it.
 
@@ -19,7 +19,8 @@ enum PositionText {
     var body: [UInt8] = []
     for (name, trail) in positions.sorted(by: { $0.key < $1.key }) {
       body.append(
-        contentsOf: "position \(name.topic) \(name.partition) \(Base64URL.encode(trail.encoded))\n".utf8)
+        contentsOf: "position \(word(name.topic)) \(name.partition) \(Base64URL.encode(trail.encoded))\n".utf8
+      )
     }
     return StateDocument.encode(name, version: version, body: body)
   }
@@ -29,14 +30,30 @@ enum PositionText {
     for (index, line) in try StateDocument.lines(of: bytes, name, version: version).enumerated() {
       let words = String(decoding: line, as: UTF8.self).split(
         separator: " ", omittingEmptySubsequences: false)
-      guard words.count == 4, words[0] == "position", let partition = Int32(words[2]), partition >= 0,
+      guard words.count == 4, words[0] == "position", let topic = topic(words[1]),
+        let partition = Int32(words[2]), partition >= 0,
         let bytes = Base64URL.decode(String(words[3])),
         let trail = bytes.withUnsafeBytes({ ReadTrail(decoding: $0) }),
-        positions.updateValue(trail, forKey: TopicPartition(topic: String(words[1]), partition: partition))
+        positions.updateValue(trail, forKey: TopicPartition(topic: topic, partition: partition))
           == nil
       else { throw StateDocument.Damage("line \(index + 2) is no position") }
     }
     return positions
+  }
+
+  /// A source's name may have anything in it; all but visible ASCII is written as escapes (RFC 3986 §2.1).
+  private static func word(_ topic: String) -> String {
+    topic.utf8.reduce(into: "") { word, octet in
+      if octet > 0x20, octet < 0x7F, octet != UInt8(ascii: "%") {
+        word.unicodeScalars.append(Unicode.Scalar(octet))
+      } else {
+        word += "%" + (octet < 0x10 ? "0" : "") + String(octet, radix: 16)
+      }
+    }
+  }
+
+  private static func topic(_ word: Substring) -> String? {
+    String(validating: HTTPOctets.percentDecoded(word.utf8).octets, as: UTF8.self)
   }
 }
 

@@ -88,25 +88,24 @@ enum RecordResponse {
   static func parse(
     _ headers: [(name: String, value: [UInt8])], _ body: UnsafeRawBufferPointer
   ) throws(EventError) -> ServiceResponse {
-    var fields: [(name: String, value: String)] = []
+    var fields: [ResponseFields.Field] = []
     var correlation: String?
     var status: UInt16 = 200
     for header in headers {
       let name = header.name.lowercased()
-      guard let value = String(validating: header.value, as: UTF8.self) else {
-        guard name != ResponseFields.correlation, name != ResponseFields.status else {
+      switch name {
+      case ResponseFields.correlation:
+        guard let id = String(validating: header.value, as: UTF8.self) else {
           throw EventError("header \(name) is not UTF-8")
         }
-        continue
-      }
-      switch name {
-      case ResponseFields.correlation: correlation = value
+        correlation = id
       case ResponseFields.status:
+        let value = String(decoding: header.value, as: UTF8.self)
         guard let code = ResponseFields.status(value) else {
           throw EventError("header \(name) is '\(value.prefix(64))', expected a status from 200 to 599")
         }
         status = code
-      default: fields.append((name, value))
+      default: fields.append((name, header.value))
       }
     }
     if let correlation {
