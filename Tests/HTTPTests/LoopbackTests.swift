@@ -113,10 +113,10 @@ import Testing
   func lingerEnds() async throws {
     try await Loopback.withServers { servers, port in
       let client = try Client(port: port)
+      let now = NIODeadline.now()
       client.send("nonsense\r\n\r\n")
       #expect(statusLines(client.receiveAll() ?? "reset") == ["HTTP/1.1 400 Bad Request"])
       client.send("still here")
-      let now = NIODeadline.now()
       try await servers[0].onLoop { $0.sweep(now: now + .seconds(2)) }
       #expect(try await servers[0].onLoop { $0.openConnections } == 1)
       try await servers[0].onLoop { $0.sweep(now: now + .seconds(60)) }
