@@ -109,7 +109,7 @@ let package = Package(
       "Release", path: "Sources/Release",
       ["Supervisor", "Connections", "Kafka", "Control", "Proxies", "DevBroker"]),
 
-    tests("IPCTests", ["IPC", "CLinux", "RingTool"]),
+    tests("IPCTests", ["IPC", "CLinux", "RingTool", "TestSupport"]),
     tests("SettingsTests", ["Settings", "TestSupport"]),
     tests("SupervisorTests", ["Supervisor", "IPC", "Settings", "CLinux", "TestSupport"]),
     tests("KitTests", ["Kit", "Links", "IPC", "Settings", "TestSupport", logging]),

@@ -239,6 +239,14 @@ extension SettingKey {
     ring(
       "POSITION_RING_BYTES", \.positionRingBytes, "ring that keeps the read positions of Kafka's partitions"),
     .integer(
+      "KEEPER_TTL_S", \.keeperTTLSeconds, 0...86_400, unit: "seconds",
+      "for which a dead connection worker's connections are kept for the next one, longer than WATCHDOG_S (unset: by 20); 0: they end with "
+        + "it"),
+    .integer(
+      "LEDGER_BYTES", \.ledgerBytes, 1_048_576...68_719_476_736, unit: "bytes",
+      "memory, taken as needed, for what a connection worker's successor has to know of its connections; those that don't fit end with it"
+    ),
+    .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once, until clients have the answers; more: 503"),
     .integer(

@@ -168,6 +168,9 @@ public struct Settings: Codable, Sendable, Equatable {
   public var presenceRingBytes = 4 * 1024 * 1024
 
   public var positionRingBytes = 4 * 1024 * 1024
+  /// How long the keeper of a dead connection worker's sockets waits for an heir; 0: there are no keepers.
+  public var keeperTTLSeconds = 30
+  public var ledgerBytes = 256 * 1024 * 1024
 
   public init() {}
 

@@ -39,6 +39,9 @@ extension Settings {
     for layer in layers {
       given.formUnion(layer.apply(to: &settings, mistakes: &mistakes, warnings: &warnings))
     }
+    if !given.contains("KEEPER_TTL_S") {
+      settings.keeperTTLSeconds = settings.watchdogSeconds + Self.patienceSeconds
+    }
     let brokers = settings.kafkaBrokers
     if settings.kafkaEnabled == false { settings.kafkaBrokers = [] }
     mistakes += settings.contradictions
@@ -70,6 +73,9 @@ extension Settings {
         + "off by the system without being told; expected TCP_USER_TIMEOUT_S to be the longer one"
     ]
   }
+
+  /// By how much KEEPER_TTL_S is longer than WATCHDOG_S if it isn't set.
+  private static let patienceSeconds = 20
 
   /// The ring keeps a record only if it is at most an eighth of its capacity, and a prepared event may need as many
   /// bytes again for its extracted fields as for its JSON.
@@ -116,6 +122,12 @@ extension Settings {
     }
     if kafkaSSLCertFile.isEmpty != kafkaSSLKeyFile.isEmpty {
       add("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE", "only one of them is set; expected both or none")
+    }
+    if keeperTTLSeconds > 0, keeperTTLSeconds <= watchdogSeconds {
+      add(
+        "KEEPER_TTL_S, WATCHDOG_S",
+        "\(keeperTTLSeconds) and \(watchdogSeconds); expected KEEPER_TTL_S to be longer, or 0: a successor that hangs is found after "
+          + "WATCHDOG_S, and what it hasn't taken is still to be there for the next one")
     }
     let needed = maxEventBytes * Self.ringBytesPerEventByte
     for (name, size) in [("EVENT_RING_BYTES", eventRingBytes), ("STREAMS_RING_BYTES", streamsRingBytes)]

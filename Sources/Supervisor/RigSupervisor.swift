@@ -94,7 +94,7 @@ enum RigSupervisor {
       let runtime = try Runtime(
         plan: plan, settings: settings, identity: try GatewayIdentity(settings: settings),
         executables: executables,
-        listeners: try Listeners(settings: settings), environment: environment, log: log)
+        listeners: try Listeners(settings: settings), environment: environment, log: log, isSubreaper: true)
       let status = runtime.run()
       // The lock is held until no worker is left.
       _ = consume state
@@ -163,6 +163,8 @@ enum ProcessSetup {
     signal(SIGPIPE, SIG_IGN)
     // An inherited SIG_IGN would make children vanish without an exit status.
     signal(SIGCHLD, SIG_DFL)
+    // The keeper of a dead worker's sockets falls to us, and ends with us.
+    _ = rig_become_subreaper()
     openStandardDescriptors()
     // What our own parent left open is nobody's business below.
     _ = rig_close_on_exec_from(3)

@@ -48,7 +48,7 @@ final class StressRun {
   }
 
   /// rig-ringtool lies beside the test bundle.
-  private static func findTool() throws -> String {
+  static func findTool() throws -> String {
     var path = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
     let length = readlink("/proc/self/exe", &path, Int(PATH_MAX))
     let bundle = String(decoding: path.prefix(max(0, length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)

@@ -1,7 +1,7 @@
 // What a worker is told at its birth, by way of a sealed memfd.
 
 import CLinux
-import FoundationEssentials
+import Foundation
 import Glibc
 import Testing
 
@@ -43,6 +43,29 @@ struct WorkerManifestTests {
     manifest.incarnation = .max
     let descriptor = try WorkerManifest.write(manifest)
     #expect(try WorkerManifest.read(descriptor.rawValue).incarnation == .max)
+  }
+
+  @Test func `16.1 says what dead ones have left, and nothing if an older supervisor wrote it`() throws {
+    var manifest = Self.example
+    manifest.ledger = 20
+    manifest.courier = 21
+    manifest.inheritance = [
+      .init(incarnation: 4, courier: 22, cause: .fault), .init(incarnation: 6, courier: nil, cause: .killed),
+    ]
+    let descriptor = try WorkerManifest.write(manifest)
+    #expect(try WorkerManifest.read(descriptor.rawValue) == manifest)
+    #expect(manifest.descriptors == Array(10...22))
+
+    var members = try #require(
+      JSONSerialization.jsonObject(with: JSONEncoder().encode(manifest)) as? [String: Any])
+    members["inheritance"] = [["incarnation": 4, "later": true]]
+    let later = try JSONDecoder().decode(
+      WorkerManifest.self, from: JSONSerialization.data(withJSONObject: members))
+    #expect(later.inheritance == [.init(incarnation: 4, courier: nil, cause: .killed)])
+    for name in ["ledger", "courier", "inheritance"] { members[name] = nil }
+    let older = try JSONDecoder().decode(
+      WorkerManifest.self, from: JSONSerialization.data(withJSONObject: members))
+    #expect(older == Self.example)
   }
 
   @Test("can be changed by nobody, and is closed on exec unless it is passed on by name")

@@ -81,6 +81,21 @@ struct ValueTests {
         .isEmpty)
   }
 
+  @Test func `16.1 KEEPER_TTL_S is longer than WATCHDOG_S, by itself if it isn't set, or 0`() throws {
+    #expect(try load([:]).settings.keeperTTLSeconds == 30)
+    #expect(try load(["WATCHDOG_S": "3600"]).settings.keeperTTLSeconds == 3_620)
+    #expect(try load(["KEEPER_TTL_S": "11"]).settings.keeperTTLSeconds == 11)
+    #expect(try load(["KEEPER_TTL_S": "0", "WATCHDOG_S": "60"]).settings.keeperTTLSeconds == 0)
+    #expect(
+      mistakes(["KEEPER_TTL_S": "60", "WATCHDOG_S": "60"]).first?
+        .contains("KEEPER_TTL_S, WATCHDOG_S: 60 and 60; expected KEEPER_TTL_S to be longer, or 0") == true)
+    #expect(mistakes(["KEEPER_TTL_S": "-1"]).count == 1)
+    #expect(mistakes(["LEDGER_BYTES": "1000"]).count == 1)
+    let limits = try load(["LEDGER_BYTES": "1048576"]).settings.limits
+    #expect(limits.contains { $0.name == "LEDGER_BYTES" && $0.value == 1_048_576 })
+    #expect(limits.contains { $0.name == "KEEPER_TTL_S" && $0.value == 30 })
+  }
+
   @Test("14.D20 One topic may have events and responses (Azure Event Hubs)")
   func sharedTopic() throws {
     let settings = try load(["KAFKA_BROKERS": "a:1", "PROXY_KAFKA_RESPONSE_TOPICS": "x,rig"]).settings

@@ -98,6 +98,15 @@ public final class Ledger {
     try LedgerSegment.create(name: name, LedgerLayout(sizes))
   }
 
+  /// Formats a ledger anew, if it can't be attached any more: for the supervisor, when its worker has died. True if that was necessary.
+  public static func repair(_ fd: CInt, _ sizes: LedgerSizes) throws(IPCError) -> Bool {
+    do {
+      guard try LedgerSegment(mapping: fd).layout.sizes != sizes else { return false }
+    } catch .corrupt, .unknownLayout {}
+    try LedgerSegment.format(fd, LedgerLayout(sizes))
+    return true
+  }
+
   /// Maps a ledger and looks at what is in it; changes nothing. `fd` isn't closed, and not needed any more afterwards.
   ///
   /// - Parameter incarnation: of this process, more than that of any before it: 1 to 2^24 − 1.

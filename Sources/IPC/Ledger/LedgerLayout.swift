@@ -142,9 +142,17 @@ struct LedgerSegment {
 
   static func create(name: String, _ layout: LedgerLayout) throws(IPCError) -> Descriptor {
     let descriptor = try SharedMemory.create(name: name, bytes: layout.bytes)
-    let memory = try SharedMemory(mapping: descriptor.rawValue, writable: true, minimumBytes: layout.bytes)
-    memory.base.storeBytes(of: layout.header, as: rig_ledger_header.self)
+    try format(descriptor.rawValue, layout)
     return descriptor
+  }
+
+  /// Empties it. Nobody may be writing to it.
+  static func format(_ fd: CInt, _ layout: LedgerLayout) throws(IPCError) {
+    let memory = try SharedMemory(mapping: fd, writable: true, minimumBytes: layout.bytes)
+    guard rig_give_back(memory.base, memory.bytes) == 0 else {
+      throw .system(call: "madvise(MADV_REMOVE)", errno: errno)
+    }
+    memory.base.storeBytes(of: layout.header, as: rig_ledger_header.self)
   }
 
   init(mapping fd: CInt) throws(IPCError) {

@@ -32,6 +32,12 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   /// The process that the worker must not outlive.
   public var supervisorPid: Int32
   public var release: String
+  /// The ledger of the worker's place; nil: its connections end with it.
+  public var ledger: CInt?
+  /// Where its keeper passes its sockets on, when it has died; nil: it has no keeper.
+  public var courier: CInt?
+  /// Its dead predecessors that may have left connections: the last one, and those before whose keepers still live.
+  public var inheritance: [Inheritance] = []
 
   public init(
     worker: WorkerIdentity, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
@@ -67,6 +73,9 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     peers = try values.decodeIfPresent([Peer].self, forKey: .peers) ?? []
     supervisorPid = try values.decode(Int32.self, forKey: .supervisorPid)
     release = try values.decodeIfPresent(String.self, forKey: .release) ?? ""
+    ledger = try values.decodeIfPresent(CInt.self, forKey: .ledger)
+    courier = try values.decodeIfPresent(CInt.self, forKey: .courier)
+    inheritance = try values.decodeIfPresent([Inheritance].self, forKey: .inheritance) ?? []
   }
 
   public struct Peer: Codable, Sendable, Equatable {
@@ -76,6 +85,47 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     public init(worker: WorkerIdentity, status: CInt) {
       self.worker = worker
       self.status = status
+    }
+  }
+
+  /// What a process of the place has left when it died.
+  public struct Inheritance: Codable, Sendable, Equatable {
+    /// Its entries in the ledger name it.
+    public var incarnation: UInt64
+    /// Where its keeper passes its sockets on; nil: it has gone, and they with it.
+    public var courier: CInt?
+    public var cause: Cause
+
+    /// How it ended. Another release may know others.
+    public struct Cause: RawRepresentable, Codable, Sendable, Hashable {
+      public let rawValue: String
+
+      public init(rawValue: String) { self.rawValue = rawValue }
+
+      /// SIGKILL from outside: by somebody, or for lack of memory.
+      public static let killed = Cause(rawValue: "killed")
+      /// Any other signal.
+      public static let fault = Cause(rawValue: "fault")
+      /// By itself.
+      public static let exit = Cause(rawValue: "exit")
+      /// By the supervisor: its heartbeat had stopped, or it wasn't ready in time.
+      public static let hung = Cause(rawValue: "hung")
+      /// By the supervisor: it had written what makes no sense.
+      public static let corruptRing = Cause(rawValue: "corrupt_ring")
+    }
+
+    public init(incarnation: UInt64, courier: CInt?, cause: Cause) {
+      self.incarnation = incarnation
+      self.courier = courier
+      self.cause = cause
+    }
+
+    /// See `WorkerManifest.init(from:)`.
+    public init(from decoder: any Decoder) throws {
+      let values = try decoder.container(keyedBy: CodingKeys.self)
+      incarnation = try values.decode(UInt64.self, forKey: .incarnation)
+      courier = try values.decodeIfPresent(CInt.self, forKey: .courier)
+      cause = try values.decodeIfPresent(Cause.self, forKey: .cause) ?? .killed
     }
   }
 
@@ -102,6 +152,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
       all.formUnion(ring.readers.compactMap(\.wake))
     }
     all.formUnion(peers.map(\.status))
+    all.formUnion([ledger, courier].compactMap(\.self))
+    all.formUnion(inheritance.compactMap(\.courier))
     return all.sorted()
   }
 

@@ -13,9 +13,24 @@ struct GatewayPlan: Equatable, Sendable {
   let hasTLS: Bool
   /// Kinds of workers that have files which they read again when they are told to.
   let rereading: Set<WorkerKind>
+  /// Whether connections outlive their worker: there are ledgers, couriers and keepers.
+  let keepsConnections: Bool
+  let ledger: LedgerSizes
 
-  /// - Parameter startTimeout: time a worker has to report that it serves.
-  init(settings: Settings, startTimeout: Nanoseconds = Self.startTimeout) {
+  /// Whether this release has heirs for the connections of dead workers.
+  static let keepsConnections = true
+
+  /// - Parameters:
+  ///   - startTimeout: time a worker has to report that it serves.
+  ///   - keepsConnections: if KEEPER_TTL_S isn't 0.
+  init(
+    settings: Settings, startTimeout: Nanoseconds = Self.startTimeout,
+    keepsConnections: Bool = Self.keepsConnections
+  ) {
+    self.keepsConnections = keepsConnections && settings.keeperTTLSeconds > 0
+    ledger = LedgerSizes(
+      connections: settings.maxOpenConnectionsPerWorker, arenaBytes: settings.ledgerBytes,
+      largestEventBytes: 2 * settings.maxEventBytes)
     hasTLS = settings.hasTLS
     var rereading: Set<WorkerKind> = settings.hasTLS ? [.connections, .control] : []
     if !settings.proxyCACertFile.isEmpty { rereading.insert(.proxies) }
@@ -26,7 +41,9 @@ struct GatewayPlan: Equatable, Sendable {
     for place in 0..<settings.connectionWorkers { workers.append(.connections(place)) }
     self.workers = workers
     rings = RingRule.all.flatMap { [workers] in $0.rings(of: workers, settings) }
-    tree = Self.tree(workers: workers, settings: settings, startTimeout: startTimeout)
+    tree = Self.tree(
+      workers: workers, settings: settings, startTimeout: startTimeout,
+      keepsConnections: self.keepsConnections)
   }
 
   /// The place in `rings` of the ring with this id; nil: there is none.
@@ -35,8 +52,10 @@ struct GatewayPlan: Equatable, Sendable {
   /// Descriptors that a worker of this gateway holds for what it shares with the others, at most.
   var mostSharedDescriptors: Int { rings.count + 2 * workers.count + Self.otherSharedDescriptors }
 
-  /// Listening sockets, the manifest, the supervisor's page.
-  private static let otherSharedDescriptors = 8
+  /// Listening sockets, the manifest, the supervisor's page, the ledger, couriers.
+  private static let otherSharedDescriptors = 8 + 2 + mostCouriers
+  /// Predecessors of a worker whose keepers are waited for. Of more that die before their connections are taken, the oldest ones give up.
+  static let mostCouriers = 8
 
   /// The names of the listening sockets that a kind of worker accepts from.
   func listeners(of kind: WorkerKind) -> [String] {
@@ -60,7 +79,8 @@ struct GatewayPlan: Equatable, Sendable {
   // drain time to end, not one per worker.
   //
   // RESTART_INTENSITY counts per worker: many of a pool that die together, of one event or one operator's mistake, are each
-  // replaced, and a place that dies again and again is found as soon in a large pool as in a small one.
+  // replaced, and a place that dies again and again is found as soon in a large pool as in a small one. A connection worker that is
+  // killed from outside doesn't count: that costs nobody a connection.
   //
   // The root allows no restart: a node that gave up ends the gateway. Only a fresh start brings fresh shared memory,
   // which a worker that fails again and again may need, and systemd is there to make it.
@@ -72,7 +92,9 @@ struct GatewayPlan: Equatable, Sendable {
   /// Time the other workers have to end: Kafka's last commits and answers in flight.
   private static let shutdownSeconds = 7
 
-  static func tree(workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds) -> NodeSpec {
+  static func tree(
+    workers: [WorkerIdentity], settings: Settings, startTimeout: Nanoseconds, keepsConnections: Bool = false
+  ) -> NodeSpec {
     var nodes: [ChildSpec] = []
     for kind in [WorkerKind.control, .proxies, .streams, .connections] {
       let members = workers.filter { $0.kind == kind }
@@ -81,7 +103,8 @@ struct GatewayPlan: Equatable, Sendable {
         ChildSpec(
           id: worker.name, restart: .permanent,
           shutdown: .timeout(.seconds(shutdownSeconds(of: kind, settings))),
-          kind: .worker(startTimeout: startTimeout))
+          kind: .worker(startTimeout: startTimeout),
+          countsKills: !(keepsConnections && kind == .connections))
       }
       let node = NodeSpec(
         strategy: .oneForOne, intensity: settings.restartIntensity * members.count,

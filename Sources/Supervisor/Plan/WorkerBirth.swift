@@ -15,12 +15,16 @@ struct DescriptorTable: Equatable, Sendable {
   var supervisorPage: CInt
   /// By id.
   var rings: [UInt32: CInt] = [:]
+  var ledgers: [WorkerIdentity: CInt] = [:]
   var listeners: [String: CInt] = [:]
 
   /// The first number above all of them.
   var base: CInt {
     var all = [supervisorPage]
-    for numbers in [Array(pages.values), Array(wakes.values), Array(rings.values), Array(listeners.values)] {
+    for numbers in [
+      Array(pages.values), Array(wakes.values), Array(rings.values), Array(ledgers.values),
+      Array(listeners.values),
+    ] {
       all += numbers
     }
     return (all.max() ?? 2) + 1
@@ -42,7 +46,7 @@ struct GatewayIdentity: Sendable {
 
 struct WorkerBirth {
   let manifest: WorkerManifest
-  /// Everything the manifest names; the descriptor of the manifest itself is to be granted last.
+  /// Everything the manifest names, but for what is opened for each process: couriers, and the manifest itself.
   let descriptors: DescriptorPlan
 
   /// - Throws: `.invalid` if the table lacks a descriptor that the plan calls for.
@@ -85,11 +89,15 @@ struct WorkerBirth {
     let own = try grant(table.supervisorPage, "the supervisor's status page")
     peers.append(WorkerManifest.Peer(worker: .supervisor, status: own))
 
-    manifest = WorkerManifest(
+    var manifest = WorkerManifest(
       worker: worker, gatewayEpoch: identity.epoch, tokenKey: identity.tokenKey,
       settings: identity.settings, status: status, wake: wake, listeners: listeners, rings: rings,
       peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
+    if plan.keepsConnections, worker.kind == .connections {
+      manifest.ledger = try grant(table.ledgers[worker], "the ledger")
+    }
+    self.manifest = manifest
     self.descriptors = descriptors
   }
 }
@@ -100,7 +108,7 @@ struct WorkerBirth {
 // the source of a later one:
 //
 //   supervisor  3 … base-1      what is handed out
-//   child       base …          in the order of the grants; the manifest is the one exception (see `grantManifest`)
+//   child       base …          in the order of the grants, but for what is opened for one process (see `grantFresh`)
 
 /// Numbers of the supervisor (`sources`) and, at the same places, those that the child knows them by (`targets`).
 struct DescriptorPlan: Equatable, Sendable {
@@ -122,14 +130,14 @@ struct DescriptorPlan: Equatable, Sendable {
     return target
   }
 
-  /// The same for the manifest, whose descriptor is opened last and may have any number, even one of the targets: it is
-  /// copied before anything can overwrite it. Call this after all other grants.
-  mutating func grantManifest(_ source: CInt) -> CInt {
-    let next = base + CInt(targets.count)
-    // dup2 onto itself would leave it close-on-exec.
-    let target = next == source ? next + 1 : next
-    sources.insert(source, at: 0)
-    targets.insert(target, at: 0)
-    return target
+  /// The same for descriptors that are opened for one process, and may have any numbers, even those of targets: they are copied
+  /// before anything can overwrite them. To be called after all grants. Returns the child's numbers.
+  mutating func grantFresh(_ fresh: [CInt]) -> [CInt] {
+    // Above every other number: none is overwritten, and dup2 onto itself would leave it close-on-exec.
+    let first = ((targets + sources + fresh).max() ?? base) + 1
+    let numbers = fresh.indices.map { first + CInt($0) }
+    sources.insert(contentsOf: fresh, at: 0)
+    targets.insert(contentsOf: numbers, at: 0)
+    return numbers
   }
 }

@@ -1,7 +1,7 @@
-// The set of things the supervisor waits for: signals, one timer, and the pidfd of every child. Events carry a token,
-// not a descriptor number, so that an event of a child that is gone can't be taken for its successor's.
+// The set of things the supervisor waits for: signals, one timer, the pidfd of every child, and the end of every keeper. Events
+// carry a token, not a descriptor number, so that an event of a child that is gone can't be taken for its successor's.
 //
-//   token: 0 signals, 1 alarm, else instance << 16 | worker + 2
+//   token: 0 signals, 1 alarm, else instance << 16 | worker + 2; with bit 63 its courier's end
 
 import CLinux
 import Glibc
@@ -11,12 +11,19 @@ enum PollToken: Equatable, Sendable {
   case signals
   case alarm
   case child(worker: Int, instance: UInt64)
+  case courier(worker: Int, instance: UInt64)
+
+  private static let courierBit: UInt64 = 1 << 63
 
   init(rawValue: UInt64) {
     switch rawValue {
     case 0: self = .signals
     case 1: self = .alarm
-    default: self = .child(worker: Int(rawValue & 0xFFFF) - 2, instance: rawValue >> 16)
+    default:
+      let (worker, instance) = (Int(rawValue & 0xFFFF) - 2, (rawValue & ~Self.courierBit) >> 16)
+      self =
+        rawValue & Self.courierBit != 0
+        ? .courier(worker: worker, instance: instance) : .child(worker: worker, instance: instance)
     }
   }
 
@@ -25,6 +32,7 @@ enum PollToken: Equatable, Sendable {
     case .signals: 0
     case .alarm: 1
     case .child(let worker, let instance): instance << 16 | UInt64(worker + 2)
+    case .courier(let worker, let instance): Self.courierBit | instance << 16 | UInt64(worker + 2)
     }
   }
 }
@@ -50,6 +58,13 @@ struct Poller: ~Copyable {
 
   func add(_ fd: CInt, _ token: PollToken) throws(IPCError) {
     guard rig_poll_add(epoll.rawValue, fd, token.rawValue) == 0 else {
+      throw .system(call: "epoll_ctl", errno: errno)
+    }
+  }
+
+  /// Waits for the other side's end, and for nothing else.
+  func addHangUp(_ fd: CInt, _ token: PollToken) throws(IPCError) {
+    guard rig_poll_add_hangup(epoll.rawValue, fd, token.rawValue) == 0 else {
       throw .system(call: "epoll_ctl", errno: errno)
     }
   }
@@ -99,6 +114,8 @@ enum SignalRequest: Equatable, Sendable {
   case quit
   /// HUP: read again what can be read again.
   case reload
+  /// CHLD: a child has ended, perhaps one that isn't ours by birth.
+  case childEnded
   /// A signal whose meaning is reserved and not available in this version.
   case unavailable(name: String, meaning: String)
 
@@ -107,6 +124,7 @@ enum SignalRequest: Equatable, Sendable {
     case SIGTERM, SIGINT: self = .stop
     case SIGQUIT: self = .quit
     case SIGHUP: self = .reload
+    case SIGCHLD: self = .childEnded
     case SIGUSR1: self = .unavailable(name: "SIGUSR1", meaning: "rolling restart of the workers")
     case SIGUSR2: self = .unavailable(name: "SIGUSR2", meaning: "switch to another release")
     case SIGTTIN: self = .unavailable(name: "SIGTTIN", meaning: "one connection worker more")
@@ -117,7 +135,9 @@ enum SignalRequest: Equatable, Sendable {
 }
 
 struct SignalInbox: ~Copyable {
-  static let signals: [CInt] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]
+  static let signals: [CInt] = [
+    SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGCHLD,
+  ]
 
   private let inbox: Descriptor
 
@@ -147,7 +167,7 @@ enum SignalName {
     SIGABRT: "SIGABRT",
     SIGBUS: "SIGBUS", SIGFPE: "SIGFPE", SIGKILL: "SIGKILL", SIGUSR1: "SIGUSR1", SIGSEGV: "SIGSEGV",
     SIGUSR2: "SIGUSR2", SIGPIPE: "SIGPIPE", SIGTERM: "SIGTERM", SIGTTIN: "SIGTTIN", SIGTTOU: "SIGTTOU",
-    SIGXCPU: "SIGXCPU", SIGSYS: "SIGSYS",
+    SIGXCPU: "SIGXCPU", SIGCHLD: "SIGCHLD", SIGSYS: "SIGSYS",
   ]
 
   static func of(_ number: CInt) -> String { names[number] ?? "signal \(number)" }

@@ -2,12 +2,13 @@
 // are carried out in order. Everything that decides is in the tree; this only waits and acts.
 //
 //   signalfd ─▶ stop, quit, reload             alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
-//
+//                                                                                              courier's end ─▶ keeper gone
 //   look    while a worker is starting: has it reported ready?
 //   round   reports of corrupt rings, heartbeats, our own heartbeat
 //
 // When `run` has returned, no process is left. A round allocates nothing.
 
+import CLinux
 import Glibc
 import IPC
 import Settings
@@ -19,6 +20,8 @@ final class Runtime {
   /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
   private static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
   private static let roundInterval: Nanoseconds = .seconds(1)
+  /// Time that keepers have to end when everything has: they only have to exit.
+  private static let keepersEndMs = 2_000
 
   private let plan: GatewayPlan
   private let listeners: Listeners
@@ -27,6 +30,8 @@ final class Runtime {
   private let metrics: SupervisorMetrics
   private let environment: [String]
   private let watchdog: Nanoseconds
+  /// Whether orphans fall to this process, and no other child than workers.
+  private let isSubreaper: Bool
   /// By place in `GatewayPlan.workers`.
   let workers: [WorkerRecord]
   /// The place of a child in `workers`, by its index; nil for supervisors.
@@ -55,11 +60,14 @@ final class Runtime {
   /// Workers that couldn't be started, and when the tree hears of it.
   private var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
 
-  /// - Parameter environment: of this process; workers get it but for what is withheld.
+  /// - Parameters:
+  ///   - environment: of this process; workers get it but for what is withheld.
+  ///   - isSubreaper: whether orphans fall to this process, which has no other children than workers. Keepers are.
   init(
     plan: GatewayPlan, settings: Settings, identity: GatewayIdentity, executables: WorkerExecutables,
-    listeners: Listeners, environment: [String: String], log: LogWriter
+    listeners: Listeners, environment: [String: String], log: LogWriter, isSubreaper: Bool = false
   ) throws(SupervisorError) {
+    self.isSubreaper = isSubreaper
     do throws(IPCError) {
       inbox = try SignalInbox()
       alarm = try Alarm()
@@ -81,7 +89,7 @@ final class Runtime {
 
     let page = resources.supervisorPage.page
     page.beginGeneration(pid: getpid())
-    metrics = SupervisorMetrics(page: page, workers: plan.workers)
+    metrics = SupervisorMetrics(page: page, workers: plan.workers, keepers: plan.keepsConnections)
 
     let table = resources.table(of: plan, listeners: listeners)
     let children = tree.workers
@@ -110,7 +118,7 @@ final class Runtime {
   }
 
   func run() -> Int32 {
-    defer { for worker in workers { worker.abandon() } }
+    defer { leaveNobody() }
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
@@ -126,6 +134,18 @@ final class Runtime {
       return ExitStatus.system
     }
     return exitStatus ?? ExitStatus.internalError
+  }
+
+  /// No worker is left, and no keeper.
+  private func leaveNobody() {
+    for worker in workers {
+      worker.abandon()
+      drop(worker.disinherit(), of: worker)
+    }
+    for _ in 0..<Self.keepersEndMs where isSubreaper {
+      guard reapOrphans() else { return }
+      poll(nil, 0, 1)
+    }
   }
 
   /// Hands an event to the tree and carries its actions out. From within an action: after all actions before it.
@@ -153,6 +173,9 @@ final class Runtime {
     case .child(let place, let instance):
       guard workers.indices.contains(place), workers[place].instance == instance else { return }
       workerMayHaveEnded(workers[place])
+    case .courier(let place, let instance):
+      guard workers.indices.contains(place) else { return }
+      keeperGone(workers[place], instance)
     }
   }
 
@@ -169,6 +192,8 @@ final class Runtime {
       dispatch(.quit)
     case .reload:
       reload(fields)
+    case .childEnded:
+      if isSubreaper { _ = reapOrphans() }
     case .unavailable(_, let meaning):
       log.log(.warning, "\(meaning) is not available in this version", fields)
     }
@@ -268,15 +293,20 @@ final class Runtime {
   private func spawn(_ id: ChildID, _ instance: UInt64, _ cause: SpawnCause) {
     guard let place = placeOfChild[id.index] else { return }
     let worker = workers[place]
-    worker.begin(instance)
+    worker.begin(instance, cause)
     if let reason = cause.label { metrics.countRestart(of: worker.identity, reason: reason) }
     guard repairRings(writtenBy: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
     }
     do {
-      let process = try start(worker)
+      let courier = worker.keepsConnections ? try CourierPair() : nil
+      let process = try start(worker, courier?.keeperEnd.rawValue)
       try poller.add(process.pidfd, .child(worker: place, instance: instance))
+      if let courier {
+        try poller.addHangUp(courier.heirEnd.rawValue, .courier(worker: place, instance: instance))
+      }
       worker.run(consume process)
+      if let courier { drop(worker.bequeath(courier.heirEnd), of: worker) }
       say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
     } catch {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
@@ -286,10 +316,10 @@ final class Runtime {
     }
   }
 
-  private func start(_ worker: WorkerRecord) throws -> ChildProcess {
-    let manifest = try WorkerManifest.write(worker.manifest)
-    var descriptors = worker.birth.descriptors
-    let number = descriptors.grantManifest(manifest.rawValue)
+  private func start(_ worker: WorkerRecord, _ keeperEnd: CInt?) throws -> ChildProcess {
+    var (message, descriptors) = worker.inheritance(keeperEnd: keeperEnd)
+    let manifest = try WorkerManifest.write(message)
+    let number = descriptors.grantFresh([manifest.rawValue])[0]
     // The name is for people who look at `ps`.
     let process = try ChildProcess(
       executable: worker.executable, arguments: [worker.identity.name],
@@ -305,16 +335,48 @@ final class Runtime {
     takeReport(of: worker)
     leaveInOrder(worker)
     dispatch(.exited(worker.child, instance: worker.instance, end))
+    // No heir comes, at least not at once.
+    if tree[worker.child].state.isDown { drop(worker.disinherit(), of: worker) }
   }
 
   /// Nobody may take the page of a dead worker for that of a living one, and its successor must be able to use it.
   private func leaveInOrder(_ worker: WorkerRecord) {
     do throws(IPCError) {
       if try worker.owned.repair() { say(.error, "status page was corrupt and is formatted anew", worker) }
+      if let place = placeOfChild[worker.child.index], try resources.repairLedger(ofWorker: place) {
+        say(.error, "ledger was corrupt and is formatted anew: the worker's connections end", worker)
+      }
     } catch {
-      say(.error, "status page can't be repaired", worker, [("error", error.description)])
+      say(.error, "status page or ledger can't be repaired", worker, [("error", error.description)])
     }
     worker.page.state = .starting
+  }
+
+  // MARK: Keepers
+
+  private func keeperGone(_ worker: WorkerRecord, _ instance: UInt64) {
+    guard let courier = worker.keeperGone(instance) else { return }
+    drop([courier], of: worker)
+    let isOwn = instance == worker.instance && worker.isAlive && worker.page.state == .ready
+    say(isOwn ? .warning : .debug, isOwn ? "keeper has ended before its worker" : "keeper has ended", worker)
+  }
+
+  private func drop(_ couriers: [OwnedDescriptor], of worker: WorkerRecord) {
+    for courier in couriers { poller.remove(courier.rawValue) }
+    metrics.setKeepers(worker.keepers, of: worker.identity)
+  }
+
+  /// Takes ended processes off the system's list, workers included. False: there is no child any more.
+  private func reapOrphans() -> Bool {
+    while true {
+      let pid = rig_ended_child()
+      guard pid > 0 else { return pid == 0 }
+      if let worker = workers.first(where: { $0.isAlive && $0.pid == pid }) {
+        workerMayHaveEnded(worker)
+      } else {
+        waitpid(pid, nil, WNOHANG)
+      }
+    }
   }
 
   // MARK: Status pages

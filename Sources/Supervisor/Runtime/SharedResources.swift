@@ -1,6 +1,8 @@
 // The shared memory and eventfds of the gateway: made once, before the first worker, and owned for as long as the
 // supervisor lives. Workers come and go on them.
 
+import CLinux
+import Glibc
 import IPC
 
 final class OwnedDescriptor {
@@ -11,6 +13,19 @@ final class OwnedDescriptor {
   }
 
   var rawValue: CInt { descriptor.rawValue }
+}
+
+/// The two ends of a courier, by which the keeper of a worker's sockets passes them to an heir.
+struct CourierPair {
+  let keeperEnd: OwnedDescriptor
+  let heirEnd: OwnedDescriptor
+
+  init() throws(IPCError) {
+    var pair: [CInt] = [-1, -1]
+    guard rig_seqpacket_pair(&pair) == 0 else { throw .system(call: "socketpair", errno: errno) }
+    keeperEnd = OwnedDescriptor(Descriptor(owning: pair[0]))
+    heirEnd = OwnedDescriptor(Descriptor(owning: pair[1]))
+  }
 }
 
 /// A status page and this process's mapping of it.
@@ -40,6 +55,9 @@ final class SharedResources {
   /// By the workers' places in `GatewayPlan.workers`.
   let pages: [OwnedPage]
   private let wakes: [OwnedDescriptor]
+  /// By the workers' places too; nil for those without one.
+  private let ledgers: [OwnedDescriptor?]
+  private let ledgerSizes: LedgerSizes
   /// By the rings' places in `GatewayPlan.rings`, as what follows.
   private let rings: [OwnedDescriptor]
   private let plans: [RingPlan]
@@ -50,9 +68,14 @@ final class SharedResources {
     supervisorPage = try OwnedPage(name: "supervisor")
     var pages: [OwnedPage] = []
     var wakes: [OwnedDescriptor] = []
+    var ledgers: [OwnedDescriptor?] = []
     for worker in plan.workers {
       pages.append(try OwnedPage(name: worker.name))
       wakes.append(OwnedDescriptor(try EventFD.create()))
+      let hasLedger = plan.keepsConnections && worker.kind == .connections
+      ledgers.append(
+        hasLedger
+          ? OwnedDescriptor(try Ledger.create(name: "rig-ledger-\(worker.name)", plan.ledger)) : nil)
     }
     var rings: [OwnedDescriptor] = []
     for ring in plan.rings {
@@ -63,6 +86,8 @@ final class SharedResources {
     }
     self.pages = pages
     self.wakes = wakes
+    self.ledgers = ledgers
+    ledgerSizes = plan.ledger
     self.rings = rings
     plans = plan.rings
     epochs = Array(repeating: 0, count: rings.count)
@@ -73,6 +98,13 @@ final class SharedResources {
     epochs[index] = try Ring.reset(
       rings[index].rawValue, readers: plans[index].readerSlots, knownEpoch: epochs[index])
     try Self.vacate(rings[index].rawValue, plans[index])
+  }
+
+  /// Formats the ledger of the worker with this place anew if what a dead one left can't be read. True if that was necessary: whatever
+  /// its keepers still hold ends.
+  func repairLedger(ofWorker place: Int) throws(IPCError) -> Bool {
+    guard let ledger = ledgers[place] else { return false }
+    return try Ledger.repair(ledger.rawValue, ledgerSizes)
   }
 
   /// Nobody sits in the slots that the table gives to no reader: the writer waits for nobody there.
@@ -87,6 +119,7 @@ final class SharedResources {
     for (index, worker) in plan.workers.enumerated() {
       table.pages[worker] = pages[index].descriptor.rawValue
       table.wakes[worker] = wakes[index].rawValue
+      table.ledgers[worker] = ledgers[index]?.rawValue
     }
     for (ring, descriptor) in zip(plans, rings) { table.rings[ring.id] = descriptor.rawValue }
     for entry in listeners.entries { table.listeners[entry.name] = entry.descriptor }

@@ -38,6 +38,7 @@ struct ServiceManager {
 ///
 ///   rig_worker_restarts_total{worker,reason}   processes started again, by why
 ///   rig_worker_up{worker}                      1 while the worker serves
+///   rig_keepers{worker}                        keepers of its processes' sockets, the living one's among them
 ///   rig_supervisor_start_time_seconds          Unix time
 ///
 /// The series that can be expected are made at the start, so that a graph begins at 0 and not at the first failure.
@@ -48,17 +49,24 @@ struct SupervisorMetrics {
 
   private let page: StatusPage
 
-  init(page: StatusPage, workers: [WorkerIdentity]) {
+  /// - Parameter keepers: whether connection workers have them.
+  init(page: StatusPage, workers: [WorkerIdentity], keepers: Bool) {
     self.page = page
     page.metric(.gauge, "rig_supervisor_start_time_seconds")?.set(Int64(time(nil)))
     for worker in workers {
       _ = up(worker)
+      if keepers, worker.kind == .connections { setKeepers(0, of: worker) }
       for reason in Self.reasons { _ = restarts(worker, reason) }
     }
   }
 
   func up(_ worker: WorkerIdentity) -> Metric? {
     page.metric(.gauge, "rig_worker_up", labels: [("worker", worker.name)])
+  }
+
+  func setKeepers(_ count: Int, of worker: WorkerIdentity) {
+    guard worker.kind == .connections else { return }
+    page.metric(.gauge, "rig_keepers", labels: [("worker", worker.name)])?.set(Int64(count))
   }
 
   func countRestart(of worker: WorkerIdentity, reason: String) {

@@ -1,5 +1,5 @@
-// What the runtime knows of one worker's place: the process that runs there now, if any, and how to tell its reports on
-// the status page from those of its predecessor.
+// What the runtime knows of one worker's place: the process that runs there now, if any, how to tell its reports on the status page
+// from those of its predecessor, and what its dead ones have left.
 
 import Glibc
 import IPC
@@ -33,8 +33,11 @@ final class WorkerRecord {
     self.up = up
   }
 
-  /// Another process is to be started.
-  func begin(_ instance: UInt64) {
+  /// Another process is to be started, for this cause.
+  func begin(_ instance: UInt64, _ cause: SpawnCause) {
+    if let last = bequests.indices.last, bequests[last].cause == nil {
+      bequests[last].cause = WorkerManifest.Inheritance.Cause(cause)
+    }
     self.instance = instance
     generationAtSpawn = page.generation
   }
@@ -57,12 +60,67 @@ final class WorkerRecord {
   /// Kills and reaps the process, if there is one.
   func abandon() { process = nil }
 
-  /// The message to the process that is started: the tree counts them, so that no two of the place have the same number.
-  var manifest: WorkerManifest {
-    var manifest = birth.manifest
-    manifest.incarnation = instance
-    return manifest
+  // MARK: What dead processes leave
+
+  /// The heir's end of a process's courier, by which its keeper passes its sockets on.
+  private struct Bequest {
+    let incarnation: UInt64
+    /// nil: its keeper has gone.
+    var courier: OwnedDescriptor?
+    /// nil as long as it lives.
+    var cause: WorkerManifest.Inheritance.Cause?
   }
+
+  /// Oldest first; the last one is that of the current or latest process, the others have living keepers.
+  private var bequests: [Bequest] = []
+
+  var keepsConnections: Bool { birth.manifest.ledger != nil }
+  /// Keepers that haven't ended, the living process's own among them.
+  var keepers: Int { bequests.count { $0.courier != nil } }
+
+  /// What the process that is started is given: the tree counts them, so that no two of the place have the same number. `keeperEnd`:
+  /// of its own courier.
+  func inheritance(keeperEnd: CInt?) -> (manifest: WorkerManifest, descriptors: DescriptorPlan) {
+    var manifest = birth.manifest
+    var descriptors = birth.descriptors
+    manifest.incarnation = instance
+    guard let keeperEnd else { return (manifest, descriptors) }
+    var numbers = descriptors.grantFresh([keeperEnd] + bequests.compactMap { $0.courier?.rawValue })[...]
+    manifest.courier = numbers.popFirst()
+    manifest.inheritance = bequests.map { bequest in
+      WorkerManifest.Inheritance(
+        incarnation: bequest.incarnation, courier: bequest.courier == nil ? nil : numbers.popFirst(),
+        cause: bequest.cause ?? .killed)
+    }
+    return (manifest, descriptors)
+  }
+
+  /// The process that has just been started has a courier. Returns the oldest ones, if there are more than are waited for.
+  func bequeath(_ courier: OwnedDescriptor) -> [OwnedDescriptor] {
+    bequests.removeAll { $0.courier == nil }
+    bequests.append(Bequest(incarnation: instance, courier: courier))
+    let excess = max(0, bequests.count - GatewayPlan.mostCouriers)
+    defer { bequests.removeFirst(excess) }
+    return bequests.prefix(excess).compactMap(\.courier)
+  }
+
+  /// The keeper of this process has gone. Returns its courier.
+  func keeperGone(_ incarnation: UInt64) -> OwnedDescriptor? {
+    guard let index = bequests.firstIndex(where: { $0.incarnation == incarnation }) else { return nil }
+    defer {
+      bequests[index].courier = nil
+      if index < bequests.count - 1 { bequests.remove(at: index) }
+    }
+    return bequests[index].courier
+  }
+
+  /// No heir is to come. Returns the couriers, with which the keepers end.
+  func disinherit() -> [OwnedDescriptor] {
+    defer { bequests = [] }
+    return bequests.compactMap(\.courier)
+  }
+
+  // MARK: Its page
 
   var page: StatusPage { owned.page }
   var isAlive: Bool { process != nil }
@@ -71,6 +129,22 @@ final class WorkerRecord {
   var hasPage: Bool { isAlive && page.generation != generationAtSpawn }
   /// Whether the current process says that it serves.
   var isReady: Bool { hasPage && page.state == .ready }
+}
+
+extension WorkerManifest.Inheritance.Cause {
+  init(_ cause: SpawnCause) {
+    switch cause {
+    case .failure(.condemned(.corruptRing)): self = .corruptRing
+    case .failure(.condemned(.hung)), .failure(.startTimedOut): self = .hung
+    case .failure(let failure):
+      switch failure.exit {
+      case .signal(SIGKILL): self = .killed
+      case .signal: self = .fault
+      default: self = .exit
+      }
+    case .first, .group: self = .exit
+    }
+  }
 }
 
 /// When a worker counts as hung. Pure: the clock comes in as a parameter.

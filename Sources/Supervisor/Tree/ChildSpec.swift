@@ -48,6 +48,9 @@ struct ChildSpec: Equatable, Sendable {
   let restart: Restart
   let shutdown: Shutdown
   let kind: Kind
+  /// Whether its restarts count that are due to a SIGKILL from outside once it serves: false for who loses nothing by it. They are
+  /// nobody's fault, and as many as there are can't tell that something is wrong here.
+  var countsKills = true
 }
 
 /// A supervisor: its children in start order and what it does when one of them ends.

@@ -404,11 +404,12 @@ struct SupervisionTree: Sendable {
     }
   }
 
-  /// Counts a restart, in the child and in its node. False when it was one too many for either; the node then is on its
-  /// way down.
+  /// Counts a restart, in the child and in its node, if it is one that counts. False when it was one too many for either; the node
+  /// then is on its way down.
   private mutating func admit(_ id: ChildID, _ failure: Failure, at now: Nanoseconds) -> Bool {
     let node = self[id].node
-    guard self[id].window?.admit(at: now) != false, nodes[node].window.admit(at: now) else {
+    let counts = self[id].spec.countsKills || !failure.isKill
+    guard !counts || (self[id].window?.admit(at: now) != false && nodes[node].window.admit(at: now)) else {
       note(.gaveUp(node: nodes[node].owner, child: id, failure))
       takeDown(node, .gaveUp, at: now)
       return false

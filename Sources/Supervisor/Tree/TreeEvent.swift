@@ -2,6 +2,8 @@
 // and carries out `TreeAction`s in the order given; tests do the same with a virtual clock. Neither side may skip
 // or reorder an action: "terminate before spawn" is what keeps a child from ever running twice.
 
+import Glibc
+
 /// A child anywhere in the tree; stable for the life of the tree.
 struct ChildID: Hashable, Sendable {
   let index: Int
@@ -60,6 +62,9 @@ enum Failure: Hashable, Sendable {
     default: false
     }
   }
+
+  /// SIGKILL, and not from here: by somebody, or for lack of memory.
+  var isKill: Bool { self == .exited(.signal(SIGKILL)) }
 
   /// How the process ended, where a process's own end is behind the failure.
   var exit: Exit? {
@@ -131,7 +136,7 @@ enum TreeAction: Equatable, Sendable {
 /// Something an operator may want to know.
 enum TreeNote: Equatable, Sendable {
   case started(ChildID)
-  /// It will be restarted; `restarts` is the number in its node's window, this one included.
+  /// It will be restarted; `restarts` is the number in its node's window, this one included if it counts.
   case restarting(ChildID, Failure, restarts: Int)
   /// It ended by itself and stays down (transient after a normal end, or temporary).
   case ended(ChildID, Failure)

@@ -1,8 +1,9 @@
-// rig-ringtool: drives rings between real processes, for the stress test and for measurements.
+// rig-ringtool: drives rings between real processes, for the stress test and for measurements, and processes that hold sockets.
 //
 //   rig-ringtool writer --ring FD --wake FD[,FD…] [--records N] --seed N     appends until killed, or N records
 //   rig-ringtool reader --ring FD --wake FD --slot N --log FD [--until SEQUENCE] --seed N
 //   rig-ringtool bench  [--json] [--seconds N] [--samples N]                 throughput and wake-up latency
+//   rig-ringtool supervise --ledger FD --courier FD --listener FD --control FD --incarnation N --patience-ms N     see Holder
 //
 // The descriptors are inherited. Exit status: 0 done, 1 a record was not what it had to be (the reason is on stderr),
 // 64 wrong arguments, 70 the ring could not be used. It must never outlive the process that started it.
@@ -34,7 +35,11 @@ enum RingTool {
       try reader.run()
     case "bench": try Benchmark(options).run()
     case BenchmarkPeer.command: try BenchmarkPeer(options).run()
-    default: throw ToolError.usage("unknown command \"\(command)\", expected writer, reader or bench")
+    case "supervise": try Holder.supervise(Array(arguments.dropFirst()), options)
+    case "hold": try Holder.hold(options)
+    default:
+      throw ToolError.usage(
+        "unknown command \"\(command)\", expected writer, reader, bench or supervise")
     }
   }
 }

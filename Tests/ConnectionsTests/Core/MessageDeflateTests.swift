@@ -247,7 +247,10 @@ struct MessageDeflateTests {
     for (encoding, text) in [
       (EventEncoding.deflatedWebSocket, json), (.deflatedWebSocketWithCursor, String(withCursor)),
     ] {
-      var encodings = TurnEncodings()
+      let ledger = try TestGateway.ledger()
+      defer { withExtendedLifetime(ledger) {} }
+      let plan = ledger.plan
+      var encodings = TurnEncodings(on: plan)
       encodings.beginEvent()
       let (first, second) = event.withRecord { record in
         (
@@ -255,8 +258,9 @@ struct MessageDeflateTests {
           encodings.range(of: record, cursor: cursor, in: encoding)
         )
       }
-      #expect(first == second && encodings.ends(encoding) == [first.upperBound])
-      let frame = encodings.withBytes(encoding, first) { Array($0) }
+      let shared = try #require(first)
+      #expect(first == second && encodings.ends(encoding.rawValue) == [shared.upperBound])
+      let frame = Array(plan.buffer(encoding.rawValue)[shared])
       #expect(frame[0] == 0xC1 && Int(frame[1]) == frame.count - 2 && frame.count < json.utf8.count / 2)
       #expect(try MessageInflater().inflate(Array(frame[2...]), atMost: 10_000) == Array(text.utf8))
       var alone = TurnBuffer(encoding: encoding)

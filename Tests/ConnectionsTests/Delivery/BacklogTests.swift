@@ -1,5 +1,6 @@
 // What waits for a slow client, and what a turn gives to whom.
 
+import IPC
 import TestSupport
 import Testing
 
@@ -149,10 +150,13 @@ struct BacklogTests {
 
 @Suite("Fan-out")
 struct FanoutTests {
-  private func fanout(_ connections: Int = 4) -> Fanout {
-    var fanout = Fanout()
-    fanout.clear()
-    fanout.reserve(connections: connections)
+  private let ledger: Ledger
+
+  init() throws { ledger = try TestGateway.ledger() }
+
+  private func fanout() -> Fanout {
+    var fanout = Fanout(on: ledger.plan)
+    fanout.begin(turn: ledger.plan.begin())
     return fanout
   }
 
@@ -165,7 +169,7 @@ struct FanoutTests {
     fanout.add(0, 20..<30)
     fanout.add(0, 30..<31)
     fanout.add(0, 40..<41)
-    #expect(Array(fanout.touched) == [2, 0])
+    #expect(fanout.connections == [2, 0])
     #expect(fanout.single(2) == 0..<15)
     #expect(fanout.stretches(2) == [0..<15])
     #expect(fanout.single(0) == nil)
@@ -176,34 +180,22 @@ struct FanoutTests {
   func turns() {
     var fanout = fanout()
     for turn in 0..<100 {
-      fanout.clear()
-      #expect(fanout.touched.isEmpty)
+      fanout.begin(turn: ledger.plan.begin())
+      #expect(fanout.connections.isEmpty)
       let connection = ConnectionIndex(turn % 4)
       fanout.add(connection, 5..<6)
       fanout.add(connection, 7..<8)
       #expect(fanout.stretches(connection) == [5..<6, 7..<8])
-      #expect(Array(fanout.touched) == [connection])
+      #expect(fanout.connections == [connection])
     }
-  }
-
-  @Test("grows with the table of connections")
-  func growth() {
-    var fanout = fanout(1)
-    fanout.add(0, 0..<1)
-    fanout.clear()
-    fanout.reserve(connections: 1000)
-    fanout.add(999, 3..<4)
-    #expect(fanout.single(999) == 3..<4)
-    fanout.reserve(connections: 10)
-    #expect(fanout.single(999) == 3..<4)
   }
 
   @Test("agrees with a list per connection on random turns")
   func random() {
     var random = SeededRandom(seed: 4)
-    var fanout = fanout(20)
+    var fanout = fanout()
     for _ in 0..<200 {
-      fanout.clear()
+      fanout.begin(turn: ledger.plan.begin())
       var expected: [ConnectionIndex: [Range<Int>]] = [:]
       var end = 0
       for _ in 0..<30 {
@@ -221,8 +213,16 @@ struct FanoutTests {
         }
       }
       for (connection, ranges) in expected { #expect(fanout.stretches(connection) == ranges) }
-      #expect(Set(fanout.touched) == Set(expected.keys))
-      #expect(fanout.touched.count == expected.count)
+      #expect(Set(fanout.connections) == Set(expected.keys))
+      #expect(fanout.connections.count == expected.count)
     }
   }
+}
+
+extension Fanout {
+  fileprivate mutating func add(_ connection: ConnectionIndex, _ range: Range<Int>) {
+    add(connection, range, .webSocket, entry: .none)
+  }
+
+  fileprivate var connections: [ConnectionIndex] { (0..<touchedCount).map { touched($0).connection } }
 }

@@ -72,12 +72,21 @@ final class SocketHandler: ChannelOutboundHandler {
 final class TestClient {
   private static let sendBufferBytes: CInt = 4096
 
+  /// Nothing has gone through a client's socket before it is opened.
+  static var accounts: SocketAccounts {
+    SocketAccounts(written: { _ in 0 }, read: { _ in 0 }, cookie: { UInt64($0) + 1 })
+  }
+
   private(set) var channel = EmbeddedChannel()
   let near: CInt
   private let far: CInt
   private(set) var socket: SocketHandler
   /// Everything received so far.
   private(set) var received: [UInt8] = []
+  /// The same from the very beginning.
+  private(set) var all: [UInt8] = []
+  /// Bytes that it has sent.
+  private(set) var givenBytes = 0
   /// What came before `openSSE` or `openWebSocket` returned.
   var opening = ""
 
@@ -122,6 +131,7 @@ final class TestClient {
       let count = recv(far, &buffer, min(buffer.count, rest), CInt(MSG_DONTWAIT))
       guard count > 0 else { break }
       received.append(contentsOf: buffer[..<count])
+      all.append(contentsOf: buffer[..<count])
       rest -= count
     }
     return rest < limit
@@ -130,6 +140,23 @@ final class TestClient {
   /// Takes everything that is on its way, letting NIO write the rest.
   func readAll() {
     repeat { socket.pump() } while read() || (socket.isWaiting && read())
+  }
+
+  /// Bytes that its socket has taken.
+  var takenBytes: Int {
+    var unread: CInt = 0
+    _ = ioctl(far, UInt(FIONREAD), &unread)
+    return all.count + Int(unread)
+  }
+
+  /// The name of its socket, as `accounts` has it.
+  var cookie: UInt64 { UInt64(near) + 1 }
+
+  /// The client says something.
+  func say(_ bytes: some Sequence<UInt8>) throws {
+    let bytes = ByteBuffer(bytes: bytes)
+    givenBytes += bytes.readableBytes
+    try channel.writeInbound(bytes)
   }
 
   /// What has come since it was last asked for.
@@ -203,9 +230,9 @@ extension TestWorker {
   private func begin(
     _ connection: Connection, _ client: TestClient, _ wanted: ConnectRequest, _ lastEventID: String?
   ) -> Connection {
-    connection.outlet?.open(with: Array("open\n\n".utf8))
-    connection.outletDidChange()
-    wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
+    connection.open(with: Array("open\n\n".utf8), mayHoldOutput: false) {
+      wiring.connections.begin(connection, wanted, wiring.events.resumption(lastEventID: lastEventID))
+    }
     client.opening = client.take()
     return connection
   }

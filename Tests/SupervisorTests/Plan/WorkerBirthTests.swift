@@ -140,6 +140,27 @@ import Testing
     #expect(try JSONDecoder().decode(WorkerManifest.self, from: JSONEncoder().encode(manifest)) == manifest)
   }
 
+  @Test func `16.1 connection workers get their own ledgers, if connections are kept, and nobody else's`()
+    throws
+  {
+    let keeping = GatewayPlan(settings: Settings(), keepsConnections: true)
+    var table = table
+    for (place, worker) in keeping.workers.enumerated() {
+      (table.pages[worker], table.wakes[worker]) = (10, 11)
+      if worker.kind == .connections { table.ledgers[worker] = 900 + CInt(place) }
+    }
+    for ring in keeping.rings { table.rings[ring.id] = 12 }
+    for worker in keeping.workers {
+      let birth = try WorkerBirth(of: worker, in: keeping, table: table, identity: identity)
+      #expect(birth.manifest.ledger.flatMap { source($0, birth) } == table.ledgers[worker])
+      #expect(birth.manifest.descriptors == birth.descriptors.targets.sorted())
+    }
+    table.ledgers = [:]
+    #expect(throws: IPCError.invalid("there is no descriptor of the ledger for worker connections.0")) {
+      try WorkerBirth(of: .connections(0), in: keeping, table: table, identity: identity)
+    }
+  }
+
   @Test("a descriptor that is missing is named")
   func missing() {
     var table = table

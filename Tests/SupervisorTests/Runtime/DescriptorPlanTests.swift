@@ -21,7 +21,7 @@ import Testing
     var plan = DescriptorPlan(base: 50)
     _ = plan.grant(7)
     _ = plan.grant(9)
-    let target = plan.grantManifest(number)
+    let target = plan.grantFresh([number])[0]
     #expect(plan.sources.first == number)
     #expect(plan.targets.first == target)
     // dup2 onto itself would leave it close-on-exec, and onto a grant's number would lose it.
@@ -30,6 +30,28 @@ import Testing
     // Nothing is overwritten before it has been copied.
     for (index, written) in plan.targets.enumerated() {
       #expect(!plan.sources[(index + 1)...].contains(written))
+    }
+  }
+
+  @Test(
+    "16.1 what is opened for one process is copied before anything can overwrite it, however it is numbered",
+    arguments: [[], [3], [52], [53, 52], [50, 51, 54], [90, 53]] as [[CInt]],
+    [4, 50, 52, 53, 54, 55, 91]
+      as [CInt])
+  func fresh(_ couriers: [CInt], _ manifest: CInt) {
+    guard !couriers.contains(manifest) else { return }
+    var plan = DescriptorPlan(base: 50)
+    _ = plan.grant(7)
+    _ = plan.grant(9)
+    let numbers = plan.grantFresh(couriers) + plan.grantFresh([manifest])
+    #expect(zip(couriers + [manifest], numbers).allSatisfy { $0 != $1 })
+    #expect(Set(plan.targets).count == plan.targets.count)
+    for (index, written) in plan.targets.enumerated() {
+      #expect(!plan.sources[(index + 1)...].contains(written))
+    }
+    for (source, number) in zip(couriers + [manifest], numbers) {
+      let place = plan.targets.firstIndex(of: number)
+      #expect(place.map { plan.sources[$0] } == source)
     }
   }
 

@@ -37,7 +37,7 @@ final class RuntimeBench: Sendable {
   /// Starts a gateway and waits until its loop exists.
   init(
     workers: Int = 1, scripts: [WorkerKind: String] = [:], startTimeout: Nanoseconds = .seconds(300),
-    _ change: (inout Settings) -> Void = { _ in }
+    keepsConnections: Bool = false, _ change: (inout Settings) -> Void = { _ in }
   ) throws {
     var settings = Settings()
     settings.connectionWorkers = workers
@@ -47,7 +47,8 @@ final class RuntimeBench: Sendable {
     // Nobody beats for workers that a test isn't about.
     settings.watchdogSeconds = 3_600
     change(&settings)
-    plan = GatewayPlan(settings: settings, startTimeout: startTimeout)
+    plan = GatewayPlan(
+      settings: settings, startTimeout: startTimeout, keepsConnections: keepsConnections)
     directory = try TestDirectory()
     logFile = "\(directory.path)/log"
     for kind in WorkerKind.all { try directory.script(kind.executable, scripts[kind] ?? Self.lives) }
@@ -125,7 +126,7 @@ final class RuntimeBench: Sendable {
   }
 
   /// As `eventually`, but doesn't wait for a gateway that has ended.
-  private func whileRunning<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
+  func whileRunning<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
     try eventually(what) {
       let status = state.withLock { $0.status }
       let value = try condition()
@@ -149,6 +150,11 @@ final class RuntimeBench: Sendable {
     guard name != "supervisor" else { return try StatusPage(attaching: table.supervisorPage) }
     let worker = try #require(plan.workers.first { $0.name == name })
     return try StatusPage(attaching: try #require(table.pages[worker]))
+  }
+
+  func ledger(_ name: String) throws -> CInt {
+    let worker = try #require(plan.workers.first { $0.name == name })
+    return try #require(state.withLock { $0.table?.ledgers[worker] })
   }
 
   func ring(_ name: String) throws -> (id: UInt32, fd: CInt) {

@@ -107,6 +107,65 @@ import Testing
     #expect(bench.tree.outcome == nil)
   }
 
+  @Test func `16.1 kills from outside never use up the restarts of who loses nothing by them`() throws {
+    var bench = try TreeBench.running(
+      intensity: 1, [supervisor("pool", intensity: 1, childIntensity: 1, [worker("a", countsKills: false)])])
+    for _ in 1...50 {
+      bench.exit("a", .signal(9))
+      bench.ready("a")
+    }
+    #expect(bench.tree.outcome == nil)
+    #expect(bench.rules.forgiven == 50)
+    // One that counts, and they haven't been counted beside it.
+    bench.exit("a", .signal(11))
+    bench.ready("a")
+    bench.exit("a", .signal(9))
+    bench.ready("a")
+    #expect(bench.rules.forgiven == 51)
+    _ = bench.takeTrace()
+    bench.exit("a", .signal(11))
+    bench.expect(["spawn a (group)"])
+  }
+
+  @Test(
+    arguments: [
+      ("fault", .exit(.signal(11))), ("exit", .exit(.status(0))), ("killed while starting", .killedStarting),
+      ("watchdog", .condemned(.hung)), ("corrupt ring", .condemned(.corruptRing)),
+    ] as [(String, CountedDeath)])
+  func `16.1 every other death of such a worker counts`(_ name: String, _ death: CountedDeath) throws {
+    var bench = try TreeBench.running(intensity: 1, [worker("a", countsKills: false)])
+    for _ in 1...2 {
+      switch death {
+      case .exit(let exit): bench.exit("a", exit)
+      case .killedStarting:
+        if bench.child("a").state == .running {
+          // The first one is the way to a start.
+          bench.exit("a", .signal(9))
+        }
+        bench.exit("a", .signal(9))
+      case .condemned(let why):
+        bench.send(.condemn(bench.child("a").id, why))
+        bench.exit("a", .signal(9))
+      }
+      if bench.tree.outcome == nil, death != .killedStarting { bench.ready("a") }
+    }
+    #expect(bench.tree.outcome == .gaveUp, "\(name)")
+  }
+
+  enum CountedDeath: Equatable {
+    case exit(Exit)
+    case killedStarting
+    case condemned(Condemnation)
+  }
+
+  @Test func `16.1 a worker that isn't spared counts each kill`() throws {
+    var bench = try TreeBench.running(intensity: 1, [worker("a")])
+    bench.exit("a", .signal(9))
+    bench.ready("a")
+    bench.exit("a", .signal(9))
+    #expect(bench.tree.outcome == .gaveUp)
+  }
+
   @Test func `each node counts for itself`() throws {
     var bench = try TreeBench.running(
       intensity: 1,

@@ -9,10 +9,12 @@ import Testing
     var ends: [String: Int] = [:]
     var seen: [String: Int] = [:]
     var spawns = 0
+    var forgiven = 0
     for seed in UInt64(1)...2_000 {
       var simulation = try TreeSimulation(seed: seed)
       simulation.run()
       spawns += simulation.bench.rules.spawns
+      forgiven += simulation.bench.rules.forgiven
       switch simulation.bench.tree.outcome {
       case .stopped: ends["stopped", default: 0] += 1
       case .gaveUp: ends["gave up", default: 0] += 1
@@ -33,6 +35,7 @@ import Testing
     #expect(ends.values.allSatisfy { $0 > 100 } && ends.count == 3, "\(ends)")
     #expect(seen.values.allSatisfy { $0 > 100 } && seen.count == 4, "\(seen)")
     #expect(spawns > 10_000)
+    #expect(forgiven > 50)
   }
 
   @Test(arguments: [NodeSpec.Strategy.oneForOne, .oneForAll, .restForOne])

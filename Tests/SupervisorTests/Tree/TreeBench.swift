@@ -8,9 +8,12 @@ import Testing
 
 func worker(
   _ id: String, _ restart: ChildSpec.Restart = .permanent,
-  shutdown: ChildSpec.Shutdown = .timeout(.seconds(5)), startTimeout: Nanoseconds? = .seconds(30)
+  shutdown: ChildSpec.Shutdown = .timeout(.seconds(5)), startTimeout: Nanoseconds? = .seconds(30),
+  countsKills: Bool = true
 ) -> ChildSpec {
-  ChildSpec(id: id, restart: restart, shutdown: shutdown, kind: .worker(startTimeout: startTimeout))
+  ChildSpec(
+    id: id, restart: restart, shutdown: shutdown, kind: .worker(startTimeout: startTimeout),
+    countsKills: countsKills)
 }
 
 func supervisor(

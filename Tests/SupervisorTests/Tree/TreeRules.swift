@@ -3,7 +3,8 @@
 //   - a node's children are stopped last one first (or told to in this order, if they stop together), and a group restart
 //     starts nobody before all later ones are gone;
 //   - in a one_for_one node no more failed children are started anew within the period than the intensity allows, and
-//     none of them more often than the intensity per child does;
+//     none of them more often than the intensity per child does, but for kills from outside that don't count, for which
+//     no node ever gives up;
 //   - a timer belongs to a living child; when everything has finished, nothing lives and nothing more is asked for.
 
 import Testing
@@ -23,6 +24,8 @@ struct TreeRules {
   private var finished = false
   private var readyCount = 0
   private(set) var spawns = 0
+  /// Restarts that didn't count.
+  private(set) var forgiven = 0
   var context = ""
 
   init(_ tree: SupervisionTree) {
@@ -62,6 +65,8 @@ struct TreeRules {
     case .finished:
       finished = true
       expect(alive.isEmpty, "finished while \(alive.map(name)) run")
+    case .note(.gaveUp(_, let child, let failure)):
+      expect(!isForgiven(child, failure), "gave up because \(name(child)) was killed from outside")
     case .cancelTimer, .note:
       break
     }
@@ -95,6 +100,10 @@ struct TreeRules {
       if cause == .group { restarts[index] = nil }
       return
     }
+    if case .failure(let failure) = cause, isForgiven(id, failure) {
+      forgiven += 1
+      return
+    }
     let (intensity, period) = limits(index)
     var moments = restarts[index]?.moments.filter { $0.at + period >= now } ?? []
     moments.append((id, now))
@@ -103,6 +112,10 @@ struct TreeRules {
     guard let window = tree[id].window else { return }
     let own = moments.count { $0.child == id }
     expect(own <= window.intensity, "\(own) restarts of \(name(id)), \(window.intensity) allowed")
+  }
+
+  private func isForgiven(_ id: ChildID, _ failure: Failure) -> Bool {
+    !tree[id].spec.countsKills && failure == .exited(.signal(9))
   }
 
   private func limits(_ node: Int) -> (Int, Nanoseconds) {

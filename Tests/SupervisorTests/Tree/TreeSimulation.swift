@@ -153,6 +153,7 @@ struct TreeSimulation {
       shutdown: shutdowns.randomElement(using: &random) ?? .infinity,
       kind: isNode
         ? .supervisor(randomNode(depth: depth + 1, &random))
-        : .worker(startTimeout: random.chance(70) ? .seconds(3) : nil))
+        : .worker(startTimeout: random.chance(70) ? .seconds(3) : nil),
+      countsKills: random.chance(60))
   }
 }

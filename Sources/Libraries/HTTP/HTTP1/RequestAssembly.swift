@@ -39,6 +39,10 @@ extension Refusal {
   static let draining = Refusal(
     status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
 
+  /// Whoever was to answer. Whether the request has been carried out is unknown.
+  static let processEnded = Refusal(
+    status: .badGateway, detail: "the process that served the request has ended before it answered")
+
   init(_ defect: MessageDefect) {
     switch defect {
     case .version: self.init(status: .httpVersionNotSupported, detail: defect.detail)

@@ -96,6 +96,13 @@ public struct HTTPRequest: Sendable {
   /// doesn't say.
   public var authority: String? { targetAuthority ?? headers.first(name: "host") }
 
+  /// The head of an HTTP/1.x request again, as text. An absolute-form target is told by its path and `Host`.
+  public var head: [UInt8] {
+    let target = path + (rawQuery.map { "?" + $0 } ?? "")
+    let line = "\(method.rawValue) \(target) HTTP/\(version.major).\(version.minor)\r\n"
+    return Array(line.utf8) + headers.wireBlock + Array("\r\n".utf8)
+  }
+
   var withoutBody: HTTPRequest {
     var head = self
     head.body = ByteBuffer()

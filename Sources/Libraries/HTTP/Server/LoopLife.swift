@@ -88,6 +88,7 @@ public final class LoopLife: @unchecked Sendable {
     }
     heartbeat = loop.scheduleRepeatedTask(initialDelay: Self.beatInterval, delay: Self.beatInterval) { _ in
       self.context.status.beat()
+      self.context.lookAtKeeper()
       worker.tick()
     }
     worker.scheduleTurn()

@@ -1,6 +1,6 @@
 // What a worker has from its birth on, and how it is born: WorkerProcess.run is the first and last thing in main.
 //
-//   inherit the manifest ▶ die with the supervisor ▶ block signals ▶ settings ▶ log ▶ status page ▶ body ▶ exit
+//   inherit the manifest ▶ die with the supervisor ▶ block signals ▶ settings ▶ log ▶ status page ▶ keeper ▶ body ▶ exit
 
 import CLinux
 import FoundationEssentials
@@ -20,6 +20,8 @@ public final class WorkerContext {
   public let signals: CInt
   /// A signalfd (non-blocking) of SIGHUP, blocked likewise: the supervisor wants files to be read again. Who has none needs not look.
   public let reloads: CInt
+  /// Whoever passes this process's connections on when it dies; nil: there is none, or none any more.
+  private var keeper: Keeper?
 
   /// "connections.0", "streams", "control": the value of the label `worker`.
   public var name: String { worker.name }
@@ -38,6 +40,42 @@ public final class WorkerContext {
     self.signals = signals
     self.reloads = reloads
   }
+
+  // MARK: Its keeper
+
+  /// Starts the keeper of its sockets, if it is to have one. Without it their clients come back when the worker has died: worse, but
+  /// no reason not to serve.
+  func startKeeper() {
+    guard let ledger = manifest.ledger, let courier = manifest.courier else { return }
+    do throws(IPCError) {
+      keeper = try Keeper(
+        ledger: ledger, courier: courier, incarnation: incarnation, supervisor: manifest.supervisorPid,
+        patienceMs: settings.keeperTTLSeconds * 1_000, name: name)
+    } catch {
+      log.error(
+        "no keeper can be started: connections will end with this worker", metadata: ["error": "\(error)"])
+      shutdown(courier, CInt(SHUT_RDWR))
+    }
+    // The supervisor counts what is true of processes that may have gone.
+    _ = keeperLosses
+  }
+
+  private var keeperLosses: Metric? { status.metric(.counter, "rig_keeper_losses_total") }
+
+  /// Looks, once a second, whether the keeper still lives. It can't be made anew: a copy of this process would now keep its memory.
+  public func lookAtKeeper() {
+    guard let keeper, keeper.hasEnded else { return }
+    keeper.dismiss()
+    self.keeper = nil
+    keeperLosses?.add()
+    log.error(
+      "the keeper has ended: connections will end with this worker", metadata: ["keeper": "\(keeper.pid)"])
+  }
+
+  /// All connections have ended in order, and nothing is to be passed on.
+  func dismissKeeper() { keeper?.dismiss() }
+
+  // MARK: Its rings
 
   /// The ring of a purpose that this worker writes.
   ///
@@ -104,6 +142,7 @@ public enum WorkerProcess {
       let context = try birth(worker)
       do {
         try body(context)
+        context.dismissKeeper()
       } catch {
         context.log.critical("the worker can't go on", metadata: ["reason": "\(error)"])
         exit(error is any ConfigurationFault ? wrongConfiguration : failure)
@@ -143,6 +182,7 @@ public enum WorkerProcess {
       manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
       signals: signals, reloads: reloads)
     try StopPoint.arm(for: context.worker, incarnation: context.incarnation)
+    context.startKeeper()
     return context
   }
 

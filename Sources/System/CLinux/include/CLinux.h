@@ -8,9 +8,11 @@
 
 #include "atomics.h"
 #include "events.h"
+#include "keeper.h"
 #include "ledger.h"
 #include "memory.h"
 #include "process.h"
+#include "sockets.h"
 #include "stop.h"
 
 #endif

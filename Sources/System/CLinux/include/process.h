@@ -97,6 +97,19 @@ static inline int rig_pidfd_wait(int pidfd, int reap, int *signalled, int *statu
 /// the parent may have gone before.
 static inline int rig_set_parent_death_signal(int signal) { return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0); }
 
+/// Orphans among the descendants of this process become its children.
+static inline int rig_become_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
+
+/// A child that has ended and isn't waited for; 0: none has, -1 with ECHILD: there is no child.
+static inline pid_t rig_ended_child(void) {
+  siginfo_t info;
+  memset(&info, 0, sizeof info);
+  while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0) {
+    if (errno != EINTR) return -1;
+  }
+  return info.si_pid;
+}
+
 /// Blocks of up to `heap` bytes come from the heap, and up to `kept` free bytes at its end aren't given back to the kernel (mallopt(3)).
 /// To be called before there are threads.
 static inline void rig_keep_freed_memory(int heap, int kept) {
@@ -130,6 +143,13 @@ static inline int rig_signalfd_take(int fd, pid_t *sender) {
 static inline int rig_poll_add(int epoll, int fd, uint64_t token) {
   struct epoll_event event = {0};
   event.events = EPOLLIN;
+  event.data.u64 = token;
+  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+/// Watches for the other side's end alone, level-triggered.
+static inline int rig_poll_add_hangup(int epoll, int fd, uint64_t token) {
+  struct epoll_event event = {0};
   event.data.u64 = token;
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }

@@ -46,6 +46,8 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var isChanging = false
   /// Whether it is looked at what waits here, once per second.
   var isWatched = false
+  /// It is to be in the ledger, as soon as nothing waits that isn't counted.
+  private var awaitsEntry = false
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
 
@@ -72,6 +74,32 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     self.outlet = outlet
     outlet.owner = self
     if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
+  }
+
+  /// A stream on a socket that another process has accepted.
+  ///
+  /// - Parameters:
+  ///   - make: a channel of the socket; nil: none can be made, and the socket is closed.
+  ///   - intake: as above.
+  init(
+    _ state: ConnectionState, at index: ConnectionIndex, of connections: OpenConnections, socket: CInt,
+    intake: MessageIntake?, channel make: @escaping () -> Channel?
+  ) {
+    self.state = state
+    self.index = index
+    self.connections = connections
+    let outlet = Outlet(socket: socket, limitBytes: connections.maxUnsentBytes)
+    self.outlet = outlet
+    outlet.owner = self
+    if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
+    outlet.whenNeeded { [unowned self] in
+      guard let channel = make() else { return nil }
+      guard (try? channel.pipeline.syncOperations.addHandler(self)) != nil else {
+        channel.close(promise: nil)
+        return nil
+      }
+      return channel
+    }
   }
 
   /// A long-polling session.
@@ -118,6 +146,48 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var waiting: Backlog {
     _read { yield state.waiting }
     _modify { yield &state.waiting }
+  }
+
+  // MARK: Opening
+
+  /// Opens a stream: what `begin` makes of the connection and the first bytes are one step.
+  ///
+  /// - Parameter mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
+  func open(with bytes: [UInt8], mayHoldOutput: Bool, _ begin: () -> Void) {
+    guard let outlet, outlet.hold() else { return begin() }
+    outlet.send(bytes)
+    begin()
+    if mayHoldOutput { awaitsEntry = true } else { connections.enterLedger(self) }
+    if outlet.entry != nil { StopPoint.greeting.reached() }
+    outlet.release(throughChannel: mayHoldOutput)
+    outletDidChange()
+  }
+
+  // MARK: In the ledger
+
+  /// What is known of the connection is in the ledger as it is now.
+  func commit() {
+    if let polls { return polls.commit() }
+    guard let outlet, let entry = outlet.entry, !outlet.isHeld else { return }
+    entry.note(state: encodedState, consumed: webSocket?.consumed ?? 0)
+  }
+
+  /// What changes within `body` and what is sent there are one step, for whoever goes on with the connection.
+  func step(_ body: () -> Void) {
+    guard let outlet else {
+      body()
+      return commit()
+    }
+    guard outlet.entry != nil, outlet.hold() else { return body() }
+    body()
+    outlet.noteAll(state: encodedState, consumed: webSocket?.consumed ?? 0)
+    outlet.release()
+    outletDidChange()
+  }
+
+  /// nil: there is more of it than is noted.
+  var encodedState: [UInt8]? {
+    (webSocket?.isTooMuchToNote ?? false) ? nil : state.encoded(withWaiting: false)
   }
 
   // MARK: Sending
@@ -168,14 +238,19 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     replay()
     let rest = self.replay?.gathered ?? []
     self.replay?.gathered = nil
-    if !rest.isEmpty, isOpen { send(rest, isInRing: true) }
+    if !rest.isEmpty, isOpen { sendReplayed(rest) }
   }
 
   private func gather(_ bytes: [UInt8]) {
     replay?.gathered?.append(contentsOf: bytes)
     guard let whole = replay?.gathered, whole.count >= Self.gatheredBytes else { return }
     replay?.gathered = []
-    send(whole, isInRing: true)
+    sendReplayed(whole)
+  }
+
+  /// Together with the place up to which it brings the client.
+  private func sendReplayed(_ bytes: [UInt8]) {
+    step { send(bytes, isInRing: true) }
   }
 
   /// Whether the client has yet to take what it was sent: no more of the past for now.
@@ -190,7 +265,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   /// Something was given to the outlet: lets the delivery loop send directly or not. A client that doesn't keep up gets events at
   /// its own pace from then on; one that doesn't take what it asked for is ended.
   func outletDidChange() {
-    guard isOpen, let outlet else { return }
+    guard isOpen, let outlet, !outlet.isHeld else { return }
     connections.table.descriptors[Int(index)] = outlet.directDescriptor
     if outlet.isWaiting { connections.watch(self) }
     if outlet.isOverfullOfAnswers {
@@ -201,9 +276,13 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   }
 
   /// What a delivery couldn't send directly is in the outlet now.
-  func deliveryWasKept() {
+  ///
+  /// - Parameters:
+  ///   - turn: the delivery's.
+  ///   - sent: bytes that it could send.
+  func deliveryWasKept(turn: UInt64, sent: Int) {
     guard let outlet else { return }
-    outlet.resume()
+    outlet.resume(turn: turn, sent: sent)
     // Over TLS everything comes this way, and nothing waits unless the client is slow.
     if outlet.waitingBytes == 0 { connections.table.lastTraffic[Int(index)] = connections.clock.second }
     outletDidChange()
@@ -211,12 +290,21 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   func outletDidDrain() {
     if isOpen { connections.table.lastTraffic[Int(index)] = connections.clock.second }
+    if awaitsEntry {
+      awaitsEntry = false
+      connections.enterLedger(self)
+    }
     outletDidChange()
     connections.resume(self)
   }
 
   func outletDidFinish() {
     if webSocket?.mayCloseOutput ?? true { closeOutput() }
+  }
+
+  func outletHasNoChannel() {
+    outlet?.close()
+    connections.closed(self)
   }
 
   // MARK: Time
@@ -240,7 +328,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     } else if let webSocket, !isClosing {
       webSocket.deadlinePassed(second: second)
     } else {
-      outlet?.channel.close(promise: nil)
+      outlet?.channel?.close(promise: nil)
     }
   }
 
@@ -271,7 +359,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// Nothing more will be sent: the client sees the end of the stream.
   func closeOutput() {
-    outlet?.channel.close(mode: .output, promise: nil)
+    outlet?.channel?.close(mode: .output, promise: nil)
   }
 
   // MARK: Channel

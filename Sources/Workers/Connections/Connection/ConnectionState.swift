@@ -30,7 +30,18 @@ struct ConnectionState {
   /// nil: it takes part in live delivery, and stands where its worker does.
   var resuming: Resuming?
   /// What its socket didn't take.
-  var waiting = Backlog()
+  var waiting: Backlog {
+    get { boxedWaiting?.value ?? Backlog() }
+    _modify {
+      var waiting = boxedWaiting?.value ?? Backlog()
+      // Let go of meanwhile, so that it is changed in place.
+      boxedWaiting = nil
+      defer { boxedWaiting = waiting.isEmpty ? nil : Boxed(waiting) }
+      yield &waiting
+    }
+  }
+  /// Most connections have nothing that waits.
+  private var boxedWaiting: Boxed<Backlog>?
 
   init(serial: UInt64, _ transport: TransportState) {
     self.serial = serial
@@ -155,7 +166,10 @@ extension ConnectionState {
     var longPolling = LongPollSession.Limits()
   }
 
-  var encoded: [UInt8] {
+  var encoded: [UInt8] { encoded(withWaiting: true) }
+
+  /// - Parameter withWaiting: false: what waits is kept elsewhere.
+  func encoded(withWaiting: Bool) -> [UInt8] {
     var fields = FieldWriter()
     fields.append(tag: Tag.serial) { $0.append(serial) }
     switch transport {
@@ -180,7 +194,7 @@ extension ConnectionState {
         resuming.plan.seen.encode(into: &$0)
       }
     }
-    if !waiting.isEmpty { fields.append(tag: Tag.waiting) { waiting.encode(into: &$0) } }
+    if withWaiting, !waiting.isEmpty { fields.append(tag: Tag.waiting) { waiting.encode(into: &$0) } }
     return fields.bytes
   }
 

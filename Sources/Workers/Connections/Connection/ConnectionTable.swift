@@ -7,12 +7,15 @@
 //   deadlines       0     second at which the connection wants to be asked, 0: never
 //   expiries        0     second since 1970 at which a token of the connection ends, 0: never
 //   privileges      …     whether it gets presence events
+//   entries         3     in the ledger; none: it ends with its worker
 //   areBehind       …     whether it reads on from the rings at its own pace, and gets nothing live meanwhile
 //   connections   object, for everything that isn't "send these bytes"
 //
 // The loop over a thousand subscribers touches three small arrays and no object. Indices are reused; the serial of a
 // connection never is, so a token that names a former owner of an index is recognised. A serial says at which index its
 // connection was opened. One that another process of the place has opened may find that taken here: it is entered elsewhere.
+
+import IPC
 
 /// How events are encoded for a connection.
 enum Transport: UInt8, CaseIterable {
@@ -72,6 +75,7 @@ struct ConnectionTable {
   var deadlines: ContiguousArray<UInt32> = []
   var expiries: ContiguousArray<UInt32> = []
   var privileges: ContiguousArray<Bool> = []
+  var entries: ContiguousArray<LedgerEntry> = []
   private(set) var areBehind: ContiguousArray<Bool> = []
   /// Connections that are behind.
   private(set) var behindCount = 0
@@ -87,6 +91,7 @@ struct ConnectionTable {
   private let serialBase: UInt64
   private static let indexBits: UInt64 = 20
   private static let usesBits: UInt64 = 28
+  private static let alwaysDue: UInt32 = 1
   /// More connections than a worker may have descriptors for, by far.
   static let maximumConnections = 1 << Int(indexBits)
 
@@ -147,6 +152,8 @@ struct ConnectionTable {
     transports[index] = transport
     lastTraffic[index] = second
     forgetFormerOwner(of: index)
+    // The session itself knows what time has brought.
+    if transport == .longPolling { deadlines[index] = Self.alwaysDue }
     countByTransport[Int(transport.rawValue)] += 1
   }
 
@@ -176,6 +183,7 @@ struct ConnectionTable {
     deadlines[index] = 0
     expiries[index] = 0
     privileges[index] = false
+    entries[index] = .none
     setBehind(ConnectionIndex(index), false)
   }
 
@@ -197,6 +205,7 @@ struct ConnectionTable {
     deadlines.append(0)
     expiries.append(0)
     privileges.append(false)
+    entries.append(.none)
     areBehind.append(false)
     uses.append(0)
     return ConnectionIndex(connections.count - 1)

@@ -12,6 +12,7 @@
 
 import DequeModule
 import Kit
+import Settings
 
 struct LongPollSession {
   struct Limits: Equatable, Sendable {
@@ -25,6 +26,22 @@ struct LongPollSession {
     var waitNs: UInt64 = 20_000_000_000
     /// How long a session lives without a poll.
     var idleNs: UInt64 = 300_000_000_000
+
+    init() {}
+
+    init(_ settings: Settings) {
+      maximumEvents = settings.longpollingMaxEvents
+      maximumBytes = settings.longpollingMaxBytes
+      waitNs = Self.ns(settings.longpollingWaitSeconds - Self.tickSeconds)
+      idleNs = Self.ns(settings.longpollingTimeoutSeconds)
+    }
+
+    /// A poll's wait is checked once per second: one second less keeps it within its bound.
+    private static let tickSeconds = 1
+
+    private static func ns(_ seconds: Int) -> UInt64 {
+      UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
+    }
   }
 
   /// An answer to one poll.
@@ -115,18 +132,21 @@ struct LongPollSession {
   ///
   /// - Parameters:
   ///   - lastEventID: as the client sent it; what isn't this session's acknowledges nothing.
+  ///   - isAskedAgain: nobody can answer the poll that waits, and this is it: it doesn't wait longer.
   ///   - own: what the worker has read. The session has been given everything up to there that it gets.
   /// - Returns: answers to send now, at most one for each of the two polls.
   mutating func poll(
-    id: UInt64, lastEventID: String?, nowNs: UInt64, own: Cursor, stamp: @autoclosure () -> Stamp
+    id: UInt64, lastEventID: String?, isAskedAgain: Bool = false, nowNs: UInt64, own: Cursor,
+    stamp: @autoclosure () -> Stamp
   ) -> [Answer] {
     var answers: [Answer] = []
-    if let waiting { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    if let waiting, !isAskedAgain { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    let deadlineNs = min(nowNs &+ limits.waitNs, isAskedAgain ? waiting?.deadlineNs ?? .max : .max)
     waiting = nil
     lastPollNs = nowNs
     acknowledge(lastEventID)
     if entries.isEmpty, lostEntries == 0 {
-      waiting = WaitingPoll(id: id, deadlineNs: nowNs &+ limits.waitNs)
+      waiting = WaitingPoll(id: id, deadlineNs: deadlineNs)
     } else {
       answers.append(answer(poll: id, own: own, stamp: stamp))
     }

@@ -39,6 +39,11 @@ struct WebSocketState {
 
   var hasUnread: Bool { unread.readableBytes > 0 }
 
+  /// Whether nothing is kept of what the client has said: it is between two messages.
+  var isAtRest: Bool {
+    !assembler.isUnfinished && !hasUnread && held == nil && !hasInputEnded && !hasClientClosed
+  }
+
   /// Bytes kept of what the client has said.
   var keptBytes: Int { assembler.keptBytes + (held?.keptBytes ?? 0) + unread.readableBytes }
 

@@ -32,6 +32,26 @@ struct Backlog {
     return costBytes - newest.count - Self.itemOverheadBytes
   }
 
+  /// Bytes that nobody has taken yet.
+  var byteCount: Int { costBytes - count * Self.itemOverheadBytes }
+
+  /// The same, in order.
+  var bytes: [UInt8] {
+    [UInt8](unsafeUninitializedCapacity: byteCount) { target, count in
+      copy(to: UnsafeMutableRawBufferPointer(target))
+      count = target.count
+    }
+  }
+
+  /// Copies them to memory of `byteCount` bytes.
+  func copy(to target: UnsafeMutableRawBufferPointer) {
+    var rest = target
+    forEachStretch(atMost: count) { stretch in
+      rest.copyMemory(from: stretch)
+      rest = UnsafeMutableRawBufferPointer(rebasing: rest[stretch.count...])
+    }
+  }
+
   /// Adds an event. `sent`: how many of its bytes have gone out already, 0 unless nothing is waiting.
   mutating func append(_ item: SharedBytes, sent: Int = 0) {
     assert(sent == 0 || isEmpty, "only the first item can have been begun")

@@ -1,30 +1,40 @@
 // Sends the events of one turn: each is encoded once per encoding in use, and each connection gets all of its events in one
-// system call.
+// system call. What is to be sent is written down before the first byte goes out, and what has been sent behind each send, so that an
+// heir goes on from any instruction (IPC/Ledger):
 //
-//   add      event → encodings (once per encoding in use) ; connection → range in its encoding's buffer
-//   send     for each touched connection: send(descriptor, buffer + range)        ← the whole cost of a delivery
+//   begin    planning: whoever finds this forgets it, nothing has been sent
+//   add      event → encodings (once per encoding in use) ; connection → range in its encoding's region
+//   send     positions ─ sending ─ for each touched connection: send(descriptor, region + range) ─ written or stalled ─ sent
+//                                       ↑ the whole cost of a delivery
 //   settle   the few whose socket didn't take everything, and those over TLS: the rest into their outlet, events shared by
-//            reference
+//            reference, and noted as what waits for them
+//   end      the rings' cursors are behind the turn
 //
 // In the loop of `send` nothing is allocated, counted or looked up in a dictionary; objects are touched only for
 // connections that are stalled.
 
 import Glibc
+import IPC
 import Kit
 
 final class Delivery {
-  /// A connection whose socket took `sent` of its bytes and no more.
+  /// A touched connection whose socket took `sent` of its bytes and no more.
   private struct Stall {
     let connection: ConnectionIndex
-    let encoding: EventEncoding
+    /// Number of the encoding.
+    let encoding: Int
     let sent: Int
   }
 
   /// Sends between two calls of `progress`: well under the watchdog's time even if each takes a millisecond.
   private static let sendsPerProgress = 1024
 
-  private var fanout = Fanout()
-  private var encodings = TurnEncodings()
+  private let ledger: Ledger
+  private let plan: LedgerPlan
+  private let largestEventBytes: Int
+  private var fanout: Fanout
+  private var encodings: TurnEncodings
+  private var turn: UInt64 = 0
   /// The events that somebody has to wait for, by encoding and number of the event.
   private var kept = [[SharedBytes?]](repeating: [], count: EventEncoding.allCases.count)
   private var stalled: ContiguousArray<Stall> = []
@@ -35,12 +45,34 @@ final class Delivery {
   /// What was compressed since the last call.
   func takeDeflateCounts() -> DeflateCounts { encodings.deflater.counts.take() }
 
+  /// - Parameter largestEventBytes: that a record of the rings may have.
+  /// - Throws: `.invalid` if the ledger has no room for an event of that size.
+  init(_ ledger: Ledger, largestEventBytes: Int) throws(IPCError) {
+    let plan = ledger.plan
+    self.ledger = ledger
+    self.largestEventBytes = largestEventBytes
+    self.plan = plan
+    let (encodings, needed) = (
+      EventEncoding.allCases.count, largestEventBytes + TurnEncodings.mostBytesBesides
+    )
+    guard plan.encodings >= encodings, plan.bufferBytes >= needed else {
+      throw .invalid(
+        """
+        the ledger has \(plan.encodings) turn buffers of \(plan.bufferBytes) bytes, expected \(encodings) of at \
+        least \(needed) for the largest event
+        """)
+    }
+    fanout = Fanout(on: plan)
+    self.encodings = TurnEncodings(on: plan)
+  }
+
+  /// The turn can take no more: its memory is bounded.
+  var isFull: Bool { !fanout.hasRoom || !encodings.hasRoom(forEventOf: largestEventBytes) }
+
   /// Forgets the turn before.
-  ///
-  /// - Parameter connections: size of the connection table.
-  func beginTurn(connections: Int) {
-    fanout.clear()
-    fanout.reserve(connections: connections)
+  func beginTurn() {
+    turn = plan.begin()
+    fanout.begin(turn: turn)
     encodings.reset()
     for index in kept.indices { kept[index].removeAll(keepingCapacity: true) }
     stalled.removeAll(keepingCapacity: true)
@@ -55,63 +87,87 @@ final class Delivery {
     encodings.beginEvent()
     // Neighbours mostly get it in the same way.
     var transport = Transport.none
-    var range: Range<Int>?
+    var stretch: (range: Range<Int>, encoding: EventEncoding)?
     for connection in matches {
       let own = table.transports[Int(connection)]
       if own != transport {
         transport = own
-        range = own.encoding.map { encodings.range(of: event, cursor: cursor, in: $0) }
+        stretch = own.encoding.flatMap { encoding in
+          encodings.range(of: event, cursor: cursor, in: encoding).map { (range: $0, encoding: encoding) }
+        }
       }
-      guard let range else {
+      guard let stretch else {
         if own == .longPolling { polled(connection) }
         continue
       }
-      fanout.add(connection, range)
-      pendingBytes += range.count
+      fanout.add(connection, stretch.range, stretch.encoding, entry: table.entries[Int(connection)])
+      pendingBytes += stretch.range.count
     }
   }
 
   /// Sends everything that was added.
   ///
   /// - Parameters:
+  ///   - positions: of the rings, behind what was added.
   ///   - second: the present time in `lastTraffic`.
   ///   - progress: called now and then, so that a turn with very many connections isn't taken for a hang.
-  func send(_ table: inout ConnectionTable, second: UInt32, progress: () -> Void) {
-    guard !fanout.touched.isEmpty else { return }
-    encodings.withBuffers { buffers in
-      var untilProgress = Self.sendsPerProgress
-      for connection in fanout.touched {
-        let index = Int(connection)
-        guard let encoding = table.transports[index].encoding else { continue }
-        let descriptor = table.descriptors[index]
-        let (isComplete, sent) =
-          descriptor >= 0 ? send(to: connection, descriptor, buffers[encoding.rawValue]) : (false, 0)
-        if isComplete {
-          table.lastTraffic[index] = second
-        } else {
-          stalled.append(Stall(connection: connection, encoding: encoding, sent: sent))
-        }
-        untilProgress -= 1
-        if untilProgress == 0 {
-          progress()
-          untilProgress = Self.sendsPerProgress
-        }
+  func send(_ table: inout ConnectionTable, positions: Cursor, second: UInt32, progress: () -> Void) {
+    // The loop looks at no property that somebody might be changing.
+    let (fanout, ledger, plan) = (fanout, ledger, plan)
+    let count = fanout.touchedCount
+    guard count > 0 else { return }
+    /// How much had gone to it before this turn.
+    func noteBase(_ number: Int) {
+      let entry = fanout.touched(number).entry
+      if entry != .none { plan.setBase(number, ledger.written(entry)) }
+    }
+    StopPoint.planIncomplete.reached()
+    noteBase(0)
+    plan.markSending(
+      touched: count, spills: fanout.spillCount, lengths: encodings.lengths, positions: positions.positions)
+    StopPoint.planMarked.reached()
+    var untilProgress = Self.sendsPerProgress
+    for number in 0..<count {
+      let (connection, encoding, entry) = fanout.touched(number)
+      let index = Int(connection)
+      let descriptor = table.descriptors[index]
+      let (isComplete, sent) =
+        descriptor >= 0
+        ? Self.send(fanout, to: connection, descriptor, UnsafeRawBufferPointer(plan.buffer(encoding)))
+        : (false, 0)
+      StopPoint.sentUnnoted.reached()
+      if isComplete {
+        table.lastTraffic[index] = second
+        if entry != .none { ledger.advance(entry, by: sent) }
+      } else {
+        stalled.append(Stall(connection: connection, encoding: encoding, sent: sent))
+        plan.stalled(number)
+      }
+      if number + 1 < count { noteBase(number + 1) }
+      plan.sent(number + 1)
+      StopPoint.betweenSends.reached()
+      untilProgress -= 1
+      if untilProgress == 0 {
+        progress()
+        untilProgress = Self.sendsPerProgress
       }
     }
   }
 
   @inline(__always)
-  private func send(
-    to connection: ConnectionIndex, _ descriptor: CInt, _ base: UnsafeRawBufferPointer
+  private static func send(
+    _ fanout: Fanout, to connection: ConnectionIndex, _ descriptor: CInt, _ base: UnsafeRawBufferPointer
   ) -> (isComplete: Bool, sent: Int) {
-    guard let range = fanout.single(connection) else { return sendStretches(connection, descriptor, base) }
+    guard let range = fanout.single(connection) else {
+      return sendStretches(fanout, connection, descriptor, base)
+    }
     let sent = DirectSend.send(UnsafeRawBufferPointer(rebasing: base[range]), to: descriptor)
     return (sent == range.count, max(0, sent))
   }
 
   @inline(never)
-  private func sendStretches(
-    _ connection: ConnectionIndex, _ descriptor: CInt, _ base: UnsafeRawBufferPointer
+  private static func sendStretches(
+    _ fanout: Fanout, _ connection: ConnectionIndex, _ descriptor: CInt, _ base: UnsafeRawBufferPointer
   ) -> (isComplete: Bool, sent: Int) {
     let stretches = fanout.stretches(connection)
     var vectors = stretches.prefix(DirectSend.vectorLimit).map { range in
@@ -130,9 +186,14 @@ final class Delivery {
         let outlet = connection.outlet
       else { continue }
       keep(stall, in: outlet)
-      connection.deliveryWasKept()
+      connection.deliveryWasKept(turn: turn, sent: stall.sent)
+      StopPoint.settling.reached()
     }
+    if fanout.touchedCount > 0 { StopPoint.beforeCommit.reached() }
   }
+
+  /// The turn has had its effect, and the rings' cursors say so.
+  func endTurn() { plan.end(lengths: encodings.lengths, spills: fanout.spillCount) }
 
   /// Cuts what is left into events: a connection that has to be closed may drop whole ones.
   private func keep(_ stall: Stall, in outlet: Outlet) {
@@ -165,14 +226,14 @@ final class Delivery {
     return low
   }
 
-  private func sharedBytes(_ event: Int, _ range: Range<Int>, _ encoding: EventEncoding) -> SharedBytes {
-    let index = encoding.rawValue
-    if kept[index].isEmpty {
-      kept[index] = Array(repeating: nil, count: encodings.ends(encoding).count)
+  private func sharedBytes(_ event: Int, _ range: Range<Int>, _ encoding: Int) -> SharedBytes {
+    if kept[encoding].isEmpty {
+      kept[encoding] = Array(repeating: nil, count: encodings.ends(encoding).count)
     }
-    if let bytes = kept[index][event] { return bytes }
-    let bytes = encodings.withBytes(encoding, range) { SharedBytes(copying: $0, isInRing: true) }
-    kept[index][event] = bytes
+    if let bytes = kept[encoding][event] { return bytes }
+    let bytes = SharedBytes(
+      copying: UnsafeRawBufferPointer(rebasing: plan.buffer(encoding)[range]), isInRing: true)
+    kept[encoding][event] = bytes
     return bytes
   }
 }

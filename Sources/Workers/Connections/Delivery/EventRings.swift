@@ -59,6 +59,9 @@ final class EventRings {
     return isKnown ? decided : .lost
   }
 
+  /// Bytes of the largest event that may come.
+  var largestEventBytes: Int { rings.maximumPayload }
+
   /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
@@ -70,6 +73,23 @@ final class EventRings {
   /// The record isn't what it should be, by `RingSet.refuse`.
   func refuse(_ ring: Int, _ record: RingRecord) {
     rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
+  }
+
+  /// Goes on behind these positions, which another process of the place had come to; false: it can't have.
+  ///
+  /// - Parameter most: records that it can have been ahead.
+  func pass(through target: [UInt64], atMost most: UInt64) -> Bool {
+    let target = Cursor(epoch: own.epoch, positions: target)
+    guard target.positions.count <= ringAt.count else { return false }
+    var ahead: UInt64 = 0
+    for position in ringAt.indices {
+      guard target[position] >= own[position], target[position] - own[position] <= most else { return false }
+      ahead += target[position] - own[position]
+    }
+    guard ahead <= most else { return false }
+    for (ring, position) in positions.enumerated() { rings.pass(ring, through: target[position]) }
+    catchUp()
+    return own == target
   }
 
   /// What was read has had its effect.

@@ -29,7 +29,7 @@ final class LiveDelivery {
   private let metrics: WorkerMetrics
   private let incidents: RingIncidents
   private let beat: () -> Void
-  private let delivery = Delivery()
+  private let delivery: Delivery
   /// The last turn has read all that was published.
   private(set) var isDry = true
   /// Nobody is left to deliver to, and nobody comes: events stay in their rings, unread. Who passes them answers for them.
@@ -39,13 +39,21 @@ final class LiveDelivery {
   /// When the events of this turn were accepted, of those that go to somebody.
   private var acceptedAtNs: [UInt64] = []
   private var turnDeliveries = 0
+  /// The largest that a turn has room for: twice what an event may have, for its fields.
+  private let largestEventBytes: Int
+  private var passedOver = 0
 
-  /// - Parameter beat: the worker lives; called within turns that have very much to send.
+  /// - Parameters:
+  ///   - largestEventBytes: of a record in a ring; larger ones are passed over, and everybody is told.
+  ///   - beat: the worker lives; called within turns that have very much to send.
+  /// - Throws: as Delivery.
   init(
     _ events: EventRings, to connections: OpenConnections, _ subscriptions: Subscriptions,
     _ identities: Identities, _ clock: LoopClock, _ metrics: WorkerMetrics, _ incidents: RingIncidents,
-    beat: @escaping () -> Void
-  ) {
+    largestEventBytes: Int, beat: @escaping () -> Void
+  ) throws(IPCError) {
+    self.largestEventBytes = largestEventBytes
+    delivery = try Delivery(connections.ledger, largestEventBytes: largestEventBytes)
     self.events = events
     self.connections = connections
     self.subscriptions = subscriptions
@@ -65,6 +73,11 @@ final class LiveDelivery {
       isDry = !collect()
       send()
       events.commit()
+      delivery.endTurn()
+    }
+    if passedOver > 0 {
+      passedOver = 0
+      connections.tellAll { connections.lost("an event was larger than MAX_EVENT_BYTES allows") }
     }
     for ring in incidents.report(events.takeIncidents()) {
       connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
@@ -87,7 +100,7 @@ final class LiveDelivery {
 
   /// Reads records and assigns their events to connections. Returns whether there may be more.
   private func collect() -> Bool {
-    delivery.beginTurn(connections: connections.table.capacity)
+    delivery.beginTurn()
     acceptedAtNs.removeAll(keepingCapacity: true)
     turnDeliveries = 0
     var records = 0
@@ -96,13 +109,15 @@ final class LiveDelivery {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if let event = EventRecord(ring: record) {
+      if record.bytes.count > largestEventBytes {
+        passedOver += 1
+      } else if let event = EventRecord(ring: record) {
         forward(event)
       } else {
         events.refuse(ring, record)
       }
       return records < Limit.records && bytes < Limit.bytes && delivery.pendingBytes < Limit.sentBytes
-        && subscriptions.visited &- visited < Limit.visits
+        && subscriptions.visited &- visited < Limit.visits && !delivery.isFull
     }
   }
 
@@ -140,7 +155,7 @@ final class LiveDelivery {
   // MARK: To the connections
 
   private func send() {
-    delivery.send(&connections.table, second: clock.second, progress: beat)
+    delivery.send(&connections.table, positions: events.own, second: clock.second, progress: beat)
     delivery.settle { [connections] in connections.table[$0] }
     guard turnDeliveries > 0 else { return }
     metrics.delivered(turnDeliveries, acceptedAtNs: acceptedAtNs, nowNs: MonotonicTime.now())

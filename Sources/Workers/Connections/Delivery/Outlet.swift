@@ -9,11 +9,16 @@
 // NIO is used as what it is good at, waiting until a socket is writable; while a chunk is with it nothing is sent
 // directly, so order holds. The descriptor belongs to NIO: it is never used after the channel has closed.
 // What NIO has been given and hasn't written stays in the backlog, lent: it is still unsent.
+// Of a stream that is in the ledger everything is noted before it goes: a single piece by itself (an intent), what waits as such, and
+// what goes out together with a change of the connection's state in one step with that (`hold`). Behind each send stands how much has
+// gone.
 // The outlet must never block. Of events it is given no more when more than `limitBytes` wait (`isOverfull`): those that follow
 // stay in the rings. What the gateway says itself is in no ring: past the same bound its owner ends the connection
 // (`isOverfullOfAnswers`).
 
 import Glibc
+import IPC
+import Kit
 import NIOCore
 
 /// Whoever has the backlog, and is told. Always on the event loop.
@@ -24,6 +29,8 @@ protocol OutletOwner: AnyObject {
   func outletDidDrain()
   /// The farewell has gone out.
   func outletDidFinish()
+  /// No channel can be made: the socket is closed.
+  func outletHasNoChannel()
 }
 
 final class Outlet {
@@ -41,18 +48,30 @@ final class Outlet {
     case closed
   }
 
-  let channel: Channel
+  private var source: Source
   private let descriptor: CInt
   private let limitBytes: Int
+  /// Where its channel comes from, on whose event loop everything here is called.
+  private enum Source {
+    case made(Channel)
+    /// It is made when it is first needed: what goes directly needs none. Until then nothing is read from the socket.
+    case unmade(() -> Channel?)
+    case none
+  }
+
   private var state = State.direct
   private var isFinishing = false
+  /// Nothing goes out before `release`.
+  private(set) var isHeld = false
+  /// What the ledger has of it; nil: the stream ends with its worker.
+  private(set) var entry: OutletEntry?
   /// A chunk is being handed to NIO right now.
   private var isInFeed = false
   /// More than the bound was waiting already of what is in no ring, when more of it came.
   private(set) var isOverfullOfAnswers = false
   /// Bytes that have left the backlog so far.
   private var takenBytes: UInt64 = 0
-  private var progress: Progress?
+  private var progress: Boxed<Progress>?
 
   /// How far the client had come when last looked at, and since when that hasn't changed.
   private struct Progress {
@@ -68,9 +87,32 @@ final class Outlet {
   ///   - descriptor: the channel's socket, borrowed; -1: nothing may be written past the channel (TLS, HTTP/2).
   ///   - limitBytes: bound on what waits here.
   init(channel: Channel, descriptor: CInt, limitBytes: Int) {
-    self.channel = channel
+    source = .made(channel)
     self.descriptor = descriptor
     self.limitBytes = limitBytes
+  }
+
+  /// - Parameter socket: connected, and nobody else's; its channel is given by `whenNeeded`.
+  init(socket: CInt, limitBytes: Int) {
+    source = .none
+    descriptor = socket
+    self.limitBytes = limitBytes
+  }
+
+  /// - Parameter make: a channel of the socket; nil: that can't be, and the socket is closed.
+  func whenNeeded(_ make: @escaping () -> Channel?) { source = .unmade(make) }
+
+  /// nil: there is none, and none can be made.
+  var channel: Channel? {
+    switch source {
+    case .made(let channel): return channel
+    case .none: return nil
+    case .unmade(let make):
+      source = .none
+      guard let channel = make() else { return nil }
+      source = .made(channel)
+      return channel
+    }
   }
 
   private var backlog: Backlog {
@@ -92,6 +134,9 @@ final class Outlet {
   /// Bytes that are with NIO.
   private var lent: Int { if case .feeding(let count) = state { count } else { 0 } }
 
+  /// Its own socket, which nobody else writes to; nil: it has none (TLS, HTTP/2), or not any more.
+  var ownSocket: CInt? { descriptor >= 0 && !isClosed ? descriptor : nil }
+
   /// Where events may be sent without asking the outlet; -1 while something is waiting, after `finish`, and once closed.
   var directDescriptor: CInt { isDirect && !isFinishing ? descriptor : -1 }
 
@@ -111,10 +156,13 @@ final class Outlet {
   /// called, once per second. Over HTTP/2 what a client takes is seen in steps of a chunk.
   func isStuck(second: UInt32, for seconds: UInt32) -> Bool {
     let unacknowledgedBytes = unacknowledgedBytes
-    if let progress, progress.takenBytes == takenBytes, progress.unacknowledgedBytes == unacknowledgedBytes {
+    if let progress = progress?.value, progress.takenBytes == takenBytes,
+      progress.unacknowledgedBytes == unacknowledgedBytes
+    {
       return second &- progress.second >= seconds
     }
-    progress = Progress(takenBytes: takenBytes, unacknowledgedBytes: unacknowledgedBytes, second: second)
+    progress = Boxed(
+      Progress(takenBytes: takenBytes, unacknowledgedBytes: unacknowledgedBytes, second: second))
     return false
   }
 
@@ -127,24 +175,45 @@ final class Outlet {
     var socket = descriptor
     if socket < 0 {
       socket =
-        (try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
+        (try? channel?.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
     }
     var bytes: CInt = 0
     guard !isClosed, socket >= 0, ioctl(socket, UInt(TIOCOUTQ), &bytes) == 0 else { return 0 }
     return bytes
   }
 
-  /// Sends the first bytes of a connection.
+  // MARK: In the ledger
+
+  /// From here on what is sent is noted in an entry, whose written bytes are up to what waits.
+  func enter(_ entry: LedgerEntry, of ledger: Ledger) { self.entry = OutletEntry(ledger, entry) }
+
+  /// Nothing is noted any more.
+  func leaveLedger() { entry = nil }
+
+  /// What is sent from here on waits for `release`: before that it can be noted, with what else has changed. False: it is held
+  /// already, by somebody else.
+  func hold() -> Bool {
+    guard !isHeld, !isClosed else { return false }
+    isHeld = true
+    return true
+  }
+
+  /// Sends what was held.
   ///
-  /// - Parameter mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
-  func open(with bytes: [UInt8], mayHoldOutput: Bool = true) {
-    guard isDirect else { return }
-    guard mayHoldOutput else {
-      transmit(bytes)
-      return
-    }
-    append(bytes)
-    feed()
+  /// - Parameter throughChannel: NIO may still hold some of earlier responses, behind which it has to go.
+  func release(throughChannel: Bool = false) {
+    isHeld = false
+    guard isDirect, !backlog.isEmpty else { return }
+    guard !throughChannel, descriptor >= 0 else { return feed() }
+    guard sendDirectly() else { return feed() }
+    if isFinishing { owner?.outletDidFinish() }
+  }
+
+  /// Notes all that waits together with what else is known of the connection, as one.
+  ///
+  /// - Parameter state: nil: it is more than can be noted.
+  func noteAll(state: [UInt8]?, consumed: UInt64) {
+    entry?.noteAll(backlog, state: state, consumed: consumed)
   }
 
   /// Sends one event or other indivisible piece: directly if nothing is waiting, else behind what is.
@@ -152,7 +221,7 @@ final class Outlet {
   /// - Parameter isInRing: it is of events that can be had again.
   func send(_ bytes: [UInt8], isInRing: Bool = false) {
     guard !isFinishing, !isClosed else { return }
-    if !isInRing, backlog.ownCostBytes > limitBytes { isOverfullOfAnswers = true }
+    if !isInRing, !isHeld, backlog.ownCostBytes > limitBytes { isOverfullOfAnswers = true }
     transmit(bytes, isInRing: isInRing)
   }
 
@@ -163,7 +232,17 @@ final class Outlet {
     backlog.append(item, sent: sent)
   }
 
-  /// Starts to move what `keep` added.
+  /// Notes what `keep` has added, and starts to move it.
+  ///
+  /// - Parameters:
+  ///   - turn: of which that is.
+  ///   - sent: bytes that the direct attempt has sent.
+  func resume(turn: UInt64, sent: Int) {
+    entry?.noteWaiting(backlog, behind: sent, turn: turn)
+    resume()
+  }
+
+  /// Starts to move what waits.
   func resume() {
     if isDirect, !backlog.isEmpty { feed() }
   }
@@ -183,6 +262,7 @@ final class Outlet {
   /// The channel has closed: call it from `channelInactive`.
   func close() {
     state = .closed
+    entry = nil
     owner?.waiting = Backlog()
     owner = nil
   }
@@ -190,8 +270,9 @@ final class Outlet {
   /// Whether all of it went out directly; if not it is waiting now.
   @discardableResult
   private func transmit(_ bytes: [UInt8], isInRing: Bool = false) -> Bool {
-    guard isDirect else {
+    guard isDirect, !isHeld else {
       append(bytes, isInRing: isInRing)
+      if !isHeld { entry?.noteWaiting(backlog) }
       return false
     }
     guard descriptor >= 0 else {
@@ -199,11 +280,33 @@ final class Outlet {
       feed()
       return false
     }
+    guard let intent = entry.map({ $0.intend(bytes) }) else { return attempt(bytes, isInRing: isInRing) }
+    // Too long to be noted by itself: it is as what waits, and goes at once.
+    guard let intent else {
+      append(bytes, isInRing: isInRing)
+      entry?.noteWaiting(backlog)
+      if sendDirectly() { return true }
+      feed()
+      return false
+    }
+    return attempt(bytes, isInRing: isInRing, intent: intent)
+  }
+
+  private func attempt(_ bytes: [UInt8], isInRing: Bool, intent: UInt64 = 0) -> Bool {
+    if entry != nil { StopPoint.intentWritten.reached() }
     let sent = bytes.withUnsafeBytes { DirectSend.send($0, to: descriptor) }
-    if sent == bytes.count { return true }
-    append(bytes, isInRing: isInRing, sent: max(0, sent))
-    feed()
-    return false
+    if entry != nil { StopPoint.intentSent.reached() }
+    let isComplete = sent == bytes.count
+    if isComplete {
+      entry?.advance(by: sent)
+    } else {
+      append(bytes, isInRing: isInRing, sent: max(0, sent))
+      entry?.noteWaiting(backlog, behind: max(0, sent), intent: intent)
+    }
+    if entry != nil { StopPoint.intentNoted.reached() }
+    entry?.intentDone()
+    if !isComplete { feed() }
+    return isComplete
   }
 
   private func append(_ bytes: [UInt8], isInRing: Bool = false, sent: Int = 0) {
@@ -213,14 +316,19 @@ final class Outlet {
   private func advance(by count: Int) {
     takenBytes &+= UInt64(count)
     backlog.advance(by: count)
+    entry?.advance(by: count, leaving: backlog)
   }
 
   /// Gives NIO the next chunk, whatever kept it from going directly: a full socket makes NIO wait until there is room,
   /// a broken one makes it close the channel.
   private func feed() {
+    guard let channel else {
+      owner?.outletHasNoChannel()
+      return
+    }
     isInFeed = true
     repeat {
-      let chunk = nextChunk()
+      let chunk = nextChunk(channel.allocator)
       let count = chunk.readableBytes
       state = .feeding(count)
       channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
@@ -235,8 +343,8 @@ final class Outlet {
     if isDirect { drain() }
   }
 
-  private func nextChunk() -> ByteBuffer {
-    var chunk = channel.allocator.buffer(capacity: 0)
+  private func nextChunk(_ allocator: ByteBufferAllocator) -> ByteBuffer {
+    var chunk = allocator.buffer(capacity: 0)
     backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkItems : 1) { stretch in
       chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
     }
@@ -245,13 +353,20 @@ final class Outlet {
 
   /// Sends what is waiting until the socket is full or nothing is left.
   private func drain() {
+    guard !isHeld else { return }
     if descriptor < 0, !backlog.isEmpty { return feed() }
+    guard sendDirectly() else { return feed() }
+    if isFinishing { owner?.outletDidFinish() } else { owner?.outletDidDrain() }
+  }
+
+  /// Whether nothing is left.
+  private func sendDirectly() -> Bool {
     while !backlog.isEmpty {
       let sent = sendWaiting()
-      guard sent > 0 else { return feed() }
+      guard sent > 0 else { return false }
       advance(by: sent)
     }
-    if isFinishing { owner?.outletDidFinish() } else { owner?.outletDidDrain() }
+    return true
   }
 
   private func sendWaiting() -> Int {
@@ -265,4 +380,89 @@ final class Outlet {
       return DirectSend.send(UnsafeMutableBufferPointer(rebasing: vectors[..<count]), to: descriptor)
     }
   }
+}
+
+/// One stream's entry in the ledger: how far its output has gone, and what waits.
+struct OutletEntry {
+  private let ledger: Ledger
+  private let entry: LedgerEntry
+  /// The last turn of which what waits has had something.
+  private var turn: UInt64 = 0
+  /// More waits than is noted.
+  private var isTooMuch = false
+
+  init(_ ledger: Ledger, _ entry: LedgerEntry) {
+    self.ledger = ledger
+    self.entry = entry
+  }
+
+  // MARK: Output
+
+  /// A piece is about to be sent, while nothing waits. nil: it is too long to be noted like this.
+  func intend(_ bytes: [UInt8]) -> UInt64? { ledger.intend(entry, bytes) }
+
+  /// What was intended has gone, or is noted as waiting.
+  func intentDone() { ledger.intentDone() }
+
+  /// So many bytes have gone.
+  func advance(by count: Int) { ledger.advance(entry, by: count) }
+
+  /// The same of what waits.
+  mutating func advance(by count: Int, leaving waiting: Backlog) {
+    ledger.advance(entry, by: count)
+    if waiting.isEmpty {
+      ledger.waitingHasGone(entry)
+      isTooMuch = false
+    } else if isTooMuch, waiting.byteCount <= Ledger.mostWaitingBytes {
+      noteWaiting(waiting)
+    }
+  }
+
+  /// Something waits, or more than before.
+  ///
+  /// - Parameters:
+  ///   - sent: bytes before it that have gone and aren't noted yet.
+  ///   - turn: the turn of which it is now; nil: of none that isn't in it already.
+  ///   - intent: the piece of which it is; 0: of none.
+  mutating func noteWaiting(_ waiting: Backlog, behind sent: Int = 0, turn: UInt64? = nil, intent: UInt64 = 0)
+  {
+    if let turn { self.turn = turn }
+    let written = ledger.written(entry) &+ UInt64(sent)
+    isTooMuch = !ledger.commit(
+      waiting: waiting.byteCount, written: written, turn: self.turn, intent: intent, to: entry
+    ) {
+      waiting.copy(to: $0)
+    }
+    if sent > 0 { ledger.setWritten(entry, written) }
+  }
+
+  // MARK: State
+
+  /// What waits and what else is known of the connection have changed.
+  ///
+  /// - Parameter state: nil: it is more than can be noted.
+  mutating func noteAll(_ waiting: Backlog, state: [UInt8]?, consumed: UInt64) {
+    guard let state, waiting.byteCount <= Ledger.mostWaitingBytes else {
+      noteWaiting(waiting)
+      return note(state: state, consumed: consumed)
+    }
+    let cold = LedgerCold(
+      written: ledger.written(entry), turn: turn, consumed: consumed, waiting: waiting.bytes, state: state)
+    isTooMuch = !ledger.commit(cold, to: entry)
+    ledger.setConsumed(entry, consumed)
+  }
+
+  /// What is known of the connection besides its output has changed.
+  ///
+  /// - Parameters:
+  ///   - state: nil: it is more than can be noted.
+  ///   - consumed: bytes of the client's that have had their effects, or stand in `state`.
+  func note(state: [UInt8]?, consumed: UInt64) {
+    guard let state else { return ledger.markStateNotKept(entry) }
+    ledger.commit(state: state, consumed: consumed, to: entry)
+    ledger.setConsumed(entry, consumed)
+  }
+
+  /// So many bytes of the client's have had their effects, and nothing is kept of them.
+  func note(consumed: UInt64) { ledger.setConsumed(entry, consumed) }
 }

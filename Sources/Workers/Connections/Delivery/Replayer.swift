@@ -187,11 +187,13 @@ final class Replayer {
         break
       case .lost(let firstAvailable):
         metrics.eventsLost?.add()
-        connection.say(Self.lost)
+        connection.step {
+          connection.state.resuming?.plan.advance(
+            ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
+          connection.say(Self.lost)
+        }
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
         if replay.isCatchingUp { return connections.close(connection, .slowConsumer) }
-        connection.state.resuming?.plan.advance(
-          ring: stretch.ring, to: min(firstAvailable - 1, stretch.through))
       }
     }
   }

@@ -1,5 +1,5 @@
 // The events of one turn of the loop as they go out, each encoded once per encoding in use, one behind the other in one
-// buffer: a connection's events of the turn are ranges in it, and ranges that touch can be sent as one.
+// region of memory: a connection's events of the turn are ranges in it, and ranges that touch can be sent as one.
 //
 //   SSE           id: <cursor>\n event: <type>\n data: <json>\n \n
 //   SSE, chunked  the same as one chunk: the frame is part of what is shared
@@ -9,6 +9,7 @@
 //
 // No JSON is parsed here; the event's bytes are copied.
 
+import IPC
 import Kit
 
 /// How a connection gets its events.
@@ -189,10 +190,15 @@ struct TurnBuffer {
   }
 }
 
-/// The turn's encodings, each made only when the first connection asks for it.
+/// The turn's encodings, each made only when the first connection asks for it: one behind the other in memory that is given, and stays
+/// where it is.
 struct TurnEncodings {
   private struct Encoded {
-    var buffer: TurnBuffer
+    let region: UnsafeMutableRawBufferPointer
+    /// Encodes one event at a time.
+    var event: TurnBuffer
+    /// Bytes of the turn.
+    var used = 0
     /// Where the present event is; nil: nobody has asked for it.
     var present: Range<Int>?
     /// Ends of the turn's events, ascending.
@@ -202,10 +208,14 @@ struct TurnEncodings {
   let deflater: MessageDeflater
   private var encoded: [Encoded]
 
-  init() {
+  /// - Parameter plan: has a buffer for each encoding, by `rawValue`.
+  init(on plan: LedgerPlan) {
     let deflater = MessageDeflater()
     self.deflater = deflater
-    encoded = EventEncoding.allCases.map { Encoded(buffer: TurnBuffer(encoding: $0, deflater: deflater)) }
+    encoded = EventEncoding.allCases.map { encoding in
+      Encoded(
+        region: plan.buffer(encoding.rawValue), event: TurnBuffer(encoding: encoding, deflater: deflater))
+    }
   }
 
   /// A new event: nothing of it is encoded yet.
@@ -213,51 +223,46 @@ struct TurnEncodings {
     for index in encoded.indices { encoded[index].present = nil }
   }
 
-  /// Where the present event is in the buffer of `encoding`.
-  mutating func range(of event: EventRecord, cursor: Cursor, in encoding: EventEncoding) -> Range<Int> {
+  /// Whether an event of so many bytes finds room in each encoding.
+  func hasRoom(forEventOf bytes: Int) -> Bool {
+    encoded.allSatisfy { $0.region.count - $0.used >= bytes + Self.mostBytesBesides }
+  }
+
+  /// Where the present event is in the region of `encoding`; nil: there is no room, which `hasRoom` tells before.
+  mutating func range(of event: EventRecord, cursor: Cursor, in encoding: EventEncoding) -> Range<Int>? {
     let index = encoding.rawValue
     if let range = encoded[index].present { return range }
-    let range = encoded[index].buffer.append(event, cursor: cursor)
+    encoded[index].event.reset()
+    _ = encoded[index].event.append(event, cursor: cursor)
+    let start = encoded[index].used
+    let count = encoded[index].event.bytes.count
+    guard count <= encoded[index].region.count - start else { return nil }
+    encoded[index].event.withUnsafeBytes(0..<count) { bytes in
+      UnsafeMutableRawBufferPointer(rebasing: encoded[index].region[start...]).copyMemory(from: bytes)
+    }
+    let range = start..<start + count
+    encoded[index].used = range.upperBound
     encoded[index].present = range
     encoded[index].ends.append(range.upperBound)
     return range
   }
 
-  /// Ends of the turn's events in the buffer of `encoding`, ascending.
-  func ends(_ encoding: EventEncoding) -> [Int] { encoded[encoding.rawValue].ends }
+  /// Ends of the turn's events in the region of an encoding, given by its `rawValue`, ascending.
+  func ends(_ encoding: Int) -> [Int] { encoded[encoding].ends }
 
-  /// The bytes of a range that `range(of:…)` gave.
-  func withBytes<R>(
-    _ encoding: EventEncoding, _ range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R
-  ) rethrows -> R {
-    try encoded[encoding.rawValue].buffer.withUnsafeBytes(range, body)
-  }
-
-  /// All buffers, by `rawValue` of their encoding.
-  func withBuffers<R>(_ body: (UnsafeBufferPointer<UnsafeRawBufferPointer>) -> R) -> R {
-    withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: encoded.count) {
-      collect(0, $0, body)
-    }
-  }
-
-  /// Each buffer is pinned while those behind it are.
-  private func collect<R>(
-    _ index: Int, _ bases: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>,
-    _ body: (UnsafeBufferPointer<UnsafeRawBufferPointer>) -> R
-  ) -> R {
-    guard index < encoded.count else { return body(UnsafeBufferPointer(bases)) }
-    return encoded[index].buffer.bytes.withUnsafeBytes {
-      bases.initializeElement(at: index, to: $0)
-      return collect(index + 1, bases, body)
-    }
-  }
+  /// Bytes of the turn, by encoding.
+  var lengths: [Int] { encoded.map(\.used) }
 
   /// Ends the turn.
   mutating func reset() {
     for index in encoded.indices {
-      encoded[index].buffer.reset()
+      encoded[index].used = 0
+      encoded[index].event.reset()
       encoded[index].ends.removeAll(keepingCapacity: true)
     }
     beginEvent()
   }
+
+  /// What stands in the longest encoding besides the event's type and JSON.
+  static let mostBytesBesides = Cursor.maximumTextBytes + 128
 }

@@ -208,6 +208,7 @@ final class ClientMessages: WebSocketApplication {
       guard !connection.isClosing else { return }
       received(message.bytes, isText: message.isText, on: connection)
     }
+    connection.webSocket?.noteInput()
   }
 
   private func hold(_ message: [UInt8], isText: Bool, _ connection: Connection) {

@@ -21,6 +21,10 @@ protocol WebSocketApplication: AnyObject {
 final class WebSocketEnd {
   private unowned let connection: Connection
   private let intake: MessageIntake
+  /// Bytes that the client has sent, those included that are kept.
+  private(set) var consumed: UInt64 = 0
+  /// Nothing is kept of them, as far as the ledger knows.
+  private var isNotedAtRest = true
   /// What is kept of messages, of the worker's budget; nil: nothing is.
   private var hold: AssemblyHold?
 
@@ -85,16 +89,75 @@ final class WebSocketEnd {
   /// Whether both sides have said goodbye once ours has.
   var mayCloseOutput: Bool { connection.state.transport.webSocket?.value.hasClientClosed ?? true }
 
+  // MARK: In the ledger
+
+  /// The most that is noted of what the client has said and that is kept here; with more the connection ends with its worker.
+  private static let mostNotedBytes = 64 << 10
+
+  var isTooMuchToNote: Bool {
+    (connection.state.transport.webSocket?.value.keptBytes ?? 0) > Self.mostNotedBytes
+  }
+
+  /// So many bytes were read from the socket before those that this end is given.
+  func begin(after consumed: UInt64) { self.consumed = consumed }
+
+  /// What has been read has had its effect, or stands in the connection's state.
+  func noteInput() {
+    let isAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    if isAtRest, isNotedAtRest {
+      connection.outlet?.entry?.note(consumed: consumed)
+    } else {
+      connection.commit()
+      if !isAtRest { StopPoint.frameHalfRead.reached() }
+    }
+    isNotedAtRest = isAtRest
+  }
+
+  /// Goes on with what the client has said to another process.
+  ///
+  /// - Parameter consumed: bytes that it had read, those included that are kept.
+  func goOn(after consumed: UInt64) {
+    begin(after: consumed)
+    isNotedAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    noteKept()
+    noteMessage(hasEnded: false)
+    let held = withState { state -> HeldMessages? in
+      defer { state.held = nil }
+      return state.held
+    }
+    if let held {
+      intake.application.received(held.checked, isText: true, on: connection)
+      for message in held.messages where !connection.isClosing {
+        intake.application.received(message.bytes, isText: message.isText, on: connection)
+      }
+      noteInput()
+    }
+    readInTurns()
+  }
+
+  /// Something of what the client has said to another process isn't known, perhaps the rest of a frame.
+  func inputIsLost() { giveUp(.serviceRestart, "what was said last may be lost") }
+
   // MARK: In
 
   /// Bytes have come.
   func read(_ bytes: ByteBuffer) {
     let isReadOn = hasUnread
+    consumed &+= UInt64(bytes.readableBytes)
     withState { $0.take(bytes) }
-    guard !isReadOn else { return noteKept() }
+    StopPoint.inputRead.reached()
+    guard !isReadOn else {
+      noteKept()
+      return noteInput()
+    }
     intake.work.spend(readSome())
+    readInTurns()
+  }
+
+  /// Reads what is left in shares of turns, and nothing more meanwhile.
+  private func readInTurns() {
     guard hasUnread else { return }
-    try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
+    try? connection.outlet?.channel?.syncOptions?.setOption(.autoRead, value: false)
     intake.work.start(isOurOwn: true) { [weak connection] units in
       connection?.webSocket?.readOn(&units) ?? true
     }
@@ -121,6 +184,7 @@ final class WebSocketEnd {
     for action in actions { perform(action) }
     noteKept()
     noteMessage(hasEnded: actions.contains(where: \.isMessage))
+    noteInput()
     return units
   }
 
@@ -132,7 +196,7 @@ final class WebSocketEnd {
     }
     withState { $0.hasClientClosed = true }
     if !connection.isClosing {
-      connection.outlet?.channel.close(promise: nil)
+      connection.outlet?.channel?.close(promise: nil)
     } else if connection.outlet?.hasFinished == true {
       connection.closeOutput()
     }
@@ -227,8 +291,10 @@ final class WebSocketEnd {
     noteKept()
   }
 
-  /// The check is over: what was said meanwhile.
+  /// The check is over: what was said meanwhile. An heir couldn't tell whether the message has had its effect, until that is noted.
   func endChecking() -> [HeldMessages.Message] {
+    connection.outlet?.entry?.note(state: nil, consumed: consumed)
+    isNotedAtRest = false
     let held = withState { state -> HeldMessages? in
       defer { state.held = nil }
       return state.held

@@ -20,6 +20,9 @@ enum HelpTexts {
     "rig_subscription_conditions": "Conditions (objects in oneOf) of all subscriptions.",
     "rig_subscription_fields": "Fields in all conditions.",
     "rig_subscription_bytes": "Memory that the texts of subscriptions take.",
+    "rig_ledger_entries": "Connections and sessions that a connection worker's ledger has an entry of.",
+    "rig_ledger_bytes":
+      "Memory that the ledger takes for what is known of connections and waits for them.",
     "rig_subscriptions_refused_total": "Subscriptions that were not taken, by the limit that they exceed.",
     "rig_deliveries_total": "Events written to clients.",
     "rig_delivery_latency_seconds": "Time from an event's acceptance until it is written to a client.",
@@ -27,6 +30,11 @@ enum HelpTexts {
       "Connections closed because their client took nothing for SLOW_CONSUMER_S, or less than the log holds.",
     "rig_connections_behind":
       "Connections whose client is slow and that get events from the log at its pace.",
+    "rig_adopted_connections_total":
+      "Connections that a connection worker has gone on with when another process of its place had died, by why that died.",
+    "rig_adoption_dropped_total":
+      "Connections that ended with the process that had them, though their sockets or entries were left, by reason.",
+    "rig_adoption_seconds": "How long it took a connection worker to go on with what a dead one had left.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_websocket_deflate_connections": "WebSockets open now that are compressed.",
@@ -144,6 +152,10 @@ enum HelpTexts {
     "rig_worker_heartbeat_age_seconds": "Time since a worker's event loop last said that it turns.",
     "rig_worker_restarts_total": "Restarts of a worker, by reason.",
     "rig_worker_up": "1 while a worker serves, else 0.",
+    "rig_keepers":
+      "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
+    "rig_keeper_losses_total":
+      "Keepers that ended before their worker: its connections will end with it.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
     "rig_build_info": "The release of the gateway; always 1.",
     "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",
