@@ -373,6 +373,7 @@ final class Runtime {
       guard pid > 0 else { return pid == 0 }
       if let worker = workers.first(where: { $0.isAlive && $0.pid == pid }) {
         workerMayHaveEnded(worker)
+        guard worker.pid != pid || !worker.isAlive else { return true }
       } else {
         waitpid(pid, nil, WNOHANG)
       }

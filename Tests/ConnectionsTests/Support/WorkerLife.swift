@@ -3,6 +3,7 @@
 
 import Glibc
 import NIOCore
+import Settings
 import TestSupport
 import Testing
 

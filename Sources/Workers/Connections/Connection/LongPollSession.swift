@@ -26,22 +26,6 @@ struct LongPollSession {
     var waitNs: UInt64 = 20_000_000_000
     /// How long a session lives without a poll.
     var idleNs: UInt64 = 300_000_000_000
-
-    init() {}
-
-    init(_ settings: Settings) {
-      maximumEvents = settings.longpollingMaxEvents
-      maximumBytes = settings.longpollingMaxBytes
-      waitNs = Self.ns(settings.longpollingWaitSeconds - Self.tickSeconds)
-      idleNs = Self.ns(settings.longpollingTimeoutSeconds)
-    }
-
-    /// A poll's wait is checked once per second: one second less keeps it within its bound.
-    private static let tickSeconds = 1
-
-    private static func ns(_ seconds: Int) -> UInt64 {
-      UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
-    }
   }
 
   /// An answer to one poll.
@@ -241,6 +225,22 @@ struct LongPollSession {
     JSONText.appendArray(texts, to: &body) { $1.append(contentsOf: $0) }
     body.append(UInt8(ascii: "}"))
     return Answer(poll: poll, lastEventID: lastEventID, body: body)
+  }
+}
+
+extension LongPollSession.Limits {
+  init(_ settings: Settings) {
+    maximumEvents = settings.longpollingMaxEvents
+    maximumBytes = settings.longpollingMaxBytes
+    waitNs = Self.ns(settings.longpollingWaitSeconds - Self.tickSeconds)
+    idleNs = Self.ns(settings.longpollingTimeoutSeconds)
+  }
+
+  /// A poll's wait is checked once per second: one second less keeps it within its bound.
+  private static let tickSeconds = 1
+
+  private static func ns(_ seconds: Int) -> UInt64 {
+    UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
   }
 }
 

@@ -96,11 +96,11 @@ final class PeerServer {
     }
     guard let session = polls.session(serial: serial) else { return answer(question, .gone) }
     var isAnswered = false
-    let poll = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] in
+    let waiting = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] in
       isAnswered = true
       remotePolls[question] = nil
       answer(question, $0)
     }
-    if !isAnswered, let poll { remotePolls[question] = (session, poll) }
+    if !isAnswered, let waiting { remotePolls[question] = (session, waiting) }
   }
 }
