@@ -8,7 +8,7 @@ import Testing
 @testable import Connections
 
 @Suite("16 Long-polling sessions in the ledger")
-struct SessionLedgerTests {
+final class SessionLedgerTests {
   private let ledger: Descriptor
   private let gateway: TestGateway
 
