@@ -4,7 +4,6 @@
 import Glibc
 import NIOCore
 import Settings
-import Settings
 import TestSupport
 import Testing
 
