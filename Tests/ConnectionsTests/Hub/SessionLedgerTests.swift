@@ -8,13 +8,14 @@ import Testing
 @testable import Connections
 
 @Suite("16 Long-polling sessions in the ledger")
-final class SessionLedgerTests {
-  private let ledger: Descriptor
+struct SessionLedgerTests {
+  private let ledger: CInt
   private let gateway: TestGateway
 
   init() throws {
     ledger = try Ledger.create(
-      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 22, largestEventBytes: 1 << 20))
+      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 22, largestEventBytes: 1 << 20)
+    ).take()
     gateway = try TestGateway(eventRingBytes: 4 << 20)
   }
 
@@ -53,9 +54,11 @@ final class SessionLedgerTests {
     let hold = try worker.subscriptions.hold(SubscriptionContent.decode(state.subscriptions))
     worker.subscriptions.enforce(hold, for: connection.index)
     worker.identities.follow(connection)
-    connection.resume(resuming.plan, by: Replay())
-    worker.replayer.add(connection)
-    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: 0)
+    if found.consumed != 0 {
+      connection.resume(resuming.plan, by: Replay())
+      worker.replayer.add(connection)
+    }
+    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: found.consumed)
     worker.connections.table.entries[Int(connection.index)] = found.entry
     return connection
   }
@@ -66,7 +69,7 @@ final class SessionLedgerTests {
   func traffic(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
     let writer = try gateway.streamsWriter()
-    var worker = try gateway.worker(ledger: ledger.rawValue)
+    var worker = try gateway.worker(ledger: ledger)
     var session = try open(worker, "ann")
     let serial = session.serial
     var (published, expected, seen, deaths) = (0, [Int](), [Int](), 0)
@@ -106,7 +109,7 @@ final class SessionLedgerTests {
         session.say(worker.connections.lost("test"))
       default:
         deaths += 1
-        worker = try gateway.worker(ledger: ledger.rawValue)
+        worker = try gateway.worker(ledger: ledger)
         session = try goOn(in: worker)
       }
     }
@@ -123,7 +126,7 @@ final class SessionLedgerTests {
   @Test("16 Nothing is noted for an event; what is buffered for a client that doesn't poll is, now and then")
   func cost() throws {
     let writer = try gateway.streamsWriter()
-    let worker = try gateway.worker(ledger: ledger.rawValue)
+    let worker = try gateway.worker(ledger: ledger)
     let session = try open(worker)
     let entry = worker.connections.table.entries[Int(session.index)]
     func noted() throws -> String {
@@ -165,7 +168,7 @@ final class SessionLedgerTests {
 
   @Test("16 Who wasn't told that a session has ended is told by the next worker")
   func farewell() throws {
-    let worker = try gateway.worker(ledger: ledger.rawValue)
+    let worker = try gateway.worker(ledger: ledger)
     let session = try open(worker)
     worker.connections.close(session, .closedByOperator)
     let entry = worker.connections.table.entries[Int(session.index)]

@@ -430,13 +430,20 @@ final class Adoption {
     guard entry.isKept, let cold, var state = try? ConnectionState(decoding: cold.state, surroundings),
       case .longPolling = state.transport, state.serial == entry.serial, entry.serial != suspect
     else { return drop(number, entry.isMalformed || entry.isKept ? .malformed : .notKept) }
+    // One for which nothing has been buffered since is where its worker was.
+    let isBehind = entry.consumed != 0
+    if !isBehind { state.resuming = nil }
     let resuming = place(state, of: entry.owner)
+    if !isBehind, let resuming {
+      state.resuming = resuming
+      guard ledger.commit(state: state.encoded, to: number) else { return drop(number, .room) }
+    }
     state.resuming = nil
     let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
       Connection(polled: state, at: $0, of: connections, polls)
     }
     guard let connection else { return drop(number, .duplicate) }
-    ledger.adopt(number, descriptor: nil, written: 0, consumed: 0)
+    ledger.adopt(number, descriptor: nil, written: 0, consumed: resuming == nil ? 0 : 1)
     count(entry)
     if connection.polls?.owesFarewell == true {
       connection.markClosing()
