@@ -1,5 +1,6 @@
 // Who is online, through openings, closings, reports and crashes, on a clock of the test.
 
+import Glibc
 import IPC
 import Kit
 import Links
@@ -161,5 +162,27 @@ import Testing
   func alive(_ sighting: WorkerSighting?, _ exists: Bool, _ isAlive: Bool) {
     #expect(
       WorkerWatch.isAlive(sighting, nowNs: 100, watchdogNs: 50, exists: { _ in exists }) == isAlive)
+  }
+
+  @Test("16 A worker that has died counts as dead when nobody has taken its place for a while, not before")
+  func succession() throws {
+    let memory = try StatusPage.create(name: "connections.3")
+    let page = try StatusPage(attaching: memory.rawValue)
+    page.beginGeneration(pid: getpid())
+    page.state = .ready
+    let watched = WatchedPage(WorkerManifest.Peer(worker: .connections(3), status: memory.rawValue))
+    let watch = WorkerWatch(pages: [watched], watchdogSeconds: 10)
+    let now = page.heartbeat
+    let died = now + 10 * Health.nsPerSecond
+    func look(_ ns: UInt64) -> [[Int]] {
+      let (live, dead) = watch.look(nowNs: ns)
+      return [live, dead]
+    }
+    #expect(look(now) == [[3], []])
+    #expect(look(died) == [[], []])
+    #expect(look(died + WorkerWatch.successionNs - 1) == [[], []])
+    #expect(look(died + WorkerWatch.successionNs) == [[], [3]])
+    #expect(look(now) == [[3], []], "another process beats")
+    #expect(look(died + WorkerWatch.successionNs) == [[], []], "it has died just now")
   }
 }

@@ -126,10 +126,8 @@ final class TestGateway: @unchecked Sendable {
           }, passed: ring.slowestReaderPosition)),
       settings: settings, status: control, log: log,
       environment: SessionStore.Environment(
-        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
-        enqueue: { body in loop.assumeIsolated().execute(body) }, wakeAgain: {},
-        reportCorrupt: control.reportCorrupt, workers: { ([0, 1], []) }))
-    store.turn()
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second, workers: { ([0, 1], []) }))
+    _ = store.serve()
     return store
   }
 

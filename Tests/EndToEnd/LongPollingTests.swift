@@ -144,7 +144,7 @@ struct LongPollingTests {
     "14.27 a poll that brings its subscriptions goes on after its worker's death, one without begins anew by 410"
   )
   func workerDeath() throws {
-    try Gateway.run { gateway in
+    try Gateway.run(Gateway.withoutKeepers) { gateway in
       let wanted = Subscriptions.to(NumberedEvents.type)
       let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
         try HTTPConnection(port: gateway.inboundPort)

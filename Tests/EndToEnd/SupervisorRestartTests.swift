@@ -11,7 +11,7 @@ struct SupervisorRestartTests {
   @Test(
     "A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
   func replaced(kind: WorkerKind) throws {
-    try Gateway.run(try Gateway.settingsForAllWorkers()) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers(Gateway.withoutKeepers)) { gateway in
       let before = gateway.process.tree()
       let victim = try #require(gateway.workers(kind).last)
       try gateway.killAndAwaitReplacement(victim)
@@ -70,7 +70,7 @@ struct SupervisorRestartTests {
     let settings = [
       "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "RESTART_INTENSITY": "2",
       "RESTART_PERIOD_S": "3600",
-    ]
+    ].merging(Gateway.withoutKeepers) { $1 }
     try Gateway.run(settings) { gateway in
       // The youngest is the replacement of the one before. What the other one is allowed is its own affair.
       for _ in 0..<2 {

@@ -17,6 +17,7 @@ enum Loopback {
   /// Starts servers on one listening socket, each on a loop of its own, and ends them after `body`.
   static func withServers(
     _ count: Int = 1, limits: HTTPLimits = HTTPLimits(), page: StatusPage? = nil,
+    journal: @escaping @Sendable (Int) -> (any ConnectionJournal)? = { _ in nil },
     script: @escaping Script = { _, request in .response(.text(request.path)) },
     _ body: ([LoopbackServer], UInt16) async throws -> Void
   ) async throws {
@@ -31,7 +32,7 @@ enum Loopback {
         let server = LoopbackServer(
           HTTPServer(
             listening: descriptor, loop: loop, limits: limits, responder: responder,
-            counters: page.map { HTTPCounters(status: $0, port: "inbound") }),
+            counters: page.map { HTTPCounters(status: $0, port: "inbound") }, journal: journal(index)),
           responder)
         try server.server.start()
         return server

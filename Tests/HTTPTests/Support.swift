@@ -50,18 +50,20 @@ final class EmbeddedFront {
 
   init(
     _ responder: ScriptedResponder = ScriptedResponder(), limits: HTTPLimits = HTTPLimits(),
-    budget: AssemblyBudget = AssemblyBudget(Settings())
+    budget: AssemblyBudget = AssemblyBudget(Settings()), journal: (any ConnectionJournal)? = nil
   ) {
     self.responder = responder
     server = HTTPServer(
-      listening: -1, loop: loop, limits: limits, responder: responder, budget: budget,
+      listening: -1, loop: loop, limits: limits, responder: responder, budget: budget, journal: journal,
       now: .uptimeNanoseconds(0))
   }
 
   /// A connected client's channel.
-  func connect() throws -> EmbeddedClient {
+  ///
+  /// - Parameter socket: number under which it is noted.
+  func connect(socket: CInt? = nil, _ origin: AdoptedSocket = .untouched) throws -> EmbeddedClient {
     let channel = EmbeddedChannel(loop: loop)
-    try server.install(on: channel)
+    try server.install(on: channel, socket: socket, origin: origin)
     channel.connect(to: try SocketAddress(ipAddress: "192.0.2.1", port: 1), promise: nil)
     return EmbeddedClient(channel: channel)
   }

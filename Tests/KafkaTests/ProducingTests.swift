@@ -116,7 +116,7 @@ struct ProducingTests {
     #expect(outcomes.all.allSatisfy { $0 == .acknowledged })
     client.endAll()
     #expect(outcomes.all.count == 5)
-    streams.desk.stop {}
+    streams.publications.stop {}
   }
 
   @Test("An acknowledgement wakes the loop, whatever the client has had to say before")
@@ -136,7 +136,7 @@ struct ProducingTests {
       client.serve()
     }
     #expect(outcomes.all == [.acknowledged])
-    streams.desk.stop {}
+    streams.publications.stop {}
   }
 
   @Test("A producer that has failed for good is replaced, and whoever waits is told")
@@ -146,7 +146,7 @@ struct ProducingTests {
     let (streams, client, outcomes) = (try gateway.streams(), try gateway.client(), Outcomes())
     publish(client, [1], outcomes)
     try gateway.turn(streams, client) { outcomes.all.count == 1 }
-    let first = try #require(streams.desk.client)
+    let first = try #require(streams.publications.client)
     first.failForTest()
     publish(client, [2], outcomes)
     try gateway.turn(streams, client) { outcomes.all.count == 2 }
@@ -154,12 +154,12 @@ struct ProducingTests {
       Issue.record("\(outcomes.all)")
       return
     }
-    streams.desk.tick(MonotonicTime.now())
-    #expect(streams.desk.client == nil)
+    streams.publications.tick(MonotonicTime.now())
+    #expect(streams.publications.client == nil)
     publish(client, [3], outcomes)
     try gateway.turn(streams, client) { outcomes.all.count == 3 }
     #expect(outcomes.all[2] == .acknowledged)
-    streams.desk.stop {}
+    streams.publications.stop {}
   }
 
   @Test("A new streams worker: whoever waits is told, and what was meant for its predecessor isn't produced")
@@ -175,7 +175,7 @@ struct ProducingTests {
     publish(client, [2], outcomes)
     try gateway.turn(successor, client) { outcomes.all.count == 2 }
     #expect(outcomes.all[1] == .acknowledged)
-    successor.desk.stop {}
+    successor.publications.stop {}
   }
 
   @Test("Without an answer a publication ends by its deadline")
@@ -193,7 +193,7 @@ struct ProducingTests {
     #expect(outcomes.all.count == 1)
     // Read after its time, it isn't produced.
     _ = streams.turn(later)
-    #expect(streams.desk.client == nil)
+    #expect(streams.publications.client == nil)
   }
 
   @Test("Records that no connection worker writes are reported and read no further")

@@ -36,6 +36,7 @@ struct AskingTests {
     func expire(_ nowNs: UInt64) -> [Int] { asking.expire(nowNs: nowNs) }
     func abandon(_ peer: Int) -> [Int] { asking.abandon(peer) }
     func endAll() -> [Int] { asking.endAll() }
+    #expect(asking.waiting(for: 0).map(\.asker) == [0, 2] && asking.count == 5)
     #expect(expire(4) == [])
     #expect(expire(5) == [0, 3])
     #expect(abandon(1) == [1])

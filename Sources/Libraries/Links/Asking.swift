@@ -58,6 +58,11 @@ public struct Asking<Asker> {
   /// Everyone who waits for `peer`, oldest first.
   public mutating func abandon(_ peer: Int) -> [Asker] { remove { $0.peer == peer } }
 
+  /// Everyone who waits for `peer`, oldest first, and goes on waiting.
+  public func waiting(for peer: Int) -> [(correlation: UInt64, asker: Asker)] {
+    waiting.filter { $0.value.peer == peer }.sorted { $0.key < $1.key }.map { ($0.key, $0.value.asker) }
+  }
+
   /// Everyone, oldest first.
   public mutating func endAll() -> [Asker] { remove { _ in true } }
 

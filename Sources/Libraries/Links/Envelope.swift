@@ -29,6 +29,7 @@ public struct PayloadKind: Hashable, Sendable {
   public static let cancelPoll = PayloadKind(3)
   public static let closeOldest = PayloadKind(4)
   public static let workerAnswer = PayloadKind(5)
+  public static let workerBegan = PayloadKind(6)
 
   // Calls of services, and what came of them (calls, answers). 16 had fields as strings.
   public static let cancelCall = PayloadKind(17)

@@ -18,7 +18,7 @@ struct GatewayPlan: Equatable, Sendable {
   let ledger: LedgerSizes
 
   /// Whether this release has heirs for the connections of dead workers.
-  static let keepsConnections = false
+  static let keepsConnections = true
 
   /// - Parameters:
   ///   - startTimeout: time a worker has to report that it serves.

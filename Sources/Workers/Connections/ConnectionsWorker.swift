@@ -50,15 +50,20 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     limits.maxSockets = DescriptorBudget.ofThisProcess.connections
     servers = try PortServers(
       context, port: "inbound", loop: loop, limits: limits, responder: wiring.routes,
-      budget: wiring.intake.budget)
+      budget: wiring.intake.budget, journal: wiring.journal)
   }
 
   // MARK: On the loop
 
   func begin() throws {
+    wiring.adoption.inherit(
+      from: context.manifest.inheritance.map { DeadWorker($0, by: context.incarnation) },
+      patienceSeconds: context.settings.keeperTTLSeconds)
     wiring.state.catchUp()
+    wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
     try servers.start { [unowned self] in life.end($0) }
+    wiring.adoption.begin(host: servers)
   }
 
   func began() {

@@ -30,14 +30,19 @@ final class Wiring {
   let changes: SubscriptionChanges
   let replayer: Replayer
   let polls: Polls
+  let arrivals: Arrivals
   let peers: PeerRequests
   let peerServer: PeerServer
   let state: StateFeed
+  /// Of connections whose worker has died: to be begun before the first turn.
+  let adoption: Adoption
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
   let streams: StreamRoutes
   let routes: FrontRoutes
+  /// Of the inbound port's connections that aren't event connections.
+  let journal: RequestJournal
   /// What is logged and counted of proxied requests; to be closed at the end.
   let ledger: RequestLedger
   private let settings: Settings
@@ -56,7 +61,7 @@ final class Wiring {
   ///   - application: what WebSockets' messages are for; nil: the gateway's own.
   init(
     _ context: WorkerContext, _ loop: LoopTasks, time: TimeSource = TimeSource(),
-    sockets: SocketAccounts = SocketAccounts(), connectionLedger: CInt? = nil,
+    sockets: SocketAccounts = SocketAccounts(),
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
@@ -81,6 +86,8 @@ final class Wiring {
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs, later: loop.soon)
     publications = try PublicationClient(context, later: loop.soon)
 
+    arrivals = Arrivals(after: loop.after)
+
     // Who connections are, and what they want.
     let authority = try TokenAuthority(settings: settings, log: context.log, calls: calls)
     access = Access(
@@ -89,19 +96,18 @@ final class Wiring {
     identities = Identities()
     replayer = Replayer(events, subscriptions, identities, clock, metrics)
     let presence = PresenceReporter(
-      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation, turn
-    )
+      writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
+      turn,
+      arrivals)
     let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
-      events, subscriptions, identities, access, replayer, presence, limits, peers, advice,
-      try Self.ledger(given: connectionLedger, context, events),
-      sockets,
-      names: names,
+      events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
+      try Self.ledger(context, events), sockets, names: names,
       incarnation: context.incarnation, settings, turn, clock, metrics)
     self.connections = connections
     changes = SubscriptionChanges(
-      of: connections, subscriptions, identities, access, in: work, metrics, settings)
+      of: connections, subscriptions, identities, access, arrivals, in: work, metrics, settings)
     polls = Polls(connections, access, turn, clock)
     sweep = ConnectionSweep(connections, clock, in: work, settings)
 
@@ -109,11 +115,12 @@ final class Wiring {
     let apis = APIDirectory()
     let incidents = RingIncidents(status, metrics, context.log)
     state = StateFeed(
-      try context.rings(for: .state), access, identities, connections, presence, apis,
+      try context.rings(for: .state), access, identities, connections, presence, arrivals, apis,
       notesRoles: !settings.privilegedRoles.isEmpty, context.log)
     live = try LiveDelivery(
-      events, to: connections, subscriptions, identities, clock, metrics, incidents, beat: status.beat)
-    peerServer = PeerServer(peers, connections, polls, changes, in: work)
+      events, to: connections, subscriptions, identities, clock, metrics, incidents,
+      largestEventBytes: Self.largestEventBytes(settings, events), beat: status.beat)
+    peerServer = PeerServer(peers, connections, polls, changes, arrivals, in: work)
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
@@ -135,6 +142,8 @@ final class Wiring {
     intake = MessageIntake(
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
+    adoption = Adoption(
+      connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -147,13 +156,19 @@ final class Wiring {
     }
     routes = FrontRoutes(
       streams: streams,
-      longPolling: LongPollRoute(names, connections, polls, peers, admission, access, clock, settings),
+      longPolling: LongPollRoute(
+        names, connections, polls, peers, arrivals, admission, access, clock, settings),
       subscriptions: SubscriptionsRoute(
         names, changes, peers, access, subscriptions.parser, turns, clock, settings),
       events: eventsRoute, legacy: LegacyRoute(access, asking: publications, clock),
       gateway: gateway, definitions: DefinitionsRoute(apis, settings), cors: cors,
       demo: settings.dev ? DemoPage() : nil)
+    journal = RequestJournal(connections.ledger, routes, cookie: sockets.cookie)
     beginTurns(presence, incidents)
+    arrivals.ended = { [unowned self] in
+      observeConnections()
+      turn.scheduleUnlessRunning()
+    }
   }
 
   deinit { turn.end() }
@@ -161,12 +176,13 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections) = (live, links, connections)
+    let (live, links, connections, adoption) = (live, links, connections, adoption)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
-          live.deliver,
+          adoption.step,
+          { adoption.holdsDelivery ? false : live.deliver() },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -184,6 +200,8 @@ final class Wiring {
           { presence.step(connections) },
         ],
         declareAsleep: {
+          // It is looked again in any case, soon.
+          if adoption.holdsDelivery { return true }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -212,12 +230,16 @@ final class Wiring {
     links.probeSuspended()
     access.tick()
     admission.tick()
-    metrics.observe(
-      connections.table, subscriptions: subscriptions.count, subscriptions.size)
+    // Who has yet to arrive isn't gone.
+    if !arrivals.isOpen { observeConnections() }
     metrics.observe(connections.ledger)
     metrics.observe(pendingJumpMs: clock.pendingJumpMs)
     metrics.observe(sent: live.takeDeflateCounts(), received: intake.inflater.counts.take())
     turn.schedule()
+  }
+
+  private func observeConnections() {
+    metrics.observe(connections.table, subscriptions: subscriptions.count, subscriptions.size)
   }
 
   /// Says once that the wall clock isn't followed now.
@@ -238,6 +260,7 @@ final class Wiring {
   /// - Parameter isLast: nobody comes after this worker: events that come from now on are for the next gateway, if Kafka has them.
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
+    adoption.stop()
     var turns = 0
     repeat {
       turn.run()
@@ -254,16 +277,28 @@ final class Wiring {
 
   // MARK: Parts of it
 
+  /// Of an event as it stands in a ring: its fields may need as much again as its JSON.
+  private static func largestEventBytes(_ settings: Settings, _ events: EventRings) -> Int {
+    min(events.largestEventBytes, 2 * settings.maxEventBytes)
+  }
+
   /// What is noted of connections, where an heir finds it. A worker that was given none notes it for nobody.
   private static func ledger(
-    given: CInt?, _ context: WorkerContext, _ events: EventRings
+    _ context: WorkerContext, _ events: EventRings
   ) throws(IPCError) -> Ledger {
-    if let given { return try Ledger(attaching: given, incarnation: context.incarnation) }
+    if let ledger = context.manifest.ledger {
+      do throws(IPCError) {
+        return try Ledger(attaching: ledger, incarnation: context.incarnation)
+      } catch {
+        context.log.error(
+          "the ledger can't be used: connections end with their worker", metadata: ["reason": "\(error)"])
+      }
+    }
     let own = try Ledger.create(
       name: context.name,
       LedgerSizes(
-        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: 256 << 20,
-        largestEventBytes: events.largestEventBytes)
+        connections: context.settings.maxOpenConnectionsPerWorker, arenaBytes: context.settings.ledgerBytes,
+        largestEventBytes: largestEventBytes(context.settings, events))
     ).take()
     defer { close(own) }
     return try Ledger(attaching: own, incarnation: context.incarnation)

@@ -11,6 +11,12 @@ final class WorkerMetrics {
     10_000_000_000,
   ]
 
+  /// Upper bounds of how long an adoption takes: from a few connections to the time that a keeper waits.
+  private static let adoptionBoundsNs: [UInt64] = [
+    10_000_000, 50_000_000, 100_000_000, 250_000_000, 500_000_000, 1_000_000_000, 2_500_000_000,
+    10_000_000_000, 30_000_000_000,
+  ]
+
   /// Connections closed because their client didn't keep up.
   let slowConsumers: Metric?
   /// Times that a connection went over to reading from the rings at its own pace.
@@ -33,6 +39,9 @@ final class WorkerMetrics {
   private let refusals: LabelledCounter
   private let displacements: LabelledCounter
   private let latency: Histogram
+  private let adoptions: LabelledCounter
+  private let adoptionDrops: LabelledCounter
+  private let adoptionTime: Histogram
   private let ledgerEntries: Metric?
   private let ledgerBytes: Metric?
   private let clockJump: Metric?
@@ -74,6 +83,9 @@ final class WorkerMetrics {
     let endedWork = "rig_authorized_work_ended_total"
     sessionEndedWork = status.metric(.counter, endedWork, labels: [("reason", "session_ended")])
     tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
+    adoptions = LabelledCounter(status, "rig_adopted_connections_total", label: "cause")
+    adoptionDrops = LabelledCounter(status, "rig_adoption_dropped_total", label: "reason")
+    adoptionTime = Histogram(status, "rig_adoption_seconds", boundsNs: Self.adoptionBoundsNs)
     latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
   }
 
@@ -85,6 +97,15 @@ final class WorkerMetrics {
 
   /// A connection was closed because a newer one was opened.
   func displaced(_ subject: ConnectionLimits.Subject) { displacements.add(1, subject.rawValue) }
+
+  /// A connection of a dead worker goes on here.
+  func adopted(cause: String) { adoptions.add(1, cause) }
+
+  /// One of them doesn't.
+  func notAdopted(reason: String) { adoptionDrops.add(1, reason) }
+
+  /// What a dead worker has left has been dealt with.
+  func adoptionEnded(ns: UInt64) { adoptionTime.observe(ns: ns) }
 
   /// What tokens had authorised was ended while it was under way.
   func endedWork(_ count: Int, by end: AuthorizationEnd) {

@@ -57,4 +57,20 @@ struct ConnectionTallyTests {
       #expect(tally.oldest(of: key)?.since == line.first?.since)
     }
   }
+
+  @Test("16.5 Those that are entered later than they were opened have their place by their age")
+  func lateEntries() {
+    var random = SeededRandom(seed: 16)
+    var tally = ConnectionTally()
+    var ages = (0..<50).map { UInt64($0 / 2) }
+    ages.shuffle(using: &random)
+    for (connection, since) in ages.enumerated() {
+      let isAdded = tally.add(ConnectionIndex(connection), for: 1, since: since)
+      #expect(isAdded)
+    }
+    let order = tally.oldest(50, of: 1)
+    #expect(order.map(\.since) == ages.sorted() && Set(order.map(\.connection)).count == 50)
+    for connection in order.dropLast() { _ = tally.remove(connection.connection) }
+    #expect(tally.oldest(of: 1)?.connection == order.last?.connection && tally.count(of: 1) == 1)
+  }
 }

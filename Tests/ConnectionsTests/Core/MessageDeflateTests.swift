@@ -258,9 +258,9 @@ struct MessageDeflateTests {
           encodings.range(of: record, cursor: cursor, in: encoding)
         )
       }
-      let range = try #require(first)
-      #expect(first == second && encodings.ends(encoding.rawValue) == [range.upperBound])
-      let frame = Array(plan.buffer(encoding.rawValue)[range])
+      let shared = try #require(first)
+      #expect(first == second && encodings.ends(encoding.rawValue) == [shared.upperBound])
+      let frame = Array(plan.buffer(encoding.rawValue)[shared])
       #expect(frame[0] == 0xC1 && Int(frame[1]) == frame.count - 2 && frame.count < json.utf8.count / 2)
       #expect(try MessageInflater().inflate(Array(frame[2...]), atMost: 10_000) == Array(text.utf8))
       var alone = TurnBuffer(encoding: encoding)

@@ -21,6 +21,7 @@ struct WorkerRequestTests {
     .poll(serial: 7, lastEventID: "7-1.1", shown: [Credential(), Credential(user: "bob")]),
     .cancelPoll(serial: 9),
     .closeOldest(key: .max, since: 1 << 40),
+    .began,
     .answer(WorkerAnswer(status: 204, text: "")),
     .answer(WorkerAnswer(status: 410, text: "the connection is gone — sorry")),
     .answer(WorkerAnswer(status: 200, text: "7-1.2", body: [0, 255, 1])),

@@ -11,8 +11,10 @@ private final class Owner: OutletOwner {
   var waiting = Backlog()
   var drained = 0
   var finished = 0
+  var lost = 0
   func outletDidDrain() { drained += 1 }
   func outletDidFinish() { finished += 1 }
+  func outletHasNoChannel() { lost += 1 }
 }
 
 @Suite("Outlet")
@@ -42,6 +44,38 @@ struct OutletTests {
     outlet.send(Array("b".utf8))
     #expect(outlet.waitingBytes == 0 && !client.socket.isWaiting)
     #expect(client.take() == "ab")
+  }
+
+  @Test("16.5 on a socket of another process it makes its channel when that is needed, once")
+  func channelWhenNeeded() throws {
+    let client = try TestClient()
+    let outlet = Outlet(socket: client.near, limitBytes: 1000)
+    outlet.owner = owner
+    var made = 0
+    outlet.whenNeeded {
+      made += 1
+      return client.channel
+    }
+    outlet.send(Array("a\n".utf8))
+    #expect(client.take() == "a\n" && made == 0 && outlet.directDescriptor == client.near)
+    for number in 0..<20 { outlet.send(piece(number)) }
+    #expect(made == 1 && outlet.isWaiting)
+    #expect(pieceNumbers(client.take()) == Array(0..<20))
+    #expect(made == 1 && owner.drained == 1 && owner.lost == 0)
+    outlet.close()
+  }
+
+  @Test("16.5 if no channel can be made its owner is told, and nothing more is sent")
+  func noChannel() throws {
+    let client = try TestClient()
+    let outlet = Outlet(socket: client.near, limitBytes: 1000)
+    outlet.owner = owner
+    outlet.whenNeeded { nil }
+    outlet.send(piece(0))
+    #expect(owner.lost == 1 && outlet.channel == nil)
+    outlet.close()
+    outlet.send(Array("a".utf8))
+    #expect(pieceNumbers(client.take()) == [0] && outlet.directDescriptor == -1)
   }
 
   @Test("lets everything wait behind what waits, and is direct again when all has gone")

@@ -331,6 +331,22 @@ struct LedgerKeepingTests {
     for client in clients { client.disconnect() }
   }
 
+  @Test("16 an event that is larger than any may be is passed over, and everybody is told")
+  func tooLarge() throws {
+    let gateway = try TestGateway()
+    let worker = try gateway.worker { $0.maxEventBytes = 10_000 }
+    let writer = try gateway.streamsWriter()
+    let client = try TestClient()
+    try worker.openSSE(client, [.to("all")])
+    for (number, padding) in [(1, 9_000), (2, 30_000), (3, 9_000)] {
+      try writer.publish(number, type: "all", padding: padding)
+    }
+    worker.run()
+    let text = client.take()
+    #expect(numbers(text) == [1, 3] && text.contains("rig.events_lost"))
+    client.disconnect()
+  }
+
   @Test("16 a worker whose ledger can't take the largest event of its rings doesn't begin")
   func smallBuffers() throws {
     let gateway = try TestGateway(eventRingBytes: 4 << 20)

@@ -182,13 +182,13 @@ struct IdentifiedConnectionTests {
     func open(_ client: TestClient, session: String) throws -> Connection {
       let connection = worker.insertSSE(client)
       try client.channel.pipeline.syncOperations.addHandler(connection)
-      connection.outlet?.open(with: Array("open\n\n".utf8))
-      connection.outletDidChange()
       trap.onEnd = { worker.connections.closed(connection) }
       var wanted = ConnectRequest(
         [], identity: identity("alice", session: session, until: 4_000_000_000), isPrivileged: true)
       wanted.origin.remote = "192.0.2.1"
-      worker.connections.begin(connection, wanted, worker.events.resumption(lastEventID: nil))
+      connection.open(with: Array("open\n\n".utf8), mayHoldOutput: false) {
+        worker.connections.begin(connection, wanted, worker.events.resumption(lastEventID: nil))
+      }
       return connection
     }
     let first = try open(clients[0], session: "a")

@@ -195,18 +195,42 @@ struct PeerRequestsTests {
     #expect(questions == [Self.question, .closeOldest(key: 1, since: 2)])
   }
 
-  @Test("gives up on a worker that was born anew: it knows nothing of the question")
+  @Test("16 asks a worker that was born anew what its predecessor hasn't answered, once, by the same name")
   func restarted() throws {
     let gateway = try TestGateway(workers: 2)
     let exchanges = try (0..<2).map { try gateway.exchange($0) }
-    _ = exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker)
+    let correlation = try correlation(exchanges[0].ask(1, Self.question, deadlineNs: .max, answers.asker))
+    exchanges[1].serve { _, _, _ in }
     exchanges[0].tick(nowNs: 0)
-    #expect(answers.all.isEmpty)
     try gateway.page(1).beginGeneration(pid: 2)
-    exchanges[0].tick(nowNs: 0)
-    #expect(answers.all == [.gone])
-    exchanges[0].tick(nowNs: 0)
-    #expect(answers.all == [.gone])
+    let next = try gateway.exchange(1)
+    next.serve { _, _, _ in Issue.record("nobody has asked again yet") }
+    for _ in 0..<2 { exchanges[0].tick(nowNs: 0) }
+    var asked: [UInt64] = []
+    next.serve { from, again, question in
+      asked.append(again)
+      #expect(from == 0 && question == Self.question)
+      next.answer(from, correlation: again, ok)
+    }
+    exchanges[0].serve { _, _, _ in }
+    #expect(asked == [correlation] && answers.all == [ok])
+  }
+
+  @Test("16 asks again as soon as the new one says that it is there, and gives up in time if it isn't")
+  func began() throws {
+    let gateway = try TestGateway(workers: 2)
+    let exchanges = try (0..<2).map { try gateway.exchange($0) }
+    _ = exchanges[0].ask(1, Self.question, deadlineNs: 100, answers.asker)
+    exchanges[1].serve { _, _, _ in }
+    try gateway.page(1).beginGeneration(pid: 2)
+    let next = try gateway.exchange(1)
+    next.tellOfBeginning()
+    exchanges[0].serve { _, _, _ in Issue.record("that was no question") }
+    var asked = 0
+    next.serve { _, _, _ in asked += 1 }
+    #expect(asked == 1 && answers.all.isEmpty)
+    exchanges[0].tick(nowNs: 100)
+    #expect(answers.all == [nil])
   }
 
   @Test("takes a poll back, and its answer finds nobody")

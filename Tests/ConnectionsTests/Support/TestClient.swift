@@ -145,7 +145,7 @@ final class TestClient {
   /// Bytes that its socket has taken.
   var takenBytes: Int {
     var unread: CInt = 0
-    ioctl(far, UInt(FIONREAD), &unread)
+    _ = ioctl(far, UInt(FIONREAD), &unread)
     return all.count + Int(unread)
   }
 

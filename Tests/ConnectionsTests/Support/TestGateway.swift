@@ -8,7 +8,6 @@
 
 import Foundation
 import Glibc
-import IPC
 import Logging
 import Settings
 import TestSupport
@@ -16,6 +15,7 @@ import Testing
 
 @testable import Connections
 @testable import HTTP
+@testable import IPC
 @testable import Kit
 
 final class TestGateway {
@@ -30,8 +30,14 @@ final class TestGateway {
   let state: CInt
   /// Presence rings, by worker; slot 0 is the control worker's.
   let presence: [CInt]
+  /// Of worker 0; nil: each of its processes has one of its own, and leaves nothing.
+  let ledger: CInt?
 
-  init(workers: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16) throws {
+  /// - Parameter ledger: sizes of worker 0's, which its processes take over one from the other.
+  init(
+    workers: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16,
+    ledger sizes: LedgerSizes? = nil
+  ) throws {
     self.workers = workers
     func ring(_ name: String, _ bytes: Int) throws -> CInt {
       try Ring.create(name: name, capacity: bytes, readers: workers).take()
@@ -45,10 +51,51 @@ final class TestGateway {
     presence = try (0..<workers).map {
       try Ring.create(name: "presence.connections.\($0)", capacity: 1 << 16, readers: 1).take()
     }
+    ledger = try sizes.map { try Ledger.create(name: "ledger.connections.0", $0).take() }
+  }
+
+  /// All memory of another one as it is at this instant.
+  init(copying other: TestGateway) throws {
+    workers = other.workers
+    streams = try Self.copy(other.streams)
+    ownEvents = try other.ownEvents.map(Self.copy)
+    requests = try other.requests.map(Self.copy)
+    pages = try other.pages.map(Self.copy)
+    wake = try other.wake.map { _ in try EventFD.create().take() }
+    state = try Self.copy(other.state)
+    presence = try other.presence.map(Self.copy)
+    ledger = try other.ledger.map(Self.copy)
+  }
+
+  private static let seekData: CInt = 3
+  private static let seekHole: CInt = 4
+
+  /// A sealed memfd with the same content.
+  private static func copy(_ memory: CInt) throws -> CInt {
+    let bytes = try SharedMemory.size(of: memory)
+    let copy = try SharedMemory.unsealed(name: "copy")
+    try #require(ftruncate(copy.rawValue, bytes) == 0)
+    var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    var offset = 0
+    // Most of it was never used.
+    while true {
+      let start = lseek(memory, offset, seekData)
+      guard start >= 0 else { break }
+      offset = start
+      let end = lseek(memory, start, seekHole)
+      while offset < end {
+        let count = pread(memory, &buffer, min(buffer.count, end - offset), offset)
+        try #require(count > 0 && pwrite(copy.rawValue, buffer, count, offset) == count)
+        offset += count
+      }
+    }
+    try SharedMemory.seal(copy.rawValue, SharedMemory.sizeSeals)
+    return copy.take()
   }
 
   deinit {
     for descriptor in [streams, state] + ownEvents + requests + pages + wake + presence { close(descriptor) }
+    if let ledger { close(ledger) }
   }
 
   func page(_ slot: Int) throws -> StatusPage { try StatusPage(attaching: pages[slot]) }
@@ -102,18 +149,21 @@ final class TestGateway {
   }
 
   /// What worker `slot` gets at its birth.
-  fileprivate func context(_ slot: Int, _ settings: Settings) throws -> WorkerContext {
+  fileprivate func context(
+    _ slot: Int, _ settings: Settings, ledger: CInt? = nil
+  ) throws -> WorkerContext {
     let worker = WorkerIdentity.connections(slot)
     let presence = RingGrant(
       id: 300 + UInt32(slot), purpose: .presence, writer: worker,
       readers: [.init(.control, slot: 0, wake: -1)],
       fd: presence[slot])
-    let manifest = WorkerManifest(
+    var manifest = WorkerManifest(
       worker: worker, gatewayEpoch: Self.epoch, tokenKey: Data(repeating: 7, count: 32), settings: Data(),
       status: pages[slot], wake: wake[slot], listeners: [:],
       rings: eventGrants + requestGrants + grants(.state, [state], by: [.control], firstID: 200) + [presence],
       peers: (0..<workers).map { WorkerManifest.Peer(worker: .connections($0), status: pages[$0]) },
       supervisorPid: 0, release: "test")
+    manifest.ledger = ledger
     let status = try page(slot)
     status.beginGeneration(pid: 1)
     return WorkerContext(
@@ -135,11 +185,13 @@ final class TestGateway {
   /// - Parameter ledger: its place's; nil: it has one of its own.
   func worker(
     _ slot: Int = 0, time: TimeSource = TimeSource(), ledger: CInt? = nil,
+    sockets: SocketAccounts = TestClient.accounts,
     _ change: (inout Settings) -> Void = { _ in }
   ) throws -> TestWorker {
     var settings = Settings()
     change(&settings)
-    return try TestWorker(try context(slot, settings), time, ledger)
+    return try TestWorker(
+      try context(slot, settings, ledger: ledger ?? (slot == 0 ? self.ledger : nil)), time, sockets)
   }
 
   /// The same on an event loop, without a control worker's news.
@@ -165,7 +217,7 @@ final class TestWorker {
   let status: StatusPage
   private let loop: Loop
 
-  fileprivate init(_ context: WorkerContext, _ time: TimeSource, _ ledger: CInt?) throws {
+  fileprivate init(_ context: WorkerContext, _ time: TimeSource, _ sockets: SocketAccounts) throws {
     let loop = Loop()
     self.loop = loop
     status = context.status
@@ -174,7 +226,7 @@ final class TestWorker {
       LoopTasks(
         run: { loop.scheduled.append($0) }, wakeAgain: { loop.isWoken = true }, soon: { _ in },
         after: { _, _ in {} }),
-      time: time, sockets: TestClient.accounts, connectionLedger: ledger)
+      time: time, sockets: sockets)
   }
 
   subscript<Part>(dynamicMember part: KeyPath<Wiring, Part>) -> Part { wiring[keyPath: part] }

@@ -26,6 +26,12 @@ protocol ConnectionInput: AnyObject {
   /// The connection takes requests again.
   func resume()
 
+  /// Bytes that wait: none of their request has been given to anybody.
+  var heldBytes: Int { get }
+
+  /// Takes the head of a request in that has been read by somebody else. Before anything has come in.
+  func take(_ head: ByteBuffer)
+
   /// Bytes that wait, which the caller now owns.
   func takeHeldBytes() -> ByteBuffer
 

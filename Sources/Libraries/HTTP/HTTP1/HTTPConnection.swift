@@ -15,6 +15,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   typealias OutboundIn = ByteBuffer
   typealias OutboundOut = Never
 
+  /// A request of a connection that somebody else has served before.
+  private enum InheritedRequest {
+    case lost
+    case asked(ByteBuffer)
+  }
+
   /// A decision to give the channel away, until it can be carried out.
   private struct TakeOver {
     let head: TakeOverHead
@@ -31,6 +37,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   var tableIndex = -1
   /// The channel's, borrowed; nil: it has none or it isn't known.
   private let socket: CInt?
+  /// nil: nobody could go on with it.
+  private var journalled: JournalledConnection?
+  /// What is to be done first when the channel is active.
+  private var inherited: InheritedRequest?
   private weak var input: (any ConnectionInput)?
   /// The way out; nil: there is none any more.
   private var output: (any ResponseOutput)?
@@ -51,13 +61,26 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   private lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
   private lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
 
-  init(server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false, socket: CInt? = nil) {
+  /// - Parameter origin: of a socket that somebody else has served before.
+  init(
+    server: HTTPServer, share: AssemblyShare, isHTTP2: Bool = false, socket: CInt? = nil,
+    origin: AdoptedSocket = .untouched
+  ) {
     self.socket = socket
     self.server = server
     self.share = share
     clock = ConnectionClock(tick: server.tick)
     assembly = RequestAssembly(
       limits: server.limits, isTLS: server.tls != nil, isHTTP2: isHTTP2, share: share)
+    switch origin {
+    case .untouched: break
+    case .idle: clock.answered(at: server.tick, isReceiving: false)
+    case .unanswered: inherited = .lost
+    case .unansweredRequest(let head, _, _): inherited = .asked(ByteBuffer(bytes: head))
+    }
+    if let socket, let journal = server.journal {
+      journalled = JournalledConnection(journal, socket, origin)
+    }
   }
 
   /// - Parameter output: nil: text on the channel.
@@ -91,6 +114,19 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   func handlerRemoved(context: ChannelHandlerContext) { _ = end() }
+
+  func channelActive(context: ChannelHandlerContext) {
+    switch inherited {
+    case .lost:
+      refuse(.processEnded, of: nil)
+    case .asked(let head):
+      clock.received(at: server.tick)
+      input?.take(head)
+    case nil: break
+    }
+    inherited = nil
+    context.fireChannelActive()
+  }
 
   func channelInactive(context: ChannelHandlerContext) {
     if let rest = end() {
@@ -130,7 +166,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   /// Ends the connection at once.
-  func close() { context?.close(promise: nil) }
+  func close() {
+    journalled?.remove()
+    context?.close(promise: nil)
+  }
 
   /// Leaves the server's table; the last thing that happens to a connection.
   private func end() -> (onClientGone: (() -> Void)?, exchange: (any StreamedExchange)?)? {
@@ -138,6 +177,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     let exchange = rest.stream?.isBegun ?? false ? rest.stream?.exchange : nil
     rest.stream?.detach()
     resetBodyOptions()
+    journalled?.remove()
     output = nil
     context = nil
     server.remove(self)
@@ -147,8 +187,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   // MARK: Input
 
-  /// Bytes have come in.
-  func received() { clock.received(at: server.tick) }
+  /// So many bytes have come in.
+  func received(_ bytes: Int) {
+    clock.received(at: server.tick)
+    journalled?.received(bytes)
+  }
 
   /// The next part of a request.
   func receive(_ part: RequestPart) {
@@ -296,11 +339,13 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
       if server.endsSilently(request, response.status) { return finish(linger: false) }
       write(response, for: context, linger: false)
     case .later(let future, let onClientGone):
+      noteServing(request)
       state.await(onClientGone, hold: hold)
       future.hop(to: server.loop).assumeIsolated().whenComplete { result in
         self.settled(result.map { .response($0) }, of: request, context)
       }
     case .eventually(let future, let onClientGone):
+      noteServing(request)
       state.await(onClientGone, hold: hold)
       future.assumeIsolated().whenComplete { self.settled($0, of: request, context) }
     case .takeOver(let head, let body):
@@ -333,6 +378,25 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     var headers = request.map { server.responder.crossOriginHeaders(for: $0) } ?? [:]
     headers.add(contentsOf: refusal.fields)
     write(.problem(refusal.status, refusal.detail, headers: headers), for: context, linger: true)
+  }
+
+  // MARK: Journal
+
+  private var socketBytes: SocketBytes? {
+    guard let output else { return nil }
+    return journalled?.bytes(
+      unread: input?.heldBytes ?? 0, written: output.writtenBytes + output.gatheredBytes)
+  }
+
+  /// The request isn't answered at once.
+  private func noteServing(_ request: HTTPRequest) {
+    if let bytes = socketBytes { journalled?.noteServing(request, bytes) }
+  }
+
+  /// What was answered goes out now. If more has been asked, what was noted before is left to show that it is old.
+  private func noteIfIdle() {
+    guard state.isIdle, !assembly.isUndecided, !assembly.isReceiving, let bytes = socketBytes else { return }
+    journalled?.noteIdle(bytes)
   }
 
   // MARK: Time
@@ -417,6 +481,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   /// Ends the connection once everything that was answered has been written.
   private func finish(linger: Bool) {
+    journalled?.remove()
     if state.finish(linger: linger) { clock.finishing(at: server.tick) }
     schedule()
   }
@@ -427,6 +492,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     guard let context, let output else { return }
     switch state.flush() {
     case .goOn:
+      noteIfIdle()
       output.flush(nil)
       pump()
     case .last:
@@ -459,6 +525,9 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     }
     guard let (takeOver, owesRead) = state.takeLeave() else { return close() }
     let request = takeOver.request
+    let bytesRead = socketBytes?.read ?? 0
+    journalled?.remove()
+    journalled = nil
     let rest = request.isUpgrade ? input.takeHeldBytes() : ByteBuffer()
     let channel = context.channel
     let head = output.leave(behind: head(of: takeOver))
@@ -468,7 +537,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     if hasStreamed { SocketOptions.endStreaming(on: channel) }
     takeOver.body(
       TakenChannel(
-        channel: channel, request: request, head: head, socket: socket, mayHoldOutput: mayHoldOutput))
+        channel: channel, request: request, head: head, socket: socket, mayHoldOutput: mayHoldOutput,
+        bytesRead: bytesRead))
     if rest.readableBytes > 0, channel.isActive { input.pass(rest, to: channel) }
     if owesRead, channel.isActive { channel.read() }
   }
@@ -487,6 +557,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   // MARK: Streamed exchanges
 
   private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
+    noteServing(request)
     state.begin(AnswerStream(exchange, request: request, body: body, connection: self))
     clock.requestEnded()
     guard let options = socketOptions else { return }

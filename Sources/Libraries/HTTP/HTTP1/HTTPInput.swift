@@ -34,14 +34,23 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
   /// Whoever calls `resume` meanwhile finds the bytes parsed when it returns to the loop.
   private var isRunning = false
 
-  init(connection: HTTPConnection, limits: HTTPLimits) {
+  /// - Parameter isFirst: nothing has come on the connection before: what it speaks shows.
+  init(connection: HTTPConnection, limits: HTTPLimits, isFirst: Bool = true) {
     self.connection = connection
     self.limits = limits
     heads = RequestHeadParser(limits: limits.head)
-    state = limits.http2.maxStreams > 0 && connection.server.tls == nil ? .preface : .head
+    state = isFirst && limits.http2.maxStreams > 0 && connection.server.tls == nil ? .preface : .head
   }
 
   var isStream: Bool { false }
+
+  var heldBytes: Int { held.readableBytes }
+
+  func take(_ head: ByteBuffer) {
+    held = head
+    isBehind = true
+    resume()
+  }
 
   func takeHeldBytes() -> ByteBuffer {
     let bytes = held
@@ -90,7 +99,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard connection.isListening else { return }
     var bytes = unwrapInboundIn(data)
-    connection.received()
+    connection.received(bytes.readableBytes)
     if held.readableBytes == 0 {
       held = bytes
     } else {

@@ -39,6 +39,10 @@ extension Refusal {
   static let draining = Refusal(
     status: .serviceUnavailable, detail: "this server is ending: ask again", retryAfterSeconds: 1)
 
+  /// Whoever was to answer. Whether the request has been carried out is unknown.
+  static let processEnded = Refusal(
+    status: .badGateway, detail: "the process that served the request has ended before it answered")
+
   init(_ defect: MessageDefect) {
     switch defect {
     case .version: self.init(status: .httpVersionNotSupported, detail: defect.detail)
@@ -131,11 +135,7 @@ struct RequestAssembly {
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
     request.isUpgrade = method == .CONNECT || fields.isUpgrade
-    switch head.framing {
-    case .none, .untilClose: break
-    case .counted(let length): request.announcedBody = .counted(length)
-    case .chunked: request.announcedBody = .chunked
-    }
+    request.announcedBody = head.framing
     state = .undecided
     expectsContinue =
       fields.expectsContinue && request.announcedBody != .none && head.minorVersion > 0

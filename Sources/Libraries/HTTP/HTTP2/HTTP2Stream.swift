@@ -78,6 +78,11 @@ final class HTTP2Stream: ChannelDuplexHandler, ConnectionInput, ResponseOutput {
     connection?.decoded()
   }
 
+  var heldBytes: Int { tunnelled.readableBytes }
+
+  /// No stream outlives its connection.
+  func take(_ head: ByteBuffer) {}
+
   func takeHeldBytes() -> ByteBuffer {
     let bytes = tunnelled
     tunnelled = ByteBuffer()

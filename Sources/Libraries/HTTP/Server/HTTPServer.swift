@@ -41,6 +41,8 @@ public final class HTTPServer: @unchecked Sendable {
   public var onAcceptExhausted: ((String, Int) -> Void)?
 
   let responder: any Responder
+  /// Where plain connections of HTTP/1.x are noted; nil: nobody goes on with them.
+  let journal: (any ConnectionJournal)?
   let counters: HTTPCounters?
   var trace = TraceSource()
   var date = HTTPDate()
@@ -71,8 +73,17 @@ public final class HTTPServer: @unchecked Sendable {
   private lazy var bootstrap = ClientBootstrap(group: loop).channelInitializer { [unowned self] channel in
     channel.eventLoop.makeCompletedFuture { try self.take(channel) }
   }
+  /// Makes channels of sockets on which somebody else goes on, behind HTTP.
+  private lazy var streams = ClientBootstrap(group: loop).channelInitializer { [unowned self] channel in
+    channel.eventLoop.makeCompletedFuture {
+      try self.count(channel)
+      try channel.pipeline.syncOperations.addHandler(InputPacer(self.inputTurns))
+      self.made = channel
+    }
+  }
+  private var made: Channel?
   /// The socket whose channel is being made; nil: the channel that is being prepared is of another origin.
-  private var adopted: CInt?
+  private var adopted: (socket: CInt, origin: AdoptedSocket)?
 
   /// - Parameters:
   ///   - listening: a listening stream socket, which stays the caller's; it may be shared with other processes.
@@ -80,10 +91,12 @@ public final class HTTPServer: @unchecked Sendable {
   ///   - tls: for connections that are encrypted.
   ///   - room: shared with the other servers of the same loop whose connections count together.
   ///   - budget: shared with everything of the same loop that assembles bodies or messages.
+  ///   - journal: of plain connections of HTTP/1.x, for whoever goes on with them.
   public init(
     listening: CInt, loop: EventLoop, limits: HTTPLimits = HTTPLimits(), responder: any Responder,
     counters: HTTPCounters? = nil, tls: TLSFront? = nil, room: ConnectionRoom = ConnectionRoom(),
-    budget: AssemblyBudget = AssemblyBudget(Settings()), now: NIODeadline = .now()
+    budget: AssemblyBudget = AssemblyBudget(Settings()), journal: (any ConnectionJournal)? = nil,
+    now: NIODeadline = .now()
   ) {
     self.listening = listening
     self.loop = loop
@@ -94,6 +107,7 @@ public final class HTTPServer: @unchecked Sendable {
     self.room = room
     inputTurns = room.turns
     self.budget = budget
+    self.journal = journal
     started = now
   }
 
@@ -162,9 +176,16 @@ public final class HTTPServer: @unchecked Sendable {
 
   /// Puts the HTTP handlers into a connected channel of this loop. Throws `Full` when it is one too many; who made the
   /// channel closes it then.
-  func install(on channel: Channel) throws {
-    try count(channel)
-    try beginHTTP1(on: channel, socket: adopted)
+  ///
+  /// - Parameter socket: the channel's; nil: it has none, or encrypts.
+  func install(on channel: Channel, socket: CInt? = nil, origin: AdoptedSocket = .untouched) throws {
+    do {
+      try count(channel)
+    } catch {
+      if let noted = origin.noted { journal?.remove(noted.entry) }
+      throw error
+    }
+    try beginHTTP1(on: channel, socket: socket, origin: origin)
   }
 
   /// Counts a channel as open until it closes.
@@ -187,13 +208,26 @@ public final class HTTPServer: @unchecked Sendable {
 
   /// Puts the handlers of HTTP/1.x into a channel that counts already.
   ///
-  /// - Parameter socket: the channel's, if it is known.
-  func beginHTTP1(on channel: Channel, socket: CInt? = nil) throws {
-    let connection = HTTPConnection(server: self, share: AssemblyShare(budget), socket: socket)
-    let input = HTTPInput(connection: connection, limits: limits)
+  func beginHTTP1(on channel: Channel, socket: CInt? = nil, origin: AdoptedSocket = .untouched) throws {
+    let connection = HTTPConnection(
+      server: self, share: AssemblyShare(budget), socket: socket, origin: origin)
+    let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.noted == nil)
     connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
     try channel.pipeline.syncOperations.addHandlers([input, connection])
+  }
+}
+
+// MARK: Sockets on which somebody else goes on
+
+extension HTTPServer {
+  /// A channel of a connected socket, without handlers of HTTP, that counts as open. nil: there is no room for it, and the socket is
+  /// closed.
+  func channel(of socket: CInt) -> Channel? {
+    made = nil
+    defer { made = nil }
+    _ = streams.withConnectedSocket(socket)
+    return made.flatMap { $0.isActive ? $0 : nil }
   }
 }
 
@@ -250,7 +284,7 @@ extension HTTPServer {
     switch event {
     case .accepted(let sockets):
       counters?.accepted?.add(Int64(sockets.count))
-      for socket in sockets { adopt(socket) }
+      for socket in sockets { adopt(socket, .untouched) }
       acceptor?.taken(sockets.count)
     case .exhausted(let errno):
       counters?.exhausted?.add(1)
@@ -268,15 +302,20 @@ extension HTTPServer {
 
   private func take(_ channel: Channel) throws {
     try channel.pipeline.syncOperations.addHandler(InputPacer(inputTurns))
-    guard let tls else { return try install(on: channel) }
+    guard let tls else {
+      return try install(on: channel, socket: adopted?.socket, origin: adopted?.origin ?? .untouched)
+    }
     // One of a batch that was on its way when draining began.
     guard !isDraining else { throw Full() }
     try count(channel)
     try tls.prepare(channel, for: self)
   }
 
-  private func adopt(_ socket: CInt) {
-    adopted = socket
+  /// Serves a socket from here on, or closes it if there is no room.
+  ///
+  /// - Parameter socket: connected and non-blocking; encrypted ones must be untouched.
+  func adopt(_ socket: CInt, _ origin: AdoptedSocket) {
+    adopted = (socket, origin)
     _ = bootstrap.withConnectedSocket(socket)
     adopted = nil
   }

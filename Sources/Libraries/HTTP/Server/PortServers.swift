@@ -1,6 +1,7 @@
 // The servers of one of a worker's ports: the plain one, and beside it the one behind TLS if certificates are configured. Connections
 // of both count together.
 
+import Glibc
 import IPC
 import Kit
 import Logging
@@ -10,6 +11,9 @@ import NIOCore
 public final class PortServers: @unchecked Sendable {
   private let port: String
   private let servers: [HTTPServer]
+  /// Their numbers.
+  private let ports: [UInt16?]
+  private let journal: (any ConnectionJournal)?
   private let room: ConnectionRoom
   private let loop: EventLoop
   private let log: Logger
@@ -18,7 +22,7 @@ public final class PortServers: @unchecked Sendable {
   /// - Throws: `UnusableCertificate`, or `IPCError` if there is no such listener.
   public init(
     _ context: WorkerContext, port: String, loop: EventLoop, limits: HTTPLimits, responder: any Responder,
-    budget: AssemblyBudget
+    budget: AssemblyBudget, journal: (any ConnectionJournal)? = nil
   ) throws {
     guard let listener = context.manifest.listeners[port] else {
       throw IPCError.invalid("the manifest has no listener \"\(port)\"")
@@ -28,17 +32,21 @@ public final class PortServers: @unchecked Sendable {
       HTTPServer(
         listening: listening, loop: loop, limits: limits, responder: responder,
         counters: HTTPCounters(status: context.status, port: name), tls: tls, room: room,
-        budget: budget)
+        budget: budget, journal: tls == nil ? journal : nil)
     }
     var servers = [server(port, listener, nil)]
+    var listeners = [listener]
     let tlsPort = "\(port)-tls"
     if let listening = context.manifest.listeners[tlsPort],
       let tls = try TLSFront.ofWorker(context, port: tlsPort)
     {
       servers.append(server(tlsPort, listening, tls))
+      listeners.append(listening)
     }
     self.port = port
     self.servers = servers
+    ports = listeners.map(Self.localPort)
+    self.journal = journal
     self.room = room
     self.loop = loop
     log = context.log
@@ -59,6 +67,46 @@ public final class PortServers: @unchecked Sendable {
           "connections can't be accepted: they wait", metadata: ["reason": "\(reason)", "times": "\(times)"])
       }
       try server.start()
+    }
+  }
+
+  /// A channel of a connected socket, without handlers of HTTP, that counts as open on the plain port; nil: there is no room for it, and
+  /// the socket is closed.
+  public func channel(of socket: CInt) -> Channel? { servers.first?.channel(of: socket) }
+
+  /// Serves a socket from here on that a process before this one has accepted, or closes it if there is no room. Call on the loop,
+  /// after `start`.
+  ///
+  /// - Parameter socket: connected and non-blocking, of one of the listeners of this port.
+  public func adopt(_ socket: CInt, _ origin: AdoptedSocket) {
+    guard let server = server(of: socket, origin) else {
+      if let noted = origin.noted { journal?.remove(noted.entry) }
+      Glibc.close(socket)
+      return
+    }
+    server.adopt(socket, origin)
+  }
+
+  /// What a socket has been connected to is told by its own port; nobody can go on with one that has been encrypted.
+  private func server(of socket: CInt, _ origin: AdoptedSocket) -> HTTPServer? {
+    guard case .untouched = origin else { return servers.first { $0.tls == nil } }
+    guard let port = Self.localPort(of: socket) else { return nil }
+    return zip(servers, ports).first { $1 == port }?.0
+  }
+
+  /// nil: it isn't one of IP.
+  private static func localPort(of socket: CInt) -> UInt16? {
+    var storage = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    return withUnsafeMutablePointer(to: &storage) { storage in
+      let found = storage.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        getsockname(socket, $0, &length) == 0
+      }
+      guard found, [AF_INET, AF_INET6].contains(Int32(storage.pointee.ss_family)) else { return nil }
+      // In both families the port stands behind the family.
+      return storage.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
+        UInt16(bigEndian: $0.pointee.sin_port)
+      }
     }
   }
 

@@ -44,6 +44,8 @@ public struct TakenChannel {
   public let socket: CInt?
   /// Earlier responses may wait in the channel for their way out: nothing may be written to the socket past it yet.
   public let mayHoldOutput: Bool
+  /// Bytes read from the socket since it was accepted, up to the end of the request. 0 without a journal.
+  public let bytesRead: UInt64
 
   /// Whether what is written behind the head of a stream must be chunks (RFC 9112 §7.1).
   public var isChunked: Bool { !request.isHTTP2 && request.version != .http1_0 }

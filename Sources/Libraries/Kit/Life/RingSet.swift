@@ -123,6 +123,11 @@ public final class RingSet {
 
   public func lastSequence(_ ring: Int) -> UInt64 { sources[ring].reader.lastSequence }
 
+  /// Passes over the records of a ring up to the one with this sequence, or to the last that is published.
+  public func pass(_ ring: Int, through sequence: UInt64) {
+    while lastSequence(ring) < sequence, next(ring) != nil {}
+  }
+
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.
   public func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     var dry = 0

@@ -4,6 +4,7 @@
 //                                        ▲  └── opened, changed, closed: said at once
 //                                        └── asked by a new control worker: reporting(0)
 //
+// Whoever isn't named in a report has gone: there is none while connections of a former process are still to arrive.
 // While a report is under way changes are said as they happen, too: the records are idempotent, and in order.
 
 import IPC
@@ -30,11 +31,13 @@ final class PresenceReporter {
   private let writer: RingWriter
   private let generation: UInt64
   private let turn: Turn
+  private let arrivals: Arrivals
   private var state = State.behind
   private var isUnpublished = false
 
   /// - Parameter generation: of this worker's status page.
-  init(writer: RingWriter, generation: UInt64, _ turn: Turn) {
+  init(writer: RingWriter, generation: UInt64, _ turn: Turn, _ arrivals: Arrivals) {
+    self.arrivals = arrivals
     self.writer = writer
     self.generation = generation
     self.turn = turn
@@ -61,7 +64,7 @@ final class PresenceReporter {
   func step(_ connections: OpenConnections) -> Bool {
     defer { publish() }
     if case .behind = state {
-      guard append(.begin(generation: generation)) else { return false }
+      guard !arrivals.isOpen, append(.begin(generation: generation)) else { return false }
       state = .reporting(next: 0)
     }
     guard case .reporting(var next) = state else { return false }

@@ -19,6 +19,7 @@ final class StateFeed {
   private let identities: Identities
   private let connections: OpenConnections
   private let presence: PresenceReporter
+  private let arrivals: Arrivals
   private let apis: APIDirectory
   /// Whether somebody may follow roles: who holds which is of no interest else.
   private let notesRoles: Bool
@@ -31,8 +32,9 @@ final class StateFeed {
   ///   - notesRoles: whether there are PRIVILEGED_ROLES.
   init(
     _ rings: RingSet, _ access: Access, _ identities: Identities, _ connections: OpenConnections,
-    _ presence: PresenceReporter, _ apis: APIDirectory, notesRoles: Bool, _ log: Logger
+    _ presence: PresenceReporter, _ arrivals: Arrivals, _ apis: APIDirectory, notesRoles: Bool, _ log: Logger
   ) {
+    self.arrivals = arrivals
     self.rings = rings
     self.access = access
     self.identities = identities
@@ -43,7 +45,7 @@ final class StateFeed {
     self.log = log
   }
 
-  /// Reads everything that the ring holds. To be called once, before anything is served.
+  /// Reads everything that the ring holds. To be called once, before anything is served and behind `Arrivals.begin`.
   func catchUp() {
     connections.clock.refresh()
     var after: UInt64 = 0
@@ -52,7 +54,7 @@ final class StateFeed {
       Self.only, after: after, through: through,
       { record in
         after = record.sequence
-        if let state = try? StateRecord(type: record.type, record.bytes) { apply(state) }
+        if let state = try? StateRecord(type: record.type, record.bytes) { apply(state, isNew: false) }
         return true
       }), firstAvailable <= through
     {
@@ -63,21 +65,24 @@ final class StateFeed {
     for _ in 0..<2 { while read() {} }
   }
 
-  /// Reads on. True: there may be more. What was read is committed when every effect of it is there: the control worker may say so.
+  /// Reads on. True: there may be more. What was read is committed when every effect of it is there, on connections that are still to
+  /// arrive too: the control worker may say so.
   func read() -> Bool {
     let hasMore = rings.read(atMost: Self.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
-        apply(try StateRecord(type: record.type, record.bytes))
+        apply(try StateRecord(type: record.type, record.bytes), isNew: true)
       } catch {
         rings.refuse(ring, record, error, expected: "state")
       }
     }
     apis.refresh()
-    rings.commit()
+    if !arrivals.isOpen { rings.commit() }
     return hasMore
   }
 
-  private func apply(_ record: StateRecord) {
+  /// - Parameter isNew: no process of the place has carried it out. What was said of a user's connections long ago isn't meant for those
+  ///   that arrive.
+  private func apply(_ record: StateRecord, isNew: Bool) {
     switch record {
     case .blacklisted(let session, let until):
       guard access.authority.blacklist(session, until: until) else { return }
@@ -89,6 +94,7 @@ final class StateFeed {
       if notesRoles { identities.note(user: user, holds: []) }
     case .closeUser(let user):
       connections.close(user: user)
+      if isNew { arrivals.close(user: user) }
     case .closeConnection(let id):
       connections.close(id)
     case .reportConnections:

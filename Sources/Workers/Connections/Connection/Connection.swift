@@ -76,6 +76,32 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
   }
 
+  /// A stream on a socket that another process has accepted.
+  ///
+  /// - Parameters:
+  ///   - make: a channel of the socket; nil: none can be made, and the socket is closed.
+  ///   - intake: as above.
+  init(
+    _ state: ConnectionState, at index: ConnectionIndex, of connections: OpenConnections, socket: CInt,
+    intake: MessageIntake?, channel make: @escaping () -> Channel?
+  ) {
+    self.state = state
+    self.index = index
+    self.connections = connections
+    let outlet = Outlet(socket: socket, limitBytes: connections.maxUnsentBytes)
+    self.outlet = outlet
+    outlet.owner = self
+    if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
+    outlet.whenNeeded { [unowned self] in
+      guard let channel = make() else { return nil }
+      guard (try? channel.pipeline.syncOperations.addHandler(self)) != nil else {
+        channel.close(promise: nil)
+        return nil
+      }
+      return channel
+    }
+  }
+
   /// A long-polling session.
   init(
     polled state: ConnectionState, at index: ConnectionIndex, of connections: OpenConnections, _ all: Polls
@@ -276,6 +302,11 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     if webSocket?.mayCloseOutput ?? true { closeOutput() }
   }
 
+  func outletHasNoChannel() {
+    outlet?.close()
+    connections.closed(self)
+  }
+
   // MARK: Time
 
   /// Whether a heartbeat would go out at once: behind what waits it would say nothing.
@@ -297,7 +328,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     } else if let webSocket, !isClosing {
       webSocket.deadlinePassed(second: second)
     } else {
-      outlet?.channel.close(promise: nil)
+      outlet?.channel?.close(promise: nil)
     }
   }
 
@@ -328,7 +359,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// Nothing more will be sent: the client sees the end of the stream.
   func closeOutput() {
-    outlet?.channel.close(mode: .output, promise: nil)
+    outlet?.channel?.close(mode: .output, promise: nil)
   }
 
   // MARK: Channel

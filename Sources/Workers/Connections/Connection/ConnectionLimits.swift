@@ -116,14 +116,15 @@ final class ConnectionLimits {
 
   /// The connection is open, from this address.
   ///
+  /// - Parameter sinceNs: of the monotonic clock.
   /// - Returns: which connections are too many now; never this one.
-  func opened(_ connection: ConnectionIndex, from address: String, nowNs: UInt64) -> [Excess] {
-    address.isEmpty ? [] : add(connection, key(.address, Self.network(address)), nowNs)
+  func opened(_ connection: ConnectionIndex, from address: String, sinceNs: UInt64) -> [Excess] {
+    address.isEmpty ? [] : add(connection, key(.address, Self.network(address)), sinceNs)
   }
 
   /// The connection is one of `user` from now on, or has been.
-  func joined(_ connection: ConnectionIndex, _ user: String, nowNs: UInt64) -> [Excess] {
-    add(connection, key(.user, user), nowNs)
+  func joined(_ connection: ConnectionIndex, _ user: String, sinceNs: UInt64) -> [Excess] {
+    add(connection, key(.user, user), sinceNs)
   }
 
   /// The connection has been told that it ends.
@@ -158,9 +159,9 @@ final class ConnectionLimits {
 
   // MARK: Counting
 
-  private func add(_ connection: ConnectionIndex, _ key: UInt64, _ nowNs: UInt64) -> [Excess] {
+  private func add(_ connection: ConnectionIndex, _ key: UInt64, _ sinceNs: UInt64) -> [Excess] {
     let subject = Self.subject(of: key)
-    let since = nowNs / Self.nsPerMs
+    let since = sinceNs / Self.nsPerMs
     guard let limit = limits[subject], tally.add(connection, for: key, since: since) else { return [] }
     show(key)
     guard closesOldest else { return [] }

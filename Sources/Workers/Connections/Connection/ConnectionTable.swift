@@ -91,6 +91,7 @@ struct ConnectionTable {
   private let serialBase: UInt64
   private static let indexBits: UInt64 = 20
   private static let usesBits: UInt64 = 28
+  private static let alwaysDue: UInt32 = 1
   /// More connections than a worker may have descriptors for, by far.
   static let maximumConnections = 1 << Int(indexBits)
 
@@ -151,6 +152,8 @@ struct ConnectionTable {
     transports[index] = transport
     lastTraffic[index] = second
     forgetFormerOwner(of: index)
+    // The session itself knows what time has brought.
+    if transport == .longPolling { deadlines[index] = Self.alwaysDue }
     countByTransport[Int(transport.rawValue)] += 1
   }
 

@@ -49,11 +49,14 @@ struct ConnectionTally {
     (placesOf[connection] ?? []).map { places[$0].key }
   }
 
-  /// Counts a connection for `key`, as its newest; false: it is counted for it already.
+  /// Counts a connection for `key`, behind those that are as old; false: it is counted for it already. Takes as long as there are newer
+  /// ones: none, but for connections that another process has opened.
   mutating func add(_ connection: ConnectionIndex, for key: UInt64, since: UInt64) -> Bool {
     guard !keys(of: connection).contains(key) else { return false }
     var line = lines[key] ?? Line(oldest: Self.none, newest: Self.none, count: 0)
-    let place = Place(key: key, connection: connection, since: since, older: line.newest, newer: Self.none)
+    var (older, newer) = (line.newest, Self.none)
+    while older != Self.none, places[older].since > since { (older, newer) = (places[older].older, older) }
+    let place = Place(key: key, connection: connection, since: since, older: older, newer: newer)
     let position: Int
     if let freed = free.popLast() {
       position = freed
@@ -62,8 +65,8 @@ struct ConnectionTally {
       position = places.count
       places.append(place)
     }
-    if line.newest == Self.none { line.oldest = position } else { places[line.newest].newer = position }
-    line.newest = position
+    if older == Self.none { line.oldest = position } else { places[older].newer = position }
+    if newer == Self.none { line.newest = position } else { places[newer].older = position }
     line.count += 1
     lines[key] = line
     placesOf[connection, default: []].append(position)

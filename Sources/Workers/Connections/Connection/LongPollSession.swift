@@ -12,6 +12,7 @@
 
 import DequeModule
 import Kit
+import Settings
 
 struct LongPollSession {
   struct Limits: Equatable, Sendable {
@@ -79,7 +80,6 @@ struct LongPollSession {
     lastPollNs = nowNs
   }
 
-  var bufferedEvents: Int { entries.count }
   var isWaiting: Bool { waiting != nil }
   /// The poll that waits, as the caller named it.
   var waitingPoll: UInt64? { waiting?.id }
@@ -115,18 +115,21 @@ struct LongPollSession {
   ///
   /// - Parameters:
   ///   - lastEventID: as the client sent it; what isn't this session's acknowledges nothing.
+  ///   - isAskedAgain: nobody can answer the poll that waits, and this is it: it doesn't wait longer.
   ///   - own: what the worker has read. The session has been given everything up to there that it gets.
   /// - Returns: answers to send now, at most one for each of the two polls.
   mutating func poll(
-    id: UInt64, lastEventID: String?, nowNs: UInt64, own: Cursor, stamp: @autoclosure () -> Stamp
+    id: UInt64, lastEventID: String?, isAskedAgain: Bool = false, nowNs: UInt64, own: Cursor,
+    stamp: @autoclosure () -> Stamp
   ) -> [Answer] {
     var answers: [Answer] = []
-    if let waiting { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    if let waiting, !isAskedAgain { answers.append(emptyAnswer(poll: waiting.id, own: own)) }
+    let deadlineNs = min(nowNs &+ limits.waitNs, isAskedAgain ? waiting?.deadlineNs ?? .max : .max)
     waiting = nil
     lastPollNs = nowNs
     acknowledge(lastEventID)
     if entries.isEmpty, lostEntries == 0 {
-      waiting = WaitingPoll(id: id, deadlineNs: nowNs &+ limits.waitNs)
+      waiting = WaitingPoll(id: id, deadlineNs: deadlineNs)
     } else {
       answers.append(answer(poll: id, own: own, stamp: stamp))
     }
@@ -221,6 +224,22 @@ struct LongPollSession {
     JSONText.appendArray(texts, to: &body) { $1.append(contentsOf: $0) }
     body.append(UInt8(ascii: "}"))
     return Answer(poll: poll, lastEventID: lastEventID, body: body)
+  }
+}
+
+extension LongPollSession.Limits {
+  init(_ settings: Settings) {
+    maximumEvents = settings.longpollingMaxEvents
+    maximumBytes = settings.longpollingMaxBytes
+    waitNs = Self.ns(settings.longpollingWaitSeconds - Self.tickSeconds)
+    idleNs = Self.ns(settings.longpollingTimeoutSeconds)
+  }
+
+  /// A poll's wait is checked once per second: one second less keeps it within its bound.
+  private static let tickSeconds = 1
+
+  private static func ns(_ seconds: Int) -> UInt64 {
+    UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
   }
 }
 

@@ -29,6 +29,7 @@ final class OpenConnections {
   private let presence: PresenceReporter
   private let limits: ConnectionLimits?
   private let peers: PeerRequests
+  private let arrivals: Arrivals
   private let names: ConnectionNames
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -45,7 +46,7 @@ final class OpenConnections {
   init(
     _ events: EventRings, _ subscriptions: Subscriptions, _ identities: Identities, _ access: Access,
     _ replayer: Replayer, _ presence: PresenceReporter, _ limits: ConnectionLimits?, _ peers: PeerRequests,
-    _ advice: ReconnectAdvice, _ ledger: Ledger, _ sockets: SocketAccounts,
+    _ arrivals: Arrivals, _ advice: ReconnectAdvice, _ ledger: Ledger, _ sockets: SocketAccounts,
     names: ConnectionNames, incarnation: UInt64, _ settings: Settings, _ turn: Turn, _ clock: LoopClock,
     _ metrics: WorkerMetrics
   ) {
@@ -57,6 +58,7 @@ final class OpenConnections {
     self.presence = presence
     self.limits = limits
     self.peers = peers
+    self.arrivals = arrivals
     self.ledger = ledger
     self.sockets = sockets
     self.names = names
@@ -93,7 +95,7 @@ final class OpenConnections {
     // A turn's plan has no room for it.
     guard Int(connection.index) < ledger.plan.capacity else { return close(connection, .drain) }
     connection.state.origin = wanted.origin
-    giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, nowNs: clock.nowNs))
+    giveWay(to: limits?.opened(connection.index, from: wanted.origin.remote, sinceNs: clock.nowNs))
     // Telling others to go writes to them, and may show that they are gone, and this one too.
     guard !connection.isClosing else { return }
     if let identity = wanted.identity, !identify(connection, identity, isPrivileged: wanted.isPrivileged) {
@@ -141,12 +143,13 @@ final class OpenConnections {
       let descriptor = outlet.ownSocket, let cookie = sockets.cookie(descriptor),
       let written = sockets.written(descriptor), let read = sockets.read(descriptor)
     else { return }
-    connection.webSocket?.begin(after: read)
+    // Of a WebSocket some of it may not have been given to it yet.
+    let consumed = connection.webSocket?.consumed ?? read
     let entry = ledger.open(
       connection.webSocket == nil ? .eventStream : .webSocket, serial: connection.serial,
-      socket: (descriptor, cookie), written: written, consumed: read,
+      socket: (descriptor, cookie), written: written, consumed: consumed,
       cold: LedgerCold(
-        written: written, consumed: read, waiting: connection.waiting.bytes,
+        written: written, consumed: consumed, waiting: connection.waiting.bytes,
         state: connection.state.encoded(withWaiting: false)))
     guard let entry else { return }
     table.entries[place] = entry
@@ -163,6 +166,53 @@ final class OpenConnections {
     StopPoint.closing.reached()
   }
 
+  // MARK: Taking over
+
+  /// A connection that another process of the place has opened goes on here: where this worker stands, or from `resuming` on. What
+  /// waits for it goes out first.
+  ///
+  /// - Parameter entry: of the ledger, this process's already.
+  func goOn(_ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?) {
+    table.entries[Int(connection.index)] = entry
+    connection.outlet?.enter(entry, of: ledger)
+    guard let outlet = connection.outlet, outlet.hold() else { return enter(connection, from: resuming) }
+    enter(connection, from: resuming)
+    outlet.release()
+    connection.outletDidChange()
+  }
+
+  private func enter(_ connection: Connection, from resuming: ConnectionState.Resuming?) {
+    // A turn's plan has no room for it.
+    guard Int(connection.index) < ledger.plan.capacity else { return close(connection, .drain) }
+    let state = connection.state
+    let sinceNs = clock.ns(ofUnixMs: state.origin.sinceUnixMs)
+    giveWay(to: limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs))
+    guard !connection.isClosing else { return }
+    if let identity = state.identity {
+      let isPrivileged = access.isPrivileged(identity.credentials)
+      guard identify(connection, identity, isPrivileged: isPrivileged, sinceNs: sinceNs) else {
+        return close(connection, .sessionKilled)
+      }
+    }
+    guard !connection.isClosing else { return }
+    // One that has none says so in few bytes.
+    let wishes = state.subscriptions.isEmpty ? SubscriptionContent.encode([]) : state.subscriptions
+    guard let hold = try? subscriptions.hold(content: wishes) else { return close(connection, .drain) }
+    if let resuming, !resuming.isCatchingUp {
+      connection.resume(resuming.plan, by: Replay(SubscriptionContent.decode(wishes), hold))
+      replayer.add(connection)
+    } else {
+      subscriptions.enforce(hold, for: connection.index)
+      identities.follow(connection)
+      if let resuming {
+        connection.resume(resuming.plan, by: Replay())
+        table.setBehind(connection.index, true)
+        replayer.add(connection)
+      }
+    }
+    reportChange(of: connection)
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   func isOpen(_ connection: Connection) -> Bool {
     !connection.isClosing && table[connection.index] === connection
@@ -172,7 +222,11 @@ final class OpenConnections {
 
   /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile, or the connection has:
   /// its place is no longer its own.
-  func identify(_ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool) -> Bool {
+  ///
+  /// - Parameter sinceNs: when it was opened, by the monotonic clock; nil: now.
+  func identify(
+    _ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool, sinceNs: UInt64? = nil
+  ) -> Bool {
     guard isOpen(connection), let digests = access.authority.digests(of: identity.sessions) else {
       return false
     }
@@ -181,7 +235,7 @@ final class OpenConnections {
     table.privileges[place] = isPrivileged
     table.expiries[place] = closesOnExpiry ? identity.validUntil : 0
     for user in identity.users where !connection.isClosing {
-      giveWay(to: limits?.joined(connection.index, user, nowNs: clock.nowNs))
+      giveWay(to: limits?.joined(connection.index, user, sinceNs: sinceNs ?? clock.nowNs))
     }
     return true
   }
@@ -272,8 +326,9 @@ final class OpenConnections {
 
   /// …or with an id.
   func close(_ id: ConnectionID) {
-    guard names.isHere(id.slot), let connection = table.find(serial: id.serial) else { return }
-    close(connection, .closedByOperator)
+    guard names.isHere(id.slot) else { return }
+    arrivals.close(id.serial)
+    if let connection = table.find(serial: id.serial) { close(connection, .closedByOperator) }
   }
 
   /// Takes the connection out of delivery: it will end. False if it was already.
@@ -295,6 +350,7 @@ final class OpenConnections {
   /// The connection is gone.
   func closed(_ connection: Connection) {
     retire(connection)
+    connection.polls?.leaveLedger()
     if table.remove(connection) { noteDrained() }
   }
 

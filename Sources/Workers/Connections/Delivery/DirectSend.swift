@@ -4,6 +4,7 @@
 // a full socket makes it wait until there is room, a broken one makes it close the channel.
 
 import Glibc
+import IPC
 
 enum DirectSend {
   private static let flags = CInt(MSG_NOSIGNAL | MSG_DONTWAIT)
@@ -48,7 +49,7 @@ enum StreamOptions {
 
 /// Who is asked what only the kernel knows of a stream's socket: a test's sockets aren't TCP.
 struct SocketAccounts {
-  var written: (CInt) -> UInt64? = { _ in nil }
-  var read: (CInt) -> UInt64? = { _ in nil }
-  var cookie: (CInt) -> UInt64? = { _ in nil }
+  var written: (CInt) -> UInt64? = { SocketCounts.written($0) }
+  var read: (CInt) -> UInt64? = { SocketCounts.read($0) }
+  var cookie: (CInt) -> UInt64? = { SocketCounts.cookie($0) }
 }

@@ -75,6 +75,23 @@ final class EventRings {
     rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
   }
 
+  /// Goes on behind these positions, which another process of the place had come to; false: it can't have.
+  ///
+  /// - Parameter most: records that it can have been ahead.
+  func pass(through target: [UInt64], atMost most: UInt64) -> Bool {
+    let target = Cursor(epoch: own.epoch, positions: target)
+    guard target.positions.count <= ringAt.count else { return false }
+    var ahead: UInt64 = 0
+    for position in ringAt.indices {
+      guard target[position] >= own[position], target[position] - own[position] <= most else { return false }
+      ahead += target[position] - own[position]
+    }
+    guard ahead <= most else { return false }
+    for (ring, position) in positions.enumerated() { rings.pass(ring, through: target[position]) }
+    catchUp()
+    return own == target
+  }
+
   /// What was read has had its effect.
   func commit() { rings.commit() }
 

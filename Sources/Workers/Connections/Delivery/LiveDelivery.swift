@@ -39,15 +39,21 @@ final class LiveDelivery {
   /// When the events of this turn were accepted, of those that go to somebody.
   private var acceptedAtNs: [UInt64] = []
   private var turnDeliveries = 0
+  /// The largest that a turn has room for: twice what an event may have, for its fields.
+  private let largestEventBytes: Int
+  private var passedOver = 0
 
-  /// - Parameter beat: the worker lives; called within turns that have very much to send.
+  /// - Parameters:
+  ///   - largestEventBytes: of a record in a ring; larger ones are passed over, and everybody is told.
+  ///   - beat: the worker lives; called within turns that have very much to send.
   /// - Throws: as Delivery.
   init(
     _ events: EventRings, to connections: OpenConnections, _ subscriptions: Subscriptions,
     _ identities: Identities, _ clock: LoopClock, _ metrics: WorkerMetrics, _ incidents: RingIncidents,
-    beat: @escaping () -> Void
+    largestEventBytes: Int, beat: @escaping () -> Void
   ) throws(IPCError) {
-    delivery = try Delivery(connections.ledger, largestEventBytes: events.largestEventBytes)
+    self.largestEventBytes = largestEventBytes
+    delivery = try Delivery(connections.ledger, largestEventBytes: largestEventBytes)
     self.events = events
     self.connections = connections
     self.subscriptions = subscriptions
@@ -68,6 +74,10 @@ final class LiveDelivery {
       send()
       events.commit()
       delivery.endTurn()
+    }
+    if passedOver > 0 {
+      passedOver = 0
+      connections.tellAll { connections.lost("an event was larger than MAX_EVENT_BYTES allows") }
     }
     for ring in incidents.report(events.takeIncidents()) {
       connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
@@ -99,7 +109,9 @@ final class LiveDelivery {
     return events.read { ring, record in
       records += 1
       bytes += record.bytes.count
-      if let event = EventRecord(ring: record) {
+      if record.bytes.count > largestEventBytes {
+        passedOver += 1
+      } else if let event = EventRecord(ring: record) {
         forward(event)
       } else {
         events.refuse(ring, record)

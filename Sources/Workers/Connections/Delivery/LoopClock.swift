@@ -39,6 +39,13 @@ final class LoopClock {
     unixMs = wall.unixMs(source)
   }
 
+  /// When that was by CLOCK_MONOTONIC, in ns; 0: before it began.
+  func ns(ofUnixMs moment: Int64) -> UInt64 {
+    let msToNs = Self.nsPerSecond / UInt64(Self.msPerSecond)
+    let ageMs = min(UInt64(max(0, unixMs &- moment)), nowNs / msToNs)
+    return nowNs - ageMs * msToNs
+  }
+
   /// The jump that isn't followed now, in ms; nil: there is none, or it has been told before.
   func takeJumpMs() -> Int64? {
     let jump = pendingJumpMs

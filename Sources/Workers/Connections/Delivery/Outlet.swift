@@ -29,6 +29,8 @@ protocol OutletOwner: AnyObject {
   func outletDidDrain()
   /// The farewell has gone out.
   func outletDidFinish()
+  /// No channel can be made: the socket is closed.
+  func outletHasNoChannel()
 }
 
 final class Outlet {
@@ -46,9 +48,17 @@ final class Outlet {
     case closed
   }
 
-  let channel: Channel
+  private var source: Source
   private let descriptor: CInt
   private let limitBytes: Int
+  /// Where its channel comes from, on whose event loop everything here is called.
+  private enum Source {
+    case made(Channel)
+    /// It is made when it is first needed: what goes directly needs none. Until then nothing is read from the socket.
+    case unmade(() -> Channel?)
+    case none
+  }
+
   private var state = State.direct
   private var isFinishing = false
   /// Nothing goes out before `release`.
@@ -77,9 +87,32 @@ final class Outlet {
   ///   - descriptor: the channel's socket, borrowed; -1: nothing may be written past the channel (TLS, HTTP/2).
   ///   - limitBytes: bound on what waits here.
   init(channel: Channel, descriptor: CInt, limitBytes: Int) {
-    self.channel = channel
+    source = .made(channel)
     self.descriptor = descriptor
     self.limitBytes = limitBytes
+  }
+
+  /// - Parameter socket: connected, and nobody else's; its channel is given by `whenNeeded`.
+  init(socket: CInt, limitBytes: Int) {
+    source = .none
+    descriptor = socket
+    self.limitBytes = limitBytes
+  }
+
+  /// - Parameter make: a channel of the socket; nil: that can't be, and the socket is closed.
+  func whenNeeded(_ make: @escaping () -> Channel?) { source = .unmade(make) }
+
+  /// nil: there is none, and none can be made.
+  var channel: Channel? {
+    switch source {
+    case .made(let channel): return channel
+    case .none: return nil
+    case .unmade(let make):
+      source = .none
+      guard let channel = make() else { return nil }
+      source = .made(channel)
+      return channel
+    }
   }
 
   private var backlog: Backlog {
@@ -142,7 +175,7 @@ final class Outlet {
     var socket = descriptor
     if socket < 0 {
       socket =
-        (try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
+        (try? channel?.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }) ?? -1
     }
     var bytes: CInt = 0
     guard !isClosed, socket >= 0, ioctl(socket, UInt(TIOCOUTQ), &bytes) == 0 else { return 0 }
@@ -289,9 +322,13 @@ final class Outlet {
   /// Gives NIO the next chunk, whatever kept it from going directly: a full socket makes NIO wait until there is room,
   /// a broken one makes it close the channel.
   private func feed() {
+    guard let channel else {
+      owner?.outletHasNoChannel()
+      return
+    }
     isInFeed = true
     repeat {
-      let chunk = nextChunk()
+      let chunk = nextChunk(channel.allocator)
       let count = chunk.readableBytes
       state = .feeding(count)
       channel.writeAndFlush(chunk).assumeIsolated().whenSuccess { [self] in
@@ -306,8 +343,8 @@ final class Outlet {
     if isDirect { drain() }
   }
 
-  private func nextChunk() -> ByteBuffer {
-    var chunk = channel.allocator.buffer(capacity: 0)
+  private func nextChunk(_ allocator: ByteBufferAllocator) -> ByteBuffer {
+    var chunk = allocator.buffer(capacity: 0)
     backlog.forEachStretch(atMost: descriptor < 0 ? Self.chunkItems : 1) { stretch in
       chunk.writeBytes(stretch.prefix(Self.chunkBytes - chunk.readableBytes))
     }

@@ -3,7 +3,8 @@
 //   worker 0: ask(target 2) ──► requests.connections.0 ──► worker 2: serve ─┐
 //   worker 0: serve ◄── requests.connections.2 ◄── answer(to 0) ────────────┘
 //
-// A question has a deadline, so that a worker that is dead or busy costs its asker a moment and no more. An answer that finds no room is
+// A question has a deadline, so that a worker that is dead or busy costs its asker a moment and no more. Whoever serves the place of a dead
+// one may go on with its connections: it is asked again what the dead one can't answer, by the same correlation. An answer that finds no room is
 // answered 503 instead, or, when not even that has any, not at all: its asker's deadline bounds how long that is waited for.
 
 import IPC
@@ -12,8 +13,15 @@ import Links
 
 /// Belongs to the worker's loop.
 final class PeerRequests {
-  /// Called once: with the answer, which is `gone` if the worker asked has died; or with nil if none came in time.
+  /// Called once: with the answer, or with nil if none came in time.
   typealias Asker = (WorkerAnswer?) -> Void
+
+  /// What waits for its answer. Asking it twice does no harm.
+  private struct Question {
+    let request: WorkerRequest
+    let deadlineNs: UInt64
+    let asker: Asker
+  }
 
   enum Asked: Equatable {
     /// The asker will be called; the correlation names the question.
@@ -38,7 +46,7 @@ final class PeerRequests {
   private let outbox: Outbox
   /// By place of a connection worker: its slot in this worker's ring.
   private let slots: [UInt16: UInt16]
-  private var asking: Asking<Asker>
+  private var asking: Asking<Question>
   /// By place.
   private var peers: Peers
 
@@ -89,7 +97,9 @@ final class PeerRequests {
       case .tooLarge(let limit): return .tooLarge(limitBytes: limit)
       }
     }
-    asking.begin(asker, of: Int(target), correlation, deadlineNs: deadlineNs)
+    asking.begin(
+      Question(request: question, deadlineNs: deadlineNs, asker: asker), of: Int(target), correlation,
+      deadlineNs: deadlineNs)
     return .waiting(correlation: correlation)
   }
 
@@ -136,34 +146,47 @@ final class PeerRequests {
       let correlation = message.envelope.correlation
       guard message.payload != nil || message.envelope.kind != .workerAnswer else {
         let answer = WorkerAnswer(status: 502, text: "worker \(sender) answered with too many bytes")
-        asking.take(correlation, of: Int(sender))?(answer)
+        asking.take(correlation, of: Int(sender))?.asker(answer)
         return
       }
       let said = try message.decoded(as: WorkerRequest.self)
-      guard case .answer(let answer) = said else {
+      switch said {
+      case .answer(let answer): asking.take(correlation, of: Int(sender))?.asker(answer)
+      case .began: noteRestart(of: Int(sender))
+      default:
         let deadlineNs = message.envelope.deadlineNs
-        return deadlineNs == 0 || deadlineNs > nowNs ? handle(sender, correlation, said) : ()
+        if deadlineNs == 0 || deadlineNs > nowNs { handle(sender, correlation, said) }
       }
-      asking.take(correlation, of: Int(sender))?(answer)
     }
   }
 
   /// Tells everyone who waits that no answer will come: the worker drains.
   func endAll() {
-    for asker in asking.endAll() { asker(nil) }
+    for question in asking.endAll() { question.asker(nil) }
   }
 
   /// Once per second.
   func tick(nowNs: UInt64) {
     outbox.flush()
-    for asker in asking.expire(nowNs: nowNs) { asker(nil) }
+    for question in asking.expire(nowNs: nowNs) { question.asker(nil) }
     for peer in 0..<peers.count { noteRestart(of: peer) }
   }
 
-  /// What was asked of the predecessor of a new worker gets no answer.
+  /// Lets the others know that this process serves the place now.
+  func tellOfBeginning() {
+    for target in slots.keys where target != worker.place { tell(target, .began) }
+  }
+
+  /// Of what was asked of its predecessor the new worker finds in the ring only what that hadn't read.
   private func noteRestart(of peer: Int) {
-    guard peers.hasRestarted(peer) else { return }
-    for asker in asking.abandon(peer) { asker(.gone) }
+    guard peers.hasRestarted(peer), let slot = slots[UInt16(clamping: peer)] else { return }
+    for (correlation, question) in asking.waiting(for: peer) {
+      do throws(Outbox.Refusal) {
+        try outbox.send(question.request, to: slot, correlation, deadlineNs: question.deadlineNs)
+      } catch {
+        asking.cancel(correlation)?.asker.asker(nil)
+      }
+    }
   }
 
   var waitingCount: Int { asking.count }

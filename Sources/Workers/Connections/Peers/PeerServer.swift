@@ -4,8 +4,8 @@ import Kit
 
 /// Belongs to the worker's loop.
 final class PeerServer {
-  /// A poll that came in at worker `from`.
-  private struct RemotePoll: Hashable {
+  /// What came in at worker `from`. It may be asked twice, if the one that it was asked first has died.
+  private struct Question: Hashable {
     let from: UInt16
     let correlation: UInt64
   }
@@ -14,14 +14,20 @@ final class PeerServer {
   private let connections: OpenConnections
   private let polls: Polls
   private let changes: SubscriptionChanges
+  private let arrivals: Arrivals
   private let work: TurnWork
   /// Polls of other workers that wait here, and where.
-  private var remotePolls: [RemotePoll: (connection: Connection, poll: UInt64)] = [:]
+  private var remotePolls: [Question: (connection: Connection, poll: UInt64)] = [:]
+  /// Polls for sessions that aren't here yet.
+  private var early: [Question: Arrivals.Ticket] = [:]
+  /// Changes that are being made.
+  private var changing: Set<Question> = []
 
   init(
     _ requests: PeerRequests, _ connections: OpenConnections, _ polls: Polls, _ changes: SubscriptionChanges,
-    in work: TurnWork
+    _ arrivals: Arrivals, in work: TurnWork
   ) {
+    self.arrivals = arrivals
     self.requests = requests
     self.connections = connections
     self.polls = polls
@@ -39,37 +45,62 @@ final class PeerServer {
     }
   }
 
-  private func answer(from worker: UInt16, correlation: UInt64, _ question: WorkerRequest) {
-    switch question {
-    case .setSubscriptions(let serial, let change):
-      let isTaken = work.start { [unowned self] _ in
-        work.spend(TurnWork.units(forBytes: change.count))
-        changes.make(encoded: change, serial: serial) { [requests] in
-          requests.answer(worker, correlation: correlation, $0)
-        }
-        return true
-      }
-      if !isTaken { requests.answer(worker, correlation: correlation, .tooMuchWaits) }
+  private func answer(from worker: UInt16, correlation: UInt64, _ said: WorkerRequest) {
+    let question = Question(from: worker, correlation: correlation)
+    switch said {
+    case .setSubscriptions(let serial, let change): set(change, serial, question)
     case .poll(let serial, let lastEventID, let shown):
-      guard let session = polls.session(serial: serial) else {
-        return requests.answer(worker, correlation: correlation, .gone)
-      }
-      let asker = RemotePoll(from: worker, correlation: correlation)
-      var isAnswered = false
-      let poll = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] answer in
-        isAnswered = true
-        remotePolls[asker] = nil
-        requests.answer(worker, correlation: correlation, answer)
-      }
-      if !isAnswered, let poll { remotePolls[asker] = (session, poll) }
+      guard remotePolls[question] == nil, early[question] == nil else { return }
+      poll(serial, lastEventID, shown, question)
     case .cancelPoll:
-      guard let waiting = remotePolls.removeValue(forKey: RemotePoll(from: worker, correlation: correlation))
-      else { return }
+      if let ticket = early.removeValue(forKey: question) { return arrivals.cancel(ticket) }
+      guard let waiting = remotePolls.removeValue(forKey: question) else { return }
       waiting.connection.polls?.cancel(poll: waiting.poll)
     case .closeOldest(let key, let since):
       connections.closeOldest(of: key, before: since, from: worker)
-    case .answer:
-      break
+    case .answer, .began: break
     }
+  }
+
+  private func answer(_ question: Question, _ answer: WorkerAnswer) {
+    requests.answer(question.from, correlation: question.correlation, answer)
+  }
+
+  private func set(_ change: [UInt8], _ serial: UInt64, _ question: Question) {
+    guard changing.insert(question).inserted else { return }
+    let isTaken = work.start { [unowned self] _ in
+      work.spend(TurnWork.units(forBytes: change.count))
+      changes.make(encoded: change, serial: serial) { [unowned self] in
+        changing.remove(question)
+        answer(question, $0)
+      }
+      return true
+    }
+    guard !isTaken else { return }
+    changing.remove(question)
+    answer(question, .tooMuchWaits)
+  }
+
+  private func poll(
+    _ serial: UInt64, _ lastEventID: String?, _ shown: [Credential], _ question: Question
+  ) {
+    guard !arrivals.expects(serial) else {
+      early[question] = arrivals.wait(for: serial) { [unowned self] outcome in
+        early[question] = nil
+        switch outcome {
+        case .settled: poll(serial, lastEventID, shown, question)
+        case .late: answer(question, .notYetHere)
+        }
+      }
+      return
+    }
+    guard let session = polls.session(serial: serial) else { return answer(question, .gone) }
+    var isAnswered = false
+    let waiting = polls.poll(session, lastEventID: lastEventID, shown: shown) { [unowned self] in
+      isAnswered = true
+      remotePolls[question] = nil
+      answer(question, $0)
+    }
+    if !isAnswered, let waiting { remotePolls[question] = (session, waiting) }
   }
 }

@@ -6,6 +6,7 @@
 //   cancelPoll         serial, 8 bytes
 //   closeOldest        key, 8 bytes   opened before, 8 bytes
 //   answer             status, 2 bytes   text   body, data
+//   began              nothing
 
 import Kit
 import Links
@@ -23,6 +24,8 @@ enum WorkerRequest: Equatable, Sendable {
   case closeOldest(key: UInt64, since: UInt64)
   /// The answer to a message.
   case answer(WorkerAnswer)
+  /// Another process has begun to serve the sender's place: what its predecessor was asked is to be asked again.
+  case began
 }
 
 /// What came of a request, as HTTP says it.
@@ -45,6 +48,7 @@ extension WorkerRequest: LinkPayload {
     case .cancelPoll: .cancelPoll
     case .closeOldest: .closeOldest
     case .answer: .workerAnswer
+    case .began: .workerBegan
     }
   }
 
@@ -65,6 +69,7 @@ extension WorkerRequest: LinkPayload {
       fields.append(answer.status)
       fields.append(answer.text)
       fields.append(answer.body)
+    case .began: break
     }
   }
 
@@ -75,6 +80,7 @@ extension WorkerRequest: LinkPayload {
         let body = fields.data()
       else { throw .malformed }
       self = .answer(WorkerAnswer(status: status, text: text, body: body))
+    case .workerBegan: self = .began
     case .closeOldest:
       guard let key = fields.number(UInt64.self), let since = fields.number(UInt64.self) else {
         throw .malformed

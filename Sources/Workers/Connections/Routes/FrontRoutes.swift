@@ -104,10 +104,28 @@ final class FrontRoutes: Responder {
     return Self.adding(headers, to: answer(route, request, loop))
   }
 
-  /// An `EventSource` says what it takes, also where a service serves its stream.
-  func answersWhenDraining(_ request: HTTPRequest) -> Bool {
-    if case .sse? = route(request.path) { return false }
-    return !request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
+  func answersWhenDraining(_ request: HTTPRequest) -> Bool { continuation(of: request) != .end }
+
+  /// What another process does with a request that its worker couldn't answer.
+  enum Continuation {
+    /// Says so.
+    case refuse
+    /// Ends its connection: the client comes back, and never again after an error.
+    case end
+    /// Gives it to its routes as if it had just come: nothing has been done for it yet.
+    case again
+  }
+
+  func continuation(of request: HTTPRequest) -> Continuation {
+    if request.path.hasPrefix(Self.connection) {
+      if case .sse? = route(request.path) { return .end }
+      if case .longPolling? = route(request.path), request.method == .GET, request.announcedBody == .none {
+        return .again
+      }
+    }
+    // An `EventSource` says what it takes, also where a service serves its stream.
+    let takesStream = request.headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
+    return takesStream ? .end : .refuse
   }
 
   func crossOriginHeaders(for request: HTTPRequest) -> HTTPFields {

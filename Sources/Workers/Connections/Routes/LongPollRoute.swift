@@ -3,6 +3,7 @@
 //   no token ─────────────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
 //   session of another worker ────► asked over a request ring ── no answer ──► 503: the next poll will know more
+//   session on its way here ──────► when it has arrived, or after `Arrivals.patienceMs` 503
 //   session that is gone, or of
 //   another gateway ──────────────► with subscriptions a new session, which goes on where the client left off; else 410
 
@@ -16,13 +17,12 @@ final class LongPollRoute {
   /// How much longer than the poll itself another worker's answer may take.
   private static let answerGraceSeconds = 2
   private static let busyRetrySeconds = 1
-  /// A poll's wait is checked once per second: one second less keeps it within its bound.
-  private static let tickSeconds = 1
 
   private let names: ConnectionNames
   private let connections: OpenConnections
   private let polls: Polls
   private let peers: PeerRequests
+  private let arrivals: Arrivals
   private let admission: Admission
   private let access: Access
   private let clock: LoopClock
@@ -32,22 +32,18 @@ final class LongPollRoute {
   /// - Parameter peers: asks the workers that hold other sessions.
   init(
     _ names: ConnectionNames, _ connections: OpenConnections, _ polls: Polls, _ peers: PeerRequests,
-    _ admission: Admission, _ access: Access, _ clock: LoopClock, _ settings: Settings
+    _ arrivals: Arrivals, _ admission: Admission, _ access: Access, _ clock: LoopClock, _ settings: Settings
   ) {
     self.names = names
     self.connections = connections
     self.polls = polls
     self.peers = peers
+    self.arrivals = arrivals
     self.admission = admission
     self.access = access
     self.clock = clock
     waitSeconds = settings.longpollingWaitSeconds
-    var limits = LongPollSession.Limits()
-    limits.maximumEvents = settings.longpollingMaxEvents
-    limits.maximumBytes = settings.longpollingMaxBytes
-    limits.waitNs = Self.ns(max(0, waitSeconds - Self.tickSeconds))
-    limits.idleNs = Self.ns(settings.longpollingTimeoutSeconds)
-    self.limits = limits
+    limits = LongPollSession.Limits(settings)
   }
 
   func respond(_ request: HTTPRequest, on loop: EventLoop) -> Reply {
@@ -63,6 +59,7 @@ final class LongPollRoute {
       guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
       guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
+      guard !arrivals.expects(token.serial) else { return whenArrived(token, request, loop) }
       guard let connection = polls.session(serial: token.serial) else {
         return beginAnew(request, lastEventID, loop)
       }
@@ -93,6 +90,20 @@ final class LongPollRoute {
         if let id { connection.polls?.cancel(poll: id) }
         later.fail(ClientGone())
       })
+  }
+
+  /// A poll of a session that isn't here yet.
+  private func whenArrived(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+    Deferred.reply(on: loop) { complete in
+      let ticket = arrivals.wait(for: token.serial) { [self] outcome in
+        switch outcome {
+        case .settled: complete(respond(request, on: loop))
+        case .late: complete(.response(Self.response(.notYetHere, token: nil, isTLS: request.isTLS)))
+        }
+      }
+      guard let ticket else { return nil }
+      return { [arrivals] in arrivals.cancel(ticket) }
+    }
   }
 
   /// A poll of a session of another worker.
@@ -169,19 +180,18 @@ final class LongPollRoute {
         polled: ConnectionState(serial: serial, .longPolling(Boxed(session))), at: index, of: connections,
         polls)
     }
-    // Always due: the session itself knows what time has brought.
-    connections.table.deadlines[Int(connection.index)] = 1
     let isLost = resumption.beginning(own: connections.events.own) == nil
     let initialEventID = isLost ? LongPollPosition.unknown.text : session.initialEventID
     for event in connections.greeting(connection, wanted, resumption) { connection.say(event) }
     connections.begin(connection, wanted, resumption)
+    connection.polls?.enterLedger()
     return Self.response(
       WorkerAnswer(status: 200, text: initialEventID, body: Array("\"ok\"".utf8)),
       token: connections.token(of: connection), isTLS: isTLS)
   }
 
-  /// Whether whoever holds the session has judged the poll: 200, or refused for its tokens.
-  private static func answersPolls(_ status: UInt16) -> Bool { [200, 401, 403].contains(status) }
+  /// Whether whoever holds the session has judged the poll, 200 or refused for its tokens, or can't yet.
+  private static func answersPolls(_ status: UInt16) -> Bool { [200, 401, 403, 503].contains(status) }
 
   /// The answer to a poll, or its refusal.
   private static func response(_ answer: WorkerAnswer, token: String?, isTLS: Bool) -> HTTPResponse {

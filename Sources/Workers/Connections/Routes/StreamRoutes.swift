@@ -119,17 +119,17 @@ final class StreamRoutes {
     _ connection: Connection, _ taken: TakenChannel, _ greeting: [UInt8], _ wanted: ConnectRequest,
     _ resumption: Resumption
   ) {
-    guard let outlet = connection.outlet else { return }
     do {
-      try outlet.channel.pipeline.syncOperations.addHandler(connection)
+      try taken.channel.pipeline.syncOperations.addHandler(connection)
     } catch {
       connections.closed(connection)
-      return outlet.channel.close(promise: nil)
+      return taken.channel.close(promise: nil)
     }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(taken.head.readableBytes + greeting.count)
     bytes.append(contentsOf: taken.head.readableBytesView)
     bytes.append(contentsOf: greeting)
+    connection.webSocket?.begin(after: taken.bytesRead)
     connection.open(with: bytes, mayHoldOutput: taken.mayHoldOutput) { [connections] in
       connections.begin(connection, wanted, resumption)
     }

@@ -64,6 +64,7 @@ final class SubscriptionChanges {
   private let subscriptions: Subscriptions
   private let identities: Identities
   private let access: Access
+  private let arrivals: Arrivals
   private let work: TurnWork
   private let metrics: WorkerMetrics
   private let mostPerMinute: Int
@@ -71,8 +72,9 @@ final class SubscriptionChanges {
 
   init(
     of connections: OpenConnections, _ subscriptions: Subscriptions, _ identities: Identities,
-    _ access: Access, in work: TurnWork, _ metrics: WorkerMetrics, _ settings: Settings
+    _ access: Access, _ arrivals: Arrivals, in work: TurnWork, _ metrics: WorkerMetrics, _ settings: Settings
   ) {
+    self.arrivals = arrivals
     self.connections = connections
     self.subscriptions = subscriptions
     self.identities = identities
@@ -86,8 +88,17 @@ final class SubscriptionChanges {
   // MARK: Asking for one
 
   /// Replaces the subscriptions of connection `serial`, and tells it; what the tokens of the request say is added to what
-  /// is known of it. `done` is called once: at once if there is little to do.
+  /// is known of it. `done` is called once: at once if there is little to do and the connection is here.
   func make(_ change: SubscriptionChange, serial: UInt64, _ done: @escaping (WorkerAnswer) -> Void) {
+    guard !arrivals.expects(serial) else {
+      _ = arrivals.wait(for: serial) { [unowned self] outcome in
+        switch outcome {
+        case .settled: make(change, serial: serial, done)
+        case .late: done(.notYetHere)
+        }
+      }
+      return
+    }
     guard let connection = connections.table.find(serial: serial), !connection.isClosing else {
       return done(.gone)
     }

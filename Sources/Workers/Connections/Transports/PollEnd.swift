@@ -2,11 +2,19 @@
 //
 // It may have come in at this worker or at another; here it is a closure to call with the answer. The session (pure, in the
 // connection's state) decides when; this object calls.
+//
+// In the ledger stands the session as it was when a poll was last answered, or came, and its place in the rings then: what has been
+// buffered since is read from the rings again by whoever goes on with it. So nothing is noted per event, and what a client was given
+// under a number is always there by that number.
 
+import IPC
 import Kit
 
 final class PollEnd {
   typealias Completion = (LongPollSession.Answer) -> Void
+
+  /// What is buffered for a client that doesn't poll is noted after so many seconds: the rings have it for longer.
+  static let mostSecondsAhead = 5
 
   private unowned let connection: Connection
   private unowned let all: Polls
@@ -14,6 +22,8 @@ final class PollEnd {
   private var waiting: (id: UInt64, complete: Completion)?
   private var nextPoll: UInt64
   private var isTouched = false
+  /// Something has been buffered that isn't noted, for so many seconds; nil: nothing has.
+  private var secondsAhead: Int?
 
   init(_ connection: Connection, _ all: Polls) {
     self.connection = connection
@@ -37,14 +47,48 @@ final class PollEnd {
 
   // MARK: In the ledger
 
-  /// What is known of the session has changed.
-  func commit() {}
+  /// From here on the session outlives its worker, unless the ledger is full.
+  func enterLedger() {
+    guard connections.isOpen(connection), entry == .none else { return }
+    let opened = connections.ledger.open(
+      .session, serial: connection.serial, cold: LedgerCold(state: encodedState))
+    guard let opened else { return }
+    connections.table.entries[Int(connection.index)] = opened
+    secondsAhead = nil
+  }
+
+  /// What is known of the session is in the ledger as it is now.
+  func commit() {
+    guard entry != .none else { return }
+    connections.ledger.commit(state: encodedState, to: entry)
+    secondsAhead = nil
+  }
+
+  /// The session has ended.
+  func leaveLedger() {
+    guard entry != .none else { return }
+    connections.ledger.close(entry)
+    connections.table.entries[Int(connection.index)] = .none
+  }
+
+  private var entry: LedgerEntry { connections.table.entries[Int(connection.index)] }
+
+  /// Whoever goes on with it stands elsewhere in the rings.
+  private var encodedState: [UInt8] {
+    var state = connection.state
+    if state.resuming == nil {
+      state.resuming = ConnectionState.Resuming(
+        plan: ResumePlan(client: connection.position), isCatchingUp: true)
+    }
+    return state.encoded
+  }
 
   // MARK: Events
 
   /// Buffers an event; a waiting poll is answered at the end of the turn.
   func append(_ json: [UInt8], cursor: Cursor?) {
     withSession { $0.append(json, cursor: cursor) }
+    secondsAhead = secondsAhead ?? 0
     guard !isTouched else { return }
     isTouched = true
     all.touched(connection)
@@ -54,7 +98,9 @@ final class PollEnd {
   func flush() {
     isTouched = false
     let position = connection.position
-    if let answer = withSession({ $0.flush(own: position, stamp: .now()) }) { complete(answer) }
+    guard let answer = withSession({ $0.flush(own: position, stamp: .now()) }) else { return }
+    commit()
+    complete(answer)
   }
 
   // MARK: Polls
@@ -67,8 +113,11 @@ final class PollEnd {
     waiting = (id, complete)
     let (position, nowNs) = (connection.position, connections.clock.nowNs)
     let answers = withSession {
-      $0.poll(id: id, lastEventID: lastEventID, nowNs: nowNs, own: position, stamp: .now())
+      $0.poll(
+        id: id, lastEventID: lastEventID, isAskedAgain: before == nil, nowNs: nowNs, own: position,
+        stamp: .now())
     }
+    commit()
     for answer in answers ?? [] {
       if answer.poll == id { self.complete(answer) } else { before?.complete(answer) }
     }
@@ -98,6 +147,8 @@ final class PollEnd {
   // MARK: Time
 
   func deadlinePassed() {
+    secondsAhead = secondsAhead.map { $0 + 1 }
+    if let secondsAhead, secondsAhead >= Self.mostSecondsAhead { commit() }
     let (position, nowNs) = (connection.position, connections.clock.nowNs)
     switch withSession({ $0.tick(nowNs: nowNs, own: position) }) {
     case .nothing, nil: break
@@ -111,7 +162,7 @@ final class PollEnd {
     append(OwnEvents.farewell(reason, stamp: .now()).json, cursor: nil)
     if !endSession(), !reason.isOfWorker {
       withSession { $0.owesFarewell = true }
-      return
+      return commit()
     }
     connections.closed(connection)
   }

@@ -98,7 +98,7 @@ final class WebSocketEnd {
     (connection.state.transport.webSocket?.value.keptBytes ?? 0) > Self.mostNotedBytes
   }
 
-  /// The kernel's count of bytes that were read before this end was there.
+  /// So many bytes were read from the socket before those that this end is given.
   func begin(after consumed: UInt64) { self.consumed = consumed }
 
   /// What has been read has had its effect, or stands in the connection's state.
@@ -113,6 +113,31 @@ final class WebSocketEnd {
     isNotedAtRest = isAtRest
   }
 
+  /// Goes on with what the client has said to another process.
+  ///
+  /// - Parameter consumed: bytes that it had read, those included that are kept.
+  func goOn(after consumed: UInt64) {
+    begin(after: consumed)
+    isNotedAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    noteKept()
+    noteMessage(hasEnded: false)
+    let held = withState { state -> HeldMessages? in
+      defer { state.held = nil }
+      return state.held
+    }
+    if let held {
+      intake.application.received(held.checked, isText: true, on: connection)
+      for message in held.messages where !connection.isClosing {
+        intake.application.received(message.bytes, isText: message.isText, on: connection)
+      }
+      noteInput()
+    }
+    readInTurns()
+  }
+
+  /// Something of what the client has said to another process isn't known, perhaps the rest of a frame.
+  func inputIsLost() { giveUp(.serviceRestart, "what was said last may be lost") }
+
   // MARK: In
 
   /// Bytes have come.
@@ -126,8 +151,13 @@ final class WebSocketEnd {
       return noteInput()
     }
     intake.work.spend(readSome())
+    readInTurns()
+  }
+
+  /// Reads what is left in shares of turns, and nothing more meanwhile.
+  private func readInTurns() {
     guard hasUnread else { return }
-    try? connection.outlet?.channel.syncOptions?.setOption(.autoRead, value: false)
+    try? connection.outlet?.channel?.syncOptions?.setOption(.autoRead, value: false)
     intake.work.start(isOurOwn: true) { [weak connection] units in
       connection?.webSocket?.readOn(&units) ?? true
     }
@@ -166,7 +196,7 @@ final class WebSocketEnd {
     }
     withState { $0.hasClientClosed = true }
     if !connection.isClosing {
-      connection.outlet?.channel.close(promise: nil)
+      connection.outlet?.channel?.close(promise: nil)
     } else if connection.outlet?.hasFinished == true {
       connection.closeOutput()
     }

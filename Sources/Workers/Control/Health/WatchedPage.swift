@@ -39,10 +39,15 @@ final class WatchedPage {
 }
 
 /// Which connection workers serve, and which are dead, as their status pages say it. A worker that was killed leaves its page
-/// as it was: its process and its heartbeat tell.
+/// as it was: its process and its heartbeat tell. Its connections may outlive it: the process that comes next says which.
 final class WorkerWatch {
+  /// A place without a living process for longer gets none soon: between two lie a start and what it takes to go on with connections.
+  static let successionNs = 10 * Health.nsPerSecond
+
   private let pages: [WatchedPage]
   private let watchdogNs: UInt64
+  /// By place: since when its worker has been seen dead.
+  private var deadSince: [Int: UInt64] = [:]
 
   /// `pages`: those of all workers.
   init(pages: [WatchedPage], watchdogSeconds: Int) {
@@ -50,15 +55,19 @@ final class WorkerWatch {
     watchdogNs = UInt64(max(watchdogSeconds, 0)) * Health.nsPerSecond
   }
 
-  /// Places of connection workers. One that begins or ends is neither.
+  /// Places of connection workers. One that begins or ends, or has died a moment ago, is neither.
   func look(nowNs: UInt64 = MonotonicTime.now()) -> (live: [Int], dead: [Int]) {
     var live: [Int] = []
     var dead: [Int] = []
     for page in pages {
+      let place = page.worker.place
       if Self.isAlive(page.sighting(), nowNs: nowNs, watchdogNs: watchdogNs, exists: Self.exists) {
-        if page.sighting()?.state == .ready { live.append(page.worker.place) }
+        deadSince[place] = nil
+        if page.sighting()?.state == .ready { live.append(place) }
+      } else if nowNs - deadSince[place, default: nowNs] >= Self.successionNs {
+        dead.append(place)
       } else {
-        dead.append(page.worker.place)
+        deadSince[place] = deadSince[place] ?? nowNs
       }
     }
     return (live, dead)

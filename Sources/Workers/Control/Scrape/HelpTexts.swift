@@ -30,6 +30,11 @@ enum HelpTexts {
       "Connections closed because their client took nothing for SLOW_CONSUMER_S, or less than the log holds.",
     "rig_connections_behind":
       "Connections whose client is slow and that get events from the log at its pace.",
+    "rig_adopted_connections_total":
+      "Connections that a connection worker has gone on with when another process of its place had died, by why that died.",
+    "rig_adoption_dropped_total":
+      "Connections that ended with the process that had them, though their sockets or entries were left, by reason.",
+    "rig_adoption_seconds": "How long it took a connection worker to go on with what a dead one had left.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_websocket_deflate_connections": "WebSockets open now that are compressed.",
