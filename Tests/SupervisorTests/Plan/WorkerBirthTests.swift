@@ -27,6 +27,7 @@ import Testing
     for worker in plan.workers {
       table.pages[worker] = number()
       table.wakes[worker] = number()
+      if worker.kind == .connections { table.ledgers[worker] = number() }
     }
     for ring in plan.rings { table.rings[ring.id] = number() }
     table.listeners = ["inbound": number(), "management": number()]

@@ -114,7 +114,7 @@ import Testing
     }
   }
 
-  @Test func `16.1 without the setting, and in this release, nothing is kept`() throws {
+  @Test func `16.1 without the setting nothing is kept`() throws {
     var settings = Settings()
     settings.keeperTTLSeconds = 0
     #expect(!GatewayPlan(settings: settings, keepsConnections: true).keepsConnections)
