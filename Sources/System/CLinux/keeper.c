@@ -12,7 +12,6 @@
 #include <linux/close_range.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -47,8 +46,6 @@ enum {
   TCP_STATE_LISTEN = 10,
   /// Descriptors have lower numbers than this: the supervisor asks for no higher limit. Those that haven't aren't kept.
   DESCRIPTORS = 1 << 20,
-  /// Of listening sockets.
-  PORTS = 8,
   /// Looked at with one call of poll.
   PROBED = 128,
   /// Until a full courier is tried again.
@@ -127,7 +124,7 @@ KEEPER int look_at(int fd, struct look *look) {
   if (length < offsetof(struct tcp_info, tcpi_segs_out)) return 0;
   int queued_out = 0, queued_in = 0;
   look->state = info.tcpi_state;
-  look->cookie = 0;
+  look->cookie = look->written = look->read = 0;
   length = sizeof look->cookie;
   if (SYSTEM(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &look->cookie, &length) < 0) return 0;
   if (look->state == TCP_STATE_LISTEN) return 1;
@@ -138,21 +135,12 @@ KEEPER int look_at(int fd, struct look *look) {
   return 1;
 }
 
-/// Nobody has read from it or written to it. A FIN counts as a byte that was received.
+/// Accepted, and nobody has read from it or written to it. A FIN counts as a byte that was received, and the SYN of a socket that was
+/// connected from here as one that was written.
 KEEPER int is_untouched(const struct look *look) {
   if (look->written != 0) return 0;
   if (look->state == TCP_STATE_ESTABLISHED) return look->read == 0;
   return look->state == TCP_STATE_CLOSE_WAIT && look->read == 1;
-}
-
-/// The local port, in network order; 0: it has none.
-KEEPER uint16_t local_port(int fd) {
-  struct sockaddr_in6 address;
-  uint32_t length = sizeof address;
-  address.sin6_family = 0;
-  if (SYSTEM(SYS_getsockname, fd, &address, &length, 0, 0) < 0) return 0;
-  if (address.sin6_family == AF_INET6) return address.sin6_port;
-  return address.sin6_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port : 0;
 }
 
 // MARK: State
@@ -452,11 +440,8 @@ KEEPER void keep_entries(struct state *self) {
   SYSTEM(SYS_madvise, self->entries, (size_t)self->entry_count * sizeof *self->entries, MADV_DONTNEED, 0, 0);
 }
 
-/// Looks at everything else that is open: what a listening socket has brought, and nobody has touched, is kept.
+/// Looks at everything else that is open: what was accepted, and nobody has touched, is kept.
 KEEPER void keep_untouched(struct state *self) {
-  uint16_t ports[PORTS];
-  int port_count = 0;
-  uint32_t first = self->count;
   struct rlimit limit;
   limit.rlim_cur = DESCRIPTORS;
   SYSTEM(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit, 0);
@@ -473,31 +458,10 @@ KEEPER void keep_untouched(struct state *self) {
       int fd = base + i;
       struct look found;
       if ((probes[i].revents & POLLNVAL) != 0 || has(self->open, fd) || has(self->disputed, fd)) continue;
-      if (fd == self->keeper->courier || !look_at(fd, &found)) continue;
-      if (found.state == TCP_STATE_LISTEN) {
-        uint16_t port = local_port(fd);
-        if (port != 0 && port_count < PORTS) ports[port_count++] = port;
-      } else if (is_untouched(&found)) {
-        keep(self, RIG_COURIER_UNTOUCHED, fd, found.cookie);
-      }
+      if (!look_at(fd, &found) || !is_untouched(&found)) continue;
+      keep(self, RIG_COURIER_UNTOUCHED, fd, found.cookie);
     }
   }
-  // Not one that was connected from here.
-  uint32_t left = first;
-  for (uint32_t i = first; i < self->count; i++) {
-    int fd = self->kept[i].descriptor, is_accepted = 0;
-    uint16_t port = local_port(fd);
-    for (int k = 0; k < port_count; k++) is_accepted |= ports[k] == port;
-    if (!is_accepted) {
-      self->open[fd >> 6] &= ~((uint64_t)1 << (fd & 63));
-      continue;
-    }
-    self->kept[left].entry = RIG_COURIER_UNTOUCHED;
-    self->kept[left].descriptor = fd;
-    self->kept[left].cookie = self->kept[i].cookie;
-    left++;
-  }
-  self->count = left;
 }
 
 KEEPER void close_between(unsigned from, unsigned to) {
