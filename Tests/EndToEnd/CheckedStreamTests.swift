@@ -37,7 +37,8 @@ struct CheckedStreamTests {
   @Test(
     "16 A byte too many, a byte too few, a piece twice or a cursor that goes back is found",
     arguments: [
-      chunk(block(0, cursor: "e-1")) + [0x0A], chunk(block(0, cursor: "e-1")).dropLast() + [0x30, 0x0D, 0x0A],
+      chunk(block(0, cursor: "e-1")) + [0x0A],
+      chunk(block(0, cursor: "e-1")).dropLast() + [0x30, 0x0D, 0x0A],
       chunk(block(0, cursor: "e-1")) + chunk(block(0, cursor: "e-1")),
       chunk(block(0, cursor: "e-2")) + chunk(block(1, cursor: "e-1")),
       chunk(block(0, cursor: "e-2")) + chunk(block(1, cursor: "f-3")),

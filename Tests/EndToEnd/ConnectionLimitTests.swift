@@ -88,7 +88,7 @@ struct ConnectionLimitTests {
   func newest() throws {
     let settings = TestToken.settings([
       "MAX_CONNECTIONS_PER_USER": "\(Self.limit)", "MAX_CONNECTIONS_PER_ADDRESS": "\(2 * Self.limit)",
-      "CONNECTION_LIMIT_CLOSES": "newest",
+      "CONNECTION_LIMIT_CLOSES": "newest", "KEEPER_TTL_S": "0",
     ])
     try Gateway.run(settings) { gateway in
       let query = "jwt=\(TestToken.of("alice"))"

@@ -47,7 +47,7 @@ struct DemoPageTests {
     "Subscriptions set by the page decide what comes from then on, after a reconnection too",
     .enabled(if: Browser.absence == nil, browserless))
   func subscriptions() throws {
-    try Self.withPage { page, gateway in
+    try Self.withPage(Gateway.withoutKeepers) { page, gateway in
       try page.fill(["types": "greeting, farewell", "constraints": ""])
       try page.submit("subscribe", expecting: "set")
       try gateway.publish(CloudEvent.json("greeting"))
@@ -89,7 +89,7 @@ struct DemoPageTests {
     "14.C17 Both lists show what was published while the page wasn't connected, once",
     .enabled(if: Browser.absence == nil, browserless))
   func resumption() throws {
-    try Self.withPage { page, gateway in
+    try Self.withPage(Gateway.withoutKeepers) { page, gateway in
       let workers = gateway.workers(.connections)
       for worker in workers { kill(worker.pid, SIGKILL) }
       // Read by the new workers before the page, which waits for 2 s, has come back.
@@ -109,6 +109,52 @@ struct DemoPageTests {
       $0.contains("ERR_") || $0.contains("WebSocket connection to")
     }
   }
+
+  @Test(
+    "16.6 Twenty kills of connection workers: a page's EventSource and WebSocket see no error, no close and no gap",
+    .enabled(if: Browser.absence == nil, browserless), .enabled(if: Gateway.keepsConnections))
+  func kills() throws {
+    try Self.withPage { page, gateway in
+      try page.evaluate(Self.watch)
+      try page.wait("the page's own connections are open", until: "seen.open === 2")
+      var published = 0
+      for _ in 0..<10 {
+        for _ in 0..<3 {
+          try gateway.publish(CloudEvent.json("tick", id: String(published)))
+          published += 1
+        }
+        try gateway.killConnectionWorkers()
+      }
+      try gateway.publish(CloudEvent.json("tick", id: String(published)))
+      try gateway.publish(CloudEvent.json("greeting", data: #"{"name":"John"}"#))
+      let all = "JSON.stringify([...Array(\(published + 1)).keys()].map(String))"
+      for transport in Self.transports {
+        try page.wait("every event by \(transport)", until: "JSON.stringify(seen.\(transport)) === \(all)")
+        // What the page shows: it has been connected once.
+        try page.wait(transport, shows: 1, of: "greeting")
+        try page.waitUntilConnected(transport, times: 1)
+      }
+      #expect(try page.evaluate("seen.faults").array == [])
+    }
+  }
+
+  /// JavaScript: connections of the page by both transports that note everything.
+  private static let watch = """
+    window.seen = {sse: [], ws: [], faults: [], open: 0};
+    const wanted = "?subscriptions=" + encodeURIComponent(JSON.stringify([{eventType: "tick"}]));
+    const source = new EventSource("/_rig/v1/connection/sse" + wanted);
+    source.onopen = () => seen.open += 1;
+    source.onerror = () => seen.faults.push("EventSource: error");
+    source.addEventListener("tick", (event) => seen.sse.push(JSON.parse(event.data).id));
+    const socket = new WebSocket("ws://" + location.host + "/_rig/v1/connection/ws" + wanted);
+    socket.onopen = () => seen.open += 1;
+    socket.onerror = () => seen.faults.push("WebSocket: error");
+    socket.onclose = (event) => seen.faults.push("WebSocket: close " + event.code);
+    socket.onmessage = (message) => {
+      const event = JSON.parse(message.data);
+      if (event.type === "tick") seen.ws.push(event.id);
+    };
+    """
 
   @Test(
     "What is refused is said on the page, and mistakes in JSON too",
@@ -162,10 +208,10 @@ struct DemoPageTests {
   ///
   /// - Parameter complaints: which complaints of the browser the test provokes.
   private static func withPage(
-    _ body: (DemoPageInBrowser, Gateway) throws -> Void,
+    _ settings: [String: String] = [:], _ body: (DemoPageInBrowser, Gateway) throws -> Void,
     complaints isExpected: (String) -> Bool = { _ in false }
   ) throws {
-    try Gateway.run(extractors, arguments: ["--dev"]) { gateway in
+    try Gateway.run(extractors.merging(settings) { $1 }, arguments: ["--dev"]) { gateway in
       try Browser.run { browser in
         let authority = "localhost:\(gateway.inboundPort)"
         try browser.open("http://\(authority)\(path)")

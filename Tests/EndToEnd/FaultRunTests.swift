@@ -111,6 +111,7 @@ struct FaultRunTests {
     let plan = Self.plan(&random)
     try KafkaBroker.run { broker in
       let settings = Gateway.turnsUnderLoad.merging(["RESTART_INTENSITY": "100"]) { $1 }
+        .merging(Gateway.withoutKeepers) { $1 }
       try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
         try gateway.awaitReading()
         let types = [Sources.kafka, Sources.management, Sources.inbound]

@@ -9,9 +9,11 @@ struct FaultTests {
   private static let restarts = "rig_worker_restarts_total"
   private static let rate = 200
 
-  @Test("Kill -9 of a connection worker: its clients resume without gap or repeat, the others notice nothing")
+  @Test(
+    "Kill -9 of a connection worker without a keeper: its clients resume without gap or repeat, the others notice nothing"
+  )
   func connectionWorkerKilled() throws {
-    try Gateway.run(Gateway.turnsUnderLoad) { gateway in
+    try Gateway.run(Gateway.turnsUnderLoad.merging(Gateway.withoutKeepers) { $1 }) { gateway in
       let fleet = try ClientFleet(gateway, count: 200)
       try fleet.spread()
       let publisher = HTTPPublisher(gateway)

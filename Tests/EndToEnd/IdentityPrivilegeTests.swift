@@ -67,7 +67,7 @@ struct IdentityPrivilegeTests {
 
   @Test("A role is followed from whichever worker its holder is at, through crashes, until the holder leaves")
   func roles() throws {
-    try Gateway.run(Self.settings) { gateway in
+    try Gateway.run(Self.settings.merging(Gateway.withoutKeepers) { $1 }) { gateway in
       let followers = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
         try SSEClient.open(gateway, "[]", query: "roles[]=customer&jwt=\(Self.support)")
       }.map(\.1)

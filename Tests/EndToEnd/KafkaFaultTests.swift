@@ -67,7 +67,7 @@ struct KafkaFaultTests {
     "Kill -9 of one of two connection workers while 1,000 clients listen: its clients resume, the others notice nothing"
   )
   func connectionWorkerKilled() throws {
-    try Self.run(clients: Self.manyClients) { gateway, fleet, source in
+    try Self.run(clients: Self.manyClients, Gateway.withoutKeepers) { gateway, fleet, source in
       let victim = try #require(gateway.workers(.connections).last)
       let itsClients = fleet.members(heldBy: victim)
       try #require(!itsClients.isEmpty && itsClients.count < fleet.count)

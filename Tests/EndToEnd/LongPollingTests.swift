@@ -144,7 +144,7 @@ struct LongPollingTests {
     "14.27 a poll that brings its subscriptions goes on after its worker's death, one without begins anew by 410"
   )
   func workerDeath() throws {
-    try Gateway.run { gateway in
+    try Gateway.run(Gateway.withoutKeepers) { gateway in
       let wanted = Subscriptions.to(NumberedEvents.type)
       let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
         try HTTPConnection(port: gateway.inboundPort)
@@ -175,7 +175,7 @@ struct LongPollingTests {
 
   @Test("14.27 a poll whose worker hangs is 503, and finds its session when that goes on")
   func hungWorker() throws {
-    try Gateway.run(["LONGPOLLING_WAIT_S": "1", "WATCHDOG_S": "30"]) { gateway in
+    try Gateway.run(["LONGPOLLING_WAIT_S": "1", "WATCHDOG_S": "3600"]) { gateway in
       let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
         try HTTPConnection(port: gateway.inboundPort)
       }

@@ -468,7 +468,7 @@ struct ResponseTests {
     try KafkaBroker.run(topics: Self.topics) { broker in
       let settings = [
         "PROXY_KAFKA_RESPONSE_TIMEOUT": "60000", "CONNECTION_WORKERS": "1", "RESTART_INTENSITY": "100",
-      ]
+      ].merging(Gateway.withoutKeepers) { $1 }
       try Gateway.run(Gateway.kafka(broker.address, settings)) { gateway in
         try gateway.define(Self.toKafka("kafka"))
         let (first, second, third) = (

@@ -108,7 +108,7 @@ struct SubscriptionChangeTests {
 
   @Test("The token of a connection that is gone answers 410, whether it was closed or its worker was killed")
   func gone() throws {
-    try Gateway.run { gateway in
+    try Gateway.run(Gateway.withoutKeepers) { gateway in
       var clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
         try SSEClient.open(gateway, "[]")
       }

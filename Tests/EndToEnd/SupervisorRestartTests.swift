@@ -11,7 +11,7 @@ struct SupervisorRestartTests {
   @Test(
     "A killed worker is replaced, counted, and none of the others is touched", arguments: WorkerKind.allCases)
   func replaced(kind: WorkerKind) throws {
-    try Gateway.run(try Gateway.settingsForAllWorkers()) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers(Gateway.withoutKeepers)) { gateway in
       let before = gateway.process.tree()
       let victim = try #require(gateway.workers(kind).last)
       try gateway.killAndAwaitReplacement(victim)
@@ -31,7 +31,7 @@ struct SupervisorRestartTests {
 
   @Test("A gateway that was stopped as a whole goes on, though the workers run again last")
   func frozen() throws {
-    let watchdogSeconds = 6
+    let watchdogSeconds = 10
     try Gateway.run(["WATCHDOG_S": "\(watchdogSeconds)"]) { gateway in
       let before = gateway.process.tree()
       for process in before { kill(process.pid, SIGSTOP) }
@@ -52,7 +52,7 @@ struct SupervisorRestartTests {
 
   @Test("A worker that hangs is killed and replaced", arguments: WorkerKind.allCases)
   func hung(kind: WorkerKind) throws {
-    try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "2"])) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "8"])) { gateway in
       let count = gateway.workers(kind).count
       let victim = try #require(gateway.workers(kind).first)
       try victim.freeze()
@@ -70,7 +70,7 @@ struct SupervisorRestartTests {
     let settings = [
       "KAFKA_BROKERS": "127.0.0.1:\(try FreePorts.next())", "RESTART_INTENSITY": "2",
       "RESTART_PERIOD_S": "3600",
-    ]
+    ].merging(Gateway.withoutKeepers) { $1 }
     try Gateway.run(settings) { gateway in
       // The youngest is the replacement of the one before. What the other one is allowed is its own affair.
       for _ in 0..<2 {

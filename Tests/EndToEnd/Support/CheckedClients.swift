@@ -52,10 +52,12 @@ final class CheckedClients {
   // MARK: Clients
 
   /// Opens clients for events of `rows`, and waits until they are greeted. Returns the index of the first of them.
+  ///
+  /// - Parameter query: further parameters.
   @discardableResult
-  func open(_ forms: [Form], _ rows: [String]) throws -> Int {
+  func open(_ forms: [Form], _ rows: [String], query: String = "") throws -> Int {
     let first = members.count
-    for form in forms { try begin(form, rows) }
+    for form in forms { try begin(form, rows, query: query) }
     try pump("every client is greeted") { $0.members[first...].allSatisfy { $0.isGreeted || $0.end != nil } }
     if let end = members[first...].compactMap(\.end).first { throw TestFailure("not connected: \(end)") }
     return first
@@ -63,11 +65,16 @@ final class CheckedClients {
 
   /// Opens a client, and doesn't wait for anything. Returns its index.
   @discardableResult
-  func begin(_ form: Form, _ rows: [String]) throws -> Int {
+  func begin(_ form: Form, _ rows: [String], query: String = "") throws -> Int {
     let list = HTTP.encoded("[" + rows.map { #"{"eventType":"\#($0)"}"# }.joined(separator: ",") + "]")
     let reader = StreamReader(form.transport, hasCursors: form.hasCursors, isDeflated: form.isDeflated)
-    members.append(Member(form: form, wire: try Wire(port: gateway.inboundPort, receiveBuffer: form.receiveBuffer), reader: reader))
-    let path = "\(form.transport.path)?subscriptions=\(list)" + (form.hasCursors ? "&cursors=true" : "")
+    members.append(
+      Member(
+        form: form, wire: try Wire(port: gateway.inboundPort, receiveBuffer: form.receiveBuffer),
+        reader: reader))
+    let path =
+      "\(form.transport.path)?subscriptions=\(list)" + (form.hasCursors ? "&cursors=true" : "")
+      + (query.isEmpty ? "" : "&\(query)")
     var fields = form.transport.headers
     if form.isDeflated {
       fields.append(("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"))
@@ -79,11 +86,25 @@ final class CheckedClients {
   var count: Int { members.count }
   /// The clients whose connection was ended, and how.
   var ended: [Int: String] {
-    Dictionary(uniqueKeysWithValues: members.indices.compactMap { index in members[index].end.map { (index, $0) } })
+    Dictionary(
+      uniqueKeysWithValues: members.indices.compactMap { index in members[index].end.map { (index, $0) } })
   }
   func wire(_ index: Int) -> Wire { members[index].wire }
   func token(_ index: Int) throws -> String { try #require(members[index].token) }
   func received(_ index: Int, _ row: String) -> [Int] { members[index].received[row] ?? [] }
+  /// Whether the client has so many events of the row, or doesn't follow it.
+  func has(_ row: String, _ count: Int, at index: Int) -> Bool {
+    members[index].received[row].map { $0.count >= count } ?? true
+  }
+  /// The clients that follow the row.
+  func following(_ row: String) -> Set<Int> {
+    Set(members.indices.filter { members[$0].received[row] != nil })
+  }
+  func isGreeted(_ index: Int) -> Bool { members[index].isGreeted }
+  /// Nothing at all has come.
+  func hasNothing(_ index: Int) -> Bool { members[index].reader.hasNothing }
+  /// The client has been subscribed to the row by the test.
+  func follow(_ row: String, at index: Int) { members[index].received[row] = [] }
   func told(_ index: Int) -> [String] { members[index].told }
   func heartbeats(_ index: Int) -> Int { members[index].heartbeats }
   func pongs(_ index: Int) -> [[UInt8]] { members[index].pongs }
@@ -105,9 +126,14 @@ final class CheckedClients {
 
   /// Publishes the row's next `count` events in one request, so that they come in one turn, or few.
   func publishTogether(_ row: String, _ count: Int, padding: Int = 0) throws {
-    let body = "[" + next(row, count, padding: padding).joined(separator: ",") + "]"
+    try publish(next(row, count, padding: padding))
+  }
+
+  /// Publishes events in one request.
+  func publish(_ events: [String]) throws {
     let answer = try gateway.management(
-      "POST", "/v3/messages", headers: [("content-type", "application/cloudevents-batch+json")], body: body)
+      "POST", "/v3/messages", headers: [("content-type", "application/cloudevents-batch+json")],
+      body: "[\(events.joined(separator: ","))]")
     guard answer.status == 202 else { throw TestFailure("not accepted: \(answer.status) \(answer.text)") }
   }
 
@@ -129,7 +155,9 @@ final class CheckedClients {
       clients.members.allSatisfy { member in
         member.end != nil
           || (member.reader.isAtRest
-            && member.received.keys.allSatisfy { (member.received[$0]?.last ?? -1) >= clients.published[$0, default: 0] - 1 })
+            && member.received.keys.allSatisfy {
+              (member.received[$0]?.last ?? -1) >= clients.published[$0, default: 0] - 1
+            })
       }
     }
   }
@@ -139,13 +167,16 @@ final class CheckedClients {
     for index in members.indices where members[index].end == nil && !members[index].isIdle {
       try members[index].wire.receive(Deadline(after: 0))
       do {
-        for sign in try members[index].reader.take(members[index].wire.received.takeAll()) { try note(sign, index) }
+        for sign in try members[index].reader.take(members[index].wire.received.takeAll()) {
+          try note(sign, index)
+        }
       } catch let malformed as StreamReader.Malformed {
         throw TestFailure("client \(index), a \(members[index].form): \(malformed)")
       }
       let wire = members[index].wire
       if wire.isAtEnd, members[index].end == nil {
-        members[index].end = (wire.isReset ? "reset" : "closed") + (members[index].reader.isAtRest ? "" : " in a piece")
+        members[index].end =
+          (wire.isReset ? "reset" : "closed") + (members[index].reader.isAtRest ? "" : " in a piece")
       }
     }
   }
@@ -162,7 +193,9 @@ final class CheckedClients {
       members[index].received[type, default: []].append(number)
       let first = texts[type, default: [:]][number] ?? text
       texts[type, default: [:]][number] = first
-      guard text == first else { throw TestFailure("client \(index) was sent \(text) where others got \(first)") }
+      guard text == first else {
+        throw TestFailure("client \(index) was sent \(text) where others got \(first)")
+      }
     }
   }
 
@@ -171,7 +204,9 @@ final class CheckedClients {
     case "rig.connection.create" where members[index].token == nil:
       members[index].token = try JSON(parsing: text)["data"]?["connection_token"]?.string
     case "rig.subscriptions_set" where !members[index].isGreeted:
-      guard let list = try JSON(parsing: text)["data"]?.array else { throw TestFailure("no subscriptions: \(text)") }
+      guard let list = try JSON(parsing: text)["data"]?.array else {
+        throw TestFailure("no subscriptions: \(text)")
+      }
       for subscription in list { members[index].received[subscription["eventType"]?.string ?? ""] = [] }
       members[index].isGreeted = true
     case "rig.cursor": members[index].heartbeats += 1
@@ -194,14 +229,16 @@ final class CheckedClients {
   ///   - but: clients that are judged by the test.
   ///   - told: types of the gateway's own events that the test provokes.
   func expectWhole(
-    but others: Set<Int> = [], told: Set<String> = [], _ comment: String = "", sourceLocation: SourceLocation = #_sourceLocation
+    but others: Set<Int> = [], told: Set<String> = [], _ comment: String = "",
+    sourceLocation: SourceLocation = #_sourceLocation
   ) {
     for index in members.indices where !others.contains(index) {
       let member = members[index]
       let name = "client \(index), \(member.form.transport), \(comment)"
       #expect(member.end == nil, "\(name): ended", sourceLocation: sourceLocation)
       #expect(member.reader.isAtRest, "\(name): stands in a piece", sourceLocation: sourceLocation)
-      #expect(member.told.allSatisfy(told.contains), "\(name): told \(member.told)", sourceLocation: sourceLocation)
+      #expect(
+        member.told.allSatisfy(told.contains), "\(name): told \(member.told)", sourceLocation: sourceLocation)
       for (row, numbers) in member.received {
         let all = Array(0..<published[row, default: 0])
         #expect(numbers == all, "\(name): row \(row)", sourceLocation: sourceLocation)

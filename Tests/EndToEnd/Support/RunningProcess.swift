@@ -4,7 +4,7 @@ import Foundation
 
 struct RunningProcess: Equatable {
   let pid: pid_t
-  /// The executable's file name.
+  /// The executable's file name; "rig-keeper" for a keeper, which is one of its worker's.
   let name: String
   /// Clock ticks between the machine's start and the process's: orders processes and tells one pid's users apart.
   let startTicks: UInt64
@@ -15,11 +15,17 @@ struct RunningProcess: Equatable {
     return pids.compactMap { pid -> RunningProcess? in
       guard let environment = ProcFile.contents("/proc/\(pid)/environ"),
         environment.split(separator: 0).contains(where: { $0.elementsEqual(entry.utf8) }),
-        let name = executableName(pid), let fields = statFields(pid), fields.first != "Z",
+        let name = isKeeper(pid) ? keeperName : executableName(pid), let fields = statFields(pid), fields.first != "Z",
         let start = UInt64(fields[19])
       else { return nil }
       return RunningProcess(pid: pid, name: name, startTicks: start)
     }.sorted { ($0.startTicks, $0.pid) < ($1.startTicks, $1.pid) }
+  }
+
+  static let keeperName = "rig-keeper"
+
+  private static func isKeeper(_ pid: pid_t) -> Bool {
+    ProcFile.contents("/proc/\(pid)/comm")?.dropLast().elementsEqual(keeperName.utf8) ?? false
   }
 
   static func executableName(_ pid: pid_t) -> String? {

@@ -47,6 +47,9 @@ struct StreamReader {
   /// Whether nothing is begun: whoever stops sending here has sent whole pieces.
   var isAtRest: Bool { raw.isEmpty && text.isEmpty && chunkLeft == nil }
 
+  /// Not even the head's first byte has come.
+  var hasNothing: Bool { head == nil && raw.isEmpty }
+
   /// Bytes have come. What they say.
   mutating func take(_ bytes: [UInt8]) throws -> [StreamSign] {
     raw.append(bytes)
@@ -66,7 +69,9 @@ struct StreamReader {
 
   private mutating func readChunks(into signs: inout [StreamSign]) throws {
     while !raw.isEmpty {
-      guard !hasEnded else { throw Malformed(description: "bytes behind the last chunk: \(raw.text.prefix(80))") }
+      guard !hasEnded else {
+        throw Malformed(description: "bytes behind the last chunk: \(raw.text.prefix(80))")
+      }
       if chunkLeft == nil {
         guard let size = try takeChunkHead() else { return }
         chunkLeft = size + 2
@@ -126,7 +131,8 @@ struct StreamReader {
       }
       switch frame.opcode {
       case Opcode.text:
-        let text = isCompressed ? try Deflate.text(frame.payload) : String(decoding: frame.payload, as: UTF8.self)
+        let text =
+          isCompressed ? try Deflate.text(frame.payload) : String(decoding: frame.payload, as: UTF8.self)
         try readMessage(text, into: &signs)
       case Opcode.ping where !isCompressed: signs.append(.heartbeat)
       case Opcode.pong where !isCompressed: signs.append(.pong(frame.payload))
@@ -169,7 +175,9 @@ struct StreamReader {
   /// A cursor never goes back in any ring, and rises with every event.
   private mutating func advance(to text: String, isEvent: Bool) throws {
     let lists = text.split(separator: "~", maxSplits: 1, omittingEmptySubsequences: false)
-    let numbers = lists[0].split(separator: "-", omittingEmptySubsequences: false).map { UInt64($0, radix: 36) }
+    let numbers = lists[0].split(separator: "-", omittingEmptySubsequences: false).map {
+      UInt64($0, radix: 36)
+    }
     guard numbers.allSatisfy({ $0 != nil }), !numbers.isEmpty else {
       throw Malformed(description: "no cursor: \(text)")
     }

@@ -15,7 +15,9 @@ struct StopPointTests {
 
   @Test(
     "16 What isn't in that form is refused",
-    arguments: ["", "sent", "sentUnnoted@0", "sentUnnoted@x", "sentUnnoted#0", "sentUnnoted@1#2", "a:b:greeting"])
+    arguments: [
+      "", "sent", "sentUnnoted@0", "sentUnnoted@x", "sentUnnoted#0", "sentUnnoted@1#2", "a:b:greeting",
+    ])
   func malformed(text: String) {
     #expect(StopPoint.Stop(text[...]) == nil)
   }
