@@ -148,6 +148,12 @@ struct WriteAheadTests {
       try clients[index].client.say(said)
     }
 
+    /// Clients go before their worker does.
+    func end() {
+      for one in clients { one.client.disconnect() }
+      clients = []
+    }
+
     func finish() throws {
       for index in clients.indices where !clients[index].unsaid.isEmpty {
         try clients[index].client.say(clients[index].unsaid)
@@ -169,6 +175,7 @@ struct WriteAheadTests {
     arguments: 1...8 as ClosedRange<UInt64>)
   func anyMoment(seed: UInt64) throws {
     let scene = try Scene(seed: seed, Self.sizes)
+    defer { scene.end() }
     for number in 0..<4 { try scene.open(asWebSocket: number % 2 == 1) }
     for step in 0..<250 {
       try scene.step()

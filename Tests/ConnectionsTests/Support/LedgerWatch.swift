@@ -24,7 +24,7 @@ final class LedgerWatch {
     let consumed: Int
   }
 
-  private unowned let worker: TestWorker
+  private let worker: TestWorker
   private let descriptor: CInt
   private let sizes: LedgerSizes
   /// By the names of their sockets.
