@@ -128,8 +128,8 @@ let package = Package(
     tests(
       "ConnectionsTests",
       [
-        "Connections", "Kit", "Links", "HTTP", "Tokens", "IPC", "Settings", "TestSupport", logging, nioCore,
-        nioPosix, nioHTTP1, nioEmbedded,
+        "Connections", "APIs", "Kit", "Links", "HTTP", "Tokens", "IPC", "Settings", "TestSupport", logging,
+        nioCore, nioPosix, nioHTTP1, nioEmbedded,
       ]),
     tests(
       "ProxiesTests",

@@ -13,7 +13,7 @@ struct ConformanceTests {
   private static let caseCount = 247
   /// Case 7.1.6 sends 256 KiB in one message; the others less.
   private static let maximumMessageBytes = 1 << 20
-  private static let patience = Duration.seconds(120)
+  private static let patience = Duration.seconds(600)
 
   @Test(
     "Every protocol case of the Autobahn test suite behaves as the standard says",
@@ -44,8 +44,14 @@ struct ConformanceTests {
 
   private static func run(_ client: FuzzingClient, _ cases: [String], count: Int) async throws {
     try await EchoServer.serve(maximumMessageBytes: maximumMessageBytes) { port in
-      let outcomes = try await client.run(cases, port: port, patience: patience)
+      var outcomes = try await client.run(cases, port: port, patience: patience)
       #expect(outcomes.count == count)
+      // The suite's own client has time-outs of a second: on a machine that stands still it fails itself now and then.
+      for _ in 0..<2 {
+        let bad = outcomes.filter { !$0.value.isGood }.keys.sorted()
+        if bad.isEmpty { break }
+        outcomes.merge(try await client.run(bad, port: port, patience: patience)) { $1 }
+      }
       for (name, outcome) in outcomes.sorted(by: { $0.key < $1.key }) where !outcome.isGood {
         Issue.record("case \(name): \(outcome.behavior), closing \(outcome.behaviorClose)")
       }

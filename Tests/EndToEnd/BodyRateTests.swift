@@ -80,7 +80,8 @@ struct BodyRateTests {
   func slowReader() throws {
     let service = try TestService(.endless(200))
     defer { service.stop() }
-    try Gateway.run(Self.settings) { gateway in
+    // Who reads has to be run often enough for it.
+    try Gateway.run(Self.settings.merging(["MIN_BODY_RATE_WINDOW_S": "5"]) { $1 }) { gateway in
       try gateway.define(Self.api(service.port, "GET"))
       let reader = try HTTPConnection(port: gateway.inboundPort)
       try reader.wire.send(HTTPConnection.request("GET", "/x"))

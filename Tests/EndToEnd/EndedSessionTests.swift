@@ -12,7 +12,7 @@ struct EndedSessionTests {
   }
 
   /// Long enough that everything is under way before the token is over.
-  private static let shortSeconds = 20
+  private static let shortSeconds = 40
 
   /// Services that keep their callers waiting, each in its way.
   private final class Services {

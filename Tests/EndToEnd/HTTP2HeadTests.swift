@@ -49,7 +49,7 @@ struct HTTP2HeadTests {
       let status = try Command.run(
         "curl",
         [
-          "-sS", "--http2-prior-knowledge", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}",
+          "-sS", "--http2-prior-knowledge", "--max-time", "110", "-o", "/dev/null", "-w", "%{http_code}",
           "-H", "cookie: \(Self.cookie(40_000).1)", "http://127.0.0.1:\(gateway.inboundPort)/_rig/health",
         ])
       #expect(status == "431")

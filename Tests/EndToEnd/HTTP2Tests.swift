@@ -10,7 +10,7 @@ struct HTTP2Tests {
   /// Runs curl with HTTP/2; what it printed.
   private static func curl(_ arguments: [String]) throws -> String {
     let directory = try TestDirectory()
-    let common = ["-sS", "--http2-prior-knowledge", "--max-time", "60"]
+    let common = ["-sS", "--http2-prior-knowledge", "--max-time", "110"]
     let process = try ChildProcess(
       Tools.system("curl"), common + arguments, environment: [:], directory: directory.path)
     let ending = try process.wait()
@@ -41,7 +41,7 @@ struct HTTP2Tests {
       let upgrade = ["--http2", "-o", "/dev/null", "-w", "%{http_version}", Self.url(port, "/_rig/health")]
       let directory = try TestDirectory()
       let process = try ChildProcess(
-        Tools.system("curl"), ["-sS", "--max-time", "60"] + upgrade, environment: [:],
+        Tools.system("curl"), ["-sS", "--max-time", "110"] + upgrade, environment: [:],
         directory: directory.path)
       #expect(try process.wait() == .exited(0))
       #expect(try String(contentsOfFile: directory.file("output.log"), encoding: .utf8) == "1.1")

@@ -7,7 +7,7 @@ import Testing
 @Suite("Identity: expiry")
 struct IdentityExpiryTests {
   /// Long enough that everything is open before it is over.
-  private static let shortSeconds = 8
+  private static let shortSeconds = 15
 
   private static func exp(_ seconds: Int) -> String {
     "\"exp\":\(Int(Date().timeIntervalSince1970) + seconds)"

@@ -181,7 +181,7 @@ struct LimitTests {
 
   @Test("A request that comes too slowly is answered 408 after the time that is configured, on both ports")
   func slowRequests() throws {
-    let settings = ["REQUEST_HEAD_TIMEOUT_S": "1", "REQUEST_STALL_TIMEOUT_S": "2", "IDLE_TIMEOUT_S": "3"]
+    let settings = ["REQUEST_HEAD_TIMEOUT_S": "1", "REQUEST_STALL_TIMEOUT_S": "2", "IDLE_TIMEOUT_S": "5"]
     try Gateway.run(settings) { gateway in
       #expect(try gateway.metric("rig_limit", ["limit": "REQUEST_HEAD_TIMEOUT_S"]) == 1)
       for (port, path) in [

@@ -175,7 +175,7 @@ struct LongPollingTests {
 
   @Test("14.27 a poll whose worker hangs is 503, and finds its session when that goes on")
   func hungWorker() throws {
-    try Gateway.run(["LONGPOLLING_WAIT_S": "1", "WATCHDOG_S": "30"]) { gateway in
+    try Gateway.run(["LONGPOLLING_WAIT_S": "1", "WATCHDOG_S": "3600"]) { gateway in
       let doors = try gateway.onePerWorker({ (http: HTTPConnection) in http.wire }) {
         try HTTPConnection(port: gateway.inboundPort)
       }

@@ -29,7 +29,7 @@ struct ManagementAccessTests {
     return try Command.run(
       "curl",
       [
-        version, "-sSk", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "-H",
+        version, "-sSk", "--max-time", "110", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "-H",
         "host: \(host)", "\(scheme)://\(address):\(port)\(path)",
       ])
   }

@@ -237,7 +237,7 @@ struct OriginTests {
         try Command.run(
           "curl",
           [
-            "-sS", "--max-time", "20", "-o", "/dev/null", "-D", "-", "--cacert", certificate.file, "-H",
+            "-sS", "--max-time", "110", "-o", "/dev/null", "-D", "-", "--cacert", certificate.file, "-H",
             "origin: \(Self.app)",
           ]
             + arguments

@@ -46,7 +46,7 @@ struct OutlivingRequestsTests {
         return gateway.workers(.connections).contains { $0.socketInodes.contains(inode) }
       }
       try killWorker(gateway)
-      let wire = Wire(accepted: dup(raw.descriptor), tls: TLSEnd())
+      let wire = Wire(accepted: dup(raw.descriptor), tls: try TLSEnd())
       try wire.shakeHands()
       #expect(try HTTPConnection(wire: wire).send("GET", "/_rig/health").text == "OK")
     }

@@ -140,7 +140,7 @@ struct ProxyTests {
   func misbehaviour() throws {
     let service = try TestService()
     defer { service.stop() }
-    try Gateway.run(["PROXY_RECV_TIMEOUT": "500"]) { gateway in
+    try Gateway.run(["PROXY_RECV_TIMEOUT": "5000"]) { gateway in
       try gateway.define(Self.open(service.port))
       for (behaviour, status) in [(TestService.Behaviour.hangUp, 502), (.garbage, 502), (.silence, 504)] {
         service.behave(behaviour)
@@ -250,7 +250,7 @@ struct ProxyTests {
     let service = try TestService(.answer(404))
     defer { service.stop() }
     let name = "rig_proxy_requests_total"
-    try Gateway.run(["PROXY_RECV_TIMEOUT": "300"]) { gateway in
+    try Gateway.run(["PROXY_RECV_TIMEOUT": "5000"]) { gateway in
       try gateway.define(Self.open(service.port))
       for number in 0..<3 { #expect(try gateway.inbound("GET", "/x/\(number)").status == 404) }
       let known = ["method": "GET", "path": "/x.*", "target": "http", "response_from": "http"]

@@ -53,8 +53,9 @@ struct RateLimitTests {
       }
       #expect(refused["retry-after"] == "1" && refused["content-type"] == "application/problem+json")
       #expect(refused.text.contains("too many requests"))
-      #expect(try gateway.metric("rig_rate_limited_requests_total") >= 30)
-      #expect(try gateway.metric("rig_proxy_requests_total", ["status": "rate_limited"]) >= 30)
+      let refusals = Double(statuses.count { $0 == 429 })
+      #expect(try gateway.metric("rig_rate_limited_requests_total") > refusals)
+      #expect(try gateway.metric("rig_proxy_requests_total", ["status": "rate_limited"]) > refusals)
       try eventually("the bucket is counted") { try gateway.metric("rig_rate_limit_buckets") == 1 }
       #expect(try gateway.metric("rig_rate_limit_bytes") > 0)
     }
@@ -122,9 +123,10 @@ struct RateLimitTests {
         }
         #expect(refused["retry-after"] == "1" && refused["content-type"] == "application/problem+json")
         #expect(refused.text.contains("topic orders"))
-        #expect(try gateway.metric("rig_rate_limited_requests_total") >= 10)
-        #expect(
-          try gateway.metric("rig_proxy_requests_total", ["target": "kafka", "status": "rate_limited"]) >= 10)
+        let refusals = Double(statuses.count { $0 == 429 })
+        #expect(try gateway.metric("rig_rate_limited_requests_total") > refusals)
+        let limited = ["target": "kafka", "status": "rate_limited"]
+        #expect(try gateway.metric("rig_proxy_requests_total", limited) > refusals)
         try eventually("an upload is refused before it has come") {
           let http = try HTTPConnection(port: gateway.inboundPort)
           try http.wire.send(HTTPConnection.request("POST", "/orders", headers: [("content-length", "100")]))

@@ -92,7 +92,7 @@ struct RequestLogTests {
     defer { service.stop() }
     try KafkaBroker.run(topics: ["rig", "requests"]) { broker in
       let settings = [
-        "REQUEST_LOG": "console,kafka", "REQUEST_LOG_TOPIC": "requests", "KAFKA_PUBLISH_TIMEOUT_MS": "1000",
+        "REQUEST_LOG": "console,kafka", "REQUEST_LOG_TOPIC": "requests", "KAFKA_PUBLISH_TIMEOUT_MS": "10000",
       ]
       let kafka = Gateway.kafka(broker.address).merging(settings) { $1 }
       try Gateway.run(kafka) { gateway in

@@ -125,7 +125,7 @@ struct ResumeTests {
     "14.28 one publisher's events keep their order, whichever workers take them: live and in replay, at every worker"
   )
   func acceptedOrder() throws {
-    try Gateway.run(["CONNECTION_WORKERS": "3", "WATCHDOG_S": "30"]) { gateway in
+    try Gateway.run(["CONNECTION_WORKERS": "3", "WATCHDOG_S": "3600"]) { gateway in
       let wanted = Subscriptions.to(NumberedEvents.type)
       let clients = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {
         try SSEClient.open(gateway, wanted)

@@ -142,7 +142,7 @@ struct SessionTests {
   func expiry() throws {
     try Gateway.run(TestToken.settings()) { gateway in
       // Long enough that all are open before it ends.
-      let short = TestToken.of("alice", #""exp":\#(Int(Date().timeIntervalSince1970) + 4)"#)
+      let short = TestToken.of("alice", #""exp":\#(Int(Date().timeIntervalSince1970) + 15)"#)
       let long = TestToken.of("alice", #""exp":\#(Int(Date().timeIntervalSince1970) + 3600)"#)
       let ending = try SSEClient.open(gateway, "[]", query: "jwt=\(short)")
       let endingSocket = try WebSocketClient.open(gateway, "[]", query: "jwt=\(short)")

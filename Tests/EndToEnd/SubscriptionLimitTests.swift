@@ -80,21 +80,21 @@ struct SubscriptionLimitTests {
 
   @Test("13.B9: changes that come too often are answered 429 with the time to wait, by each transport")
   func rate() throws {
-    try Gateway.run(["MAX_SUBSCRIPTION_CHANGES_PER_MINUTE": "4"]) { gateway in
+    try Gateway.run(["MAX_SUBSCRIPTION_CHANGES_PER_MINUTE": "2"]) { gateway in
       let client = try SSEClient.open(gateway, Subscriptions.to("a"))
-      for _ in 0..<4 {
+      for _ in 0..<2 {
         #expect(try gateway.setSubscriptions(Subscriptions.to("b"), of: client.token).status == 204)
         try client.event(named: "rig.subscriptions_set")
       }
       let answer = try gateway.setSubscriptions(Subscriptions.to("c"), of: client.token)
-      try expectProblem(answer, 429, naming: "4")
-      #expect(answer["retry-after"] == "15")
+      try expectProblem(answer, 429, naming: "2")
+      #expect((1...30).contains(answer["retry-after"].flatMap(Int.init) ?? 0))
       let socket = try WebSocketClient.open(gateway, "[]")
-      for number in 0..<5 {
+      for number in 0..<3 {
         try socket.send(
           #"{"type":"rig.subscriptions.set","id":"\#(number)","data":{"subscriptions":[]}}"#)
-        let event = try socket.event(number < 4 ? "rig.subscriptions_set" : "rig.error")
-        if number == 4 { #expect(event["data"]?["status"] == .number(429)) }
+        let event = try socket.event(number < 2 ? "rig.subscriptions_set" : "rig.error")
+        if number == 2 { #expect(event["data"]?["status"] == .number(429)) }
       }
       try gateway.publish(CloudEvent.json("c"))
       try gateway.publish(CloudEvent.json("b"))

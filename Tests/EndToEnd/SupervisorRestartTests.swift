@@ -31,7 +31,7 @@ struct SupervisorRestartTests {
 
   @Test("A gateway that was stopped as a whole goes on, though the workers run again last")
   func frozen() throws {
-    let watchdogSeconds = 6
+    let watchdogSeconds = 10
     try Gateway.run(["WATCHDOG_S": "\(watchdogSeconds)"]) { gateway in
       let before = gateway.process.tree()
       for process in before { kill(process.pid, SIGSTOP) }
@@ -52,7 +52,7 @@ struct SupervisorRestartTests {
 
   @Test("A worker that hangs is killed and replaced", arguments: WorkerKind.allCases)
   func hung(kind: WorkerKind) throws {
-    try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "2"])) { gateway in
+    try Gateway.run(try Gateway.settingsForAllWorkers(["WATCHDOG_S": "8"])) { gateway in
       let count = gateway.workers(kind).count
       let victim = try #require(gateway.workers(kind).first)
       try victim.freeze()

@@ -58,7 +58,7 @@ struct SupervisorTests {
 
   @Test("A second TERM changes nothing about a stop that is under way")
   func secondTerm() throws {
-    try Gateway.run { gateway in
+    try Gateway.run(["DRAIN_TIMEOUT_S": "60"]) { gateway in
       let held = try #require(gateway.workers(.connections).first)
       try held.freeze()
       gateway.process.signal(SIGTERM)

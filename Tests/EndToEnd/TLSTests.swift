@@ -27,7 +27,7 @@ final class TLSTests {
     try gateway { gateway in
       for (port, path) in [(gateway.inboundTLSPort, "/_rig/health"), (gateway.managementTLSPort, "/health")] {
         let address = "https://localhost:\(port)\(path)"
-        let common = ["-sS", "--max-time", "20", "--cacert", certificate.file, address]
+        let common = ["-sS", "--max-time", "110", "--cacert", certificate.file, address]
         for version in [["--tlsv1.3"], ["--tlsv1.2", "--tls-max", "1.2"]] {
           #expect(try Command.run("curl", version + common) == "OK")
         }
@@ -264,7 +264,7 @@ final class TLSTests {
     func version(_ gateway: Gateway, _ more: [String] = []) throws -> String {
       let address = "https://localhost:\(gateway.inboundTLSPort)/_rig/health"
       let common = [
-        "-sS", "--max-time", "20", "--cacert", certificate.file, "-w", " %{http_version}", address,
+        "-sS", "--max-time", "110", "--cacert", certificate.file, "-w", " %{http_version}", address,
       ]
       return try Command.run("curl", more + common)
     }

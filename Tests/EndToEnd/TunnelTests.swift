@@ -66,7 +66,7 @@ struct TunnelTests {
       let peers = try ChildProcess(
         Tools.python("python"), ["peers.py", String(port), String(gateway.inboundPort)], environment: [:],
         directory: directory.path)
-      let ending = try peers.wait(within: 90)
+      let ending = try peers.wait(within: 300)
       let output = (try? String(contentsOfFile: directory.file("output.log"), encoding: .utf8)) ?? ""
       #expect(ending == .exited(0), "\(output.suffix(2000))")
       #expect(output.contains("all is well"))
@@ -128,7 +128,7 @@ struct TunnelTests {
             assert all(await asyncio.gather(*[one(number) for number in range(100)]))
         print("all is well")
 
-    asyncio.run(asyncio.wait_for(main(), 80))
+    asyncio.run(asyncio.wait_for(main(), 280))
     """
 
   @Test("A side that doesn't read holds the other up, and nothing is lost")

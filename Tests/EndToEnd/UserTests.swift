@@ -92,7 +92,7 @@ struct UserTests {
 
   @Test("When a connection worker is killed its users leave after the grace time, but not who came back")
   func killedWorker() throws {
-    let settings = ["PRIVILEGED_ROLES": "support", "PRESENCE_GRACE_S": "3", "CONNECTION_WORKERS": "2"]
+    let settings = ["PRIVILEGED_ROLES": "support", "PRESENCE_GRACE_S": "15", "CONNECTION_WORKERS": "2"]
       .merging(Gateway.withoutKeepers) { $1 }
     try Gateway.run(TestToken.settings(settings)) { gateway in
       let watchers = try gateway.onePerWorker({ (client: SSEClient) in client.wire }) {

@@ -18,14 +18,6 @@ struct LoopWakeTests {
     var signals: LoopSignals?
   }
 
-  private func eventually(_ loop: EventLoop, _ condition: @escaping @Sendable () -> Bool) async throws {
-    let deadline = ContinuousClock.now + .seconds(60)
-    while try await !loop.submit(condition).get() {
-      try #require(ContinuousClock.now < deadline, "the condition did not come true in 60 s")
-      await Task.yield()
-    }
-  }
-
   @Test("Every signal wakes the loop, and the eventfd stays its owner's")
   func wakes() async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -36,7 +28,7 @@ struct LoopWakeTests {
     try await loop.submit { tally.wake = try LoopWake(eventfd: raw, on: loop) { tally.count += 1 } }.get()
     for round in 1...100 {
       EventFD.signal(raw)
-      try await eventually(loop) { tally.count >= round }
+      try await loop.wait { tally.count >= round }
     }
     #expect(try await loop.submit { tally.count }.get() == 100)
     try await loop.submit {
@@ -62,7 +54,7 @@ struct LoopWakeTests {
       tally.wake = try LoopWake(eventfd: raw, on: loop) { tally.count += 1 }
       for _ in 0..<1000 { EventFD.signal(raw) }
     }.get()
-    try await eventually(loop) { tally.count > 0 }
+    try await loop.wait { tally.count > 0 }
     #expect(try await loop.submit { tally.count }.get() == 1)
     try await loop.submit { tally.wake?.stop() }.get()
     try await group.shutdownGracefully()
@@ -93,7 +85,7 @@ struct LoopWakeTests {
       }
       pthread_kill(pthread_self(), SIGUSR2)
     }.get()
-    try await eventually(loop) { tally.count == 1 && tally.last == SIGUSR2 }
+    try await loop.wait { tally.count == 1 && tally.last == SIGUSR2 }
     try await loop.submit { tally.signals?.stop() }.get()
     try await group.shutdownGracefully()
   }

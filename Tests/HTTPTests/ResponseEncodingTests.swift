@@ -97,7 +97,7 @@ struct ResponseCase: CustomTestStringConvertible, Sendable {
         let taken = framing.take(ByteBuffer(string: piece))
         if taken.readableBytes > 0 { parts.append(.body(taken, isLast: framing.isWhole)) }
       }
-      return parts + (framing.kind == .delimited ? [.end(trailers: ["x-sum": "1"])] : [])
+      return parts + (framing.rest == .chunked ? [.end(trailers: ["x-sum": "1"])] : [])
     }
   }
 

@@ -81,8 +81,15 @@ struct LedgerOutside {
 
 /// One life of a worker.
 final class LedgerLife {
-  static let sizes = LedgerSizes(
-    entries: 12, spills: 64, encodings: 2, bufferBytes: 8192, intentBytes: 4096, arenaBytes: 3 * 65536)
+  /// With so little memory that not everybody can be kept.
+  static let sizes = sizes(arenaChunks: 3)
+
+  static func sizes(arenaChunks: Int) -> LedgerSizes {
+    LedgerSizes(
+      entries: 12, spills: 64, encodings: 2, bufferBytes: 8192, intentBytes: 4096,
+      arenaBytes: arenaChunks * LedgerArena.chunkBytes)
+  }
+
   private static let mostConnections = 7
   /// No connection's serial.
   private static let withoutEntry: UInt64 = 0

@@ -21,7 +21,7 @@ struct RingThreadTests {
     let wake: [CInt]
   }
 
-  @Test("see every record complete and in order, and are woken for it", .timeLimit(.minutes(5)))
+  @Test("see every record complete and in order, and are woken for it", .timeLimit(.minutes(15)))
   func everyRecord() async throws {
     let ring = try TestRing(capacity: 8192, readers: Self.readers)
     let shared = Shared(

@@ -166,7 +166,7 @@ struct ConsumerLoopTests {
       clock.nowNs += count * 1_000_000_000
       _ = try worker.turn()
     }
-    let deadline = MonotonicTime.now() + 60_000_000_000
+    let deadline = MonotonicTime.now() + 180_000_000_000
     while !worker.isReading, MonotonicTime.now() < deadline { try passSeconds(1) }
     let failed = try #require(worker.consumer)
     rd_kafka_test_fatal_error(failed.handle, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, "as the test wants it")

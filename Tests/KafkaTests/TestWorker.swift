@@ -105,8 +105,14 @@ extension ConsumerLoop {
   /// What the broker holds as committed for a partition; nil: nothing.
   func committed(_ number: Int = 0) -> Int64? {
     let question = OffsetQuestion(number: number, name: state.name(number), seen: .later)
-    let found = consumer?.findStarts([question], comparing: properties).found[number]
-    return found?.reason == .committed ? found?.offset : nil
+    let deadline = MonotonicTime.now() + 180_000_000_000
+    while let answer = consumer?.findStarts([question], comparing: properties) {
+      // A broker that doesn't answer in time holds nothing as committed for all that.
+      if answer.failure != nil, MonotonicTime.now() < deadline { continue }
+      let found = answer.found[number]
+      return found?.reason == .committed ? found?.offset : nil
+    }
+    return nil
   }
 
   /// What a killed process leaves: nothing is committed, nothing ended in order.

@@ -41,3 +41,12 @@ public func localAddress(port: UInt16) -> sockaddr_in {
   address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
   return address
 }
+
+/// The result of a call on a socket with a time-out, made anew as long as the process was stopped and went on meanwhile, which ends
+/// such a call with EINTR (signal(7)).
+public func uninterrupted(_ call: () -> Int) -> Int {
+  while true {
+    let result = call()
+    if result >= 0 || errno != EINTR { return result }
+  }
+}

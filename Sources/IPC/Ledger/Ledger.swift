@@ -182,9 +182,12 @@ public final class Ledger {
   private func takeEntry() -> LedgerEntry? {
     if let number = free.take() { return LedgerEntry(rawValue: UInt32(number)) }
     guard entriesInUse < sizes.entries else { return nil }
+    let entry = LedgerEntry(rawValue: UInt32(entriesInUse))
     entriesInUse += 1
+    // It is zero, unless somebody has scribbled over the count.
+    rig_store_release(address(entry), 0)
     words.store(UInt64(entriesInUse), segment.memory.base + Int(RIG_LEDGER_IN_USE_AT))
-    return LedgerEntry(rawValue: UInt32(entriesInUse - 1))
+    return entry
   }
 
   /// To be called before the descriptor is closed, for an entry of whomever.

@@ -189,8 +189,17 @@ struct LedgerArena {
 
   /// What nobody has claimed, in bytes: a former owner may have used it.
   var unclaimed: [Range<Int>] {
-    let free = chunks.indices.filter { if case .free = chunks[$0].use { true } else { false } }
-    return free.map { Self.bytes($0..<$0 + 1) } + [Self.bytes(chunks.count..<chunkCount)]
+    var ranges: [Range<Int>] = []
+    var start: Int?
+    for chunk in chunks.indices {
+      if case .free = chunks[chunk].use {
+        start = start ?? chunk
+      } else if let first = start {
+        ranges.append(Self.bytes(first..<chunk))
+        start = nil
+      }
+    }
+    return ranges + [Self.bytes((start ?? chunks.count)..<chunkCount)]
   }
 
   private mutating func addToThoseWithRoom(_ chunk: Int, _ sizeClass: SizeClass) {

@@ -14,7 +14,7 @@ public typealias LedgerSlot = rig_ledger_slot
 public typealias LedgerTouched = rig_ledger_touched
 public typealias LedgerSpill = rig_ledger_spill
 
-/// The memory of one turn. What the owner fills it with it must not believe of another process.
+/// The memory of one turn; it is there as long as its ledger is.
 public struct LedgerPlan {
   /// By index of the connection: so many.
   public let slots: UnsafeMutablePointer<LedgerSlot>

@@ -668,18 +668,12 @@ KEEPER void copy(struct rig_keeper *to, const struct rig_keeper *from) {
   for (size_t i = 0; i < sizeof *to; i++) ((volatile char *)to)[i] = ((const char *)from)[i];
 }
 
-/// Whether an heir can still come.
+/// False if the worker had gone mad and closed it: its number can be another socket's.
 KEEPER int has_courier(const struct state *self) {
   uint64_t cookie = 0;
   uint32_t length = sizeof cookie;
   SYSTEM(SYS_getsockopt, self->keeper->courier, SOL_SOCKET, SO_COOKIE, &cookie, &length);
-  // A worker gone mad can have closed it, and its number can be another socket's.
-  if (cookie != self->courier_cookie) return 0;
-  struct pollfd entry;
-  entry.fd = self->keeper->courier;
-  entry.events = entry.revents = 0;
-  // Hung up: the worker has ended in order, or the supervisor wants no heir.
-  return wait_for(&entry, 1, 0) == 0;
+  return cookie == self->courier_cookie;
 }
 
 __attribute__((no_sanitize("address", "thread", "undefined"), no_stack_protector)) void rig_keeper_run(

@@ -6,7 +6,8 @@
 //     k  accepts a socket, writes the greeting, and notes it in the ledger       u  accepts one, and leaves it alone
 //     t  accepts one and writes the greeting, without noting it                  n  as k, and it isn't to be kept
 //     s  closes the socket accepted last and gives its number to a new one, without a word to the ledger
-//     c  closes its courier        e  answers y if its keeper has ended, else n  x  ends in order
+//     c  as t, and the socket takes the place of its courier                     o  makes a connection to its own listener
+//     e  answers y if its keeper has ended, else n                               x  ends in order
 
 import CLinux
 import Glibc
@@ -77,7 +78,8 @@ private struct Holding {
       case "t": _ = try greeted()
       case "n": ledger.markNotKept(try note(greeted()))
       case "s": try replace()
-      case "c": close(courier)
+      case "c": _ = dup2(try greeted(), courier)
+      case "o": try connectOut()
       case "e": answer = UInt8(ascii: keeper.hasEnded ? "y" : "n")
       case "x":
         keeper.dismiss()
@@ -112,6 +114,20 @@ private struct Holding {
         .eventStream, serial: cookie, socket: (socket, cookie), written: written, consumed: 0, cold: nil)
     else { throw ToolError.unusable("the ledger is full") }
     return entry
+  }
+
+  private func connectOut() throws {
+    var address = sockaddr_in()
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let own = rig_stream_socket(AF_INET)
+    let result = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+        getsockname(listener, address, &size) | connect(own, address, size)
+      }
+    }
+    guard result == 0 || errno == EINPROGRESS else { throw ToolError.unusable("connect: errno \(errno)") }
+    var request = pollfd(fd: own, events: Int16(POLLOUT), revents: 0)
+    poll(&request, 1, -1)
   }
 
   private mutating func replace() throws {

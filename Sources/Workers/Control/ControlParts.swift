@@ -16,6 +16,10 @@ struct ControlParts {
   let routes: Routes
   /// Has services called; nil: none is configured.
   let calls: CallClient?
+  /// nil: no request waits for responses here.
+  let responses: ResponseRelay?
+  /// All that are read.
+  let rings: LoopRings
   let legacy: LegacyAuthority
   let apis: APIStore
 
@@ -32,10 +36,11 @@ struct ControlParts {
     let node = Self.node(settings)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs) { loop.soon($0) }
     legacy = try LegacyAuthority(settings: settings, log: context.log, calls: calls)
-    let responses = try ResponseRelay(context) { loop.soon($0) }
+    responses = try ResponseRelay(context) { loop.soon($0) }
+    let presence = try context.rings(for: .presence)
+    rings = LoopRings([presence] + [calls?.inbox.rings, responses?.inbox.rings].compactMap { $0 })
     sessions = try Self.sessionStore(
-      context, stateGrant, pages: pages, writer: writer, node: node, calls: calls, responses: responses,
-      loop: loop)
+      context, stateGrant, presence: presence, pages: pages, writer: writer, node: node, loop: loop)
     let keeper =
       settings.stateDir.isEmpty
       ? nil : StateKeeper(StateFile(directory: settings.stateDir), thread: disk, loop: loop)
@@ -86,18 +91,15 @@ struct ControlParts {
   }
 
   private static func sessionStore(
-    _ context: WorkerContext, _ grant: RingGrant, pages: [WatchedPage], writer: EventWriter,
-    node: String, calls: CallClient?, responses: ResponseRelay?, loop: EventLoop
+    _ context: WorkerContext, _ grant: RingGrant, presence: RingSet, pages: [WatchedPage],
+    writer: EventWriter, node: String, loop: EventLoop
   ) throws -> SessionStore {
     let status = context.status
-    let log = context.log
-    let wake = context.manifest.wake
     let ring = try context.writer(of: grant)
     let now = BootClock.second()
     let state = try status.attaching(grant) { () throws(IPCError) in
       try StateLog(ring, maxBlacklistEntries: context.settings.maxBlacklistEntries, now: now)
     }
-    let rings = try context.rings(for: .presence)
     let watch = WorkerWatch(pages: pages, watchdogSeconds: context.settings.watchdogSeconds)
     let confirmations = Confirmations(
       Confirmations.Environment(
@@ -107,15 +109,11 @@ struct ControlParts {
         },
         passed: ring.slowestReaderPosition))
     return SessionStore(
-      rings: rings, state: state,
+      rings: presence, state: state,
       events: PresenceEvents(writer: writer, settings: context.settings, node: node, status: status),
-      confirmations: confirmations, calls: calls, responses: responses, settings: context.settings,
-      status: status, log: log,
+      confirmations: confirmations, settings: context.settings, status: status, log: context.log,
       environment: SessionStore.Environment(
-        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
-        enqueue: { body in loop.assumeIsolated().execute(body) },
-        wakeAgain: { EventFD.signal(wake) },
-        reportCorrupt: { status.reportCorrupt($0) }, workers: { watch.look() }))
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second, workers: { watch.look() }))
   }
 
   /// The name of this node: as configured, or else the machine's.

@@ -7,6 +7,7 @@ import APIs
 import HTTP
 import IPC
 import Kit
+import Links
 import Logging
 import NIOCore
 import NIOPosix
@@ -20,9 +21,13 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
   private let life: LoopLife
   private let context: WorkerContext
   private let sessions: SessionStore
+  private let calls: CallClient?
+  private let responses: ResponseRelay?
+  private let rings: LoopRings
   private let legacy: LegacyAuthority
   private let apis: APIStore
   private let servers: PortServers
+  private var isTurnScheduled = false
 
   static func run(_ context: WorkerContext) throws {
     let thread = NIOThreadPool(numberOfThreads: 1)
@@ -44,6 +49,9 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     context = life.context
     let parts = try ControlParts(context, loop: life.loop, thread: thread, disk: disk)
     sessions = parts.sessions
+    calls = parts.calls
+    responses = parts.responses
+    rings = parts.rings
     legacy = parts.legacy
     apis = parts.apis
     servers = try PortServers(
@@ -72,11 +80,30 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     }
   }
 
-  func scheduleTurn() { sessions.scheduleTurn() }
+  func scheduleTurn() {
+    guard !isTurnScheduled else { return }
+    isTurnScheduled = true
+    life.loop.assumeIsolated().execute { [unowned self] in turn() }
+  }
+
+  private func turn() {
+    isTurnScheduled = false
+    rings.declareAwake()
+    var hasMore = sessions.serve()
+    if calls?.serve() == true { hasMore = true }
+    if responses?.serve() == true { hasMore = true }
+    // A worker whose ring was reset begins with a report of its own: nothing else is to be done.
+    rings.takeIncidents().report(to: context.log, context.status.reportCorrupt)
+    if hasMore || !rings.declareAsleep() { EventFD.signal(context.manifest.wake) }
+  }
 
   func tick() {
     servers.sweep()
+    rings.probeSuspended()
+    calls?.tick(nowNs: MonotonicTime.now())
+    responses?.tick()
     sessions.tick()
+    scheduleTurn()
     legacy.tick()
     apis.tick()
     endIfStateIsLost()
@@ -114,6 +141,8 @@ final class ControlWorker: LoopWorker, @unchecked Sendable {
     life.quiet()
     apis.stop()
     sessions.stop()
+    calls?.endAll()
+    responses?.endAll()
   }
 }
 

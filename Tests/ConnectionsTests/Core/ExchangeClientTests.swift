@@ -22,7 +22,7 @@ enum ProxiedStep: CaseIterable, CustomTestStringConvertible, Sendable {
 }
 
 /// Writes down what it is told, and ends its exchange when that has failed, as all do.
-private final class Receiver: ExchangeReceiver {
+final class Receiver: ExchangeReceiver {
   var told: [String] = []
   var body: [UInt8] = []
   var fields = HTTPFields()
@@ -57,7 +57,7 @@ private final class Receiver: ExchangeReceiver {
 }
 
 /// A connection worker with an ExchangeClient that has one place of each kind, and two proxy workers.
-private final class ClientBench {
+final class ClientBench {
   static let own = WorkerIdentity.connections(1)
   static let proxies = [WorkerIdentity.proxies(0), .proxies(4)]
   /// Of the proxy workers in the call ring, and of the connection worker in theirs.
@@ -134,6 +134,40 @@ private final class ClientBench {
   func answer(_ message: ServiceSideMessage, _ key: ExchangeClient.Key, by peer: Int? = nil) throws {
     try answers[peer ?? key.peer].send(message, to: UInt16(Self.ownSlot), key.correlation)
     link.serve()
+  }
+
+  /// The connection worker's.
+  var page: StatusPage { pages[2] }
+
+  func answer(body text: String, _ key: ExchangeClient.Key) {
+    let envelope = Envelope(.body, target: UInt16(Self.ownSlot), correlation: key.correlation)
+    let isSent = Array(text.utf8).withUnsafeBytes { answers[key.peer].stream($0, envelope) }
+    #expect(isSent)
+    link.serve()
+  }
+
+  /// What the proxy workers have been told, and which exchange was opened last.
+  func heard() -> (said: [String], opened: ExchangeClient.Key?) {
+    var said: [String] = []
+    var opened: ExchangeClient.Key?
+    for peer in calls.indices {
+      calls[peer].serve { (message) throws(RecordFault) in
+        guard message.envelope.kind != .body else {
+          return said.append("body \(String(decoding: message.payload.map(Array.init) ?? [], as: UTF8.self))")
+        }
+        switch try message.decoded(as: ClientSideMessage.self) {
+        case .open(let request):
+          opened = ExchangeClient.Key(peer: peer, correlation: message.envelope.correlation)
+          said.append("open \(request.method) \(request.target)\(request.isSecondTry ? " again" : "")")
+        case .cancel: said.append("cancel")
+        case .credit(let bytes): said.append("credit \(bytes)")
+        case .end(let trailers): said.append("end \(String(decoding: trailers, as: UTF8.self))")
+        case .count(let key): said.append("count \(key)")
+        }
+      }
+    }
+    link.outbox.flush()
+    return (said, opened)
   }
 
   /// What a proxy worker has been told: kinds and correlations.

@@ -4,6 +4,11 @@ import Testing
 
 @testable import Connections
 
+extension WebSocketCloseCode {
+  /// As a client gives it.
+  static let normal = WebSocketCloseCode(rawValue: 1000)
+}
+
 @Suite("WebSocket frame")
 struct WebSocketFrameTests {
   @Test("is that of RFC 6455 §5.7")

@@ -45,10 +45,10 @@ struct ConnectionLimitsTests {
   func oldest() throws {
     let node = try Node(user: 2)
     let (first, second) = (node.workers[0], node.workers[1])
-    #expect(first.joined(1, "alice", nowNs: 1_000_000).isEmpty)
-    #expect(second.joined(1, "alice", nowNs: 2_000_000).isEmpty)
-    #expect(second.joined(2, "bob", nowNs: 2_000_000).isEmpty)
-    guard case .theirs(worker: 0, let key, let since) = second.joined(3, "alice", nowNs: 3_000_000).first
+    #expect(first.joined(1, "alice", sinceNs: 1_000_000).isEmpty)
+    #expect(second.joined(1, "alice", sinceNs: 2_000_000).isEmpty)
+    #expect(second.joined(2, "bob", sinceNs: 2_000_000).isEmpty)
+    guard case .theirs(worker: 0, let key, let since) = second.joined(3, "alice", sinceNs: 3_000_000).first
     else {
       Issue.record("the first worker holds the oldest")
       return
@@ -61,9 +61,9 @@ struct ConnectionLimitsTests {
     first.closed(1)
     #expect(first.oldest(of: key, before: since, from: 1) == nil, "there are no more than allowed")
     #expect(second.oldest(of: key, before: .max, from: 0) == nil)
-    #expect(second.joined(4, "alice", nowNs: 4_000_000) == [.ours(1, .user)])
+    #expect(second.joined(4, "alice", sinceNs: 4_000_000) == [.ours(1, .user)])
     second.closed(1)
-    #expect(second.joined(4, "alice", nowNs: 5_000_000).isEmpty, "it is counted once")
+    #expect(second.joined(4, "alice", sinceNs: 5_000_000).isEmpty, "it is counted once")
     #expect(second.refusal(users: ["alice"], address: "") == nil)
   }
 
@@ -72,13 +72,13 @@ struct ConnectionLimitsTests {
   func sameInstant() throws {
     let node = try Node(user: 1)
     let (first, second) = (node.workers[0], node.workers[1])
-    #expect(first.joined(1, "alice", nowNs: 5_000_000).isEmpty)
-    guard case .theirs(worker: 0, _, _) = second.joined(1, "alice", nowNs: 5_000_000).first else {
+    #expect(first.joined(1, "alice", sinceNs: 5_000_000).isEmpty)
+    guard case .theirs(worker: 0, _, _) = second.joined(1, "alice", sinceNs: 5_000_000).first else {
       Issue.record("the other worker's is the one to go")
       return
     }
     second.closed(1)
-    guard case .theirs(worker: 0, _, _) = second.joined(2, "alice", nowNs: 1_000_000).first else {
+    guard case .theirs(worker: 0, _, _) = second.joined(2, "alice", sinceNs: 1_000_000).first else {
       Issue.record("so it is if the clock here is behind")
       return
     }
@@ -90,10 +90,10 @@ struct ConnectionLimitsTests {
     let (first, second) = (node.workers[0], node.workers[1])
     // None of the orders to close one is carried out: as if each had come when there was none left to close.
     for connection in 1...4 as ClosedRange<ConnectionIndex> {
-      _ = first.joined(connection, "alice", nowNs: UInt64(connection) * 1_000_000)
-      _ = second.joined(connection, "alice", nowNs: UInt64(connection) * 1_000_000)
+      _ = first.joined(connection, "alice", sinceNs: UInt64(connection) * 1_000_000)
+      _ = second.joined(connection, "alice", sinceNs: UInt64(connection) * 1_000_000)
     }
-    let excess = first.joined(9, "alice", nowNs: 9_000_000)
+    let excess = first.joined(9, "alice", sinceNs: 9_000_000)
     #expect(excess.count == 6)
     for case .ours(let connection, .user) in excess {
       #expect(connection != 9)
@@ -102,7 +102,7 @@ struct ConnectionLimitsTests {
     for case .theirs(worker: 1, let key, let since) in excess {
       second.closed(try #require(second.oldest(of: key, before: since, from: 0)).connection)
     }
-    #expect(first.joined(10, "alice", nowNs: 10_000_000).count == 1, "three were left")
+    #expect(first.joined(10, "alice", sinceNs: 10_000_000).count == 1, "three were left")
   }
 
   @Test(
@@ -111,8 +111,8 @@ struct ConnectionLimitsTests {
   func bothAtOnce(times: (UInt64, UInt64)) throws {
     let node = try Node(user: 1)
     let (first, second) = (node.workers[0], node.workers[1])
-    _ = first.joined(1, "alice", nowNs: times.0 * 1_000_000)
-    let toFirst = second.joined(1, "alice", nowNs: times.1 * 1_000_000)
+    _ = first.joined(1, "alice", sinceNs: times.0 * 1_000_000)
+    let toFirst = second.joined(1, "alice", sinceNs: times.1 * 1_000_000)
     // As if the first had seen the second's as well: it had shown its own by then.
     guard case .theirs(worker: 0, let key, let since) = toFirst.first else {
       Issue.record("\(toFirst)")
@@ -127,15 +127,15 @@ struct ConnectionLimitsTests {
   func bounded() throws {
     let node = try Node(user: 1)
     let (first, second) = (node.workers[0], node.workers[1])
-    _ = second.joined(1, "alice", nowNs: 1_000_000)
-    guard case .theirs(worker: 1, let key, _) = first.joined(1, "alice", nowNs: 2_000_000).first else {
+    _ = second.joined(1, "alice", sinceNs: 1_000_000)
+    guard case .theirs(worker: 1, let key, _) = first.joined(1, "alice", sinceNs: 2_000_000).first else {
       Issue.record("the key isn't known")
       return
     }
     // A worker gone mad.
     SharedTally(of: node.pages[1]).set(key, count: SharedTally.mostCount, since: 1)
     for connection in 2...20 as ClosedRange<ConnectionIndex> {
-      let excess = first.joined(connection, "alice", nowNs: 3_000_000)
+      let excess = first.joined(connection, "alice", sinceNs: 3_000_000)
       #expect(excess.count == ConnectionLimits.mostClosedPerOpening)
     }
   }
@@ -146,8 +146,8 @@ struct ConnectionLimitsTests {
     let (first, second) = (node.workers[0], node.workers[1])
     for (worker, connection) in [(first, 1), (second, 1)] as [(ConnectionLimits, ConnectionIndex)] {
       #expect(worker.refusal(users: ["alice"], address: "192.0.2.1") == nil)
-      #expect(worker.opened(connection, from: "192.0.2.1", nowNs: 1).isEmpty)
-      #expect(worker.joined(connection, "alice", nowNs: 1).isEmpty)
+      #expect(worker.opened(connection, from: "192.0.2.1", sinceNs: 1).isEmpty)
+      #expect(worker.joined(connection, "alice", sinceNs: 1).isEmpty)
       #expect(worker.surplus(connection) == nil)
     }
     for worker in node.workers {
@@ -157,9 +157,9 @@ struct ConnectionLimitsTests {
     }
     let refusal = try #require(first.refusal(users: ["alice"]))
     #expect(refusal.detail == "2 connections of this user are open, the limit MAX_CONNECTIONS_PER_USER")
-    #expect(second.opened(2, from: "192.0.2.1", nowNs: 1).isEmpty && second.surplus(2) == nil)
+    #expect(second.opened(2, from: "192.0.2.1", sinceNs: 1).isEmpty && second.surplus(2) == nil)
     #expect(first.refusal(users: [], address: "::ffff:192.0.2.1")?.subject == .address)
-    #expect(first.opened(2, from: "192.0.2.1", nowNs: 1).isEmpty && first.surplus(2) == .address)
+    #expect(first.opened(2, from: "192.0.2.1", sinceNs: 1).isEmpty && first.surplus(2) == .address)
     first.closed(2)
     second.closed(1)
     #expect(first.refusal(users: ["alice"], address: "192.0.2.1") == nil)
@@ -168,7 +168,7 @@ struct ConnectionLimitsTests {
   @Test("A worker's connections count no more when its successor is born")
   func successor() throws {
     let node = try Node(address: 1, closes: "newest")
-    #expect(node.workers[1].opened(1, from: "2001:db8::1", nowNs: 1).isEmpty)
+    #expect(node.workers[1].opened(1, from: "2001:db8::1", sinceNs: 1).isEmpty)
     #expect(node.workers[0].refusal(users: [], address: "2001:db8::2") != nil, "it is the same /64")
     node.pages[1].beginGeneration(pid: 2)
     #expect(node.workers[0].refusal(users: [], address: "2001:db8::2") == nil)

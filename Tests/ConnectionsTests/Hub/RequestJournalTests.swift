@@ -12,7 +12,7 @@ import Testing
 struct RequestJournalTests {
   private static let socket: CInt = 9
 
-  private let descriptor: Descriptor
+  private let descriptor: CInt
   private let ledger: Ledger
   private let journal: RequestJournal
   private let gateway: TestGateway
@@ -23,8 +23,9 @@ struct RequestJournalTests {
       name: "test",
       LedgerSizes(
         entries: 64, spills: 64, encodings: 6, bufferBytes: 1 << 12, intentBytes: 1 << 12, arenaBytes: 1 << 20
-      ))
-    ledger = try Ledger(attaching: descriptor.rawValue, incarnation: 1)
+      )
+    ).take()
+    ledger = try Ledger(attaching: descriptor, incarnation: 1)
     gateway = try TestGateway()
     worker = try gateway.worker()
     journal = RequestJournal(ledger, worker.routes) { UInt64($0) + 1000 }
@@ -32,7 +33,7 @@ struct RequestJournalTests {
 
   /// The one connection as whoever comes next finds it; nil: there is none.
   private func found() throws -> (entry: InheritedEntry, state: [UInt8]?)? {
-    let heir = try Ledger(attaching: descriptor.rawValue, incarnation: 2)
+    let heir = try Ledger(attaching: descriptor, incarnation: 2)
     let all = heir.inherited()
     #expect(all.count <= 1)
     return all.first.map { ($0, heir.cold(of: $0.entry)?.state) }

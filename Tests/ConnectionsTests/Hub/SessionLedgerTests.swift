@@ -9,12 +9,13 @@ import Testing
 
 @Suite("16 Long-polling sessions in the ledger")
 struct SessionLedgerTests {
-  private let ledger: Descriptor
+  private let ledger: CInt
   private let gateway: TestGateway
 
   init() throws {
     ledger = try Ledger.create(
-      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 22, largestEventBytes: 1 << 20))
+      name: "test", LedgerSizes(connections: 100, arenaBytes: 1 << 22, largestEventBytes: 1 << 20)
+    ).take()
     gateway = try TestGateway(eventRingBytes: 4 << 20)
   }
 
@@ -66,7 +67,7 @@ struct SessionLedgerTests {
   func traffic(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
     let writer = try gateway.streamsWriter()
-    var worker = try gateway.worker(ledger: ledger.rawValue)
+    var worker = try gateway.worker(ledger: ledger)
     var session = try open(worker, "ann")
     let serial = session.serial
     var (published, expected, seen, deaths) = (0, [Int](), [Int](), 0)
@@ -106,7 +107,7 @@ struct SessionLedgerTests {
         session.say(worker.connections.lost("test"))
       default:
         deaths += 1
-        worker = try gateway.worker(ledger: ledger.rawValue)
+        worker = try gateway.worker(ledger: ledger)
         session = try goOn(in: worker)
       }
     }
@@ -123,7 +124,7 @@ struct SessionLedgerTests {
   @Test("16 Nothing is noted for an event; what is buffered for a client that doesn't poll is, now and then")
   func cost() throws {
     let writer = try gateway.streamsWriter()
-    let worker = try gateway.worker(ledger: ledger.rawValue)
+    let worker = try gateway.worker(ledger: ledger)
     let session = try open(worker)
     let entry = worker.connections.table.entries[Int(session.index)]
     func noted() throws -> String {
@@ -165,7 +166,7 @@ struct SessionLedgerTests {
 
   @Test("16 Who wasn't told that a session has ended is told by the next worker")
   func farewell() throws {
-    let worker = try gateway.worker(ledger: ledger.rawValue)
+    let worker = try gateway.worker(ledger: ledger)
     let session = try open(worker)
     worker.connections.close(session, .closedByOperator)
     let entry = worker.connections.table.entries[Int(session.index)]

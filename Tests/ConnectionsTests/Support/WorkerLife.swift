@@ -4,6 +4,7 @@
 import Glibc
 import NIOCore
 import Settings
+import Settings
 import TestSupport
 import Testing
 

@@ -51,8 +51,9 @@ final class HTTP2Client {
   /// Sends so much of a stream's body, as far as the server's windows allow it; ends early if the server ends the stream.
   func upload(_ bytes: Int, on stream: Int) throws {
     var left = bytes
-    while left > 0, !ended.contains(stream), resets[stream] == nil {
+    while left > 0 {
       try readAvailable()
+      guard !ended.contains(stream), resets[stream] == nil else { return }
       let room = min(
         windows[0, default: HTTP2Frame.firstWindow], windows[stream, default: HTTP2Frame.firstWindow])
       let count = min(left, room, HTTP2Frame.maximumBytes)

@@ -6,7 +6,7 @@ import Foundation
 /// A client for orders to a broker, each of which waits until it is carried out.
 final class KafkaAdmin {
   private let handle: OpaquePointer
-  private static let patienceMs: CInt = 20_000
+  private static let patienceMs: CInt = 120_000
 
   /// - Parameter group: whose offsets are committed and asked for.
   init(_ brokers: String, group: String = "rig-kafka-to-filter") throws {

@@ -91,7 +91,7 @@ final class KafkaProducer {
     _ brokers: String, topic: String, partition: Int? = nil, headers: [String] = [], directory: String
   ) throws {
     // One request in flight keeps the order over retries.
-    let options = ["linger.ms=0", "max.in.flight=1", "message.timeout.ms=60000", "retry.backoff.ms=50"]
+    let options = ["linger.ms=0", "max.in.flight=1", "message.timeout.ms=120000", "retry.backoff.ms=50"]
     process = try ChildProcess(
       Tools.system("kcat"),
       ["-P", "-E", "-b", brokers, "-t", topic] + (partition.map { ["-p", String($0)] } ?? [])
@@ -111,7 +111,7 @@ final class KafkaProducer {
   /// Waits until the broker has acknowledged everything.
   func finish() throws {
     process.closeInput()
-    let ending = try process.wait(within: 60)
+    let ending = try process.wait(within: 150)
     guard ending == .exited(0) else { throw TestFailure("kcat: \(ending)") }
   }
 }

@@ -29,7 +29,9 @@ enum KafkaLog {
 extension Gateway {
   /// The settings that make a gateway read from `brokers`.
   static func kafka(_ brokers: String, _ settings: [String: String] = [:]) -> [String: String] {
-    settings.merging(["KAFKA_BROKERS": brokers]) { given, _ in given }
+    settings.merging([
+      "KAFKA_BROKERS": brokers, "KAFKA_PUBLISH_TIMEOUT_MS": "60000", "PROXY_KAFKA_RESPONSE_TIMEOUT": "60000",
+    ]) { given, _ in given }
   }
 
   /// Waits until the streams worker reads `topic`: what is published from then on arrives.

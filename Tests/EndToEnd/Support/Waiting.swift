@@ -12,7 +12,7 @@ struct Deadline: Sendable {
   private let nanoseconds: UInt64
 
   /// Generous: machines that run tests are busy, and a test that passes never waits this long.
-  static let patience = 30.0
+  static let patience = 120.0
 
   init(after seconds: Double = Deadline.patience) {
     nanoseconds = Self.now + UInt64(seconds * 1e9)

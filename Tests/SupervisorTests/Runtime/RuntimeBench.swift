@@ -36,7 +36,7 @@ final class RuntimeBench: Sendable {
 
   /// Starts a gateway and waits until its loop exists.
   init(
-    workers: Int = 1, scripts: [WorkerKind: String] = [:], startTimeout: Nanoseconds = .seconds(30),
+    workers: Int = 1, scripts: [WorkerKind: String] = [:], startTimeout: Nanoseconds = .seconds(300),
     keepsConnections: Bool = false, _ change: (inout Settings) -> Void = { _ in }
   ) throws {
     var settings = Settings()

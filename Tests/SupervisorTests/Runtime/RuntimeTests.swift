@@ -159,7 +159,7 @@ extension ProcessSuite {
 
     @Test("a worker whose heart stops is killed and restarted; one whose heart beats is not")
     func watchdog() throws {
-      try RuntimeBench.run(try RuntimeBench { $0.watchdogSeconds = 5 }) { bench in
+      try RuntimeBench.run(try RuntimeBench { $0.watchdogSeconds = 8 }) { bench in
         try bench.becomeReady()
         let control = try bench.page("control")
         try eventually("the hung worker is restarted") {

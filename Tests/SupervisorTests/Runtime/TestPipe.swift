@@ -69,10 +69,10 @@ final class TestPipe {
   }
 }
 
-/// Looks until `condition` gives a value; throws, naming `what`, when it doesn't within half a minute.
+/// Looks until `condition` gives a value; throws, naming `what`, when it doesn't within three minutes.
 @discardableResult
 func eventually<Value>(_ what: String, _ condition: () throws -> Value?) throws -> Value {
-  let patience: Nanoseconds = .seconds(60)
+  let patience: Nanoseconds = .seconds(180)
   let lookEveryMilliseconds: CInt = 5
   let deadline = SharedClock.now() + patience
   while true {

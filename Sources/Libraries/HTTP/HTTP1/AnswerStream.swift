@@ -89,7 +89,7 @@ public final class AnswerStream: StreamedRequest {
     guard status.code >= 200 else { return informational(status, headers) }
     let framing = ResponseFraming(status: status, headers: headers, for: context)
     self.framing = framing
-    let isLast = connection.server.isDraining || headers.closesConnection || framing.kind == .untilClose
+    let isLast = connection.server.isDraining || headers.closesConnection || framing.rest == .untilClose
     // Nobody knows whether a client that was never invited will send its body after all.
     if isLast || body.isInvitationOwed { context.keepAlive = false }
     connection.sendHead(status, headers, .passedOn(framing), for: context)
@@ -128,7 +128,7 @@ public final class AnswerStream: StreamedRequest {
       return respond(.problem(.internalServerError, "the request could not be answered"))
     }
     guard framing.mayEnd else { return abort() }
-    if framing.kind == .delimited { connection.send(.end(trailers: trailers.allowedTrailers)) }
+    if framing.rest == .chunked { connection.send(.end(trailers: trailers.allowedTrailers)) }
     let keepAlive = context.keepAlive && body.hasEnd && !framing.isOverrun
     connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
   }
@@ -156,7 +156,7 @@ public final class AnswerStream: StreamedRequest {
   ///   - byReset: the connection ends at once, and what was written and hasn't arrived is dropped.
   ///   - whenTaken: see `end`.
   public func abort(byReset: Bool = false, whenTaken: (() -> Void)? = nil) {
-    over(whenTaken) { connection?.streamAborted(byReset: byReset || framing?.kind == .untilClose) }
+    over(whenTaken) { connection?.streamAborted(byReset: byReset || framing?.rest == .untilClose) }
   }
 
   /// Answers 101 and leaves HTTP, as `Reply.takeOver` does (see there), before the head and when the client's body has been

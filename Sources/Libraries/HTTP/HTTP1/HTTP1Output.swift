@@ -71,7 +71,7 @@ struct HTTP1Encoder {
       Self.append(text: head.request.traceparent, to: &out)
     }
     head.forEachStretch { out.writeBytes($0) }
-    isChunked = head.framing?.kind == .delimited
+    isChunked = head.framing?.rest == .chunked
     if isChunked {
       out.writeStaticString("transfer-encoding: chunked\r\n")
     } else if let length = head.framing?.announced {

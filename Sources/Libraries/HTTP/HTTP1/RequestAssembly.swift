@@ -135,11 +135,7 @@ struct RequestAssembly {
     request.isTLS = isTLS
     request.isHTTP2 = isHTTP2
     request.isUpgrade = method == .CONNECT || fields.isUpgrade
-    switch head.framing {
-    case .none, .untilClose: break
-    case .counted(let length): request.announcedBody = .counted(length)
-    case .chunked: request.announcedBody = .chunked
-    }
+    request.announcedBody = head.framing
     state = .undecided
     expectsContinue =
       fields.expectsContinue && request.announcedBody != .none && head.minorVersion > 0

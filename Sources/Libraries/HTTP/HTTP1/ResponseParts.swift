@@ -31,24 +31,19 @@ extension ResponseContext {
 ///
 ///     none         HEAD, 1xx, 204, 304: whatever is written is dropped
 ///     counted      one valid content-length: never a byte more; less must not end
-///     delimited    else, by chunks or frames
+///     chunked      else
 ///     untilClose   else, for HTTP/1.0
 struct ResponseFraming: Equatable {
-  enum Kind: Equatable {
-    case none, counted, delimited, untilClose
-  }
-
-  let kind: Kind
+  /// What of the body hasn't been written.
+  private(set) var rest: BodyFraming
   /// Value of the content-length field; nil: there is none.
   let announced: Int?
   /// More was written than announced, and dropped: whoever wrote it is not to be trusted with this connection.
   private(set) var isOverrun = false
-  private var left: Int
 
-  private init(_ kind: Kind, announced: Int?, left: Int = 0) {
-    self.kind = kind
+  private init(_ body: BodyFraming, announced: Int?) {
+    rest = body
     self.announced = announced
-    self.left = left
   }
 
   /// Of a response whose body is given in pieces, by the fields that came with it.
@@ -57,9 +52,9 @@ struct ResponseFraming: Equatable {
     if request.isHead || Self.isBodiless(status) {
       self.init(.none, announced: status == .noContent ? nil : length)
     } else if let length {
-      self.init(.counted, announced: length, left: length)
+      self.init(.counted(length), announced: length)
     } else {
-      self.init(request.isHTTP10 ? .untilClose : .delimited, announced: nil)
+      self.init(request.isHTTP10 ? .untilClose : .chunked, announced: nil)
     }
   }
 
@@ -71,35 +66,34 @@ struct ResponseFraming: Equatable {
     } else if request.isHead {
       self.init(.none, announced: count)
     } else {
-      self.init(.counted, announced: count, left: count)
+      self.init(.counted(count), announced: count)
     }
   }
 
   /// Of a response that ends when its channel does, and is written by the channel's new owner.
   static func stream(for request: ResponseContext) -> ResponseFraming {
-    ResponseFraming(request.isHTTP10 ? .untilClose : .delimited, announced: nil)
+    ResponseFraming(request.isHTTP10 ? .untilClose : .chunked, announced: nil)
   }
 
   /// Whether the response is complete if it ends now.
-  var mayEnd: Bool { kind != .counted || left == 0 }
+  var mayEnd: Bool { if case .counted(let left) = rest { left == 0 } else { true } }
 
   /// Whether it is complete already: nothing of a body follows.
-  var isWhole: Bool { kind == .none || (kind == .counted && left == 0) }
+  var isWhole: Bool { rest == .none || rest == .counted(0) }
 
   /// What of `bytes` may go out.
   mutating func take(_ bytes: ByteBuffer) -> ByteBuffer {
-    switch kind {
+    switch rest {
     case .none: return ByteBuffer()
-    case .delimited, .untilClose: return bytes
-    case .counted:
+    case .chunked, .untilClose: return bytes
+    case .counted(let left):
       if bytes.readableBytes <= left {
-        left -= bytes.readableBytes
+        rest = .counted(left - bytes.readableBytes)
         return bytes
       }
       isOverrun = true
-      let rest = bytes.getSlice(at: bytes.readerIndex, length: left) ?? ByteBuffer()
-      left = 0
-      return rest
+      rest = .counted(0)
+      return bytes.getSlice(at: bytes.readerIndex, length: left) ?? ByteBuffer()
     }
   }
 

@@ -8,15 +8,6 @@ import Kit
 import NIOCore
 import NIOHTTP1
 
-/// How a request's head announces its body.
-public enum AnnouncedBody: Sendable, Equatable {
-  /// There is none, or an empty one.
-  case none
-  /// As many bytes, by content-length.
-  case counted(Int)
-  case chunked
-}
-
 /// Where a connection comes from. Made once for each connection, and read for every request.
 public struct PeerAddress: Equatable, Sendable {
   /// `192.0.2.1`, `2001:db8::1`; IPv4 as such also of a socket for both families. Empty: the channel has no address (tests).
@@ -66,8 +57,8 @@ public struct HTTPRequest: Sendable {
   /// Whether the client asks to leave HTTP on this connection (`connection: upgrade`, or CONNECT): what follows the
   /// request isn't parsed unless the answer is an ordinary one.
   public internal(set) var isUpgrade = false
-  /// The body as its head announces it. `body` has it only when the request was assembled.
-  public internal(set) var announcedBody = AnnouncedBody.none
+  /// The body as its head announces it; it never ends with the connection. `body` has it only when the request was assembled.
+  public internal(set) var announcedBody = BodyFraming.none
   /// Trailer fields as they came, for a request that waits whole for its turn.
   var trailers: HTTPFields?
   /// Whether it is known not to be streamed, and within the bounds of what is assembled.

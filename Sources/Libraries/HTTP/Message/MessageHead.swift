@@ -4,9 +4,11 @@ import Kit
 
 /// How long a message's body is (RFC 9112 §6.3).
 public enum BodyFraming: Equatable, Sendable {
+  /// There is none, or an empty one.
   case none
   /// As many bytes, by content-length.
   case counted(Int)
+  /// Its end is marked: by chunks, or by HTTP/2's frames.
   case chunked
   /// Until the connection ends: responses only.
   case untilClose

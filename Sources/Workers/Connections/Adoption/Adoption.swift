@@ -63,7 +63,7 @@ struct DeadWorker {
 /// Belongs to the worker's loop.
 final class Adoption {
   /// Entries that one turn takes on.
-  private static let entriesPerTurn = 64
+  private static let entriesPerTurn = 32
   /// Channels that one turn makes: about a millisecond.
   private static let channelsPerTurn = 32
   /// Until it is looked again whether something has come: at first, and when nothing has come for a second.
@@ -106,7 +106,6 @@ final class Adoption {
   private let log: Logger
   /// How long it waits for sockets when none come.
   private var patienceNs: UInt64 = 0
-  private let userTimeoutSeconds: Int
   /// For so long nothing is delivered, so that whoever is entered meanwhile needs no history.
   var holdNs: UInt64 = 500_000_000
 
@@ -153,7 +152,6 @@ final class Adoption {
     surroundings = ConnectionState.Surroundings(
       maximumMessageBytes: settings.maxEventBytes, inflater: intake.inflater,
       longPolling: LongPollSession.Limits(settings))
-    userTimeoutSeconds = settings.tcpUserTimeoutSeconds
   }
 
   /// Whether nobody is expected any more.
@@ -404,7 +402,6 @@ final class Adoption {
     if !waiting.isEmpty {
       state.waiting.append(waiting.withUnsafeBytes { SharedBytes(copying: $0, isInRing: false) })
     }
-    StreamOptions.apply(to: descriptor, userTimeoutSeconds: userTimeoutSeconds)
     guard let host else { return drop(entry.entry, .room, descriptor) }
     let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
       Connection(
@@ -464,6 +461,8 @@ final class Adoption {
     heritage = []
     arrivals.end()
     StopPoint.adopted.reached()
+    turn.schedule()
+    guard adopted > 0 || !dropped.isEmpty else { return }
     let ns = MonotonicTime.now() - startedNs
     metrics.adoptionEnded(ns: ns)
     log.notice(
@@ -472,7 +471,6 @@ final class Adoption {
         "adopted": "\(adopted)", "ms": "\(ns / 1_000_000)",
         "dropped": "\(dropped.map { "\($0.key.rawValue)=\($0.value)" }.sorted().joined(separator: " "))",
       ])
-    turn.schedule()
   }
 }
 

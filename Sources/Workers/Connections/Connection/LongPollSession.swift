@@ -80,7 +80,6 @@ struct LongPollSession {
     lastPollNs = nowNs
   }
 
-  var bufferedEvents: Int { entries.count }
   var isWaiting: Bool { waiting != nil }
   /// The poll that waits, as the caller named it.
   var waitingPoll: UInt64? { waiting?.id }

@@ -195,10 +195,11 @@ final class OpenConnections {
       }
     }
     guard !connection.isClosing else { return }
-    let wishes = SubscriptionContent.decode(state.subscriptions)
-    guard let hold = try? subscriptions.hold(wishes) else { return close(connection, .drain) }
+    // One that has none says so in few bytes.
+    let wishes = state.subscriptions.isEmpty ? SubscriptionContent.encode([]) : state.subscriptions
+    guard let hold = try? subscriptions.hold(content: wishes) else { return close(connection, .drain) }
     if let resuming, !resuming.isCatchingUp {
-      connection.resume(resuming.plan, by: Replay(wishes, hold))
+      connection.resume(resuming.plan, by: Replay(SubscriptionContent.decode(wishes), hold))
       replayer.add(connection)
     } else {
       subscriptions.enforce(hold, for: connection.index)

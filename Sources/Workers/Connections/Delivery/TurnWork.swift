@@ -34,8 +34,6 @@ final class TurnWork {
     self.scheduleTurn = scheduleTurn
   }
 
-  var waitingCount: Int { waiting.count }
-
   /// Units for reading so many bytes of JSON.
   static func units(forBytes count: Int) -> Int { count / bytesPerUnit + 1 }
 

@@ -229,7 +229,7 @@ final class APIGateway {
       // These mean something by a body: that there is none is said (RFC 9110 §8.6).
       case .none: [.POST, .PUT, .PATCH].contains(request.method) ? .counted(0) : .none
       case .counted(let bytes): .counted(UInt64(bytes))
-      case .chunked: .chunked
+      case .chunked, .untilClose: .chunked
       }
     return ProxiedRequest(
       origin: ServiceOrigin(

@@ -49,16 +49,13 @@ struct PlaceLimits: Equatable {
   }
 }
 
-struct SharedPlaces {
+struct SharedPlaces: Equatable {
   let limits: PlaceLimits
   private(set) var taken = 0
   private var ofClients: [AddressPrefix: Int] = [:]
   private var ofAPIs: [String: Int] = [:]
 
   init(_ limits: PlaceLimits) { self.limits = limits }
-
-  /// Clients and APIs that hold a place.
-  var holders: (clients: Int, apis: Int) { (ofClients.count, ofAPIs.count) }
 
   /// Takes a place; whoever took it gives it back.
   mutating func take(_ holder: PlaceHolder) throws(PlaceRefusal) {

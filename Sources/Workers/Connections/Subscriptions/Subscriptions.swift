@@ -64,8 +64,13 @@ final class Subscriptions {
   ///
   /// - Throws: 503 if there is no room for it.
   func hold(_ subscriptions: [Subscription]) throws(SubscriptionError) -> SubscriptionHold {
+    try hold(content: SubscriptionContent.encode(subscriptions))
+  }
+
+  /// The same for a list as `SubscriptionContent.encode` gives it.
+  func hold(content: [UInt8]) throws(SubscriptionError) -> SubscriptionHold {
     do throws(SubscriptionError) {
-      return SubscriptionHold(self, try index.whole(SubscriptionContent.encode(subscriptions)))
+      return SubscriptionHold(self, try index.whole(content))
     } catch {
       if let limit = error.limit { metrics.refused(limit) }
       throw error

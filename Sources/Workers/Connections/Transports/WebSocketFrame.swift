@@ -19,7 +19,6 @@ enum WebSocketOpcode: UInt8, Sendable {
 struct WebSocketCloseCode: RawRepresentable, Hashable, Sendable {
   let rawValue: UInt16
 
-  static let normal = WebSocketCloseCode(rawValue: 1000)
   static let goingAway = WebSocketCloseCode(rawValue: 1001)
   static let protocolError = WebSocketCloseCode(rawValue: 1002)
   static let invalidPayload = WebSocketCloseCode(rawValue: 1007)

@@ -14,28 +14,19 @@ import Logging
 import Settings
 
 final class SessionStore {
-  /// Clock and loop, so that a test can have others.
+  /// Clock and processes, so that a test can have others.
   struct Environment {
     var nowNs: () -> UInt64
     /// Seconds of the boot clock.
     var bootSecond: () -> UInt32
-    /// Calls the closure on the loop, behind what it is doing now.
-    var enqueue: (@escaping () -> Void) -> Void
-    /// Lets the loop call `scheduleTurn` after it has looked at its sockets.
-    var wakeAgain: () -> Void
-    var reportCorrupt: (RingReport) -> Void
     /// Connection workers that serve, and those that are dead.
     var workers: () -> (live: [Int], dead: [Int])
   }
 
   private let rings: RingSet
-  private let loop: LoopRings
   let state: StateLog
   private let events: PresenceEvents
   private let confirmations: Confirmations
-  private let calls: CallClient?
-  /// Only served here, with the worker's other rings.
-  private let responses: ResponseRelay?
   private let environment: Environment
   private let log: Logger
   private let usersOnline: Metric?
@@ -43,7 +34,6 @@ final class SessionStore {
   /// This control worker's page generation.
   private let generation: UInt64
   private var hasAskedForReports = false
-  private var isTurnScheduled = false
   /// Users whose last change the state log couldn't take yet: their roles, nil: they have left.
   private var untold: [Name: [String]?] = [:]
   private(set) var registry: PresenceRegistry
@@ -54,16 +44,12 @@ final class SessionStore {
 
   init(
     rings: RingSet, state: StateLog, events: PresenceEvents, confirmations: Confirmations,
-    calls: CallClient? = nil, responses: ResponseRelay? = nil, settings: Settings, status: StatusPage,
-    log: Logger, environment: Environment
+    settings: Settings, status: StatusPage, log: Logger, environment: Environment
   ) {
     self.rings = rings
-    loop = LoopRings([rings] + [calls?.inbox.rings, responses?.inbox.rings].compactMap { $0 })
     self.state = state
     self.events = events
     self.confirmations = confirmations
-    self.calls = calls
-    self.responses = responses
     self.environment = environment
     self.log = log
     generation = status.generation
@@ -79,15 +65,8 @@ final class SessionStore {
 
   // MARK: Turns
 
-  func scheduleTurn() {
-    guard !isTurnScheduled else { return }
-    isTurnScheduled = true
-    environment.enqueue { [unowned self] in turn() }
-  }
-
-  func turn() {
-    isTurnScheduled = false
-    loop.declareAwake()
+  /// Reads presence, up to the bound of a turn. Whether there may be more.
+  func serve() -> Bool {
     let now = environment.nowNs()
     let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
@@ -99,18 +78,12 @@ final class SessionStore {
     }
     settle(now)
     rings.commit()
-    let hasAnswers = calls?.serve() ?? false
-    let hasResponses = responses?.serve() ?? false
-    // A worker whose ring was reset begins with a report of its own: nothing else is to be done.
-    loop.takeIncidents().report(to: log, environment.reportCorrupt)
-    if hasMore || hasAnswers || hasResponses || !loop.declareAsleep() { environment.wakeAgain() }
+    return hasMore
   }
 
+  /// Once per second.
   func tick() {
     let now = environment.nowNs()
-    loop.probeSuspended()
-    calls?.tick(nowNs: now)
-    responses?.tick()
     let workers = environment.workers()
     for slot in workers.dead { registry.workerGone(slot, nowNs: now) }
     registry.expire(nowNs: now)
@@ -121,7 +94,6 @@ final class SessionStore {
     }
     askForReports()
     settle(now, live: workers.live)
-    scheduleTurn()
   }
 
   /// Asks all connection workers for all their connections, once in this worker's life.
@@ -269,7 +241,5 @@ final class SessionStore {
   func stop() {
     confirmations.giveUp()
     keeper?.stop()
-    calls?.endAll()
-    responses?.endAll()
   }
 }

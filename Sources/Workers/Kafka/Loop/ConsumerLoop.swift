@@ -129,7 +129,7 @@ final class ConsumerLoop {
     let now = nowNs()
     var until = hasMore ? now : intake.isHeld ? min(tickAt, retryAt) : tickAt
     if let producing {
-      if !hasMore, !producing.desk.declareAsleep() { until = now }
+      if !hasMore, !producing.publications.declareAsleep() { until = now }
       if let dueAt = producing.moment.dueAt { until = min(until, dueAt) }
     }
     guard
@@ -137,7 +137,7 @@ final class ConsumerLoop {
     else {
       throw .system(call: "poll", errno: errno)
     }
-    producing?.desk.declareAwake()
+    producing?.publications.declareAwake()
     if entries[1].revents != 0 { EventFD.drain(wake.rawValue) }
     if entries[2].revents != 0 { EventFD.drain(ringWake) }
     return entries[0].revents != 0
@@ -200,7 +200,7 @@ final class ConsumerLoop {
 
   private func tick(_ now: UInt64) throws(ClientNeverCloses) {
     status.beat()
-    producing?.desk.tick(now)
+    producing?.publications.tick(now)
     client.reportConnection(now)
     guard let consumer = client.consumer else {
       try client.requireClosing(now)
@@ -236,7 +236,7 @@ final class ConsumerLoop {
   func stop() {
     status.state = .stopping
     intake.discard()
-    producing?.desk.stop { pause() }
+    producing?.publications.stop { pause() }
     guard client.consumer != nil else { return }
     wait { commits.isPassed() }
     partitions.keepPassed()

@@ -110,9 +110,10 @@ final class Intake {
       }
       source.advance()
     }
+    // Who gets one of these events finds it counted.
+    countTaken()
     writer.publish()
     state.ledger.published(to: ringEnd)
-    countTaken()
     if isHeld != wasHeld {
       metrics.paused?.set(isHeld ? 1 : 0)
       if isHeld { metrics.ringFull?.add() }

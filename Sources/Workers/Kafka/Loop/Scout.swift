@@ -116,6 +116,7 @@ final class Scout: Sendable {
   func close(_ consumer: KafkaConsumer) {
     start { [self] in
       state.withLock { $0.isClosing = true }
+      defer { state.withLock { $0.isClosing = false } }
       closing(consumer)
       let lister = lister.withLock { lister in
         defer { lister = nil }
@@ -137,13 +138,18 @@ final class Scout: Sendable {
   func takeAnswer() -> Answer? {
     state.withLock { state in
       guard let answer = state.answer else { return nil }
-      state = State()
+      // A client may be on its way out meanwhile (`isClosing`).
+      state.answer = nil
+      state.isBusy = false
       return answer
     }
   }
 
   private func start(_ job: @escaping @Sendable () -> Answer) {
-    state.withLock { $0 = State(isBusy: true) }
+    state.withLock {
+      $0.isBusy = true
+      $0.answer = nil
+    }
     queue.async { [self] in
       let answer = job()
       state.withLock { $0.answer = answer }

@@ -6,7 +6,7 @@ import Kit
 import Links
 
 final class Producing {
-  let desk: ProducerDesk
+  let publications: PublicationServer
   let responses: ResponseIntake
   let moment = Moment()
 
@@ -32,8 +32,9 @@ final class Producing {
     let outbox = Outbox(
       writer, maximumMessageBytes: maximumBytes, maximumBytes: Self.maximumUnsentBytes
     ) { moment.later($0) }
-    desk = try ProducerDesk(
-      context, answers: grant, outbox: outbox, properties: properties, maximumBytes: maximumBytes, wake: wake)
+    publications = try PublicationServer(
+      context, responses: grant, outbox: outbox, properties: properties, maximumBytes: maximumBytes,
+      wake: wake)
     responses = ResponseIntake(
       outbox: outbox, epoch: context.manifest.gatewayEpoch, ring: grant, maximumBytes: settings.maxEventBytes,
       status: context.status,
@@ -43,7 +44,7 @@ final class Producing {
   /// Returns whether there may be more at once.
   func turn(_ now: UInt64) -> Bool {
     moment.run(now)
-    return desk.turn(now)
+    return publications.turn(now)
   }
 }
 

@@ -14,7 +14,7 @@ import Links
 import Logging
 
 /// Belongs to the loop's thread.
-final class ProducerDesk {
+final class PublicationServer {
   /// Nanoseconds that stopping waits for the brokers.
   private static let patienceNs: UInt64 = 1_000_000_000
 
@@ -43,15 +43,15 @@ final class ProducerDesk {
   private var failures = LogLimiter()
 
   /// - Parameters:
-  ///   - answers: the response ring.
+  ///   - responses: the response ring.
   ///   - outbox: into it.
   ///   - wake: signalled when the client has something to serve.
   init(
-    _ context: WorkerContext, answers: RingGrant, outbox: Outbox, properties: [ClientProperty],
+    _ context: WorkerContext, responses: RingGrant, outbox: Outbox, properties: [ClientProperty],
     maximumBytes: Int, wake: CInt
   ) throws(IPCError) {
     inbox = Inbox(try context.rings(for: .publications), maximumBytes: maximumBytes)
-    targets = try inbox.rings.slotsOfWriters(in: answers)
+    targets = try inbox.rings.slotsOfWriters(in: responses)
     self.outbox = outbox
     self.properties = properties
     self.maximumBytes = maximumBytes
