@@ -113,7 +113,7 @@ KEEPER int wait_for(struct pollfd *entries, unsigned count, uint64_t ms) {
 
 struct look {
   int state;
-  uint64_t written, read, cookie;
+  uint64_t acknowledged, received, cookie;
 };
 
 /// False if it isn't a TCP socket.
@@ -122,25 +122,22 @@ KEEPER int look_at(int fd, struct look *look) {
   uint32_t length = offsetof(struct tcp_info, tcpi_segs_out);
   if (SYSTEM(SYS_getsockopt, fd, TCP_LEVEL, TCP_INFO, &info, &length) < 0) return 0;
   if (length < offsetof(struct tcp_info, tcpi_segs_out)) return 0;
-  int queued_out = 0, queued_in = 0;
   look->state = info.tcpi_state;
-  look->cookie = look->written = look->read = 0;
+  look->acknowledged = info.tcpi_bytes_acked;
+  look->received = info.tcpi_bytes_received;
   length = sizeof look->cookie;
-  if (SYSTEM(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &look->cookie, &length) < 0) return 0;
-  if (look->state == TCP_STATE_LISTEN) return 1;
-  if (SYSTEM(SYS_ioctl, fd, SIOCOUTQ, &queued_out, 0, 0) < 0) return 0;
-  if (SYSTEM(SYS_ioctl, fd, SIOCINQ, &queued_in, 0, 0) < 0) return 0;
-  look->written = info.tcpi_bytes_acked + (uint64_t)queued_out;
-  look->read = info.tcpi_bytes_received - (uint64_t)queued_in;
-  return 1;
+  return SYSTEM(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &look->cookie, &length) >= 0;
 }
 
 /// Accepted, and nobody has read from it or written to it. A FIN counts as a byte that was received, and the SYN of a socket that was
-/// connected from here as one that was written.
-KEEPER int is_untouched(const struct look *look) {
-  if (look->written != 0) return 0;
-  if (look->state == TCP_STATE_ESTABLISHED) return look->read == 0;
-  return look->state == TCP_STATE_CLOSE_WAIT && look->read == 1;
+/// connected from here as one that was acknowledged.
+KEEPER int is_untouched(int fd, const struct look *look) {
+  int queued_out = 0, queued_in = 0;
+  if (look->state != TCP_STATE_ESTABLISHED && look->state != TCP_STATE_CLOSE_WAIT) return 0;
+  if (look->acknowledged != 0 || SYSTEM(SYS_ioctl, fd, SIOCOUTQ, &queued_out, 0, 0) < 0 || queued_out != 0) return 0;
+  if (SYSTEM(SYS_ioctl, fd, SIOCINQ, &queued_in, 0, 0) < 0) return 0;
+  uint64_t read = look->received - (uint64_t)queued_in;
+  return read == (look->state == TCP_STATE_CLOSE_WAIT ? 1 : 0);
 }
 
 // MARK: State
@@ -150,7 +147,6 @@ struct kept {
   uint32_t entry;
   /// -1: closed.
   int32_t descriptor;
-  uint64_t cookie;
 };
 
 struct batch {
@@ -402,10 +398,9 @@ KEEPER void wait_for_worker(const struct rig_keeper *keeper) {
 
 // MARK: When it has died
 
-KEEPER void keep(struct state *self, uint32_t entry, int fd, uint64_t cookie) {
+KEEPER void keep(struct state *self, uint32_t entry, int fd) {
   self->kept[self->count].entry = entry;
   self->kept[self->count].descriptor = fd;
-  self->kept[self->count].cookie = cookie;
   self->count++;
   add(self->open, fd);
 }
@@ -428,7 +423,7 @@ KEEPER void keep_entries(struct state *self) {
       struct look found;
       if (has(self->disputed, fd) || has(self->open, fd) || !look_at(fd, &found)) continue;
       if (found.cookie != cookie || found.state == TCP_STATE_LISTEN || found.state == TCP_STATE_CLOSE) continue;
-      keep(self, entry, fd, cookie);
+      keep(self, entry, fd);
     }
     if (look == 0) {
       for (uint32_t i = 0; i < DESCRIPTORS / 64; i++) {
@@ -458,8 +453,8 @@ KEEPER void keep_untouched(struct state *self) {
       int fd = base + i;
       struct look found;
       if ((probes[i].revents & POLLNVAL) != 0 || has(self->open, fd) || has(self->disputed, fd)) continue;
-      if (!look_at(fd, &found) || !is_untouched(&found)) continue;
-      keep(self, RIG_COURIER_UNTOUCHED, fd, found.cookie);
+      if (!look_at(fd, &found) || !is_untouched(fd, &found)) continue;
+      keep(self, RIG_COURIER_UNTOUCHED, fd);
     }
   }
 }
@@ -496,18 +491,17 @@ KEEPER void let_go(struct state *self, uint32_t place) {
   kept->descriptor = -1;
 }
 
-/// Whether it may be passed, at this moment; what may not is closed.
+/// Whether it may be passed, at this moment; what may not is closed. The table is the keeper's alone now: a descriptor is what it was.
 KEEPER int may_pass(struct state *self, uint32_t place) {
   struct kept *kept = &self->kept[place];
   struct look found;
   if (kept->descriptor < 0) return 0;
-  if (look_at(kept->descriptor, &found) && found.cookie == kept->cookie) {
-    if (kept->entry == RIG_COURIER_UNTOUCHED ? is_untouched(&found) : is_of_worker(self, state_of(self, kept->entry))) {
-      return 1;
-    }
-  }
-  let_go(self, place);
-  return 0;
+  // An heir can have had it, and died.
+  int is_free = kept->entry == RIG_COURIER_UNTOUCHED
+                    ? look_at(kept->descriptor, &found) && is_untouched(kept->descriptor, &found)
+                    : is_of_worker(self, state_of(self, kept->entry));
+  if (!is_free) let_go(self, place);
+  return is_free;
 }
 
 KEEPER void asked(struct state *self, uint32_t heir) {
