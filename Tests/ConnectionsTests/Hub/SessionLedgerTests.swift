@@ -54,9 +54,11 @@ struct SessionLedgerTests {
     let hold = try worker.subscriptions.hold(SubscriptionContent.decode(state.subscriptions))
     worker.subscriptions.enforce(hold, for: connection.index)
     worker.identities.follow(connection)
-    connection.resume(resuming.plan, by: Replay())
-    worker.replayer.add(connection)
-    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: 0)
+    if found.consumed != 0 {
+      connection.resume(resuming.plan, by: Replay())
+      worker.replayer.add(connection)
+    }
+    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: found.consumed)
     worker.connections.table.entries[Int(connection.index)] = found.entry
     return connection
   }

@@ -4,7 +4,6 @@
 import Glibc
 import NIOCore
 import Settings
-import Settings
 import TestSupport
 import Testing
 
@@ -169,7 +168,7 @@ final class WorkerLife {
         Courier.Socket(entry: entry.entry.rawValue, descriptor: $0)
       }
     }
-    worker.adoption.holdNs = holds ? .max : 0
+    worker.adoption.holdNs = holds ? (.max, .max) : (0, 0)
     worker.adoption.inherit(
       from: [DeadWorker(incarnation: 1, cause: .killed, courier: courier(sockets))], patienceSeconds: 3600)
     worker.state.catchUp()
