@@ -2,11 +2,12 @@
 // a thread publishes by HTTP, one to Kafka, one kills.
 //
 //   outlive --inbound PORT --management PORT --gateway PID [--broker HOST:PORT] [--sse N] [--ws N] [--rate EVENTS/S] [--fan CLIENTS]
-//           [--kills N] [--gap MS] [--none SECONDS] [--seed N]
+//           [--kills N] [--gap MS] [--none SECONDS] [--seed N] [--size BYTES] [--slow MS]
 //
 // Clients are divided into rows of --fan clients each; an event is of one row. Every other WebSocket has cursors. Half of the events
 // come by HTTP, half by Kafka (all by HTTP without --broker). A kill follows the one before after 1 to 2 × --gap ms at random, of a
-// random connection worker, whether the last one's heir is ready or not. --none: nobody is killed for so many seconds.
+// random connection worker, whether the last one's heir is ready or not. --none: nobody is killed for so many seconds. --size: bytes of
+// data of an event, at least. --slow: every tenth client has the smallest buffer and sleeps for so long between two looks at it.
 //
 // Checked: HTTP chunks, blocks of the event stream, WebSocket frames, to the octet; the JSON of an event is the same at every client;
 // numbers of each row and origin rise by one; cursors rise. One line of JSON:
@@ -41,9 +42,9 @@
 #include <unistd.h>
 
 enum { MAX_EVENTS = 1 << 20, MAX_RINGS = 12, BUFFER = 1 << 18, MAX_DELAYS = 1 << 16, HTTP = 0, KAFKA = 1, ORIGINS = 2 };
-enum { SETTLE_S = 60, OPENING = 100, DELAY_UNIT_US = 100 };
+enum { MAX_JSON = 1 << 15, SETTLE_S = 60, OPENING = 100, DELAY_UNIT_US = 100 };
 
-static int inbound, management, sse = 100, ws = 100, rate = 200, fan = 200, kills = 50, gap_ms = 500, none_s = -1, rows;
+static int inbound, management, sse = 100, ws = 100, rate = 200, fan = 200, kills = 50, gap_ms = 500, none_s = -1, data_size = 100, slow_ms, rows;
 static pid_t gateway;
 static const char *broker;
 static unsigned seed = 16;
@@ -62,7 +63,9 @@ static uint64_t largest_delay_ns;
 static char first_fault[512];
 
 struct client {
-  int fd, row, is_ws, has_cursors, is_open, is_greeted, is_gone;
+  int fd, row, is_ws, has_cursors, is_open, is_greeted, is_gone, is_slow;
+  /// It sleeps until then; 0: it is awake.
+  uint64_t wake_ns;
   unsigned next[ORIGINS];
   uint64_t cursor[MAX_RINGS];
   char *rest;
@@ -91,11 +94,13 @@ static void die(const char *text, ...) {
   exit(2);
 }
 
-static int connect_to(int port) {
+/// `buffer`: bytes that the kernel may hold for a reader that doesn't read; 0: as it likes.
+static int connect_to(int port, int buffer) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (fd < 0) die("socket: %s", strerror(errno));
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (buffer) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
   for (int attempt = 0; connect(fd, (struct sockaddr *)&to, sizeof to) < 0; attempt++) {
     if (attempt == 50) die("connect to %d: %s", port, strerror(errno));
     usleep(20000);
@@ -313,12 +318,30 @@ static void receive(struct client *c) {
   c->rest_length = rest;
 }
 
+static void watch(int epoll, int index, int operation, uint32_t events) {
+  struct epoll_event event = {.events = events, .data.u32 = (uint32_t)index};
+  epoll_ctl(epoll, operation, clients[index].fd, &event);
+}
+
+static void wake_sleepers(int epoll) {
+  uint64_t now = now_ns();
+  for (int i = 0; slow_ms && i < count; i += 10) {
+    if (clients[i].is_gone || !clients[i].wake_ns || clients[i].wake_ns > now) continue;
+    clients[i].wake_ns = 0;
+    watch(epoll, i, EPOLL_CTL_MOD, EPOLLIN);
+  }
+}
+
 static int poll_clients(int epoll, int ms) {
   struct epoll_event events[512];
+  wake_sleepers(epoll);
   int n = epoll_wait(epoll, events, 512, ms);
   for (int i = 0; i < n; i++) {
     struct client *c = &clients[events[i].data.u32];
     if (!c->is_gone) receive(c);
+    if (!c->is_slow || c->is_gone || !c->is_greeted || atomic_load(&is_over)) continue;
+    c->wake_ns = now_ns() + (uint64_t)slow_ms * 1000000u;
+    watch(epoll, (int)events[i].data.u32, EPOLL_CTL_MOD, 0);
   }
   return n;
 }
@@ -329,7 +352,8 @@ static void open_clients(int epoll) {
     c->is_ws = i >= sse;
     c->has_cursors = c->is_ws && i % 2;
     c->row = i % rows;
-    c->fd = connect_to(inbound);
+    c->is_slow = slow_ms && i % 10 == 0;
+    c->fd = connect_to(inbound, c->is_slow ? 4096 : 0);
     char request[512];
     int length = snprintf(request, sizeof request,
         "GET /_rig/v1/connection/%s?subscriptions=%%5B%%7B%%22eventType%%22%%3A%%22r%d%%22%%7D%%5D%s HTTP/1.1\r\nhost: localhost\r\n%s\r\n",
@@ -338,8 +362,7 @@ static void open_clients(int epoll) {
                    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                  : "");
     if (send(c->fd, request, (size_t)length, MSG_NOSIGNAL) != length) die("a request didn't go out");
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
-    epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
+    watch(epoll, i, EPOLL_CTL_ADD, EPOLLIN);
     while (i - greeted > OPENING) {
       if (poll_clients(epoll, 30000) == 0) die("clients aren't greeted: %d of %d; %s", greeted, i, first_fault);
       if (closed + malformed) die("%s", first_fault);
@@ -359,7 +382,7 @@ static unsigned next_event(int origin, unsigned step, char *json, size_t capacit
   unsigned number = atomic_load(&row_count[origin][row]);
   snprintf(json, capacity,
       "{\"specversion\":\"1.0\",\"type\":\"r%u\",\"source\":\"/outlive\",\"id\":\"%d.%u.%u.%u\",\"data\":\"%0*u\"}", row, origin, row, number,
-      overall, 100 + (int)(overall % 100), overall);
+      overall, data_size + (int)(overall % 100), overall);
   return overall;
 }
 
@@ -370,10 +393,10 @@ static void accepted(int origin, unsigned step, unsigned overall) {
 
 static void *publish_http(void *nothing) {
   (void)nothing;
-  int fd = connect_to(management);
+  int fd = connect_to(management, 0);
   uint64_t interval = 1000000000u / (uint64_t)(broker ? (rate + 1) / 2 : rate), due = now_ns();
   for (unsigned step = 0; !atomic_load(&is_over); step++) {
-    char json[1024], request[2048], answer[4096];
+    char json[MAX_JSON], request[MAX_JSON + 512], answer[2 * MAX_JSON];
     unsigned overall = next_event(HTTP, step, json, sizeof json);
     int length = snprintf(request, sizeof request,
         "POST /v3/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents+json\r\ncontent-length: %zu\r\n\r\n%s",
@@ -412,7 +435,7 @@ static void *publish_kafka(void *nothing) {
   if (!producer) die("kafka: %s", error);
   uint64_t interval = 1000000000u / (uint64_t)((rate + 1) / 2), due = now_ns();
   for (unsigned step = 0; !atomic_load(&is_over); step++) {
-    char json[1024];
+    char json[MAX_JSON];
     unsigned overall = next_event(KAFKA, step, json, sizeof json);
     int failure = rd_kafka_producev(producer, RD_KAFKA_V_TOPIC("rig"), RD_KAFKA_V_PARTITION(0), RD_KAFKA_V_VALUE(json, strlen(json)),
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
@@ -529,7 +552,8 @@ int main(int argc, char **argv) {
     const char *name;
     int *value;
   } options[] = {{"--inbound", &inbound}, {"--management", &management}, {"--sse", &sse}, {"--ws", &ws}, {"--rate", &rate},
-      {"--fan", &fan}, {"--kills", &kills}, {"--gap", &gap_ms}, {"--none", &none_s}, {"--gateway", &gateway}, {"--seed", (int *)&seed}};
+      {"--fan", &fan}, {"--kills", &kills}, {"--gap", &gap_ms}, {"--none", &none_s}, {"--gateway", &gateway}, {"--seed", (int *)&seed},
+      {"--size", &data_size}, {"--slow", &slow_ms}};
   for (int i = 1; i + 1 < argc; i += 2) {
     int found = !strcmp(argv[i], "--broker");
     if (found) broker = argv[i + 1];
@@ -539,7 +563,7 @@ int main(int argc, char **argv) {
     if (!found) die("no such option: %s", argv[i]);
   }
   count = sse + ws;
-  if (argc % 2 == 0 || !inbound || !management || !gateway || !count || !rate || !fan || !gap_ms) die("see the head of outlive.c for options");
+  if (argc % 2 == 0 || !inbound || !management || !gateway || !count || !rate || !fan || !gap_ms || data_size > MAX_JSON - 512) die("see the head of outlive.c for options");
   rows = (count + fan - 1) / fan;
   clients = calloc((size_t)count, sizeof *clients);
   for (int origin = 0; origin < ORIGINS; origin++) row_count[origin] = calloc((size_t)rows, sizeof **row_count);
