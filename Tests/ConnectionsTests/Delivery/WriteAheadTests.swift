@@ -299,7 +299,7 @@ struct LedgerKeepingTests {
   @Test("16 streams for whose output the ledger has no room are served as before, and not kept")
   func fullArena() throws {
     let gateway = try TestGateway()
-    let worker = try gateway.worker(ledger: try ledger(arenaBytes: 384 << 10))
+    let worker = try gateway.worker(ledger: try ledger(arenaBytes: 256 << 10))
     let writer = try gateway.streamsWriter()
     let clients = try (0..<5).map { _ in try TestClient() }
     let streams = try clients.map { try worker.openSSE($0, [.to("all")]) }
