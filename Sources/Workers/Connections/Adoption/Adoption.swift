@@ -286,9 +286,9 @@ final class Adoption {
   /// Deals with one socket. False: none is there.
   private func next() -> Bool {
     if batch == nil { receive() }
-    guard let socket = batch?.sockets.popFirst() else { return false }
-    take(socket)
-    if let source = batch?.source, batch?.sockets.isEmpty == true {
+    guard let source = batch?.source else { return false }
+    if let socket = batch?.sockets.popFirst() { take(socket) }
+    if batch?.sockets.isEmpty == true {
       batch = nil
       StopPoint.beforeTaken.reached()
       sources[source].worker.courier?.taken()
@@ -302,10 +302,6 @@ final class Adoption {
       case .batch(let sockets, let lost)?:
         StopPoint.batchReceived.reached()
         for entry in lost { drop(LedgerEntry(rawValue: entry), .room) }
-        guard !sockets.isEmpty else {
-          sources[index].worker.courier?.taken()
-          continue
-        }
         batch = Batch(source: index, sockets: Deque(sockets))
         return
       case .done?, .gone?, nil: sources[index].isDone = true
