@@ -111,7 +111,7 @@ final class Arrivals {
     let ticket = Ticket(serial: serial, number: nextNumber)
     nextNumber += 1
     waiting[serial, default: [:]][ticket.number] = body
-    giveUpLater[ticket.number] = after(Self.patienceMs) { [unowned self] in take(ticket)?(.late) }
+    giveUpLater[ticket.number] = after(Self.patienceMs) { [weak self] in self?.take(ticket)?(.late) }
     return ticket
   }
 
