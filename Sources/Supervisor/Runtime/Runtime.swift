@@ -329,6 +329,8 @@ final class Runtime {
   }
 
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
+    // That it serves it can have said since it was last looked at.
+    lookAtStarting(worker)
     guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
     worker.up?.set(0)
     // What it said last counts, even if it has nothing more to say.
@@ -383,10 +385,13 @@ final class Runtime {
   // MARK: Status pages
 
   private func lookAtStartingWorkers() {
-    for worker in workers where tree[worker.child].state == .starting && worker.isReady {
-      worker.up?.set(1)
-      dispatch(.started(worker.child, instance: worker.instance))
-    }
+    for worker in workers { lookAtStarting(worker) }
+  }
+
+  private func lookAtStarting(_ worker: WorkerRecord) {
+    guard tree[worker.child].state == .starting, worker.isReady else { return }
+    worker.up?.set(1)
+    dispatch(.started(worker.child, instance: worker.instance))
   }
 
   private func round() {

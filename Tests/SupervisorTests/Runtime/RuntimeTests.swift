@@ -113,6 +113,23 @@ extension ProcessSuite {
       }
     }
 
+    @Test("16.1 a worker that says that it serves and is killed at once had started")
+    func killedWhenReady() throws {
+      try RuntimeBench.run(try RuntimeBench()) { bench in
+        try bench.becomeReady()
+        for count in 1...4 {
+          kill(try bench.process("connections.0", count: count), SIGKILL)
+          let heir = try bench.process("connections.0", count: count + 1)
+          let page = try bench.page("connections.0")
+          page.beginGeneration(pid: heir)
+          page.state = .ready
+        }
+        let restarts = #"rig_worker_restarts_total{worker="connections.0",reason="#
+        #expect(try bench.metric(restarts + #""signal"}"#) == 4)
+        #expect(try bench.metric(restarts + #""start_failed"}"#) == 0)
+      }
+    }
+
     @Test("more restarts than allowed end the gateway with the status that asks for a new start")
     func giveUp() throws {
       try RuntimeBench.run(try RuntimeBench(workers: 2) { $0.restartIntensity = 1 }) { bench in
