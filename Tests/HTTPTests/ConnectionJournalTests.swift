@@ -124,8 +124,8 @@ struct ConnectionJournalTests {
   }
 
   private final class Exchange: StreamedExchange {
-    var answer: AnswerStream?
-    func begin(_ answer: AnswerStream) { self.answer = answer }
+    var answer: ResponseStream?
+    func begin(_ answer: ResponseStream) { self.answer = answer }
     func received(_ bytes: ByteBuffer) {}
     func receivedEnd(trailers: HTTPFields) {}
     func canWrite() {}

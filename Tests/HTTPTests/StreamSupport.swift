@@ -15,19 +15,19 @@ final class ScriptedExchange: StreamedExchange {
   private(set) var bodyBytes = 0
   private(set) var largestPiece = 0
   private(set) var trailers: HTTPFields?
-  private(set) var stream: AnswerStream?
-  private let onBegin: (AnswerStream) -> Void
-  private let onReceived: (AnswerStream, ByteBuffer) -> Void
-  private let onEnd: (AnswerStream) -> Void
-  private let onCanWrite: (AnswerStream) -> Void
+  private(set) var stream: ResponseStream?
+  private let onBegin: (ResponseStream) -> Void
+  private let onReceived: (ResponseStream, ByteBuffer) -> Void
+  private let onEnd: (ResponseStream) -> Void
+  private let onCanWrite: (ResponseStream) -> Void
   /// Small bodies are kept as text.
   private static let keptBytes = 4096
 
   init(
-    onBegin: @escaping (AnswerStream) -> Void = { _ in },
-    onReceived: @escaping (AnswerStream, ByteBuffer) -> Void = { _, _ in },
-    onEnd: @escaping (AnswerStream) -> Void = { _ in },
-    onCanWrite: @escaping (AnswerStream) -> Void = { _ in }
+    onBegin: @escaping (ResponseStream) -> Void = { _ in },
+    onReceived: @escaping (ResponseStream, ByteBuffer) -> Void = { _, _ in },
+    onEnd: @escaping (ResponseStream) -> Void = { _ in },
+    onCanWrite: @escaping (ResponseStream) -> Void = { _ in }
   ) {
     self.onBegin = onBegin
     self.onReceived = onReceived
@@ -35,7 +35,7 @@ final class ScriptedExchange: StreamedExchange {
     self.onCanWrite = onCanWrite
   }
 
-  func begin(_ answer: AnswerStream) {
+  func begin(_ answer: ResponseStream) {
     calls.append("begin")
     stream = answer
     onBegin(answer)
@@ -92,7 +92,7 @@ final class StreamFront {
   }
 
   /// A client whose request has come, the exchange, and its end of the wire.
-  func open(_ request: String) throws -> (EmbeddedClient, ScriptedExchange, AnswerStream) {
+  func open(_ request: String) throws -> (EmbeddedClient, ScriptedExchange, ResponseStream) {
     let client = try front.connect()
     _ = try client.send(request)
     let exchange = try #require(exchanges.last)

@@ -43,7 +43,7 @@ import Testing
   /// Reads nothing until told to.
   private final class Sink: StreamedExchange {
     private let notes: Notes
-    private(set) var stream: AnswerStream?
+    private(set) var stream: ResponseStream?
     private let asksAtOnce: Bool
 
     init(_ notes: Notes, asksAtOnce: Bool = false) {
@@ -51,7 +51,7 @@ import Testing
       self.asksAtOnce = asksAtOnce
     }
 
-    func begin(_ answer: AnswerStream) {
+    func begin(_ answer: ResponseStream) {
       stream = answer
       if asksAtOnce { answer.readBody() }
     }
@@ -77,7 +77,7 @@ import Testing
   private final class Source: StreamedExchange {
     private let notes: Notes
     private var left: Int
-    private var stream: AnswerStream?
+    private var stream: ResponseStream?
     private let piece = ByteBuffer(repeating: UInt8(ascii: "a"), count: 50_000)
 
     init(_ bytes: Int, _ notes: Notes) {
@@ -85,7 +85,7 @@ import Testing
       self.notes = notes
     }
 
-    func begin(_ answer: AnswerStream) {
+    func begin(_ answer: ResponseStream) {
       stream = answer
       answer.head(.ok)
     }
@@ -145,7 +145,7 @@ import Testing
     client.sendAll(50_000_000 - sent)
     #expect(client.receive(until: "done").hasSuffix("done"))
     #expect(notes.now.bytes == 50_000_000 && notes.now.isEnded)
-    #expect(notes.now.largestPiece <= AnswerStream.maxPieceBytes)
+    #expect(notes.now.largestPiece <= ResponseStream.maxPieceBytes)
     #expect(notes.now.largestPiece > HTTPServer.receiveBufferBytes, "reads grow with the client")
     client.send(get("/again"))
     #expect(client.receive(until: "done").hasSuffix("done"), "the connection stays")
@@ -222,7 +222,7 @@ import Testing
 
   /// Answers at once, without the body.
   private final class Refuser: StreamedExchange {
-    func begin(_ answer: AnswerStream) { answer.respond(.problem(.unauthorized, "no")) }
+    func begin(_ answer: ResponseStream) { answer.respond(.problem(.unauthorized, "no")) }
     func received(_ bytes: ByteBuffer) {}
     func receivedEnd(trailers: HTTPFields) {}
     func canWrite() {}
@@ -246,7 +246,7 @@ import Testing
   private final class Flooder: StreamedExchange {
     static let bytes = 20_000_000
 
-    func begin(_ answer: AnswerStream) {
+    func begin(_ answer: ResponseStream) {
       // In a later turn: reading has been suspended by then.
       MultiThreadedEventLoopGroup.currentEventLoop?.assumeIsolated().execute {
         answer.head(.ok, ["content-length": "\(Self.bytes)"])
@@ -275,9 +275,9 @@ import Testing
 
   /// Writes something and gives up.
   private final class Aborter: StreamedExchange {
-    private var stream: AnswerStream?
+    private var stream: ResponseStream?
 
-    func begin(_ answer: AnswerStream) { stream = answer }
+    func begin(_ answer: ResponseStream) { stream = answer }
     func received(_ bytes: ByteBuffer) {}
     func canWrite() {}
     func clientGone() {}

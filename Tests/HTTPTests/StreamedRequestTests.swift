@@ -231,7 +231,7 @@ struct StreamedRequestTests {
 struct SwitchedProtocolTests {
   private static let upgrade = get("/s", "connection: upgrade\r\nupgrade: websocket\r\n")
 
-  private func answer(_ stream: AnswerStream, _ gone: @escaping () -> Void) {
+  private func answer(_ stream: ResponseStream, _ gone: @escaping () -> Void) {
     let headers: HTTPFields = [
       "sec-websocket-accept": "x", "upgrade": "h2c", "connection": "x", "content-length": "5",
       "transfer-encoding": "chunked", "x-bad": "a\r\nb: c",

@@ -252,7 +252,7 @@ struct HTTP2StreamTests {
       try peer.settle()
     }
     #expect(front.exchanges[0].bodyBytes == 64_000 && updates() > 32_000)
-    #expect(front.exchanges[0].largestPiece <= AnswerStream.maxPieceBytes)
+    #expect(front.exchanges[0].largestPiece <= ResponseStream.maxPieceBytes)
   }
 
   @Test("More than the window resets the stream: nobody can make the gateway hold it")
@@ -269,7 +269,7 @@ struct HTTP2StreamTests {
   func downloadPushBack() throws {
     let chunk = ByteBuffer(repeating: UInt8(ascii: "a"), count: 16 * 1024)
     var written = 0
-    func fill(_ answer: AnswerStream) {
+    func fill(_ answer: ResponseStream) {
       repeat { written += chunk.readableBytes } while answer.write(chunk) && written < 4 << 20
     }
     let (front, peer) = try Self.streamed(

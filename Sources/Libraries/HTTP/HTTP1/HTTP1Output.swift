@@ -124,7 +124,7 @@ final class HTTP1Output: ResponseOutput {
   var gatheredBytes: Int { gathered?.readableBytes ?? 0 }
   var untakenBytes: Int? { nil }
   /// The kernel takes more when half of what it may have unsent has gone.
-  var stepBytes: Int { AnswerStream.maxUnsentBytes / 2 }
+  var stepBytes: Int { ResponseStream.maxUnsentBytes / 2 }
 
   func send(_ part: ResponsePart) {
     guard case .body(let bytes, _) = part, bytes.readableBytes > Self.copiedBytes else {

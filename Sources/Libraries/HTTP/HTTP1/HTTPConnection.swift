@@ -45,7 +45,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// The way out; nil: there is none any more.
   private var output: (any ResponseOutput)?
   private var context: ChannelHandlerContext?
-  private var state = HTTPConnectionState<AnswerStream, TakeOver>()
+  private var state = HTTPConnectionState<ResponseStream, TakeOver>()
   private var assembly: RequestAssembly
   private var clock: ConnectionClock
   /// Whether the server will call `flush` at the end of the turn.
@@ -89,7 +89,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     self.output = output
   }
 
-  private var seen: HTTPConnectionState<AnswerStream, TakeOver>.Surroundings {
+  private var seen: HTTPConnectionState<ResponseStream, TakeOver>.Surroundings {
     .init(
       isUndecided: assembly.isUndecided, isReceiving: assembly.isReceiving,
       isBehind: input?.isBehind ?? false,
@@ -277,7 +277,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   /// Returns the step behind which nothing else is possible.
-  private func serve() -> HTTPConnectionState<AnswerStream, TakeOver>.Step {
+  private func serve() -> HTTPConnectionState<ResponseStream, TakeOver>.Step {
     while true {
       let step = state.next(seen)
       switch step {
@@ -558,7 +558,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
     noteServing(request)
-    state.begin(AnswerStream(exchange, request: request, body: body, connection: self))
+    state.begin(ResponseStream(exchange, request: request, body: body, connection: self))
     clock.requestEnded()
     guard let options = socketOptions else { return }
     if !hasStreamed {
@@ -572,7 +572,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   /// Gives the exchange what is next for it.
-  private func deliver(_ stream: AnswerStream) {
+  private func deliver(_ stream: ResponseStream) {
     guard stream.isBegun else {
       stream.isBegun = true
       stream.exchange?.begin(stream)
@@ -648,7 +648,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   }
 
   /// The client's body is not what it should be, or doesn't come.
-  private func fail(_ stream: AnswerStream, _ refusal: Refusal) {
+  private func fail(_ stream: ResponseStream, _ refusal: Refusal) {
     let exchange = stream.isBegun ? stream.exchange : nil
     detachStream()
     if stream.hasBegun {

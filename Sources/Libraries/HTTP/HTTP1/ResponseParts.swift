@@ -3,7 +3,7 @@
 //   interim* ▸ head ▸ body… ▸ end                one response
 //   interim* ▸ head ▸ whatever the new owner of the channel makes of it (`OutgoingHead.Kind.stream`, `.upgrade`)
 //
-//   HTTPConnection, AnswerStream ──parts──▶ HTTP1Output   text, one write for all of a turn
+//   HTTPConnection, ResponseStream ──parts──▶ HTTP1Output   text, one write for all of a turn
 //                                      └──▶ HTTP2Stream   frames
 
 import Glibc

@@ -63,7 +63,7 @@ struct StreamedBody {
   mutating func next() -> Delivery? {
     guard hasNext else { return nil }
     isAsked = false
-    let count = min(pending.readableBytes, AnswerStream.maxPieceBytes)
+    let count = min(pending.readableBytes, ResponseStream.maxPieceBytes)
     if count > 0, let piece = pending.readSlice(length: count) {
       // An empty buffer that kept its storage would hold a whole read.
       if pending.readableBytes == 0 { pending = ByteBuffer() }

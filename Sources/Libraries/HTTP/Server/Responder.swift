@@ -90,13 +90,13 @@ extension Responder {
 ///                          └──▶ informational… head ( write )… end                the response, whenever the exchange likes
 ///     at any time:  clientGone                                                    the last call, unless the response has ended
 ///
-/// None of these functions is called from within a function of AnswerStream, so an exchange may call that one from anywhere without
+/// None of these functions is called from within a function of ResponseStream, so an exchange may call that one from anywhere without
 /// being entered twice. It lives until its answer has ended or the client has gone; nothing is called after that.
 public protocol StreamedExchange: AnyObject {
   /// The first call. `answer` is how the exchange asks for the body and answers; keep it.
-  func begin(_ answer: AnswerStream)
+  func begin(_ answer: ResponseStream)
 
-  /// Some of the body, not empty and at most `AnswerStream.maxPieceBytes`: one call for one `readBody()`.
+  /// Some of the body, not empty and at most `ResponseStream.maxPieceBytes`: one call for one `readBody()`.
   func received(_ bytes: ByteBuffer)
 
   /// The body is complete, or there was none. Comes by itself as soon as it is known and everything before it was received, with a

@@ -11,7 +11,7 @@ enum SocketOptions {
   private static let untakenBytes = ChannelOptions.Types.WriteBufferWaterMark(low: 32 * 1024, high: 64 * 1024)
   /// Those of streamed responses.
   private static let streamedUntakenBytes = ChannelOptions.Types.WriteBufferWaterMark(
-    low: AnswerStream.resumeUntakenBytes, high: AnswerStream.maxUntakenBytes)
+    low: ResponseStream.resumeUntakenBytes, high: ResponseStream.maxUntakenBytes)
   /// TCP_NOTSENT_LOWAT and TCP_USER_TIMEOUT, for which NIO has no names.
   private static let unsentBound = ChannelOptions.Types.SocketOption(
     level: .tcp, name: NIOBSDSocket.Option(rawValue: 25))
@@ -30,7 +30,7 @@ enum SocketOptions {
     guard let options = channel.syncOptions else { return }
     setReadingBody(options)
     try? options.setOption(.allowRemoteHalfClosure, value: false)
-    try? options.setOption(unsentBound, value: AnswerStream.maxUnsentBytes)
+    try? options.setOption(unsentBound, value: ResponseStream.maxUnsentBytes)
     try? options.setOption(peerTimeout, value: limits.userTimeoutSeconds * 1000)
     // Streams may be quiet, all of them.
     DeadPeers.find(on: channel, within: limits.userTimeoutSeconds)
@@ -49,7 +49,7 @@ enum SocketOptions {
   ) {
     try? options.setOption(.writeBufferWaterMark, value: streamedUntakenBytes)
     // Else the kernel takes megabytes from which a slow client lives for minutes, in which nothing seems to move here.
-    try? options.setOption(unsentBound, value: AnswerStream.maxUnsentBytes)
+    try? options.setOption(unsentBound, value: ResponseStream.maxUnsentBytes)
     if let channel { DeadPeers.find(on: channel, within: limits.userTimeoutSeconds) }
   }
 
@@ -108,7 +108,7 @@ public enum DeadPeers {
 /// passes them on, so there would be nothing to reuse anyway.
 struct BodyReadAllocator: RecvByteBufferAllocator {
   /// Four of the pieces that an exchange gets: what wakes the worker up, and whoever takes the piece, costs more than the read.
-  static let mostBytes = 4 * AnswerStream.maxPieceBytes
+  static let mostBytes = 4 * ResponseStream.maxPieceBytes
 
   private(set) var bytes = HTTPServer.receiveBufferBytes
 

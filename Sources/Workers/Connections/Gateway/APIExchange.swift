@@ -23,7 +23,7 @@ final class RefusedExchange: StreamedExchange {
     self.account = account
   }
 
-  func begin(_ answer: AnswerStream) {
+  func begin(_ answer: ResponseStream) {
     account?.finish(
       RequestOutcome(answeredHereWith: refusal.status), status: refusal.status, isComplete: true)
     answer.respond(refusal.response)
@@ -40,7 +40,7 @@ final class SecuredExchange: StreamedExchange {
   private enum State {
     case new
     /// The end of a body of which nothing else is left comes unasked, and once: kept for the carrier.
-    case judged(AnswerStream, earlyEnd: HTTPFields?)
+    case judged(ResponseStream, earlyEnd: HTTPFields?)
     case carried(any RequestCarrier)
     case over
   }
@@ -59,7 +59,7 @@ final class SecuredExchange: StreamedExchange {
     self.account = account
   }
 
-  func begin(_ answer: AnswerStream) {
+  func begin(_ answer: ResponseStream) {
     state = .judged(answer, earlyEnd: nil)
     proceed()
   }

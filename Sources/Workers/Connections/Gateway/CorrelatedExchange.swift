@@ -16,9 +16,9 @@ final class CorrelatedExchange: RequestCarrier {
   private enum State {
     case new
     /// The service has said nothing yet. `early`: the response has come nevertheless.
-    case asking(AnswerStream, WaitingRequests.Ticket, ProxiedExchange, early: ServiceResponse?)
+    case asking(ResponseStream, WaitingRequests.Ticket, ProxiedExchange, early: ServiceResponse?)
     /// It has said 202.
-    case waiting(AnswerStream, WaitingRequests.Ticket, ProxiedExchange)
+    case waiting(ResponseStream, WaitingRequests.Ticket, ProxiedExchange)
     case over
   }
 
@@ -51,7 +51,7 @@ final class CorrelatedExchange: RequestCarrier {
 
   // MARK: From the client
 
-  func begin(_ answer: AnswerStream) {
+  func begin(_ answer: ResponseStream) {
     do throws(CountedPlaces.Refusal) {
       let ticket = try waiting.begin(for: holder) { [weak self] in self?.received($0) }
       var request = request
@@ -108,7 +108,7 @@ final class CorrelatedExchange: RequestCarrier {
   }
 
   /// Its place is given back when the client has taken it.
-  private func pass(_ response: ServiceResponse, _ answer: AnswerStream, _ ticket: WaitingRequests.Ticket) {
+  private func pass(_ response: ServiceResponse, _ answer: ResponseStream, _ ticket: WaitingRequests.Ticket) {
     respond(answer, HTTPResponse(response), .ok, keeping: ticket)
   }
 
@@ -118,7 +118,7 @@ final class CorrelatedExchange: RequestCarrier {
   ///   - outcome: nil: what the gateway's own answer says.
   ///   - kept: a place that is given back when the client has taken the answer, or has gone.
   private func respond(
-    _ answer: AnswerStream, _ response: HTTPResponse, _ outcome: RequestOutcome? = nil,
+    _ answer: ResponseStream, _ response: HTTPResponse, _ outcome: RequestOutcome? = nil,
     keeping kept: WaitingRequests.Ticket? = nil
   ) {
     account.sent(response.body.readableBytes)

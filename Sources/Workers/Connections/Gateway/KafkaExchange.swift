@@ -32,10 +32,10 @@ final class KafkaExchange: RequestCarrier {
 
   private enum State {
     case new
-    case asking(AnswerStream, question: ExchangeClient.Key?, hasWholeBody: Bool)
-    case reading(AnswerStream, AssemblyHold?, stopClock: () -> Void)
+    case asking(ResponseStream, question: ExchangeClient.Key?, hasWholeBody: Bool)
+    case reading(ResponseStream, AssemblyHold?, stopClock: () -> Void)
     /// The event is on its way to the brokers, or there. nil: no response is waited for.
-    case producing(AnswerStream, WaitingRequests.Ticket?)
+    case producing(ResponseStream, WaitingRequests.Ticket?)
     case over
   }
 
@@ -55,7 +55,7 @@ final class KafkaExchange: RequestCarrier {
     self.account = account
   }
 
-  private var answer: AnswerStream? {
+  private var answer: ResponseStream? {
     switch state {
     case .asking(let answer, _, _), .reading(let answer, _, _), .producing(let answer, _): answer
     case .new, .over: nil
@@ -64,7 +64,7 @@ final class KafkaExchange: RequestCarrier {
 
   // MARK: From the client
 
-  func begin(_ answer: AnswerStream) {
+  func begin(_ answer: ResponseStream) {
     state = .asking(answer, question: nil, hasWholeBody: false)
     do throws(EventError) {
       try HeaderFields.requireNoContentCoding(answer.request.fields)

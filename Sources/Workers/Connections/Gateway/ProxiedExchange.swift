@@ -28,8 +28,8 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   private enum State {
     case new
-    case waiting(AnswerStream, ExchangeClient.Key)
-    case answering(AnswerStream, ExchangeClient.Key, status: Int)
+    case waiting(ResponseStream, ExchangeClient.Key)
+    case answering(ResponseStream, ExchangeClient.Key, status: Int)
     /// What the service says is thrown away, of which so much has come.
     case accepted(ExchangeClient.Key, discardedBytes: Int)
     case tunnel(ProxiedTunnel)
@@ -82,9 +82,9 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
 
   // MARK: From the client
 
-  func begin(_ answer: AnswerStream) { open(answer) }
+  func begin(_ answer: ResponseStream) { open(answer) }
 
-  private func open(_ answer: AnswerStream) {
+  private func open(_ answer: ResponseStream) {
     tries += 1
     do throws(ExchangeClient.Refusal) {
       let key = try exchanges.open(tries == 1 ? request : request.secondTry, for: holder, self)
@@ -189,7 +189,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   private func answered(
-    _ status: Int, _ fields: HTTPFields, _ answer: AnswerStream, _ key: ExchangeClient.Key
+    _ status: Int, _ fields: HTTPFields, _ answer: ResponseStream, _ key: ExchangeClient.Key
   ) {
     if status == 202, let successor {
       self.successor = nil
@@ -233,7 +233,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   /// What comes and goes behind a 101 is the tunnel's.
-  private func upgraded(_ fields: HTTPFields, _ answer: AnswerStream, _ key: ExchangeClient.Key) {
+  private func upgraded(_ fields: HTTPFields, _ answer: ResponseStream, _ key: ExchangeClient.Key) {
     guard request.isUpgrade, answer.hasWholeBody else {
       return fail(.badGateway, "the service has changed the protocol unasked")
     }
@@ -291,7 +291,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
     }
   }
 
-  private func refuse(_ answer: AnswerStream, _ status: HTTPResponseStatus, _ detail: String) {
+  private func refuse(_ answer: ResponseStream, _ status: HTTPResponseStatus, _ detail: String) {
     refuse(
       answer,
       status == .serviceUnavailable
@@ -299,7 +299,7 @@ final class ProxiedExchange: RequestCarrier, ExchangeReceiver {
   }
 
   /// The client gets an answer of the gateway's own; nothing more comes from the service.
-  private func refuse(_ answer: AnswerStream, _ response: HTTPResponse) {
+  private func refuse(_ answer: ResponseStream, _ response: HTTPResponse) {
     state = .over
     answer.respond(response)
     let status = Int(response.status.code)

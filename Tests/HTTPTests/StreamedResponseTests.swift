@@ -8,7 +8,7 @@ import Testing
 
 @testable import HTTP
 
-struct StreamedAnswerTests {
+struct StreamedResponseTests {
   private let large = String(repeating: "a", count: 100_000)
 
   @Test("An answer without length is chunked, with its trailers; one turn is one flush")
@@ -250,7 +250,7 @@ struct StreamedAnswerTests {
 
   @Test("An answer that can't be completed ends the connection without looking complete")
   func aborted() throws {
-    let ways: [(AnswerStream) -> Void] = [
+    let ways: [(ResponseStream) -> Void] = [
       { $0.abort() }, { $0.respond(.text("too late")) },
       { $0.switchProtocols(to: "x", [:], onGone: {}, { _, _ in Issue.record("too late") }) },
     ]

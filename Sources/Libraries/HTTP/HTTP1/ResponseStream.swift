@@ -10,7 +10,7 @@ import NIOCore
 import NIOHTTP1
 
 /// Answers one request of a `StreamedExchange`. Use it on the server's loop only.
-public final class AnswerStream: StreamedRequest {
+public final class ResponseStream: StreamedRequest {
   /// The most that one `received` brings.
   public static let maxPieceBytes = 64 * 1024
   /// Written but not taken by the client: above this `write` says false.
