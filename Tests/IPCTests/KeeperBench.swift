@@ -161,6 +161,25 @@ final class KeeperBench {
     return all
   }
 
+  /// What an heir gets in its first batch that may have only so many descriptors; it ends without having taken it.
+  func poorHeir(spare: Int) throws -> (received: Int, lost: Int) {
+    var report: [CInt] = [-1, -1]
+    guard rig_seqpacket_pair(&report) == 0 else { throw TestFailure("socketpair: errno \(errno)") }
+    defer { for descriptor in report { close(descriptor) } }
+    let child = try ChildProcess(
+      try StressRun.findTool(),
+      [
+        "heir", "--courier", "\(heirEnd)", "--report", "\(report[0])", "--spare", "\(spare)",
+        "--incarnation", "\(Self.incarnation + 1)",
+      ], inheriting: [heirEnd, report[0]])
+    let status = child.wait()
+    var counts: [CInt] = [0, 0]
+    guard status == 0, recv(report[1], &counts, 8, CInt(MSG_DONTWAIT)) == 8 else {
+      throw TestFailure("the heir ended with \(status)")
+    }
+    return (Int(counts[0]), Int(counts[1]))
+  }
+
   static func heirloom(_ socket: Courier.Socket) -> Heirloom {
     Heirloom(
       entry: socket.entry, descriptor: socket.descriptor, port: portOf(socket.descriptor, getpeername))

@@ -245,6 +245,23 @@ import Testing
     }
   }
 
+  @Test
+  func
+    `16.1 an heir that may have fewer descriptors is told which entries it lost, and the next one gets them all`()
+    async throws
+  {
+    try await onOwnThread {
+      let bench = try KeeperBench()
+      let clients = try (0..<40).map { _ in try bench.connect("k") }
+      try bench.killWorker()
+      let counts = try bench.poorHeir(spare: 15)
+      #expect(counts.received > 0 && counts.lost > 0)
+      #expect(counts.received + counts.lost == clients.count)
+      #expect(try bench.takeAll(KeeperBench.incarnation + 2).count == clients.count)
+      for client in clients { #expect(!client.hasEnded) }
+    }
+  }
+
   @Test func `16.1 without an heir everything ends when the keeper's time is over`() async throws {
     try await onOwnThread {
       let bench = try KeeperBench(patienceMs: 300)

@@ -5,7 +5,7 @@ import Testing
 @testable import IPC
 @testable import RingTool
 
-@Suite("16.1 A ledger's arena")
+@Suite("16.3 A ledger's arena")
 struct LedgerArenaTests {
   private static let chunks = 12
 
@@ -63,6 +63,23 @@ struct LedgerArenaTests {
     for claim in claims {
       let isGranted = arena.claim(claim.offset, bytes: claim.bytes)
       #expect(isGranted == claim.isGranted, "\(claim.what)")
+    }
+  }
+
+  @Test("gives out again what was given back", arguments: [64, 100, 1000, 30_000, 60_000, 100_000])
+  func reuse(bytes: Int) {
+    var arena = LedgerArena(bytes: Self.chunks * LedgerArena.chunkBytes)
+    var blocks: [Int] = []
+    while let offset = arena.allocate(bytes) { blocks.append(offset) }
+    for _ in 0..<3 {
+      var freed: Set<Int> = []
+      for number in stride(from: 0, to: blocks.count, by: 2) {
+        _ = arena.free(blocks[number], bytes: bytes)
+        freed.insert(blocks[number])
+      }
+      var again: Set<Int> = []
+      while let offset = arena.allocate(bytes) { again.insert(offset) }
+      #expect(again == freed)
     }
   }
 

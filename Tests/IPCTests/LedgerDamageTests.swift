@@ -7,7 +7,7 @@ import Testing
 @testable import IPC
 @testable import RingTool
 
-@Suite("16.1 A damaged ledger")
+@Suite("16.3 A damaged ledger")
 struct LedgerDamageTests {
   @Test(
     "crashes nobody, hangs nobody, and is a ledger again",
@@ -201,7 +201,7 @@ struct LedgerDamageTests {
   }
 }
 
-@Suite("16.1 A segment that is no ledger")
+@Suite("16.3 A segment that is no ledger")
 struct LedgerFormTests {
   @Test("of another magic, version or size is refused, and says so")
   func header() throws {

@@ -480,18 +480,17 @@ public final class Ledger {
     var settled = 0
     var lost = 0
     let work = InterruptedPlan(segment, entriesInUse: entriesInUse)
-    let others = Set(inherited().filter { $0.isKept }.map(\.entry.rawValue))
     func settle(_ due: InterruptedPlan.Due) {
-      guard others.contains(due.entry) else { return }
       let entry = LedgerEntry(rawValue: due.entry)
+      guard inherited(entry)?.isKept == true else { return }
       if append(due, to: entry) { settled += 1 } else { lost += 1 }
     }
     if work.isReadable {
       work.forEachDue(settle)
     } else {
       // Nobody knows what it was about to send to whom.
-      for number in others where isStream(LedgerEntry(rawValue: number)) {
-        setFlags(UInt8(RIG_LEDGER_NOT_KEPT), 0, LedgerEntry(rawValue: number))
+      for other in inherited() where other.isKept && isStream(other.entry) {
+        setFlags(UInt8(RIG_LEDGER_NOT_KEPT), 0, other.entry)
         lost += 1
       }
     }

@@ -17,17 +17,9 @@ struct GatewayPlan: Equatable, Sendable {
   let keepsConnections: Bool
   let ledger: LedgerSizes
 
-  /// Whether this release has heirs for the connections of dead workers.
-  static let keepsConnections = true
-
-  /// - Parameters:
-  ///   - startTimeout: time a worker has to report that it serves.
-  ///   - keepsConnections: if KEEPER_TTL_S isn't 0.
-  init(
-    settings: Settings, startTimeout: Nanoseconds = Self.startTimeout,
-    keepsConnections: Bool = Self.keepsConnections
-  ) {
-    self.keepsConnections = keepsConnections && settings.keeperTTLSeconds > 0
+  /// - Parameter startTimeout: time a worker has to report that it serves.
+  init(settings: Settings, startTimeout: Nanoseconds = Self.startTimeout) {
+    keepsConnections = settings.keeperTTLSeconds > 0
     ledger = LedgerSizes(
       connections: settings.maxOpenConnectionsPerWorker, arenaBytes: settings.ledgerBytes,
       largestEventBytes: 2 * settings.maxEventBytes)
@@ -43,7 +35,7 @@ struct GatewayPlan: Equatable, Sendable {
     rings = RingRule.all.flatMap { [workers] in $0.rings(of: workers, settings) }
     tree = Self.tree(
       workers: workers, settings: settings, startTimeout: startTimeout,
-      keepsConnections: self.keepsConnections)
+      keepsConnections: keepsConnections)
   }
 
   /// The place in `rings` of the ring with this id; nil: there is none.

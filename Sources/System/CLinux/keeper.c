@@ -12,7 +12,6 @@
 #include <linux/close_range.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -47,8 +46,6 @@ enum {
   TCP_STATE_LISTEN = 10,
   /// Descriptors have lower numbers than this: the supervisor asks for no higher limit. Those that haven't aren't kept.
   DESCRIPTORS = 1 << 20,
-  /// Of listening sockets.
-  PORTS = 8,
   /// Looked at with one call of poll.
   PROBED = 128,
   /// Until a full courier is tried again.
@@ -116,7 +113,7 @@ KEEPER int wait_for(struct pollfd *entries, unsigned count, uint64_t ms) {
 
 struct look {
   int state;
-  uint64_t written, read, cookie;
+  uint64_t acknowledged, received, cookie;
 };
 
 /// False if it isn't a TCP socket.
@@ -125,34 +122,22 @@ KEEPER int look_at(int fd, struct look *look) {
   uint32_t length = offsetof(struct tcp_info, tcpi_segs_out);
   if (SYSTEM(SYS_getsockopt, fd, TCP_LEVEL, TCP_INFO, &info, &length) < 0) return 0;
   if (length < offsetof(struct tcp_info, tcpi_segs_out)) return 0;
-  int queued_out = 0, queued_in = 0;
   look->state = info.tcpi_state;
-  look->cookie = 0;
+  look->acknowledged = info.tcpi_bytes_acked;
+  look->received = info.tcpi_bytes_received;
   length = sizeof look->cookie;
-  if (SYSTEM(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &look->cookie, &length) < 0) return 0;
-  if (look->state == TCP_STATE_LISTEN) return 1;
-  if (SYSTEM(SYS_ioctl, fd, SIOCOUTQ, &queued_out, 0, 0) < 0) return 0;
+  return SYSTEM(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &look->cookie, &length) >= 0;
+}
+
+/// Accepted, and nobody has read from it or written to it. A FIN counts as a byte that was received, and the SYN of a socket that was
+/// connected from here as one that was acknowledged.
+KEEPER int is_untouched(int fd, const struct look *look) {
+  int queued_out = 0, queued_in = 0;
+  if (look->state != TCP_STATE_ESTABLISHED && look->state != TCP_STATE_CLOSE_WAIT) return 0;
+  if (look->acknowledged != 0 || SYSTEM(SYS_ioctl, fd, SIOCOUTQ, &queued_out, 0, 0) < 0 || queued_out != 0) return 0;
   if (SYSTEM(SYS_ioctl, fd, SIOCINQ, &queued_in, 0, 0) < 0) return 0;
-  look->written = info.tcpi_bytes_acked + (uint64_t)queued_out;
-  look->read = info.tcpi_bytes_received - (uint64_t)queued_in;
-  return 1;
-}
-
-/// Nobody has read from it or written to it. A FIN counts as a byte that was received.
-KEEPER int is_untouched(const struct look *look) {
-  if (look->written != 0) return 0;
-  if (look->state == TCP_STATE_ESTABLISHED) return look->read == 0;
-  return look->state == TCP_STATE_CLOSE_WAIT && look->read == 1;
-}
-
-/// The local port, in network order; 0: it has none.
-KEEPER uint16_t local_port(int fd) {
-  struct sockaddr_in6 address;
-  uint32_t length = sizeof address;
-  address.sin6_family = 0;
-  if (SYSTEM(SYS_getsockname, fd, &address, &length, 0, 0) < 0) return 0;
-  if (address.sin6_family == AF_INET6) return address.sin6_port;
-  return address.sin6_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port : 0;
+  uint64_t read = look->received - (uint64_t)queued_in;
+  return read == (look->state == TCP_STATE_CLOSE_WAIT ? 1 : 0);
 }
 
 // MARK: State
@@ -162,7 +147,6 @@ struct kept {
   uint32_t entry;
   /// -1: closed.
   int32_t descriptor;
-  uint64_t cookie;
 };
 
 struct batch {
@@ -414,10 +398,9 @@ KEEPER void wait_for_worker(const struct rig_keeper *keeper) {
 
 // MARK: When it has died
 
-KEEPER void keep(struct state *self, uint32_t entry, int fd, uint64_t cookie) {
+KEEPER void keep(struct state *self, uint32_t entry, int fd) {
   self->kept[self->count].entry = entry;
   self->kept[self->count].descriptor = fd;
-  self->kept[self->count].cookie = cookie;
   self->count++;
   add(self->open, fd);
 }
@@ -440,7 +423,7 @@ KEEPER void keep_entries(struct state *self) {
       struct look found;
       if (has(self->disputed, fd) || has(self->open, fd) || !look_at(fd, &found)) continue;
       if (found.cookie != cookie || found.state == TCP_STATE_LISTEN || found.state == TCP_STATE_CLOSE) continue;
-      keep(self, entry, fd, cookie);
+      keep(self, entry, fd);
     }
     if (look == 0) {
       for (uint32_t i = 0; i < DESCRIPTORS / 64; i++) {
@@ -452,11 +435,8 @@ KEEPER void keep_entries(struct state *self) {
   SYSTEM(SYS_madvise, self->entries, (size_t)self->entry_count * sizeof *self->entries, MADV_DONTNEED, 0, 0);
 }
 
-/// Looks at everything else that is open: what a listening socket has brought, and nobody has touched, is kept.
+/// Looks at everything else that is open: what was accepted, and nobody has touched, is kept.
 KEEPER void keep_untouched(struct state *self) {
-  uint16_t ports[PORTS];
-  int port_count = 0;
-  uint32_t first = self->count;
   struct rlimit limit;
   limit.rlim_cur = DESCRIPTORS;
   SYSTEM(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit, 0);
@@ -473,31 +453,10 @@ KEEPER void keep_untouched(struct state *self) {
       int fd = base + i;
       struct look found;
       if ((probes[i].revents & POLLNVAL) != 0 || has(self->open, fd) || has(self->disputed, fd)) continue;
-      if (fd == self->keeper->courier || !look_at(fd, &found)) continue;
-      if (found.state == TCP_STATE_LISTEN) {
-        uint16_t port = local_port(fd);
-        if (port != 0 && port_count < PORTS) ports[port_count++] = port;
-      } else if (is_untouched(&found)) {
-        keep(self, RIG_COURIER_UNTOUCHED, fd, found.cookie);
-      }
+      if (!look_at(fd, &found) || !is_untouched(fd, &found)) continue;
+      keep(self, RIG_COURIER_UNTOUCHED, fd);
     }
   }
-  // Not one that was connected from here.
-  uint32_t left = first;
-  for (uint32_t i = first; i < self->count; i++) {
-    int fd = self->kept[i].descriptor, is_accepted = 0;
-    uint16_t port = local_port(fd);
-    for (int k = 0; k < port_count; k++) is_accepted |= ports[k] == port;
-    if (!is_accepted) {
-      self->open[fd >> 6] &= ~((uint64_t)1 << (fd & 63));
-      continue;
-    }
-    self->kept[left].entry = RIG_COURIER_UNTOUCHED;
-    self->kept[left].descriptor = fd;
-    self->kept[left].cookie = self->kept[i].cookie;
-    left++;
-  }
-  self->count = left;
 }
 
 KEEPER void close_between(unsigned from, unsigned to) {
@@ -532,18 +491,17 @@ KEEPER void let_go(struct state *self, uint32_t place) {
   kept->descriptor = -1;
 }
 
-/// Whether it may be passed, at this moment; what may not is closed.
+/// Whether it may be passed, at this moment; what may not is closed. The table is the keeper's alone now: a descriptor is what it was.
 KEEPER int may_pass(struct state *self, uint32_t place) {
   struct kept *kept = &self->kept[place];
   struct look found;
   if (kept->descriptor < 0) return 0;
-  if (look_at(kept->descriptor, &found) && found.cookie == kept->cookie) {
-    if (kept->entry == RIG_COURIER_UNTOUCHED ? is_untouched(&found) : is_of_worker(self, state_of(self, kept->entry))) {
-      return 1;
-    }
-  }
-  let_go(self, place);
-  return 0;
+  // An heir can have had it, and died.
+  int is_free = kept->entry == RIG_COURIER_UNTOUCHED
+                    ? look_at(kept->descriptor, &found) && is_untouched(kept->descriptor, &found)
+                    : is_of_worker(self, state_of(self, kept->entry));
+  if (!is_free) let_go(self, place);
+  return is_free;
 }
 
 KEEPER void asked(struct state *self, uint32_t heir) {

@@ -38,6 +38,26 @@ enum Holder {
     }
   }
 
+  /// Takes one batch while this process may have `--spare` more descriptors, and writes to `--report` how many sockets and how many lost
+  /// entries it had.
+  static func inherit(_ options: ToolOptions) throws {
+    let courier = Courier(try options.number("--courier"), incarnation: try options.number("--incarnation"))
+    let report: CInt = try options.number("--report")
+    let spare: rlim_t = try options.number("--spare")
+    let lowest = dup(report)
+    close(lowest)
+    var limit = rlimit(rlim_cur: rlim_t(lowest) + spare, rlim_max: rlim_t(lowest) + spare)
+    guard setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+      throw ToolError.unusable("setrlimit: errno \(errno)")
+    }
+    courier.ask()
+    guard Waiting.readable(courier.descriptor, milliseconds: 60_000),
+      case .batch(let sockets, let lost) = courier.receive()
+    else { throw ToolError.unusable("no batch comes") }
+    var counts = [CInt(sockets.count), CInt(lost.count)]
+    write(report, &counts, 8)
+  }
+
   static func hold(_ options: ToolOptions) throws {
     _ = rig_set_parent_death_signal(SIGKILL)
     var holding = try Holding(options)

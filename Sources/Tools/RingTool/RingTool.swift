@@ -4,6 +4,7 @@
 //   rig-ringtool reader --ring FD --wake FD --slot N --log FD [--until SEQUENCE] --seed N
 //   rig-ringtool bench  [--json] [--seconds N] [--samples N]                 throughput and wake-up latency
 //   rig-ringtool supervise --ledger FD --courier FD --listener FD --control FD --incarnation N --patience-ms N     see Holder
+//   rig-ringtool heir --courier FD --report FD --incarnation N --spare N      takes one batch with room for so many descriptors
 //
 // The descriptors are inherited. Exit status: 0 done, 1 a record was not what it had to be (the reason is on stderr),
 // 64 wrong arguments, 70 the ring could not be used. It must never outlive the process that started it.
@@ -37,6 +38,7 @@ enum RingTool {
     case BenchmarkPeer.command: try BenchmarkPeer(options).run()
     case "supervise": try Holder.supervise(Array(arguments.dropFirst()), options)
     case "hold": try Holder.hold(options)
+    case "heir": try Holder.inherit(options)
     default:
       throw ToolError.usage(
         "unknown command \"\(command)\", expected writer, reader, bench or supervise")

@@ -56,6 +56,7 @@ struct AdoptionTests {
     former.worker.run()
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     var courier: ScriptedCourier?
     heir.inherit({ sockets in
       let scripted = ScriptedCourier([.batch(sockets, lost: [])])
@@ -76,8 +77,8 @@ struct AdoptionTests {
     for client in clients {
       #expect(numbers(String(decoding: client.everything().dropFirst(6), as: UTF8.self)) == [1, 2])
     }
-    #expect(adopted(heir) == 2 && openEntries(heir) == 3, "nothing but connections is left in the ledger")
-    withExtendedLifetime(former) {}
+    #expect(adopted(heir) == 2 && openEntries(heir) == 2, "nothing but connections is left in the ledger")
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test(
@@ -89,6 +90,7 @@ struct AdoptionTests {
     for client in clients { try former.open(client, [.to("all")]) }
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     // Of what a socket of another cookie is told nobody knows anything.
     let other = try SurvivingClient(cookie: 99)
     let copy = dup(other.socket.near)
@@ -106,7 +108,7 @@ struct AdoptionTests {
     #expect(heir.worker.adoption.isOver && adopted(heir) == 1)
     #expect(dropped(heir, .absent) == 1 && dropped(heir, .gone) == 1 && dropped(heir, .cookie) == 1)
     #expect(heir.worker.connections.table.count == 1 && openEntries(heir) == 1)
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 sockets that didn't fit under the heir's limit are lost, and the batch is told as taken")
@@ -116,6 +118,7 @@ struct AdoptionTests {
     for client in clients { try former.open(client, [.to("all")]) }
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     var courier: ScriptedCourier?
     heir.inherit({ sockets in
       let scripted = ScriptedCourier([.batch([], lost: sockets.compactMap(\.entry)), .gone])
@@ -124,7 +127,7 @@ struct AdoptionTests {
     })
     heir.worker.run()
     #expect(dropped(heir, .room) == 2 && courier?.takenCount == 1 && openEntries(heir) == 0)
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 an entry that comes twice is adopted once")
@@ -134,6 +137,7 @@ struct AdoptionTests {
     try former.open(clients[0], [.to("all")])
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     heir.inherit({ sockets in
       let again = Courier.Socket(entry: sockets[0].entry, descriptor: dup(sockets[0].descriptor))
       return ScriptedCourier([.batch(sockets, lost: []), .batch([again], lost: []), .done])
@@ -142,7 +146,7 @@ struct AdoptionTests {
     heir.worker.run()
     #expect(adopted(heir) == 1 && heir.worker.connections.table.count == 1)
     #expect(numbers(String(decoding: clients[0].everything().dropFirst(6), as: UTF8.self)) == [1])
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 who was ended while nobody served it is told so when it is adopted")
@@ -156,6 +160,7 @@ struct AdoptionTests {
     try former.open(clients[1], [.to("all")], identity: bob)
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     let state = try heir.gateway.stateWriter()
     let digest = try #require(SessionHasher()?.digest("s"))
     let record = StateRecord.blacklisted(digest, until: .max)
@@ -168,7 +173,7 @@ struct AdoptionTests {
     #expect(text.contains("rig.session_killed"), "\(text.suffix(300))")
     #expect(!String(decoding: clients[1].everything(), as: UTF8.self).contains("rig.session_killed"))
     #expect(openEntries(heir) == 1)
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 a WebSocket goes on in the middle of a frame", arguments: [1, 3, 5, 8])
@@ -180,11 +185,12 @@ struct AdoptionTests {
     try clients[0].socket.say(Array(ping.prefix(given)))
     former.die()
     let heir = try former.next()
+    defer { heir.end() }
     heir.inherit({ ScriptedCourier([.batch($0, lost: []), .done]) })
     heir.worker.run()
     try clients[0].socket.say(Array(ping.dropFirst(given)))
     #expect(Array(clients[0].everything().dropFirst(6)) == [0x8A, 3, 7, 8, 9])
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 a WebSocket of whose client something was read that nobody noted is closed with 1012")
@@ -195,6 +201,7 @@ struct AdoptionTests {
     former.left = 1
     try clients[0].socket.say(ClientFrame(opcode: 9, payload: [7, 8, 9]).bytes)
     let heir = try former.next()
+    defer { heir.end() }
     heir.inherit({ ScriptedCourier([.batch($0, lost: []), .done]) })
     heir.worker.run()
     let frames = Array(clients[0].everything().dropFirst(6))
@@ -202,7 +209,7 @@ struct AdoptionTests {
     #expect(frames.prefix(5) == [0x8A, 3, 7, 8, 9] && frames.count > 9 && frames[5] == 0x88)
     #expect(UInt16(frames[7]) << 8 | UInt16(frames[8]) == 1012)
     #expect(openEntries(heir) == 0)
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 
   @Test("16.5 connections count for their address by their age, whichever worker opened them")
@@ -215,6 +222,7 @@ struct AdoptionTests {
     }
     former.die()
     let heir = try former.next { $0.maxConnectionsPerUser = 2 }
+    defer { heir.end() }
     heir.inherit({ ScriptedCourier([.batch($0.reversed(), lost: []), .done]) })
     heir.worker.run()
     #expect(heir.worker.connections.table.count == 2)
@@ -223,6 +231,6 @@ struct AdoptionTests {
     try heir.worker.openSSE(third, [.to("all")], identity: identity)
     let closed = clients.map { String(decoding: $0.everything(), as: UTF8.self).contains("too many") }
     #expect(closed.filter { $0 }.count == 1, "one of the older ones gives way")
-    withExtendedLifetime(former) {}
+    withExtendedLifetime((former, heir)) {}
   }
 }

@@ -90,6 +90,7 @@ struct SuccessionTests {
       lives.append(try succeed(lives[lives.count - 1], dyingAfter: death, &random))
     }
     let last = lives[lives.count - 1]
+    defer { last.end() }
     try pass(last, &traffic, &random)
     for _ in 0..<1_000 {
       last.worker.run()

@@ -74,8 +74,10 @@ struct WorkerRequestTests {
   @Test("with flipped bytes is refused, or means what it says; it never traps")
   func corrupted() {
     var random = SeededRandom(seed: 8)
+    // One of them has no bytes.
+    let messages = Self.messages.filter { !encoded($0).isEmpty }
     for _ in 0..<30_000 {
-      guard let message = Self.messages.randomElement(using: &random) else { return }
+      guard let message = messages.randomElement(using: &random) else { return }
       var bytes = encoded(message)
       for _ in 0..<Int.random(in: 1...4, using: &random) {
         bytes[Int.random(in: bytes.indices, using: &random)] = UInt8.random(in: 0...255, using: &random)

@@ -9,7 +9,7 @@ import Testing
 @testable import Connections
 
 @Suite("16 HTTP/1.1 connections in the ledger")
-struct RequestJournalTests {
+final class RequestJournalTests {
   private static let socket: CInt = 9
 
   private let descriptor: CInt

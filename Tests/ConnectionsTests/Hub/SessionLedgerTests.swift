@@ -46,18 +46,10 @@ struct SessionLedgerTests {
       Connection(polled: state, at: index, of: worker.connections, worker.polls)
     }
     let connection = try #require(entered)
-    if let identity = state.identity {
-      let isIdentified = worker.connections.identify(connection, identity, isPrivileged: false)
-      #expect(isIdentified)
-    }
     #expect(worker.connections.table.deadlines[Int(connection.index)] != 0, "its time passes")
-    let hold = try worker.subscriptions.hold(SubscriptionContent.decode(state.subscriptions))
-    worker.subscriptions.enforce(hold, for: connection.index)
-    worker.identities.follow(connection)
-    connection.resume(resuming.plan, by: Replay())
-    worker.replayer.add(connection)
-    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: 0)
-    worker.connections.table.entries[Int(connection.index)] = found.entry
+    // One for which nothing was buffered since it was noted is where its worker was, which is where this one is.
+    heir.adopt(found.entry, descriptor: nil, written: 0, consumed: found.consumed)
+    worker.connections.goOn(connection, as: found.entry, from: found.consumed == 0 ? nil : resuming)
     return connection
   }
 

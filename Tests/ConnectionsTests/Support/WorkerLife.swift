@@ -4,7 +4,6 @@
 import Glibc
 import NIOCore
 import Settings
-import Settings
 import TestSupport
 import Testing
 
@@ -158,6 +157,11 @@ final class WorkerLife {
     }
   }
 
+  /// Clients go before their worker does: to be called before a test lets go of the last life.
+  func end() {
+    for client in clients { client.socket.disconnect() }
+  }
+
   /// Goes on with what the life before has left.
   ///
   /// - Parameter courier: brings the sockets of these entries.
@@ -169,7 +173,7 @@ final class WorkerLife {
         Courier.Socket(entry: entry.entry.rawValue, descriptor: $0)
       }
     }
-    worker.adoption.holdNs = holds ? .max : 0
+    worker.adoption.holdNs = holds ? (.max, .max) : (0, 0)
     worker.adoption.inherit(
       from: [DeadWorker(incarnation: 1, cause: .killed, courier: courier(sockets))], patienceSeconds: 3600)
     worker.state.catchUp()

@@ -27,6 +27,7 @@ import Testing
     for worker in plan.workers {
       table.pages[worker] = number()
       table.wakes[worker] = number()
+      if worker.kind == .connections { table.ledgers[worker] = number() }
     }
     for ring in plan.rings { table.rings[ring.id] = number() }
     table.listeners = ["inbound": number(), "management": number()]
@@ -143,7 +144,7 @@ import Testing
   @Test func `16.1 connection workers get their own ledgers, if connections are kept, and nobody else's`()
     throws
   {
-    let keeping = GatewayPlan(settings: Settings(), keepsConnections: true)
+    let keeping = GatewayPlan(settings: Settings())
     var table = table
     for (place, worker) in keeping.workers.enumerated() {
       (table.pages[worker], table.wakes[worker]) = (10, 11)

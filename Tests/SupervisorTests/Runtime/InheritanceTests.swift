@@ -114,12 +114,11 @@ import Testing
     }
   }
 
-  @Test func `16.1 without the setting, and in this release, nothing is kept`() throws {
+  @Test func `16.1 without the setting nothing is kept`() throws {
     var settings = Settings()
     settings.keeperTTLSeconds = 0
-    #expect(!GatewayPlan(settings: settings, keepsConnections: true).keepsConnections)
-    settings.keeperTTLSeconds = 30
-    let plan = GatewayPlan(settings: settings, keepsConnections: true)
+    #expect(!GatewayPlan(settings: settings).keepsConnections)
+    let plan = GatewayPlan(settings: Settings())
     #expect(plan.keepsConnections)
     let pools = plan.tree.children.compactMap { child in
       if case .supervisor(let node) = child.kind { (child.id, node) } else { nil }

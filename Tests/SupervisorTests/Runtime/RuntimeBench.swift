@@ -47,8 +47,8 @@ final class RuntimeBench: Sendable {
     // Nobody beats for workers that a test isn't about.
     settings.watchdogSeconds = 3_600
     change(&settings)
-    plan = GatewayPlan(
-      settings: settings, startTimeout: startTimeout, keepsConnections: keepsConnections)
+    if !keepsConnections { settings.keeperTTLSeconds = 0 }
+    plan = GatewayPlan(settings: settings, startTimeout: startTimeout)
     directory = try TestDirectory()
     logFile = "\(directory.path)/log"
     for kind in WorkerKind.all { try directory.script(kind.executable, scripts[kind] ?? Self.lives) }

@@ -198,20 +198,28 @@ RIG_INLINE uint64_t rig_ledger_in_use(const void *ledger, uint64_t entry_count) 
   return count < entry_count ? count : entry_count;
 }
 
-// A checksum against scribbling, 8 bytes at a time.
+RIG_INLINE uint64_t rig_ledger_mix(uint64_t sum, uint64_t word) {
+  sum = (sum ^ word) * UINT64_C(0xff51afd7ed558ccd);
+  return sum ^ sum >> 32;
+}
+
+// A checksum against scribbling: no change of a single word leaves it as it is. Four words at a time, none of which waits for another.
 static inline uint64_t rig_ledger_sum(const void *bytes, size_t count, uint64_t seed) {
   const unsigned char *from = (const unsigned char *)bytes;
-  uint64_t sum = seed ^ (count * UINT64_C(0x9e3779b97f4a7c15));
-  for (; count >= 8; count -= 8, from += 8) {
-    uint64_t word;
-    __builtin_memcpy(&word, from, 8);
-    sum = (sum ^ word) * UINT64_C(0xff51afd7ed558ccd);
-    sum ^= sum >> 32;
+  uint64_t sum = seed ^ (count * UINT64_C(0x9e3779b97f4a7c15)), second = sum + 1, third = sum + 2, fourth = sum + 3;
+  uint64_t words[4];
+  for (; count >= sizeof words; count -= sizeof words, from += sizeof words) {
+    __builtin_memcpy(words, from, sizeof words);
+    sum = rig_ledger_mix(sum, words[0]);
+    second = rig_ledger_mix(second, words[1]);
+    third = rig_ledger_mix(third, words[2]);
+    fourth = rig_ledger_mix(fourth, words[3]);
   }
-  uint64_t last = 0;
-  __builtin_memcpy(&last, from, count);
-  sum = (sum ^ last) * UINT64_C(0xff51afd7ed558ccd);
-  return sum ^ sum >> 32;
+  sum = rig_ledger_mix(rig_ledger_mix(rig_ledger_mix(sum, second), third), fourth);
+  __builtin_memset(words, 0, sizeof words);
+  __builtin_memcpy(words, from, count);
+  for (int i = 0; i < 4; i++) sum = rig_ledger_mix(sum, words[i]);
+  return sum;
 }
 
 // Nothing is moved across by the compiler: see above why that is enough.

@@ -5,8 +5,8 @@
 //                                                                               └──► over: what is left is dropped, and counted
 //
 // It happens in shares of turns, beside everything else. A connection that isn't entered yet gets nothing; whoever is entered goes on
-// where its worker stood, as one that comes back: nothing is missed, and nothing comes twice. For a moment this worker's own delivery
-// waits, because who is entered meanwhile stands where this worker does, and simply takes part.
+// where its worker stood, as one that comes back: nothing is missed, and nothing comes twice. While sockets come this worker's own
+// delivery waits, because who is entered meanwhile stands where this worker does, and simply takes part.
 //
 // The heir may die in the middle of it as well: the ledger then has entries of two owners, and the next heir both couriers. Where
 // those stand that nobody had adopted yet is told by an entry (`heritage`), since the rings go on with this worker's own turns.
@@ -106,8 +106,9 @@ final class Adoption {
   private let log: Logger
   /// How long it waits for sockets when none come.
   private var patienceNs: UInt64 = 0
-  /// For so long nothing is delivered, so that whoever is entered meanwhile needs no history.
-  var holdNs: UInt64 = 500_000_000
+  /// How long nothing is delivered at most, since the last socket and in all: whoever is entered meanwhile needs no history, which
+  /// thousands of readers, each by itself, could never catch up with under load.
+  var holdNs: (stalled: UInt64, whole: UInt64) = (500_000_000, 10_000_000_000)
 
   private var state = State.waiting
   private var host: (any SocketHost)?
@@ -158,7 +159,9 @@ final class Adoption {
   var isOver: Bool { state == .over }
 
   /// Whether nothing is to be delivered for now.
-  var holdsDelivery: Bool { state == .adopting && clock.nowNs - startedNs < holdNs }
+  var holdsDelivery: Bool {
+    state == .adopting && clock.nowNs - progressNs < holdNs.stalled && clock.nowNs - startedNs < holdNs.whole
+  }
 
   // MARK: The beginning
 
@@ -283,9 +286,9 @@ final class Adoption {
   /// Deals with one socket. False: none is there.
   private func next() -> Bool {
     if batch == nil { receive() }
-    guard let socket = batch?.sockets.popFirst() else { return false }
-    take(socket)
-    if let source = batch?.source, batch?.sockets.isEmpty == true {
+    guard let source = batch?.source else { return false }
+    if let socket = batch?.sockets.popFirst() { take(socket) }
+    if batch?.sockets.isEmpty == true {
       batch = nil
       StopPoint.beforeTaken.reached()
       sources[source].worker.courier?.taken()
@@ -299,10 +302,6 @@ final class Adoption {
       case .batch(let sockets, let lost)?:
         StopPoint.batchReceived.reached()
         for entry in lost { drop(LedgerEntry(rawValue: entry), .room) }
-        guard !sockets.isEmpty else {
-          sources[index].worker.courier?.taken()
-          continue
-        }
         batch = Batch(source: index, sockets: Deque(sockets))
         return
       case .done?, .gone?, nil: sources[index].isDone = true
@@ -427,13 +426,20 @@ final class Adoption {
     guard entry.isKept, let cold, var state = try? ConnectionState(decoding: cold.state, surroundings),
       case .longPolling = state.transport, state.serial == entry.serial, entry.serial != suspect
     else { return drop(number, entry.isMalformed || entry.isKept ? .malformed : .notKept) }
+    // One for which nothing has been buffered since is where its worker was.
+    let isBehind = entry.consumed != 0
+    if !isBehind { state.resuming = nil }
     let resuming = place(state, of: entry.owner)
+    if !isBehind, let resuming {
+      state.resuming = resuming
+      guard ledger.commit(state: state.encoded, to: number) else { return drop(number, .room) }
+    }
     state.resuming = nil
     let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
       Connection(polled: state, at: $0, of: connections, polls)
     }
     guard let connection else { return drop(number, .duplicate) }
-    ledger.adopt(number, descriptor: nil, written: 0, consumed: 0)
+    ledger.adopt(number, descriptor: nil, written: 0, consumed: resuming == nil ? 0 : 1)
     count(entry)
     if connection.polls?.owesFarewell == true {
       connection.markClosing()

@@ -3,9 +3,10 @@
 // It may have come in at this worker or at another; here it is a closure to call with the answer. The session (pure, in the
 // connection's state) decides when; this object calls.
 //
-// In the ledger stands the session as it was when a poll was last answered, or came, and its place in the rings then: what has been
-// buffered since is read from the rings again by whoever goes on with it. So nothing is noted per event, and what a client was given
-// under a number is always there by that number.
+// In the ledger stands the session as it was when a poll was last answered, or came, and its place in the rings then. What has been
+// buffered since is read from the rings again by whoever goes on with it, and that something has been is told by one store (`consumed`,
+// which a session has no other use for): a session without is where its worker was. So nothing is noted per event, and what a client
+// was given under a number is always there by that number.
 
 import IPC
 import Kit
@@ -54,14 +55,26 @@ final class PollEnd {
       .session, serial: connection.serial, cold: LedgerCold(state: encodedState))
     guard let opened else { return }
     connections.table.entries[Int(connection.index)] = opened
-    secondsAhead = nil
+    noteCommitted()
   }
 
   /// What is known of the session is in the ledger as it is now.
   func commit() {
     guard entry != .none else { return }
     connections.ledger.commit(state: encodedState, to: entry)
+    noteCommitted()
+  }
+
+  private func noteCommitted() {
     secondsAhead = nil
+    // One that is catching up is not where its worker is.
+    connections.ledger.setConsumed(entry, connection.state.resuming == nil ? 0 : 1)
+  }
+
+  private func noteAhead() {
+    guard secondsAhead == nil else { return }
+    secondsAhead = 0
+    if entry != .none { connections.ledger.setConsumed(entry, 1) }
   }
 
   /// The session has ended.
@@ -88,7 +101,7 @@ final class PollEnd {
   /// Buffers an event; a waiting poll is answered at the end of the turn.
   func append(_ json: [UInt8], cursor: Cursor?) {
     withSession { $0.append(json, cursor: cursor) }
-    secondsAhead = secondsAhead ?? 0
+    noteAhead()
     guard !isTouched else { return }
     isTouched = true
     all.touched(connection)
