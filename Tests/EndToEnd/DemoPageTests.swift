@@ -112,7 +112,7 @@ struct DemoPageTests {
 
   @Test(
     "16.6 Twenty kills of connection workers: a page's EventSource and WebSocket see no error, no close and no gap",
-    .enabled(if: Browser.absence == nil, browserless), .enabled(if: Gateway.keepsConnections))
+    .enabled(if: Browser.absence == nil, browserless), .enabled(if: Gateway.triesUnproven))
   func kills() throws {
     try Self.withPage { page, gateway in
       try page.evaluate(Self.watch)

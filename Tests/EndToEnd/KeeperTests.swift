@@ -3,7 +3,7 @@
 import Glibc
 import Testing
 
-@Suite("16.5 Keepers", .serialized, .enabled(if: Gateway.keepsConnections))
+@Suite("16.5 Keepers", .serialized)
 struct KeeperTests {
   @Test("16.5 Each connection worker has one, and after deaths and adoptions each has one again")
   func one() throws {
@@ -95,13 +95,12 @@ struct KeeperTests {
     }
   }
 
-  @Test("16.5 Faults count for RESTART_INTENSITY, though their connections go on until then")
+  @Test(
+    "16.5 Faults count for RESTART_INTENSITY, though their connections go on until then",
+    .enabled(if: Gateway.triesUnproven))
   func intensity() throws {
-    // Whose SIGABRT comes from outside goes on once Swift has written its backtrace.
-    let settings = [
-      "CONNECTION_WORKERS": "1", "RESTART_INTENSITY": "2", "SWIFT_BACKTRACE": "enable=no",
-    ]
-    try Gateway.run(settings) { gateway in
+    try Gateway.run(["CONNECTION_WORKERS": "1", "RESTART_INTENSITY": "2", "SWIFT_BACKTRACE": "enable=no"]) {
+      gateway in
       let clients = CheckedClients(gateway)
       try clients.open(CheckedClients.Form.all, ["a"])
       for _ in 0..<4 { try gateway.killConnectionWorkers(SIGKILL) }

@@ -3,7 +3,7 @@
 import Glibc
 import Testing
 
-@Suite("16.1 Connections outlive their worker", .serialized, .enabled(if: Gateway.keepsConnections))
+@Suite("16.1 Connections outlive their worker", .serialized)
 struct OutliveTests {
   private typealias Form = CheckedClients.Form
   private static let forms = (0..<6).flatMap { _ in Form.all }
@@ -40,9 +40,11 @@ struct OutliveTests {
 
   @Test(
     "16.1 Two workers at once, as when memory runs out, and by a fault of their own",
+    .enabled(if: Gateway.triesUnproven),
     arguments: [SIGKILL, SIGSEGV, SIGBUS])
   func twoAtOnce(signal: CInt) throws {
-    try Gateway.run(["RESTART_INTENSITY": "10"]) { gateway in
+    // Swift's own handler of faults prints where it was, and goes on if nothing was wrong there.
+    try Gateway.run(["RESTART_INTENSITY": "10", "SWIFT_BACKTRACE": "enable=no"]) { gateway in
       let clients = CheckedClients(gateway)
       try clients.open(Self.forms, ["a"])
       for _ in 0..<2 {
@@ -76,7 +78,9 @@ struct OutliveTests {
     }
   }
 
-  @Test("16.1 A slow reader whose socket is full at the death goes on to the byte, when it reads again")
+  @Test(
+    "16.1 A slow reader whose socket is full at the death goes on to the byte, when it reads again",
+    .enabled(if: Gateway.triesUnproven))
   func slowReader() throws {
     try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "16384"]) { gateway in
       let clients = CheckedClients(gateway)
@@ -87,9 +91,13 @@ struct OutliveTests {
         return try clients.open([form], ["a"])
       }
       for index in slow { clients.idle(index) }
-      try clients.pump("their sockets are full") { clients in
+      for _ in 0..<8 {
         try clients.publishTogether("a", 20, padding: 4_000)
-        return try gateway.metric("rig_connections_behind") == Double(slow.count)
+        try clients.look()
+      }
+      // The others have read everything, and are behind no more.
+      try clients.pump("only their sockets are full") { _ in
+        try gateway.metric("rig_connections_behind") == Double(slow.count)
       }
       try gateway.killConnectionWorkers()
       try clients.publishTogether("a", 20)

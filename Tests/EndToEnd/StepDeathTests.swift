@@ -4,7 +4,7 @@
 import Glibc
 import Testing
 
-@Suite("16.2 Death at each step", .serialized, .enabled(if: Gateway.keepsConnections))
+@Suite("16.2 Death at each step", .serialized)
 struct StepDeathTests {
   private typealias Form = CheckedClients.Form
   private static let forms = (0..<3).flatMap { _ in Form.all }
