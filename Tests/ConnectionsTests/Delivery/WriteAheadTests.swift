@@ -195,7 +195,7 @@ struct WriteAheadTests {
       #expect(findings.last?.missing.isEmpty == true, "nothing waits any more")
     }
     #expect(found > 100, "of \(scene.watch.moments) moments")
-    #expect(scene.watch.notKept < scene.watch.moments, "most are kept most of the time")
+    #expect(scene.watch.notKept < 3 * scene.watch.moments, "of five at a time most are kept")
   }
 
   private func check(
