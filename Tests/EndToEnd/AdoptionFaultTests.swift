@@ -105,7 +105,7 @@ struct AdoptionFaultTests {
     } _: { clients, _ in
       let leaving = clients.following("left").sorted()
       for index in [leaving[0], leaving[2]] { clients.wire(index).endSending() }
-      for index in [leaving[1], leaving[3]] { clients.wire(index).reset() }
+      for index in [leaving[1], leaving[3]] { clients.breakOff(index) }
       try clients.publish("a")
     } after: { clients, gateway in
       let leaving = clients.following("left")

@@ -116,7 +116,7 @@ struct OutliveTests {
         // Numbers come free and are taken again, by clients who want something else and by requests.
         let leaving = try (0..<8).map { _ in try clients.open([.sse], ["left"]) }
         for index in leaving { clients.wire(index).endSending() }
-        for index in leaving.prefix(4) { clients.wire(index).reset() }
+        for index in leaving.prefix(4) { clients.breakOff(index) }
         try clients.open([.sse, .webSocket], ["row \(round)"])
         let request = try HTTPConnection(port: gateway.inboundPort)
         try request.wire.send("GET /_rig/health HTTP/1.1\r\nhost: localhost\r\n")

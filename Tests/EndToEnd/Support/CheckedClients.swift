@@ -108,6 +108,14 @@ final class CheckedClients {
   func told(_ index: Int) -> [String] { members[index].told }
   func heartbeats(_ index: Int) -> Int { members[index].heartbeats }
   func pongs(_ index: Int) -> [[UInt8]] { members[index].pongs }
+  /// The client's side breaks the connection off: the peer is sent a RST. Its wire can't be used any more.
+  func breakOff(_ index: Int) {
+    var nobody = sockaddr()
+    nobody.sa_family = sa_family_t(AF_UNSPEC)
+    connect(members[index].wire.descriptor, &nobody, socklen_t(MemoryLayout<sockaddr>.size))
+    members[index].end = "broken off"
+  }
+
   /// The client reads nothing until it is woken.
   func idle(_ index: Int, _ isIdle: Bool = true) { members[index].isIdle = isIdle }
 
