@@ -110,7 +110,7 @@ struct LinkTests {
     #expect(inbox.messages(as: CallMessage.self) == [Self.call(8)])
     #expect(inbox.rings.takeIncidents().isEmpty)
     let counted =
-      "rig_unknown_records_total{ring=\"\(bench.grant.name)\",kind=\"message.16 of too many bytes\"}"
+      "rig_unknown_records_total{ring=\"\(bench.grant.name)\",kind=\"message.19 of too many bytes\"}"
     #expect(bench.metric(counted) == 1)
   }
 
