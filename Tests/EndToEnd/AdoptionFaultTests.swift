@@ -96,8 +96,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 Clients that end their side, break off or go meanwhile are taken for gone; the others stay",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 Clients that end their side, break off or go meanwhile are taken for gone; the others stay")
   func clientsGo() throws {
     try Self.withHeldHeir { clients, _ in
       try clients.open(Self.forms, ["a"])
@@ -116,8 +115,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 What a WebSocket client says meanwhile is read by the heir, once",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 What a WebSocket client says meanwhile is read by the heir, once")
   func clientsSpeak() throws {
     try Self.withHeldHeir { clients, _ in
       try clients.open(Self.forms, ["a"])
@@ -143,8 +141,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 A session that is ended meanwhile is ended for those who are adopted, before anything is answered",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 A session that is ended meanwhile is ended for those who are adopted, before anything is answered")
   func blacklist() throws {
     var order: HTTPConnection?
     try Self.withHeldHeir(TestToken.settings()) { clients, gateway in
@@ -180,8 +177,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 A connection that is to be closed, by DELETE, while nobody serves it is closed by the heir",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 A connection that is to be closed, by DELETE, while nobody serves it is closed by the heir")
   func deletion() throws {
     var order: HTTPConnection?
     try Self.withHeldHeir(TestToken.settings()) { clients, _ in
@@ -203,8 +199,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 A token that runs out meanwhile ends its connection as soon as it is adopted",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 A token that runs out meanwhile ends its connection as soon as it is adopted")
   func expiry() throws {
     try Self.withHeldHeir(TestToken.settings()) { clients, _ in
       try clients.open(Form.all, ["a"])
@@ -225,8 +220,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 A PUT that comes while the heir adopts waits for it, and is never answered 410",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 A PUT that comes while the heir adopts waits for it, and is never answered 410")
   func change() throws {
     var put: HTTPConnection?
     try Self.withHeldHeir { clients, _ in
@@ -255,8 +249,7 @@ struct AdoptionFaultTests {
   }
 
   @Test(
-    "16.3 New clients who come while the heir adopts wait for it at most, and are served",
-    .enabled(if: Gateway.triesUnproven))
+    "16.3 New clients who come while the heir adopts wait for it at most, and are served")
   func newcomers() throws {
     var newcomer = 0
     try Self.withHeldHeir { clients, _ in

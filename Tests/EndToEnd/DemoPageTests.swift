@@ -112,7 +112,7 @@ struct DemoPageTests {
 
   @Test(
     "16.6 Twenty kills of connection workers: a page's EventSource and WebSocket see no error, no close and no gap",
-    .enabled(if: Browser.absence == nil, browserless), .enabled(if: Gateway.triesUnproven))
+    .enabled(if: Browser.absence == nil, browserless))
   func kills() throws {
     try Self.withPage { page, gateway in
       try page.evaluate(Self.watch)
@@ -140,20 +140,22 @@ struct DemoPageTests {
 
   /// JavaScript: connections of the page by both transports that note everything.
   private static let watch = """
-    window.seen = {sse: [], ws: [], faults: [], open: 0};
-    const wanted = "?subscriptions=" + encodeURIComponent(JSON.stringify([{eventType: "tick"}]));
-    const source = new EventSource("/_rig/v1/connection/sse" + wanted);
-    source.onopen = () => seen.open += 1;
-    source.onerror = () => seen.faults.push("EventSource: error");
-    source.addEventListener("tick", (event) => seen.sse.push(JSON.parse(event.data).id));
-    const socket = new WebSocket("ws://" + location.host + "/_rig/v1/connection/ws" + wanted);
-    socket.onopen = () => seen.open += 1;
-    socket.onerror = () => seen.faults.push("WebSocket: error");
-    socket.onclose = (event) => seen.faults.push("WebSocket: close " + event.code);
-    socket.onmessage = (message) => {
-      const event = JSON.parse(message.data);
-      if (event.type === "tick") seen.ws.push(event.id);
-    };
+    {
+      window.seen = {sse: [], ws: [], faults: [], open: 0};
+      const wanted = "?subscriptions=" + encodeURIComponent(JSON.stringify([{eventType: "tick"}]));
+      const source = new EventSource("/_rig/v1/connection/sse" + wanted);
+      source.onopen = () => seen.open += 1;
+      source.onerror = () => seen.faults.push("EventSource: error");
+      source.addEventListener("tick", (event) => seen.sse.push(JSON.parse(event.data).id));
+      const socket = new WebSocket("ws://" + location.host + "/_rig/v1/connection/ws" + wanted);
+      socket.onopen = () => seen.open += 1;
+      socket.onerror = () => seen.faults.push("WebSocket: error");
+      socket.onclose = (event) => seen.faults.push("WebSocket: close " + event.code);
+      socket.onmessage = (message) => {
+        const event = JSON.parse(message.data);
+        if (event.type === "tick") seen.ws.push(event.id);
+      };
+    }
     """
 
   @Test(

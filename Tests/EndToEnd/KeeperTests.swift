@@ -96,8 +96,7 @@ struct KeeperTests {
   }
 
   @Test(
-    "16.5 Faults count for RESTART_INTENSITY, though their connections go on until then",
-    .enabled(if: Gateway.triesUnproven))
+    "16.5 Faults count for RESTART_INTENSITY, though their connections go on until then")
   func intensity() throws {
     try Gateway.run(["CONNECTION_WORKERS": "1", "RESTART_INTENSITY": "2", "SWIFT_BACKTRACE": "enable=no"]) {
       gateway in

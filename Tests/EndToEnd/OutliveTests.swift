@@ -40,7 +40,6 @@ struct OutliveTests {
 
   @Test(
     "16.1 Two workers at once, as when memory runs out, and by a fault of their own",
-    .enabled(if: Gateway.triesUnproven),
     arguments: [SIGKILL, SIGSEGV, SIGBUS])
   func twoAtOnce(signal: CInt) throws {
     // Swift's own handler of faults prints where it was, and goes on if nothing was wrong there.
@@ -79,19 +78,19 @@ struct OutliveTests {
   }
 
   @Test(
-    "16.1 A slow reader whose socket is full at the death goes on to the byte, when it reads again",
-    .enabled(if: Gateway.triesUnproven))
+    "16.1 A slow reader whose socket is full at the death goes on to the byte, when it reads again")
   func slowReader() throws {
     try Gateway.run(["CONNECTION_WORKERS": "1", "MAX_UNSENT_BYTES": "16384"]) { gateway in
       let clients = CheckedClients(gateway)
       try clients.open(Self.forms, ["a"])
-      let slow = try Form.all.map { form in
+      // What is compressed would fit in any socket.
+      let slow = try Form.all.filter { !$0.isDeflated }.map { form in
         var form = form
         form.receiveBuffer = 4_096
         return try clients.open([form], ["a"])
       }
       for index in slow { clients.idle(index) }
-      for _ in 0..<8 {
+      for _ in 0..<50 {
         try clients.publishTogether("a", 20, padding: 4_000)
         try clients.look()
       }

@@ -50,7 +50,7 @@ struct StreamFramingTests {
 
   @Test("14.C16 The last chunk comes with an orderly end, and only with that", arguments: [SIGTERM, SIGKILL])
   func end(signal: CInt) throws {
-    try Gateway.run { gateway in
+    try Gateway.run(Gateway.withoutKeepers) { gateway in
       let (wire, _) = try Self.open(gateway)
       while try Self.chunk(wire)?.contains("rig.subscriptions_set") == false {}
       if signal == SIGTERM {

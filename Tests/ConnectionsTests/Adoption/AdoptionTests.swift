@@ -130,6 +130,27 @@ struct AdoptionTests {
     withExtendedLifetime((former, heir)) {}
   }
 
+  @Test(
+    "16.5 the connection whose input a worker died of, by a fault or a hang, ends with it; the others go on",
+    arguments: [
+      (WorkerManifest.Inheritance.Cause.fault, Int64(1)), (.hung, 1), (.killed, 0),
+    ])
+  func suspect(cause: WorkerManifest.Inheritance.Cause, ended: Int64) throws {
+    let clients = try clients([false, true])
+    let former = try WorkerLife(try gateway(), clients)
+    for client in clients { try former.open(client, [.to("all")]) }
+    let speaker = try #require(former.worker.connections.table.all.first { $0.webSocket != nil })
+    former.worker.connections.ledger.plan.suspect(serial: speaker.serial)
+    former.die()
+    let heir = try former.next()
+    defer { heir.end() }
+    heir.inherit({ ScriptedCourier([.batch($0, lost: []), .done]) }, cause: cause)
+    heir.worker.run()
+    #expect(dropped(heir, .suspect) == ended)
+    #expect(heir.worker.connections.table.count == 2 - Int(ended) && openEntries(heir) == 2 - Int(ended))
+    withExtendedLifetime((former, heir)) {}
+  }
+
   @Test("16.5 an entry that comes twice is adopted once")
   func twice() throws {
     let clients = try clients([false])

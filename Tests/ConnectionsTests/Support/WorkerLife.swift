@@ -165,7 +165,10 @@ final class WorkerLife {
   /// Goes on with what the life before has left.
   ///
   /// - Parameter courier: brings the sockets of these entries.
-  func inherit(_ courier: ([Courier.Socket]) -> any SocketCourier, holds: Bool = true) {
+  func inherit(
+    _ courier: ([Courier.Socket]) -> any SocketCourier, holds: Bool = true,
+    cause: WorkerManifest.Inheritance.Cause = .killed
+  ) {
     let byCookie = Dictionary(uniqueKeysWithValues: clients.map { ($0.cookie, $0.socket.near) })
     let entries = worker.connections.ledger.inherited()
     let sockets = entries.compactMap { entry in
@@ -175,7 +178,7 @@ final class WorkerLife {
     }
     worker.adoption.holdNs = holds ? (.max, .max) : (0, 0)
     worker.adoption.inherit(
-      from: [DeadWorker(incarnation: 1, cause: .killed, courier: courier(sockets))], patienceSeconds: 3600)
+      from: [DeadWorker(incarnation: 1, cause: cause, courier: courier(sockets))], patienceSeconds: 3600)
     worker.state.catchUp()
     worker.adoption.begin(host: self.sockets)
   }

@@ -4,9 +4,6 @@ import Glibc
 import Testing
 
 extension Gateway {
-  /// Whether tests run that haven't been seen to pass.
-  static let triesUnproven = getenv("RIG_TEST_UNPROVEN") != nil
-
   /// Connections end with their worker: for tests of what clients and others do then.
   static let withoutKeepers = ["KEEPER_TTL_S": "0"]
 

@@ -366,7 +366,11 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     // What a client sends on an event stream means nothing.
-    webSocket?.read(unwrapInboundIn(data))
+    guard let webSocket else { return }
+    // Should the worker die of it, this connection dies with it.
+    connections.ledger.plan.suspect(serial: serial)
+    webSocket.read(unwrapInboundIn(data))
+    connections.ledger.plan.noSuspect()
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
