@@ -116,7 +116,7 @@ struct DemoPageTests {
   func kills() throws {
     try Self.withPage { page, gateway in
       try page.evaluate(Self.watch)
-      try page.wait("the page's own connections are open", until: "seen.open === 2")
+      try page.wait("the page's own connections are open", until: "watched.open === 2")
       var published = 0
       for _ in 0..<10 {
         for _ in 0..<3 {
@@ -129,31 +129,31 @@ struct DemoPageTests {
       try gateway.publish(CloudEvent.json("greeting", data: #"{"name":"John"}"#))
       let all = "JSON.stringify([...Array(\(published + 1)).keys()].map(String))"
       for transport in Self.transports {
-        try page.wait("every event by \(transport)", until: "JSON.stringify(seen.\(transport)) === \(all)")
+        try page.wait("every event by \(transport)", until: "JSON.stringify(watched.\(transport)) === \(all)")
         // What the page shows: it has been connected once.
         try page.wait(transport, shows: 1, of: "greeting")
         try page.waitUntilConnected(transport, times: 1)
       }
-      #expect(try page.evaluate("seen.faults").array == [])
+      #expect(try page.evaluate("watched.faults").array == [])
     }
   }
 
   /// JavaScript: connections of the page by both transports that note everything.
   private static let watch = """
     {
-      window.seen = {sse: [], ws: [], faults: [], open: 0};
+      window.watched = {sse: [], ws: [], faults: [], open: 0};
       const wanted = "?subscriptions=" + encodeURIComponent(JSON.stringify([{eventType: "tick"}]));
       const source = new EventSource("/_rig/v1/connection/sse" + wanted);
-      source.onopen = () => seen.open += 1;
-      source.onerror = () => seen.faults.push("EventSource: error");
-      source.addEventListener("tick", (event) => seen.sse.push(JSON.parse(event.data).id));
+      source.onopen = () => watched.open += 1;
+      source.onerror = () => watched.faults.push("EventSource: error");
+      source.addEventListener("tick", (event) => watched.sse.push(JSON.parse(event.data).id));
       const socket = new WebSocket("ws://" + location.host + "/_rig/v1/connection/ws" + wanted);
-      socket.onopen = () => seen.open += 1;
-      socket.onerror = () => seen.faults.push("WebSocket: error");
-      socket.onclose = (event) => seen.faults.push("WebSocket: close " + event.code);
+      socket.onopen = () => watched.open += 1;
+      socket.onerror = () => watched.faults.push("WebSocket: error");
+      socket.onclose = (event) => watched.faults.push("WebSocket: close " + event.code);
       socket.onmessage = (message) => {
         const event = JSON.parse(message.data);
-        if (event.type === "tick") seen.ws.push(event.id);
+        if (event.type === "tick") watched.ws.push(event.id);
       };
     }
     """

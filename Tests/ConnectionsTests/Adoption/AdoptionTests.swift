@@ -219,7 +219,8 @@ struct AdoptionTests {
     let clients = try clients([true])
     let former = try WorkerLife(try gateway(), clients)
     try former.open(clients[0], [.to("all")])
-    former.left = 1
+    // Who speaks is noted first.
+    former.left = 2
     try clients[0].socket.say(ClientFrame(opcode: 9, payload: [7, 8, 9]).bytes)
     let heir = try former.next()
     defer { heir.end() }
