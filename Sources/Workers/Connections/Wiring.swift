@@ -36,6 +36,8 @@ final class Wiring {
   let state: StateFeed
   /// Of connections whose worker has died: to be begun before the first turn.
   let adoption: Adoption
+  /// Of connections to the process beside this one.
+  let handOver: HandOver
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
@@ -144,6 +146,9 @@ final class Wiring {
       AssemblyBudget(settings, status: status, worker: context.name), work)
     adoption = Adoption(
       connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
+    handOver = HandOver(
+      Self.handOverSocket(context), heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      turn, clock, metrics, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -176,13 +181,14 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections, adoption) = (live, links, connections, adoption)
+    let (live, links, connections) = (live, links, connections)
+    let (adoption, handOver) = (adoption, handOver)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
           adoption.step,
-          { adoption.holdsDelivery ? false : live.deliver() },
+          { adoption.holdsDelivery || handOver.holdsDelivery ? false : live.deliver() },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -197,11 +203,13 @@ final class Wiring {
             polls.flush()
             return false
           },
+          { handOver.step(isDry: live.isDry) },
           { presence.step(connections) },
         ],
         declareAsleep: {
           // It is looked again in any case, soon.
           if adoption.holdsDelivery { return true }
+          if handOver.holdsDelivery { return links.declareAsleep() }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -261,6 +269,7 @@ final class Wiring {
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
     adoption.stop()
+    handOver.stop()
     var turns = 0
     repeat {
       turn.run()
@@ -302,6 +311,20 @@ final class Wiring {
     ).take()
     defer { close(own) }
     return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
+
+  /// nil: there is nobody beside this process.
+  private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
+    guard let descriptor = context.manifest.handOver else { return nil }
+    let readers = context.manifest.ringWritten(for: .requests)?.readers ?? []
+    let sibling = context.worker.sibling
+    return HandOverSocket(
+      descriptor, incarnation: context.incarnation, wake: readers.first { $0.worker == sibling }?.wake)
+  }
+
+  /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
+  private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
+    { manifest.isRetiring || $0 > manifest.incarnation }
   }
 
   /// Status pages of the connection workers, by place.
