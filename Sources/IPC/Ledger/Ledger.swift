@@ -208,6 +208,11 @@ public final class Ledger {
       address(entry))
   }
 
+  /// nil: it is free.
+  public func kind(of entry: LedgerEntry) -> LedgerKind? {
+    LedgerKind(rawValue: rig_ledger_kind(rig_load_relaxed(address(entry))))
+  }
+
   /// What its client has to get is more than can be noted: until the next commit of its output it ends with its worker.
   public func markNotKept(_ entry: LedgerEntry) { setFlags(UInt8(RIG_LEDGER_WAITING_NOT_KEPT), 0, entry) }
 
