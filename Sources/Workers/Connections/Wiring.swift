@@ -21,6 +21,8 @@ final class Wiring {
   private static let lastTurns = 64
 
   let turn: Turn
+  /// What is too much for one turn.
+  let work: TurnWork
   let clock: LoopClock
   let events: EventRings
   let subscriptions: Subscriptions
@@ -54,7 +56,6 @@ final class Wiring {
   private let links: LoopRings
   private let calls: CallClient?
   private let publications: PublicationClient?
-  private let work: TurnWork
   private let sweep: ConnectionSweep
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -271,17 +272,32 @@ final class Wiring {
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
     adoption.stop()
-    handOver.stop()
+    handOver.end()
+    runLastTurns()
+    clock.refresh()
+    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
+    connections.drain(
+      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
+    endQuestions()
+  }
+
+  /// The worker has no connections any more, and ends: what is said of those that it had goes out.
+  func leave() {
+    handOver.end()
+    runLastTurns()
+    endQuestions()
+  }
+
+  private func runLastTurns() {
     var turns = 0
     repeat {
       turn.run()
       turns += 1
     } while !live.isDry && turns < Self.lastTurns
-    clock.refresh()
-    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
-    connections.drain(
-      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
-    // Whoever asked here for a connection of another worker asks again elsewhere.
+  }
+
+  /// Whoever asked here for a connection of another worker asks again elsewhere.
+  private func endQuestions() {
     peers.endAll()
     calls?.endAll()
   }

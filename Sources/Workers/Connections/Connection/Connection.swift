@@ -174,6 +174,9 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   // MARK: In the ledger
 
+  /// Whether another process can go on with it, now or when what waits has gone.
+  var mayOutlive: Bool { awaitsEntry || connections.table.entries[Int(index)] != .none }
+
   /// What is known of the connection is in the ledger as it is now.
   func commit() {
     if let polls { return polls.commit() }
@@ -351,13 +354,17 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// Tells the client and ends. Call `OpenConnections.close`, which takes the connection out of delivery first.
   ///
-  /// - Parameter retryMs: when a stream's client shall come back; nil: as it was told before.
-  func end(_ reason: ClosingReason, retryMs: Int?) {
+  /// - Parameters:
+  ///   - position: where a stream's client shall go on; nil: as it was told before.
+  ///   - retryMs: when it shall come back; nil: as it was told before.
+  func end(_ reason: ClosingReason, at position: Cursor?, retryMs: Int?) {
     if let polls { return polls.end(reason) }
     if let webSocket { return webSocket.end(reason) }
     guard let encoding else { return }
     var buffer = TurnBuffer(encoding: encoding)
-    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: retryMs)
+    var farewell = OwnEvents.farewell(reason, stamp: .now())
+    farewell.cursor = position
+    buffer.append(farewell, retryMs: retryMs)
     finish(with: buffer.bytes + encoding.end, dropping: reason == .slowConsumer)
   }
 

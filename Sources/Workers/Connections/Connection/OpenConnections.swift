@@ -405,9 +405,11 @@ final class OpenConnections {
 
   /// Tells the connection why, and ends it.
   func close(_ connection: Connection, _ reason: ClosingReason) {
+    // Whoever comes back goes on behind what it has got, also of events that weren't for it.
+    let position = reason.isOfWorker ? connection.position : nil
     guard retire(connection) else { return }
     if reason == .slowConsumer { metrics.slowConsumers?.add() }
-    connection.end(reason, retryMs: advice.retryMs(after: reason))
+    connection.end(reason, at: position, retryMs: advice.retryMs(after: reason))
   }
 
   /// The same for all with a session, …

@@ -17,10 +17,11 @@ import Logging
 
 /// Whoever serves sockets, and can let go of those of HTTP/1.1 that are between two requests or whose poll waits.
 protocol PassingHost: SocketHost {
-  /// Offers such connections. What `give` takes is its own: the journal's entry, and another number of the socket, which stays open.
-  /// Of what it doesn't take nothing has changed.
-  func release(_ most: Int, _ give: (JournalEntry, CInt) -> Bool)
+  /// As `PortServers.release`.
+  func release(_ most: Int, to take: (JournalEntry, CInt) -> Bool) -> Int
 }
+
+extension PortServers: PassingHost {}
 
 /// Belongs to the worker's loop.
 final class HandOver {
@@ -32,6 +33,7 @@ final class HandOver {
   /// How long an ask waits for a turn that delivers everything, and for the rings to be read as far as the heir has.
   private static let mostDelayNs: UInt64 = 1_000_000_000
   private static let messagesPerTurn = 16
+  private static let nsPerMs: UInt64 = 1_000_000
 
   private enum Item {
     case connection(Connection)
@@ -64,8 +66,8 @@ final class HandOver {
   private var wasAsked = false
   /// Whether this process reads what comes for its place: not while another one's connections come to it.
   var reads: () -> Bool = { true }
-  /// Called once, when an heir has asked for the first time: nobody new is to be taken in.
-  var onAsked: () -> Void = {}
+  private var onAsked: () -> Void = {}
+  private var hasEnded = false
 
   /// - Parameters:
   ///   - socket: nil: there is nobody beside this process.
@@ -89,9 +91,12 @@ final class HandOver {
     self.log = log
   }
 
-  /// - Parameter host: serves the sockets; nil: nobody does.
-  func begin(host: (any PassingHost)?) {
+  /// - Parameters:
+  ///   - host: serves the sockets.
+  ///   - onAsked: called once, when an heir has asked for the first time: nobody new is to be taken in.
+  func begin(host: any PassingHost, onAsked: @escaping () -> Void) {
     self.host = host
+    self.onAsked = onAsked
     connections.host = host
   }
 
@@ -101,14 +106,13 @@ final class HandOver {
   /// Nobody may claim anything of this process now.
   var isQuiet: Bool { batch.isEmpty }
 
-  /// This process is about to end, and has nothing more to give.
+  /// This process is about to end, and gives nothing more: everything is its own again, or gone.
   func end() {
-    stop()
+    guard !hasEnded else { return }
+    hasEnded = true
+    settle(course.stop())
     if let heir = course.heir { socket?.over(to: heir) }
   }
-
-  /// Everything is this process's own again, or gone.
-  func stop() { settle(course.stop()) }
 
   // MARK: In each turn
 
@@ -126,7 +130,7 @@ final class HandOver {
     settle(course.look(nowNs: clock.nowNs))
     // First what has come meanwhile is delivered.
     if wasInTheAir { return !course.isInTheAir }
-    guard case .asked(let ask, let sinceNs) = course.state, !connections.isDraining, !arrivals.isOpen else {
+    guard case .asked(let ask, let sinceNs) = course.state, !hasEnded, !arrivals.isOpen else {
       return false
     }
     guard clock.nowNs >= lookNs else {
@@ -196,38 +200,38 @@ final class HandOver {
     offerIdle(&offered)
     let polled = answered
     answered = []
-    for connection in polled { offer(connection, &offered) }
+    for connection in polled where connections.table[connection.index] === connection {
+      offer(connection, &offered)
+    }
     var looked = 0
     while looked < connections.table.capacity, offered.entries.count < Self.mostEntries {
       looked += 1
       next = next + 1 < connections.table.capacity ? next + 1 : 0
       if let connection = connections.table[ConnectionIndex(next)] { offer(connection, &offered) }
     }
-    guard !offered.entries.isEmpty else {
-      lookNs = clock.nowNs + UInt64(Self.vainMs) * LoopClock.nsPerMs
-      return lookLater(Self.vainMs)
-    }
-    StopPoint.batchMarked.reached()
-    guard let socket, socket.send(offered, to: ask.heir) else {
-      // The heir doesn't read.
-      lookNs = clock.nowNs + UInt64(Self.vainMs) * LoopClock.nsPerMs
+    if !offered.entries.isEmpty { StopPoint.batchMarked.reached() }
+    guard !offered.entries.isEmpty, let socket, socket.send(offered, to: ask.heir) else {
+      // Nobody is at rest, or the heir doesn't read.
       settle(.takenBack)
+      lookNs = clock.nowNs + UInt64(Self.vainMs) * Self.nsPerMs
       return lookLater(Self.vainMs)
     }
     course.sent(nowNs: clock.nowNs)
     StopPoint.batchSent.reached()
-    lookLater(Int(HandOverCourse.patienceNs / LoopClock.nsPerMs) + 1)
+    lookLater(Int(HandOverCourse.patienceNs / Self.nsPerMs) + 1)
   }
 
   private func offer(_ connection: Connection, _ offered: inout HandOverBatch) {
-    guard offered.entries.count < Self.mostEntries, let entry = connections.suspend(connection) else { return }
+    guard offered.entries.count < Self.mostEntries, let entry = connections.suspend(connection) else {
+      return
+    }
     offered.entries.append(entry)
     batch.append(.connection(connection))
   }
 
   private func offerIdle(_ offered: inout HandOverBatch) {
     let ledger = connections.ledger
-    host?.release(Self.mostIdle) { number, socket in
+    _ = host?.release(Self.mostIdle) { number, socket in
       let entry = LedgerEntry(rawValue: number)
       guard ledger.isKept(entry) else { return false }
       ledger.markPassing(entry, descriptor: socket)
@@ -241,7 +245,7 @@ final class HandOver {
 
   private func settle(_ settlement: HandOverCourse.Settlement?) {
     guard let settlement else { return }
-    StopPoint.beforeForget.reached()
+    if !batch.isEmpty { StopPoint.beforeForget.reached() }
     let items = batch
     batch = []
     for item in items {

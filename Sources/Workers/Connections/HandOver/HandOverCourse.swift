@@ -50,7 +50,9 @@ struct HandOverCourse {
     switch state {
     case .unasked: break
     case .asked(let before, _):
-      guard ask.heir > before.heir || (ask.heir == before.heir && ask.number > before.number) else { return nil }
+      guard ask.heir > before.heir || (ask.heir == before.heir && ask.number > before.number) else {
+        return nil
+      }
     case .inTheAir(let before, _):
       guard ask.heir >= before.heir else { return nil }
       if ask.heir == before.heir, ask.number <= before.number { return nil }
