@@ -21,6 +21,8 @@ final class Wiring {
   private static let lastTurns = 64
 
   let turn: Turn
+  /// What is too much for one turn.
+  let work: TurnWork
   let clock: LoopClock
   let events: EventRings
   let subscriptions: Subscriptions
@@ -42,6 +44,8 @@ final class Wiring {
   let handOverSocket: HandOverSocket?
   /// Of connections of a living process at the place's other seat; nil: there is none to take over from.
   let takeOver: TakeOver?
+  /// Of connections to the process beside this one.
+  let handOver: HandOver
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
@@ -56,7 +60,6 @@ final class Wiring {
   private let links: LoopRings
   private let calls: CallClient?
   private let publications: PublicationClient?
-  private let work: TurnWork
   private let sweep: ConnectionSweep
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -152,8 +155,14 @@ final class Wiring {
     entrance = Entrance(connections, polls, intake, sockets, settings)
     adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
     handOverSocket = Self.handOverSocket(context)
-    takeOver = try Self.takeOver(
+    let takeOver = try Self.takeOver(
       context, handOverSocket, entrance, after: adoption, arrivals, peers, clock, metrics)
+    self.takeOver = takeOver
+    handOver = HandOver(
+      handOverSocket, heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      turn, clock, metrics, context.log)
+    handOver.reads = { takeOver?.isOver ?? true }
+    takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -186,7 +195,8 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections, adoption, takeOver) = (live, links, connections, adoption, takeOver)
+    let (live, links, connections) = (live, links, connections)
+    let (adoption, takeOver, handOver) = (adoption, takeOver, handOver)
     turn.begin(
       Turn.Parts(
         inOrder: [
@@ -194,7 +204,7 @@ final class Wiring {
           adoption.step,
           { takeOver?.step() ?? false },
           {
-            if adoption.holdsDelivery { return live.wait() }
+            if adoption.holdsDelivery || handOver.holdsDelivery { return live.wait() }
             return switch takeOver?.delivery ?? .all {
             case .all: live.deliver()
             case .through(let last): live.deliver(through: last)
@@ -215,11 +225,13 @@ final class Wiring {
             polls.flush()
             return false
           },
+          { handOver.step(isDry: live.isDry) },
           { presence.step(connections) },
         ],
         declareAsleep: {
           // It is looked again in any case, soon.
           if adoption.holdsDelivery { return true }
+          if handOver.holdsDelivery { return links.declareAsleep() }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -280,16 +292,32 @@ final class Wiring {
     guard !connections.isDraining else { return }
     adoption.stop()
     takeOver?.stop()
+    handOver.end()
+    runLastTurns()
+    clock.refresh()
+    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
+    connections.drain(
+      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
+    endQuestions()
+  }
+
+  /// The worker has no connections any more, and ends: what is said of those that it had goes out.
+  func leave() {
+    handOver.end()
+    runLastTurns()
+    endQuestions()
+  }
+
+  private func runLastTurns() {
     var turns = 0
     repeat {
       turn.run()
       turns += 1
     } while !live.isDry && turns < Self.lastTurns
-    clock.refresh()
-    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
-    connections.drain(
-      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
-    // Whoever asked here for a connection of another worker asks again elsewhere.
+  }
+
+  /// Whoever asked here for a connection of another worker asks again elsewhere.
+  private func endQuestions() {
     peers.endAll()
     calls?.endAll()
   }
@@ -321,6 +349,11 @@ final class Wiring {
     ).take()
     defer { close(own) }
     return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
+
+  /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
+  private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
+    { manifest.isRetiring || $0 > manifest.incarnation }
   }
 
   private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {

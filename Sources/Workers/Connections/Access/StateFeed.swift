@@ -67,8 +67,8 @@ final class StateFeed {
     for _ in 0..<2 { while read() {} }
   }
 
-  /// The last record that connections here have been subject to.
-  var heeded: UInt64 { rings.lastSequence(Self.only) }
+  /// The last record that has been read.
+  var lastOrder: UInt64 { rings.lastSequence(Self.only) }
 
   /// Reads on. True: there may be more. What was read is committed when every effect of it is there, on connections that are still to
   /// arrive too: the control worker may say so.
