@@ -63,7 +63,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     wiring.adoption.inherit(
       from: context.manifest.inheritance.map { DeadWorker($0, by: context.incarnation) },
       patienceSeconds: context.settings.keeperTTLSeconds,
-      sibling: try context.manifest.siblingLedger.map(SiblingLedger.init(mapping:)))
+      sibling: wiring.siblingLedger)
     wiring.state.catchUp()
     wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
