@@ -21,6 +21,8 @@ final class Wiring {
   private static let lastTurns = 64
 
   let turn: Turn
+  /// What is too much for one turn.
+  let work: TurnWork
   let clock: LoopClock
   let events: EventRings
   let subscriptions: Subscriptions
@@ -38,6 +40,8 @@ final class Wiring {
   let entrance: Entrance
   /// Of connections whose worker has died: to be begun before the first turn.
   let adoption: Adoption
+  /// Of connections to the process beside this one.
+  let handOver: HandOver
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
@@ -52,7 +56,6 @@ final class Wiring {
   private let links: LoopRings
   private let calls: CallClient?
   private let publications: PublicationClient?
-  private let work: TurnWork
   private let sweep: ConnectionSweep
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -146,6 +149,9 @@ final class Wiring {
       AssemblyBudget(settings, status: status, worker: context.name), work)
     entrance = Entrance(connections, polls, intake, sockets, settings)
     adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
+    handOver = HandOver(
+      Self.handOverSocket(context), heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      turn, clock, metrics, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -178,13 +184,14 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections, adoption) = (live, links, connections, adoption)
+    let (live, links, connections) = (live, links, connections)
+    let (adoption, handOver) = (adoption, handOver)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
           adoption.step,
-          { adoption.holdsDelivery ? false : live.deliver() },
+          { adoption.holdsDelivery || handOver.holdsDelivery ? false : live.deliver() },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -199,11 +206,13 @@ final class Wiring {
             polls.flush()
             return false
           },
+          { handOver.step(isDry: live.isDry) },
           { presence.step(connections) },
         ],
         declareAsleep: {
           // It is looked again in any case, soon.
           if adoption.holdsDelivery { return true }
+          if handOver.holdsDelivery { return links.declareAsleep() }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -263,16 +272,32 @@ final class Wiring {
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
     adoption.stop()
+    handOver.end()
+    runLastTurns()
+    clock.refresh()
+    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
+    connections.drain(
+      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
+    endQuestions()
+  }
+
+  /// The worker has no connections any more, and ends: what is said of those that it had goes out.
+  func leave() {
+    handOver.end()
+    runLastTurns()
+    endQuestions()
+  }
+
+  private func runLastTurns() {
     var turns = 0
     repeat {
       turn.run()
       turns += 1
     } while !live.isDry && turns < Self.lastTurns
-    clock.refresh()
-    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
-    connections.drain(
-      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
-    // Whoever asked here for a connection of another worker asks again elsewhere.
+  }
+
+  /// Whoever asked here for a connection of another worker asks again elsewhere.
+  private func endQuestions() {
     peers.endAll()
     calls?.endAll()
   }
@@ -304,6 +329,20 @@ final class Wiring {
     ).take()
     defer { close(own) }
     return try Ledger(attaching: own, incarnation: context.incarnation)
+  }
+
+  /// nil: there is nobody beside this process.
+  private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
+    guard let descriptor = context.manifest.handOver else { return nil }
+    let readers = context.manifest.ringWritten(for: .requests)?.readers ?? []
+    let sibling = context.worker.sibling
+    return HandOverSocket(
+      descriptor, incarnation: context.incarnation, wake: readers.first { $0.worker == sibling }?.wake)
+  }
+
+  /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
+  private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
+    { manifest.isRetiring || $0 > manifest.incarnation }
   }
 
   /// Status pages of the connection workers, by place.

@@ -47,6 +47,14 @@ public enum StopPoint: UInt32, CaseIterable, Sendable {
   case beforeTaken
   /// An heir has adopted everything, and isn't ready yet.
   case adopted
+  /// A retiring worker's entries of a batch are being passed; the batch hasn't been sent.
+  case batchMarked
+  /// The batch has been sent.
+  case batchSent
+  /// A retiring worker has been told that a batch has been taken, and has done nothing about it.
+  case takenReceived
+  /// It is about to forget what has been claimed, and to take back the rest.
+  case beforeForget
 
   static let environmentName = "RIG_TEST_STOP_AT"
 

@@ -65,6 +65,9 @@ final class StateFeed {
     for _ in 0..<2 { while read() {} }
   }
 
+  /// The last record that has been read.
+  var lastOrder: UInt64 { rings.lastSequence(Self.only) }
+
   /// Reads on. True: there may be more. What was read is committed when every effect of it is there, on connections that are still to
   /// arrive too: the control worker may say so.
   func read() -> Bool {

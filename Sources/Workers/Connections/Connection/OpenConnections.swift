@@ -8,6 +8,7 @@
 // What the delivery loop looks at is in the table; what a connection subscribes to, and whose events it gets, is entered in
 // Subscriptions and Identities here, and taken out again by `retire`.
 
+import Glibc
 import IPC
 import Kit
 import Links
@@ -41,6 +42,8 @@ final class OpenConnections {
   private(set) var isDraining = false
   /// Called when nobody is left.
   private var drained: (() -> Void)?
+  /// Makes channels of sockets that have come back.
+  weak var host: (any SocketHost)?
 
   /// - Parameter incarnation: which of the processes this is that have served the place.
   init(
@@ -222,6 +225,90 @@ final class OpenConnections {
     reportChange(of: connection)
   }
 
+  // MARK: Handing over
+
+  /// Whether nothing is under way of the connection: what it was sent has gone, what it has said has had its effect, and a process that
+  /// has its entry and its socket knows everything.
+  private func isAtRest(_ connection: Connection) -> Bool {
+    let entry = table.entries[Int(connection.index)]
+    guard isOpen(connection), !connection.isSuspended, entry != .none, ledger.isKept(entry),
+      connection.state.resuming == nil, connection.replay == nil, !connection.isChanging
+    else { return false }
+    if let polls = connection.polls { return polls.isAtRest && !polls.owesFarewell }
+    guard let outlet = connection.outlet, outlet.isIdle, let socket = outlet.ownSocket else { return false }
+    guard let webSocket = connection.webSocket else { return true }
+    // What has been read and not given to it yet, or the client's end, is this process's to deal with.
+    return webSocket.isAtRest && sockets.read(socket) == webSocket.consumed
+  }
+
+  /// Offers the connection to another process. From here on it is left alone here, until `reclaim`.
+  ///
+  /// - Returns: nil: something is under way.
+  func suspend(_ connection: Connection) -> HandOverBatch.Entry? {
+    let place = Int(connection.index)
+    guard isAtRest(connection) else { return nil }
+    connection.polls?.commit()
+    let detached = connection.outlet?.detach()
+    guard ledger.isKept(table.entries[place]), connection.polls != nil || detached != nil else { return nil }
+    ledger.markPassing(table.entries[place], descriptor: detached?.socket)
+    connection.isSuspended = true
+    table.descriptors[place] = -1
+    limits?.closed(connection.index)
+    detached?.closeFormer()
+    return HandOverBatch.Entry(table.entries[place].rawValue, descriptor: detached?.socket)
+  }
+
+  /// Ends the offer, if there is one. False: another process has the connection, and nothing of it is left here.
+  func reclaim(_ connection: Connection) -> Bool {
+    guard connection.isSuspended else { return true }
+    connection.isSuspended = false
+    guard ledger.takeBack(table.entries[Int(connection.index)]) else {
+      forget(connection)
+      return false
+    }
+    count(connection)
+    guard let outlet = connection.outlet, let socket = outlet.ownSocket else { return true }
+    table.descriptors[Int(connection.index)] = outlet.directDescriptor
+    connection.attach { [weak host] in
+      if let host { return host.channel(of: socket) }
+      Glibc.close(socket)
+      return nil
+    }
+    if outlet.channel == nil { connection.outletHasNoChannel() }
+    return isOpen(connection)
+  }
+
+  /// The connection with this serial, if it is here.
+  func find(serial: UInt64) -> Connection? {
+    guard let connection = table.find(serial: serial), reclaim(connection) else { return nil }
+    return connection
+  }
+
+  /// It ends with this process, whoever comes after.
+  func keepFromPassing(_ connection: Connection) {
+    connection.polls?.leaveLedger()
+    leaveLedger(connection)
+  }
+
+  /// It was counted before.
+  private func count(_ connection: Connection) {
+    let state = connection.state
+    let sinceNs = clock.ns(ofUnixMs: state.origin.sinceUnixMs)
+    _ = limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs)
+    for user in state.identity?.users ?? [] { _ = limits?.joined(connection.index, user, sinceNs: sinceNs) }
+  }
+
+  /// Another process goes on with it: its client isn't told.
+  private func forget(_ connection: Connection) {
+    let socket = connection.outlet?.ownSocket
+    takeOut(connection)
+    connection.outlet?.close()
+    table.remove(connection)
+    if let socket { Glibc.close(socket) }
+    metrics.handedOver?.add()
+    noteDrained()
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   func isOpen(_ connection: Connection) -> Bool {
     !connection.isClosing && table[connection.index] === connection
@@ -318,9 +405,11 @@ final class OpenConnections {
 
   /// Tells the connection why, and ends it.
   func close(_ connection: Connection, _ reason: ClosingReason) {
+    // Whoever comes back goes on behind what it has got, also of events that weren't for it.
+    let position = reason.isOfWorker ? connection.position : nil
     guard retire(connection) else { return }
     if reason == .slowConsumer { metrics.slowConsumers?.add() }
-    connection.end(reason, retryMs: advice.retryMs(after: reason))
+    connection.end(reason, at: position, retryMs: advice.retryMs(after: reason))
   }
 
   /// The same for all with a session, …
@@ -347,7 +436,13 @@ final class OpenConnections {
   /// Takes the connection out of delivery: it will end. False if it was already.
   @discardableResult
   func retire(_ connection: Connection) -> Bool {
-    guard isOpen(connection) else { return false }
+    guard isOpen(connection), reclaim(connection), isOpen(connection) else { return false }
+    takeOut(connection)
+    leaveLedger(connection)
+    return true
+  }
+
+  private func takeOut(_ connection: Connection) {
     if connection.identity != nil { presence.closed(connection) }
     connection.markClosing()
     limits?.closed(connection.index)
@@ -356,8 +451,6 @@ final class OpenConnections {
     subscriptions.remove(connection.index)
     identities.forget(connection)
     table.descriptors[Int(connection.index)] = -1
-    leaveLedger(connection)
-    return true
   }
 
   /// The connection is gone.
