@@ -21,14 +21,16 @@ private final class Course {
     course.taken(number, by: heir)
   }
 
-  func look(at nowNs: UInt64) -> HandOverCourse.Settlement? { course.look(nowNs: nowNs) }
+  func look(at nowNs: UInt64) -> HandOverCourse.Settlement? {
+    course.look(nowNs: nowNs, patienceNs: 1_000)
+  }
 
   func stop() -> HandOverCourse.Settlement? { course.stop() }
 }
 
 @Suite("16.6 The course of a hand-over")
 struct HandOverCourseTests {
-  private static let patience = HandOverCourse.patienceNs
+  private static let patience: UInt64 = 1_000
 
   private func waits(_ number: UInt64, by heir: UInt64 = 8, since nowNs: UInt64 = 0) -> HandOverCourse.State {
     .asked(HandOverCourse.Ask(heir: heir, number: number, positions: []), sinceNs: nowNs)
