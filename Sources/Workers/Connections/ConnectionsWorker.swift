@@ -62,7 +62,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   func begin() throws {
     wiring.adoption.inherit(
       from: context.manifest.inheritance.map { DeadWorker($0, by: context.incarnation) },
-      patienceSeconds: context.settings.keeperTTLSeconds)
+      patienceSeconds: context.settings.keeperTTLSeconds,
+      sibling: try context.manifest.siblingLedger.map(SiblingLedger.init(mapping:)))
     wiring.state.catchUp()
     wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
@@ -75,6 +76,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   func began() {
     guard !context.manifest.isRetiring else { return retire() }
     context.log.info("serving the inbound port")
+    wiring.takeOver?.begin()
+    wiring.turn.schedule()
     if context.worker.place == 0, !wiring.access.authority.isConfigured {
       context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")
     }

@@ -40,6 +40,10 @@ final class Wiring {
   let entrance: Entrance
   /// Of connections whose worker has died: to be begun before the first turn.
   let adoption: Adoption
+  /// By which the processes at the place's two seats hand connections over; nil: nothing is handed over.
+  let handOverSocket: HandOverSocket?
+  /// Of connections of a living process at the place's other seat; nil: there is none to take over from.
+  let takeOver: TakeOver?
   /// Of connections to the process beside this one.
   let handOver: HandOver
   let admission: Admission
@@ -80,13 +84,14 @@ final class Wiring {
     advice = ReconnectAdvice()
 
     // The rings.
-    let pages = try Self.connectionPages(manifest)
+    let seats = try Self.seats(manifest)
+    let pages = seats.map(\.page)
     let events = try EventRings(
       manifest.ringsRead(for: .events), worker: worker, status: status, epoch: manifest.gatewayEpoch)
     self.events = events
     // An answer to a poll has at least one event, however large.
     peers = try PeerRequests(
-      grants: manifest.ringsRead(for: .requests), worker: worker, peers: pages, status: status,
+      grants: manifest.ringsRead(for: .requests), worker: worker, peers: seats, status: status,
       maximumMessageBytes: PeerRequests.messageBytes(forEventsOf: settings.maxEventBytes), later: loop.soon)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs, later: loop.soon)
     publications = try PublicationClient(context, later: loop.soon)
@@ -104,7 +109,7 @@ final class Wiring {
       writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
       turn,
       arrivals)
-    let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
+    let limits = ConnectionLimits(settings, slot: worker.number, pages: pages, secret: manifest.tokenKey)
     let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
@@ -136,7 +141,7 @@ final class Wiring {
     let turns = SharedTurns(work, clock, metrics)
     admission = Admission(
       to: connections, subscriptions, access, proxies, limits, turns, metrics, own: status,
-      others: pages.enumerated().filter { $0.offset != place }.map(\.element), settings)
+      others: pages.enumerated().filter { $0.offset != worker.number }.map(\.element), settings)
     let eventsRoute = EventsRoute(
       EventIntake(
         settings: settings, writer: try context.eventWriter(), status: status,
@@ -149,9 +154,15 @@ final class Wiring {
       AssemblyBudget(settings, status: status, worker: context.name), work)
     entrance = Entrance(connections, polls, intake, sockets, settings)
     adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
+    handOverSocket = Self.handOverSocket(context)
+    let takeOver = try Self.takeOver(
+      context, handOverSocket, entrance, after: adoption, arrivals, peers, clock, metrics)
+    self.takeOver = takeOver
     handOver = HandOver(
-      Self.handOverSocket(context), heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      handOverSocket, heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
       turn, clock, metrics, context.log)
+    handOver.reads = { takeOver?.isOver ?? true }
+    takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -185,13 +196,21 @@ final class Wiring {
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
     let (live, links, connections) = (live, links, connections)
-    let (adoption, handOver) = (adoption, handOver)
+    let (adoption, takeOver, handOver) = (adoption, takeOver, handOver)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
           adoption.step,
-          { adoption.holdsDelivery || handOver.holdsDelivery ? false : live.deliver() },
+          { takeOver?.step() ?? false },
+          {
+            if adoption.holdsDelivery || handOver.holdsDelivery { return live.wait() }
+            return switch takeOver?.delivery ?? .all {
+            case .all: live.deliver()
+            case .through(let last): live.deliver(through: last)
+            case .nothing: live.wait()
+            }
+          },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -272,6 +291,7 @@ final class Wiring {
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
     adoption.stop()
+    takeOver?.stop()
     handOver.end()
     runLastTurns()
     clock.refresh()
@@ -331,27 +351,40 @@ final class Wiring {
     return try Ledger(attaching: own, incarnation: context.incarnation)
   }
 
-  /// nil: there is nobody beside this process.
-  private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
-    guard let descriptor = context.manifest.handOver else { return nil }
-    let readers = context.manifest.ringWritten(for: .requests)?.readers ?? []
-    let sibling = context.worker.sibling
-    return HandOverSocket(
-      descriptor, incarnation: context.incarnation, wake: readers.first { $0.worker == sibling }?.wake)
-  }
-
   /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
   private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
     { manifest.isRetiring || $0 > manifest.incarnation }
   }
 
-  /// Status pages of the connection workers, by place.
-  private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
-    var pages: [StatusPage] = []
-    for peer in manifest.peers(of: .connections) {
-      pages.append(try StatusPage(attaching: peer.status))
+  private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
+    guard let descriptor = context.manifest.handOver, let sibling = context.worker.sibling else { return nil }
+    let requests = context.manifest.ringWritten(for: .requests)
+    return HandOverSocket(
+      descriptor, incarnation: context.incarnation,
+      wake: requests?.readers.first { $0.worker == sibling }?.wake)
+  }
+
+  private static func takeOver(
+    _ context: WorkerContext, _ socket: HandOverSocket?, _ entrance: Entrance, after adoption: Adoption,
+    _ arrivals: Arrivals, _ peers: PeerRequests, _ clock: LoopClock, _ metrics: WorkerMetrics
+  ) throws(IPCError) -> TakeOver? {
+    guard context.manifest.predecessor != nil, let socket, let ledger = context.manifest.siblingLedger else {
+      return nil
     }
-    return pages
+    return TakeOver(
+      socket, try SiblingLedger(mapping: ledger), entrance, after: adoption, arrivals, clock, metrics,
+      context.log, isSiblingThere: { peers.isSiblingThere })
+  }
+
+  /// Status pages of the connection workers, by number.
+  private static func seats(
+    _ manifest: WorkerManifest
+  ) throws(IPCError) -> [(worker: WorkerIdentity, page: StatusPage)] {
+    var seats: [(worker: WorkerIdentity, page: StatusPage)] = []
+    for peer in manifest.peers(of: .connections) {
+      seats.append((peer.worker, try StatusPage(attaching: peer.status)))
+    }
+    return seats
   }
 
   /// Where proxied requests are logged (REQUEST_LOG).

@@ -43,6 +43,10 @@ public enum StopPoint: UInt32, CaseIterable, Sendable {
   case batchReceived
   /// An heir has become an entry's owner.
   case entryAdopted
+  /// An heir has noted a connection that a living process offers, which has it still.
+  case claimOpened
+  /// An heir has claimed a connection of a living process; its own entry doesn't say so yet.
+  case claimWon
   /// An heir has adopted a batch, and not said so.
   case beforeTaken
   /// An heir has adopted everything, and isn't ready yet.

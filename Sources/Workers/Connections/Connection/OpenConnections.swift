@@ -427,9 +427,11 @@ final class OpenConnections {
   }
 
   /// …or with an id.
-  func close(_ id: ConnectionID) {
+  ///
+  /// - Parameter sequence: of the order in its ring.
+  func close(_ id: ConnectionID, by sequence: UInt64) {
     guard names.isHere(id.slot) else { return }
-    arrivals.close(id.serial)
+    arrivals.close(id.serial, by: sequence)
     if let connection = table.find(serial: id.serial) { close(connection, .closedByOperator) }
   }
 
