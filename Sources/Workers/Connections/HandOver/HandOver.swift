@@ -28,8 +28,6 @@ final class HandOver {
   /// Entries of a batch: some milliseconds at either process, in which nothing is delivered.
   private static let mostEntries = 100
   private static let mostIdle = 50
-  /// Until it is looked again when nobody was at rest.
-  private static let vainMs = 100
   /// How long an ask waits for a turn that delivers everything, and for the rings to be read as far as the heir has.
   private static let mostDelayNs: UInt64 = 1_000_000_000
   private static let messagesPerTurn = 16
@@ -39,6 +37,11 @@ final class HandOver {
     case connection(Connection)
     case http(LedgerEntry, socket: CInt)
   }
+
+  /// How long a batch may be in the air: nothing is delivered meanwhile.
+  var patienceNs: UInt64 = 1_000_000_000
+  /// Until it is looked again when nobody was at rest.
+  var vainMs = 100
 
   private let socket: HandOverSocket?
   private let heeds: (UInt64) -> Bool
@@ -127,19 +130,19 @@ final class HandOver {
         heard(from, message)
       }
     }
-    settle(course.look(nowNs: clock.nowNs))
+    settle(course.look(nowNs: clock.nowNs, patienceNs: patienceNs))
     // First what has come meanwhile is delivered.
     if wasInTheAir { return !course.isInTheAir }
     guard case .asked(let ask, let sinceNs) = course.state, !hasEnded, !arrivals.isOpen else {
       return false
     }
     guard clock.nowNs >= lookNs else {
-      lookLater(Self.vainMs)
+      lookLater(vainMs)
       return false
     }
     let isFresh = isDry && hasRead(ask.positions)
     guard isFresh || clock.nowNs >= sinceNs &+ Self.mostDelayNs else {
-      lookLater(Self.vainMs)
+      lookLater(vainMs)
       return false
     }
     give(ask)
@@ -213,12 +216,12 @@ final class HandOver {
     guard !offered.entries.isEmpty, let socket, socket.send(offered, to: ask.heir) else {
       // Nobody is at rest, or the heir doesn't read.
       settle(.takenBack)
-      lookNs = clock.nowNs + UInt64(Self.vainMs) * Self.nsPerMs
-      return lookLater(Self.vainMs)
+      lookNs = clock.nowNs + UInt64(vainMs) * Self.nsPerMs
+      return lookLater(vainMs)
     }
     course.sent(nowNs: clock.nowNs)
     StopPoint.batchSent.reached()
-    lookLater(Int(HandOverCourse.patienceNs / Self.nsPerMs) + 1)
+    lookLater(Int(clamping: patienceNs / Self.nsPerMs) + 1)
   }
 
   private func offer(_ connection: Connection, _ offered: inout HandOverBatch) {

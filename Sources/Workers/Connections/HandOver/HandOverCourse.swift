@@ -6,9 +6,6 @@
 // none that has been offered anew.
 
 struct HandOverCourse {
-  /// How long a batch may be in the air: nothing is delivered meanwhile.
-  static let patienceNs: UInt64 = 1_000_000_000
-
   struct Ask: Equatable {
     /// Incarnation of the process that asks.
     var heir: UInt64
@@ -79,8 +76,10 @@ struct HandOverCourse {
   }
 
   /// Time has passed.
-  mutating func look(nowNs: UInt64) -> Settlement? {
-    guard case .inTheAir(_, let sinceNs) = state, nowNs >= sinceNs &+ Self.patienceNs else { return nil }
+  ///
+  /// - Parameter patienceNs: how long a batch may be in the air.
+  mutating func look(nowNs: UInt64, patienceNs: UInt64) -> Settlement? {
+    guard case .inTheAir(_, let sinceNs) = state, nowNs &- sinceNs >= patienceNs else { return nil }
     return stop()
   }
 
