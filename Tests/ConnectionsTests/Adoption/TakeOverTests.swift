@@ -11,7 +11,7 @@ import Tokens
 @testable import IPC
 @testable import Kit
 
-@Suite("16 Taking over from a living process")
+@Suite("16.6 Taking over from a living process")
 struct TakeOverTests {
   private func clients(_ count: Int) throws -> [SurvivingClient] {
     try (0..<count).map { try SurvivingClient(isWebSocket: $0 % 2 == 1, cookie: UInt64($0) + 1) }
@@ -71,7 +71,7 @@ struct TakeOverTests {
 
   // MARK: Nobody dies
 
-  @Test("16 everybody who is at rest passes over, and notices nothing; then the other one may end")
+  @Test("16.6 everybody who is at rest passes over, and notices nothing; then the other one may end")
   func all() throws {
     let place = try pair(clients(5))
     defer { place.end() }
@@ -87,7 +87,7 @@ struct TakeOverTests {
     #expect(place[1]?.takeOver?.isOver == true)
   }
 
-  @Test("16 a worker that isn't ready, or that adopts what a dead one has left, asks for nothing yet")
+  @Test("16.6 a worker that isn't ready, or that adopts what a dead one has left, asks for nothing yet")
   func notYet() throws {
     let place = try PlaceLife(clients(2))
     defer { place.end() }
@@ -115,7 +115,7 @@ struct TakeOverTests {
     #expect(adopted(place[1], "killed") == 2)
   }
 
-  @Test("16 who has something under way passes over when it has gone")
+  @Test("16.6 who has something under way passes over when it has gone")
   func slow() throws {
     let place = try pair(clients(2))
     defer { place.end() }
@@ -130,7 +130,7 @@ struct TakeOverTests {
     for client in place.clients { #expect(numbers(of: client) == Array(1...10)) }
   }
 
-  @Test("16 whoever passes over counts once for its user, and nobody is closed for it")
+  @Test("16.6 whoever passes over counts once for its user, and nobody is closed for it")
   func limits() throws {
     let place = try PlaceLife(clients(2))
     defer { place.end() }
@@ -161,7 +161,7 @@ struct TakeOverTests {
   }
 
   @Test(
-    "16 an order that both read while a connection is in the air is carried out on it by whoever has it then",
+    "16.6 an order that both read while a connection is in the air is carried out on it by whoever has it then",
     arguments: [true, false])
   func orders(isFirstAtHeir: Bool) throws {
     let place = try PlaceLife(clients(3))
@@ -192,7 +192,7 @@ struct TakeOverTests {
     #expect(told == [true, true, false])
   }
 
-  @Test("16 a session that was ended before its connection passed over is told so by whoever takes over")
+  @Test("16.6 a session that was ended before its connection passed over is told so by whoever takes over")
   func blacklisted() throws {
     let place = try PlaceLife(clients(1))
     defer { place.end() }
@@ -213,7 +213,7 @@ struct TakeOverTests {
 
   // MARK: Requests
 
-  @Test("16 a change of subscriptions finds its connection at whichever seat, or in the air")
+  @Test("16.6 a change of subscriptions finds its connection at whichever seat, or in the air")
   func changes() throws {
     let place = try pair(clients(1))
     defer { place.end() }
@@ -238,7 +238,7 @@ struct TakeOverTests {
     #expect(answers.sorted() == [204, 204, 204, 410, 410, 410])
   }
 
-  @Test("16 whoever asks for a connection of a place hears 410 only if it is at neither seat")
+  @Test("16.6 whoever asks for a connection of a place hears 410 only if it is at neither seat")
   func asked() throws {
     let place = try pair(clients(1))
     defer { place.end() }
@@ -260,7 +260,7 @@ struct TakeOverTests {
 
   // MARK: Deaths
 
-  @Test("16 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then")
+  @Test("16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then")
   func incumbentDies() throws {
     for hasClaimed in [false, true] {
       let place = try pair(clients(3))
@@ -286,7 +286,7 @@ struct TakeOverTests {
   }
 
   @Test(
-    "16 an entry that claims one is its heir's if the other process has let go of it, and nobody's if not",
+    "16.6 an entry that claims one is its heir's if the other process has let go of it, and nobody's if not",
     arguments: [true, false])
   func heirDiesClaiming(hasClaimed: Bool) throws {
     let place = try pair(clients(1))
@@ -367,7 +367,7 @@ struct TakeOverTests {
   }
 
   @Test(
-    "16 each client has what it would have had of one process alone, whatever happens and whoever dies between turns",
+    "16.6 each client has what it would have had of one process alone, whatever happens and whoever dies between turns",
     arguments: 1...40 as ClosedRange<UInt64>)
   func betweenTurns(seed: UInt64) throws {
     let place = try pair(clients(6))
@@ -389,7 +389,7 @@ struct TakeOverTests {
   }
 
   @Test(
-    "16 each client has everything once if both die at the same store, whichever it is",
+    "16.6 each client has everything once if both die at the same store, whichever it is",
     arguments: 1...60 as ClosedRange<UInt64>)
   func atAnyStore(seed: UInt64) throws {
     var place = try pair(clients(4))

@@ -4,7 +4,7 @@ import Testing
 
 @testable import Connections
 
-@Suite("16 Whom to ask for a connection of a place")
+@Suite("16.6 Whom to ask for a connection of a place")
 struct SeatsToAskTests {
   private func seat(_ number: UInt16, isRetiring: Bool = false) -> SeatsToAsk.Seat {
     SeatsToAsk.Seat(number: number, isRetiring: isRetiring)
@@ -22,7 +22,7 @@ struct SeatsToAskTests {
     return asked
   }
 
-  @Test("16 one alone is asked once, one that retires before its heir, and if nobody is seen to retire the first one twice")
+  @Test("16.6 one alone is asked once, one that retires before its heir, and if nobody is seen to retire the first one twice")
   func order() {
     #expect(asked([[]]) == [])
     #expect(asked([[seat(4)]]) == [4])
@@ -31,7 +31,7 @@ struct SeatsToAskTests {
     #expect(asked([[seat(4), seat(5)]]) == [4, 5, 4])
   }
 
-  @Test("16 who has come, begun to retire or gone since somebody was asked is considered")
+  @Test("16.6 who has come, begun to retire or gone since somebody was asked is considered")
   func changing() {
     #expect(asked([[seat(4)], [seat(4, isRetiring: true), seat(5)]]) == [4, 5, 4])
     #expect(asked([[seat(4, isRetiring: true), seat(5)], [seat(5)]]) == [4, 5])
@@ -40,7 +40,7 @@ struct SeatsToAskTests {
   }
 
   /// A connection is at `from`, and at `to` from the n-th question on: whoever has it when asked says so.
-  @Test("16 a connection that moves from a retiring process to its heir is found, whenever it moves")
+  @Test("16.6 a connection that moves from a retiring process to its heir is found, whenever it moves")
   func found() {
     for (from, to) in [(4, 5), (5, 4)] as [(UInt16, UInt16)] {
       for isSeen in [true, false] {
