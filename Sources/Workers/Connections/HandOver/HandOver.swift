@@ -46,6 +46,7 @@ final class HandOver {
   private let socket: HandOverSocket?
   private let heeds: (UInt64) -> Bool
   private let connections: OpenConnections
+  private let offers: ConnectionOffers
   private let events: EventRings
   private let polls: Polls
   private let state: StateFeed
@@ -77,12 +78,14 @@ final class HandOver {
   ///   - heeds: whether the process of an incarnation is an heir of this one.
   init(
     _ socket: HandOverSocket?, heeds: @escaping (UInt64) -> Bool, _ connections: OpenConnections,
+    _ offers: ConnectionOffers,
     _ polls: Polls, _ state: StateFeed, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn,
     _ clock: LoopClock, _ metrics: WorkerMetrics, _ log: Logger
   ) {
     self.socket = socket
     self.heeds = heeds
     self.connections = connections
+    self.offers = offers
     events = connections.events
     self.polls = polls
     self.state = state
@@ -100,7 +103,7 @@ final class HandOver {
   func begin(host: any PassingHost, onAsked: @escaping () -> Void) {
     self.host = host
     self.onAsked = onAsked
-    connections.host = host
+    offers.host = host
   }
 
   /// Whether nothing is to be delivered for now.
@@ -225,7 +228,7 @@ final class HandOver {
   }
 
   private func offer(_ connection: Connection, _ offered: inout HandOverBatch) {
-    guard offered.entries.count < Self.mostEntries, let entry = connections.suspend(connection) else {
+    guard offered.entries.count < Self.mostEntries, let entry = offers.offer(connection) else {
       return
     }
     offered.entries.append(entry)
