@@ -66,7 +66,7 @@ final class HandOver {
   /// Sessions that have just been polled.
   private var answered: [Connection] = []
   private var lookNs: UInt64 = 0
-  private var isLookScheduled = false
+  private var look: (atNs: UInt64, cancel: () -> Void)?
   private var wasAsked = false
   /// Whether this process reads what comes for its place: not while another one's connections come to it.
   var reads: () -> Bool = { true }
@@ -189,13 +189,14 @@ final class HandOver {
   }
 
   private func lookLater(_ ms: Int) {
-    guard !isLookScheduled else { return }
-    isLookScheduled = true
-    _ = loop.after(ms) { [weak self] in
-      guard let self else { return }
-      isLookScheduled = false
-      turn.schedule()
+    let atNs = clock.nowNs &+ UInt64(ms) &* Self.nsPerMs
+    if let look, look.atNs <= atNs { return }
+    look?.cancel()
+    let cancel = loop.after(ms) { [weak self] in
+      self?.look = nil
+      self?.turn.schedule()
     }
+    look = (atNs, cancel)
   }
 
   // MARK: Giving
