@@ -31,6 +31,7 @@ final class HandOver {
   /// How long an ask waits for a turn that delivers everything, and for the rings to be read as far as the heir has.
   private static let mostDelayNs: UInt64 = 1_000_000_000
   private static let messagesPerTurn = 16
+  private static let mostAnswered = 1_000
   private static let nsPerMs: UInt64 = 1_000_000
 
   private enum Item {
@@ -139,7 +140,8 @@ final class HandOver {
     guard case .asked(let ask, let sinceNs) = course.state, !hasEnded, !arrivals.isOpen else {
       return false
     }
-    guard clock.nowNs >= lookNs else {
+    let looksAtAll = clock.nowNs >= lookNs
+    guard looksAtAll || !answered.isEmpty else {
       lookLater(vainMs)
       return false
     }
@@ -148,7 +150,7 @@ final class HandOver {
       lookLater(vainMs)
       return false
     }
-    give(ask)
+    give(ask, lookingAtAll: looksAtAll)
     return false
   }
 
@@ -180,8 +182,8 @@ final class HandOver {
     wasAsked = true
     polls.answered = { [unowned self] in
       // Its client asks again at once: there is no better moment.
+      guard answered.count < Self.mostAnswered else { return }
       answered.append($0)
-      lookNs = 0
       turn.scheduleUnlessRunning()
     }
     log.notice("connections go to the next process of the place")
@@ -201,16 +203,16 @@ final class HandOver {
 
   // MARK: Giving
 
-  private func give(_ ask: HandOverCourse.Ask) {
+  private func give(_ ask: HandOverCourse.Ask, lookingAtAll: Bool) {
     var offered = HandOverBatch(
       number: ask.number, positions: events.own.positions, orders: state.lastOrder, entries: [])
-    offerIdle(&offered)
+    if lookingAtAll { offerIdle(&offered) }
     let polled = answered
     answered = []
     for connection in polled where connections.table[connection.index] === connection {
       offer(connection, &offered)
     }
-    var looked = 0
+    var looked = lookingAtAll ? 0 : connections.table.capacity
     while looked < connections.table.capacity, offered.entries.count < Self.mostEntries {
       looked += 1
       next = next + 1 < connections.table.capacity ? next + 1 : 0
@@ -220,7 +222,7 @@ final class HandOver {
     guard !offered.entries.isEmpty, let socket, socket.send(offered, to: ask.heir) else {
       // Nobody is at rest, or the heir doesn't read.
       settle(.takenBack)
-      lookNs = clock.nowNs + UInt64(vainMs) * Self.nsPerMs
+      if lookingAtAll { lookNs = clock.nowNs + UInt64(vainMs) * Self.nsPerMs }
       return lookLater(vainMs)
     }
     course.sent(nowNs: clock.nowNs)
