@@ -166,7 +166,8 @@ final class Wiring {
     }
     self.takeOver = takeOver
     handOver = HandOver(
-      handOverSocket, heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      handOverSocket, heeds: Self.heeds(manifest), connections,
+      ConnectionOffers(of: connections, sockets, limits, metrics), polls, state, arrivals, loop,
       turn, clock, metrics, context.log)
     handOver.reads = { [takeOver] in takeOver?.isOver ?? true }
     takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
