@@ -65,7 +65,7 @@ final class Wiring {
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
-    let (worker, place) = (context.worker, context.worker.place)
+    let worker = context.worker
     self.settings = settings
     log = context.log
     clock = LoopClock(settings, time)
@@ -81,7 +81,9 @@ final class Wiring {
     self.events = events
     // An answer to a poll has at least one event, however large.
     peers = try PeerRequests(
-      grants: manifest.ringsRead(for: .requests), worker: worker, peers: pages, status: status,
+      grants: manifest.ringsRead(for: .requests), worker: worker,
+      peers: pages.enumerated().filter { $0.offset % WorkerIdentity.seats.count == 0 }.map(\.element),
+      status: status,
       maximumMessageBytes: PeerRequests.messageBytes(forEventsOf: settings.maxEventBytes), later: loop.soon)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs, later: loop.soon)
     publications = try PublicationClient(context, later: loop.soon)
@@ -99,8 +101,8 @@ final class Wiring {
       writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
       turn,
       arrivals)
-    let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
-    let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
+    let limits = ConnectionLimits(settings, slot: worker.number, pages: pages, secret: manifest.tokenKey)
+    let names = ConnectionNames(place: worker.place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
       try Self.ledger(context, events), sockets, names: names,
@@ -131,7 +133,7 @@ final class Wiring {
     let turns = SharedTurns(work, clock, metrics)
     admission = Admission(
       to: connections, subscriptions, access, proxies, limits, turns, metrics, own: status,
-      others: pages.enumerated().filter { $0.offset != place }.map(\.element), settings)
+      others: pages.enumerated().filter { $0.offset != worker.number }.map(\.element), settings)
     let eventsRoute = EventsRoute(
       EventIntake(
         settings: settings, writer: try context.eventWriter(), status: status,
@@ -304,7 +306,7 @@ final class Wiring {
     return try Ledger(attaching: own, incarnation: context.incarnation)
   }
 
-  /// Status pages of the connection workers, by place.
+  /// Status pages of the connection workers' seats, by number.
   private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
     var pages: [StatusPage] = []
     for peer in manifest.peers(of: .connections) {
@@ -339,7 +341,7 @@ final class Wiring {
     let waiting = WaitingRequests(
       limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
-        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.place),
+        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.number),
         epoch: context.manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
       schedule: loop.after)
