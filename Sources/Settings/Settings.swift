@@ -120,6 +120,7 @@ public struct Settings: Codable, Sendable, Equatable {
   public var connectionWorkers = Settings.processorCount
   public var watchdogSeconds = 10
   public var drainTimeoutSeconds = 30
+  public var lingerSeconds = 600
   public var restartIntensity = 5
   public var turnLimitMs = 100
   public var restartPeriodSeconds = 10

@@ -27,8 +27,8 @@ struct PresenceRegistry {
     var hasReported = false
   }
 
-  /// A connection that goes from one seat of its place to the other is the same one. It is reported by the one before the other has
-  /// gone, and by whom first can't be told by reading two rings: it is there as long as one of the two holds it, and none has closed it.
+  /// A connection that goes from one seat of its place to the other is the same one. Which of the two was the first to say something
+  /// can't be told by reading two rings: it is there as long as one of them holds it.
   private struct Place {
     var connections: [UInt64: PresentConnection] = [:]
     var seats: [Seat]
@@ -76,11 +76,8 @@ struct PresenceRegistry {
       let former = places[place].connections.updateValue(connection, forKey: connection.serial)
       change(place, from: former, to: connection, nowNs)
     case .closed(let serial):
-      for seat in places[place].seats.indices {
-        places[place].seats[seat].unnamed?.remove(serial)
-        places[place].seats[seat].held.remove(serial)
-      }
-      close(serial, place, nowNs)
+      places[place].seats[seat].unnamed?.remove(serial)
+      release(serial, place, seat, nowNs)
     case .end:
       // An end without its beginning: the former control worker has had it.
       guard let unnamed = places[place].seats[seat].unnamed else { return }
@@ -99,12 +96,9 @@ struct PresenceRegistry {
 
   private mutating func release(_ serial: UInt64, _ place: Int, _ seat: Int, _ nowNs: UInt64) {
     places[place].seats[seat].held.remove(serial)
-    guard !places[place].seats.contains(where: { $0.held.contains(serial) }) else { return }
-    close(serial, place, nowNs)
-  }
-
-  private mutating func close(_ serial: UInt64, _ place: Int, _ nowNs: UInt64) {
-    guard let former = places[place].connections.removeValue(forKey: serial) else { return }
+    guard !places[place].seats.contains(where: { $0.held.contains(serial) }),
+      let former = places[place].connections.removeValue(forKey: serial)
+    else { return }
     change(place, from: former, to: nil, nowNs)
   }
 

@@ -34,6 +34,7 @@ enum HelpTexts {
       "Connections that a connection worker has gone on with when another process of its place had died, by why that died.",
     "rig_adoption_dropped_total":
       "Connections that ended with the process that had them, though their sockets or entries were left, by reason.",
+    "rig_handed_over_connections_total": "Connections that a retiring connection worker gave to its heir.",
     "rig_adoption_seconds": "How long it took a connection worker to go on with what a dead one had left.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
