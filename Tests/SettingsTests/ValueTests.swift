@@ -43,7 +43,7 @@ struct ValueTests {
   func edges() throws {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
-      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
+      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "31",
       "CLOCK_JUMP_DELAY_S": "0", "MAX_RETRY_BODY_BYTES": "0",
     ]).settings
     #expect(settings.clockJumpDelaySeconds == 0 && settings.maxRetryBodyBytes == 0)
@@ -51,7 +51,7 @@ struct ValueTests {
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
     #expect(settings.cors == ["https://app.example.com:8443"])
-    #expect(settings.connectionWorkers == 63)
+    #expect(settings.connectionWorkers == 31)
   }
 
   @Test(

@@ -159,6 +159,8 @@ enum HelpTexts {
       "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
     "rig_keeper_losses_total":
       "Keepers that ended before their worker: its connections will end with it.",
+    "rig_swaps_total": "Swaps of a worker's process for a fresh one, by result: swapped, failed, refused.",
+    "rig_retiring": "1 while a process that has been swapped still has connections, else 0.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
     "rig_build_info": "The release of the gateway; always 1.",
     "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",
