@@ -195,8 +195,8 @@ public struct Settings: Codable, Sendable, Equatable {
     SettingKey.limits.compactMap { key in Int(key.show(self)).map { (key.name, $0) } }
   }
 
-  /// A ring has at most 64 readers: all connection workers, and the control worker.
-  static let mostConnectionWorkers = 63
+  /// A ring has at most 64 readers: the control worker, and two seats of each connection worker.
+  static let mostConnectionWorkers = 31
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
 

@@ -102,9 +102,9 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private func retire() {
     guard retirement == nil, !life.isStopping else { return }
     context.status.state = .draining
-    retirement = Retirement(servers, wiring.connections, in: wiring.work, context) { [wiring] in
-      wiring.arrivals.isOpen || !wiring.handOver.isQuiet
-    }
+    retirement = Retirement(
+      servers, wiring.connections, in: wiring.work, context.settings, context.status, worker: context.name,
+      context.log, isPassing: { [wiring] in wiring.arrivals.isOpen || !wiring.handOver.isQuiet })
     closeListeners()
   }
 

@@ -76,7 +76,7 @@ final class Wiring {
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
-    let (worker, place) = (context.worker, context.worker.place)
+    let worker = context.worker
     self.settings = settings
     log = context.log
     clock = LoopClock(settings, time)
@@ -112,7 +112,7 @@ final class Wiring {
       turn,
       arrivals)
     let limits = ConnectionLimits(settings, slot: worker.number, pages: pages, secret: manifest.tokenKey)
-    let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
+    let names = ConnectionNames(place: worker.place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
       try Self.ledger(context, events), sockets, names: names,
@@ -166,7 +166,8 @@ final class Wiring {
     }
     self.takeOver = takeOver
     handOver = HandOver(
-      handOverSocket, heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      handOverSocket, heeds: Self.heeds(manifest), connections,
+      ConnectionOffers(of: connections, sockets, limits, metrics), polls, state, arrivals, loop,
       turn, clock, metrics, context.log)
     handOver.reads = { [takeOver] in takeOver?.isOver ?? true }
     takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
@@ -360,7 +361,7 @@ final class Wiring {
 
   /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
   private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
-    { manifest.isRetiring || $0 > manifest.incarnation }
+    { manifest.isRetiring || $0 > manifest.incarnation || $0 == manifest.successor }
   }
 
   private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
@@ -420,7 +421,7 @@ final class Wiring {
     let waiting = WaitingRequests(
       limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
-        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.place),
+        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.number),
         epoch: context.manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
       schedule: loop.after)
