@@ -77,9 +77,9 @@ struct SeatPeersTests {
     let asking: PeerRequests
 
     init() throws {
-      gateway = try TestGateway(workers: 2, seats: 2)
+      let gateway = try TestGateway(workers: 2, seats: 2)
+      self.gateway = gateway
       try gateway.setSeated(true, 0, seat: 1)
-      let gateway = gateway
       seats = try [0, 1].map { try gateway.exchange(0, seat: $0) }
       asking = try gateway.exchange(1)
     }
