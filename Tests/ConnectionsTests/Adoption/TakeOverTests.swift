@@ -260,7 +260,9 @@ struct TakeOverTests {
 
   // MARK: Deaths
 
-  @Test("16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then")
+  @Test(
+    "16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then"
+  )
   func incumbentDies() throws {
     for hasClaimed in [false, true] {
       let place = try pair(clients(3))
@@ -412,7 +414,8 @@ struct TakeOverTests {
     defer { place.end() }
     try place.settle { place.areAll(at: 1) }
     for client in place.clients {
-      #expect(numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
+      #expect(
+        numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
     }
     withExtendedLifetime(lives) {}
   }

@@ -225,7 +225,9 @@ final class PlaceLife {
 
   /// Whether everybody is served at the seat, and nobody elsewhere.
   func areAll(at seat: Int) -> Bool {
-    clients.allSatisfy { workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil }
+    clients.allSatisfy {
+      workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil
+    }
   }
 
   /// Lets everything happen that is under way, until it is as wanted.
