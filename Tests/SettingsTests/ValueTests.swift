@@ -96,6 +96,14 @@ struct ValueTests {
     #expect(limits.contains { $0.name == "KEEPER_TTL_S" && $0.value == 30 })
   }
 
+  @Test("16.7 LINGER_S is ten minutes unless it is set, and shown among the limits")
+  func linger() throws {
+    #expect(try load([:]).settings.lingerSeconds == 600)
+    let limits = try load(["LINGER_S": "7"]).settings.limits
+    #expect(limits.contains { $0.name == "LINGER_S" && $0.value == 7 })
+    #expect(mistakes(["LINGER_S": "0"]).count == 1 && mistakes(["LINGER_S": "86401"]).count == 1)
+  }
+
   @Test("14.D20 One topic may have events and responses (Azure Event Hubs)")
   func sharedTopic() throws {
     let settings = try load(["KAFKA_BROKERS": "a:1", "PROXY_KAFKA_RESPONSE_TOPICS": "x,rig"]).settings

@@ -63,7 +63,7 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     wiring.adoption.inherit(
       from: context.manifest.inheritance.map { DeadWorker($0, by: context.incarnation) },
       patienceSeconds: context.settings.keeperTTLSeconds,
-      sibling: try context.manifest.siblingLedger.map(SiblingLedger.init(mapping:)))
+      sibling: wiring.siblingLedger)
     wiring.state.catchUp()
     wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
@@ -102,9 +102,9 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private func retire() {
     guard retirement == nil, !life.isStopping else { return }
     context.status.state = .draining
-    retirement = Retirement(servers, wiring.connections, in: wiring.work, context) { [wiring] in
-      wiring.arrivals.isOpen || !wiring.handOver.isQuiet
-    }
+    retirement = Retirement(
+      servers, wiring.connections, in: wiring.work, context.settings, context.status, worker: context.name,
+      context.log, isPassing: { [wiring] in wiring.arrivals.isOpen || !wiring.handOver.isQuiet })
     closeListeners()
   }
 

@@ -9,7 +9,6 @@
 
 import HTTP
 import IPC
-import Kit
 import Logging
 import Settings
 
@@ -55,9 +54,23 @@ struct RetirementSchedule {
   }
 }
 
+/// The ports of a worker as its retirement sees them: see `PortServers`.
+protocol RetiringServers: AnyObject {
+  var openConnections: Int { get }
+  var tlsConnections: Int { get }
+  var http2Connections: Int { get }
+  var requestsInProgress: Int { get }
+  var stayingConnections: Int { get }
+
+  func retire()
+  func sendAway(_ most: Int)
+}
+
+extension PortServers: RetiringServers {}
+
 /// Belongs to the worker's loop.
 final class Retirement {
-  private let servers: PortServers
+  private let servers: any RetiringServers
   private let connections: OpenConnections
   private let work: TurnWork
   private let isPassing: () -> Bool
@@ -78,22 +91,22 @@ final class Retirement {
   ///
   /// - Parameters:
   ///   - work: in which those who have to go are told so.
+  ///   - worker: value of the label `worker`.
   ///   - isPassing: whether anything is on its way to or from another process.
   init(
-    _ servers: PortServers, _ connections: OpenConnections, in work: TurnWork, _ context: WorkerContext,
-    isPassing: @escaping () -> Bool
+    _ servers: any RetiringServers, _ connections: OpenConnections, in work: TurnWork, _ settings: Settings,
+    _ status: StatusPage, worker: String, _ log: Logger, isPassing: @escaping () -> Bool
   ) {
     self.servers = servers
     self.connections = connections
     self.work = work
     self.isPassing = isPassing
-    log = context.log
-    let settings = context.settings
+    self.log = log
     schedule = RetirementSchedule(
       drainSeconds: settings.drainTimeoutSeconds, lingerSeconds: settings.lingerSeconds)
     func gauge(_ what: String) -> Metric? {
-      let labels = [("what", what), ("worker", context.name)]
-      return context.status.metric(.gauge, "rig_lingering", labels: labels)
+      let labels = [("what", what), ("worker", worker)]
+      return status.metric(.gauge, "rig_lingering", labels: labels)
     }
     gauges = [
       (\.open, gauge("connections")), (\.events, gauge("events")), (\.tls, gauge("tls")),

@@ -42,6 +42,8 @@ final class Wiring {
   let adoption: Adoption
   /// By which the processes at the place's two seats hand connections over; nil: nothing is handed over.
   let handOverSocket: HandOverSocket?
+  /// The ledger of the other seat; nil: there is none.
+  let siblingLedger: SiblingLedger?
   /// Of connections of a living process at the place's other seat; nil: there is none to take over from.
   let takeOver: TakeOver?
   /// Of connections to the process beside this one.
@@ -155,13 +157,19 @@ final class Wiring {
     entrance = Entrance(connections, polls, intake, sockets, settings)
     adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
     handOverSocket = Self.handOverSocket(context)
-    let takeOver = try Self.takeOver(
-      context, handOverSocket, entrance, after: adoption, arrivals, peers, clock, metrics)
+    siblingLedger = Self.siblingLedger(context)
+    var takeOver: TakeOver?
+    if manifest.predecessor != nil, let handOverSocket, let siblingLedger {
+      takeOver = TakeOver(
+        handOverSocket, siblingLedger, entrance, after: adoption, arrivals, clock, metrics, context.log,
+        isSiblingThere: { [peers] in peers.isSiblingThere })
+    }
     self.takeOver = takeOver
     handOver = HandOver(
-      handOverSocket, heeds: Self.heeds(manifest), connections, polls, state, arrivals, loop,
+      handOverSocket, heeds: Self.heeds(manifest), connections,
+      ConnectionOffers(of: connections, sockets, limits, metrics), polls, state, arrivals, loop,
       turn, clock, metrics, context.log)
-    handOver.reads = { takeOver?.isOver ?? true }
+    handOver.reads = { [takeOver] in takeOver?.isOver ?? true }
     takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
@@ -364,16 +372,16 @@ final class Wiring {
       wake: requests?.readers.first { $0.worker == sibling }?.wake)
   }
 
-  private static func takeOver(
-    _ context: WorkerContext, _ socket: HandOverSocket?, _ entrance: Entrance, after adoption: Adoption,
-    _ arrivals: Arrivals, _ peers: PeerRequests, _ clock: LoopClock, _ metrics: WorkerMetrics
-  ) throws(IPCError) -> TakeOver? {
-    guard context.manifest.predecessor != nil, let socket, let ledger = context.manifest.siblingLedger else {
+  private static func siblingLedger(_ context: WorkerContext) -> SiblingLedger? {
+    guard let ledger = context.manifest.siblingLedger else { return nil }
+    do throws(IPCError) {
+      return try SiblingLedger(mapping: ledger)
+    } catch {
+      context.log.error(
+        "the ledger of the place's other process can't be used: its connections end with it",
+        metadata: ["reason": "\(error)"])
       return nil
     }
-    return TakeOver(
-      socket, try SiblingLedger(mapping: ledger), entrance, after: adoption, arrivals, clock, metrics,
-      context.log, isSiblingThere: { peers.isSiblingThere })
   }
 
   /// Status pages of the connection workers, by number.

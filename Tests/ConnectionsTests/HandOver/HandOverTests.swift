@@ -336,6 +336,10 @@ struct HandOverTests {
     let back = try #require(seats.sockets.adopted.first?.origin.noted)
     #expect(back.entry == first.0 && seats.sockets.adopted.count == 1)
     seats.sockets.idle.append((first.0, first.1.near))
+    // Another one, of which the heir makes nothing: it says that its socket is another's.
+    let strange = try seats.client()
+    let strangeEntry = try #require(ledger.open(.idle, socket: (strange.near, 12345)))
+    seats.sockets.idle.append((strangeEntry.rawValue, strange.near))
     seats.heir.run()
     seats.run()
     #expect(seats.sockets.adopted.count == 2 && ledger.openEntries == 0)

@@ -66,6 +66,7 @@ final class TestGateway {
       try (0..<seats).map { try Ledger.create(name: "ledger.connections.0.\($0)", sizes).take() }
     } ?? []
     handOver = try Self.pair(seats)
+    for place in 0..<workers where seats > 1 { try setSeated(false, place, seat: 1) }
   }
 
   /// All memory of another one as it is at this instant.
@@ -194,10 +195,12 @@ final class TestGateway {
     ) { _ in }
   }
 
-  /// Whether a seat's slots in the request rings count.
-  func setSeated(_ isThere: Bool, _ place: Int, seat: Int) throws {
+  /// Somebody sits at the seat from now on, and reads what comes from now on; or nobody does.
+  func setSeated(_ isThere: Bool, _ place: Int = 0, seat: Int) throws {
     guard let slot = identities.firstIndex(of: identity(place, seat)) else { return }
-    for ring in requests { try Ring.setRegistered(ring, reader: slot, isThere) }
+    for ring in [streams, state] + ownEvents + requests {
+      try Ring.setRegistered(ring, reader: slot, isThere)
+    }
   }
 
   /// Which process it is at the place, and whom it takes over from or for.

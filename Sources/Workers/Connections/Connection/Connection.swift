@@ -48,7 +48,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var isWatched = false
   /// It is to be in the ledger, as soon as nothing waits that isn't counted.
   private var awaitsEntry = false
-  /// It is being passed to another process: it is left alone until that is over (OpenConnections.reclaim).
+  /// It is being passed to another process: it is left alone until that is over (ConnectionOffers).
   var isSuspended = false
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false

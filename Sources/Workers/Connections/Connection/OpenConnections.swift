@@ -8,7 +8,6 @@
 // What the delivery loop looks at is in the table; what a connection subscribes to, and whose events it gets, is entered in
 // Subscriptions and Identities here, and taken out again by `retire`.
 
-import Glibc
 import IPC
 import Kit
 import Links
@@ -42,8 +41,8 @@ final class OpenConnections {
   private(set) var isDraining = false
   /// Called when nobody is left.
   private var drained: (() -> Void)?
-  /// Makes channels of sockets that have come back.
-  weak var host: (any SocketHost)?
+  /// Of connections to another process.
+  weak var offers: ConnectionOffers?
 
   /// - Parameter incarnation: which of the processes this is that have served the place.
   init(
@@ -227,55 +226,9 @@ final class OpenConnections {
 
   // MARK: Handing over
 
-  /// Whether nothing is under way of the connection: what it was sent has gone, what it has said has had its effect, and a process that
-  /// has its entry and its socket knows everything.
-  private func isAtRest(_ connection: Connection) -> Bool {
-    let entry = table.entries[Int(connection.index)]
-    guard isOpen(connection), !connection.isSuspended, entry != .none, ledger.isKept(entry),
-      connection.state.resuming == nil, connection.replay == nil, !connection.isChanging
-    else { return false }
-    if let polls = connection.polls { return polls.isAtRest && !polls.owesFarewell }
-    guard let outlet = connection.outlet, outlet.isIdle, let socket = outlet.ownSocket else { return false }
-    guard let webSocket = connection.webSocket else { return true }
-    // What has been read and not given to it yet, or the client's end, is this process's to deal with.
-    return webSocket.isAtRest && sockets.read(socket) == webSocket.consumed
-  }
-
-  /// Offers the connection to another process. From here on it is left alone here, until `reclaim`.
-  ///
-  /// - Returns: nil: something is under way.
-  func suspend(_ connection: Connection) -> HandOverBatch.Entry? {
-    let place = Int(connection.index)
-    guard isAtRest(connection) else { return nil }
-    connection.polls?.commit()
-    let detached = connection.outlet?.detach()
-    guard ledger.isKept(table.entries[place]), connection.polls != nil || detached != nil else { return nil }
-    ledger.markPassing(table.entries[place], descriptor: detached?.socket)
-    connection.isSuspended = true
-    table.descriptors[place] = -1
-    limits?.closed(connection.index)
-    detached?.closeFormer()
-    return HandOverBatch.Entry(table.entries[place].rawValue, descriptor: detached?.socket)
-  }
-
-  /// Ends the offer, if there is one. False: another process has the connection, and nothing of it is left here.
+  /// The connection is this process's alone again, if it was offered. False: another process has it, or it is closed.
   func reclaim(_ connection: Connection) -> Bool {
-    guard connection.isSuspended else { return true }
-    connection.isSuspended = false
-    guard ledger.takeBack(table.entries[Int(connection.index)]) else {
-      forget(connection)
-      return false
-    }
-    count(connection)
-    guard let outlet = connection.outlet, let socket = outlet.ownSocket else { return true }
-    table.descriptors[Int(connection.index)] = outlet.directDescriptor
-    connection.attach { [weak host] in
-      if let host { return host.channel(of: socket) }
-      Glibc.close(socket)
-      return nil
-    }
-    if outlet.channel == nil { connection.outletHasNoChannel() }
-    return isOpen(connection)
+    connection.isSuspended ? offers?.reclaim(connection) ?? true : true
   }
 
   /// The connection with this serial, if it is here.
@@ -290,22 +243,11 @@ final class OpenConnections {
     leaveLedger(connection)
   }
 
-  /// It was counted before.
-  private func count(_ connection: Connection) {
-    let state = connection.state
-    let sinceNs = clock.ns(ofUnixMs: state.origin.sinceUnixMs)
-    _ = limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs)
-    for user in state.identity?.users ?? [] { _ = limits?.joined(connection.index, user, sinceNs: sinceNs) }
-  }
-
   /// Another process goes on with it: its client isn't told.
-  private func forget(_ connection: Connection) {
-    let socket = connection.outlet?.ownSocket
+  func forget(_ connection: Connection) {
     takeOut(connection)
     connection.outlet?.close()
     table.remove(connection)
-    if let socket { Glibc.close(socket) }
-    metrics.handedOver?.add()
     noteDrained()
   }
 

@@ -31,6 +31,7 @@ final class HandOver {
   /// How long an ask waits for a turn that delivers everything, and for the rings to be read as far as the heir has.
   private static let mostDelayNs: UInt64 = 1_000_000_000
   private static let messagesPerTurn = 16
+  private static let mostAnswered = 1_000
   private static let nsPerMs: UInt64 = 1_000_000
 
   private enum Item {
@@ -46,6 +47,7 @@ final class HandOver {
   private let socket: HandOverSocket?
   private let heeds: (UInt64) -> Bool
   private let connections: OpenConnections
+  private let offers: ConnectionOffers
   private let events: EventRings
   private let polls: Polls
   private let state: StateFeed
@@ -65,7 +67,7 @@ final class HandOver {
   /// Sessions that have just been polled.
   private var answered: [Connection] = []
   private var lookNs: UInt64 = 0
-  private var isLookScheduled = false
+  private var look: (atNs: UInt64, cancel: () -> Void)?
   private var wasAsked = false
   /// Whether this process reads what comes for its place: not while another one's connections come to it.
   var reads: () -> Bool = { true }
@@ -77,12 +79,14 @@ final class HandOver {
   ///   - heeds: whether the process of an incarnation is an heir of this one.
   init(
     _ socket: HandOverSocket?, heeds: @escaping (UInt64) -> Bool, _ connections: OpenConnections,
+    _ offers: ConnectionOffers,
     _ polls: Polls, _ state: StateFeed, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn,
     _ clock: LoopClock, _ metrics: WorkerMetrics, _ log: Logger
   ) {
     self.socket = socket
     self.heeds = heeds
     self.connections = connections
+    self.offers = offers
     events = connections.events
     self.polls = polls
     self.state = state
@@ -100,7 +104,7 @@ final class HandOver {
   func begin(host: any PassingHost, onAsked: @escaping () -> Void) {
     self.host = host
     self.onAsked = onAsked
-    connections.host = host
+    offers.host = host
   }
 
   /// Whether nothing is to be delivered for now.
@@ -136,7 +140,8 @@ final class HandOver {
     guard case .asked(let ask, let sinceNs) = course.state, !hasEnded, !arrivals.isOpen else {
       return false
     }
-    guard clock.nowNs >= lookNs else {
+    let looksAtAll = clock.nowNs >= lookNs
+    guard looksAtAll || !answered.isEmpty else {
       lookLater(vainMs)
       return false
     }
@@ -145,7 +150,7 @@ final class HandOver {
       lookLater(vainMs)
       return false
     }
-    give(ask)
+    give(ask, lookingAtAll: looksAtAll)
     return false
   }
 
@@ -177,8 +182,8 @@ final class HandOver {
     wasAsked = true
     polls.answered = { [unowned self] in
       // Its client asks again at once: there is no better moment.
+      guard answered.count < Self.mostAnswered else { return }
       answered.append($0)
-      lookNs = 0
       turn.scheduleUnlessRunning()
     }
     log.notice("connections go to the next process of the place")
@@ -186,27 +191,28 @@ final class HandOver {
   }
 
   private func lookLater(_ ms: Int) {
-    guard !isLookScheduled else { return }
-    isLookScheduled = true
-    _ = loop.after(ms) { [weak self] in
-      guard let self else { return }
-      isLookScheduled = false
-      turn.schedule()
+    let atNs = clock.nowNs &+ UInt64(ms) &* Self.nsPerMs
+    if let look, look.atNs <= atNs { return }
+    look?.cancel()
+    let cancel = loop.after(ms) { [weak self] in
+      self?.look = nil
+      self?.turn.schedule()
     }
+    look = (atNs, cancel)
   }
 
   // MARK: Giving
 
-  private func give(_ ask: HandOverCourse.Ask) {
+  private func give(_ ask: HandOverCourse.Ask, lookingAtAll: Bool) {
     var offered = HandOverBatch(
       number: ask.number, positions: events.own.positions, orders: state.lastOrder, entries: [])
-    offerIdle(&offered)
+    if lookingAtAll { offerIdle(&offered) }
     let polled = answered
     answered = []
     for connection in polled where connections.table[connection.index] === connection {
       offer(connection, &offered)
     }
-    var looked = 0
+    var looked = lookingAtAll ? 0 : connections.table.capacity
     while looked < connections.table.capacity, offered.entries.count < Self.mostEntries {
       looked += 1
       next = next + 1 < connections.table.capacity ? next + 1 : 0
@@ -216,7 +222,7 @@ final class HandOver {
     guard !offered.entries.isEmpty, let socket, socket.send(offered, to: ask.heir) else {
       // Nobody is at rest, or the heir doesn't read.
       settle(.takenBack)
-      lookNs = clock.nowNs + UInt64(vainMs) * Self.nsPerMs
+      if lookingAtAll { lookNs = clock.nowNs + UInt64(vainMs) * Self.nsPerMs }
       return lookLater(vainMs)
     }
     course.sent(nowNs: clock.nowNs)
@@ -225,7 +231,7 @@ final class HandOver {
   }
 
   private func offer(_ connection: Connection, _ offered: inout HandOverBatch) {
-    guard offered.entries.count < Self.mostEntries, let entry = connections.suspend(connection) else {
+    guard offered.entries.count < Self.mostEntries, let entry = offers.offer(connection) else {
       return
     }
     offered.entries.append(entry)

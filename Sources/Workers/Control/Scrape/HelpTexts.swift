@@ -36,6 +36,8 @@ enum HelpTexts {
       "Connections that ended with the process that had them, though their sockets or entries were left, by reason.",
     "rig_handed_over_connections_total": "Connections that a retiring connection worker gave to its heir.",
     "rig_adoption_seconds": "How long it took a connection worker to go on with what a dead one had left.",
+    "rig_lingering":
+      "What connection workers that have been replaced still have: connections, and of these TLS and HTTP/2; event connections; requests.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_websocket_deflate_connections": "WebSockets open now that are compressed.",
