@@ -93,7 +93,9 @@ import Testing
     page.metric(.counter, "counted")?.add(3)
     page.metric(.gauge, "current")?.set(4)
     page.openConnections = 5
+    let generation = page.generation
     resources.vacate(seat: try seat)
+    #expect(page.generation == generation + 1, "what it was asked is asked of nobody any more")
     #expect(page.pid == 0 && page.state == .starting && page.openConnections == 0)
     #expect(page.metrics().map(\.series) == ["counted", "current"])
     #expect(page.metrics().map(\.value) == [3, 0])
