@@ -1,5 +1,6 @@
 // Connections that another process goes on with while this one lives, and those with which nobody can.
 
+import CLinux
 import Glibc
 import NIOCore
 import Testing
@@ -17,7 +18,7 @@ struct MovingTests {
 
     init() throws {
       var pair: [CInt] = [-1, -1]
-      try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
+      try #require(socketpair(AF_UNIX, CInt(RIG_SOCK_STREAM), 0, &pair) == 0)
       (descriptor, other) = (pair[0], pair[1])
     }
 
