@@ -57,7 +57,9 @@ struct WorkerBirth {
   ) throws(IPCError) {
     var descriptors = DescriptorPlan(base: table.base)
     func grant(_ number: CInt?, _ what: String) throws(IPCError) -> CInt {
-      guard let number else { throw .invalid("there is no descriptor of \(what) for worker \(worker.seatName)") }
+      guard let number else {
+        throw .invalid("there is no descriptor of \(what) for worker \(worker.seatName)")
+      }
       return descriptors.grant(number)
     }
 

@@ -28,7 +28,9 @@ import Testing
   }
 
   private var seat: Int { get throws { try #require(plan.seats.firstIndex(of: Self.second)) } }
-  private var ringIndex: Int { get throws { try #require(plan.rings.firstIndex { $0.name == "events.control" }) } }
+  private var ringIndex: Int {
+    get throws { try #require(plan.rings.firstIndex { $0.name == "events.control" }) }
+  }
   private var ring: CInt { get throws { try #require(table.rings[plan.rings[ringIndex].id]) } }
 
   private func readers() throws -> [Int] {
@@ -47,7 +49,9 @@ import Testing
     return 1_000
   }
 
-  @Test func `16.5 nobody waits for an empty seat, everybody for one that is taken, until it is vacated`() throws {
+  @Test func `16.5 nobody waits for an empty seat, everybody for one that is taken, until it is vacated`()
+    throws
+  {
     let writer = try RingWriter(attaching: ring, wake: [])
     #expect(try readers() == [0])
     #expect(try write(writer) == 1_000)
@@ -67,7 +71,9 @@ import Testing
     #expect(try write(writer) == 1_000)
   }
 
-  @Test func `16.5 a ring that is formatted anew waits for the seats that are taken, and for no other`() throws {
+  @Test func `16.5 a ring that is formatted anew waits for the seats that are taken, and for no other`()
+    throws
+  {
     try resources.reset(ring: ringIndex)
     #expect(try readers() == [0])
     resources.occupy(seat: try seat)
@@ -78,7 +84,8 @@ import Testing
     #expect(try readers() == [0])
   }
 
-  @Test func `16.5 of who has left a seat for good the page keeps what was counted, and nothing else`() throws {
+  @Test func `16.5 of who has left a seat for good the page keeps what was counted, and nothing else`() throws
+  {
     resources.occupy(seat: try seat)
     let page = resources.page(ofSeat: try seat).page
     page.beginGeneration(pid: getpid())
@@ -86,7 +93,9 @@ import Testing
     page.metric(.counter, "counted")?.add(3)
     page.metric(.gauge, "current")?.set(4)
     page.openConnections = 5
+    let generation = page.generation
     resources.vacate(seat: try seat)
+    #expect(page.generation == generation + 1, "what it was asked is asked of nobody any more")
     #expect(page.pid == 0 && page.state == .starting && page.openConnections == 0)
     #expect(page.metrics().map(\.series) == ["counted", "current"])
     #expect(page.metrics().map(\.value) == [3, 0])
