@@ -400,7 +400,7 @@ struct SupervisionTree: Sendable {
   private mutating func admit(_ id: ChildID, _ failure: Failure, at now: Nanoseconds) -> Bool {
     let node = self[id].node
     guard count(id, failure, at: now) else {
-      output.note(.gaveUp(node: nodes[node].owner, child: id, failure))
+      output.note(.gaveUp(node: nodes[node].owner, child: self[id].process, failure))
       takeDown(node, .gaveUp, at: now)
       return false
     }

@@ -175,7 +175,7 @@ enum TreeNote: Equatable, Sendable {
   case shutdownTimedOut(ProcessID)
   case failedToStart(ProcessID, Failure)
   /// A node (nil: the root) exceeded its intensity with a failure of this child.
-  case gaveUp(node: ChildID?, child: ChildID, Failure)
+  case gaveUp(node: ChildID?, child: ProcessID, Failure)
   case alreadyStopping
   case swapBegun(candidate: ProcessID)
   case swapped(current: ProcessID, retiring: ProcessID)

@@ -47,7 +47,7 @@ extension RestartWindow {
     bench.exit("c", .status(0))
     bench.exit("a", .status(0))
     bench.expect(["term c", "term a", "finished gave up"])
-    #expect(bench.notes.contains(.gaveUp(node: nil, child: bench.child("b").id, .exited(.status(1)))))
+    #expect(bench.notes.contains(.gaveUp(node: nil, child: bench.child("b").process, .exited(.status(1)))))
   }
 
   @Test func `failures of all children of a node count together, and old ones are forgotten`() throws {
@@ -91,7 +91,7 @@ extension RestartWindow {
     bench.expect(["term w7"])
     #expect(
       bench.notes.contains(
-        .gaveUp(node: bench.child("pool").id, child: bench.child("w3").id, .exited(.status(1)))))
+        .gaveUp(node: bench.child("pool").id, child: bench.child("w3").process, .exited(.status(1)))))
   }
 
   @Test func `13.B10: a node's own intensity counts beside that of its children`() throws {

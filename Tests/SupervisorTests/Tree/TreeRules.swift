@@ -125,7 +125,8 @@ struct TreeRules {
 
   private mutating func check(_ note: TreeNote, at now: Nanoseconds) {
     switch note {
-    case .gaveUp(_, let child, let failure):
+    case .gaveUp(_, let process, let failure):
+      let child = process.child
       expect(!isForgiven(child, failure), "gave up because \(name(child)) was killed from outside")
       expect(isUsedUp(child, at: now), "gave up because of \(name(child)) with restarts left")
     case .retiringGivenUp(let process, let failure):
