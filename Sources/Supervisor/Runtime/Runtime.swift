@@ -260,16 +260,13 @@ final class Runtime {
     case .kill(let process): worker(process)?.signal(SIGKILL)
     case .setTimer(let token, let deadline): timers.append((token, deadline))
     case .cancelTimer(let token): timers.removeAll { $0.token == token }
-    case .vacate(let id, let seat):
-      guard let worker = worker(id, seat) else { return }
-      resources.vacate(seat: worker.seat)
-      metrics.setRetiring(false, of: worker.identity)
+    case .vacate(let id, let seat): if let worker = worker(id, seat) { vacate(worker) }
     case .note(let note):
       if case .gaveUp(let node, _, _) = note {
         serviceManager.status("gave up")
         if node == nil { announceStop() }
       }
-      count(note)
+      metrics.count(note) { worker($0, 0)?.identity }
       treeLog.note(note)
     case .ready:
       resources.supervisorPage.page.state = .ready
@@ -279,21 +276,6 @@ final class Runtime {
       let status = isBeyondRepair ? ExitStatus.gaveUp : ExitStatus.of(outcome)
       exitStatus = status
       treeLog.finished(outcome, status: status, isBeyondRepair: isBeyondRepair)
-    }
-  }
-
-  /// What metrics say of swaps.
-  private func count(_ note: TreeNote) {
-    switch note {
-    case .swapped(let current, _):
-      guard let worker = worker(current) else { return }
-      metrics.countSwap(of: worker.identity, .swapped)
-      metrics.setRetiring(true, of: worker.identity)
-    case .swapFailed(let candidate, _):
-      if let worker = worker(candidate) { metrics.countSwap(of: worker.identity, .failed) }
-    case .swapRefused(let child, _):
-      if let worker = worker(child, 0) { metrics.countSwap(of: worker.identity, .refused) }
-    default: break
     }
   }
 
@@ -401,6 +383,16 @@ final class Runtime {
       treeLog.say(.error, "status page or ledger can't be repaired", worker, [("error", error.description)])
     }
     worker.page.state = .starting
+  }
+
+  private func vacate(_ worker: WorkerRecord) {
+    resources.vacate(seat: worker.seat)
+    metrics.setRetiring(false, of: worker.identity)
+    do throws(IPCError) {
+      try resources.emptyLedger(ofSeat: worker.seat)
+    } catch {
+      treeLog.say(.error, "ledger can't be emptied", worker, [("error", error.description)])
+    }
   }
 
   // MARK: Keepers

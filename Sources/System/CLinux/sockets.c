@@ -72,6 +72,34 @@ ssize_t rig_message_send(int fd, const void *message, size_t bytes) {
   return sent;
 }
 
+ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const int *descriptors, int count) {
+  union {
+    char bytes[CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * sizeof(int))];
+    struct cmsghdr aligned;
+  } control;
+  if (count == 0) return rig_message_send(fd, message, bytes);
+  if (count < 0 || count > DESCRIPTORS_PER_MESSAGE) {
+    errno = EINVAL;
+    return -1;
+  }
+  memset(&control, 0, sizeof control);
+  struct iovec vector = {(void *)message, bytes};
+  struct msghdr header = {0};
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  header.msg_control = control.bytes;
+  header.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
+  control.aligned.cmsg_level = SOL_SOCKET;
+  control.aligned.cmsg_type = SCM_RIGHTS;
+  control.aligned.cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+  memcpy(CMSG_DATA(&control.aligned), descriptors, (size_t)count * sizeof(int));
+  ssize_t sent;
+  do {
+    sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
 ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptors, int *count) {
   union {
     char bytes[CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * sizeof(int))];

@@ -23,6 +23,9 @@ int rig_seqpacket_pair(int pair[2]);
 /// Sends a message without waiting. Returns its length, or -1 with errno.
 ssize_t rig_message_send(int fd, const void *message, size_t bytes);
 
+/// The same with up to 253 descriptors, which stay the sender's own.
+ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const int *descriptors, int count);
+
 /// Takes a message without waiting, and up to `*count` descriptors that come with it, close-on-exec; `*count` is then how many. They are
 /// the first of those that were sent if this process may not have more. Returns the message's length (0: the other side has gone), or -1
 /// with errno; EMSGSIZE if there was more than room for, of which nothing is left.

@@ -41,6 +41,8 @@ final class OpenConnections {
   private(set) var isDraining = false
   /// Called when nobody is left.
   private var drained: (() -> Void)?
+  /// Of connections to another process.
+  weak var offers: ConnectionOffers?
 
   /// - Parameter incarnation: which of the processes this is that have served the place.
   init(
@@ -171,28 +173,37 @@ final class OpenConnections {
   /// A connection that another process of the place has opened goes on here: where this worker stands, or from `resuming` on. What
   /// waits for it goes out first.
   ///
-  /// - Parameter entry: of the ledger, this process's already.
-  func goOn(_ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?) {
+  /// - Parameters:
+  ///   - entry: of the ledger, this process's already.
+  ///   - makesRoom: older connections give way to it; false: it is counted at the other seat too until that has let go of it.
+  func goOn(
+    _ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?, makesRoom: Bool
+  ) {
     table.entries[Int(connection.index)] = entry
     connection.outlet?.enter(entry, of: ledger)
-    guard let outlet = connection.outlet, outlet.hold() else { return enter(connection, from: resuming) }
-    enter(connection, from: resuming)
+    guard let outlet = connection.outlet, outlet.hold() else {
+      return enter(connection, from: resuming, makesRoom)
+    }
+    enter(connection, from: resuming, makesRoom)
     outlet.release()
     connection.outletDidChange()
   }
 
-  private func enter(_ connection: Connection, from resuming: ConnectionState.Resuming?) {
+  private func enter(
+    _ connection: Connection, from resuming: ConnectionState.Resuming?, _ makesRoom: Bool
+  ) {
     // A turn's plan has no room for it.
     guard Int(connection.index) < ledger.plan.capacity else { return close(connection, .drain) }
     let state = connection.state
     let sinceNs = clock.ns(ofUnixMs: state.origin.sinceUnixMs)
-    giveWay(to: limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs))
+    let excess = limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs)
+    if makesRoom { giveWay(to: excess) }
     guard !connection.isClosing else { return }
     if let identity = state.identity {
       let isPrivileged = access.isPrivileged(identity.credentials)
-      guard identify(connection, identity, isPrivileged: isPrivileged, sinceNs: sinceNs) else {
-        return close(connection, .sessionKilled)
-      }
+      let isIdentified = identify(
+        connection, identity, isPrivileged: isPrivileged, sinceNs: sinceNs, makesRoom: makesRoom)
+      guard isIdentified else { return close(connection, .sessionKilled) }
     }
     guard !connection.isClosing else { return }
     // One that has none says so in few bytes.
@@ -213,6 +224,33 @@ final class OpenConnections {
     reportChange(of: connection)
   }
 
+  // MARK: Handing over
+
+  /// The connection is this process's alone again, if it was offered. False: another process has it, or it is closed.
+  func reclaim(_ connection: Connection) -> Bool {
+    connection.isSuspended ? offers?.reclaim(connection) ?? true : true
+  }
+
+  /// The connection with this serial, if it is here.
+  func find(serial: UInt64) -> Connection? {
+    guard let connection = table.find(serial: serial), reclaim(connection) else { return nil }
+    return connection
+  }
+
+  /// It ends with this process, whoever comes after.
+  func keepFromPassing(_ connection: Connection) {
+    connection.polls?.leaveLedger()
+    leaveLedger(connection)
+  }
+
+  /// Another process goes on with it: its client isn't told.
+  func forget(_ connection: Connection) {
+    takeOut(connection)
+    connection.outlet?.close()
+    table.remove(connection)
+    noteDrained()
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   func isOpen(_ connection: Connection) -> Bool {
     !connection.isClosing && table[connection.index] === connection
@@ -223,9 +261,12 @@ final class OpenConnections {
   /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile, or the connection has:
   /// its place is no longer its own.
   ///
-  /// - Parameter sinceNs: when it was opened, by the monotonic clock; nil: now.
+  /// - Parameters:
+  ///   - sinceNs: when it was opened, by the monotonic clock; nil: now.
+  ///   - makesRoom: as for `goOn`.
   func identify(
-    _ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool, sinceNs: UInt64? = nil
+    _ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool, sinceNs: UInt64? = nil,
+    makesRoom: Bool = true
   ) -> Bool {
     guard isOpen(connection), let digests = access.authority.digests(of: identity.sessions) else {
       return false
@@ -235,7 +276,8 @@ final class OpenConnections {
     table.privileges[place] = isPrivileged
     table.expiries[place] = closesOnExpiry ? identity.validUntil : 0
     for user in identity.users where !connection.isClosing {
-      giveWay(to: limits?.joined(connection.index, user, sinceNs: sinceNs ?? clock.nowNs))
+      let excess = limits?.joined(connection.index, user, sinceNs: sinceNs ?? clock.nowNs)
+      if makesRoom { giveWay(to: excess) }
     }
     return true
   }
@@ -305,9 +347,11 @@ final class OpenConnections {
 
   /// Tells the connection why, and ends it.
   func close(_ connection: Connection, _ reason: ClosingReason) {
+    // Whoever comes back goes on behind what it has got, also of events that weren't for it.
+    let position = reason.isOfWorker ? connection.position : nil
     guard retire(connection) else { return }
     if reason == .slowConsumer { metrics.slowConsumers?.add() }
-    connection.end(reason, retryMs: advice.retryMs(after: reason))
+    connection.end(reason, at: position, retryMs: advice.retryMs(after: reason))
   }
 
   /// The same for all with a session, …
@@ -325,16 +369,24 @@ final class OpenConnections {
   }
 
   /// …or with an id.
-  func close(_ id: ConnectionID) {
+  ///
+  /// - Parameter sequence: of the order in its ring.
+  func close(_ id: ConnectionID, by sequence: UInt64) {
     guard names.isHere(id.slot) else { return }
-    arrivals.close(id.serial)
+    arrivals.close(id.serial, by: sequence)
     if let connection = table.find(serial: id.serial) { close(connection, .closedByOperator) }
   }
 
   /// Takes the connection out of delivery: it will end. False if it was already.
   @discardableResult
   func retire(_ connection: Connection) -> Bool {
-    guard isOpen(connection) else { return false }
+    guard isOpen(connection), reclaim(connection), isOpen(connection) else { return false }
+    takeOut(connection)
+    leaveLedger(connection)
+    return true
+  }
+
+  private func takeOut(_ connection: Connection) {
     if connection.identity != nil { presence.closed(connection) }
     connection.markClosing()
     limits?.closed(connection.index)
@@ -343,8 +395,6 @@ final class OpenConnections {
     subscriptions.remove(connection.index)
     identities.forget(connection)
     table.descriptors[Int(connection.index)] = -1
-    leaveLedger(connection)
-    return true
   }
 
   /// The connection is gone.

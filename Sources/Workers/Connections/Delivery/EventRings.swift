@@ -70,6 +70,14 @@ final class EventRings {
     }
   }
 
+  /// The same, no further than to these positions.
+  func read(through last: Cursor, _ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+    rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) { ring, record in
+      own[positions[ring]] = record.sequence
+      return body(ring, record)
+    }
+  }
+
   /// The record isn't what it should be, by `RingSet.refuse`.
   func refuse(_ ring: Int, _ record: RingRecord) {
     rings.refuse(ring, record, EventRecord.fault(of: record), expected: "event")
