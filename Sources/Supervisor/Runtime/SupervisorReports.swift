@@ -55,7 +55,7 @@ struct SupervisorMetrics {
     case swapped
     /// The new process didn't come to serve: the old one goes on.
     case failed
-    /// There was one going on, or the process before the last still had connections.
+    /// It is being swapped, started, or stopped, or its connections can't be passed on.
     case refused
   }
 
