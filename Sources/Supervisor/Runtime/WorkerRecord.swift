@@ -168,7 +168,7 @@ extension WorkerManifest.Inheritance.Cause {
       case .signal: self = .fault
       default: self = .exit
       }
-    case .first, .group: self = .exit
+    case .first, .group, .swap: self = .exit
     }
   }
 }
