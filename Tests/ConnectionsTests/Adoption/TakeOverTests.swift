@@ -260,7 +260,9 @@ struct TakeOverTests {
 
   // MARK: Deaths
 
-  @Test("16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then")
+  @Test(
+    "16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then"
+  )
   func incumbentDies() throws {
     for hasClaimed in [false, true] {
       let place = try pair(clients(3))
@@ -272,7 +274,7 @@ struct TakeOverTests {
       try place.die(0)
       if hasClaimed { place[1]?.run() }
       try place.begin(0, isRetiring: true)
-      #expect(openEntries(place[0]) == (hasClaimed ? 0 : 3))
+      #expect(place[0]?.connections.ledger.inherited().count == (hasClaimed ? 0 : 3))
       try place.settle { place.areAll(at: 1) }
       let dropped = Recovery.Drop.allCases.map {
         place[0]?.metric(#"rig_adoption_dropped_total{reason="\#($0.rawValue)"}"#) ?? 0
@@ -309,7 +311,7 @@ struct TakeOverTests {
     }
     try place.die(1)
     try place.begin(1, takesOver: true)
-    #expect(openEntries(place[1]) == (hasClaimed ? 1 : 0), "one that stands where its worker does")
+    #expect(place[1]?.connections.ledger.inherited().count == (hasClaimed ? 1 : 0))
     try place.settle { place.areAll(at: 1) }
     #expect(adopted(place[1], "killed") == (hasClaimed ? 1 : 0) && adopted(place[1]) == (hasClaimed ? 0 : 1))
     try place.writer.publish(1, type: "all")
@@ -324,9 +326,11 @@ struct TakeOverTests {
     var published = 0
     var expected: [Int] = []
     var pings: [[[UInt8]]]
+    let hasPings: Bool
 
-    init(seed: UInt64, clients: Int) {
+    init(seed: UInt64, clients: Int, hasPings: Bool = true) {
       random = SeededRandom(seed: seed)
+      self.hasPings = hasPings
       pings = Array(repeating: [], count: clients)
     }
 
@@ -351,7 +355,7 @@ struct TakeOverTests {
       case 7: place.pass(ms: .random(in: 1...700, using: &random))
       case 8: client.socket.socket.pump()
       default:
-        guard client.isWebSocket else { return }
+        guard client.isWebSocket, hasPings else { return }
         let payload = [UInt8](repeating: UInt8(pings[index].count % 256), count: pings[index].count % 50)
         pings[index].append(payload)
         try place.say(ClientFrame(opcode: 9, payload: payload).bytes, client)
@@ -388,12 +392,90 @@ struct TakeOverTests {
     #expect(openEntries(place[0]) == 0 && openEntries(place[1]) == 6)
   }
 
+  /// A client that polls at whoever serves its session.
+  private final class Poller {
+    let serial: UInt64
+    private let place: PlaceLife
+    private var lastEventID: String?
+    private var waiting: (end: PollEnd, poll: UInt64)?
+    private(set) var seen: [Int] = []
+
+    init(_ place: PlaceLife) throws {
+      self.place = place
+      let worker = try #require(place[0])
+      let session = worker.insertSession()
+      serial = session.serial
+      worker.connections.begin(session, ConnectRequest([.to("all")]), .fromNow)
+      session.polls?.enterLedger()
+      lastEventID = session.polls?.initialEventID
+    }
+
+    /// Whoever holds the session; nil: nobody does now.
+    func holder() -> Int? { PlaceLife.seats.first { place[$0]?.polls.session(serial: serial) != nil } }
+
+    func poll() {
+      guard let seat = holder(), let end = place[seat]?.polls.session(serial: serial)?.polls else { return }
+      let poll = end.poll(lastEventID: lastEventID) { [unowned self] answer in
+        waiting = nil
+        lastEventID = answer.lastEventID
+        for part in String(decoding: answer.body, as: UTF8.self).split(separator: "{")
+        where part.hasPrefix(#""n":"#) {
+          if let number = Int(part.dropFirst(4).prefix { $0.isNumber }) { seen.append(number) }
+        }
+      }
+      waiting = (end, poll)
+    }
+
+    /// The client has gone for a moment.
+    func pause() {
+      if let waiting { waiting.end.cancel(poll: waiting.poll) }
+      waiting = nil
+    }
+
+    func forget() { waiting = nil }
+  }
+
+  @Test(
+    "16.6 a long-polling session passes over between two polls, and has each event once and in order",
+    arguments: 1...20 as ClosedRange<UInt64>)
+  func session(seed: UInt64) throws {
+    let place = try PlaceLife([])
+    try place.begin(0)
+    let poller = try Poller(place)
+    try place.begin(1, takesOver: true)
+    var traffic = Traffic(seed: seed, clients: 0)
+    for _ in 0..<200 {
+      switch Int.random(in: 0..<9, using: &traffic.random) {
+      case 0...1: try traffic.publish(place.writer)
+      case 2...3: place[0]?.run()
+      case 4...5: place[1]?.run()
+      case 6: poller.poll()
+      case 7: poller.pause()
+      default: place.pass(ms: .random(in: 1...400, using: &traffic.random))
+      }
+      guard seed % 2 == 0, Int.random(in: 0..<40, using: &traffic.random) == 0 else { continue }
+      let seat = Int.random(in: 0...1, using: &traffic.random)
+      // A poll that waited there has no answer.
+      poller.forget()
+      try place.die(seat)
+      try place.begin(seat, takesOver: seat == 1, isRetiring: seat == 0)
+    }
+    poller.pause()
+    try place.settle { place[0]?.connections.table.count == 0 && place[1]?.connections.table.count == 1 }
+    for _ in 0..<50 {
+      poller.poll()
+      place.run()
+    }
+    #expect(poller.seen == traffic.expected && poller.holder() == 1)
+  }
+
   @Test(
     "16.6 each client has everything once if both die at the same store, whichever it is",
     arguments: 1...60 as ClosedRange<UInt64>)
   func atAnyStore(seed: UInt64) throws {
     var place = try pair(clients(4))
-    var traffic = Traffic(seed: seed, clients: 4)
+    // What was said to those who died in the middle of it is lost.
+    var traffic = Traffic(seed: seed, clients: 4, hasPings: false)
     var lives = [place]
     // The first stores of a hand-over, and those that are made while heirs adopt.
     for _ in 0..<3 {
@@ -402,7 +484,6 @@ struct TakeOverTests {
       guard place.legacy != nil else { continue }
       place = try place.next()
       lives.append(place)
-      // What was said to those who died is lost, or closed with 1012: no pings from here on.
       let order = Bool.random(using: &traffic.random) ? [0, 1] : [1, 0]
       for seat in order { try place.begin(seat, takesOver: seat == 1, isRetiring: seat == 0) }
     }
@@ -410,7 +491,8 @@ struct TakeOverTests {
     defer { place.end() }
     try place.settle { place.areAll(at: 1) }
     for client in place.clients {
-      #expect(numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
+      #expect(
+        numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
     }
     withExtendedLifetime(lives) {}
   }

@@ -80,8 +80,8 @@ final class PlaceLife {
   private(set) var workers: [TestWorker?] = [nil, nil]
   private var incarnations: [UInt64]
   private var last: UInt64
-  /// What the keeper of the seat's last process has: by entry.
-  private var kept: [[UInt32]] = [[], []]
+  /// What the keeper of the seat's last process has: entries, and their sockets' cookies.
+  private var kept: [[(entry: UInt32, cookie: UInt64)]] = [[], []]
   private var buried: [TestWorker] = []
 
   init(
@@ -125,37 +125,36 @@ final class PlaceLife {
       change(&$0)
     }
     workers[seat] = worker
-    let sockets = try courierSockets(seat)
+    let brought = brings(courierSockets(seat))
     worker.adoption.holdNs = (.max, .max)
     worker.connections.ledger.onStore = { [unowned self] in stored() }
     worker.wiring.siblingLedger?.onStore = { [unowned self] in stored() }
-    let dead = DeadWorker(incarnation: former, cause: .killed, courier: brings(sockets))
+    let dead = DeadWorker(incarnation: former, cause: .killed, courier: brought)
     worker.adoption.inherit(
       from: former == 0 ? [] : [dead], patienceSeconds: 3600, sibling: worker.wiring.siblingLedger)
     worker.state.catchUp()
-    worker.entrance.host = self.sockets
+    worker.entrance.host = sockets
     let page = worker.status
-    worker.handOver.begin(host: self.sockets) { page.state = .draining }
+    worker.handOver.begin(host: sockets) { page.state = .draining }
     worker.adoption.begin()
     page.state = isRetiring ? .draining : .ready
     worker.takeOver?.begin()
     return worker
   }
 
-  /// Sockets of the entries that the keeper has; those of a copied world are whatever stands in its ledger.
-  private func courierSockets(_ seat: Int) throws -> [Courier.Socket] {
-    let ledger = try SiblingLedger(mapping: gateway.ledgers[seat])
+  private func courierSockets(_ seat: Int) -> [Courier.Socket] {
     let byCookie = Dictionary(uniqueKeysWithValues: clients.map { ($0.cookie, $0.socket.near) })
-    return kept[seat].compactMap { number in
-      guard let cookie = ledger.entry(number)?.cookie, let near = byCookie[cookie] else { return nil }
-      return Courier.Socket(entry: number, descriptor: dup(near))
+    return kept[seat].compactMap { entry, cookie in
+      byCookie[cookie].map { Courier.Socket(entry: entry, descriptor: dup($0)) }
     }
   }
 
   /// What the keeper of a seat has from now on: all that stands in the ledger.
-  func keep(_ seat: Int) throws {
+  private func keep(_ seat: Int) throws {
     let ledger = try SiblingLedger(mapping: gateway.ledgers[seat])
-    kept[seat] = (0..<1000).filter { ledger.entry($0)?.cookie != nil }
+    kept[seat] = (0..<1000).compactMap { number in
+      ledger.entry(number)?.cookie.map { (entry: number, cookie: $0) }
+    }
   }
 
   /// The process of a seat has died: nothing that it still had to do happens.
@@ -226,7 +225,9 @@ final class PlaceLife {
 
   /// Whether everybody is served at the seat, and nobody elsewhere.
   func areAll(at seat: Int) -> Bool {
-    clients.allSatisfy { workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil }
+    clients.allSatisfy {
+      workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil
+    }
   }
 
   /// Lets everything happen that is under way, until it is as wanted.
@@ -245,9 +246,21 @@ final class PlaceLife {
     Issue.record("it doesn't come to an end")
   }
 
-  /// Clients go before their workers do.
+  /// Clients go before their workers do. What the dead had open is closed.
   func end() {
     for client in clients { client.socket.disconnect() }
+    let near = Set(clients.map(\.socket.near))
+    guard let all = opendir("/proc/self/fd") else { return }
+    defer { closedir(all) }
+    while let entry = readdir(all) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      guard let descriptor = CInt(name), !near.contains(descriptor), sockets.client(descriptor) != nil else {
+        continue
+      }
+      close(descriptor)
+    }
   }
 }
 

@@ -170,8 +170,7 @@ final class TakeOver {
       switch message {
       case .batch(let batch):
         StopPoint.batchReceived.reached()
-        begin(batch, from)
-        return true
+        return begin(batch, from)
       case .over:
         finish()
         return false
@@ -186,7 +185,7 @@ final class TakeOver {
     return true
   }
 
-  private func begin(_ batch: HandOverBatch, _ from: UInt64) {
+  private func begin(_ batch: HandOverBatch, _ from: UInt64) -> Bool {
     progressNs = clock.nowNs
     arrivals.forgetOrders(upTo: batch.orders)
     let offers = batch.entries.map { entry in
@@ -197,10 +196,8 @@ final class TakeOver {
     if !batch.lost.isEmpty { refused[.room, default: 0] += batch.lost.count }
     let standing = Cursor(epoch: events.own.epoch, positions: batch.positions)
     let begun = Batch(
-      from: from, number: batch.number, standing: standing, orders: batch.orders,
-      offers: Deque(offers))
-    state = .approaching(begun, reached: nil)
-    if approach(begun, nil) {}
+      from: from, number: batch.number, standing: standing, orders: batch.orders, offers: Deque(offers))
+    return approach(begun, nil)
   }
 
   /// Goes on to enter them when this worker's delivery has come to where they stand, or can't come nearer.
