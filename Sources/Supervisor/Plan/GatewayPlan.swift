@@ -120,9 +120,8 @@ struct GatewayPlan: Equatable, Sendable {
 
   /// How long a connection worker that has been replaced lingers for what can't be passed on, and then drains.
   private static func retirement(_ settings: Settings) -> Nanoseconds {
-    .seconds(lingerSeconds + settings.drainTimeoutSeconds + drainMarginSeconds)
+    .seconds(settings.lingerSeconds + settings.drainTimeoutSeconds + drainMarginSeconds)
   }
-  private static let lingerSeconds = 600
 
   private static func shutdownSeconds(of kind: WorkerKind, _ settings: Settings) -> Int {
     kind == .connections ? settings.drainTimeoutSeconds + drainMarginSeconds : shutdownSeconds
