@@ -72,6 +72,34 @@ ssize_t rig_message_send(int fd, const void *message, size_t bytes) {
   return sent;
 }
 
+ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const int *descriptors, int count) {
+  union {
+    char bytes[CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * sizeof(int))];
+    struct cmsghdr aligned;
+  } control;
+  if (count < 1 || count > DESCRIPTORS_PER_MESSAGE) {
+    errno = EINVAL;
+    return -1;
+  }
+  memset(&control, 0, sizeof control);
+  struct iovec vector = {(void *)message, bytes};
+  struct msghdr header = {0};
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  header.msg_control = control.bytes;
+  header.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
+  struct cmsghdr *part = CMSG_FIRSTHDR(&header);
+  part->cmsg_level = SOL_SOCKET;
+  part->cmsg_type = SCM_RIGHTS;
+  part->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+  memcpy(CMSG_DATA(part), descriptors, (size_t)count * sizeof(int));
+  ssize_t sent;
+  do {
+    sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
 ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptors, int *count) {
   union {
     char bytes[CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * sizeof(int))];
@@ -111,6 +139,12 @@ ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptor
   }
   *count = got;
   return received;
+}
+
+void rig_message_wait(int fd) {
+  struct pollfd entry = {fd, POLLIN, 0};
+  while (poll(&entry, 1, -1) < 0 && errno == EINTR) {
+  }
 }
 
 int rig_is_hung_up(int fd) {

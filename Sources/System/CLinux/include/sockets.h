@@ -23,10 +23,16 @@ int rig_seqpacket_pair(int pair[2]);
 /// Sends a message without waiting. Returns its length, or -1 with errno.
 ssize_t rig_message_send(int fd, const void *message, size_t bytes);
 
+/// Sends a message with up to 253 descriptors, without waiting. Returns its length, or -1 with errno.
+ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const int *descriptors, int count);
+
 /// Takes a message without waiting, and up to `*count` descriptors that come with it, close-on-exec; `*count` is then how many. They are
 /// the first of those that were sent if this process may not have more. Returns the message's length (0: the other side has gone), or -1
 /// with errno; EMSGSIZE if there was more than room for, of which nothing is left.
 ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptors, int *count);
+
+/// Sleeps until there is something to receive, or the other side has gone.
+void rig_message_wait(int fd);
 
 /// Whether the other side of a pair has gone, or has been shut down.
 int rig_is_hung_up(int fd);
