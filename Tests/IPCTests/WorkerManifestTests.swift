@@ -68,6 +68,57 @@ struct WorkerManifestTests {
     #expect(older == Self.example)
   }
 
+  @Test func `16.5 says how it hands over and whether it retires, and nothing if an older supervisor wrote it`()
+    throws
+  {
+    var manifest = Self.example
+    manifest.handOver = 20
+    manifest.siblingLedger = 21
+    manifest.isRetiring = true
+    manifest.predecessor = .max
+    let descriptor = try WorkerManifest.write(manifest)
+    #expect(try WorkerManifest.read(descriptor.rawValue) == manifest)
+    #expect(manifest.descriptors == Array(10...21))
+    var members = try #require(
+      JSONSerialization.jsonObject(with: JSONEncoder().encode(manifest)) as? [String: Any])
+    for name in ["handOver", "siblingLedger", "isRetiring", "predecessor"] { members[name] = nil }
+    let older = try JSONDecoder().decode(
+      WorkerManifest.self, from: JSONSerialization.data(withJSONObject: members))
+    #expect(older == Self.example)
+  }
+
+  @Test func `16.5 a place of connection workers has two seats, and one name`() throws {
+    for place in 0..<3 {
+      let first = WorkerIdentity.connections(place)
+      let second = try #require(first.sibling)
+      #expect(second != first && second.sibling == first && second.place == place)
+      let seats = [first, second]
+      #expect(seats.map(\.seat) == [0, 1])
+      #expect(seats.map(\.number) == [2 * place, 2 * place + 1])
+      #expect(Set(seats.map(\.name)) == ["connections.\(place)"])
+      #expect(seats.map(\.seatName) == ["connections.\(place)", "connections.\(place)b"])
+      let json = try JSONEncoder().encode(second)
+      #expect(try JSONDecoder().decode(WorkerIdentity.self, from: json) == second)
+    }
+    #expect(WorkerIdentity.proxies(3).number == 3 && WorkerIdentity.proxies(3).seatName == "proxies.3")
+    for worker in [WorkerIdentity.proxies(1), .control, .streams, .supervisor] {
+      #expect(worker.sibling == nil, "\(worker.name)")
+    }
+  }
+
+  @Test(
+    "16.5 without a seat it is the first one; a seat that there isn't is refused",
+    arguments: [
+      (#"{"kind":"connections","place":1}"#, WorkerIdentity.connections(1)),
+      (#"{"kind":"connections","place":1,"seat":1}"#, WorkerIdentity.connections(1).sibling),
+      (#"{"kind":"connections","place":1,"seat":2}"#, nil),
+      (#"{"kind":"connections","place":1,"seat":-1}"#, nil), (#"{"kind":"proxies","seat":1}"#, nil),
+      (#"{"kind":"proxies","seat":0}"#, .proxies(0)),
+    ])
+  func seats(json: String, expected: WorkerIdentity?) {
+    #expect((try? JSONDecoder().decode(WorkerIdentity.self, from: Data(json.utf8))) == expected)
+  }
+
   @Test("can be changed by nobody, and is closed on exec unless it is passed on by name")
   func sealed() throws {
     let descriptor = try WorkerManifest.write(Self.example)

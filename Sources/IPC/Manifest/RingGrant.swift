@@ -80,11 +80,11 @@ public struct RingGrant: Codable, Sendable, Equatable {
     fd = try values.decode(CInt.self, forKey: .fd)
   }
 
-  /// "events.streams", "requests.connections.0", …: for people.
+  /// "events.streams", "requests.connections.0", "requests.connections.0b", …: for people.
   public var name: String { Self.name(purpose, writer) }
 
   public static func name(_ purpose: RingPurpose, _ writer: WorkerIdentity) -> String {
-    "\(purpose.rawValue).\(writer.name)"
+    "\(purpose.rawValue).\(writer.seatName)"
   }
 
   /// The worker's reader slot; nil: it doesn't read the ring.

@@ -38,6 +38,16 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   public var courier: CInt?
   /// Its dead predecessors that may have left connections: the last one, and those before whose keepers still live.
   public var inheritance: [Inheritance] = []
+  /// Its end of the socket pair by which the processes at the two seats of its place hand connections over; both ends stay open for
+  /// as long as the supervisor lives. nil: nothing is handed over.
+  public var handOver: CInt?
+  /// The ledger of the other seat of its place.
+  public var siblingLedger: CInt?
+  /// The process before it at its seat died while it was retiring: it takes no new clients, and hands over what that one has left.
+  public var isRetiring = false
+  /// The incarnation of the process at the other seat that this one takes the place's connections over from, while it lives; nil: this
+  /// one begins with nobody, or with what dead ones have left.
+  public var predecessor: UInt64?
 
   public init(
     worker: WorkerIdentity, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
@@ -76,6 +86,10 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     ledger = try values.decodeIfPresent(CInt.self, forKey: .ledger)
     courier = try values.decodeIfPresent(CInt.self, forKey: .courier)
     inheritance = try values.decodeIfPresent([Inheritance].self, forKey: .inheritance) ?? []
+    handOver = try values.decodeIfPresent(CInt.self, forKey: .handOver)
+    siblingLedger = try values.decodeIfPresent(CInt.self, forKey: .siblingLedger)
+    isRetiring = try values.decodeIfPresent(Bool.self, forKey: .isRetiring) ?? false
+    predecessor = try values.decodeIfPresent(UInt64.self, forKey: .predecessor)
   }
 
   public struct Peer: Codable, Sendable, Equatable {
@@ -140,7 +154,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   }
 
   public func peers(of kind: WorkerKind) -> [Peer] {
-    peers.filter { $0.worker.kind == kind }.sorted { $0.worker.place < $1.worker.place }
+    peers.filter { $0.worker.kind == kind }.sorted { $0.worker.number < $1.worker.number }
   }
 
   /// Every descriptor that the manifest names, without repetition.
@@ -152,7 +166,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
       all.formUnion(ring.readers.compactMap(\.wake))
     }
     all.formUnion(peers.map(\.status))
-    all.formUnion([ledger, courier].compactMap(\.self))
+    all.formUnion([ledger, courier, handOver, siblingLedger].compactMap(\.self))
     all.formUnion(inheritance.compactMap(\.courier))
     return all.sorted()
   }
