@@ -3,6 +3,30 @@
 
 import CLinux
 
+/// What came of that which a dead process was about to send.
+public struct InterruptedWork: Equatable, Sendable {
+  /// Of the rings, behind the interrupted turn; nil: none was interrupted while it was sent, and the rings go on where they are committed.
+  public let positions: [UInt64]?
+  /// Entries in which it stands now.
+  public let settledCount: Int
+  /// Entries that can't be kept because of it.
+  public let lostCount: Int
+  /// false: nothing it says can be true; no stream is kept.
+  public let isReadable: Bool
+  public let suspect: LedgerSuspect
+}
+
+/// What a process was working on when it died; nil: nothing that is known.
+public struct LedgerSuspect: Equatable, Sendable {
+  public let serial: UInt64?
+  public let record: Record?
+
+  public struct Record: Equatable, Sendable {
+    public let ring: UInt32
+    public let sequence: UInt64
+  }
+}
+
 struct InterruptedPlan {
   /// Bytes that an entry's client must get behind those that are noted in the entry.
   struct Due {

@@ -6,6 +6,10 @@
 //            plan: a turn, before it is sent          inherited ─► for each: socket, cold(of:) ─► adopt, or drop
 //            intend: a piece, before it is sent
 //
+//   owner                                            heir beside it, at the place's other ledger (SiblingLedger)
+//   markPassing ─► the entry is left alone           open(claims:) ─► SiblingLedger.claim: won or lost ─► claimed, or close
+//   takeBack: ours again, or the heir's
+//
 // Every change is one store, before which everything it stands for is complete: a death leaves the old or the new. Attaching
 // changes nothing. Nothing that another process wrote is believed: its entries are copied, and what can't be true is said to be
 // malformed. Not thread-safe: it belongs to its worker's loop.
@@ -42,34 +46,6 @@ public struct LedgerEntry: Hashable, Sendable {
   public static let none = LedgerEntry(rawValue: RIG_LEDGER_NO_ENTRY)
 }
 
-/// A copy of an entry that another process has opened.
-public struct InheritedEntry: Equatable, Sendable {
-  public let entry: LedgerEntry
-  /// Incarnation of the process that serves it, or served it.
-  public let owner: UInt32
-  /// nil: none that this release knows.
-  public let kind: LedgerKind?
-  /// Its owner couldn't keep it, or it contradicts itself: it is to be dropped.
-  public let isKept: Bool
-  /// It contradicts itself.
-  public let isMalformed: Bool
-  public let serial: UInt64
-  /// SO_COOKIE of its socket; nil: it has none.
-  public let cookie: UInt64?
-  /// Number of its socket in its owner's table.
-  public let descriptor: CInt?
-  public let written: UInt64
-  public let consumed: UInt64
-
-  /// What its client still has to get of what was noted, and the count of bytes written to its socket before the first of them.
-  public func due(_ cold: LedgerCold?) -> (base: UInt64, bytes: [UInt8]) {
-    guard let cold, written &- cold.written < UInt64(cold.waiting.count) || cold.written > written else {
-      return (written, [])
-    }
-    return (cold.written, cold.waiting)
-  }
-}
-
 public final class Ledger {
   /// Most output of an entry; with more it isn't kept until it has less.
   public static let mostWaitingBytes = 64 << 10
@@ -92,6 +68,8 @@ public final class Ledger {
   private var free = FreeNumbers()
   /// Entries of others whose blocks can't be true.
   private var malformed: Set<UInt32> = []
+  /// Entries that are being passed, or were when this process attached: free since, if somebody has claimed them.
+  private var passing: Set<UInt32> = []
 
   /// A new ledger: a sparse memfd, sealed against resizing. `name` shows in /proc and nowhere else.
   public static func create(name: String, _ sizes: LedgerSizes) throws(IPCError) -> Descriptor {
@@ -127,8 +105,10 @@ public final class Ledger {
 
   private func takeStock(_ entry: LedgerEntry) {
     let address = address(entry)
-    guard rig_load_acquire(address) != 0 else { return free.give(Int(entry.rawValue)) }
+    let state = rig_load_acquire(address)
+    guard state != 0 else { return free.give(Int(entry.rawValue)) }
     openEntries += 1
+    if rig_ledger_flags(state) & UInt8(RIG_LEDGER_PASSING) != 0 { passing.insert(entry.rawValue) }
     let reference = LedgerReference(word: rig_load_relaxed(address + Int(RIG_LEDGER_COLD_AT)))
     if !reference.isNone, !blocks.claim(reference) { malformed.insert(entry.rawValue) }
   }
@@ -159,10 +139,11 @@ public final class Ledger {
   ///   - socket: its descriptor and SO_COOKIE; nil: it has none.
   ///   - written: the kernel's count of bytes written to the socket.
   ///   - consumed: bytes read from the socket whose effects have happened.
+  ///   - claims: entry of another ledger that has the connection still; until `claimed` this one counts only if that has let it go.
   /// - Returns: nil if all entries are taken. If there is no room for `cold` it is open and not kept.
   public func open(
     _ kind: LedgerKind, serial: UInt64 = 0, socket: (descriptor: CInt, cookie: UInt64)? = nil,
-    written: UInt64 = 0, consumed: UInt64 = 0, cold: LedgerCold? = nil
+    written: UInt64 = 0, consumed: UInt64 = 0, cold: LedgerCold? = nil, claims: UInt32? = nil
   ) -> LedgerEntry? {
     guard let entry = takeEntry() else { return nil }
     let address = address(entry)
@@ -173,7 +154,8 @@ public final class Ledger {
     rig_store_relaxed(address + Int(RIG_LEDGER_CONSUMED_AT), consumed)
     rig_store_relaxed(address + Int(RIG_LEDGER_COLD_AT), reference?.word ?? 0)
     let descriptor = socket.map { UInt32(bitPattern: $0.descriptor) } ?? UInt32(RIG_LEDGER_NO_DESCRIPTOR)
-    let flags = reference == nil ? RIG_LEDGER_NOT_KEPT : 0
+    rig_store_relaxed(address + Int(RIG_LEDGER_CLAIMS_AT), UInt64(claims ?? 0))
+    let flags = (reference == nil ? RIG_LEDGER_NOT_KEPT : 0) | (claims == nil ? 0 : RIG_LEDGER_CLAIMING)
     words.store(rig_ledger_state(incarnation, descriptor, kind.rawValue, UInt8(flags)), address)
     openEntries += 1
     return entry
@@ -190,12 +172,26 @@ public final class Ledger {
     return entry
   }
 
-  /// To be called before the descriptor is closed, for an entry of whomever.
+  /// To be called before the descriptor is closed, for an entry of whomever. Nothing if somebody has claimed it.
   public func close(_ entry: LedgerEntry) {
-    let address = address(entry)
-    guard rig_load_relaxed(address) != 0 else { return }
-    words.store(0, address)
-    release(LedgerReference(word: rig_load_relaxed(address + Int(RIG_LEDGER_COLD_AT))), of: entry)
+    let state = rig_load_relaxed(address(entry))
+    guard state != 0, change(entry, from: state, to: 0) else { return freeIfClaimed(entry) }
+    free(entry)
+  }
+
+  /// The entry's word is `state` no more. False: it is being passed, and wasn't that any more.
+  private func change(_ entry: LedgerEntry, from former: UInt64, to state: UInt64) -> Bool {
+    guard rig_ledger_flags(former) & UInt8(RIG_LEDGER_PASSING) != 0 else {
+      words.store(state, address(entry))
+      return true
+    }
+    guard words.replace(former, by: state, address(entry)) else { return false }
+    if rig_ledger_flags(state) & UInt8(RIG_LEDGER_PASSING) == 0 { passing.remove(entry.rawValue) }
+    return true
+  }
+
+  private func free(_ entry: LedgerEntry) {
+    release(LedgerReference(word: rig_load_relaxed(address(entry) + Int(RIG_LEDGER_COLD_AT))), of: entry)
     free.give(Int(entry.rawValue))
     openEntries -= 1
   }
@@ -222,12 +218,52 @@ public final class Ledger {
   private func setFlags(_ raised: UInt8, _ lowered: UInt8, _ entry: LedgerEntry) {
     let state = rig_load_relaxed(address(entry))
     let flags = rig_ledger_flags(state)
-    guard flags & ~lowered | raised != flags else { return }
+    guard state != 0, flags & ~lowered | raised != flags else { return }
+    _ = change(
+      entry, from: state,
+      to: rig_ledger_state(
+        rig_ledger_owner(state), rig_ledger_descriptor(state), rig_ledger_kind(state),
+        flags & ~lowered | raised))
+  }
+
+  // MARK: Passing to a process beside this one
+
+  /// From here on the entry may be claimed, and is left alone until `takeBack`: nothing is sent, nothing read, nothing noted.
+  ///
+  /// - Parameter descriptor: under which its socket stays open; nil: it has none.
+  public func markPassing(_ entry: LedgerEntry, descriptor: CInt?) {
+    let state = rig_load_relaxed(address(entry))
+    passing.insert(entry.rawValue)
+    let number = descriptor.map { UInt32(bitPattern: $0) } ?? UInt32(RIG_LEDGER_NO_DESCRIPTOR)
     words.store(
       rig_ledger_state(
-        rig_ledger_owner(state), rig_ledger_descriptor(state), rig_ledger_kind(state),
-        flags & ~lowered | raised), address(entry))
+        incarnation, number, rig_ledger_kind(state),
+        rig_ledger_flags(state) | UInt8(RIG_LEDGER_PASSING)), address(entry))
   }
+
+  /// Ends the passing. True: the connection is this process's as before. False: somebody has claimed it, and the entry is free.
+  public func takeBack(_ entry: LedgerEntry) -> Bool {
+    let state = rig_load_acquire(address(entry))
+    guard state != 0 else {
+      freeIfClaimed(entry)
+      return false
+    }
+    let flags = rig_ledger_flags(state) & ~UInt8(RIG_LEDGER_PASSING)
+    let own = rig_ledger_state(
+      rig_ledger_owner(state), rig_ledger_descriptor(state), rig_ledger_kind(state), flags)
+    if change(entry, from: state, to: own) { return true }
+    freeIfClaimed(entry)
+    return false
+  }
+
+  /// Whoever claims an entry leaves its number and its memory to the ledger's owner.
+  private func freeIfClaimed(_ entry: LedgerEntry) {
+    guard rig_load_acquire(address(entry)) == 0, passing.remove(entry.rawValue) != nil else { return }
+    free(entry)
+  }
+
+  /// What the entry claims is this process's.
+  public func claimed(_ entry: LedgerEntry) { setFlags(0, UInt8(RIG_LEDGER_CLAIMING), entry) }
 
   // MARK: Counts
 
@@ -428,24 +464,11 @@ public final class Ledger {
   /// The open entry with this number, if it is another's; for numbers that come from other processes.
   public func inherited(_ entry: LedgerEntry) -> InheritedEntry? {
     guard entry.rawValue < UInt32(entriesInUse) else { return nil }
-    let address = address(entry)
-    let state = rig_load_acquire(address)
-    let owner = rig_ledger_owner(state)
-    guard state != 0, owner != incarnation else { return nil }
-    let kind = LedgerKind(rawValue: rig_ledger_kind(state))
-    let cookie = rig_load_relaxed(address + Int(RIG_LEDGER_COOKIE_AT))
-    let descriptor = rig_ledger_descriptor(state)
-    let hasDescriptor = descriptor != UInt32(RIG_LEDGER_NO_DESCRIPTOR)
-    let isMalformed =
-      owner == 0 || owner > incarnation || kind == nil || hasDescriptor != (cookie != 0)
-      || malformed.contains(entry.rawValue)
-    return InheritedEntry(
-      entry: entry, owner: owner, kind: kind,
-      isKept: !isMalformed && rig_ledger_flags(state) & UInt8(RIG_LEDGER_NOT_KEPT) == 0,
-      isMalformed: isMalformed, serial: rig_load_relaxed(address + Int(RIG_LEDGER_SERIAL_AT)),
-      cookie: cookie == 0 ? nil : cookie, descriptor: hasDescriptor ? CInt(descriptor) : nil,
-      written: rig_load_relaxed(address + Int(RIG_LEDGER_WRITTEN_AT)),
-      consumed: rig_load_relaxed(address + Int(RIG_LEDGER_CONSUMED_AT)))
+    freeIfClaimed(entry)
+    guard let found = InheritedEntry(entry, at: address(entry)), found.owner != incarnation else {
+      return nil
+    }
+    return found.owner > incarnation || malformed.contains(entry.rawValue) ? found.malformed : found
   }
 
   /// A copy of what is noted of an entry; nil: nothing is, or it can't be true.
@@ -460,14 +483,20 @@ public final class Ledger {
   ///   - descriptor: of its socket, in this process's table; nil: it has none.
   ///   - written: the kernel's count of bytes written to the socket.
   ///   - consumed: as `setConsumed`.
-  public func adopt(_ entry: LedgerEntry, descriptor: CInt?, written: UInt64, consumed: UInt64) {
-    // Whatever was waiting is still told by the block and the kernel's count, should this process die before the last store.
+  /// - Returns: false: it was being passed, and somebody has claimed it: it is free.
+  @discardableResult
+  public func adopt(_ entry: LedgerEntry, descriptor: CInt?, written: UInt64, consumed: UInt64) -> Bool {
+    // Whatever was waiting is still told by the block and the kernel's count, should this process die before the last store. Of one
+    // that is being passed nothing waits, and both are what they were.
     setWritten(entry, written)
     setConsumed(entry, consumed)
-    let state = rig_load_relaxed(address(entry))
+    let state = rig_load_acquire(address(entry))
     let number = descriptor.map { UInt32(bitPattern: $0) } ?? UInt32(RIG_LEDGER_NO_DESCRIPTOR)
-    words.store(
-      rig_ledger_state(incarnation, number, rig_ledger_kind(state), rig_ledger_flags(state)), address(entry))
+    let flags = rig_ledger_flags(state) & UInt8(RIG_LEDGER_NOT_KEPT)
+    let own = rig_ledger_state(incarnation, number, rig_ledger_kind(state), flags)
+    if state != 0, change(entry, from: state, to: own) { return true }
+    freeIfClaimed(entry)
+    return false
   }
 
   /// Forgets an inherited entry: its socket is to be closed.
@@ -533,30 +562,6 @@ public final class Ledger {
     intentDone()
     plan.forget()
     blocks.giveBackUnclaimed()
-  }
-}
-
-/// What came of that which a dead process was about to send.
-public struct InterruptedWork: Equatable, Sendable {
-  /// Of the rings, behind the interrupted turn; nil: none was interrupted while it was sent, and the rings go on where they are committed.
-  public let positions: [UInt64]?
-  /// Entries in which it stands now.
-  public let settledCount: Int
-  /// Entries that can't be kept because of it.
-  public let lostCount: Int
-  /// false: nothing it says can be true; no stream is kept.
-  public let isReadable: Bool
-  public let suspect: LedgerSuspect
-}
-
-/// What a process was working on when it died; nil: nothing that is known.
-public struct LedgerSuspect: Equatable, Sendable {
-  public let serial: UInt64?
-  public let record: Record?
-
-  public struct Record: Equatable, Sendable {
-    public let ring: UInt32
-    public let sequence: UInt64
   }
 }
 

@@ -217,4 +217,13 @@ struct LedgerWords {
       probe.afterStore?()
     #endif
   }
+
+  /// Stores `value` if the word is `expected`. Whether it was.
+  func replace(_ expected: UInt64, by value: UInt64, _ word: UnsafeMutableRawPointer) -> Bool {
+    let isReplaced = rig_replace_seq_cst(word, expected, value) != 0
+    #if DEBUG
+      if isReplaced { probe.afterStore?() }
+    #endif
+    return isReplaced
+  }
 }

@@ -47,6 +47,12 @@ RIG_INLINE uint64_t rig_exchange_seq_cst(void *word, uint64_t value) {
   return atomic_exchange_explicit((_Atomic(uint64_t) *)word, value, memory_order_seq_cst);
 }
 
+// Stores `value` if the word is `expected`. Whether it was.
+RIG_INLINE int rig_replace_seq_cst(void *word, uint64_t expected, uint64_t value) {
+  return atomic_compare_exchange_strong_explicit((_Atomic(uint64_t) *)word, &expected, value, memory_order_seq_cst,
+                                                 memory_order_seq_cst);
+}
+
 RIG_INLINE uint64_t rig_add_relaxed(void *word, uint64_t amount) {
   return atomic_fetch_add_explicit((_Atomic(uint64_t) *)word, amount, memory_order_relaxed);
 }

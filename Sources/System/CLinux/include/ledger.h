@@ -4,7 +4,7 @@
 //
 // Every part begins at a page; where, is in the header. The file is sparse: what was never used takes no memory.
 //
-// Who reads it does so after the death of its writer. A process is killed between two instructions: what it leaves is a
+// Who reads it does so after the death of its writer, but for entries that a living one is passing. A process is killed between two instructions: what it leaves is a
 // prefix of its stores in the order of its program. So only the compiler has to be kept from reordering, which the
 // functions of atomics.h do. Nothing of it is believed: the writer may have died of having scribbled.
 
@@ -28,6 +28,11 @@ enum {
   RIG_LEDGER_WAITING_NOT_KEPT = 1,
   RIG_LEDGER_STATE_NOT_KEPT = 2,
   RIG_LEDGER_NOT_KEPT = 3,
+  // Its owner, who lives, leaves it alone: a process with another ledger may take it (SiblingLedger). Only by comparing and storing does
+  // the word change as long as this stands in it.
+  RIG_LEDGER_PASSING = 4,
+  // The connection may be another ledger's still, whose entry's number is in `claims`.
+  RIG_LEDGER_CLAIMING = 8,
   // States of the plan.
   RIG_LEDGER_IDLE = 0,
   RIG_LEDGER_PLANNING = 1,
@@ -70,7 +75,9 @@ struct rig_ledger_entry {
   uint64_t consumed;
   // What it is (blocks in the arena): offset in units of 16 bytes, 36 bits | length, 28 bits; 0: none.
   uint64_t cold;
-  uint64_t spare[2];
+  // While it is claiming: number of the entry in the other ledger.
+  uint64_t claims;
+  uint64_t spare;
 };
 
 // A turn of events, complete before its first byte goes out.
@@ -159,6 +166,7 @@ enum {
   RIG_LEDGER_WRITTEN_AT = offsetof(struct rig_ledger_entry, written),
   RIG_LEDGER_CONSUMED_AT = offsetof(struct rig_ledger_entry, consumed),
   RIG_LEDGER_COLD_AT = offsetof(struct rig_ledger_entry, cold),
+  RIG_LEDGER_CLAIMS_AT = offsetof(struct rig_ledger_entry, claims),
   RIG_LEDGER_TURN_AT = offsetof(struct rig_ledger_plan, turn),
   RIG_LEDGER_TOUCHED_COUNT_AT = offsetof(struct rig_ledger_plan, touched_count),
   RIG_LEDGER_SENT_COUNT_AT = offsetof(struct rig_ledger_plan, sent_count),
