@@ -39,6 +39,7 @@ final class Runtime {
   /// The place of a ring's writer in `workers`, by the ring's place in `GatewayPlan.rings`.
   private let placeOfWriter: [Int?]
 
+  private let spares: SpareWorkers
   private let poller: Poller
   private let inbox: SignalInbox
   private var alarm: Alarm
@@ -91,6 +92,10 @@ final class Runtime {
     page.beginGeneration(pid: getpid())
     metrics = SupervisorMetrics(page: page, workers: plan.workers, keepers: plan.keepsConnections)
 
+    spares = SpareWorkers(
+      count: settings.warmSpares, executable: executables.path(of: .connections),
+      environment: self.environment, gauge: metrics.spares, log: log)
+
     let table = resources.table(of: plan, listeners: listeners)
     let children = tree.workers
     var workers: [WorkerRecord] = []
@@ -138,6 +143,7 @@ final class Runtime {
 
   /// No worker is left, and no keeper.
   private func leaveNobody() {
+    spares.end { poller.remove($0) }
     for worker in workers {
       worker.abandon()
       drop(worker.disinherit(), of: worker)
@@ -176,6 +182,8 @@ final class Runtime {
     case .courier(let place, let instance):
       guard workers.indices.contains(place) else { return }
       keeperGone(workers[place], instance)
+    case .spare(let number):
+      spares.ended(number, at: SharedClock.now()) { poller.remove($0) }
     }
   }
 
@@ -203,6 +211,7 @@ final class Runtime {
   private func announceStop() {
     guard resources.supervisorPage.page.state != .stopping else { return }
     resources.supervisorPage.page.state = .stopping
+    spares.end { poller.remove($0) }
     listeners.closeInbound()
     serviceManager.stopping("stopping")
   }
@@ -298,16 +307,23 @@ final class Runtime {
     guard repairRings(writtenBy: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
     }
+    launch(worker, cause.label.map { [("reason", $0)] } ?? [])
+  }
+
+  /// - Parameter bySpare: whether one that waits in reserve may be it.
+  private func launch(_ worker: WorkerRecord, _ fields: [(String, String)], bySpare: Bool = true) {
+    let (id, instance) = (worker.child, worker.instance)
+    guard let place = placeOfChild[id.index] else { return }
     do {
       let courier = worker.keepsConnections ? try CourierPair() : nil
-      let process = try start(worker, courier?.keeperEnd.rawValue)
+      let process = try start(worker, courier?.keeperEnd.rawValue, bySpare: bySpare)
       try poller.add(process.pidfd, .child(worker: place, instance: instance))
       if let courier {
         try poller.addHangUp(courier.heirEnd.rawValue, .courier(worker: place, instance: instance))
       }
       worker.run(consume process)
       if let courier { drop(worker.bequeath(courier.heirEnd), of: worker) }
-      say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
+      say(.info, "worker is started", worker, fields)
     } catch {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
@@ -316,10 +332,19 @@ final class Runtime {
     }
   }
 
-  private func start(_ worker: WorkerRecord, _ keeperEnd: CInt?) throws -> ChildProcess {
+  private func start(
+    _ worker: WorkerRecord, _ keeperEnd: CInt?, bySpare: Bool
+  ) throws -> ChildProcess {
     var (message, descriptors) = worker.inheritance(keeperEnd: keeperEnd)
     let manifest = try WorkerManifest.write(message)
     let number = descriptors.grantFresh([manifest.rawValue])[0]
+    let now = SharedClock.now()
+    if bySpare,
+      let spare = spares.become(
+        worker, descriptors, manifest: number, at: now, unwatch: { poller.remove($0) })
+    {
+      return spare
+    }
     // The name is for people who look at `ps`.
     let process = try ChildProcess(
       executable: worker.executable, arguments: [worker.identity.name],
@@ -331,7 +356,11 @@ final class Runtime {
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
     // That it serves it can have said since it was last looked at.
     lookAtStarting(worker)
+    let hadPage = worker.hasPage
     guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
+    if spares.takeFailure(of: worker, hadPage: hadPage, at: SharedClock.now()) {
+      return launchInsteadOfSpare(worker)
+    }
     worker.up?.set(0)
     // What it said last counts, even if it has nothing more to say.
     takeReport(of: worker)
@@ -339,6 +368,12 @@ final class Runtime {
     dispatch(.exited(worker.child, instance: worker.instance, end))
     // No heir comes, at least not at once.
     if tree[worker.child].state.isDown { drop(worker.disinherit(), of: worker) }
+  }
+
+  /// The spare that was to be the worker's process has ended without having touched anything: the tree doesn't hear of it.
+  private func launchInsteadOfSpare(_ worker: WorkerRecord) {
+    if let courier = worker.keeperGone(worker.instance) { drop([courier], of: worker) }
+    launch(worker, [], bySpare: false)
   }
 
   /// Nobody may take the page of a dead worker for that of a living one, and its successor must be able to use it.
@@ -376,6 +411,8 @@ final class Runtime {
       if let worker = workers.first(where: { $0.isAlive && $0.pid == pid }) {
         workerMayHaveEnded(worker)
         guard worker.pid != pid || !worker.isAlive else { return true }
+      } else if let spare = spares.number(of: pid) {
+        spares.ended(spare, at: SharedClock.now()) { poller.remove($0) }
       } else {
         waitpid(pid, nil, WNOHANG)
       }
@@ -386,6 +423,13 @@ final class Runtime {
 
   private func lookAtStartingWorkers() {
     for worker in workers { lookAtStarting(worker) }
+    let now = SharedClock.now()
+    for worker in spares.overdue(at: now)
+    where spares.takeFailure(of: worker, hadPage: worker.hasPage, at: now) {
+      worker.signal(SIGKILL)
+      while worker.takeEnd({ poller.remove($0) }) == nil { poll(nil, 0, 1) }
+      launchInsteadOfSpare(worker)
+    }
   }
 
   private func lookAtStarting(_ worker: WorkerRecord) {
@@ -398,6 +442,10 @@ final class Runtime {
     resources.supervisorPage.page.beat()
     serviceManager.beat(at: SharedClock.now(), callsEvery: roundInterval)
     for worker in workers { takeReport(of: worker) }
+    spares.round(
+      at: SharedClock.now(),
+      isQuiet: resources.supervisorPage.page.state == .ready && !isAnyStarting,
+      watch: { try poller.add($0, .spare($1)) }, unwatch: { poller.remove($0) })
     // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
     for worker in workers where worker.hasPage && tree[worker.child].state == .running {
       // The clock behind the beat, however long this thread is kept from running in between.

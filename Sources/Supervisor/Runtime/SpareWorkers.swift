@@ -27,7 +27,14 @@ final class SpareWorkers {
     let socket: OwnedDescriptor
     let file: ExecutableFile?
     let started: Nanoseconds
-    var isWarm = false
+    /// Whether it had said so when that was asked last.
+    private(set) var isWarm = false
+
+    /// Whether it waits.
+    func look() -> Bool {
+      isWarm = isWarm || SpareSocket(socket.rawValue).takeWarm()
+      return isWarm
+    }
 
     init(
       number: UInt64, process: consuming ChildProcess, socket: OwnedDescriptor, file: ExecutableFile?,
@@ -82,8 +89,7 @@ final class SpareWorkers {
   func round(at now: Nanoseconds, isQuiet: Bool, watch: (CInt, UInt64) throws -> Void, unwatch: (CInt) -> Void) {
     guard wanted > 0, !isOver else { return }
     for spare in spares where !spare.isWarm {
-      spare.isWarm = spare.socket.isWarm
-      if spare.isWarm {
+      if spare.look() {
         failures = 0
       } else if now > spare.started + Self.mostPreparing {
         dismiss(spare, unwatch)
@@ -118,12 +124,11 @@ final class SpareWorkers {
     }
   }
 
-  /// One of them has ended. False: it is none of them.
-  func ended(_ number: UInt64, at now: Nanoseconds, unwatch: (CInt) -> Void) -> Bool {
-    guard let spare = spares.first(where: { $0.number == number }) else { return false }
+  /// One of them has ended.
+  func ended(_ number: UInt64, at now: Nanoseconds, unwatch: (CInt) -> Void) {
+    guard let spare = spares.first(where: { $0.number == number }) else { return }
     dismiss(spare, unwatch)
     failed("spare worker has ended", spare, now)
-    return true
   }
 
   /// The number of the one with this pid.
@@ -164,7 +169,7 @@ final class SpareWorkers {
     unwatch: (CInt) -> Void
   ) -> ChildProcess? {
     guard worker.executable == executable, !isOver else { return nil }
-    while let spare = spares.first(where: { $0.isWarm || $0.socket.isWarm }) {
+    while let spare = spares.first(where: { $0.look() }) {
       guard spare.file == ExecutableFile(executable) else {
         log.log(.info, "spare worker's executable has changed", [("child_pid", String(spare.pid))])
         dismiss(spare, unwatch)
@@ -203,11 +208,6 @@ final class SpareWorkers {
     failed("spare worker did not take over: an ordinary process does", nil, now)
     return true
   }
-}
-
-extension OwnedDescriptor {
-  /// Of a spare's socket; true once.
-  fileprivate var isWarm: Bool { SpareSocket(rawValue).takeWarm() }
 }
 
 /// What a path leads to: another file, or another content, isn't the same executable any more.

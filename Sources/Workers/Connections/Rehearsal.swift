@@ -2,13 +2,14 @@
 // it apart. The second time costs a fraction of the first: the runtime knows then what each type can do, and the code is in memory.
 
 import FoundationEssentials
+import Glibc
 import IPC
 import Kit
 import Settings
 
 enum Rehearsal {
   static func perform() throws {
-    let stage = try Stage()
+    let stage = Stage()
     let context = try WorkerProcess.rehearse(stage.manifest())
     let wiring = try Wiring(
       context,
@@ -23,53 +24,51 @@ enum Rehearsal {
   }
 
   /// A gateway of one connection worker.
-  private struct Stage: ~Copyable {
+  private final class Stage {
     private static let ringBytes = 1 << 16
     private static let tokenKeyBytes = 32
 
-    private let page: Descriptor
-    private let wake: Descriptor
-    private let ledger: Descriptor
-    private let events: Descriptor
-    private let requests: Descriptor
-    private let state: Descriptor
-    private let presence: Descriptor
+    private var descriptors: [CInt] = []
 
-    init() throws(IPCError) {
-      func ring(_ name: String) throws(IPCError) -> Descriptor {
-        try Ring.create(name: "rig-rehearsal-\(name)", capacity: Self.ringBytes, readers: 1)
-      }
-      page = try StatusPage.create(name: "rig-rehearsal-status")
-      wake = try EventFD.create()
-      ledger = try Ledger.create(
-        name: "rig-rehearsal-ledger",
-        LedgerSizes(connections: 1, arenaBytes: 1 << 20, largestEventBytes: Self.ringBytes))
-      events = try ring("events")
-      requests = try ring("requests")
-      state = try ring("state")
-      presence = try ring("presence")
+    deinit {
+      for descriptor in descriptors { close(descriptor) }
+    }
+
+    private func own(_ descriptor: consuming Descriptor) -> CInt {
+      let number = descriptor.take()
+      descriptors.append(number)
+      return number
+    }
+
+    private func ring(_ purpose: RingPurpose, by writer: WorkerIdentity, _ reader: RingGrant.Reader) throws
+      -> RingGrant
+    {
+      let name = "rig-rehearsal-\(purpose.rawValue)"
+      return RingGrant(
+        id: UInt32(descriptors.count), purpose: purpose, writer: writer, readers: [reader],
+        cursorPosition: purpose == .events ? 0 : nil,
+        fd: own(try Ring.create(name: name, capacity: Self.ringBytes, readers: 1)))
     }
 
     func manifest() throws -> WorkerManifest {
       let worker = WorkerIdentity.connections(0)
-      let reader = RingGrant.Reader(worker, slot: 0, wake: wake.rawValue)
-      func grant(_ purpose: RingPurpose, _ ring: borrowing Descriptor, by writer: WorkerIdentity) -> RingGrant {
-        RingGrant(
-          id: 0, purpose: purpose, writer: writer,
-          readers: [purpose == .presence ? RingGrant.Reader(.control, slot: 0, wake: nil) : reader],
-          cursorPosition: purpose == .events ? 0 : nil, fd: ring.rawValue)
-      }
-      var rings = [
-        grant(.events, events, by: worker), grant(.requests, requests, by: worker),
-        grant(.state, state, by: .control), grant(.presence, presence, by: worker),
+      let page = own(try StatusPage.create(name: "rig-rehearsal-status"))
+      let wake = own(try EventFD.create())
+      let reader = RingGrant.Reader(worker, slot: 0, wake: wake)
+      let rings = [
+        try ring(.events, by: worker, reader), try ring(.requests, by: worker, reader),
+        try ring(.state, by: .control, reader),
+        try ring(.presence, by: worker, RingGrant.Reader(.control, slot: 0)),
       ]
-      for index in rings.indices { rings[index].id = UInt32(index) }
       var manifest = WorkerManifest(
         worker: worker, gatewayEpoch: 1, tokenKey: Data(repeating: 1, count: Self.tokenKeyBytes),
-        settings: try JSONEncoder().encode(Settings()), status: page.rawValue, wake: wake.rawValue,
-        listeners: [:], rings: rings, peers: [WorkerManifest.Peer(worker: worker, status: page.rawValue)],
+        settings: try JSONEncoder().encode(Settings()), status: page, wake: wake,
+        listeners: [:], rings: rings, peers: [WorkerManifest.Peer(worker: worker, status: page)],
         supervisorPid: 0, release: "")
-      manifest.ledger = ledger.rawValue
+      manifest.ledger = own(
+        try Ledger.create(
+          name: "rig-rehearsal-ledger",
+          LedgerSizes(connections: 1, arenaBytes: 1 << 20, largestEventBytes: Self.ringBytes)))
       manifest.incarnation = 1
       return manifest
     }
