@@ -91,6 +91,7 @@ final class SpareWorkers {
     for spare in spares where !spare.isWarm {
       if spare.look() {
         failures = 0
+        log.log(.debug, "spare worker is ready", [("child_pid", String(spare.pid))])
       } else if now > spare.started + Self.mostPreparing {
         dismiss(spare, unwatch)
         failed("spare worker did not become ready in time and is killed", spare, now)
