@@ -77,7 +77,8 @@ ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const i
     char bytes[CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * sizeof(int))];
     struct cmsghdr aligned;
   } control;
-  if (count < 1 || count > DESCRIPTORS_PER_MESSAGE) {
+  if (count == 0) return rig_message_send(fd, message, bytes);
+  if (count < 0 || count > DESCRIPTORS_PER_MESSAGE) {
     errno = EINVAL;
     return -1;
   }
@@ -88,11 +89,10 @@ ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const i
   header.msg_iovlen = 1;
   header.msg_control = control.bytes;
   header.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-  struct cmsghdr *part = CMSG_FIRSTHDR(&header);
-  part->cmsg_level = SOL_SOCKET;
-  part->cmsg_type = SCM_RIGHTS;
-  part->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-  memcpy(CMSG_DATA(part), descriptors, (size_t)count * sizeof(int));
+  control.aligned.cmsg_level = SOL_SOCKET;
+  control.aligned.cmsg_type = SCM_RIGHTS;
+  control.aligned.cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+  memcpy(CMSG_DATA(&control.aligned), descriptors, (size_t)count * sizeof(int));
   ssize_t sent;
   do {
     sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);

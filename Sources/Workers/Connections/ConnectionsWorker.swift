@@ -63,7 +63,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
     try servers.start { [unowned self] in life.end($0) }
-    wiring.adoption.begin(host: servers)
+    wiring.entrance.host = servers
+    wiring.adoption.begin()
   }
 
   func began() {

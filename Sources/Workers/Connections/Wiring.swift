@@ -34,6 +34,8 @@ final class Wiring {
   let peers: PeerRequests
   let peerServer: PeerServer
   let state: StateFeed
+  /// Of connections of other processes; its host is to be told before the first turn.
+  let entrance: Entrance
   /// Of connections whose worker has died: to be begun before the first turn.
   let adoption: Adoption
   let admission: Admission
@@ -142,8 +144,8 @@ final class Wiring {
     intake = MessageIntake(
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
-    adoption = Adoption(
-      connections, polls, arrivals, intake, sockets, loop, turn, clock, metrics, settings, context.log)
+    entrance = Entrance(connections, polls, intake, sockets, settings)
+    adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?

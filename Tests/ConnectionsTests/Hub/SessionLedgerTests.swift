@@ -49,7 +49,8 @@ struct SessionLedgerTests {
     #expect(worker.connections.table.deadlines[Int(connection.index)] != 0, "its time passes")
     // One for which nothing was buffered since it was noted is where its worker was, which is where this one is.
     heir.adopt(found.entry, descriptor: nil, written: 0, consumed: found.consumed)
-    worker.connections.goOn(connection, as: found.entry, from: found.consumed == 0 ? nil : resuming)
+    worker.connections.goOn(
+      connection, as: found.entry, from: found.consumed == 0 ? nil : resuming, makesRoom: true)
     return connection
   }
 

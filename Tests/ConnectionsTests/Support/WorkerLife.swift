@@ -180,6 +180,7 @@ final class WorkerLife {
     worker.adoption.inherit(
       from: [DeadWorker(incarnation: 1, cause: cause, courier: courier(sockets))], patienceSeconds: 3600)
     worker.state.catchUp()
-    worker.adoption.begin(host: self.sockets)
+    worker.entrance.host = self.sockets
+    worker.adoption.begin()
   }
 }

@@ -23,7 +23,7 @@ int rig_seqpacket_pair(int pair[2]);
 /// Sends a message without waiting. Returns its length, or -1 with errno.
 ssize_t rig_message_send(int fd, const void *message, size_t bytes);
 
-/// Sends a message with up to 253 descriptors, without waiting. Returns its length, or -1 with errno.
+/// The same with up to 253 descriptors, which stay the sender's own.
 ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const int *descriptors, int count);
 
 /// Takes a message without waiting, and up to `*count` descriptors that come with it, close-on-exec; `*count` is then how many. They are

@@ -1,7 +1,7 @@
 // How a connection worker goes on with the connections of those that have died before it in its place.
 //
 //   ledger ── what was being sent becomes what waits ── rings stand behind it ──┐
-//   courier ── ask ── batch of sockets ── each: judged (Recovery), entered, its entry made this worker's ── taken ── … done
+//   courier ── ask ── batch of sockets ── each: Entrance, its entry becomes this worker's where it is ── taken ── … done
 //                                                                               └──► over: what is left is dropped, and counted
 //
 // It happens in shares of turns, beside everything else. A connection that isn't entered yet gets nothing; whoever is entered goes on
@@ -13,12 +13,9 @@
 
 import DequeModule
 import Glibc
-import HTTP
 import IPC
 import Kit
 import Logging
-import NIOCore
-import Settings
 
 /// Where the sockets of one dead worker come from.
 protocol SocketCourier: AnyObject {
@@ -28,16 +25,6 @@ protocol SocketCourier: AnyObject {
 }
 
 extension Courier: SocketCourier {}
-
-/// Whoever serves sockets that come from another process.
-protocol SocketHost: AnyObject {
-  /// A channel of a socket, without handlers of HTTP; nil: there is no room for it, and the socket is closed.
-  func channel(of socket: CInt) -> Channel?
-  /// Serves HTTP on it, or closes it.
-  func adopt(_ socket: CInt, _ origin: AdoptedSocket)
-}
-
-extension PortServers: SocketHost {}
 
 /// A worker that has died in this place.
 struct DeadWorker {
@@ -64,8 +51,6 @@ struct DeadWorker {
 final class Adoption {
   /// Entries that one turn takes on.
   private static let entriesPerTurn = 32
-  /// Channels that one turn makes: about a millisecond.
-  private static let channelsPerTurn = 32
   /// Until it is looked again whether something has come: at first, and when nothing has come for a second.
   private static let lookMs = 1
   private static let lateLookMs = 50
@@ -92,13 +77,9 @@ final class Adoption {
   }
 
   private let ledger: Ledger
-  private let connections: OpenConnections
   private let events: EventRings
-  private let polls: Polls
+  private let entrance: Entrance
   private let arrivals: Arrivals
-  private let intake: MessageIntake
-  private let accounts: SocketAccounts
-  private let surroundings: ConnectionState.Surroundings
   private let clock: LoopClock
   private let loop: LoopTasks
   private let turn: Turn
@@ -111,7 +92,6 @@ final class Adoption {
   var holdNs: (stalled: UInt64, whole: UInt64) = (500_000_000, 10_000_000_000)
 
   private var state = State.waiting
-  private var host: (any SocketHost)?
   private var sources: [Source] = []
   private var causes: [UInt64: String] = [:]
   private var batch: Batch?
@@ -124,8 +104,6 @@ final class Adoption {
   private var suspect: UInt64?
   /// Cookies of sockets that nobody had touched: two couriers may bring the same one.
   private var untouched: Set<UInt64> = []
-  /// Those that have no channel yet, unless it was needed.
-  private var channelless = Deque<Connection>()
   private var startedNs: UInt64 = 0
   private var progressNs: UInt64 = 0
   private var isLookScheduled = false
@@ -133,26 +111,18 @@ final class Adoption {
   private var dropped: [Recovery.Drop: Int] = [:]
 
   init(
-    _ connections: OpenConnections, _ polls: Polls, _ arrivals: Arrivals, _ intake: MessageIntake,
-    _ accounts: SocketAccounts, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock, _ metrics: WorkerMetrics,
-    _ settings: Settings,
-    _ log: Logger
+    _ entrance: Entrance, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock,
+    _ metrics: WorkerMetrics, _ log: Logger
   ) {
-    ledger = connections.ledger
-    events = connections.events
-    self.connections = connections
-    self.polls = polls
+    ledger = entrance.connections.ledger
+    events = entrance.connections.events
+    self.entrance = entrance
     self.arrivals = arrivals
-    self.intake = intake
-    self.accounts = accounts
     self.loop = loop
     self.turn = turn
     self.clock = clock
     self.metrics = metrics
     self.log = log
-    surroundings = ConnectionState.Surroundings(
-      maximumMessageBytes: settings.maxEventBytes, inflater: intake.inflater,
-      longPolling: LongPollSession.Limits(settings))
   }
 
   /// Whether nobody is expected any more.
@@ -197,13 +167,10 @@ final class Adoption {
     if let last, last.cause == .fault || last.cause == .hung { suspect = work.suspect.serial }
   }
 
-  /// Asks for the sockets.
-  ///
-  /// - Parameter host: serves them; nil: nobody does.
-  func begin(host: (any SocketHost)?) {
+  /// Asks for the sockets. `Entrance.host` is known.
+  func begin() {
     clock.refresh()
     (startedNs, progressNs) = (clock.nowNs, clock.nowNs)
-    self.host = host
     guard arrivals.isOpen || !sources.isEmpty else {
       state = .over
       return
@@ -243,7 +210,7 @@ final class Adoption {
   func step() -> Bool {
     switch state {
     case .waiting: return false
-    case .over: return makeChannels()
+    case .over: return entrance.makeChannels()
     case .adopting: break
     }
     var left = Self.entriesPerTurn
@@ -256,20 +223,10 @@ final class Adoption {
     if left == 0 || batch != nil { return true }
     if sources.allSatisfy(\.isDone) || clock.nowNs >= progressNs + patienceNs {
       end()
-      return !channelless.isEmpty
+      return true
     }
     lookLater()
-    return makeChannels()
-  }
-
-  /// The dearest step, and the one that nobody waits for: a stream is read from then on. Whether there are more to be made.
-  private func makeChannels() -> Bool {
-    for connection in channelless.prefix(Self.channelsPerTurn)
-    where connections.table[connection.index] === connection && connection.outlet?.channel == nil {
-      connections.closed(connection)
-    }
-    channelless.removeFirst(min(Self.channelsPerTurn, channelless.count))
-    return !channelless.isEmpty
+    return entrance.makeChannels()
   }
 
   private func lookLater() {
@@ -310,60 +267,46 @@ final class Adoption {
     }
   }
 
-  // MARK: One socket
+  // MARK: One connection
 
   private func take(_ socket: Courier.Socket) {
     let descriptor = socket.descriptor
     guard let number = socket.entry else { return takeUntouched(descriptor) }
     guard let entry = ledger.inherited(LedgerEntry(rawValue: number)) else {
-      // It has come twice.
+      // It has come twice, or the heir at the other seat has it.
       close(descriptor)
       return
     }
-    guard let facts = Recovery.Facts(of: descriptor, accounts) else {
-      return drop(entry.entry, .gone, descriptor)
-    }
-    guard suspect == nil || entry.serial != suspect else { return drop(entry.entry, .suspect, descriptor) }
-    let cold = ledger.cold(of: entry.entry)
-    let fate = Recovery.fate(of: entry, cold, facts) { [surroundings] (bytes) throws(ConnectionStateError) in
-      try ConnectionState(decoding: bytes, surroundings)
-    }
-    let consumed = max(entry.consumed, cold?.consumed ?? 0)
-    let bytes = SocketBytes(read: consumed, written: facts.written)
-    switch fate {
-    case .stream(let state, let waiting, let hasWholeInput):
-      adoptStream(entry, state, waiting, facts, consumed, descriptor, hasWholeInput: hasWholeInput)
-    case .idle:
-      own(entry, written: facts.written, consumed, descriptor)
-      host?.adopt(descriptor, .idle(number, bytes))
-    case .request(let head):
-      own(entry, written: facts.written, consumed, descriptor)
-      host?.adopt(descriptor, .unansweredRequest(head, number, bytes))
-    case .unanswered:
-      ledger.drop(entry.entry)
-      host?.adopt(descriptor, .unanswered)
-    case .drop(let reason): drop(entry.entry, reason, descriptor)
-    }
+    enter(entry, descriptor)
   }
 
   private func takeUntouched(_ descriptor: CInt) {
-    guard let host, let cookie = accounts.cookie(descriptor), untouched.insert(cookie).inserted else {
+    guard let host = entrance.host, let cookie = entrance.cookie(descriptor),
+      untouched.insert(cookie).inserted
+    else {
       close(descriptor)
       return
     }
     host.adopt(descriptor, .untouched)
   }
 
-  /// The entry is this worker's from here on: that is the adoption.
-  private func own(_ entry: InheritedEntry, written: UInt64, _ consumed: UInt64, _ descriptor: CInt) {
-    ledger.adopt(entry.entry, descriptor: descriptor, written: written, consumed: consumed)
-    StopPoint.entryAdopted.reached()
-    count(entry)
+  private func adoptSession(_ number: LedgerEntry) {
+    if let entry = ledger.inherited(number) { enter(entry, nil) }
   }
 
-  private func count(_ entry: InheritedEntry) {
-    adopted += 1
-    metrics.adopted(cause: causes[UInt64(entry.owner)] ?? "unknown")
+  private func enter(_ entry: InheritedEntry, _ descriptor: CInt?) {
+    guard suspect == nil || entry.serial != suspect else { return drop(entry.entry, .suspect, descriptor) }
+    let candidate = Entrance.Candidate(
+      entry: entry, cold: ledger.cold(of: entry.entry), socket: descriptor,
+      standing: standing[entry.owner] ?? events.own)
+    switch entrance.enter(candidate, ClaimsInPlace(ledger: ledger), entered: { arrivals.arrived($0) }) {
+    case .entered:
+      adopted += 1
+      metrics.adopted(cause: causes[UInt64(entry.owner)] ?? "unknown")
+    case .ended: break
+    case .refused(let reason): drop(entry.entry, reason, descriptor)
+    case .elsewhere: if let descriptor { close(descriptor) }
+    }
   }
 
   private func drop(_ entry: LedgerEntry, _ reason: Recovery.Drop, _ descriptor: CInt? = nil) {
@@ -373,81 +316,6 @@ final class Adoption {
     arrivals.lost(serial)
     dropped[reason, default: 0] += 1
     metrics.notAdopted(reason: reason.rawValue)
-  }
-
-  // MARK: Connections
-
-  /// Where a connection goes on; nil: where this worker stands.
-  private func place(_ state: ConnectionState, of owner: UInt32) -> ConnectionState.Resuming? {
-    if let resuming = state.resuming { return resuming }
-    guard let standing = standing[owner], standing != events.own else { return nil }
-    return ConnectionState.Resuming(plan: ResumePlan(client: standing), isCatchingUp: true)
-  }
-
-  private func adoptStream(
-    _ entry: InheritedEntry, _ former: ConnectionState, _ waiting: [UInt8], _ facts: Recovery.Facts,
-    _ consumed: UInt64, _ descriptor: CInt, hasWholeInput: Bool
-  ) {
-    var state = former
-    let resuming = place(state, of: entry.owner)
-    if resuming != state.resuming {
-      // It is not where this worker's other connections are, and that must be known before it is one of them.
-      state.resuming = resuming
-      guard ledger.commit(state: state.encoded(withWaiting: false), to: entry.entry) else {
-        return drop(entry.entry, .room, descriptor)
-      }
-    }
-    state.resuming = nil
-    if !waiting.isEmpty {
-      state.waiting.append(waiting.withUnsafeBytes { SharedBytes(copying: $0, isInRing: false) })
-    }
-    guard let host else { return drop(entry.entry, .room, descriptor) }
-    let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
-      Connection(
-        state, at: $0, of: connections, socket: descriptor,
-        intake: state.transport.webSocket == nil ? nil : intake
-      ) { [unowned host] in host.channel(of: descriptor) }
-    }
-    guard let connection else { return drop(entry.entry, .duplicate, descriptor) }
-    channelless.append(connection)
-    own(entry, written: facts.written, consumed, descriptor)
-    connections.goOn(connection, as: entry.entry, from: resuming)
-    if hasWholeInput {
-      connection.webSocket?.goOn(after: consumed)
-    } else {
-      connection.webSocket?.inputIsLost()
-    }
-    arrivals.arrived(connection)
-  }
-
-  private func adoptSession(_ number: LedgerEntry) {
-    guard let entry = ledger.inherited(number) else { return }
-    let cold = ledger.cold(of: number)
-    guard entry.isKept, let cold, var state = try? ConnectionState(decoding: cold.state, surroundings),
-      case .longPolling = state.transport, state.serial == entry.serial, entry.serial != suspect
-    else { return drop(number, entry.isMalformed || entry.isKept ? .malformed : .notKept) }
-    // One for which nothing has been buffered since is where its worker was.
-    let isBehind = entry.consumed != 0
-    if !isBehind { state.resuming = nil }
-    let resuming = place(state, of: entry.owner)
-    if !isBehind, let resuming {
-      state.resuming = resuming
-      guard ledger.commit(state: state.encoded, to: number) else { return drop(number, .room) }
-    }
-    state.resuming = nil
-    let connection = connections.table.adopt(serial: state.serial, second: clock.second) {
-      Connection(polled: state, at: $0, of: connections, polls)
-    }
-    guard let connection else { return drop(number, .duplicate) }
-    ledger.adopt(number, descriptor: nil, written: 0, consumed: resuming == nil ? 0 : 1)
-    count(entry)
-    if connection.polls?.owesFarewell == true {
-      connection.markClosing()
-      connections.table.entries[Int(connection.index)] = number
-    } else {
-      connections.goOn(connection, as: number, from: resuming)
-    }
-    arrivals.arrived(connection)
   }
 
   // MARK: The end
@@ -483,4 +351,17 @@ final class Adoption {
 extension LedgerKind {
   /// Whether it is of a connection that is addressed by its serial.
   fileprivate var isEventConnection: Bool { self == .eventStream || self == .webSocket || self == .session }
+}
+
+/// The entries of a dead worker, which are taken where they are: the worker's ledger is this process's now.
+private struct ClaimsInPlace: EntryClaims {
+  let ledger: Ledger
+
+  func claim(_ entry: InheritedEntry, _ claimed: ClaimedEntry) -> EntryClaim {
+    if claimed.isStateNew, !ledger.commit(state: claimed.state, to: entry.entry) { return .noRoom }
+    ledger.adopt(
+      entry.entry, descriptor: claimed.descriptor, written: claimed.written, consumed: claimed.consumed)
+    StopPoint.entryAdopted.reached()
+    return .own(entry.entry)
+  }
 }

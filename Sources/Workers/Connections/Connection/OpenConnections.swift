@@ -171,28 +171,37 @@ final class OpenConnections {
   /// A connection that another process of the place has opened goes on here: where this worker stands, or from `resuming` on. What
   /// waits for it goes out first.
   ///
-  /// - Parameter entry: of the ledger, this process's already.
-  func goOn(_ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?) {
+  /// - Parameters:
+  ///   - entry: of the ledger, this process's already.
+  ///   - makesRoom: older connections give way to it; false: it is counted at the other seat too until that has let go of it.
+  func goOn(
+    _ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?, makesRoom: Bool
+  ) {
     table.entries[Int(connection.index)] = entry
     connection.outlet?.enter(entry, of: ledger)
-    guard let outlet = connection.outlet, outlet.hold() else { return enter(connection, from: resuming) }
-    enter(connection, from: resuming)
+    guard let outlet = connection.outlet, outlet.hold() else {
+      return enter(connection, from: resuming, makesRoom)
+    }
+    enter(connection, from: resuming, makesRoom)
     outlet.release()
     connection.outletDidChange()
   }
 
-  private func enter(_ connection: Connection, from resuming: ConnectionState.Resuming?) {
+  private func enter(
+    _ connection: Connection, from resuming: ConnectionState.Resuming?, _ makesRoom: Bool
+  ) {
     // A turn's plan has no room for it.
     guard Int(connection.index) < ledger.plan.capacity else { return close(connection, .drain) }
     let state = connection.state
     let sinceNs = clock.ns(ofUnixMs: state.origin.sinceUnixMs)
-    giveWay(to: limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs))
+    let excess = limits?.opened(connection.index, from: state.origin.remote, sinceNs: sinceNs)
+    if makesRoom { giveWay(to: excess) }
     guard !connection.isClosing else { return }
     if let identity = state.identity {
       let isPrivileged = access.isPrivileged(identity.credentials)
-      guard identify(connection, identity, isPrivileged: isPrivileged, sinceNs: sinceNs) else {
-        return close(connection, .sessionKilled)
-      }
+      let isIdentified = identify(
+        connection, identity, isPrivileged: isPrivileged, sinceNs: sinceNs, makesRoom: makesRoom)
+      guard isIdentified else { return close(connection, .sessionKilled) }
     }
     guard !connection.isClosing else { return }
     // One that has none says so in few bytes.
@@ -223,9 +232,12 @@ final class OpenConnections {
   /// The connection belongs to whom its tokens name. False: one of its sessions has been ended meanwhile, or the connection has:
   /// its place is no longer its own.
   ///
-  /// - Parameter sinceNs: when it was opened, by the monotonic clock; nil: now.
+  /// - Parameters:
+  ///   - sinceNs: when it was opened, by the monotonic clock; nil: now.
+  ///   - makesRoom: as for `goOn`.
   func identify(
-    _ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool, sinceNs: UInt64? = nil
+    _ connection: Connection, _ identity: ConnectionIdentity, isPrivileged: Bool, sinceNs: UInt64? = nil,
+    makesRoom: Bool = true
   ) -> Bool {
     guard isOpen(connection), let digests = access.authority.digests(of: identity.sessions) else {
       return false
@@ -235,7 +247,8 @@ final class OpenConnections {
     table.privileges[place] = isPrivileged
     table.expiries[place] = closesOnExpiry ? identity.validUntil : 0
     for user in identity.users where !connection.isClosing {
-      giveWay(to: limits?.joined(connection.index, user, sinceNs: sinceNs ?? clock.nowNs))
+      let excess = limits?.joined(connection.index, user, sinceNs: sinceNs ?? clock.nowNs)
+      if makesRoom { giveWay(to: excess) }
     }
     return true
   }

@@ -154,6 +154,7 @@ enum HelpTexts {
     "rig_worker_up": "1 while a worker serves, else 0.",
     "rig_keepers":
       "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
+    "rig_spares": "Processes in reserve, one of which is the next process of a connection worker that dies (WARM_SPARES).",
     "rig_keeper_losses_total":
       "Keepers that ended before their worker: its connections will end with it.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
