@@ -16,6 +16,12 @@ void rig_stop_here(unsigned step) {
   raise(SIGSTOP);
 }
 
+const char *rig_fault_text;
+
+void rig_fault_if_in(const void *bytes, size_t count) {
+  if (bytes != 0 && memmem(bytes, count, rig_fault_text, strlen(rig_fault_text)) != 0) raise(SIGSEGV);
+}
+
 int rig_show_arguments(const char *text, size_t bytes) {
   // The kernel shows what is there now, and the arguments stand one behind the other.
   char *first = program_invocation_name;

@@ -126,6 +126,9 @@ final class Wiring {
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
+    let watch = RecordWatch(connections.ledger)
+    events.watch(watch)
+    links.watch(watch)
 
     // What the inbound port brings.
     let proxies = TrustedProxies(settings.trustedProxies)
@@ -145,7 +148,7 @@ final class Wiring {
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
     entrance = Entrance(connections, polls, intake, sockets, settings)
-    adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
+    adoption = Adoption(entrance, watch, arrivals, loop, turn, clock, metrics, context.log)
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?

@@ -26,6 +26,8 @@ public enum RingIncident: Equatable, Sendable {
   case stillCorrupt(RingReport)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
+  /// A record that processes have died of was passed over.
+  case poison(ring: String, sequence: UInt64, writer: String)
 }
 
 extension [RingIncident] {
@@ -39,6 +41,10 @@ extension [RingIncident] {
           "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .stillCorrupt(let report): reportCorrupt(report)
       case .reset(let ring): log.warning("ring \(ring) was reset: what was in it and not read is lost")
+      case .poison(let ring, let sequence, let writer):
+        log.error(
+          "a record that processes have died of is passed over",
+          metadata: ["ring": "\(ring)", "sequence": "\(sequence)", "writer": "\(writer)"])
       }
     }
   }
@@ -63,6 +69,8 @@ public final class RingSet {
   private var sources: [Source] = []
   private let grants: [RingGrant]
   private let unknown: UnknownRecords
+  /// Notes which record is worked on, and knows which ones aren't to be; nil: nobody does.
+  public var watch: RecordWatch?
   /// Where the next batch begins.
   private var turnOf = 0
   private var incidents: [RingIncident] = []
@@ -126,10 +134,12 @@ public final class RingSet {
   /// Passes over the records of a ring up to the one with this sequence, or to the last that is published.
   public func pass(_ ring: Int, through sequence: UInt64) {
     while lastSequence(ring) < sequence, next(ring) != nil {}
+    watch?.end()
   }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.
   public func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+    defer { watch?.end() }
     var dry = 0
     while dry < sources.count {
       let ring = turnOf
@@ -168,11 +178,29 @@ public final class RingSet {
     do throws(IPCError) {
       let record = try sources[ring].reader.next()
       sources[ring].state = .reading
-      return record
+      return begins(record, of: ring) ? record : next(ring)
     } catch {
       note(error, ring)
       return nil
     }
+  }
+
+  /// Whether it may be worked on, which begins now; else it is passed over.
+  private func begins(_ record: RingRecord?, of ring: Int) -> Bool {
+    guard let watch, let record else { return true }
+    let id = grants[ring].id
+    guard !watch.isPoison(id, record.sequence) else {
+      incidents.append(
+        .poison(ring: grants[ring].name, sequence: record.sequence, writer: grants[ring].writer.name))
+      return false
+    }
+    watch.begin(id, record.sequence)
+    return true
+  }
+
+  /// Whether a record of the ring is one that is passed over.
+  public func isPoison(_ ring: Int, _ sequence: UInt64) -> Bool {
+    watch?.isPoison(grants[ring].id, sequence) ?? false
   }
 
   // MARK: Oldest first
@@ -184,6 +212,7 @@ public final class RingSet {
   public func readOldestFirst(
     _ acceptedAtNs: (RingRecord) -> UInt64, _ body: (_ ring: Int, _ record: RingRecord) -> Bool
   ) -> Bool {
+    defer { watch?.end() }
     while true {
       lookAround()
       heads.removeAll(keepingCapacity: true)
@@ -274,7 +303,7 @@ public final class RingSet {
     do throws(IPCError) {
       guard let record = try sources[ring].reader.nextVisible() else { return nil }
       sources[ring].state = .reading
-      return record
+      return begins(record, of: ring) ? record : nextVisible(ring)
     } catch {
       note(error, ring)
       return nil
@@ -326,6 +355,8 @@ public final class RingSet {
     sources[ring].state = .suspended
   }
 
+  public var hasIncidents: Bool { !incidents.isEmpty }
+
   /// What has happened since it was last asked for.
   public func takeIncidents() -> [RingIncident] {
     guard !incidents.isEmpty else { return [] }
@@ -358,14 +389,26 @@ public final class RingSet {
     for source in sources { source.reader.declareAwake() }
   }
 
-  /// See `RingReader.replay`. A ring that can't be read is one that has lost it all.
+  /// See `RingReader.replay`. A ring that can't be read is one that has lost it all. A record that is passed over counts as lost.
   public func replay(
     _ ring: Int, after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool
   ) -> RingReader.Replay {
     let lost = RingReader.Replay.lost(firstAvailable: through &+ 1)
     guard ring < sources.count, sources[ring].state == .reading else { return lost }
     do throws(IPCError) {
-      return try sources[ring].reader.replay(after: after, through: through, body)
+      guard let watch else { return try sources[ring].reader.replay(after: after, through: through, body) }
+      defer { watch.end() }
+      let id = grants[ring].id
+      var poison: UInt64?
+      let outcome = try sources[ring].reader.replay(after: after, through: through) { record in
+        guard !watch.isPoison(id, record.sequence) else {
+          poison = record.sequence
+          return false
+        }
+        watch.begin(id, record.sequence)
+        return body(record)
+      }
+      return poison.map { .lost(firstAvailable: $0 &+ 1) } ?? outcome
     } catch {
       note(error, ring)
       return lost

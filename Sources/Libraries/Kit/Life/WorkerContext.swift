@@ -220,6 +220,7 @@ public enum WorkerProcess {
     let context = WorkerContext(
       manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
       signals: signals, reloads: reloads)
+    TestFault.arm()
     try StopPoint.arm(for: context.worker, incarnation: context.incarnation)
     context.startKeeper()
     return context
