@@ -16,7 +16,7 @@ enum Rehearsal {
       LoopTasks(run: { _ in }, wakeAgain: {}, soon: { _ in }, after: { _, _ in {} }))
     wiring.adoption.inherit(from: [], patienceSeconds: 0)
     wiring.state.catchUp()
-    wiring.adoption.begin(host: nil)
+    wiring.adoption.begin()
     wiring.turn.run()
     wiring.tick()
     wiring.ledger.close()
