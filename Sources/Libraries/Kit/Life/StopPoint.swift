@@ -109,6 +109,6 @@ public enum TestFault {
   /// To be called once, before there are other threads.
   static func arm() {
     guard let text = getenv(environmentName), text.pointee != 0 else { return }
-    rig_fault_text = UnsafePointer(strdup(text))
+    rig_fault_on(strdup(text))
   }
 }

@@ -31,6 +31,9 @@ static inline void rig_step(unsigned step) {
 /// What the process dies of, ended by a zero; 0: of nothing. Written before there are threads.
 extern const char *rig_fault_text;
 
+/// Lets the process die of bytes that contain `text`, which stays where it is.
+static inline void rig_fault_on(const char *text) { rig_fault_text = text; }
+
 /// Dies by SIGSEGV if the bytes contain the text.
 void rig_fault_if_in(const void *bytes, size_t count);
 
