@@ -43,7 +43,7 @@ struct ValueTests {
   func edges() throws {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
-      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
+      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "31",
       "CLOCK_JUMP_DELAY_S": "0", "MAX_RETRY_BODY_BYTES": "0",
     ]).settings
     #expect(settings.clockJumpDelaySeconds == 0 && settings.maxRetryBodyBytes == 0)
@@ -51,7 +51,7 @@ struct ValueTests {
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
     #expect(settings.cors == ["https://app.example.com:8443"])
-    #expect(settings.connectionWorkers == 63)
+    #expect(settings.connectionWorkers == 31)
   }
 
   @Test(
@@ -102,6 +102,14 @@ struct ValueTests {
     #expect(try load(["WARM_SPARES": "0"]).settings.warmSpares == 0)
     #expect(try load(["WARM_SPARES": "8"]).settings.warmSpares == 8)
     #expect(mistakes(["WARM_SPARES": "9"]).count == 1)
+  }
+
+  @Test("16.7 LINGER_S is ten minutes unless it is set, and shown among the limits")
+  func linger() throws {
+    #expect(try load([:]).settings.lingerSeconds == 600)
+    let limits = try load(["LINGER_S": "7"]).settings.limits
+    #expect(limits.contains { $0.name == "LINGER_S" && $0.value == 7 })
+    #expect(mistakes(["LINGER_S": "0"]).count == 1 && mistakes(["LINGER_S": "86401"]).count == 1)
   }
 
   @Test("14.D20 One topic may have events and responses (Azure Event Hubs)")

@@ -32,10 +32,10 @@ final class Runtime {
   private let watchdog: Nanoseconds
   /// Whether orphans fall to this process, and no other child than workers.
   private let isSubreaper: Bool
-  /// By place in `GatewayPlan.workers`.
+  /// By place in `GatewayPlan.seats`.
   let workers: [WorkerRecord]
-  /// The place of a child in `workers`, by its index; nil for supervisors.
-  private let placeOfChild: [Int?]
+  /// The places of a child's seats in `workers`, by its index; empty for supervisors.
+  private let seatsOfChild: [[Int]]
   /// The place of a ring's writer in `workers`, by the ring's place in `GatewayPlan.rings`.
   private let placeOfWriter: [Int?]
 
@@ -99,25 +99,25 @@ final class Runtime {
     let table = resources.table(of: plan, listeners: listeners)
     let children = tree.workers
     var workers: [WorkerRecord] = []
-    var placeOfChild = [Int?](repeating: nil, count: tree.children.count)
-    for (place, worker) in plan.workers.enumerated() {
+    var seatsOfChild = [[Int]](repeating: [], count: tree.children.count)
+    for (seat, worker) in plan.seats.enumerated() {
       guard let child = children.first(where: { $0.name == worker.name })?.id else {
         throw .resources(.invalid("worker \(worker.name) is not in the tree"))
       }
       do throws(IPCError) {
         workers.append(
           WorkerRecord(
-            identity: worker, child: child, owned: resources.pages[place],
+            identity: worker, seat: seat, child: child, owned: resources.page(ofSeat: seat),
             birth: try WorkerBirth(of: worker, in: plan, table: table, identity: identity),
             executable: executables.path(of: worker.kind), up: metrics.up(worker)))
       } catch {
         throw .resources(error)
       }
-      placeOfChild[child.index] = place
+      seatsOfChild[child.index].append(seat)
     }
     self.workers = workers
-    self.placeOfChild = placeOfChild
-    placeOfWriter = plan.rings.map { ring in plan.workers.firstIndex(of: ring.writer) }
+    self.seatsOfChild = seatsOfChild
+    placeOfWriter = plan.rings.map { ring in plan.seats.firstIndex(of: ring.writer) }
     timers = Array(repeating: nil, count: tree.children.count)
     isCorrupt = Array(repeating: false, count: plan.rings.count)
   }
@@ -275,7 +275,7 @@ final class Runtime {
     case .ready:
       resources.supervisorPage.page.state = .ready
       logReady()
-      serviceManager.ready("serving with \(workers.count) workers")
+      serviceManager.ready("serving with \(plan.workers.count) workers")
     case .finished(let outcome):
       exitStatus = isBeyondRepair ? ExitStatus.gaveUp : ExitStatus.of(outcome)
       logFinished(outcome)
@@ -296,13 +296,13 @@ final class Runtime {
   }
 
   private func worker(_ id: ChildID) -> WorkerRecord? {
-    placeOfChild[id.index].map { workers[$0] }
+    seatsOfChild[id.index].first.map { workers[$0] }
   }
 
   private func spawn(_ id: ChildID, _ instance: UInt64, _ cause: SpawnCause) {
-    guard let place = placeOfChild[id.index] else { return }
-    let worker = workers[place]
+    guard let worker = worker(id) else { return }
     worker.begin(instance, cause)
+    resources.occupy(seat: worker.seat)
     if let reason = cause.label { metrics.countRestart(of: worker.identity, reason: reason) }
     guard repairRings(writtenBy: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
@@ -313,16 +313,15 @@ final class Runtime {
   /// - Parameter bySpare: whether one that waits in reserve may be it.
   private func launch(_ worker: WorkerRecord, _ fields: [(String, String)], bySpare: Bool = true) {
     let (id, instance) = (worker.child, worker.instance)
-    guard let place = placeOfChild[id.index] else { return }
     do {
-      let courier = worker.keepsConnections ? try CourierPair() : nil
-      let process = try start(worker, courier?.keeperEnd.rawValue, bySpare: bySpare)
-      try poller.add(process.pidfd, .child(worker: place, instance: instance))
+      let courier = worker.keepsConnections ? try SocketPair() : nil
+      let process = try start(worker, courier?.first.rawValue, bySpare: bySpare)
+      try poller.add(process.pidfd, .child(worker: worker.seat, instance: instance))
       if let courier {
-        try poller.addHangUp(courier.heirEnd.rawValue, .courier(worker: place, instance: instance))
+        try poller.addHangUp(courier.second.rawValue, .courier(worker: worker.seat, instance: instance))
       }
       worker.run(consume process)
-      if let courier { drop(worker.bequeath(courier.heirEnd), of: worker) }
+      if let courier { drop(worker.bequeath(courier.second), of: worker) }
       say(.info, "worker is started", worker, fields)
     } catch {
       say(.error, "worker can't be started", worker, [("error", "\(error)")])
@@ -380,7 +379,7 @@ final class Runtime {
   private func leaveInOrder(_ worker: WorkerRecord) {
     do throws(IPCError) {
       if try worker.owned.repair() { say(.error, "status page was corrupt and is formatted anew", worker) }
-      if let place = placeOfChild[worker.child.index], try resources.repairLedger(ofWorker: place) {
+      if try resources.repairLedger(ofSeat: worker.seat) {
         say(.error, "ledger was corrupt and is formatted anew: the worker's connections end", worker)
       }
     } catch {
@@ -400,7 +399,8 @@ final class Runtime {
 
   private func drop(_ couriers: [OwnedDescriptor], of worker: WorkerRecord) {
     for courier in couriers { poller.remove(courier.rawValue) }
-    metrics.setKeepers(worker.keepers, of: worker.identity)
+    let keepers = seatsOfChild[worker.child.index].reduce(0) { $0 + workers[$1].keepers }
+    metrics.setKeepers(keepers, of: worker.identity)
   }
 
   /// Takes ended processes off the system's list, workers included. False: there is no child any more.
@@ -537,7 +537,7 @@ final class Runtime {
     let addresses = listeners.entries.map { ($0.name, $0.address) }
     log.log(
       .info, "gateway is ready",
-      addresses + [("workers", String(workers.count)), ("version", Release.version)])
+      addresses + [("workers", String(plan.workers.count)), ("version", Release.version)])
   }
 
   private func logFinished(_ outcome: Outcome) {

@@ -1,11 +1,13 @@
-// What the runtime knows of one worker's place: the process that runs there now, if any, how to tell its reports on the status page
-// from those of its predecessor, and what its dead ones have left.
+// What the runtime knows of one seat: the process that runs there now, if any, how to tell its reports on the status page from those
+// of its predecessor, and what its dead ones have left.
 
 import Glibc
 import IPC
 
 final class WorkerRecord {
   let identity: WorkerIdentity
+  /// Its place in `GatewayPlan.seats`.
+  let seat: Int
   let child: ChildID
   let owned: OwnedPage
   let birth: WorkerBirth
@@ -22,10 +24,11 @@ final class WorkerRecord {
   private(set) var pid: pid_t = 0
 
   init(
-    identity: WorkerIdentity, child: ChildID, owned: OwnedPage, birth: WorkerBirth, executable: String,
-    up: Metric?
+    identity: WorkerIdentity, seat: Int, child: ChildID, owned: OwnedPage, birth: WorkerBirth,
+    executable: String, up: Metric?
   ) {
     self.identity = identity
+    self.seat = seat
     self.child = child
     self.owned = owned
     self.birth = birth
@@ -78,12 +81,22 @@ final class WorkerRecord {
   /// Keepers that haven't ended, the living process's own among them.
   var keepers: Int { bequests.count { $0.courier != nil } }
 
-  /// What the process that is started is given: the tree counts them, so that no two of the place have the same number. `keeperEnd`:
-  /// of its own courier.
-  func inheritance(keeperEnd: CInt?) -> (manifest: WorkerManifest, descriptors: DescriptorPlan) {
+  /// What the process that is started is given: the tree counts them, so that no two of the place have the same number.
+  ///
+  /// - Parameters:
+  ///   - keeperEnd: of its own courier.
+  ///   - isRetiring: it comes after one that died while it was retiring.
+  ///   - predecessor: number of the process at the other seat that it is to take over from.
+  ///   - successor: number of the one there that is to take over from it.
+  func inheritance(
+    keeperEnd: CInt?, isRetiring: Bool = false, predecessor: UInt64? = nil, successor: UInt64? = nil
+  ) -> (manifest: WorkerManifest, descriptors: DescriptorPlan) {
     var manifest = birth.manifest
     var descriptors = birth.descriptors
     manifest.incarnation = instance
+    manifest.isRetiring = isRetiring
+    manifest.predecessor = predecessor
+    manifest.successor = successor
     guard let keeperEnd else { return (manifest, descriptors) }
     var numbers = descriptors.grantFresh([keeperEnd] + bequests.compactMap { $0.courier?.rawValue })[...]
     manifest.courier = numbers.popFirst()

@@ -28,6 +28,8 @@ final class WorkerMetrics {
   let eventsLost: Metric?
   /// Connections that came back from where they had left off, and weren't counted for the rate.
   let returned: Metric?
+  /// Connections that another process of the place goes on with, at this one's will.
+  let handedOver: Metric?
   private let deliveries: Metric?
   private let subscriptions: Metric?
   private let conditions: Metric?
@@ -60,6 +62,7 @@ final class WorkerMetrics {
     corruptRings = status.metric(.counter, "rig_corrupt_rings_total")
     eventsLost = status.metric(.counter, "rig_events_lost_total")
     returned = status.metric(.counter, "rig_connections_returned_total")
+    handedOver = status.metric(.counter, "rig_handed_over_connections_total")
     deliveries = status.metric(.counter, "rig_deliveries_total")
     subscriptions = status.metric(.gauge, "rig_subscriptions_total")
     conditions = status.metric(.gauge, "rig_subscription_conditions")

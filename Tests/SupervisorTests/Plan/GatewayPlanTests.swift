@@ -43,6 +43,18 @@ import Testing
       ])
   }
 
+  @Test func `16.5 only connection workers have a second seat, and it is no child of the tree`() throws {
+    let plan = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
+    #expect(
+      plan.seats.map(\.seatName) == [
+        "control", "proxies.0", "streams", "connections.0", "connections.0b", "connections.1",
+        "connections.1b",
+      ])
+    #expect(plan.seats.filter { $0.seat == 0 } == plan.workers)
+    let tree = try SupervisionTree(plan.tree)
+    #expect(tree.workers.map(\.name) == plan.workers.map(\.name))
+  }
+
   @Test("there are listeners for TLS only with certificates, for the workers that have listeners at all")
   func listeners() {
     var settings = Settings()

@@ -228,6 +228,24 @@ public final class RingSet {
     }
   }
 
+  /// The same, of what is published already up to these sequences, by ring: later records stay where they are.
+  public func readOldestFirst(
+    through last: [UInt64], _ acceptedAtNs: (RingRecord) -> UInt64,
+    _ body: (_ ring: Int, _ record: RingRecord) -> Bool
+  ) -> Bool {
+    defer { watch?.end() }
+    while true {
+      let now = MonotonicTime.now()
+      var oldest: Head?
+      for ring in sources.indices where ring < last.count && lastSequence(ring) < last[ring] && look(ring) {
+        guard let age = age(of: ring, now, acceptedAtNs) else { continue }
+        if oldest.map({ age < $0.acceptedAtNs }) ?? true { oldest = Head(ring: ring, acceptedAtNs: age) }
+      }
+      guard let ring = oldest?.ring, let record = takeVisible(ring) else { return false }
+      if begins(record, of: ring), !body(ring, record) { return true }
+    }
+  }
+
   /// Looks at the rings without visible records until each has been looked at since the last look that found something. It begins
   /// with the ring that was busy last: most often it alone has something, and one look at each is enough.
   private func lookAround() {
@@ -299,11 +317,18 @@ public final class RingSet {
   }
 
   private func nextVisible(_ ring: Int) -> RingRecord? {
+    while let record = takeVisible(ring) {
+      if begins(record, of: ring) { return record }
+    }
+    return nil
+  }
+
+  private func takeVisible(_ ring: Int) -> RingRecord? {
     guard sources[ring].state != .suspended else { return nil }
     do throws(IPCError) {
       guard let record = try sources[ring].reader.nextVisible() else { return nil }
       sources[ring].state = .reading
-      return begins(record, of: ring) ? record : nextVisible(ring)
+      return record
     } catch {
       note(error, ring)
       return nil

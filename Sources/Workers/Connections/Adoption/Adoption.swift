@@ -142,8 +142,10 @@ final class Adoption {
   /// - Parameters:
   ///   - workers: that have died in this place and whose sockets may come.
   ///   - patienceSeconds: how long it waits for sockets when none come (KEEPER_TTL_S).
-  func inherit(from workers: [DeadWorker], patienceSeconds: Int) {
+  ///   - sibling: the ledger of the place's other seat.
+  func inherit(from workers: [DeadWorker], patienceSeconds: Int, sibling: SiblingLedger? = nil) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
+    settleHandOver(sibling)
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
     for worker in workers { causes[worker.incarnation] = worker.cause.rawValue }
     finishInterrupted(by: workers.max { $0.incarnation < $1.incarnation })
@@ -155,6 +157,16 @@ final class Adoption {
     guard !inherited.isEmpty else { return }
     arrivals.begin(
       expecting: inherited.lazy.filter { $0.isKept && $0.kind?.isEventConnection == true }.map(\.serial))
+  }
+
+  /// The dead worker may have been handing over, to the process at the other seat or from it. What it offered and nobody has claimed is
+  /// here, and can't be claimed any more; what it was claiming is here if the other one has let go of it.
+  private func settleHandOver(_ sibling: SiblingLedger?) {
+    for entry in ledger.inherited() {
+      if entry.isPassing { _ = ledger.takeBack(entry.entry) }
+      guard entry.claims != nil else { continue }
+      if sibling?.hasGivenUp(entry) ?? true { ledger.claimed(entry.entry) } else { ledger.drop(entry.entry) }
+    }
   }
 
   /// What the last worker was sending becomes what waits, and the rings stand behind it.
@@ -363,8 +375,9 @@ private struct ClaimsInPlace: EntryClaims {
 
   func claim(_ entry: InheritedEntry, _ claimed: ClaimedEntry) -> EntryClaim {
     if claimed.isStateNew, !ledger.commit(state: claimed.state, to: entry.entry) { return .noRoom }
-    ledger.adopt(
+    let isOwn = ledger.adopt(
       entry.entry, descriptor: claimed.descriptor, written: claimed.written, consumed: claimed.consumed)
+    guard isOwn else { return .elsewhere }
     StopPoint.entryAdopted.reached()
     return .own(entry.entry)
   }

@@ -64,13 +64,16 @@ final class EventRings {
 
   /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
-    let hasMore = rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
+    defer { notePassedOver() }
+    return rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
       own[positions[ring]] = record.sequence
       return body(ring, record)
     }
-    // The last one of a ring may have been passed over.
+  }
+
+  /// The last one of a ring may be a record that nobody has seen.
+  private func notePassedOver() {
     if rings.hasIncidents { catchUp() }
-    return hasMore
   }
 
   /// Notes which record is worked on, and knows those that aren't to be.
@@ -81,6 +84,15 @@ final class EventRings {
   /// - Parameter position: names its ring.
   func isPoison(_ position: Int, _ sequence: UInt64) -> Bool {
     ring(at: position).map { rings.isPoison($0, sequence) } ?? false
+  }
+
+  /// The same, no further than to these positions.
+  func read(through last: Cursor, _ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+    defer { notePassedOver() }
+    return rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) { ring, record in
+      own[positions[ring]] = record.sequence
+      return body(ring, record)
+    }
   }
 
   /// The record isn't what it should be, by `RingSet.refuse`.

@@ -99,7 +99,7 @@ final class SubscriptionChanges {
       }
       return
     }
-    guard let connection = connections.table.find(serial: serial), !connection.isClosing else {
+    guard let connection = connections.find(serial: serial), !connection.isClosing else {
       return done(.gone)
     }
     make(change, of: connection, done)
