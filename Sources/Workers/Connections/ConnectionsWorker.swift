@@ -116,7 +116,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     context.status.state = .draining
     servers.drain(idleMayAsk: true)
     closeListeners()
-    wiring.drain(.shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
+    let isReplaced = retirement != nil && !isGatewayStopping
+    wiring.drain(isReplaced ? .drain : .shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
     let patience = TimeAmount.seconds(Int64(context.settings.drainTimeoutSeconds))
     life.whenGone(within: patience) { [self] isLate in
       let connections = servers.openConnections

@@ -60,6 +60,9 @@ public enum AdoptedSocket {
   /// The same, and the request, of which this is the head, has no body and is given to the responder again. It is counted as read.
   case unansweredRequest([UInt8], JournalEntry, SocketBytes)
 
+  /// Whether its client has said nothing yet.
+  var isSilent: Bool { noted.map { $0.bytes.read == 0 } ?? true }
+
   /// nil: it isn't in the journal.
   var noted: (entry: JournalEntry, bytes: SocketBytes)? {
     switch self {

@@ -455,7 +455,10 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     let pipeline = context.pipeline.syncOperations
     let isHeldBack = (try? pipeline.handler(type: InputPacer.self))?.isHolding ?? false
     let unwritten = (try? socketOptions?.getOption(.bufferedWritableBytes)) ?? 0
-    guard !isHeldBack, unwritten == 0, journalled?.release(take) ?? false else { return false }
+    guard !isHeldBack, unwritten == 0 else { return false }
+    // One on which nothing has been said isn't noted before.
+    if clock.waiting == .firstByte { noteIfIdle() }
+    guard journalled?.release(take) ?? false else { return false }
     context.close(promise: nil)
     return true
   }

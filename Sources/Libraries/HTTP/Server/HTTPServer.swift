@@ -255,7 +255,7 @@ public final class HTTPServer: @unchecked Sendable {
   func beginHTTP1(on channel: Channel, socket: CInt? = nil, origin: AdoptedSocket = .untouched) throws {
     let connection = HTTPConnection(
       server: self, share: AssemblyShare(budget), socket: socket, origin: origin)
-    let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.noted == nil)
+    let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.isSilent)
     connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
     try channel.pipeline.syncOperations.addHandlers([input, connection])
