@@ -119,6 +119,8 @@ enum SignalRequest: Equatable, Sendable {
   case quit
   /// HUP: read again what can be read again.
   case reload
+  /// USR1: fresh processes for those workers that can be swapped.
+  case swap
   /// CHLD: a child has ended, perhaps one that isn't ours by birth.
   case childEnded
   /// A signal whose meaning is reserved and not available in this version.
@@ -130,7 +132,7 @@ enum SignalRequest: Equatable, Sendable {
     case SIGQUIT: self = .quit
     case SIGHUP: self = .reload
     case SIGCHLD: self = .childEnded
-    case SIGUSR1: self = .unavailable(name: "SIGUSR1", meaning: "rolling restart of the workers")
+    case SIGUSR1: self = .swap
     case SIGUSR2: self = .unavailable(name: "SIGUSR2", meaning: "switch to another release")
     case SIGTTIN: self = .unavailable(name: "SIGTTIN", meaning: "one connection worker more")
     case SIGTTOU: self = .unavailable(name: "SIGTTOU", meaning: "one connection worker fewer")

@@ -56,7 +56,7 @@ struct SupervisorMetrics {
     case swapped
     /// The new process didn't come to serve: the old one goes on.
     case failed
-    /// There was one going on, or the process before the last still had connections.
+    /// It is being swapped, started, or stopped, or its connections can't be passed on.
     case refused
   }
 
@@ -92,8 +92,18 @@ struct SupervisorMetrics {
     page.metric(.gauge, "rig_retiring", labels: [("worker", worker.name)])?.set(isRetiring ? 1 : 0)
   }
 
-  func countSwap(of worker: WorkerIdentity, _ result: Swap) {
+  /// What the tree says of swaps. `worker`: who a child is.
+  func count(_ note: TreeNote, worker: (ChildID) -> WorkerIdentity?) {
+    let (child, result): (ChildID, Swap)
+    switch note {
+    case .swapped(let current, _): (child, result) = (current.child, .swapped)
+    case .swapFailed(let candidate, _): (child, result) = (candidate.child, .failed)
+    case .swapRefused(let refused, _): (child, result) = (refused, .refused)
+    default: return
+    }
+    guard let worker = worker(child) else { return }
     swaps(worker, result)?.add()
+    if result == .swapped { setRetiring(true, of: worker) }
   }
 
   private func swaps(_ worker: WorkerIdentity, _ result: Swap) -> Metric? {
