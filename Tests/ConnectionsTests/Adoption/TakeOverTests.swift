@@ -134,12 +134,12 @@ struct TakeOverTests {
   func limits() throws {
     let place = try PlaceLife(clients(2))
     defer { place.end() }
-    try place.begin(0) { $0.maxConnectionsPerUser = 2 }
+    try place.begin(0, settings: { $0.maxConnectionsPerUser = 2 })
     for (number, client) in place.clients.enumerated() {
       let identity = try #require(ConnectionIdentity([Credential(user: "Ann", session: "s\(number)")]))
       try place.open(client, [.to("all")], identity: identity)
     }
-    try place.begin(1, takesOver: true) { $0.maxConnectionsPerUser = 2 }
+    try place.begin(1, takesOver: true, settings: { $0.maxConnectionsPerUser = 2 })
     try place.settle { place.areAll(at: 1) }
     #expect(place[1]?.connections.table.all.contains { $0.isClosing } == false)
     let third = try TestClient()
@@ -260,7 +260,9 @@ struct TakeOverTests {
 
   // MARK: Deaths
 
-  @Test("16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then")
+  @Test(
+    "16.6 what was offered by a process that died is its heir's, unless it had been claimed; and passes over then"
+  )
   func incumbentDies() throws {
     for hasClaimed in [false, true] {
       let place = try pair(clients(3))
@@ -390,6 +392,83 @@ struct TakeOverTests {
     #expect(openEntries(place[0]) == 0 && openEntries(place[1]) == 6)
   }
 
+  /// A client that polls at whoever serves its session.
+  private final class Poller {
+    let serial: UInt64
+    private let place: PlaceLife
+    private var lastEventID: String?
+    private var waiting: (end: PollEnd, poll: UInt64)?
+    private(set) var seen: [Int] = []
+
+    init(_ place: PlaceLife) throws {
+      self.place = place
+      let worker = try #require(place[0])
+      let session = worker.insertSession()
+      serial = session.serial
+      worker.connections.begin(session, ConnectRequest([.to("all")]), .fromNow)
+      session.polls?.enterLedger()
+      lastEventID = session.polls?.initialEventID
+    }
+
+    /// Whoever holds the session; nil: nobody does now.
+    func holder() -> Int? { PlaceLife.seats.first { place[$0]?.polls.session(serial: serial) != nil } }
+
+    func poll() {
+      guard let seat = holder(), let end = place[seat]?.polls.session(serial: serial)?.polls else { return }
+      let poll = end.poll(lastEventID: lastEventID) { [unowned self] answer in
+        waiting = nil
+        lastEventID = answer.lastEventID
+        for part in String(decoding: answer.body, as: UTF8.self).split(separator: "{")
+        where part.hasPrefix(#""n":"#) {
+          if let number = Int(part.dropFirst(4).prefix { $0.isNumber }) { seen.append(number) }
+        }
+      }
+      waiting = (end, poll)
+    }
+
+    /// The client has gone for a moment.
+    func pause() {
+      if let waiting { waiting.end.cancel(poll: waiting.poll) }
+      waiting = nil
+    }
+
+    func forget() { waiting = nil }
+  }
+
+  @Test(
+    "16.6 a long-polling session passes over between two polls, and has each event once and in order",
+    arguments: 1...20 as ClosedRange<UInt64>)
+  func session(seed: UInt64) throws {
+    let place = try PlaceLife([])
+    try place.begin(0)
+    let poller = try Poller(place)
+    try place.begin(1, takesOver: true)
+    var traffic = Traffic(seed: seed, clients: 0)
+    for _ in 0..<200 {
+      switch Int.random(in: 0..<9, using: &traffic.random) {
+      case 0...1: try traffic.publish(place.writer)
+      case 2...3: place[0]?.run()
+      case 4...5: place[1]?.run()
+      case 6: poller.poll()
+      case 7: poller.pause()
+      default: place.pass(ms: .random(in: 1...400, using: &traffic.random))
+      }
+      guard seed % 2 == 0, Int.random(in: 0..<40, using: &traffic.random) == 0 else { continue }
+      let seat = Int.random(in: 0...1, using: &traffic.random)
+      // A poll that waited there has no answer.
+      poller.forget()
+      try place.die(seat)
+      try place.begin(seat, takesOver: seat == 1, isRetiring: seat == 0)
+    }
+    poller.pause()
+    try place.settle { place[0]?.connections.table.count == 0 && place[1]?.connections.table.count == 1 }
+    for _ in 0..<50 {
+      poller.poll()
+      place.run()
+    }
+    #expect(poller.seen == traffic.expected && poller.holder() == 1)
+  }
+
   @Test(
     "16.6 each client has everything once if both die at the same store, whichever it is",
     arguments: 1...60 as ClosedRange<UInt64>)
@@ -412,7 +491,8 @@ struct TakeOverTests {
     defer { place.end() }
     try place.settle { place.areAll(at: 1) }
     for client in place.clients {
-      #expect(numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
+      #expect(
+        numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
     }
     withExtendedLifetime(lives) {}
   }

@@ -25,7 +25,9 @@ struct SeatsToAskTests {
     return asked
   }
 
-  @Test("16.6 one alone is asked once, one that retires before its heir, and if nobody is seen to retire the first one twice")
+  @Test(
+    "16.6 one alone is asked once, one that retires before its heir, and if nobody is seen to retire the first one twice"
+  )
   func order() {
     #expect(asked([[]]) == [])
     #expect(asked([[seat(4)]]) == [4])
@@ -77,9 +79,9 @@ struct SeatPeersTests {
     let asking: PeerRequests
 
     init() throws {
-      gateway = try TestGateway(workers: 2, seats: 2)
+      let gateway = try TestGateway(workers: 2, seats: 2)
+      self.gateway = gateway
       try gateway.setSeated(true, 0, seat: 1)
-      let gateway = gateway
       seats = try [0, 1].map { try gateway.exchange(0, seat: $0) }
       asking = try gateway.exchange(1)
     }
@@ -100,13 +102,15 @@ struct SeatPeersTests {
     }
   }
 
-  @Test("16.6 go to the one that retires, then to its heir, and are answered 410 if neither has the connection")
+  @Test(
+    "16.6 go to the one that retires, then to its heir, and are answered 410 if neither has the connection")
   func order() throws {
     let node = try Node()
     try node.gateway.page(0, seat: 1).state = .draining
-    for (statuses, order, answer) in [([204, 204], [1], 204), ([204, 410], [1, 0], 204), ([410, 410], [1, 0], 410)]
-      as [([UInt16], [Int], UInt16)]
-    {
+    let cases: [([UInt16], [Int], UInt16)] = [
+      ([204, 204], [1], 204), ([204, 410], [1, 0], 204), ([410, 410], [1, 0], 410),
+    ]
+    for (statuses, order, answer) in cases {
       var answers: [UInt16?] = []
       let asked = node.asking.ask(0, Self.question, deadlineNs: .max) { answers.append($0?.status) }
       guard case .waiting = asked else { throw TestFailure("\(asked)") }

@@ -111,7 +111,7 @@ final class PlaceLife {
   func begin(
     _ seat: Int, takesOver: Bool = false, isRetiring: Bool = false,
     brings: ([Courier.Socket]) -> any SocketCourier = { WholeCourier($0) },
-    _ change: (inout Settings) -> Void = { _ in }
+    settings change: (inout Settings) -> Void = { _ in }
   ) throws -> TestWorker {
     let former = incarnations[seat]
     if former == 0 { try gateway.setSeated(true, seat: seat) }
@@ -125,17 +125,17 @@ final class PlaceLife {
       change(&$0)
     }
     workers[seat] = worker
-    let sockets = courierSockets(seat)
+    let brought = brings(courierSockets(seat))
     worker.adoption.holdNs = (.max, .max)
     worker.connections.ledger.onStore = { [unowned self] in stored() }
     worker.wiring.siblingLedger?.onStore = { [unowned self] in stored() }
-    let dead = DeadWorker(incarnation: former, cause: .killed, courier: brings(sockets))
+    let dead = DeadWorker(incarnation: former, cause: .killed, courier: brought)
     worker.adoption.inherit(
       from: former == 0 ? [] : [dead], patienceSeconds: 3600, sibling: worker.wiring.siblingLedger)
     worker.state.catchUp()
-    worker.entrance.host = self.sockets
+    worker.entrance.host = sockets
     let page = worker.status
-    worker.handOver.begin(host: self.sockets) { page.state = .draining }
+    worker.handOver.begin(host: sockets) { page.state = .draining }
     worker.adoption.begin()
     page.state = isRetiring ? .draining : .ready
     worker.takeOver?.begin()
@@ -225,7 +225,9 @@ final class PlaceLife {
 
   /// Whether everybody is served at the seat, and nobody elsewhere.
   func areAll(at seat: Int) -> Bool {
-    clients.allSatisfy { workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil }
+    clients.allSatisfy {
+      workers[seat]?.connection(of: $0) != nil && workers[1 - seat]?.connection(of: $0) == nil
+    }
   }
 
   /// Lets everything happen that is under way, until it is as wanted.

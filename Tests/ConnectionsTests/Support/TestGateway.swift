@@ -62,9 +62,10 @@ final class TestGateway {
     presence = try identities.map {
       try Ring.create(name: "presence.\($0.seatName)", capacity: 1 << 16, readers: 1).take()
     }
-    ledgers = try sizes.map { sizes in
-      try (0..<seats).map { try Ledger.create(name: "ledger.connections.0.\($0)", sizes).take() }
-    } ?? []
+    ledgers =
+      try sizes.map { sizes in
+        try (0..<seats).map { try Ledger.create(name: "ledger.connections.0.\($0)", sizes).take() }
+      } ?? []
     handOver = try Self.pair(seats)
     for place in 0..<workers where seats > 1 { try setSeated(false, place, seat: 1) }
   }

@@ -142,7 +142,10 @@ final class Arrivals {
 
   /// Whoever comes from now on was subject to the orders up to this one.
   func forgetOrders(upTo sequence: UInt64 = .max) {
-    guard sequence < .max else { return orders = nil }
+    guard sequence < .max else {
+      orders = nil
+      return
+    }
     while let first = orders?.first, first.sequence <= sequence { orders?.removeFirst() }
   }
 

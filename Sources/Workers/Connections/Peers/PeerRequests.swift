@@ -69,7 +69,8 @@ final class PeerRequests {
   ///   - later: calls a closure after about a millisecond, on the loop.
   init(
     grants: [RingGrant], worker: WorkerIdentity, peers: [(worker: WorkerIdentity, page: StatusPage)],
-    status: StatusPage, maximumMessageBytes: Int = leastMessageBytes, later: @escaping (@escaping () -> Void) -> Void
+    status: StatusPage, maximumMessageBytes: Int = leastMessageBytes,
+    later: @escaping (@escaping () -> Void) -> Void
   ) throws(IPCError) {
     guard let own = grants.first(where: { $0.writer == worker }) else {
       throw .invalid("\(worker.name) has no request ring to write")
@@ -85,7 +86,9 @@ final class PeerRequests {
     }
     outbox = Outbox(
       writer, maximumMessageBytes: maximumMessageBytes, maximumBytes: Self.maximumUnsentBytes, later: later)
-    slots = Dictionary(own.readers.map { (Self.number($0.worker), UInt16(clamping: $0.slot)) }) { first, _ in first }
+    slots = Dictionary(own.readers.map { (Self.number($0.worker), UInt16(clamping: $0.slot)) }) { first, _ in
+      first
+    }
     seats = Dictionary(grouping: own.readers.map(\.worker)) { UInt16(clamping: $0.place) }.mapValues {
       $0.map(Self.number).sorted()
     }
