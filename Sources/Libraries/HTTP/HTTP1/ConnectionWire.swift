@@ -208,8 +208,8 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   /// How much the client takes before that is seen.
   var stepBytes: Int { output?.stepBytes ?? 0 }
 
-  /// Once a second. Returns how much the client has taken since; nil: nothing. One that takes something, however little, is not one that
-  /// doesn't read.
+  /// Once a second. Returns how much the client has taken since; nil: nothing. One that takes something, however little, is not one
+  /// that doesn't read.
   func lookAtTaken() -> Int? {
     let socket = hasStreamed ? options : nil
     guard let output,
