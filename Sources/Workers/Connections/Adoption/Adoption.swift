@@ -77,6 +77,7 @@ final class Adoption {
   }
 
   private let ledger: Ledger
+  private let watch: RecordWatch
   private let events: EventRings
   private let entrance: Entrance
   private let arrivals: Arrivals
@@ -111,9 +112,10 @@ final class Adoption {
   private var dropped: [Recovery.Drop: Int] = [:]
 
   init(
-    _ entrance: Entrance, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock,
-    _ metrics: WorkerMetrics, _ log: Logger
+    _ entrance: Entrance, _ watch: RecordWatch, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn,
+    _ clock: LoopClock, _ metrics: WorkerMetrics, _ log: Logger
   ) {
+    self.watch = watch
     ledger = entrance.connections.ledger
     events = entrance.connections.events
     self.entrance = entrance
@@ -176,7 +178,9 @@ final class Adoption {
         drop(entry.entry, .malformed)
       }
     }
-    if let last, last.cause == .fault || last.cause == .hung { suspect = work.suspect.serial }
+    guard let last, last.cause == .fault || last.cause == .hung else { return }
+    suspect = work.suspect.serial
+    if let record = work.suspect.record { watch.died(of: record) }
   }
 
   /// Asks for the sockets. `Entrance.host` is known.

@@ -387,7 +387,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     // Should the worker die of it, this connection dies with it.
     connections.ledger.plan.suspect(serial: serial)
     webSocket.read(unwrapInboundIn(data))
-    connections.ledger.plan.noSuspect()
+    connections.ledger.plan.noConnection()
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
