@@ -41,7 +41,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   private var journalled: JournalledConnection?
   /// What is to be done first when the channel is active.
   private var inherited: InheritedRequest?
-  private weak var input: (any ConnectionInput)?
+  /// nil: there is none any more. Each has the other until then: a weak reference would be looked up a dozen times for each request.
+  private var input: (any ConnectionInput)?
   /// The way out; nil: there is none any more.
   private var output: (any ResponseOutput)?
   private var context: ChannelHandlerContext?
@@ -58,8 +59,8 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   /// Kept only once there was a streamed exchange.
   private var taken = TakenOutput()
   /// Asked of the kernel once, not for each request.
-  private lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
-  private lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
+  private lazy var peer = PeerAddress(context?.channel.remoteAddress)
+  private lazy var localAddress = PeerAddress.text(of: context?.channel.localAddress)
 
   /// - Parameter origin: of a socket that somebody else has served before.
   init(
@@ -87,6 +88,12 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
   func attach(_ input: any ConnectionInput, output: (any ResponseOutput)? = nil) {
     self.input = input
     self.output = output
+  }
+
+  /// It hasn't become a handler, and won't.
+  func detach() {
+    input = nil
+    output = nil
   }
 
   private var seen: HTTPConnectionState<ResponseStream, TakeOver>.Surroundings {
@@ -178,7 +185,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     rest.stream?.detach()
     resetBodyOptions()
     journalled?.remove()
-    output = nil
+    detach()
     context = nil
     server.remove(self)
     rest.leave?.onGone?()
@@ -294,7 +301,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   /// Asks the responder how the request whose head has come is to be handled.
   private func decide() {
-    let request = assembly.head
+    let request = assembly.head()
     guard !server.isDraining else {
       return turnAway(request) { perform(assembly.refuse(.draining)) }
     }
@@ -525,7 +532,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     }
     guard let (takeOver, owesRead) = state.takeLeave() else { return close() }
     let request = takeOver.request
-    let bytesRead = socketBytes?.read ?? 0
+    let bytes = socketBytes
     journalled?.remove()
     journalled = nil
     let rest = request.isUpgrade ? input.takeHeldBytes() : ByteBuffer()
@@ -538,7 +545,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     takeOver.body(
       TakenChannel(
         channel: channel, request: request, head: head, socket: socket, mayHoldOutput: mayHoldOutput,
-        bytesRead: bytesRead))
+        bytesRead: bytes?.read ?? 0, bytesWritten: mayHoldOutput ? nil : bytes?.written))
     if rest.readableBytes > 0, channel.isActive { input.pass(rest, to: channel) }
     if owesRead, channel.isActive { channel.read() }
   }
@@ -556,8 +563,11 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   // MARK: Streamed exchanges
 
-  private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
+  private func begin(
+    _ exchange: any StreamedExchange, _ request: consuming HTTPRequest, _ body: StreamedBody
+  ) {
     noteServing(request)
+    let announced = request.announcedBody
     state.begin(ResponseStream(exchange, request: request, body: body, connection: self))
     clock.requestEnded()
     guard let options = socketOptions else { return }
@@ -565,7 +575,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
       hasStreamed = true
       SocketOptions.setStreaming(options, on: context?.channel, server.limits)
     }
-    if !body.hasEnd, request.announcedBody != .none {
+    if !body.hasEnd, announced != .none {
       hasBodyOptions = true
       SocketOptions.setReadingBody(options)
     }

@@ -73,7 +73,12 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
     connection.attach(stream, output: stream)
-    try channel.pipeline.syncOperations.addHandlers([stream, connection])
+    do {
+      try channel.pipeline.syncOperations.addHandlers([stream, connection])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 
   func streamOpened() {

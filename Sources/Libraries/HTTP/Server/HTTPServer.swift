@@ -214,7 +214,12 @@ public final class HTTPServer: @unchecked Sendable {
     let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.noted == nil)
     connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
-    try channel.pipeline.syncOperations.addHandlers([input, connection])
+    do {
+      try channel.pipeline.syncOperations.addHandlers([input, connection])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 }
 
