@@ -1,12 +1,13 @@
-// outlive.c: kill -9 of connection workers under load, and every byte that the clients get. One epoll thread reads for all clients;
-// a thread publishes by HTTP, one to Kafka, one kills.
+// outlive.c: kill -9 of connection workers under load, or swaps of them (SIGUSR1), and every byte that the clients get. One epoll thread
+// reads for all clients; a thread publishes by HTTP, one to Kafka, one kills or swaps.
 //
 //   outlive --inbound PORT --management PORT --gateway PID [--broker HOST:PORT] [--sse N] [--ws N] [--rate EVENTS/S] [--fan CLIENTS]
-//           [--kills N] [--gap MS] [--none SECONDS] [--seed N] [--size BYTES] [--slow MS]
+//           [--kills N | --swaps N] [--gap MS] [--none SECONDS] [--seed N] [--size BYTES] [--slow MS]
 //
 // Clients are divided into rows of --fan clients each; an event is of one row. Every other WebSocket has cursors. Half of the events
 // come by HTTP, half by Kafka (all by HTTP without --broker). A kill follows the one before after 1 to 2 × --gap ms at random, of a
-// random connection worker, whether the last one's heir is ready or not. --none: nobody is killed for so many seconds. --size: bytes of
+// random connection worker, whether the last one's heir is ready or not. --swaps: all of them are swapped, so many times; each time is
+// over when those that were there have gone, and the next one follows 1 to 2 × --gap later. --none: nobody is killed for so many seconds. --size: bytes of
 // data of an event, at least. --slow: every tenth client has the smallest buffer and sleeps for so long between two looks at it.
 //
 // Checked: HTTP chunks, blocks of the event stream, WebSocket frames, to the octet; the JSON of an event is the same at every client;
@@ -16,8 +17,11 @@
 //   missing, doubled, disordered                    deliveries   events that arrived, of `expected`
 //   delay_ms     from an event's 202, or its record's timestamp, to its arrival: median, p99, largest
 //   cpu_s        of the gateway's processes that lived at the beginning and the end (for --none)
+//   swap_*       the same delays of events that were accepted or arrived during a swap; quiet_*: of the others
+//   *_swap_s     from the signal until those that were swapped had gone: median, largest
+//   grown_*      from the second swap to the last: descriptors of the supervisor, its shared memory segments, processes, MB of PSS of all
 //
-// Exit status 1 if any of the first five isn't 0.
+// Exit status 1 if any of the first five isn't 0, or a swap took more than a minute.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -42,9 +46,9 @@
 #include <unistd.h>
 
 enum { MAX_EVENTS = 1 << 20, MAX_RINGS = 12, BUFFER = 1 << 18, MAX_DELAYS = 1 << 16, HTTP = 0, KAFKA = 1, ORIGINS = 2 };
-enum { MAX_JSON = 1 << 15, SETTLE_S = 60, OPENING = 100, DELAY_UNIT_US = 100 };
+enum { MAX_JSON = 1 << 15, SETTLE_S = 60, SWAP_S = 60, MAX_SWAPS = 1000, OPENING = 100, DELAY_UNIT_US = 100 };
 
-static int inbound, management, sse = 100, ws = 100, rate = 200, fan = 200, kills = 50, gap_ms = 500, none_s = -1, data_size = 100, slow_ms, rows;
+static int inbound, management, sse = 100, ws = 100, rate = 200, fan = 200, kills = 50, swaps, gap_ms = 500, none_s = -1, data_size = 100, slow_ms, rows;
 static pid_t gateway;
 static const char *broker;
 static unsigned seed = 16;
@@ -55,11 +59,17 @@ static uint64_t json_hash[MAX_EVENTS];
 static _Atomic unsigned published;
 /// By row and origin: how many.
 static _Atomic unsigned *row_count[ORIGINS];
-static _Atomic int is_over, killed, refused;
+static _Atomic int is_over, killed, refused, is_swapping;
+/// End of the last swap.
+static _Atomic uint64_t swapped_ns;
 
 static unsigned long closed, malformed, doubled, disordered, deliveries;
-static unsigned delays[MAX_DELAYS];
-static uint64_t largest_delay_ns;
+/// Of events: those around which nothing was done, and those of a swap.
+struct delays {
+  unsigned by_unit[MAX_DELAYS];
+  uint64_t largest_ns;
+};
+static struct delays quiet_delays, swap_delays;
 static char first_fault[512];
 
 struct client {
@@ -161,8 +171,9 @@ static const char *member(const char *json, int length, const char *name, int *s
 static void note_delay(unsigned number) {
   uint64_t at = atomic_load(&accepted_ns[number]), now = now_ns(), delay = at && now > at ? now - at : 0;
   uint64_t unit = delay / 1000 / DELAY_UNIT_US;
-  delays[unit < MAX_DELAYS ? unit : MAX_DELAYS - 1]++;
-  if (delay > largest_delay_ns) largest_delay_ns = delay;
+  struct delays *delays = atomic_load(&is_swapping) || at < atomic_load(&swapped_ns) ? &swap_delays : &quiet_delays;
+  delays->by_unit[unit < MAX_DELAYS ? unit : MAX_DELAYS - 1]++;
+  if (delay > delays->largest_ns) delays->largest_ns = delay;
 }
 
 /// 0: not what the gateway was given. The ids of our events: ORIGIN.ROW.NUMBER.NUMBER IN THE RUN
@@ -477,10 +488,22 @@ struct victims {
   int count;
 };
 
+/// Those in reserve are no workers yet.
+static int is_spare(pid_t pid) {
+  char path[64], text[64];
+  snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+  FILE *file = fopen(path, "r");
+  if (!file) return 0;
+  size_t n = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[n] = 0;
+  return strstr(text, ": spare") != NULL;
+}
+
 static void add_victim(pid_t pid, const char *name, const char *rest, void *victims) {
   (void)rest;
   struct victims *v = victims;
-  if (!strcmp(name, "rig-connections") && v->count < 64) v->pids[v->count++] = pid;
+  if (!strcmp(name, "rig-connections") && v->count < 64 && !is_spare(pid)) v->pids[v->count++] = pid;
 }
 
 static void add_cpu(pid_t pid, const char *name, const char *rest, void *ticks) {
@@ -494,6 +517,113 @@ static double cpu_seconds(void) {
   unsigned long ticks = 0;
   for_each_child(add_cpu, &ticks);
   return (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
+struct footprint {
+  int processes, descriptors, segments;
+  double pss_mb;
+};
+
+static void add_descriptors(struct footprint *footprint) {
+  char path[64], name[300], link[300];
+  snprintf(path, sizeof path, "/proc/%d/fd", gateway);
+  DIR *directory = opendir(path);
+  for (struct dirent *entry; directory && (entry = readdir(directory));) {
+    if (*entry->d_name == '.') continue;
+    footprint->descriptors++;
+    snprintf(name, sizeof name, "/proc/%d/fd/%s", gateway, entry->d_name);
+    ssize_t n = readlink(name, link, sizeof link - 1);
+    link[n > 0 ? n : 0] = 0;
+    footprint->segments += strstr(link, "memfd:") != NULL;
+  }
+  if (directory) closedir(directory);
+}
+
+static void add_memory(pid_t pid, struct footprint *footprint) {
+  char path[64], line[256];
+  unsigned long kb;
+  snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+  FILE *file = fopen(path, "r");
+  while (file && fgets(line, sizeof line, file)) {
+    if (sscanf(line, "Pss: %lu", &kb) == 1) footprint->pss_mb += (double)kb / 1024;
+  }
+  if (file) fclose(file);
+}
+
+/// The gateway's, keepers included: they are its children's children.
+static struct footprint look_at_gateway(void) {
+  static pid_t pids[1 << 15], parents[1 << 15];
+  struct footprint footprint = {0};
+  int all = 0;
+  DIR *proc = opendir("/proc");
+  for (struct dirent *entry; proc && (entry = readdir(proc)) && all < 1 << 15;) {
+    char path[300], text[1024], *end, state;
+    pid_t pid = (pid_t)strtol(entry->d_name, &end, 10);
+    if (*end || pid <= 0) continue;
+    snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+    FILE *file = fopen(path, "r");
+    if (!file) continue;
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = 0;
+    char *shut = strrchr(text, ')');
+    if (shut && sscanf(shut + 2, "%c %d", &state, &parents[all]) == 2 && state != 'Z') pids[all++] = pid;
+  }
+  if (proc) closedir(proc);
+  for (int i = 0; i < all; i++) {
+    pid_t grandparent = 0;
+    for (int k = 0; k < all; k++) {
+      if (pids[k] == parents[i]) grandparent = parents[k];
+    }
+    if (pids[i] != gateway && parents[i] != gateway && grandparent != gateway) continue;
+    footprint.processes++;
+    add_memory(pids[i], &footprint);
+  }
+  add_descriptors(&footprint);
+  return footprint;
+}
+
+static double swap_s[MAX_SWAPS];
+static int swapped, is_swap_late;
+static struct footprint first_footprint, last_footprint;
+
+/// Whether all of them have ended, or are being waited for.
+static int are_gone(const struct victims *workers) {
+  struct victims now = {.count = 0};
+  for_each_child(add_victim, &now);
+  for (int i = 0; i < workers->count; i++) {
+    for (int k = 0; k < now.count; k++) {
+      if (workers->pids[i] == now.pids[k]) return 0;
+    }
+  }
+  return 1;
+}
+
+static void *swap_workers(void *nothing) {
+  (void)nothing;
+  unsigned random = seed;
+  while (swapped < swaps && !is_swap_late) {
+    sleep_until(now_ns() + (uint64_t)(gap_ms * 1000 + rand_r(&random) % (gap_ms * 1000)) * 1000u);
+    // The seats of a place aren't the same: two swaps lead back to the first.
+    if (swapped == 2) first_footprint = look_at_gateway();
+    struct victims workers = {.count = 0};
+    for_each_child(add_victim, &workers);
+    uint64_t start = now_ns();
+    atomic_store(&is_swapping, 1);
+    kill(gateway, SIGUSR1);
+    while (!are_gone(&workers) && !is_swap_late) {
+      sleep_until(now_ns() + 10000000u);
+      is_swap_late = now_ns() > start + SWAP_S * 1000000000ull;
+    }
+    uint64_t end = now_ns();
+    atomic_store(&swapped_ns, end);
+    atomic_store(&is_swapping, 0);
+    swap_s[swapped++] = (double)(end - start) / 1e9;
+  }
+  sleep_until(now_ns() + 3000000000u);
+  last_footprint = look_at_gateway();
+  atomic_store(&is_over, 1);
+  return NULL;
 }
 
 static void *kill_workers(void *nothing) {
@@ -517,14 +647,35 @@ static void *kill_workers(void *nothing) {
 
 // MARK: The whole
 
-static double delay_ms(double share) {
+static double delay_ms(const struct delays *delays, double share) {
   unsigned long all = 0, sum = 0;
-  for (int i = 0; i < MAX_DELAYS; i++) all += delays[i];
+  for (int i = 0; i < MAX_DELAYS; i++) all += delays->by_unit[i];
   for (int i = 0; i < MAX_DELAYS; i++) {
-    sum += delays[i];
+    sum += delays->by_unit[i];
     if ((double)sum >= share * (double)all && sum) return (double)(i + 1) * DELAY_UNIT_US / 1000;
   }
   return 0;
+}
+
+static void print_delays(const char *which, const struct delays *delays) {
+  printf("\"%smedian_ms\": %.1f, \"%sp99_ms\": %.1f, \"%slargest_ms\": %.1f", which, delay_ms(delays, 0.5), which, delay_ms(delays, 0.99),
+      which, (double)delays->largest_ns / 1e6);
+}
+
+static int compare_seconds(const void *a, const void *b) {
+  double difference = *(const double *)a - *(const double *)b;
+  return (difference > 0) - (difference < 0);
+}
+
+static void print_swaps(void) {
+  qsort(swap_s, (size_t)swapped, sizeof *swap_s, compare_seconds);
+  printf("\"swaps\": %d, \"median_swap_s\": %.2f, \"largest_swap_s\": %.2f, \"grown_descriptors\": %d, \"grown_segments\": %d, "
+         "\"grown_processes\": %d, \"grown_mb\": %.1f, ",
+      swapped, swapped ? swap_s[swapped / 2] : 0, swapped ? swap_s[swapped - 1] : 0,
+      last_footprint.descriptors - first_footprint.descriptors, last_footprint.segments - first_footprint.segments,
+      last_footprint.processes - first_footprint.processes, last_footprint.pss_mb - first_footprint.pss_mb);
+  print_delays("swap_", &swap_delays);
+  printf(", ");
 }
 
 static unsigned long count_missing(unsigned long *expected) {
@@ -552,7 +703,7 @@ int main(int argc, char **argv) {
     const char *name;
     int *value;
   } options[] = {{"--inbound", &inbound}, {"--management", &management}, {"--sse", &sse}, {"--ws", &ws}, {"--rate", &rate},
-      {"--fan", &fan}, {"--kills", &kills}, {"--gap", &gap_ms}, {"--none", &none_s}, {"--gateway", &gateway}, {"--seed", (int *)&seed},
+      {"--fan", &fan}, {"--kills", &kills}, {"--swaps", &swaps}, {"--gap", &gap_ms}, {"--none", &none_s}, {"--gateway", &gateway}, {"--seed", (int *)&seed},
       {"--size", &data_size}, {"--slow", &slow_ms}};
   for (int i = 1; i + 1 < argc; i += 2) {
     int found = !strcmp(argv[i], "--broker");
@@ -563,7 +714,7 @@ int main(int argc, char **argv) {
     if (!found) die("no such option: %s", argv[i]);
   }
   count = sse + ws;
-  if (argc % 2 == 0 || !inbound || !management || !gateway || !count || !rate || !fan || !gap_ms || data_size > MAX_JSON - 512) die("see the head of outlive.c for options");
+  if (argc % 2 == 0 || !inbound || !management || !gateway || !count || !rate || !fan || !gap_ms || data_size > MAX_JSON - 512 || swaps > MAX_SWAPS) die("see the head of outlive.c for options");
   rows = (count + fan - 1) / fan;
   clients = calloc((size_t)count, sizeof *clients);
   for (int origin = 0; origin < ORIGINS; origin++) row_count[origin] = calloc((size_t)rows, sizeof **row_count);
@@ -577,7 +728,7 @@ int main(int argc, char **argv) {
   fprintf(stderr, "%d clients are connected\n", count);
   double cpu = cpu_seconds();
   pthread_t threads[3];
-  pthread_create(&threads[0], NULL, kill_workers, NULL);
+  pthread_create(&threads[0], NULL, swaps ? swap_workers : kill_workers, NULL);
   pthread_create(&threads[1], NULL, publish_http, NULL);
   if (broker) pthread_create(&threads[2], NULL, publish_kafka, NULL);
   while (!atomic_load(&is_over)) poll_clients(epoll, 100);
@@ -597,9 +748,11 @@ int main(int argc, char **argv) {
   }
   // A client that missed one event got all behind it too early: that is one fault, and it is missing.
   printf("{\"clients\": %d, \"kills\": %d, \"published\": %u, \"refused\": %d, \"expected\": %lu, \"deliveries\": %lu, \"closed\": %lu, "
-         "\"malformed\": %lu, \"missing\": %lu, \"doubled\": %lu, \"disordered\": %lu, \"median_ms\": %.1f, \"p99_ms\": %.1f, "
-         "\"largest_ms\": %.1f, \"cpu_s\": %.2f, \"first_fault\": \"%s\"}\n",
+         "\"malformed\": %lu, \"missing\": %lu, \"doubled\": %lu, \"disordered\": %lu, \"cpu_s\": %.2f, \"first_fault\": \"%s\", ",
       count, atomic_load(&killed), atomic_load(&published), atomic_load(&refused), expected, deliveries, closed, malformed, missing, doubled,
-      disordered, delay_ms(0.5), delay_ms(0.99), (double)largest_delay_ns / 1e6, cpu, first_fault);
-  return closed + malformed + missing + doubled + disordered > 0;
+      disordered, cpu, first_fault);
+  if (swaps) print_swaps();
+  print_delays(swaps ? "quiet_" : "", &quiet_delays);
+  printf("}\n");
+  return closed + malformed + missing + doubled + disordered > 0 || is_swap_late;
 }

@@ -120,6 +120,7 @@ public struct Settings: Codable, Sendable, Equatable {
   public var connectionWorkers = Settings.processorCount
   public var watchdogSeconds = 10
   public var drainTimeoutSeconds = 30
+  public var lingerSeconds = 600
   public var restartIntensity = 5
   public var turnLimitMs = 100
   public var restartPeriodSeconds = 10
@@ -171,6 +172,8 @@ public struct Settings: Codable, Sendable, Equatable {
   /// How long the keeper of a dead connection worker's sockets waits for an heir; 0: there are no keepers.
   public var keeperTTLSeconds = 30
   public var ledgerBytes = 256 * 1024 * 1024
+  /// Connection workers' processes that wait in reserve.
+  public var warmSpares = 0
 
   public init() {}
 
@@ -194,8 +197,8 @@ public struct Settings: Codable, Sendable, Equatable {
     SettingKey.limits.compactMap { key in Int(key.show(self)).map { (key.name, $0) } }
   }
 
-  /// A ring has at most 64 readers: all connection workers, and the control worker.
-  static let mostConnectionWorkers = 63
+  /// A ring has at most 64 readers: the control worker, and two seats of each connection worker.
+  static let mostConnectionWorkers = 31
   /// Readers of one ring at most.
   static let mostProxyWorkers = 64
 

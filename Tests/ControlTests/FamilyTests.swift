@@ -34,6 +34,23 @@ import Testing
     #expect(dropped == 0)
   }
 
+  @Test func `16.5 of what two processes of a place have no more than one, the greatest counts`() {
+    let (all, dropped) = families([
+      (.gauge, #"rig_clock_jump_seconds{worker="connections.0"}"#, 5),
+      (.gauge, #"rig_clock_jump_seconds{worker="connections.0"}"#, -7),
+      (.gauge, #"rig_clock_jump_seconds{worker="connections.1"}"#, 2),
+      (.gauge, #"rig_tls_certificate_not_after_seconds{port="inbound-tls"}"#, 90),
+      (.gauge, #"rig_tls_certificate_not_after_seconds{port="inbound-tls"}"#, 90),
+      (.gauge, #"rig_connections{worker="connections.0"}"#, 90),
+      (.gauge, #"rig_connections{worker="connections.0"}"#, 90),
+    ])
+    #expect(
+      all.map { $0.samples.map(\.value) } == [
+        [.integer(-7), .integer(2)], [.integer(180)], [.integer(90)],
+      ])
+    #expect(dropped == 0)
+  }
+
   @Test("A sum that overflows wraps instead of ending the worker")
   func overflow() {
     let (all, _) = families([(.gauge, "a", .max), (.gauge, "a", 1)])

@@ -32,6 +32,25 @@ import Testing
   }
 
   @Test(
+    "16.5 A place is what the one of its seats is that serves; an empty seat is nothing",
+    arguments: [
+      ([seen(.ready), seen(.starting, pid: 0)], nil), ([seen(.starting, pid: 0), seen(.ready)], nil),
+      ([seen(.draining), seen(.ready)], nil), ([seen(.ready), seen(.draining, at: 80)], nil),
+      ([seen(.ready), seen(.starting)], nil), ([nil, seen(.ready)], nil),
+      ([seen(.starting, pid: 0), seen(.starting, pid: 0)], "has not been started yet"),
+      ([seen(.starting, pid: 0), seen(.starting)], "state is starting, expected ready"),
+      ([seen(.draining, at: 95), seen(.stopping, at: 96)], "state is stopping, expected ready"),
+      ([seen(.ready, at: 80), seen(.starting, pid: 0)], "no heartbeat for 20 s, expected one within 10 s"),
+      ([nil, seen(.starting, pid: 0)], "status page can't be read"),
+    ] as [([WorkerSighting?], String?)])
+  func place(_ seats: [WorkerSighting?], _ detail: String?) throws {
+    let part = try #require(
+      Health.place(seats.map { Health.worker("w", $0, nowNs: Self.now, watchdogSeconds: 10) }))
+    #expect(part.detail == detail)
+    #expect(part.status == (detail == nil ? .ok : .unavailable))
+  }
+
+  @Test(
     "Kafka is degraded unless every client of the brokers is connected",
     arguments: [
       ([], HealthPart.Status.degraded), ([0], .degraded), ([1, 0], .degraded), ([1], .ok), ([1, 1], .ok),

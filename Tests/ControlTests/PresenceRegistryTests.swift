@@ -108,6 +108,71 @@ import Testing
     #expect(registry.takeTransitions() == [.left(Name("bob"))])
   }
 
+  /// Two seats at each of two places, of which the first of each has reported.
+  private static func seated() -> PresenceRegistry {
+    var registry = PresenceRegistry(slots: 4, seats: 2, graceNs: grace)
+    for slot in [0, 2] {
+      registry.apply(.begin(generation: 1), slot: slot, nowNs: 0)
+      registry.apply(.end, slot: slot, nowNs: 0)
+    }
+    registry.completeIfReported(live: [0, 2], nowNs: 0)
+    return registry
+  }
+
+  @Test(
+    "16.5 A connection that goes to the other seat of its place stays the same one, whoever is heard first",
+    arguments: [[2, 3], [3, 2]])
+  func handedOver(_ order: [Int]) {
+    var registry = Self.seated()
+    for slot in order { registry.apply(.opened(.of(7, ["alice"], roles: ["a"])), slot: slot, nowNs: 0) }
+    let id = ConnectionID(slot: 1, serial: 7)
+    #expect(registry.connections(of: Self.alice).map(\.id) == [id])
+    // It names what it still has, and ends.
+    registry.apply(.begin(generation: 2), slot: 2, nowNs: 10)
+    registry.apply(.end, slot: 2, nowNs: 10)
+    registry.workerGone(2, nowNs: 20)
+    registry.expire(nowNs: 20 + Self.grace)
+    #expect(registry.connections(of: Self.alice).map(\.id) == [id])
+    #expect(registry.takeTransitions() == [.joined(Self.alice, roles: ["a"])])
+    registry.workerGone(3, nowNs: 30_000)
+    registry.expire(nowNs: 30_000 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Self.alice)])
+    #expect(registry.onlineCount == 0)
+  }
+
+  @Test(
+    "16.5 Who has handed a connection over says that it is closed, the other one that it is open: nobody leaves or joins",
+    arguments: [false, true])
+  func closedByTheFormerOne(first: Bool) {
+    var registry = Self.seated()
+    registry.apply(.opened(.of(7, ["alice"])), slot: 0, nowNs: 0)
+    // One with the same number at another place is another one.
+    registry.apply(.opened(.of(7, ["bob"])), slot: 2, nowNs: 0)
+    if first { registry.apply(.closed(serial: 7), slot: 0, nowNs: 10) }
+    registry.apply(.opened(.of(7, ["alice"])), slot: 1, nowNs: 11)
+    if !first { registry.apply(.closed(serial: 7), slot: 0, nowNs: 12) }
+    registry.expire(nowNs: 20 + Self.grace)
+    #expect(registry.connections(of: Self.alice).count == 1)
+    let joins = [PresenceTransition.joined(Self.alice, roles: []), .joined(Name("bob"), roles: [])]
+    #expect(registry.takeTransitions() == joins)
+    registry.apply(.closed(serial: 7), slot: 1, nowNs: 30_000)
+    #expect(registry.connections(of: Self.alice).isEmpty)
+    #expect(registry.connections(of: Name("bob")).count == 1)
+    registry.expire(nowNs: 30_000 + Self.grace)
+    #expect(registry.takeTransitions() == [.left(Self.alice)])
+  }
+
+  @Test("16.5 Who retires has to report too, and an empty seat hasn't")
+  func reportsOfBothSeats() {
+    var registry = PresenceRegistry(slots: 4, seats: 2, graceNs: Self.grace)
+    registry.apply(.begin(generation: 1), slot: 1, nowNs: 0)
+    registry.apply(.end, slot: 1, nowNs: 0)
+    registry.completeIfReported(live: [0, 1], nowNs: 0)
+    #expect(!registry.isComplete)
+    registry.completeIfReported(live: [1], nowNs: 0)
+    #expect(registry.isComplete)
+  }
+
   @Test("A connection that is opened again has changed: its former users are without it")
   func changed() {
     var registry = Self.complete()
@@ -178,11 +243,11 @@ import Testing
       let (live, dead) = watch.look(nowNs: ns)
       return [live, dead]
     }
-    #expect(look(now) == [[3], []])
+    #expect(look(now) == [[6], []])
     #expect(look(died) == [[], []])
     #expect(look(died + WorkerWatch.successionNs - 1) == [[], []])
-    #expect(look(died + WorkerWatch.successionNs) == [[], [3]])
-    #expect(look(now) == [[3], []], "another process beats")
+    #expect(look(died + WorkerWatch.successionNs) == [[], [6]])
+    #expect(look(now) == [[6], []], "another process beats")
     #expect(look(died + WorkerWatch.successionNs) == [[], []], "it has died just now")
   }
 }

@@ -247,6 +247,51 @@ import Testing
     }
   }
 
+  @Test("16.5 Two processes of a place show one of everything, and an empty seat shows nothing")
+  func seats() async throws {
+    let gateway = try TestGateway()
+    let second = try #require(WorkerIdentity.connections(0).sibling)
+    let empty = try #require(WorkerIdentity.connections(1).sibling)
+    var pages: [StatusPage] = []
+    for worker in [second, empty] {
+      let descriptor = try StatusPage.create(name: worker.seatName).take()
+      defer { close(descriptor) }
+      pages.append(try StatusPage(attaching: descriptor))
+      gateway.addPeer(worker, fd: gateway.own(dup(descriptor)))
+    }
+    pages[0].beginGeneration(pid: getpid())
+    pages[0].state = .ready
+    try gateway.page("connections.0").state = .draining
+    for page in [try gateway.page("connections.0"), pages[0]] {
+      page.metric(.counter, "rig_seen_total", labels: [("worker", second.name)])?.add(3)
+    }
+    let rings = try [second, empty].map { worker in
+      let ring = gateway.own(
+        try Ring.create(name: worker.seatName, capacity: TestGateway.ringBytes, readers: 1).take())
+      gateway.addRing(.presence, by: worker, readers: [.init(second, slot: 0)], fd: ring)
+      return ring
+    }
+    let writer = try RingWriter(attaching: rings[0], wake: [])
+    _ = writer.append(type: 1, length: 100) { $0.initializeMemory(as: UInt8.self, repeating: 0) }
+    writer.publish()
+    try await gateway.served { client in
+      let answer = try client.get("/metrics")
+      #expect(answer.value(#"rig_seen_total{worker="connections.0"}"#) == "6")
+      let lines = answer.body.split(separator: "\n").filter { !$0.hasPrefix("#") }
+      let series = lines.map { $0.prefix { $0 != " " } }
+      #expect(Set(series).count == series.count)
+      #expect(answer.value(#"rig_process_threads{worker="connections.0"}"#) != nil)
+      #expect(
+        answer.value(#"rig_ring_reader_lag_bytes{ring="presence.connections.0b",reader="connections.0b"}"#)
+          == "120")
+      #expect(!answer.body.contains("connections.1b"))
+      #expect(answer.value("rig_scrape_errors_total") == "0")
+      let health = try client.get("/readyz")
+      #expect(health.status == 200)
+      #expect(health.body.ranges(of: #""name":"connections.0""#).count == 1)
+    }
+  }
+
   @Test("OpenMetrics for those who ask for it")
   func openMetrics() async throws {
     let gateway = try TestGateway()

@@ -72,8 +72,9 @@ final class TestGateway: @unchecked Sendable {
 
   deinit { for descriptor in descriptors { close(descriptor) } }
 
+  /// Closed with the gateway.
   @discardableResult
-  private func own(_ descriptor: CInt) -> CInt {
+  func own(_ descriptor: CInt) -> CInt {
     descriptors.append(descriptor)
     return descriptor
   }
@@ -126,7 +127,8 @@ final class TestGateway: @unchecked Sendable {
           }, passed: ring.slowestReaderPosition)),
       settings: settings, status: control, log: log,
       environment: SessionStore.Environment(
-        nowNs: MonotonicTime.now, bootSecond: BootClock.second, workers: { ([0, 1], []) }))
+        nowNs: MonotonicTime.now, bootSecond: BootClock.second,
+        workers: { ([0, 1].map { WorkerIdentity.connections($0).number }, []) }))
     _ = store.serve()
     return store
   }

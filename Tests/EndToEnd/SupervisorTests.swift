@@ -98,7 +98,7 @@ struct SupervisorTests {
 
   @Test(
     "Signals that mean nothing in this version are logged and survived",
-    arguments: [SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU])
+    arguments: [SIGUSR2, SIGTTIN, SIGTTOU])
   func unavailable(signal: CInt) throws {
     try Gateway.run { gateway in
       let before = gateway.process.tree()

@@ -9,7 +9,7 @@ import Testing
 @testable import HTTP
 
 /// A journal as whoever goes on with the connections would find it.
-private final class TestJournal: ConnectionJournal {
+final class TestJournal: ConnectionJournal {
   enum Note: Equatable {
     case idle(SocketBytes)
     case serving(String, SocketBytes)
@@ -34,6 +34,14 @@ private final class TestJournal: ConnectionJournal {
     note(.serving(request.path, bytes), entry, socket)
   }
 
+  func mayMove(_ entry: JournalEntry) -> Bool {
+    switch notes[entry] {
+    case .idle: true
+    case .serving(let path, _): path == "/poll"
+    case nil: false
+    }
+  }
+
   func remove(_ entry: JournalEntry) {
     notes[entry] = nil
     sockets[entry] = nil
@@ -50,7 +58,7 @@ private final class TestJournal: ConnectionJournal {
   }
 }
 
-private func bytes(read: Int, written: Int) -> SocketBytes {
+func bytes(read: Int, written: Int) -> SocketBytes {
   SocketBytes(read: UInt64(read), written: UInt64(written))
 }
 

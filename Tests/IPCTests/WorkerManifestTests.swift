@@ -68,7 +68,8 @@ struct WorkerManifestTests {
     #expect(older == Self.example)
   }
 
-  @Test func `16.5 says how it hands over and whether it retires, and nothing if an older supervisor wrote it`()
+  @Test
+  func `16.5 says how it hands over and whether it retires, and nothing if an older supervisor wrote it`()
     throws
   {
     var manifest = Self.example
@@ -76,12 +77,15 @@ struct WorkerManifestTests {
     manifest.siblingLedger = 21
     manifest.isRetiring = true
     manifest.predecessor = .max
+    manifest.successor = 7
     let descriptor = try WorkerManifest.write(manifest)
     #expect(try WorkerManifest.read(descriptor.rawValue) == manifest)
     #expect(manifest.descriptors == Array(10...21))
     var members = try #require(
       JSONSerialization.jsonObject(with: JSONEncoder().encode(manifest)) as? [String: Any])
-    for name in ["handOver", "siblingLedger", "isRetiring", "predecessor"] { members[name] = nil }
+    for name in ["handOver", "siblingLedger", "isRetiring", "predecessor", "successor"] {
+      members[name] = nil
+    }
     let older = try JSONDecoder().decode(
       WorkerManifest.self, from: JSONSerialization.data(withJSONObject: members))
     #expect(older == Self.example)

@@ -43,7 +43,7 @@ struct ValueTests {
   func edges() throws {
     let settings = try load([
       "INBOUND_PORT": "0", "API_HTTP_PORT": "0", "KAFKA_BROKERS": " a:1 , [::1]:65535,",
-      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "63",
+      "KAFKA_SOURCE_TOPICS": "a.b_c-D9", "CORS": "https://app.example.com:8443", "CONNECTION_WORKERS": "31",
       "CLOCK_JUMP_DELAY_S": "0", "MAX_RETRY_BODY_BYTES": "0",
     ]).settings
     #expect(settings.clockJumpDelaySeconds == 0 && settings.maxRetryBodyBytes == 0)
@@ -51,7 +51,7 @@ struct ValueTests {
     #expect(settings.kafkaBrokers == ["a:1", "[::1]:65535"])
     #expect(settings.kafkaSourceTopics == ["a.b_c-D9"])
     #expect(settings.cors == ["https://app.example.com:8443"])
-    #expect(settings.connectionWorkers == 63)
+    #expect(settings.connectionWorkers == 31)
   }
 
   @Test(
@@ -94,6 +94,22 @@ struct ValueTests {
     let limits = try load(["LEDGER_BYTES": "1048576"]).settings.limits
     #expect(limits.contains { $0.name == "LEDGER_BYTES" && $0.value == 1_048_576 })
     #expect(limits.contains { $0.name == "KEEPER_TTL_S" && $0.value == 30 })
+  }
+
+  @Test func `16.8 WARM_SPARES is 0 to 8, and as the machine's memory allows if it isn't set`() throws {
+    let bytes = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+    #expect(try load([:]).settings.warmSpares == (bytes >= 4 << 30 ? 1 : 0))
+    #expect(try load(["WARM_SPARES": "0"]).settings.warmSpares == 0)
+    #expect(try load(["WARM_SPARES": "8"]).settings.warmSpares == 8)
+    #expect(mistakes(["WARM_SPARES": "9"]).count == 1)
+  }
+
+  @Test("16.7 LINGER_S is ten minutes unless it is set, and shown among the limits")
+  func linger() throws {
+    #expect(try load([:]).settings.lingerSeconds == 600)
+    let limits = try load(["LINGER_S": "7"]).settings.limits
+    #expect(limits.contains { $0.name == "LINGER_S" && $0.value == 7 })
+    #expect(mistakes(["LINGER_S": "0"]).count == 1 && mistakes(["LINGER_S": "86401"]).count == 1)
   }
 
   @Test("14.D20 One topic may have events and responses (Azure Event Hubs)")

@@ -77,6 +77,10 @@ public final class HandOverSocket {
   public let incarnation: UInt64
   private let descriptor: CInt
   private let wake: CInt?
+  /// Room for a byte more than any message has: one that is longer isn't cut.
+  private let received = UnsafeMutableRawBufferPointer.allocate(byteCount: mostBytes + 1, alignment: 8)
+  private let receivedSockets = UnsafeMutableBufferPointer<CInt>.allocate(
+    capacity: HandOverBatch.mostEntries)
   /// Messages that made no sense, or were for another process.
   public private(set) var droppedCount = 0
 
@@ -88,6 +92,11 @@ public final class HandOverSocket {
     self.descriptor = descriptor
     self.incarnation = incarnation
     self.wake = wake
+  }
+
+  deinit {
+    received.deallocate()
+    receivedSockets.deallocate()
   }
 
   // MARK: Sending
@@ -147,28 +156,27 @@ public final class HandOverSocket {
   /// closed and counted.
   public func receive() -> (from: UInt64, message: HandOverMessage)? {
     for _ in 0..<Self.mostLooked {
-      // A byte more than any has: one that is longer isn't cut.
-      var bytes = [UInt8](repeating: 0, count: Self.mostBytes + 1)
-      var descriptors = [CInt](repeating: -1, count: HandOverBatch.mostEntries)
-      var count = CInt(descriptors.count)
-      let received = rig_message_receive(descriptor, &bytes, bytes.count, &descriptors, &count)
-      if received < 0, errno != EMSGSIZE { return nil }
-      let own = received < 0 ? [] : Array(descriptors.prefix(Int(count)))
-      if received > 0, let known = understand(bytes.prefix(received), own) { return known }
+      var count = CInt(receivedSockets.count)
+      let bytes = rig_message_receive(
+        descriptor, received.baseAddress, received.count, receivedSockets.baseAddress, &count)
+      if bytes < 0, errno != EMSGSIZE { return nil }
+      let own = bytes < 0 ? [] : Array(receivedSockets.prefix(Int(count)))
+      let message = UnsafeRawBufferPointer(rebasing: received.prefix(max(0, bytes)))
+      if let known = understand(message, own) { return known }
       for descriptor in own { close(descriptor) }
       droppedCount += 1
       // The end of the pair is the end of the gateway.
-      if received == 0 { return nil }
+      if bytes == 0 { return nil }
     }
     return nil
   }
 
   private func understand(
-    _ bytes: ArraySlice<UInt8>, _ descriptors: [CInt]
+    _ bytes: UnsafeRawBufferPointer, _ descriptors: [CInt]
   ) -> (from: UInt64, message: HandOverMessage)? {
     guard bytes.count >= Self.headBytes, bytes[0] == Self.version else { return nil }
     func read<Value: FixedWidthInteger>(_ type: Value.Type, at offset: Int) -> Value {
-      bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: Value.self) }
+      bytes.loadUnaligned(fromByteOffset: offset, as: Value.self)
     }
     let counts = (0..<3).map { Int(read(UInt16.self, at: 2 + $0 * 2)) }
     let (entryCount, positionCount, socketCount) = (counts[0], counts[1], counts[2])

@@ -85,6 +85,11 @@ public final class Ledger {
     return true
   }
 
+  /// Empties a ledger to which nobody writes any more, and gives its memory back. Who has it mapped sees it empty.
+  public static func empty(_ fd: CInt, _ sizes: LedgerSizes) throws(IPCError) {
+    try LedgerSegment.format(fd, LedgerLayout(sizes))
+  }
+
   /// Maps a ledger and looks at what is in it; changes nothing. `fd` isn't closed, and not needed any more afterwards.
   ///
   /// - Parameter incarnation: of this process, more than that of any before it: 1 to 2^24 − 1.
@@ -204,6 +209,11 @@ public final class Ledger {
       address(entry))
   }
 
+  /// nil: it is free.
+  public func kind(of entry: LedgerEntry) -> LedgerKind? {
+    LedgerKind(rawValue: rig_ledger_kind(rig_load_relaxed(address(entry))))
+  }
+
   /// What its client has to get is more than can be noted: until the next commit of its output it ends with its worker.
   public func markNotKept(_ entry: LedgerEntry) { setFlags(UInt8(RIG_LEDGER_WAITING_NOT_KEPT), 0, entry) }
 
@@ -271,6 +281,11 @@ public final class Ledger {
   @inlinable @inline(__always)
   public func written(_ entry: LedgerEntry) -> UInt64 {
     rig_load_relaxed(address(entry) + Int(RIG_LEDGER_WRITTEN_AT))
+  }
+
+  /// Bytes read from the socket whose effects have happened.
+  public func consumed(_ entry: LedgerEntry) -> UInt64 {
+    rig_load_relaxed(address(entry) + Int(RIG_LEDGER_CONSUMED_AT))
   }
 
   @inlinable @inline(__always)

@@ -76,6 +76,12 @@ public struct WorkerIdentity: Hashable, Codable, Sendable {
   /// Its number among the seats of its kind: rings, reader slots and cursors are numbered by it.
   public var number: Int { kind.hasTwoSeats ? Self.seats.count * place + seat : place }
 
+  /// The seat with this number among those of connection workers.
+  public static func connections(number: UInt16) -> WorkerIdentity {
+    let (place, seat) = Int(number).quotientAndRemainder(dividingBy: seats.count)
+    return WorkerIdentity(kind: .connections, place: place, seat: seat)
+  }
+
   /// The other seat of its place; nil: it has only one.
   public var sibling: WorkerIdentity? {
     kind.hasTwoSeats ? WorkerIdentity(kind: kind, place: place, seat: 1 - seat) : nil

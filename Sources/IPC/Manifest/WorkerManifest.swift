@@ -48,6 +48,8 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
   /// The incarnation of the process at the other seat that this one takes the place's connections over from, while it lives; nil: this
   /// one begins with nobody, or with what dead ones have left.
   public var predecessor: UInt64?
+  /// The incarnation of the process at the other seat that is to take over from this one, if it lived before this one did.
+  public var successor: UInt64?
 
   public init(
     worker: WorkerIdentity, gatewayEpoch: UInt64, tokenKey: Data, settings: Data, status: CInt, wake: CInt,
@@ -90,6 +92,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
     siblingLedger = try values.decodeIfPresent(CInt.self, forKey: .siblingLedger)
     isRetiring = try values.decodeIfPresent(Bool.self, forKey: .isRetiring) ?? false
     predecessor = try values.decodeIfPresent(UInt64.self, forKey: .predecessor)
+    successor = try values.decodeIfPresent(UInt64.self, forKey: .successor)
   }
 
   public struct Peer: Codable, Sendable, Equatable {
@@ -175,7 +178,7 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
 
   /// The environment variable that holds the descriptor's number.
   public static let environmentName = "RIG_MANIFEST_FD"
-  /// More than a gateway with 63 connection workers and 64 proxy workers needs: its ring table alone takes 800 KB.
+  /// More than a gateway with 31 places of connection workers and 64 proxy workers needs: its ring table alone takes 800 KB.
   public static let maximumBytes = 4 << 20
 
   /// Writes `manifest` into a memfd and seals it. The descriptor is close-on-exec: pass it on by name.
@@ -203,6 +206,11 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
       throw .invalid("\(environmentName) is \"\(text)\", expected the number of an inherited descriptor")
     }
     unsetenv(environmentName)
+    return try inherited(number)
+  }
+
+  /// The same for a process that was told the number otherwise.
+  public static func inherited(_ number: CInt) throws(IPCError) -> WorkerManifest {
     let manifest = try read(number)
     close(number)
     for descriptor in manifest.descriptors {

@@ -133,6 +133,12 @@ public final class RingWriter {
     return slowest
   }
 
+  /// Whether somebody has the reader slot, dead or alive, and will read what is published.
+  public func hasReader(_ slot: Int) -> Bool {
+    guard slot >= 0, slot < segment.readers else { return false }
+    return rig_load_acquire(segment.base + RingLayout.reader(slot) + RingLayout.registeredOffset) != 0
+  }
+
   /// Visits the published records that are still retained, oldest first: a restarted writer sees here what its
   /// predecessor had published. Nothing may be appended meanwhile.
   public func forEachRetained(_ body: (RingRecord) -> Void) throws(IPCError) {

@@ -84,6 +84,18 @@ public final class StatusPage: Sendable {
     _ = rig_add_relaxed(base + StatusLayout.generationOffset, 1)
   }
 
+  /// Says that nobody works on this page until somebody begins: counters stay, what is true of a living worker goes, and the
+  /// generation rises, so that nobody waits for what the worker was asked. For the supervisor, when the worker has ended.
+  public func vacate() {
+    rig_store_relaxed(base + StatusLayout.pidOffset, 0)
+    resetGauges()
+    openConnections = 0
+    Self.clearTally(in: base)
+    state = .starting
+    rig_fence_release()
+    _ = rig_add_relaxed(base + StatusLayout.generationOffset, 1)
+  }
+
   /// Says that the worker's event loop turns.
   public func beat() {
     rig_store_release(base + StatusLayout.heartbeatOffset, SharedClock.now())
@@ -129,10 +141,10 @@ public final class StatusPage: Sendable {
 
   // MARK: The readers' side
 
-  /// How many workers have begun their life on this page.
+  /// How many workers have begun their life on this page, or left it vacant.
   public var generation: UInt64 { rig_load_acquire(base + StatusLayout.generationOffset) }
 
-  /// The last worker's process id; 0 before the first.
+  /// The last worker's process id; 0 before the first, and on a page that is vacant.
   public var pid: Int32 {
     Int32(bitPattern: UInt32(truncatingIfNeeded: rig_load_relaxed(base + StatusLayout.pidOffset)))
   }

@@ -5,8 +5,10 @@ import IPC
 import Settings
 
 struct GatewayPlan: Equatable, Sendable {
-  /// In the order in which they are started.
+  /// The places, each at its first seat, in the order in which their workers are started: the tree's children.
   let workers: [WorkerIdentity]
+  /// The seats of all places, those of a place one after the other: what has a status page, rings, reader slots, a ledger.
+  let seats: [WorkerIdentity]
   /// In the order of their ids.
   let rings: [RingPlan]
   let tree: NodeSpec
@@ -32,20 +34,25 @@ struct GatewayPlan: Equatable, Sendable {
     if !settings.kafkaBrokers.isEmpty { workers.append(.streams) }
     for place in 0..<settings.connectionWorkers { workers.append(.connections(place)) }
     self.workers = workers
-    rings = RingRule.all.flatMap { [workers] in $0.rings(of: workers, settings) }
+    let seats = workers.flatMap { [$0, $0.sibling].compactMap(\.self) }
+    self.seats = seats
+    rings = RingRule.all.flatMap { $0.rings(of: seats, settings) }
     tree = Self.tree(
       workers: workers, settings: settings, startTimeout: startTimeout,
       keepsConnections: keepsConnections)
   }
 
+  /// Whether the worker's connections may outlive it: it has a ledger, and a way to hand them over.
+  func keepsConnections(of worker: WorkerIdentity) -> Bool { keepsConnections && worker.kind == .connections }
+
   /// The place in `rings` of the ring with this id; nil: there is none.
   func ring(_ id: UInt32) -> Int? { rings.firstIndex { $0.id == id } }
 
   /// Descriptors that a worker of this gateway holds for what it shares with the others, at most.
-  var mostSharedDescriptors: Int { rings.count + 2 * workers.count + Self.otherSharedDescriptors }
+  var mostSharedDescriptors: Int { rings.count + 2 * seats.count + Self.otherSharedDescriptors }
 
-  /// Listening sockets, the manifest, the supervisor's page, the ledger, couriers.
-  private static let otherSharedDescriptors = 8 + 2 + mostCouriers
+  /// Listening sockets, the manifest, the supervisor's page, two ledgers, the socket for handing over, couriers.
+  private static let otherSharedDescriptors = 8 + 4 + mostCouriers
   /// Predecessors of a worker whose keepers are waited for. Of more that die before their connections are taken, the oldest ones give up.
   static let mostCouriers = 8
 
@@ -96,7 +103,8 @@ struct GatewayPlan: Equatable, Sendable {
           id: worker.name, restart: .permanent,
           shutdown: .timeout(.seconds(shutdownSeconds(of: kind, settings))),
           kind: .worker(startTimeout: startTimeout),
-          countsKills: !(keepsConnections && kind == .connections))
+          countsKills: !(keepsConnections && kind == .connections),
+          retirement: keepsConnections && kind == .connections ? retirement(settings) : nil)
       }
       let node = NodeSpec(
         strategy: .oneForOne, intensity: settings.restartIntensity * members.count,
@@ -108,6 +116,11 @@ struct GatewayPlan: Equatable, Sendable {
     }
     return NodeSpec(
       strategy: .oneForOne, intensity: 0, period: .seconds(settings.restartPeriodSeconds), children: nodes)
+  }
+
+  /// How long a connection worker that has been replaced lingers for what can't be passed on, and then drains.
+  private static func retirement(_ settings: Settings) -> Nanoseconds {
+    .seconds(settings.lingerSeconds + settings.drainTimeoutSeconds + drainMarginSeconds)
   }
 
   private static func shutdownSeconds(of kind: WorkerKind, _ settings: Settings) -> Int {

@@ -12,6 +12,9 @@
 //   responses      streams, control                connections
 //   positions      streams                         nobody
 //
+// A writer or reader is a seat: a place of connection workers has two, of which one is empty most of the time. Nobody waits for the
+// reader slots of an empty seat (SharedResources).
+//
 // The control worker inspects what it neither writes nor reads.
 //
 // Numbers come from the table alone, never from how many workers there are: a ring's id is its purpose's code and its writer's
@@ -64,7 +67,7 @@ struct RingRule: Sendable {
     RingRule(.positions, 9, by: [.streams], to: []) { settings, _ in settings.positionRingBytes },
   ]
 
-  /// The rings of this purpose in a gateway of these workers, by the numbers of their writers.
+  /// The rings of this purpose in a gateway with these seats, by the numbers of their writers.
   func rings(of workers: [WorkerIdentity], _ settings: Settings) -> [RingPlan] {
     let readers = Self.numbered(workers, among: readers).map {
       RingPlan.Reader(worker: $0.worker, slot: $0.number)
@@ -78,7 +81,7 @@ struct RingRule: Sendable {
 
   private static let numberBits: UInt32 = 16
 
-  /// The workers of these kinds with their numbers, in ascending order. A pool has as many numbers as a ring has readers, however
+  /// The seats of these kinds with their numbers, in ascending order. A pool has as many numbers as a ring has readers, however
   /// many workers it has: those of a kind behind it stay the same.
   private static func numbered(
     _ workers: [WorkerIdentity], among kinds: [WorkerKind]
@@ -86,8 +89,8 @@ struct RingRule: Sendable {
     var first = 0
     var numbered: [(worker: WorkerIdentity, number: Int)] = []
     for kind in kinds {
-      let members = workers.filter { $0.kind == kind }.sorted { $0.place < $1.place }
-      for worker in members { numbered.append((worker, first + worker.place)) }
+      let members = workers.filter { $0.kind == kind }.sorted { $0.number < $1.number }
+      for worker in members { numbered.append((worker, first + worker.number)) }
       first += kind.isPool ? Ring.maximumReaders : 1
     }
     return numbered

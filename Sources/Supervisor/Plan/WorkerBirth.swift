@@ -9,13 +9,15 @@ import IPC
 
 /// The supervisor's descriptors by what they are for. Owned elsewhere (SharedResources, Listeners).
 struct DescriptorTable: Equatable, Sendable {
-  /// Status pages and eventfds by worker.
+  /// Status pages and eventfds by seat.
   var pages: [WorkerIdentity: CInt] = [:]
   var wakes: [WorkerIdentity: CInt] = [:]
   var supervisorPage: CInt
   /// By id.
   var rings: [UInt32: CInt] = [:]
   var ledgers: [WorkerIdentity: CInt] = [:]
+  /// The seats' ends of the socket pairs of their places.
+  var handOvers: [WorkerIdentity: CInt] = [:]
   var listeners: [String: CInt] = [:]
 
   /// The first number above all of them.
@@ -23,7 +25,7 @@ struct DescriptorTable: Equatable, Sendable {
     var all = [supervisorPage]
     for numbers in [
       Array(pages.values), Array(wakes.values), Array(rings.values), Array(ledgers.values),
-      Array(listeners.values),
+      Array(handOvers.values), Array(listeners.values),
     ] {
       all += numbers
     }
@@ -55,7 +57,9 @@ struct WorkerBirth {
   ) throws(IPCError) {
     var descriptors = DescriptorPlan(base: table.base)
     func grant(_ number: CInt?, _ what: String) throws(IPCError) -> CInt {
-      guard let number else { throw .invalid("there is no descriptor of \(what) for worker \(worker.name)") }
+      guard let number else {
+        throw .invalid("there is no descriptor of \(what) for worker \(worker.seatName)")
+      }
       return descriptors.grant(number)
     }
 
@@ -72,7 +76,7 @@ struct WorkerBirth {
       for reader in ring.readers {
         let eventfd =
           try ring.writer == worker
-          ? grant(table.wakes[reader.worker], "the eventfd of \(reader.worker.name)") : nil
+          ? grant(table.wakes[reader.worker], "the eventfd of \(reader.worker.seatName)") : nil
         readers.append(RingGrant.Reader(reader.worker, slot: reader.slot, wake: eventfd))
       }
       rings.append(
@@ -82,8 +86,8 @@ struct WorkerBirth {
     }
 
     var peers: [WorkerManifest.Peer] = []
-    for peer in plan.workers {
-      let page = try grant(table.pages[peer], "the status page of \(peer.name)")
+    for peer in plan.seats {
+      let page = try grant(table.pages[peer], "the status page of \(peer.seatName)")
       peers.append(WorkerManifest.Peer(worker: peer, status: page))
     }
     let own = try grant(table.supervisorPage, "the supervisor's status page")
@@ -94,8 +98,10 @@ struct WorkerBirth {
       settings: identity.settings, status: status, wake: wake, listeners: listeners, rings: rings,
       peers: peers,
       supervisorPid: identity.supervisorPid, release: Release.version)
-    if plan.keepsConnections, worker.kind == .connections {
+    if plan.keepsConnections(of: worker), let sibling = worker.sibling {
       manifest.ledger = try grant(table.ledgers[worker], "the ledger")
+      manifest.siblingLedger = try grant(table.ledgers[sibling], "the ledger of \(sibling.seatName)")
+      manifest.handOver = try grant(table.handOvers[worker], "the socket for handing over")
     }
     self.manifest = manifest
     self.descriptors = descriptors

@@ -39,6 +39,9 @@ struct ServiceManager {
 ///   rig_worker_restarts_total{worker,reason}   processes started again, by why
 ///   rig_worker_up{worker}                      1 while the worker serves
 ///   rig_keepers{worker}                        keepers of its processes' sockets, the living one's among them
+///   rig_spares                                 processes in reserve, from their start until they become a worker
+///   rig_retiring{worker}                       1 while a process of the place that has been swapped still has connections
+///   rig_swaps_total{worker,result}             processes swapped for fresh ones, by what came of it
 ///   rig_supervisor_start_time_seconds          Unix time
 ///
 /// The series that can be expected are made at the start, so that a graph begins at 0 and not at the first failure.
@@ -46,6 +49,16 @@ struct SupervisorMetrics {
   /// Reasons for which a worker's process is started again. `group` and `gave_up` can't happen to a worker as long as
   /// every node is one_for_one and the root allows no restart; should they, the series is made then.
   static let reasons = ["exit", "signal", "start_failed", "start_timeout", "hung", "corrupt_ring"]
+
+  /// What came of a swap.
+  enum Swap: String, CaseIterable {
+    /// The new process serves.
+    case swapped
+    /// The new process didn't come to serve: the old one goes on.
+    case failed
+    /// It is being swapped, started, or stopped, or its connections can't be passed on.
+    case refused
+  }
 
   private let page: StatusPage
 
@@ -55,7 +68,11 @@ struct SupervisorMetrics {
     page.metric(.gauge, "rig_supervisor_start_time_seconds")?.set(Int64(time(nil)))
     for worker in workers {
       _ = up(worker)
-      if keepers, worker.kind == .connections { setKeepers(0, of: worker) }
+      if keepers, worker.kind == .connections {
+        setKeepers(0, of: worker)
+        setRetiring(false, of: worker)
+        for result in Swap.allCases { _ = swaps(worker, result) }
+      }
       for reason in Self.reasons { _ = restarts(worker, reason) }
     }
   }
@@ -64,9 +81,34 @@ struct SupervisorMetrics {
     page.metric(.gauge, "rig_worker_up", labels: [("worker", worker.name)])
   }
 
+  var spares: Metric? { page.metric(.gauge, "rig_spares") }
+
   func setKeepers(_ count: Int, of worker: WorkerIdentity) {
     guard worker.kind == .connections else { return }
     page.metric(.gauge, "rig_keepers", labels: [("worker", worker.name)])?.set(Int64(count))
+  }
+
+  func setRetiring(_ isRetiring: Bool, of worker: WorkerIdentity) {
+    page.metric(.gauge, "rig_retiring", labels: [("worker", worker.name)])?.set(isRetiring ? 1 : 0)
+  }
+
+  /// What the tree says of swaps. `worker`: who a child is.
+  func count(_ note: TreeNote, worker: (ChildID) -> WorkerIdentity?) {
+    let (child, result): (ChildID, Swap)
+    switch note {
+    case .swapped(let current, _): (child, result) = (current.child, .swapped)
+    case .swapFailed(let candidate, _): (child, result) = (candidate.child, .failed)
+    case .swapRefused(let refused, _): (child, result) = (refused, .refused)
+    default: return
+    }
+    guard let worker = worker(child) else { return }
+    swaps(worker, result)?.add()
+    if result == .swapped { setRetiring(true, of: worker) }
+  }
+
+  private func swaps(_ worker: WorkerIdentity, _ result: Swap) -> Metric? {
+    page.metric(
+      .counter, "rig_swaps_total", labels: [("worker", worker.name), ("result", result.rawValue)])
   }
 
   func countRestart(of worker: WorkerIdentity, reason: String) {

@@ -1,11 +1,13 @@
-// What the runtime knows of one worker's place: the process that runs there now, if any, how to tell its reports on the status page
-// from those of its predecessor, and what its dead ones have left.
+// What the runtime knows of one seat: the process that runs there now, if any, how to tell its reports on the status page from those
+// of its predecessor, and what its dead ones have left.
 
 import Glibc
 import IPC
 
 final class WorkerRecord {
   let identity: WorkerIdentity
+  /// Its place in `GatewayPlan.seats`.
+  let seat: Int
   let child: ChildID
   let owned: OwnedPage
   let birth: WorkerBirth
@@ -17,15 +19,17 @@ final class WorkerRecord {
   private var generationAtSpawn: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   private(set) var instance: UInt64 = 0
+  private(set) var startedAt: Nanoseconds = 0
   private var process: ChildProcess?
   /// Of the current or latest process; 0 before the first.
   private(set) var pid: pid_t = 0
 
   init(
-    identity: WorkerIdentity, child: ChildID, owned: OwnedPage, birth: WorkerBirth, executable: String,
-    up: Metric?
+    identity: WorkerIdentity, seat: Int, child: ChildID, owned: OwnedPage, birth: WorkerBirth,
+    executable: String, up: Metric?
   ) {
     self.identity = identity
+    self.seat = seat
     self.child = child
     self.owned = owned
     self.birth = birth
@@ -39,6 +43,7 @@ final class WorkerRecord {
       bequests[last].cause = WorkerManifest.Inheritance.Cause(cause)
     }
     self.instance = instance
+    startedAt = SharedClock.now()
     generationAtSpawn = page.generation
   }
 
@@ -78,12 +83,33 @@ final class WorkerRecord {
   /// Keepers that haven't ended, the living process's own among them.
   var keepers: Int { bequests.count { $0.courier != nil } }
 
+  /// What a process is to the one at the other seat of its place, named by its number.
+  enum Role: Equatable {
+    case alone
+    /// It takes over from that one.
+    case heir(of: UInt64)
+    /// That one will take over from it, as soon as that serves.
+    case serving(successor: UInt64)
+    /// That one serves; this comes after a process that died while it was retiring.
+    case retiring(successor: UInt64)
+  }
+
   /// What the process that is started is given: the tree counts them, so that no two of the place have the same number. `keeperEnd`:
   /// of its own courier.
-  func inheritance(keeperEnd: CInt?) -> (manifest: WorkerManifest, descriptors: DescriptorPlan) {
+  func inheritance(keeperEnd: CInt?, _ role: Role = .alone) -> (
+    manifest: WorkerManifest, descriptors: DescriptorPlan
+  ) {
     var manifest = birth.manifest
     var descriptors = birth.descriptors
     manifest.incarnation = instance
+    switch role {
+    case .alone: break
+    case .heir(let predecessor): manifest.predecessor = predecessor
+    case .serving(let successor): manifest.successor = successor
+    case .retiring(let successor):
+      manifest.isRetiring = true
+      manifest.successor = successor
+    }
     guard let keeperEnd else { return (manifest, descriptors) }
     var numbers = descriptors.grantFresh([keeperEnd] + bequests.compactMap { $0.courier?.rawValue })[...]
     manifest.courier = numbers.popFirst()
@@ -142,7 +168,7 @@ extension WorkerManifest.Inheritance.Cause {
       case .signal: self = .fault
       default: self = .exit
       }
-    case .first, .group: self = .exit
+    case .first, .group, .swap: self = .exit
     }
   }
 }

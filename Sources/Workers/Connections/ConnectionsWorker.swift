@@ -1,6 +1,7 @@
 // The life of a connection worker: one event loop with the inbound port and the rings on it.
 //
-// It ends when the clients have been told: behind the last that goes, or after DRAIN_TIMEOUT_S.
+//   serving ──SIGTERM──▶ clients are told ──behind the last that goes, or after DRAIN_TIMEOUT_S──▶ end
+//      └──another process of the place asks for the connections──▶ retiring (Retirement) ──nothing is left──▶ end
 
 import Glibc
 import HTTP
@@ -17,6 +18,9 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private let wiring: Wiring
   private let servers: PortServers
   private var areClientsGone = false
+  private var areListenersClosed = false
+  /// nil: it takes clients.
+  private var retirement: Retirement?
 
   /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
@@ -58,17 +62,22 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   func begin() throws {
     wiring.adoption.inherit(
       from: context.manifest.inheritance.map { DeadWorker($0, by: context.incarnation) },
-      patienceSeconds: context.settings.keeperTTLSeconds)
+      patienceSeconds: context.settings.keeperTTLSeconds,
+      sibling: wiring.siblingLedger)
     wiring.state.catchUp()
     wiring.peers.tellOfBeginning()
     // A connection worker that takes no connections is of no use: the supervisor starts another one.
-    try servers.start { [unowned self] in life.end($0) }
+    try servers.start(isRetiring: context.manifest.isRetiring) { [unowned self] in life.end($0) }
     wiring.entrance.host = servers
+    wiring.handOver.begin(host: servers) { [unowned self] in retire() }
     wiring.adoption.begin()
   }
 
   func began() {
+    guard !context.manifest.isRetiring else { return retire() }
     context.log.info("serving the inbound port")
+    wiring.takeOver?.begin()
+    wiring.turn.schedule()
     if context.worker.place == 0, !wiring.access.authority.isConfigured {
       context.log.notice("neither JWT_SECRET_KEY nor JWT_JWKS is set: every token is refused")
     }
@@ -79,6 +88,24 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   func tick() {
     servers.sweep()
     wiring.tick()
+    guard !life.isStopping else { return }
+    switch retirement?.secondPassed() {
+    case .leave:
+      wiring.leave()
+      finish()
+    case .stop: life.stop(SIGTERM)
+    case .sendAway, nil: break
+    }
+  }
+
+  /// Another process of the place goes on with the connections: this one takes no more clients, and ends when it has none left.
+  private func retire() {
+    guard retirement == nil, !life.isStopping else { return }
+    context.status.state = .draining
+    retirement = Retirement(
+      servers, wiring.connections, in: wiring.work, context.settings, context.status, worker: context.name,
+      context.log, isPassing: { [wiring] in wiring.arrivals.isOpen || !wiring.handOver.isQuiet })
+    closeListeners()
   }
 
   func reload() { servers.reload() }
@@ -89,7 +116,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     context.status.state = .draining
     servers.drain(idleMayAsk: true)
     closeListeners()
-    wiring.drain(.shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
+    let isReplaced = retirement != nil && !isGatewayStopping
+    wiring.drain(isReplaced ? .drain : .shutdown, isLast: isGatewayStopping) { self.areClientsGone = true }
     let patience = TimeAmount.seconds(Int64(context.settings.drainTimeoutSeconds))
     life.whenGone(within: patience) { [self] isLate in
       let connections = servers.openConnections
@@ -109,6 +137,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
 
   /// Behind the last connection that was accepted. When nobody has the sockets any more, clients are refused instead of waiting.
   private func closeListeners() {
+    guard !areListenersClosed else { return }
+    areListenersClosed = true
     let descriptors = Array(context.manifest.listeners.values)
     servers.stopAccepting().whenComplete { _ in
       for descriptor in descriptors { close(descriptor) }

@@ -21,6 +21,8 @@ final class Wiring {
   private static let lastTurns = 64
 
   let turn: Turn
+  /// What is too much for one turn.
+  let work: TurnWork
   let clock: LoopClock
   let events: EventRings
   let subscriptions: Subscriptions
@@ -38,6 +40,14 @@ final class Wiring {
   let entrance: Entrance
   /// Of connections whose worker has died: to be begun before the first turn.
   let adoption: Adoption
+  /// By which the processes at the place's two seats hand connections over; nil: nothing is handed over.
+  let handOverSocket: HandOverSocket?
+  /// The ledger of the other seat; nil: there is none.
+  let siblingLedger: SiblingLedger?
+  /// Of connections of a living process at the place's other seat; nil: there is none to take over from.
+  let takeOver: TakeOver?
+  /// Of connections to the process beside this one.
+  let handOver: HandOver
   let admission: Admission
   let intake: MessageIntake
   let messages: ClientMessages
@@ -52,7 +62,6 @@ final class Wiring {
   private let links: LoopRings
   private let calls: CallClient?
   private let publications: PublicationClient?
-  private let work: TurnWork
   private let sweep: ConnectionSweep
   private let advice: ReconnectAdvice
   private let metrics: WorkerMetrics
@@ -67,7 +76,7 @@ final class Wiring {
     application: (any WebSocketApplication)? = nil
   ) throws {
     let (settings, manifest, status) = (context.settings, context.manifest, context.status)
-    let (worker, place) = (context.worker, context.worker.place)
+    let worker = context.worker
     self.settings = settings
     log = context.log
     clock = LoopClock(settings, time)
@@ -77,13 +86,14 @@ final class Wiring {
     advice = ReconnectAdvice()
 
     // The rings.
-    let pages = try Self.connectionPages(manifest)
+    let seats = try Self.seats(manifest)
+    let pages = seats.map(\.page)
     let events = try EventRings(
       manifest.ringsRead(for: .events), worker: worker, status: status, epoch: manifest.gatewayEpoch)
     self.events = events
     // An answer to a poll has at least one event, however large.
     peers = try PeerRequests(
-      grants: manifest.ringsRead(for: .requests), worker: worker, peers: pages, status: status,
+      grants: manifest.ringsRead(for: .requests), worker: worker, peers: seats, status: status,
       maximumMessageBytes: PeerRequests.messageBytes(forEventsOf: settings.maxEventBytes), later: loop.soon)
     calls = try CallClient(context, timeoutMs: settings.checkTimeoutMs, later: loop.soon)
     publications = try PublicationClient(context, later: loop.soon)
@@ -101,8 +111,8 @@ final class Wiring {
       writer: try context.writer(of: context.ringWritten(for: .presence)), generation: status.generation,
       turn,
       arrivals)
-    let limits = ConnectionLimits(settings, slot: place, pages: pages, secret: manifest.tokenKey)
-    let names = ConnectionNames(place: place, try TokenCipher(key: manifest.tokenKey))
+    let limits = ConnectionLimits(settings, slot: worker.number, pages: pages, secret: manifest.tokenKey)
+    let names = ConnectionNames(place: worker.place, try TokenCipher(key: manifest.tokenKey))
     let connections = OpenConnections(
       events, subscriptions, identities, access, replayer, presence, limits, peers, arrivals, advice,
       try Self.ledger(context, events), sockets, names: names,
@@ -126,6 +136,9 @@ final class Wiring {
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
+    let watch = RecordWatch(connections.ledger)
+    events.watch(watch)
+    links.watch(watch)
 
     // What the inbound port brings.
     let proxies = TrustedProxies(settings.trustedProxies)
@@ -133,7 +146,7 @@ final class Wiring {
     let turns = SharedTurns(work, clock, metrics)
     admission = Admission(
       to: connections, subscriptions, access, proxies, limits, turns, metrics, own: status,
-      others: pages.enumerated().filter { $0.offset != place }.map(\.element), settings)
+      others: pages.enumerated().filter { $0.offset != worker.number }.map(\.element), settings)
     let eventsRoute = EventsRoute(
       EventIntake(
         settings: settings, writer: try context.eventWriter(), status: status,
@@ -145,7 +158,22 @@ final class Wiring {
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
     entrance = Entrance(connections, polls, intake, sockets, settings)
-    adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
+    adoption = Adoption(entrance, watch, arrivals, loop, turn, clock, metrics, context.log)
+    handOverSocket = Self.handOverSocket(context)
+    siblingLedger = Self.siblingLedger(context)
+    var takeOver: TakeOver?
+    if manifest.predecessor != nil, let handOverSocket, let siblingLedger {
+      takeOver = TakeOver(
+        handOverSocket, siblingLedger, entrance, after: adoption, arrivals, clock, metrics, context.log,
+        isSiblingThere: { [peers] in peers.isSiblingThere })
+    }
+    self.takeOver = takeOver
+    handOver = HandOver(
+      handOverSocket, heeds: Self.heeds(manifest), connections,
+      ConnectionOffers(of: connections, sockets, limits, metrics), polls, state, arrivals, loop,
+      turn, clock, metrics, context.log)
+    handOver.reads = { [takeOver] in takeOver?.isOver ?? true }
+    takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)
     var gateway: APIGateway?
@@ -178,13 +206,22 @@ final class Wiring {
   // MARK: In each turn
 
   private func beginTurns(_ presence: PresenceReporter, _ incidents: RingIncidents) {
-    let (live, links, connections, adoption) = (live, links, connections, adoption)
+    let (live, links, connections) = (live, links, connections)
+    let (adoption, takeOver, handOver) = (adoption, takeOver, handOver)
     turn.begin(
       Turn.Parts(
         inOrder: [
           state.read,
           adoption.step,
-          { adoption.holdsDelivery ? false : live.deliver() },
+          { takeOver?.step() ?? false },
+          {
+            if adoption.holdsDelivery || handOver.holdsDelivery { return live.wait() }
+            return switch takeOver?.delivery ?? .all {
+            case .all: live.deliver()
+            case .through(let last): live.deliver(through: last)
+            case .nothing: live.wait()
+            }
+          },
           peerServer.serve,
           { [calls] in calls?.serve() ?? false },
           { [publications] in publications?.serve() ?? false },
@@ -199,11 +236,13 @@ final class Wiring {
             polls.flush()
             return false
           },
+          { handOver.step(isDry: live.isDry) },
           { presence.step(connections) },
         ],
         declareAsleep: {
           // It is looked again in any case, soon.
           if adoption.holdsDelivery { return true }
+          if handOver.holdsDelivery { return links.declareAsleep() }
           guard live.declareAsleep() else { return false }
           if links.declareAsleep() { return true }
           live.declareAwake()
@@ -263,16 +302,33 @@ final class Wiring {
   func drain(_ reason: ClosingReason, isLast: Bool = false, _ drained: @escaping () -> Void) {
     guard !connections.isDraining else { return }
     adoption.stop()
+    takeOver?.stop()
+    handOver.end()
+    runLastTurns()
+    clock.refresh()
+    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
+    connections.drain(
+      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
+    endQuestions()
+  }
+
+  /// The worker has no connections any more, and ends: what is said of those that it had goes out.
+  func leave() {
+    handOver.end()
+    runLastTurns()
+    endQuestions()
+  }
+
+  private func runLastTurns() {
     var turns = 0
     repeat {
       turn.run()
       turns += 1
     } while !live.isDry && turns < Self.lastTurns
-    clock.refresh()
-    advice.spreadReturns(of: connections.table.count, drainSeconds: settings.drainTimeoutSeconds)
-    connections.drain(
-      reason, by: work, told: { [live] in if isLast { live.end() } }, drained: drained)
-    // Whoever asked here for a connection of another worker asks again elsewhere.
+  }
+
+  /// Whoever asked here for a connection of another worker asks again elsewhere.
+  private func endQuestions() {
     peers.endAll()
     calls?.endAll()
   }
@@ -306,13 +362,40 @@ final class Wiring {
     return try Ledger(attaching: own, incarnation: context.incarnation)
   }
 
-  /// Status pages of the connection workers, by place.
-  private static func connectionPages(_ manifest: WorkerManifest) throws(IPCError) -> [StatusPage] {
-    var pages: [StatusPage] = []
-    for peer in manifest.peers(of: .connections) {
-      pages.append(try StatusPage(attaching: peer.status))
+  /// Whose asking for connections is meant for this process: what an heir of a former one has asked may still be there.
+  private static func heeds(_ manifest: WorkerManifest) -> (UInt64) -> Bool {
+    { manifest.isRetiring || $0 > manifest.incarnation || $0 == manifest.successor }
+  }
+
+  private static func handOverSocket(_ context: WorkerContext) -> HandOverSocket? {
+    guard let descriptor = context.manifest.handOver, let sibling = context.worker.sibling else { return nil }
+    let requests = context.manifest.ringWritten(for: .requests)
+    return HandOverSocket(
+      descriptor, incarnation: context.incarnation,
+      wake: requests?.readers.first { $0.worker == sibling }?.wake)
+  }
+
+  private static func siblingLedger(_ context: WorkerContext) -> SiblingLedger? {
+    guard let ledger = context.manifest.siblingLedger else { return nil }
+    do throws(IPCError) {
+      return try SiblingLedger(mapping: ledger)
+    } catch {
+      context.log.error(
+        "the ledger of the place's other process can't be used: its connections end with it",
+        metadata: ["reason": "\(error)"])
+      return nil
     }
-    return pages
+  }
+
+  /// Status pages of the connection workers, by number.
+  private static func seats(
+    _ manifest: WorkerManifest
+  ) throws(IPCError) -> [(worker: WorkerIdentity, page: StatusPage)] {
+    var seats: [(worker: WorkerIdentity, page: StatusPage)] = []
+    for peer in manifest.peers(of: .connections) {
+      seats.append((peer.worker, try StatusPage(attaching: peer.status)))
+    }
+    return seats
   }
 
   /// Where proxied requests are logged (REQUEST_LOG).
@@ -341,7 +424,7 @@ final class Wiring {
     let waiting = WaitingRequests(
       limits: PlaceLimits(all: context.settings.maxWaitingRequests, context.settings),
       seal: try CorrelationSeal(
-        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.place),
+        tokenKey: context.manifest.tokenKey, slot: UInt16(clamping: context.worker.number),
         epoch: context.manifest.gatewayEpoch),
       generation: context.status.generation, status: context.status, worker: context.name,
       schedule: loop.after)

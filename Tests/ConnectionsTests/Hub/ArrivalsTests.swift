@@ -234,7 +234,7 @@ struct ArrivingTests {
     let cancelled = try #require(ask(9))
     _ = ask(10)
     settle()
-    workers[0].peers.cancelPoll(cancelled, target: 1, serial: 9)
+    workers[0].peers.cancelPoll(cancelled, serial: 9)
     settle()
     #expect(answers.isEmpty)
     let session = LongPollSession(

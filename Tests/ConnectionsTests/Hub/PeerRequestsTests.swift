@@ -115,10 +115,7 @@ struct PeerRequestsTests {
   func answerBound() throws {
     let gateway = try TestGateway(workers: 2)
     let answering = try gateway.exchange(1)
-    let asking = try PeerRequests(
-      grants: gateway.requestGrants, worker: .connections(0), peers: (0..<2).map { try gateway.page($0) },
-      status: try gateway.page(0), maximumMessageBytes: 2_000
-    ) { _ in }
+    let asking = try gateway.exchange(0, maximumMessageBytes: 2_000)
     for count in [10, 300_000] {
       _ = asking.ask(1, Self.question, deadlineNs: .max, answers.asker)
       answering.serve { from, correlation, _ in
@@ -239,8 +236,8 @@ struct PeerRequestsTests {
     let exchanges = try (0..<2).map { try gateway.exchange($0) }
     let asked = exchanges[0].ask(1, .poll(serial: 9, lastEventID: "x"), deadlineNs: .max, answers.asker)
     let correlation = try correlation(asked)
-    exchanges[0].cancelPoll(correlation, target: 1, serial: 9)
-    exchanges[0].cancelPoll(correlation, target: 1, serial: 9)
+    exchanges[0].cancelPoll(correlation, serial: 9)
+    exchanges[0].cancelPoll(correlation, serial: 9)
     var messages: [WorkerRequest] = []
     exchanges[1].serve { from, asking, message in
       messages.append(message)
@@ -361,7 +358,7 @@ struct TwoWorkersTests {
       throw TestFailure("not asked")
     }
     settle(workers)
-    workers[0].peers.cancelPoll(correlation, target: 1, serial: session.serial)
+    workers[0].peers.cancelPoll(correlation, serial: session.serial)
     settle(workers)
     #expect(worker.peerServer.waitingCount == 0)
     try writer.publish(1)

@@ -19,11 +19,16 @@ final class SocketHandler: ChannelOutboundHandler {
   typealias OutboundOut = ByteBuffer
 
   private let descriptor: CInt
+  /// Closes the descriptor as well, as NIO does.
+  private let isOwner: Bool
   private var waiting: [(bytes: ByteBuffer, promise: EventLoopPromise<Void>?)] = []
   private(set) var isOutputClosed = false
   private(set) var writes = 0
 
-  init(_ descriptor: CInt) { self.descriptor = descriptor }
+  init(_ descriptor: CInt, isOwner: Bool = false) {
+    self.descriptor = descriptor
+    self.isOwner = isOwner
+  }
 
   var isWaiting: Bool { !waiting.isEmpty }
 
@@ -52,6 +57,7 @@ final class SocketHandler: ChannelOutboundHandler {
       promise?.succeed(())
     } else {
       context.close(mode: mode, promise: promise)
+      if isOwner { Glibc.close(descriptor) }
     }
   }
 
@@ -78,6 +84,8 @@ final class TestClient {
   }
 
   private(set) var channel = EmbeddedChannel()
+  /// Of processes that have had it before.
+  private var left: [EmbeddedChannel] = []
   let near: CInt
   private let far: CInt
   private(set) var socket: SocketHandler
@@ -111,6 +119,15 @@ final class TestClient {
     disconnect()
     channel = EmbeddedChannel()
     socket = SocketHandler(near)
+    try connect()
+  }
+
+  /// Another process has another descriptor of the socket: a channel of its own. The former one is left as it is.
+  func enterOtherChannel(on descriptor: CInt) throws {
+    socket.abandon()
+    left.append(channel)
+    channel = EmbeddedChannel()
+    socket = SocketHandler(descriptor, isOwner: true)
     try connect()
   }
 

@@ -6,6 +6,7 @@
 //
 // Nothing happens by itself: a test publishes, and then lets a worker `run` until it comes to rest.
 
+import CLinux
 import Foundation
 import Glibc
 import Logging
@@ -22,41 +23,57 @@ final class TestGateway {
   static let epoch: UInt64 = 0xABC
 
   let workers: Int
+  /// Seats of each place that have rings; all have pages.
+  let seats: Int
   let streams: CInt
+  /// By seat, as `identities` has them.
   let ownEvents: [CInt]
   let requests: [CInt]
+  /// By number.
   let pages: [CInt]
   let wake: [CInt]
   let state: CInt
-  /// Presence rings, by worker; slot 0 is the control worker's.
+  /// Presence rings, by seat; slot 0 is the control worker's.
   let presence: [CInt]
-  /// Of worker 0; nil: each of its processes has one of its own, and leaves nothing.
-  let ledger: CInt?
+  /// Of worker 0, by seat; none: each of its processes has one of its own, and leaves nothing.
+  let ledgers: [CInt]
+  /// The socket pair of place 0, by seat, if it has two.
+  let handOver: [CInt]
 
   /// - Parameter ledger: sizes of worker 0's, which its processes take over one from the other.
   init(
-    workers: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16,
+    workers: Int = 1, seats: Int = 1, eventRingBytes: Int = 1 << 20, requestRingBytes: Int = 1 << 16,
     ledger sizes: LedgerSizes? = nil
   ) throws {
     self.workers = workers
+    self.seats = seats
+    let identities = Self.identities(workers, seats)
     func ring(_ name: String, _ bytes: Int) throws -> CInt {
-      try Ring.create(name: name, capacity: bytes, readers: workers).take()
+      try Ring.create(name: name, capacity: bytes, readers: identities.count).take()
     }
     streams = try ring("events.streams", eventRingBytes)
-    ownEvents = try (0..<workers).map { try ring("events.connections.\($0)", eventRingBytes) }
-    requests = try (0..<workers).map { try ring("requests.connections.\($0)", requestRingBytes) }
-    pages = try (0..<workers).map { try StatusPage.create(name: "connections.\($0)").take() }
-    wake = try (0..<workers).map { _ in try EventFD.create().take() }
-    state = try ring("state.control", 1 << 16)
-    presence = try (0..<workers).map {
-      try Ring.create(name: "presence.connections.\($0)", capacity: 1 << 16, readers: 1).take()
+    ownEvents = try identities.map { try ring("events.\($0.seatName)", eventRingBytes) }
+    requests = try identities.map { try ring("requests.\($0.seatName)", requestRingBytes) }
+    pages = try Self.identities(workers, WorkerIdentity.seats.count).map {
+      try StatusPage.create(name: $0.seatName).take()
     }
-    ledger = try sizes.map { try Ledger.create(name: "ledger.connections.0", $0).take() }
+    wake = try identities.map { _ in try EventFD.create().take() }
+    state = try ring("state.control", 1 << 16)
+    presence = try identities.map {
+      try Ring.create(name: "presence.\($0.seatName)", capacity: 1 << 16, readers: 1).take()
+    }
+    ledgers =
+      try sizes.map { sizes in
+        try (0..<seats).map { try Ledger.create(name: "ledger.connections.0.\($0)", sizes).take() }
+      } ?? []
+    handOver = try Self.pair(seats)
+    for place in 0..<workers where seats > 1 { try setSeated(false, place, seat: 1) }
   }
 
   /// All memory of another one as it is at this instant.
   init(copying other: TestGateway) throws {
     workers = other.workers
+    seats = other.seats
     streams = try Self.copy(other.streams)
     ownEvents = try other.ownEvents.map(Self.copy)
     requests = try other.requests.map(Self.copy)
@@ -64,7 +81,22 @@ final class TestGateway {
     wake = try other.wake.map { _ in try EventFD.create().take() }
     state = try Self.copy(other.state)
     presence = try other.presence.map(Self.copy)
-    ledger = try other.ledger.map(Self.copy)
+    ledgers = try other.ledgers.map(Self.copy)
+    handOver = try Self.pair(seats)
+  }
+
+  private static func pair(_ seats: Int) throws -> [CInt] {
+    guard seats == WorkerIdentity.seats.count else { return [] }
+    var pair: [CInt] = [-1, -1]
+    try #require(rig_seqpacket_pair(&pair) == 0)
+    return pair
+  }
+
+  private static func identities(_ workers: Int, _ seats: Int) -> [WorkerIdentity] {
+    (0..<workers).flatMap { place in
+      [WorkerIdentity.connections(place), WorkerIdentity.connections(place).sibling].compactMap { $0 }
+        .prefix(seats)
+    }
   }
 
   private static let seekData: CInt = 3
@@ -94,11 +126,22 @@ final class TestGateway {
   }
 
   deinit {
-    for descriptor in [streams, state] + ownEvents + requests + pages + wake + presence { close(descriptor) }
-    if let ledger { close(ledger) }
+    for descriptors in [[streams, state], ownEvents, requests, pages, wake, presence, ledgers, handOver] {
+      for descriptor in descriptors { close(descriptor) }
+    }
   }
 
-  func page(_ slot: Int) throws -> StatusPage { try StatusPage(attaching: pages[slot]) }
+  /// Of worker 0, at its first seat.
+  var ledger: CInt? { ledgers.first }
+
+  func page(_ place: Int, seat: Int = 0) throws -> StatusPage {
+    try StatusPage(attaching: pages[identity(place, seat).number])
+  }
+
+  private func identity(_ place: Int, _ seat: Int) -> WorkerIdentity {
+    let first = WorkerIdentity.connections(place)
+    return seat == 0 ? first : first.sibling ?? first
+  }
 
   /// The event rings; the cursor's positions are theirs in this order.
   var eventGrants: [RingGrant] {
@@ -110,13 +153,13 @@ final class TestGateway {
 
   var requestGrants: [RingGrant] { grants(.requests, requests, by: identities, firstID: 100) }
 
-  private var identities: [WorkerIdentity] { (0..<workers).map { .connections($0) } }
+  private var identities: [WorkerIdentity] { Self.identities(workers, seats) }
 
   /// Rings that all connection workers read.
   private func grants(
     _ purpose: RingPurpose, _ rings: [CInt], by writers: [WorkerIdentity], firstID: UInt32
   ) -> [RingGrant] {
-    let readers = identities.map { RingGrant.Reader($0, slot: $0.place, wake: wake[$0.place]) }
+    let readers = identities.enumerated().map { RingGrant.Reader($1, slot: $0, wake: wake[$0]) }
     return zip(rings, writers).enumerated().map { index, ring in
       RingGrant(
         id: firstID + UInt32(index), purpose: purpose, writer: ring.1, readers: readers, fd: ring.0)
@@ -141,30 +184,60 @@ final class TestGateway {
     EventWriter(try RingWriter(attaching: ownEvents[slot], wake: wake), name: "events.connections.\(slot)")
   }
 
-  func exchange(_ slot: Int) throws -> PeerRequests {
+  func exchange(_ place: Int, seat: Int = 0, maximumMessageBytes: Int = PeerRequests.leastMessageBytes) throws
+    -> PeerRequests
+  {
     try PeerRequests(
-      grants: requestGrants, worker: .connections(slot), peers: (0..<workers).map { try page($0) },
-      status: try page(slot)
+      grants: requestGrants, worker: identity(place, seat),
+      peers: try Self.identities(workers, WorkerIdentity.seats.count).map {
+        ($0, try StatusPage(attaching: pages[$0.number]))
+      },
+      status: try page(place, seat: seat), maximumMessageBytes: maximumMessageBytes
     ) { _ in }
   }
 
-  /// What worker `slot` gets at its birth.
+  /// Somebody sits at the seat from now on, and reads what comes from now on; or nobody does.
+  func setSeated(_ isThere: Bool, _ place: Int = 0, seat: Int) throws {
+    guard let slot = identities.firstIndex(of: identity(place, seat)) else { return }
+    for ring in [streams, state] + ownEvents + requests {
+      try Ring.setRegistered(ring, reader: slot, isThere)
+    }
+  }
+
+  /// Which process it is at the place, and whom it takes over from or for.
+  struct Birth {
+    /// 0: it is told by its page.
+    var incarnation: UInt64 = 0
+    var predecessor: UInt64?
+    var isRetiring = false
+  }
+
+  /// What the worker of a place and seat gets at its birth.
   fileprivate func context(
-    _ slot: Int, _ settings: Settings, ledger: CInt? = nil
+    _ place: Int, seat: Int = 0, _ settings: Settings, ledger: CInt? = nil,
+    _ birth: Birth = Birth()
   ) throws -> WorkerContext {
-    let worker = WorkerIdentity.connections(slot)
+    let worker = identity(place, seat)
+    let slot = identities.firstIndex(of: worker) ?? 0
     let presence = RingGrant(
       id: 300 + UInt32(slot), purpose: .presence, writer: worker,
       readers: [.init(.control, slot: 0, wake: -1)],
       fd: presence[slot])
     var manifest = WorkerManifest(
       worker: worker, gatewayEpoch: Self.epoch, tokenKey: Data(repeating: 7, count: 32), settings: Data(),
-      status: pages[slot], wake: wake[slot], listeners: [:],
+      status: pages[worker.number], wake: wake[slot], listeners: [:],
       rings: eventGrants + requestGrants + grants(.state, [state], by: [.control], firstID: 200) + [presence],
-      peers: (0..<workers).map { WorkerManifest.Peer(worker: .connections($0), status: pages[$0]) },
+      peers: Self.identities(workers, WorkerIdentity.seats.count).map {
+        WorkerManifest.Peer(worker: $0, status: pages[$0.number])
+      },
       supervisorPid: 0, release: "test")
     manifest.ledger = ledger
-    let status = try page(slot)
+    if place == 0, handOver.indices.contains(seat) { manifest.handOver = handOver[seat] }
+    if place == 0, ledgers.indices.contains(1 - seat) { manifest.siblingLedger = ledgers[1 - seat] }
+    manifest.incarnation = birth.incarnation
+    manifest.predecessor = birth.predecessor
+    manifest.isRetiring = birth.isRetiring
+    let status = try page(place, seat: seat)
     status.beginGeneration(pid: 1)
     return WorkerContext(
       manifest: manifest, settings: settings, status: status,
@@ -180,18 +253,20 @@ final class TestGateway {
     return try Ledger(attaching: descriptor, incarnation: 1)
   }
 
-  /// The worker `slot`, born anew.
+  /// The worker of a place, born anew.
   ///
-  /// - Parameter ledger: its place's; nil: it has one of its own.
+  /// - Parameters:
+  ///   - ledger: its seat's; nil: it has one of its own.
   func worker(
-    _ slot: Int = 0, time: TimeSource = TimeSource(), ledger: CInt? = nil,
-    sockets: SocketAccounts = TestClient.accounts,
+    _ place: Int = 0, seat: Int = 0, time: TimeSource = TimeSource(), ledger: CInt? = nil,
+    sockets: SocketAccounts = TestClient.accounts, birth: Birth = Birth(),
     _ change: (inout Settings) -> Void = { _ in }
   ) throws -> TestWorker {
     var settings = Settings()
     change(&settings)
+    let own = place == 0 && ledgers.indices.contains(seat) ? ledgers[seat] : nil
     return try TestWorker(
-      try context(slot, settings, ledger: ledger ?? (slot == 0 ? self.ledger : nil)), time, sockets)
+      try context(place, seat: seat, settings, ledger: ledger ?? own, birth), time, sockets)
   }
 
   /// The same on an event loop, without a control worker's news.

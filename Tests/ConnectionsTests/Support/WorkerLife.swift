@@ -22,6 +22,10 @@ final class SurvivingClient {
   /// All that it got in them.
   var got: [UInt8] = []
   let cookie: UInt64
+  /// Of its connection.
+  var serial: UInt64 = 0
+  /// What it has said and no process has read.
+  var unsaid: [UInt8] = []
 
   init(isWebSocket: Bool = false, cookie: UInt64) throws {
     self.isWebSocket = isWebSocket

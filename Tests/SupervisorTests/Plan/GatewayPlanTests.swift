@@ -43,6 +43,18 @@ import Testing
       ])
   }
 
+  @Test func `16.5 only connection workers have a second seat, and it is no child of the tree`() throws {
+    let plan = GatewayPlan(settings: Self.settings(workers: 2, kafka: true))
+    #expect(
+      plan.seats.map(\.seatName) == [
+        "control", "proxies.0", "streams", "connections.0", "connections.0b", "connections.1",
+        "connections.1b",
+      ])
+    #expect(plan.seats.filter { $0.seat == 0 } == plan.workers)
+    let tree = try SupervisionTree(plan.tree)
+    #expect(tree.workers.map(\.name) == plan.workers.map(\.name))
+  }
+
   @Test("there are listeners for TLS only with certificates, for the workers that have listeners at all")
   func listeners() {
     var settings = Settings()
@@ -125,9 +137,9 @@ import Testing
     var pending = tree.handle(.stop, at: 0)
     while let action = pending.first {
       pending.removeFirst()
-      guard case .terminate(let id) = action else { continue }
-      stopped.append(id)
-      pending += tree.handle(.exited(id, instance: 1, .status(0)), at: 0)
+      guard case .terminate(let process) = action else { continue }
+      stopped.append(process.child)
+      pending += tree.handle(.exited(process.child, instance: 1, .status(0)), at: 0)
     }
     #expect(stopped == tree.workers.map(\.id).reversed())
     #expect(plan.workers.first?.kind == .control && plan.workers.last?.kind == .connections)

@@ -24,10 +24,12 @@ import Testing
       return next
     }
     var table = DescriptorTable(supervisorPage: number())
-    for worker in plan.workers {
+    for worker in plan.seats {
       table.pages[worker] = number()
       table.wakes[worker] = number()
-      if worker.kind == .connections { table.ledgers[worker] = number() }
+      guard worker.kind == .connections else { continue }
+      table.ledgers[worker] = number()
+      table.handOvers[worker] = number()
     }
     for ring in plan.rings { table.rings[ring.id] = number() }
     table.listeners = ["inbound": number(), "management": number()]
@@ -35,8 +37,11 @@ import Testing
   }
 
   private func birth(_ kind: WorkerKind, _ place: Int = 0) throws -> WorkerBirth {
-    try WorkerBirth(
-      of: WorkerIdentity(kind: kind, place: place), in: plan, table: table, identity: identity)
+    try birth(WorkerIdentity(kind: kind, place: place))
+  }
+
+  private func birth(_ worker: WorkerIdentity) throws -> WorkerBirth {
+    try WorkerBirth(of: worker, in: plan, table: table, identity: identity)
   }
 
   /// The supervisor's number behind one of the worker's.
@@ -44,10 +49,10 @@ import Testing
     birth.descriptors.targets.firstIndex(of: target).map { birth.descriptors.sources[$0] }
   }
 
-  @Test("every descriptor in the manifest is passed on, and nothing else is", arguments: 0..<6)
+  @Test("every descriptor in the manifest is passed on, and nothing else is", arguments: 0..<9)
   func complete(_ index: Int) throws {
-    let worker = plan.workers[index]
-    let birth = try birth(worker.kind, worker.place)
+    let worker = plan.seats[index]
+    let birth = try birth(worker)
     #expect(birth.manifest.descriptors == birth.descriptors.targets.sorted())
     #expect(Set(birth.descriptors.sources).count == birth.descriptors.sources.count)
     #expect(birth.descriptors.targets.allSatisfy { $0 >= table.base })
@@ -55,11 +60,11 @@ import Testing
   }
 
   @Test(
-    "15.2 every worker gets the lines of the table for the rings that it holds, as they are", arguments: 0..<6
+    "15.2 every worker gets the lines of the table for the rings that it holds, as they are", arguments: 0..<9
   )
   func rings(_ index: Int) throws {
-    let worker = plan.workers[index]
-    let birth = try birth(worker.kind, worker.place)
+    let worker = plan.seats[index]
+    let birth = try birth(worker)
     let held = plan.rings.filter { $0.isHeld(by: worker) }
     #expect(birth.manifest.rings.map(\.id) == held.map(\.id))
     for (grant, ring) in zip(birth.manifest.rings, held) {
@@ -81,10 +86,10 @@ import Testing
     #expect(manifest.worker == .connections(1))
     #expect(
       manifest.ringsRead(for: .events).map(\.name) == [
-        "events.streams", "events.control", "events.connections.0", "events.connections.1",
-        "events.connections.2",
+        "events.streams", "events.control", "events.connections.0", "events.connections.0b",
+        "events.connections.1", "events.connections.1b", "events.connections.2", "events.connections.2b",
       ])
-    #expect(manifest.ringsRead(for: .requests).count == 3)
+    #expect(manifest.ringsRead(for: .requests).count == 6)
     for purpose in [RingPurpose.events, .requests, .presence, .calls, .publications] {
       #expect(manifest.ringWritten(for: purpose)?.writer == .connections(1), "\(purpose.rawValue)")
     }
@@ -96,10 +101,11 @@ import Testing
     let manifest = try birth(.streams).manifest
     #expect(
       manifest.rings.map(\.name) == [
-        "events.streams", "publications.connections.0", "publications.connections.1",
-        "publications.connections.2", "responses.streams", "positions.streams",
+        "events.streams", "publications.connections.0", "publications.connections.0b",
+        "publications.connections.1", "publications.connections.1b", "publications.connections.2",
+        "publications.connections.2b", "responses.streams", "positions.streams",
       ])
-    #expect(manifest.ringWritten(for: .events)?.wake.count == 3)
+    #expect(manifest.ringWritten(for: .events)?.wake.count == 6)
     #expect(manifest.ringWritten(for: .positions)?.wake == [])
     #expect(manifest.listeners.isEmpty)
   }
@@ -117,14 +123,14 @@ import Testing
         == ["inbound": table.listeners["inbound"]])
   }
 
-  @Test("everybody gets every status page, the supervisor's as well, and its own", arguments: 0..<6)
+  @Test("everybody gets every status page, the supervisor's as well, and its own", arguments: 0..<9)
   func pages(_ index: Int) throws {
-    let worker = plan.workers[index]
-    let birth = try birth(worker.kind, worker.place)
+    let worker = plan.seats[index]
+    let birth = try birth(worker)
     var pages: [String: CInt] = [:]
-    for peer in birth.manifest.peers { pages[peer.worker.name] = source(peer.status, birth) }
+    for peer in birth.manifest.peers { pages[peer.worker.seatName] = source(peer.status, birth) }
     var expected = ["supervisor": table.supervisorPage]
-    for worker in plan.workers { expected[worker.name] = table.pages[worker] }
+    for worker in plan.seats { expected[worker.seatName] = table.pages[worker] }
     #expect(pages == expected)
     #expect(source(birth.manifest.status, birth) == table.pages[worker])
     #expect(source(birth.manifest.wake, birth) == table.wakes[worker])
@@ -146,14 +152,21 @@ import Testing
   {
     let keeping = GatewayPlan(settings: Settings())
     var table = table
-    for (place, worker) in keeping.workers.enumerated() {
+    for (seat, worker) in keeping.seats.enumerated() {
       (table.pages[worker], table.wakes[worker]) = (10, 11)
-      if worker.kind == .connections { table.ledgers[worker] = 900 + CInt(place) }
+      guard worker.kind == .connections else { continue }
+      table.ledgers[worker] = 900 + CInt(seat)
+      table.handOvers[worker] = 1_900 + CInt(seat)
     }
     for ring in keeping.rings { table.rings[ring.id] = 12 }
-    for worker in keeping.workers {
+    for worker in keeping.seats {
       let birth = try WorkerBirth(of: worker, in: keeping, table: table, identity: identity)
-      #expect(birth.manifest.ledger.flatMap { source($0, birth) } == table.ledgers[worker])
+      let manifest = birth.manifest
+      #expect(manifest.ledger.flatMap { source($0, birth) } == table.ledgers[worker])
+      #expect(
+        manifest.siblingLedger.flatMap { source($0, birth) } == worker.sibling.flatMap { table.ledgers[$0] })
+      #expect(manifest.handOver.flatMap { source($0, birth) } == table.handOvers[worker])
+      #expect(!manifest.isRetiring && manifest.predecessor == nil, "that is told when it is started")
       #expect(birth.manifest.descriptors == birth.descriptors.targets.sorted())
     }
     table.ledgers = [:]

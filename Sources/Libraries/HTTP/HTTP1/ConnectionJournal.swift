@@ -6,6 +6,7 @@
 // both counts are those that were noted. Noting costs a few stores in shared memory, and nothing for requests that are answered by a
 // connection's last response.
 
+import Glibc
 import NIOCore
 
 /// Bytes of a socket since it was accepted.
@@ -40,6 +41,10 @@ public protocol ConnectionJournal: AnyObject {
     _ request: HTTPRequest, _ entry: JournalEntry?, _ socket: CInt, _ bytes: SocketBytes
   ) -> JournalEntry?
 
+  /// Whether another process could go on with the connection as it is noted, while this one lives: it is idle, or its request can be
+  /// given to a responder again.
+  func mayMove(_ entry: JournalEntry) -> Bool
+
   /// The connection ends, or belongs to somebody else from now on. Its socket is still open.
   func remove(_ entry: JournalEntry)
 }
@@ -54,6 +59,9 @@ public enum AdoptedSocket {
   case unanswered
   /// The same, and the request, of which this is the head, has no body and is given to the responder again. It is counted as read.
   case unansweredRequest([UInt8], JournalEntry, SocketBytes)
+
+  /// Whether its client has said nothing yet.
+  var isSilent: Bool { noted.map { $0.bytes.read == 0 } ?? true }
 
   /// nil: it isn't in the journal.
   var noted: (entry: JournalEntry, bytes: SocketBytes)? {
@@ -95,6 +103,25 @@ struct JournalledConnection {
 
   mutating func noteServing(_ request: HTTPRequest, _ bytes: SocketBytes) {
     entry = journal.noteServing(request, entry, socket, bytes)
+  }
+
+  /// Whether it is noted at all.
+  var isNoted: Bool { entry != nil }
+
+  /// Gives somebody a duplicate of the socket if it may move; the entry is left to whoever takes it.
+  ///
+  /// - Parameter take: called with a descriptor that is the callee's if it returns true.
+  /// - Returns: whether it was taken: the channel is to be closed, which the peer doesn't see.
+  mutating func release(_ take: (JournalEntry, CInt) -> Bool) -> Bool {
+    guard let noted = entry, journal.mayMove(noted) else { return false }
+    let duplicate = fcntl(socket, F_DUPFD_CLOEXEC, 0)
+    guard duplicate >= 0 else { return false }
+    guard take(noted, duplicate) else {
+      close(duplicate)
+      return false
+    }
+    entry = nil
+    return true
   }
 
   mutating func remove() {

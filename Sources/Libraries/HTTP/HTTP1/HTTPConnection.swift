@@ -439,6 +439,37 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
     }
   }
 
+  // MARK: Moving
+
+  /// Whether its next response is its last: the server ends, or goes on elsewhere without it.
+  var closesAfterResponse: Bool { server.isDraining || server.isRetiring && journalled == nil }
+
+  /// Whether a request is being served.
+  var isBusy: Bool { !state.isIdle && !state.isEnding }
+
+  /// Whether it is between two requests, and nobody goes on with it.
+  var isIdleForGood: Bool {
+    clock.waiting == .idle && state.isIdle && !(journalled?.isNoted ?? false)
+  }
+
+  /// Lets somebody else have the socket if nothing is going on but waiting: the channel closes, and the peer doesn't see that.
+  ///
+  /// - Parameter take: as `JournalledConnection.release`.
+  func release(_ take: (JournalEntry, CInt) -> Bool) -> Bool {
+    guard let context, let input, !isScheduled, state.isAtRest(seen), input.heldBytes == 0 else {
+      return false
+    }
+    let pipeline = context.pipeline.syncOperations
+    let isHeldBack = (try? pipeline.handler(type: InputPacer.self))?.isHolding ?? false
+    let unwritten = (try? socketOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    guard !isHeldBack, unwritten == 0 else { return false }
+    // One on which nothing has been said isn't noted before.
+    if clock.waiting == .firstByte { noteIfIdle() }
+    guard journalled?.release(take) ?? false else { return false }
+    context.close(promise: nil)
+    return true
+  }
+
   /// The server drains: a connection on which nothing is going on ends now.
   func endIfIdle() {
     let isResting = clock.waiting == .idle || clock.waiting == .firstByte
@@ -449,7 +480,7 @@ final class HTTPConnection: ChannelDuplexHandler, RemovableChannelHandler, Input
 
   private func write(_ response: HTTPResponse, for request: ResponseContext, linger: Bool) {
     var request = request
-    if server.isDraining || response.headers.closesConnection { request.keepAlive = false }
+    if closesAfterResponse || response.headers.closesConnection { request.keepAlive = false }
     let framing = ResponseFraming(response, for: request)
     sendHead(response.status, response.headers, .own(framing), for: request)
     if !framing.isWhole { send(.body(response.body, isLast: true)) }

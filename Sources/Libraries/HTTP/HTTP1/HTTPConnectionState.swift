@@ -76,6 +76,16 @@ struct HTTPConnectionState<Stream: StreamedRequest, Leave> {
   /// Whether nothing is going on but perhaps a head that comes.
   var isIdle: Bool { if case .open(nil) = phase { true } else { false } }
 
+  /// Whether nothing is going on but waiting, for a request or for a response, and nothing has come that isn't dealt with.
+  func isAtRest(_ seen: Surroundings) -> Bool {
+    guard isWritable, !hasInputEnded, !waitsForTurn else { return false }
+    guard !seen.isUndecided, !seen.isReceiving, !seen.isBehind else { return false }
+    return switch phase {
+    case .open(nil), .awaiting: true
+    case .open, .streaming, .leaving, .finishing, .lingering, .gone: false
+    }
+  }
+
   /// Whether another request may go to the responder.
   private func mayHandle(_ seen: Surroundings) -> Bool {
     guard case .open = phase else { return false }

@@ -89,7 +89,7 @@ public final class ResponseStream: StreamedRequest {
     guard status.code >= 200 else { return informational(status, headers) }
     let framing = ResponseFraming(status: status, headers: headers, for: context)
     self.framing = framing
-    let isLast = connection.server.isDraining || headers.closesConnection || framing.rest == .untilClose
+    let isLast = connection.closesAfterResponse || headers.closesConnection || framing.rest == .untilClose
     // Nobody knows whether a client that was never invited will send its body after all.
     if isLast || body.isInvitationOwed { context.keepAlive = false }
     connection.sendHead(status, headers, .passedOn(framing), for: context)
@@ -130,7 +130,7 @@ public final class ResponseStream: StreamedRequest {
     guard framing.mayEnd else { return abort() }
     if framing.rest == .chunked { connection.send(.end(trailers: trailers.allowedTrailers)) }
     let keepAlive = context.keepAlive && body.hasEnd && !framing.isOverrun
-    connection.streamEnded(keepAlive: keepAlive && !connection.server.isDraining, linger: !body.hasEnd)
+    connection.streamEnded(keepAlive: keepAlive && !connection.closesAfterResponse, linger: !body.hasEnd)
   }
 
   /// A whole answer at once, instead of head, write and end. It gets the front's cross-origin fields unless it has its own; what is

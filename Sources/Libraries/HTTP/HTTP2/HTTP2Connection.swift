@@ -56,6 +56,9 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
 
   var limits: HTTPLimits { server.limits }
 
+  /// Whether its client may still open streams.
+  var isOpen: Bool { if case .open = phase { true } else { false } }
+
   // MARK: Streams
 
   /// Puts the handlers into the channel of a new stream.
@@ -235,6 +238,12 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
 }
 
 extension HTTPServer {
+  /// Asks the client of the HTTP/2 connection that a channel is a stream of for no more streams. Nothing if it is none.
+  public static func drainConnection(of stream: Channel) {
+    let connection = try? stream.parent?.pipeline.syncOperations.handler(type: HTTP2Connection.self)
+    connection?.drain()
+  }
+
   /// Puts HTTP/2 into a connected channel of this loop that is counted already and whose client speaks it: with prior knowledge (RFC
   /// 9113 §3.3), found out by HTTPInput, or because TLS has agreed on it.
   func addHTTP2(to channel: Channel) throws {

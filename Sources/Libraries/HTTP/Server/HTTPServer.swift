@@ -34,6 +34,8 @@ public final class HTTPServer: @unchecked Sendable {
   public private(set) var openConnections = 0
   /// Whether `drain` was called.
   public private(set) var isDraining = false
+  /// Whether `retire` was called.
+  public private(set) var isRetiring = false
   /// Called when accepting has ended because the socket failed; the text says how.
   public var onAcceptFailure: ((String) -> Void)?
   /// Called at most once a second while connections can't be accepted for want of descriptors or memory: why, and how often since
@@ -146,6 +148,48 @@ public final class HTTPServer: @unchecked Sendable {
     for connection in http2Table.members { connection.drain() }
   }
 
+  // MARK: Going on elsewhere
+
+  /// Accepts no more, because another process goes on with the connections. Until then their requests are served as ever; those that
+  /// nobody can go on with (TLS, HTTP/2) end with their next response, or by `sendAway`.
+  public func retire() {
+    isRetiring = true
+    stopAccepting()
+  }
+
+  /// Gives away connections on which nothing is going on but waiting. Each is closed here, which its client doesn't see.
+  ///
+  /// - Parameters:
+  ///   - most: so many at most.
+  ///   - take: called with a connection's entry in the journal and another descriptor of its socket, which is the callee's if it
+  ///     returns true. Else the connection goes on here.
+  /// - Returns: how many were taken.
+  public func release(_ most: Int, to take: (JournalEntry, CInt) -> Bool) -> Int {
+    var taken = 0
+    for connection in table.members where connection.release(take) {
+      taken += 1
+      if taken == most { break }
+    }
+    return taken
+  }
+
+  /// Connections that nobody can go on with and that haven't been asked to go: of HTTP/2, and others between two requests.
+  public var stayingConnections: Int {
+    http2Table.members.count { $0.isOpen } + table.members.count { $0.isIdleForGood }
+  }
+
+  /// Asks so many of them to go.
+  public func sendAway(_ most: Int) {
+    let connections = http2Table.members.lazy.filter(\.isOpen).prefix(most)
+    let idle = table.members.lazy.filter(\.isIdleForGood).prefix(max(0, most - connections.count))
+    for connection in Array(connections) { connection.drain() }
+    for connection in Array(idle) { connection.endIfIdle() }
+  }
+
+  /// Connections of HTTP/2, and requests that are being served.
+  public var http2Connections: Int { http2Table.members.count }
+  public var requestsInProgress: Int { table.members.count { $0.isBusy } }
+
   private func endIdle() {
     drainTick = nil
     for connection in table.members { connection.endIfIdle() }
@@ -211,7 +255,7 @@ public final class HTTPServer: @unchecked Sendable {
   func beginHTTP1(on channel: Channel, socket: CInt? = nil, origin: AdoptedSocket = .untouched) throws {
     let connection = HTTPConnection(
       server: self, share: AssemblyShare(budget), socket: socket, origin: origin)
-    let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.noted == nil)
+    let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.isSilent)
     connection.attach(input)
     SocketOptions.setHTTP1(on: channel)
     do {

@@ -134,6 +134,9 @@ final class InputPacer: ChannelDuplexHandler, InputWaiter {
     self.turns = turns
   }
 
+  /// Whether something has been read that nobody has been given.
+  var isHolding: Bool { isWaiting }
+
   func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
   func handlerRemoved(context: ChannelHandlerContext) { leave() }

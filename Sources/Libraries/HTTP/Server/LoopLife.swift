@@ -38,6 +38,8 @@ public final class LoopLife: @unchecked Sendable {
   public let loop: EventLoop
   /// Whether the worker has been told to end.
   public private(set) var isStopping = false
+  /// Tells the worker to end; nil: it hasn't begun, or has ended.
+  private var tell: ((CInt) -> Void)?
   private let turns: TurnMeter
   private var signals: LoopSignals?
   private var reloads: LoopSignals?
@@ -73,12 +75,9 @@ public final class LoopLife: @unchecked Sendable {
   private func begin(_ worker: some LoopWorker) -> EventLoopFuture<Void> {
     let ended = loop.makePromise(of: Void.self)
     self.ended = ended
+    tell = { worker.stop($0) }
     do {
-      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] signal in
-        guard !isStopping else { return }
-        isStopping = true
-        worker.stop(signal)
-      }
+      signals = try LoopSignals(descriptor: context.signals, on: loop) { [unowned self] in stop($0) }
       reloads = try LoopSignals(descriptor: context.reloads, on: loop) { _ in worker.reload() }
       wake = try LoopWake(eventfd: context.manifest.wake, on: loop) { worker.scheduleTurn() }
       try worker.begin()
@@ -97,6 +96,13 @@ public final class LoopLife: @unchecked Sendable {
     turns.start()
     worker.began()
     return ended.futureResult
+  }
+
+  /// Tells the worker to end, as a signal does.
+  public func stop(_ signal: CInt) {
+    guard !isStopping else { return }
+    isStopping = true
+    tell?(signal)
   }
 
   /// While the worker ends: calls `look` again and again, until that returns true. It is the last time when `isLate`, since
@@ -122,6 +128,7 @@ public final class LoopLife: @unchecked Sendable {
   /// The worker has ended: in order, or because it can't go on.
   public func end(_ failure: (any Error)? = nil) {
     isStopping = true
+    tell = nil
     quiet()
     guard let ended else { return }
     self.ended = nil

@@ -54,9 +54,12 @@ public final class PortServers: @unchecked Sendable {
 
   /// Begins to accept.
   ///
-  /// - Parameter failed: called when nothing can be accepted any more.
-  public func start(_ failed: @escaping (IPCError) -> Void) throws(IPCError) {
+  /// - Parameters:
+  ///   - isRetiring: nothing is accepted, as if `retire` had been called.
+  ///   - failed: called when nothing can be accepted any more.
+  public func start(isRetiring: Bool = false, _ failed: @escaping (IPCError) -> Void) throws(IPCError) {
     try room.turns.start(on: loop)
+    guard !isRetiring else { return retire() }
     for server in servers {
       server.onAcceptFailure = { [port, log] reason in
         log.error("the \(port) port can't be accepted from", metadata: ["reason": "\(reason)"])
@@ -121,6 +124,42 @@ public final class PortServers: @unchecked Sendable {
   }
 
   public var openConnections: Int { servers.reduce(0) { $0 + $1.openConnections } }
+
+  // MARK: Going on elsewhere
+
+  /// See `HTTPServer.retire`.
+  public func retire() {
+    for server in servers { server.retire() }
+  }
+
+  /// See `HTTPServer.release`.
+  public func release(_ most: Int, to take: (JournalEntry, CInt) -> Bool) -> Int {
+    servers.first?.release(most, to: take) ?? 0
+  }
+
+  /// See `HTTPServer.stayingConnections`.
+  public var stayingConnections: Int { servers.reduce(0) { $0 + $1.stayingConnections } }
+
+  /// See `HTTPServer.sendAway`.
+  public func sendAway(_ most: Int) {
+    var rest = most
+    for server in servers where rest > 0 {
+      let count = min(rest, server.stayingConnections)
+      server.sendAway(count)
+      rest -= count
+    }
+  }
+
+  /// Connections of HTTP/2.
+  public var http2Connections: Int { servers.reduce(0) { $0 + $1.http2Connections } }
+
+  /// Connections over TLS that don't speak HTTP/2.
+  public var tlsConnections: Int {
+    servers.reduce(0) { $0 + ($1.tls == nil ? 0 : $1.openConnections - $1.http2Connections) }
+  }
+
+  /// Requests that are being served.
+  public var requestsInProgress: Int { servers.reduce(0) { $0 + $1.requestsInProgress } }
 
   // MARK: Ending
 

@@ -32,13 +32,16 @@ public enum WallClock {
 public struct TimeSource {
   public var wallMs: () -> Int64
   public var bootMs: () -> Int64
+  public var monotonicNs: () -> UInt64
 
   public init(
     wallMs: @escaping () -> Int64 = WallClock.milliseconds,
-    bootMs: @escaping () -> Int64 = BootClock.milliseconds
+    bootMs: @escaping () -> Int64 = BootClock.milliseconds,
+    monotonicNs: @escaping () -> UInt64 = MonotonicTime.now
   ) {
     self.wallMs = wallMs
     self.bootMs = bootMs
+    self.monotonicNs = monotonicNs
   }
 }
 

@@ -43,10 +43,22 @@ public enum StopPoint: UInt32, CaseIterable, Sendable {
   case batchReceived
   /// An heir has become an entry's owner.
   case entryAdopted
+  /// An heir has noted a connection that a living process offers, which has it still.
+  case claimOpened
+  /// An heir has claimed a connection of a living process; its own entry doesn't say so yet.
+  case claimWon
   /// An heir has adopted a batch, and not said so.
   case beforeTaken
   /// An heir has adopted everything, and isn't ready yet.
   case adopted
+  /// A retiring worker's entries of a batch are being passed; the batch hasn't been sent.
+  case batchMarked
+  /// The batch has been sent.
+  case batchSent
+  /// A retiring worker has been told that a batch has been taken, and has done nothing about it.
+  case takenReceived
+  /// It is about to forget what has been claimed, and to take back the rest.
+  case beforeForget
 
   static let environmentName = "RIG_TEST_STOP_AT"
 
@@ -94,5 +106,21 @@ public enum StopPoint: UInt32, CaseIterable, Sendable {
       guard let step = StopPoint.allCases.first(where: { "\($0)" == rest }) else { return nil }
       self.step = step
     }
+  }
+}
+
+/// Bytes that a worker dies of by a fault, wherever it meets them: for tests only, by the environment variable RIG_TEST_FAULT_ON, which has
+/// the text that they contain.
+public enum TestFault {
+  private static let environmentName = "RIG_TEST_FAULT_ON"
+
+  /// The worker works on these bytes.
+  @inlinable @inline(__always)
+  public static func touches(_ bytes: UnsafeRawBufferPointer) { rig_touch(bytes.baseAddress, bytes.count) }
+
+  /// To be called once, before there are other threads.
+  static func arm() {
+    guard let text = getenv(environmentName), text.pointee != 0 else { return }
+    rig_fault_on(strdup(text))
   }
 }

@@ -110,6 +110,10 @@ static inline pid_t rig_ended_child(void) {
   return info.si_pid;
 }
 
+/// What `ps` shows from now on, as far as the process's arguments leave room for it: the new ones, each with a zero behind it. -1: it
+/// can't be changed.
+int rig_show_arguments(const char *text, size_t bytes);
+
 /// Blocks of up to `heap` bytes come from the heap, and up to `kept` free bytes at its end aren't given back to the kernel (mallopt(3)).
 /// To be called before there are threads.
 static inline void rig_keep_freed_memory(int heap, int kept) {

@@ -54,7 +54,9 @@ final class StateFeed {
       Self.only, after: after, through: through,
       { record in
         after = record.sequence
-        if let state = try? StateRecord(type: record.type, record.bytes) { apply(state, isNew: false) }
+        if let state = try? StateRecord(type: record.type, record.bytes) {
+          apply(state, record.sequence, isNew: false)
+        }
         return true
       }), firstAvailable <= through
     {
@@ -65,12 +67,15 @@ final class StateFeed {
     for _ in 0..<2 { while read() {} }
   }
 
+  /// The last record that has been read.
+  var lastOrder: UInt64 { rings.lastSequence(Self.only) }
+
   /// Reads on. True: there may be more. What was read is committed when every effect of it is there, on connections that are still to
   /// arrive too: the control worker may say so.
   func read() -> Bool {
     let hasMore = rings.read(atMost: Self.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
-        apply(try StateRecord(type: record.type, record.bytes), isNew: true)
+        apply(try StateRecord(type: record.type, record.bytes), record.sequence, isNew: true)
       } catch {
         rings.refuse(ring, record, error, expected: "state")
       }
@@ -80,9 +85,8 @@ final class StateFeed {
     return hasMore
   }
 
-  /// - Parameter isNew: no process of the place has carried it out. What was said of a user's connections long ago isn't meant for those
-  ///   that arrive.
-  private func apply(_ record: StateRecord, isNew: Bool) {
+  /// - Parameter isNew: no process of the place has carried it out.
+  private func apply(_ record: StateRecord, _ sequence: UInt64, isNew: Bool) {
     switch record {
     case .blacklisted(let session, let until):
       guard access.authority.blacklist(session, until: until) else { return }
@@ -94,9 +98,9 @@ final class StateFeed {
       if notesRoles { identities.note(user: user, holds: []) }
     case .closeUser(let user):
       connections.close(user: user)
-      if isNew { arrivals.close(user: user) }
+      arrivals.close(user: user, by: sequence, isNew: isNew)
     case .closeConnection(let id):
-      connections.close(id)
+      connections.close(id, by: sequence)
     case .reportConnections:
       presence.restart()
     case .apiDefined(let id, let order, let json):

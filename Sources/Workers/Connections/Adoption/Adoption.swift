@@ -77,6 +77,7 @@ final class Adoption {
   }
 
   private let ledger: Ledger
+  private let watch: RecordWatch
   private let events: EventRings
   private let entrance: Entrance
   private let arrivals: Arrivals
@@ -111,9 +112,10 @@ final class Adoption {
   private var dropped: [Recovery.Drop: Int] = [:]
 
   init(
-    _ entrance: Entrance, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock,
-    _ metrics: WorkerMetrics, _ log: Logger
+    _ entrance: Entrance, _ watch: RecordWatch, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn,
+    _ clock: LoopClock, _ metrics: WorkerMetrics, _ log: Logger
   ) {
+    self.watch = watch
     ledger = entrance.connections.ledger
     events = entrance.connections.events
     self.entrance = entrance
@@ -140,8 +142,10 @@ final class Adoption {
   /// - Parameters:
   ///   - workers: that have died in this place and whose sockets may come.
   ///   - patienceSeconds: how long it waits for sockets when none come (KEEPER_TTL_S).
-  func inherit(from workers: [DeadWorker], patienceSeconds: Int) {
+  ///   - sibling: the ledger of the place's other seat.
+  func inherit(from workers: [DeadWorker], patienceSeconds: Int, sibling: SiblingLedger? = nil) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
+    settleHandOver(sibling)
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
     for worker in workers { causes[worker.incarnation] = worker.cause.rawValue }
     finishInterrupted(by: workers.max { $0.incarnation < $1.incarnation })
@@ -155,6 +159,16 @@ final class Adoption {
       expecting: inherited.lazy.filter { $0.isKept && $0.kind?.isEventConnection == true }.map(\.serial))
   }
 
+  /// The dead worker may have been handing over, to the process at the other seat or from it. What it offered and nobody has claimed is
+  /// here, and can't be claimed any more; what it was claiming is here if the other one has let go of it.
+  private func settleHandOver(_ sibling: SiblingLedger?) {
+    for entry in ledger.inherited() {
+      if entry.isPassing { _ = ledger.takeBack(entry.entry) }
+      guard entry.claims != nil else { continue }
+      if sibling?.hasGivenUp(entry) ?? true { ledger.claimed(entry.entry) } else { ledger.drop(entry.entry) }
+    }
+  }
+
   /// What the last worker was sending becomes what waits, and the rings stand behind it.
   private func finishInterrupted(by last: DeadWorker?) {
     let work = ledger.settleInterrupted()
@@ -164,7 +178,9 @@ final class Adoption {
         drop(entry.entry, .malformed)
       }
     }
-    if let last, last.cause == .fault || last.cause == .hung { suspect = work.suspect.serial }
+    guard let last, last.cause == .fault || last.cause == .hung else { return }
+    suspect = work.suspect.serial
+    if let record = work.suspect.record { watch.died(of: record) }
   }
 
   /// Asks for the sockets. `Entrance.host` is known.
@@ -359,8 +375,9 @@ private struct ClaimsInPlace: EntryClaims {
 
   func claim(_ entry: InheritedEntry, _ claimed: ClaimedEntry) -> EntryClaim {
     if claimed.isStateNew, !ledger.commit(state: claimed.state, to: entry.entry) { return .noRoom }
-    ledger.adopt(
+    let isOwn = ledger.adopt(
       entry.entry, descriptor: claimed.descriptor, written: claimed.written, consumed: claimed.consumed)
+    guard isOwn else { return .elsewhere }
     StopPoint.entryAdopted.reached()
     return .own(entry.entry)
   }

@@ -6,6 +6,10 @@
 //
 // Nothing that is expected is answered by "no such connection": it waits, for a bounded time. Orders that were given since the
 // former process died are remembered here, and their ring isn't committed while anybody is expected: a next process reads them again.
+// Where the former process lives and passes its connections on, both read the orders: those that this one has read and that one hadn't
+// when it passed a connection are carried out when it arrives.
+
+import DequeModule
 
 /// Belongs to the worker's loop.
 final class Arrivals {
@@ -35,8 +39,24 @@ final class Arrivals {
   private var nextNumber: UInt64 = 0
   private var closedSerials: Set<UInt64> = []
   private var closedUsers: Set<String> = []
+  /// Latest orders, oldest first; nil: nobody passes connections on.
+  private var orders: Deque<Order>?
   /// Called when nobody is expected any more.
   var ended: () -> Void = {}
+
+  /// A record of the state ring: connections are to be closed.
+  private struct Order {
+    enum Target {
+      case user(String)
+      case connection(UInt64)
+    }
+
+    let sequence: UInt64
+    let target: Target
+  }
+
+  /// Orders that are remembered for connections that a living process passes; the oldest are forgotten, which it has read long since.
+  static let mostOrders = 10_000
 
   /// - Parameter after: as `LoopTasks.after`.
   init(after: @escaping (_ ms: Int, @escaping () -> Void) -> (() -> Void)) {
@@ -56,14 +76,31 @@ final class Arrivals {
     isOpen = true
   }
 
+  /// These are being passed by a process that lives: they arrive in a moment, or stay where they are.
+  func expect(_ serials: some Sequence<UInt64>) { expected.formUnion(serials) }
+
   /// The connection has been entered here, and takes part in everything.
-  func arrived(_ connection: Connection) {
+  ///
+  /// - Parameter heeded: the last record of the state ring that it was subject to where it was; nil: nobody knows.
+  func arrived(_ connection: Connection, heeded: UInt64? = nil) {
     guard expected.remove(connection.serial) != nil else { return }
     let users = connection.identity?.users ?? []
-    if closedSerials.contains(connection.serial) || users.contains(where: closedUsers.contains) {
+    if closedSerials.contains(connection.serial) || users.contains(where: closedUsers.contains)
+      || heeded.map({ isConcerned(connection.serial, users, since: $0) }) ?? false
+    {
       connection.connections.close(connection, .closedByOperator)
     }
     settle(connection.serial)
+  }
+
+  private func isConcerned(_ serial: UInt64, _ users: [String], since heeded: UInt64) -> Bool {
+    (orders ?? []).contains { order in
+      guard order.sequence > heeded else { return false }
+      switch order.target {
+      case .user(let user): return users.contains(user)
+      case .connection(let named): return named == serial
+      }
+    }
   }
 
   /// The connection has ended with its process.
@@ -85,13 +122,37 @@ final class Arrivals {
   // MARK: Orders
 
   /// Everything of the user is to be closed, whenever it arrives.
-  func close(user: String) {
-    if isOpen { closedUsers.insert(user) }
+  ///
+  /// - Parameters:
+  ///   - sequence: of the order in its ring.
+  ///   - isNew: no process of the place has carried it out. What was said long ago isn't meant for those who come from a dead one.
+  func close(user: String, by sequence: UInt64, isNew: Bool) {
+    if isOpen, isNew { closedUsers.insert(user) }
+    remember(Order(sequence: sequence, target: .user(user)))
   }
 
   /// The connection is to be closed when it arrives.
-  func close(_ serial: UInt64) {
-    if expects(serial) { closedSerials.insert(serial) }
+  func close(_ serial: UInt64, by sequence: UInt64) {
+    if isOpen, expects(serial) { closedSerials.insert(serial) }
+    remember(Order(sequence: sequence, target: .connection(serial)))
+  }
+
+  /// A living process passes its connections on, from now until `forgetOrders`. To be called before orders are read.
+  func rememberOrders() { orders = orders ?? [] }
+
+  /// Whoever comes from now on was subject to the orders up to this one.
+  func forgetOrders(upTo sequence: UInt64 = .max) {
+    guard sequence < .max else {
+      orders = nil
+      return
+    }
+    while let first = orders?.first, first.sequence <= sequence { orders?.removeFirst() }
+  }
+
+  private func remember(_ order: Order) {
+    guard orders != nil else { return }
+    if orders?.count == Self.mostOrders { orders?.removeFirst() }
+    orders?.append(order)
   }
 
   // MARK: Those who wait

@@ -111,7 +111,9 @@ final class Entrance {
   /// to be made.
   func makeChannels() -> Bool {
     for connection in channelless.prefix(Self.channelsPerTurn)
-    where connections.table[connection.index] === connection && connection.outlet?.channel == nil {
+    where connections.table[connection.index] === connection && !connection.isSuspended
+      && connection.outlet?.channel == nil
+    {
       connections.closed(connection)
     }
     channelless.removeFirst(min(Self.channelsPerTurn, channelless.count))
@@ -128,7 +130,8 @@ final class Entrance {
     guard let facts = Recovery.Facts(of: socket, accounts) else { return .refused(.gone) }
     guard let host else { return .refused(.room) }
     let entry = one.entry
-    let fate = Recovery.fate(of: entry, one.cold, facts) { [surroundings] (bytes) throws(ConnectionStateError) in
+    let fate = Recovery.fate(of: entry, one.cold, facts) {
+      [surroundings] (bytes) throws(ConnectionStateError) in
       try ConnectionState(decoding: bytes, surroundings)
     }
     var claimed = ClaimedEntry(descriptor: socket, written: facts.written)

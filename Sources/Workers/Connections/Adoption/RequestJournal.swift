@@ -53,6 +53,13 @@ final class RequestJournal: ConnectionJournal {
     return entry.rawValue
   }
 
+  func mayMove(_ entry: JournalEntry) -> Bool {
+    switch ledger.kind(of: LedgerEntry(rawValue: entry)) {
+    case .idle, .waitingPoll: true
+    default: false
+    }
+  }
+
   func remove(_ entry: JournalEntry) { ledger.close(LedgerEntry(rawValue: entry)) }
 
   private func open(_ kind: LedgerKind, _ socket: CInt, _ bytes: SocketBytes) -> LedgerEntry? {

@@ -48,6 +48,8 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   var isWatched = false
   /// It is to be in the ledger, as soon as nothing waits that isn't counted.
   private var awaitsEntry = false
+  /// It is being passed to another process: it is left alone until that is over (ConnectionOffers).
+  var isSuspended = false
   /// Set when the connection has been told that it ends: it gets nothing more.
   private(set) var isClosing = false
 
@@ -92,7 +94,14 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     self.outlet = outlet
     outlet.owner = self
     if let intake { side = .webSocket(WebSocketEnd(self, intake)) }
-    outlet.whenNeeded { [unowned self] in
+    attach(make)
+  }
+
+  /// Where its channel comes from when it is needed; until then nothing is read from the socket.
+  ///
+  /// - Parameter make: as above.
+  func attach(_ make: @escaping () -> Channel?) {
+    outlet?.whenNeeded { [unowned self] in
       guard let channel = make() else { return nil }
       guard (try? channel.pipeline.syncOperations.addHandler(self)) != nil else {
         channel.close(promise: nil)
@@ -166,6 +175,9 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   }
 
   // MARK: In the ledger
+
+  /// Whether another process can go on with it, now or when what waits has gone.
+  var mayOutlive: Bool { awaitsEntry || connections.table.entries[Int(index)] != .none }
 
   /// What is known of the connection is in the ledger as it is now.
   func commit() {
@@ -312,7 +324,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   // MARK: Time
 
   /// Whether a heartbeat would go out at once: behind what waits it would say nothing.
-  var mayBeat: Bool { isOpen && outlet?.isIdle ?? false }
+  var mayBeat: Bool { isOpen && !isSuspended && outlet?.isIdle ?? false }
 
   /// Nothing has gone out for the heartbeat time.
   func beat(second: UInt32) {
@@ -325,6 +337,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// The second in the table's `deadlines` has come.
   func deadlinePassed(second: UInt32) {
+    guard !isSuspended else { return }
     if let polls {
       polls.deadlinePassed()
     } else if let webSocket, !isClosing {
@@ -343,13 +356,17 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// Tells the client and ends. Call `OpenConnections.close`, which takes the connection out of delivery first.
   ///
-  /// - Parameter retryMs: when a stream's client shall come back; nil: as it was told before.
-  func end(_ reason: ClosingReason, retryMs: Int?) {
+  /// - Parameters:
+  ///   - position: where a stream's client shall go on; nil: as it was told before.
+  ///   - retryMs: when it shall come back; nil: as it was told before.
+  func end(_ reason: ClosingReason, at position: Cursor?, retryMs: Int?) {
     if let polls { return polls.end(reason) }
     if let webSocket { return webSocket.end(reason) }
     guard let encoding else { return }
     var buffer = TurnBuffer(encoding: encoding)
-    buffer.append(OwnEvents.farewell(reason, stamp: .now()), retryMs: retryMs)
+    var farewell = OwnEvents.farewell(reason, stamp: .now())
+    farewell.cursor = position
+    buffer.append(farewell, retryMs: retryMs)
     finish(with: buffer.bytes + encoding.end, dropping: reason == .slowConsumer)
   }
 
@@ -372,7 +389,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     // Should the worker die of it, this connection dies with it.
     connections.ledger.plan.suspect(serial: serial)
     webSocket.read(unwrapInboundIn(data))
-    connections.ledger.plan.noSuspect()
+    connections.ledger.plan.noConnection()
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -384,6 +401,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
   }
 
   func channelInactive(context: ChannelHandlerContext) {
+    if outlet?.hasLeft(context.channel) ?? false { return context.fireChannelInactive() }
     webSocket?.forgetInput()
     outlet?.close()
     connections.closed(self)

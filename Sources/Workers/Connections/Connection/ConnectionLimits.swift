@@ -76,7 +76,8 @@ final class ConnectionLimits {
   /// nil: nothing is limited.
   ///
   /// - Parameters:
-  ///   - pages: status pages of the connection workers, by slot.
+  ///   - slot: the number of this worker's seat.
+  ///   - pages: status pages of the connection workers' seats, by number.
   ///   - secret: the same in all workers, so that they know keys by the same numbers, and clients don't know them.
   init?(_ settings: Settings, slot: Int, pages: [StatusPage], secret: Data) {
     limits = [.user: settings.maxConnectionsPerUser, .address: settings.maxConnectionsPerAddress].filter {

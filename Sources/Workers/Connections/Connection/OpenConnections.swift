@@ -41,6 +41,8 @@ final class OpenConnections {
   private(set) var isDraining = false
   /// Called when nobody is left.
   private var drained: (() -> Void)?
+  /// Of connections to another process.
+  weak var offers: ConnectionOffers?
 
   /// - Parameter incarnation: which of the processes this is that have served the place.
   init(
@@ -224,6 +226,33 @@ final class OpenConnections {
     reportChange(of: connection)
   }
 
+  // MARK: Handing over
+
+  /// The connection is this process's alone again, if it was offered. False: another process has it, or it is closed.
+  func reclaim(_ connection: Connection) -> Bool {
+    connection.isSuspended ? offers?.reclaim(connection) ?? true : true
+  }
+
+  /// The connection with this serial, if it is here.
+  func find(serial: UInt64) -> Connection? {
+    guard let connection = table.find(serial: serial), reclaim(connection) else { return nil }
+    return connection
+  }
+
+  /// It ends with this process, whoever comes after.
+  func keepFromPassing(_ connection: Connection) {
+    connection.polls?.leaveLedger()
+    leaveLedger(connection)
+  }
+
+  /// Another process goes on with it: its client isn't told.
+  func forget(_ connection: Connection) {
+    takeOut(connection)
+    connection.outlet?.close()
+    table.remove(connection)
+    noteDrained()
+  }
+
   /// Whether the connection is in the table and hasn't been told that it ends.
   func isOpen(_ connection: Connection) -> Bool {
     !connection.isClosing && table[connection.index] === connection
@@ -320,9 +349,11 @@ final class OpenConnections {
 
   /// Tells the connection why, and ends it.
   func close(_ connection: Connection, _ reason: ClosingReason) {
+    // Whoever comes back goes on behind what it has got, also of events that weren't for it.
+    let position = reason.isOfWorker ? connection.position : nil
     guard retire(connection) else { return }
     if reason == .slowConsumer { metrics.slowConsumers?.add() }
-    connection.end(reason, retryMs: advice.retryMs(after: reason))
+    connection.end(reason, at: position, retryMs: advice.retryMs(after: reason))
   }
 
   /// The same for all with a session, …
@@ -340,16 +371,24 @@ final class OpenConnections {
   }
 
   /// …or with an id.
-  func close(_ id: ConnectionID) {
+  ///
+  /// - Parameter sequence: of the order in its ring.
+  func close(_ id: ConnectionID, by sequence: UInt64) {
     guard names.isHere(id.slot) else { return }
-    arrivals.close(id.serial)
+    arrivals.close(id.serial, by: sequence)
     if let connection = table.find(serial: id.serial) { close(connection, .closedByOperator) }
   }
 
   /// Takes the connection out of delivery: it will end. False if it was already.
   @discardableResult
   func retire(_ connection: Connection) -> Bool {
-    guard isOpen(connection) else { return false }
+    guard isOpen(connection), reclaim(connection), isOpen(connection) else { return false }
+    takeOut(connection)
+    leaveLedger(connection)
+    return true
+  }
+
+  private func takeOut(_ connection: Connection) {
     if connection.identity != nil { presence.closed(connection) }
     connection.markClosing()
     limits?.closed(connection.index)
@@ -358,8 +397,6 @@ final class OpenConnections {
     subscriptions.remove(connection.index)
     identities.forget(connection)
     table.descriptors[Int(connection.index)] = -1
-    leaveLedger(connection)
-    return true
   }
 
   /// The connection is gone.

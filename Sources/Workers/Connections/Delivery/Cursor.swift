@@ -49,6 +49,11 @@ struct Cursor: Hashable, Sendable {
     }
   }
 
+  /// Whether it is past everything that the other one is past, of the same life.
+  func isAtLeast(_ other: Cursor) -> Bool {
+    other.positions.indices.allSatisfy { self[$0] >= other[$0] }
+  }
+
   private mutating func dropTrailingZeros() {
     while positions.last == 0 { positions.removeLast() }
   }

@@ -67,10 +67,12 @@ final class LiveDelivery {
   // MARK: Turns
 
   /// Delivers what is published, within the bounds of a turn. Whether there may be more.
-  func deliver() -> Bool {
+  ///
+  /// - Parameter last: no further than to there.
+  func deliver(through last: Cursor? = nil) -> Bool {
     isDry = true
     if !hasEnded {
-      isDry = !collect()
+      isDry = !collect(through: last) && last == nil
       send()
       events.commit()
       delivery.endTurn()
@@ -79,10 +81,16 @@ final class LiveDelivery {
       passedOver = 0
       connections.tellAll { connections.lost("an event was larger than MAX_EVENT_BYTES allows") }
     }
-    for ring in incidents.report(events.takeIncidents()) {
-      connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
+    for reason in incidents.report(events.takeIncidents()) {
+      connections.tellAll { connections.lost(reason) }
     }
     return !isDry
+  }
+
+  /// A turn that delivers nothing. As `deliver`.
+  func wait() -> Bool {
+    isDry = hasEnded
+    return false
   }
 
   func declareAwake() { events.declareAwake() }
@@ -99,14 +107,14 @@ final class LiveDelivery {
   // MARK: From the rings
 
   /// Reads records and assigns their events to connections. Returns whether there may be more.
-  private func collect() -> Bool {
+  private func collect(through last: Cursor?) -> Bool {
     delivery.beginTurn()
     acceptedAtNs.removeAll(keepingCapacity: true)
     turnDeliveries = 0
     var records = 0
     var bytes = 0
     let visited = subscriptions.visited
-    return events.read { ring, record in
+    func take(_ ring: Int, _ record: RingRecord) -> Bool {
       records += 1
       bytes += record.bytes.count
       if record.bytes.count > largestEventBytes {
@@ -119,10 +127,13 @@ final class LiveDelivery {
       return records < Limit.records && bytes < Limit.bytes && delivery.pendingBytes < Limit.sentBytes
         && subscriptions.visited &- visited < Limit.visits && !delivery.isFull
     }
+    guard let last else { return events.read(take) }
+    return events.read(through: last, take)
   }
 
   private func forward(_ event: EventRecord) {
     guard event.isDue(unixMs: clock.unixMs) else { return }
+    TestFault.touches(event.jsonBytes)
     matches.removeAll(keepingCapacity: true)
     if event.isGap {
       connections.table.appendLive(to: &matches)

@@ -1,6 +1,5 @@
 // The present time as the loop last looked: one reading serves a whole turn.
 
-import Glibc
 import Kit
 import Settings
 
@@ -28,13 +27,13 @@ final class LoopClock {
   init(_ settings: Settings, _ source: TimeSource) {
     self.source = source
     wall = SteadyWallClock(settings, source)
-    originNs = Self.read(CLOCK_MONOTONIC)
+    originNs = source.monotonicNs()
     refresh()
   }
 
   /// Looks at the clocks.
   func refresh() {
-    nowNs = Self.read(CLOCK_MONOTONIC)
+    nowNs = source.monotonicNs()
     second = UInt32(truncatingIfNeeded: (nowNs - originNs) / Self.nsPerSecond + 1)
     unixMs = wall.unixMs(source)
   }
@@ -51,12 +50,5 @@ final class LoopClock {
     let jump = pendingJumpMs
     defer { isJumpTold = jump != nil }
     return isJumpTold ? nil : jump
-  }
-
-  /// One clock in ns, now.
-  private static func read(_ clock: clockid_t) -> UInt64 {
-    var time = timespec()
-    clock_gettime(clock, &time)
-    return UInt64(time.tv_sec) * nsPerSecond + UInt64(time.tv_nsec)
   }
 }

@@ -49,7 +49,7 @@ final class Outlet {
   }
 
   private var source: Source
-  private let descriptor: CInt
+  private var descriptor: CInt
   private let limitBytes: Int
   /// Where its channel comes from, on whose event loop everything here is called.
   private enum Source {
@@ -61,6 +61,8 @@ final class Outlet {
 
   private var state = State.direct
   private var isFinishing = false
+  /// It had another channel before.
+  private var hasDetached = false
   /// Nothing goes out before `release`.
   private(set) var isHeld = false
   /// What the ledger has of it; nil: the stream ends with its worker.
@@ -113,6 +115,33 @@ final class Outlet {
       source = .made(channel)
       return channel
     }
+  }
+
+  /// Lets go of its channel, which ends without the socket. Nothing is sent and nothing read until `whenNeeded` says where another
+  /// one comes from.
+  ///
+  /// - Returns: the socket, and what closes the channel and the number that it had; nil: something is under way.
+  func detach() -> (socket: CInt, closeFormer: () -> Void)? {
+    guard isIdle, !isHeld, descriptor >= 0 else { return nil }
+    switch source {
+    case .made(let channel):
+      // As long as this one is open the channel's end is nothing to the connection.
+      let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+      guard copy >= 0 else { return nil }
+      (descriptor, source, hasDetached) = (copy, .none, true)
+      return (copy, { channel.close(promise: nil) })
+    case .unmade:
+      source = .none
+      return (descriptor, {})
+    case .none: return nil
+    }
+  }
+
+  /// Whether it has let go of this channel.
+  func hasLeft(_ channel: Channel) -> Bool {
+    guard hasDetached else { return false }
+    if case .made(let own) = source { return own !== channel }
+    return true
   }
 
   private var backlog: Backlog {

@@ -4,7 +4,7 @@ import Kit
 
 /// Belongs to the worker's loop.
 final class PeerServer {
-  /// What came in at worker `from`. It may be asked twice, if the one that it was asked first has died.
+  /// What came in at the worker with number `from`. It may be asked twice, if the one that it was asked first has died.
   private struct Question: Hashable {
     let from: UInt16
     let correlation: UInt64

@@ -36,6 +36,9 @@ struct WorkerAnswer: Equatable, Sendable {
   var text: String
   /// For 200 the poll's body.
   var body: [UInt8] = []
+
+  /// Whoever was asked hasn't the connection.
+  var isOfNoConnection: Bool { status == 410 }
 }
 
 // MARK: Wire format

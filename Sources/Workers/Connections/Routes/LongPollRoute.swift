@@ -2,7 +2,8 @@
 //
 //   no token ─────────────────────► new session: "ok" and cookies
 //   session of this worker ───────► its buffer: at once, or when an event comes
-//   session of another worker ────► asked over a request ring ── no answer ──► 503: the next poll will know more
+//   session of another worker, or
+//   perhaps of the other seat ────► asked over a request ring ── no answer ──► 503: the next poll will know more
 //   session on its way here ──────► when it has arrived, or after `Arrivals.patienceMs` 503
 //   session that is gone, or of
 //   another gateway ──────────────► with subscriptions a new session, which goes on where the client left off; else 410
@@ -58,47 +59,57 @@ final class LongPollRoute {
       guard let text, TokenCipher.hasForm(text) else { return open(request, lastEventID, loop) }
       guard let token = names.open(text) else { return beginAnew(request, lastEventID, loop) }
       let shown = try access.authorize(request, jwt: try ConnectRequest.value("jwt", query)).credentials
-      guard names.isHere(token.slot) else { return ask(token, request, lastEventID, shown, loop) }
-      guard !arrivals.expects(token.serial) else { return whenArrived(token, request, loop) }
-      guard let connection = polls.session(serial: token.serial) else {
-        return beginAnew(request, lastEventID, loop)
-      }
-      return poll(connection, lastEventID, shown, loop, isTLS: request.isTLS)
+      let poll = Poll(token: token, request: request, lastEventID: lastEventID, shown: shown)
+      guard names.isHere(token.slot) else { return ask(poll, loop) { [self] in beginAnew(poll, loop) } }
+      return find(poll, loop)
     } catch {
       return access.refusal(error, on: loop) { [self] in respond(request, on: loop) }
     }
   }
 
-  /// A poll of a session of this worker.
-  private func poll(
-    _ connection: Connection, _ lastEventID: String?, _ shown: [Credential], _ loop: EventLoop,
-    isTLS: Bool
-  ) -> Reply {
-    var answered: HTTPResponse?
-    var promise: EventLoopPromise<HTTPResponse>?
+  private struct Poll {
+    let token: ConnectionToken
+    let request: HTTPRequest
+    let lastEventID: String?
+    let shown: [Credential]
+  }
+
+  /// A poll of a session of this worker's place.
+  ///
+  /// - Parameter isLast: the process at the other seat, if there is one, hasn't it.
+  private func find(_ poll: Poll, _ loop: EventLoop, isLast: Bool = false) -> Reply {
+    guard !arrivals.expects(poll.token.serial) else { return whenArrived(poll, loop) }
+    if let connection = polls.session(serial: poll.token.serial) { return answer(poll, connection, loop) }
+    guard !isLast, peers.isSiblingThere else { return beginAnew(poll, loop) }
+    return ask(poll, loop) { [self] in find(poll, loop, isLast: true) }
+  }
+
+  /// A poll of a session of this worker, which may leave for the other seat while it waits.
+  private func answer(_ poll: Poll, _ connection: Connection, _ loop: EventLoop) -> Reply {
+    var answered: Reply?
+    var complete: ((Reply) -> Void)?
     let token = connections.token(of: connection)
-    let id = polls.poll(connection, lastEventID: lastEventID, shown: shown) { answer in
-      let response = Self.response(answer, token: token, isTLS: isTLS)
-      if let promise { promise.succeed(response) } else { answered = response }
+    let id = polls.poll(connection, lastEventID: poll.lastEventID, shown: poll.shown) { [self] answer in
+      let reply =
+        answer.isOfNoConnection
+        ? find(poll, loop) : .response(Self.response(answer, token: token, isTLS: poll.request.isTLS))
+      if let complete { complete(reply) } else { answered = reply }
     }
-    if let answered { return .response(answered) }
-    let later = loop.makePromise(of: HTTPResponse.self)
-    promise = later
-    return .later(
-      later.futureResult,
-      onClientGone: {
-        if let id { connection.polls?.cancel(poll: id) }
-        later.fail(ClientGone())
-      })
+    if let answered { return answered }
+    return Deferred.reply(on: loop) {
+      complete = $0
+      return { if let id { connection.polls?.cancel(poll: id) } }
+    }
   }
 
   /// A poll of a session that isn't here yet.
-  private func whenArrived(_ token: ConnectionToken, _ request: HTTPRequest, _ loop: EventLoop) -> Reply {
+  private func whenArrived(_ poll: Poll, _ loop: EventLoop) -> Reply {
     Deferred.reply(on: loop) { complete in
-      let ticket = arrivals.wait(for: token.serial) { [self] outcome in
+      let ticket = arrivals.wait(for: poll.token.serial) { [self] outcome in
         switch outcome {
-        case .settled: complete(respond(request, on: loop))
-        case .late: complete(.response(Self.response(.notYetHere, token: nil, isTLS: request.isTLS)))
+        case .settled: complete(respond(poll.request, on: loop))
+        case .late:
+          complete(.response(Self.response(.notYetHere, token: nil, isTLS: poll.request.isTLS)))
         }
       }
       guard let ticket else { return nil }
@@ -107,30 +118,26 @@ final class LongPollRoute {
   }
 
   /// A poll of a session of another worker.
-  private func ask(
-    _ token: ConnectionToken, _ request: HTTPRequest, _ lastEventID: String?, _ shown: [Credential],
-    _ loop: EventLoop
-  ) -> Reply {
+  ///
+  /// - Parameter otherwise: no other worker has it.
+  private func ask(_ poll: Poll, _ loop: EventLoop, otherwise: @escaping () -> Reply) -> Reply {
+    let token = poll.token
     let sealed = names.text(of: token)
     return Deferred.reply(on: loop) { complete in
       let asked = peers.ask(
-        token.slot, .poll(serial: token.serial, lastEventID: lastEventID, shown: shown),
+        token.slot, .poll(serial: token.serial, lastEventID: poll.lastEventID, shown: poll.shown),
         deadlineNs: clock.nowNs + Self.ns(waitSeconds + Self.answerGraceSeconds)
-      ) { [self] answer in
+      ) { answer in
         // The other worker hangs, and may have the session yet; or this one ends.
         guard let answer else { return complete(.response(Self.unanswered(token))) }
-        guard Self.answersPolls(answer.status) else {
-          return complete(beginAnew(request, lastEventID, loop))
-        }
-        complete(.response(Self.response(answer, token: sealed, isTLS: request.isTLS)))
+        guard Self.answersPolls(answer.status) else { return complete(otherwise()) }
+        complete(.response(Self.response(answer, token: sealed, isTLS: poll.request.isTLS)))
       }
       switch asked {
       case .waiting(let correlation):
-        return { [peers] in
-          peers.cancelPoll(correlation, target: token.slot, serial: token.serial)
-        }
+        return { [peers] in peers.cancelPoll(correlation, serial: token.serial) }
       case .noSuchWorker, .tooLarge:
-        complete(beginAnew(request, lastEventID, loop))
+        complete(otherwise())
       case .busy:
         complete(
           .response(
@@ -146,6 +153,10 @@ final class LongPollRoute {
     .unavailable(
       retryAfterSeconds: busyRetrySeconds,
       "worker \(token.slot), which holds the session, didn't answer in time")
+  }
+
+  private func beginAnew(_ poll: Poll, _ loop: EventLoop) -> Reply {
+    beginAnew(poll.request, poll.lastEventID, loop)
   }
 
   /// The session is gone. A client that says what it wants gets a new one; else it would wait for events that nobody has asked for.

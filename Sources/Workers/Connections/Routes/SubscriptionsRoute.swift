@@ -66,19 +66,29 @@ final class SubscriptionsRoute {
         access.checks.areAsked ? try ServiceCredentials(of: request) : ServiceCredentials()
       let check = access.checks.subscription(asked, credentials)
       return access.whenAllowed(check, authorization, on: loop) { [self] in
-        guard names.isHere(token.slot) else { return ask(token, change, loop) }
-        return set(token.serial, change, loop)
+        answering(on: loop) { names.isHere(token.slot) ? find(token, change, $0) : ask(token, change, $0) }
       }
     } catch {
       return access.refusal(error, on: loop) { [self] in respond(request, token: text, on: loop) }
     }
   }
 
-  private func set(_ serial: UInt64, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
+  private enum Outcome {
+    case answer(WorkerAnswer)
+    /// Nobody has answered.
+    case failure(HTTPResponse)
+  }
+
+  /// The reply of `body`, which is given what takes its outcome: at once if that comes at once.
+  private func answering(on loop: EventLoop, _ body: (@escaping (Outcome) -> Void) -> Void) -> Reply {
     var answered: HTTPResponse?
     var promise: EventLoopPromise<HTTPResponse>?
-    changes.make(change, serial: serial) { [self] answer in
-      let response = response(answer)
+    body { [self] outcome in
+      let response =
+        switch outcome {
+        case .answer(let answer): response(answer)
+        case .failure(let response): response
+        }
       if let promise { promise.succeed(response) } else { answered = response }
     }
     if let answered { return .response(answered) }
@@ -87,32 +97,43 @@ final class SubscriptionsRoute {
     return .later(later.futureResult)
   }
 
-  private func ask(_ token: ConnectionToken, _ change: SubscriptionChange, _ loop: EventLoop) -> Reply {
-    let promise = loop.makePromise(of: HTTPResponse.self)
+  /// A connection of this worker's place: it may have come here, too, while the process at the other seat was asked.
+  private func find(
+    _ token: ConnectionToken, _ change: SubscriptionChange, _ done: @escaping (Outcome) -> Void
+  ) {
+    changes.make(change, serial: token.serial) { [self] answer in
+      guard answer.isOfNoConnection, peers.isSiblingThere else { return done(.answer(answer)) }
+      ask(token, change) { [self] outcome in
+        guard case .answer(let answer) = outcome, answer.isOfNoConnection else { return done(outcome) }
+        changes.make(change, serial: token.serial) { done(.answer($0)) }
+      }
+    }
+  }
+
+  private func ask(
+    _ token: ConnectionToken, _ change: SubscriptionChange, _ done: @escaping (Outcome) -> Void
+  ) {
     let deadline = MonotonicTime.now() + Self.answerSeconds * LoopClock.nsPerSecond
     let asked = peers.ask(
       token.slot, .setSubscriptions(serial: token.serial, change: change.encoded), deadlineNs: deadline
-    ) { [self] answer in
+    ) { answer in
       // It may yet be done: the client asks again, which does no harm.
       let late = HTTPResponse.unavailable(
         retryAfterSeconds: Self.busyRetrySeconds,
         "worker \(token.slot), which holds the connection, didn't answer in time")
-      promise.succeed(answer.map { response($0) } ?? late)
+      done(answer.map { .answer($0) } ?? .failure(late))
     }
     switch asked {
-    case .waiting:
-      break
-    case .noSuchWorker:
-      promise.succeed(response(.gone))
+    case .waiting: break
+    case .noSuchWorker: done(.answer(.gone))
     case .busy:
-      promise.succeed(
-        .unavailable(
-          retryAfterSeconds: Self.busyRetrySeconds,
-          "worker \(token.slot), which holds the connection, is too busy"))
+      let busy = HTTPResponse.unavailable(
+        retryAfterSeconds: Self.busyRetrySeconds,
+        "worker \(token.slot), which holds the connection, is too busy")
+      done(.failure(busy))
     case .tooLarge(let limit):
-      promise.succeed(.problem(.payloadTooLarge, "the subscriptions have more than \(limit) bytes"))
+      done(.failure(.problem(.payloadTooLarge, "the subscriptions have more than \(limit) bytes")))
     }
-    return .later(promise.futureResult)
   }
 
   private func response(_ answer: WorkerAnswer) -> HTTPResponse {

@@ -40,6 +40,9 @@ final class PollEnd {
   /// The connection has ended while no poll was waiting: the next one is told why.
   var owesFarewell: Bool { connection.state.transport.session?.value.owesFarewell ?? false }
 
+  /// No poll waits, and nothing has been buffered in this turn.
+  var isAtRest: Bool { waiting == nil && !isTouched }
+
   var isCongested: Bool { connection.state.transport.session?.value.isHalfFull ?? false }
 
   private func withSession<R>(_ body: (inout LongPollSession) -> R?) -> R? {
@@ -149,12 +152,14 @@ final class PollEnd {
     waiting = nil
     let nowNs = connections.clock.nowNs
     withSession { $0.cancel(poll: id, nowNs: nowNs) }
+    all.answered?(connection)
   }
 
   private func complete(_ answer: LongPollSession.Answer) {
     guard let waiting, waiting.id == answer.poll else { return }
     self.waiting = nil
     waiting.complete(answer)
+    all.answered?(connection)
   }
 
   // MARK: Time

@@ -13,6 +13,8 @@ final class Polls {
   private let clock: LoopClock
   /// Sessions into whose buffers something was put.
   private var touched: [Connection] = []
+  /// Told of sessions for which no poll waits any more.
+  var answered: ((Connection) -> Void)?
 
   init(_ connections: OpenConnections, _ access: Access, _ turn: Turn, _ clock: LoopClock) {
     self.connections = connections
@@ -23,7 +25,7 @@ final class Polls {
 
   /// The long-polling connection that a poll is for: open, or with a last word to say.
   func session(serial: UInt64) -> Connection? {
-    guard let connection = connections.table.find(serial: serial), let polls = connection.polls,
+    guard let connection = connections.find(serial: serial), let polls = connection.polls,
       !connection.isClosing || polls.owesFarewell
     else { return nil }
     return connection

@@ -101,9 +101,12 @@ final class WebSocketEnd {
   /// So many bytes were read from the socket before those that this end is given.
   func begin(after consumed: UInt64) { self.consumed = consumed }
 
+  /// Nothing is kept of what has been read.
+  var isAtRest: Bool { connection.state.transport.webSocket?.value.isAtRest ?? true }
+
   /// What has been read has had its effect, or stands in the connection's state.
   func noteInput() {
-    let isAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    let isAtRest = isAtRest
     if isAtRest, isNotedAtRest {
       connection.outlet?.entry?.note(consumed: consumed)
     } else {
@@ -118,7 +121,7 @@ final class WebSocketEnd {
   /// - Parameter consumed: bytes that it had read, those included that are kept.
   func goOn(after consumed: UInt64) {
     begin(after: consumed)
-    isNotedAtRest = connection.state.transport.webSocket?.value.isAtRest ?? true
+    isNotedAtRest = isAtRest
     noteKept()
     noteMessage(hasEnded: false)
     let held = withState { state -> HeldMessages? in

@@ -126,6 +126,14 @@ enum Health {
     return part
   }
 
+  /// A place is what the one of its seats is that serves best: a swapped process that hands over to the next one costs nobody anything,
+  /// and an empty seat is nothing.
+  static func place(_ seats: [HealthPart]) -> HealthPart? {
+    seats.first { $0.status == .ok }
+      ?? seats.filter { $0.pid != nil }.min { $0.heartbeatAgeNs ?? .max < $1.heartbeatAgeNs ?? .max }
+      ?? seats.first { $0.state == nil } ?? seats.first
+  }
+
   /// The connection to the brokers. `connected`: values of the streams worker's gauges, one per client; empty: it
   /// shows none (yet).
   static func kafka(connected: [Int64]) -> HealthPart {
@@ -142,7 +150,8 @@ enum Health {
 final class HealthWatch {
   private static let kafkaGauge = "rig_kafka_connected"
 
-  private let pages: [WatchedPage]
+  /// By place, then by seat.
+  private let places: [[WatchedPage]]
   private let supervisor: WatchedPage?
   private let own: String
   private let streams: WatchedPage?
@@ -151,7 +160,7 @@ final class HealthWatch {
 
   /// `own`: name of the worker that this process is.
   init(pages: [WatchedPage], own: String, isKafkaConfigured: Bool, watchdogSeconds: Int) {
-    self.pages = pages.filter(\.isWorker)
+    places = WatchedPage.byPlace(pages)
     supervisor = pages.first { !$0.isWorker }
     self.own = own
     streams = pages.first { $0.worker == .streams }
@@ -161,8 +170,11 @@ final class HealthWatch {
 
   /// Whether the gateway can serve its clients.
   func readiness(nowNs: UInt64 = MonotonicTime.now()) -> HealthReport {
-    var parts = pages.map {
-      Health.worker($0.name, $0.sighting(), nowNs: nowNs, watchdogSeconds: watchdogSeconds)
+    var parts = places.compactMap { seats in
+      Health.place(
+        seats.map {
+          Health.worker($0.name, $0.sighting(), nowNs: nowNs, watchdogSeconds: watchdogSeconds)
+        })
     }
     if isKafkaConfigured { parts.append(Health.kafka(connected: kafkaGauges())) }
     return HealthReport(parts: parts, isDraining: isGatewayStopping)
@@ -173,7 +185,7 @@ final class HealthWatch {
 
   /// Whether this process lives: that it answers is the proof.
   func liveness(nowNs: UInt64 = MonotonicTime.now()) -> HealthReport {
-    let sighting = pages.first { $0.name == own }?.sighting()
+    let sighting = places.joined().first { $0.name == own }?.sighting()
     var part = Health.worker(own, sighting, nowNs: nowNs, watchdogSeconds: watchdogSeconds)
     part.status = .ok
     part.detail = nil

@@ -12,7 +12,7 @@ final class WatchedPage {
   private let descriptor: CInt
   private var attachedPage: StatusPage?
 
-  /// "connections.0", "streams", "control", "supervisor".
+  /// "connections.0", "streams", "control", "supervisor": of two seats the same.
   var name: String { worker.name }
   /// The supervisor has a page for its numbers, but is watched by systemd and not by us.
   var isWorker: Bool { worker != .supervisor }
@@ -21,6 +21,19 @@ final class WatchedPage {
     worker = peer.worker
     descriptor = peer.status
     attachedPage = try? StatusPage(attaching: descriptor)
+  }
+
+  /// Pages of the same place, which are those of its seats, in the order of the first ones; the supervisor has none.
+  static func byPlace(_ pages: [WatchedPage]) -> [[WatchedPage]] {
+    var places: [[WatchedPage]] = []
+    for page in pages where page.isWorker {
+      if let index = places.firstIndex(where: { $0.first?.name == page.name }) {
+        places[index].append(page)
+      } else {
+        places.append([page])
+      }
+    }
+    return places
   }
 
   /// The page.
@@ -46,7 +59,7 @@ final class WorkerWatch {
 
   private let pages: [WatchedPage]
   private let watchdogNs: UInt64
-  /// By place: since when its worker has been seen dead.
+  /// By number of the seat: since when its worker has been seen dead.
   private var deadSince: [Int: UInt64] = [:]
 
   /// `pages`: those of all workers.
@@ -55,19 +68,21 @@ final class WorkerWatch {
     watchdogNs = UInt64(max(watchdogSeconds, 0)) * Health.nsPerSecond
   }
 
-  /// Places of connection workers. One that begins or ends, or has died a moment ago, is neither.
+  /// Seats of connection workers, by number. One that begins, or has died a moment ago, is neither; one that retires still has
+  /// connections.
   func look(nowNs: UInt64 = MonotonicTime.now()) -> (live: [Int], dead: [Int]) {
     var live: [Int] = []
     var dead: [Int] = []
     for page in pages {
-      let place = page.worker.place
-      if Self.isAlive(page.sighting(), nowNs: nowNs, watchdogNs: watchdogNs, exists: Self.exists) {
-        deadSince[place] = nil
-        if page.sighting()?.state == .ready { live.append(place) }
-      } else if nowNs - deadSince[place, default: nowNs] >= Self.successionNs {
-        dead.append(place)
+      let number = page.worker.number
+      let sighting = page.sighting()
+      if Self.isAlive(sighting, nowNs: nowNs, watchdogNs: watchdogNs, exists: Self.exists) {
+        deadSince[number] = nil
+        if sighting?.state == .ready || sighting?.state == .draining { live.append(number) }
+      } else if nowNs - deadSince[number, default: nowNs] >= Self.successionNs {
+        dead.append(number)
       } else {
-        deadSince[place] = deadSince[place] ?? nowNs
+        deadSince[number] = deadSince[number] ?? nowNs
       }
     }
     return (live, dead)

@@ -73,7 +73,7 @@ final class ResponseRelay {
   /// The ring of whose request `correlation` names; nil: there can't be such a request, as far as can be told without asking its worker.
   private func ring(of correlation: String) -> Int? {
     guard let address = CorrelationAddress.parse(correlation)?.address, address.epoch == epoch,
-      let ring = inbox.rings.writers.firstIndex(of: .connections(Int(address.slot))),
+      let ring = inbox.rings.writers.firstIndex(of: .connections(number: address.slot)),
       // A request of a worker that has ended has ended with it.
       Correlation.isOf(generation: peers.generation(ring), address.number)
     else { return nil }

@@ -18,15 +18,25 @@ enum PresenceTransition: Equatable {
 }
 
 struct PresenceRegistry {
-  private struct Slot {
-    var connections: [UInt64: PresentConnection] = [:]
-    /// Connections that the report that is going on hasn't named yet; nil: none is going on.
+  /// What the processes at one seat say.
+  private struct Seat {
+    /// Connections that it has reported, and not closed.
+    var held: Set<UInt64> = []
+    /// Those that the report that is going on hasn't named yet; nil: none is going on.
     var unnamed: Set<UInt64>?
     var hasReported = false
   }
 
+  /// A connection that goes from one seat of its place to the other is the same one. Which of the two was the first to say something
+  /// can't be told by reading two rings: it is there as long as one of them holds it.
+  private struct Place {
+    var connections: [UInt64: PresentConnection] = [:]
+    var seats: [Seat]
+  }
+
   private let graceNs: UInt64
-  private var slots: [Slot]
+  private let seats: Int
+  private var places: [Place]
   private var users: [Name: PresentUser] = [:]
   /// In the order of time; those that came back meanwhile are found out when it is their turn.
   private var leaving: [(user: Name, atNs: UInt64)] = []
@@ -36,54 +46,67 @@ struct PresenceRegistry {
   private(set) var isComplete = false
 
   /// - Parameters:
-  ///   - slots: number of connection workers.
+  ///   - slots: seats of connection workers, by number.
+  ///   - seats: of each place.
   ///   - online: users that are known to have been online.
-  init(slots: Int, graceNs: UInt64, online: [(user: Name, roles: [String])] = []) {
+  init(slots: Int, seats: Int = 1, graceNs: UInt64, online: [(user: Name, roles: [String])] = []) {
     self.graceNs = graceNs
-    self.slots = Array(repeating: Slot(), count: slots)
+    self.seats = seats
+    let place = Place(seats: Array(repeating: Seat(), count: seats))
+    places = Array(repeating: place, count: (slots + seats - 1) / seats)
     for (user, roles) in online { users[user] = PresentUser(toldRoles: roles, isOnline: true) }
+  }
+
+  /// nil: there is no such slot.
+  private func seat(_ slot: Int) -> (place: Int, seat: Int)? {
+    let (place, seat) = slot.quotientAndRemainder(dividingBy: seats)
+    return slot >= 0 && places.indices.contains(place) ? (place, seat) : nil
   }
 
   // MARK: What the rings say
 
   mutating func apply(_ record: PresenceRecord, slot: Int, nowNs: UInt64) {
-    guard slots.indices.contains(slot) else { return }
+    guard let (place, seat) = seat(slot) else { return }
     switch record {
     case .begin:
-      slots[slot].unnamed = Set(slots[slot].connections.keys)
+      places[place].seats[seat].unnamed = places[place].seats[seat].held
     case .opened(let connection):
-      slots[slot].unnamed?.remove(connection.serial)
-      let former = slots[slot].connections.updateValue(connection, forKey: connection.serial)
-      change(slot, from: former, to: connection, nowNs)
+      places[place].seats[seat].unnamed?.remove(connection.serial)
+      places[place].seats[seat].held.insert(connection.serial)
+      let former = places[place].connections.updateValue(connection, forKey: connection.serial)
+      change(place, from: former, to: connection, nowNs)
     case .closed(let serial):
-      slots[slot].unnamed?.remove(serial)
-      close(serial, slot, nowNs)
+      places[place].seats[seat].unnamed?.remove(serial)
+      release(serial, place, seat, nowNs)
     case .end:
       // An end without its beginning: the former control worker has had it.
-      guard let unnamed = slots[slot].unnamed else { return }
-      slots[slot].unnamed = nil
-      slots[slot].hasReported = true
-      for serial in unnamed { close(serial, slot, nowNs) }
+      guard let unnamed = places[place].seats[seat].unnamed else { return }
+      places[place].seats[seat].unnamed = nil
+      places[place].seats[seat].hasReported = true
+      for serial in unnamed { release(serial, place, seat, nowNs) }
     }
   }
 
-  /// The worker has died and isn't back.
+  /// The worker has died and isn't back, or has handed over what it had.
   mutating func workerGone(_ slot: Int, nowNs: UInt64) {
-    guard slots.indices.contains(slot) else { return }
-    slots[slot].unnamed = nil
-    for serial in Array(slots[slot].connections.keys) { close(serial, slot, nowNs) }
+    guard let (place, seat) = seat(slot) else { return }
+    places[place].seats[seat].unnamed = nil
+    for serial in places[place].seats[seat].held { release(serial, place, seat, nowNs) }
   }
 
-  private mutating func close(_ serial: UInt64, _ slot: Int, _ nowNs: UInt64) {
-    guard let former = slots[slot].connections.removeValue(forKey: serial) else { return }
-    change(slot, from: former, to: nil, nowNs)
+  private mutating func release(_ serial: UInt64, _ place: Int, _ seat: Int, _ nowNs: UInt64) {
+    places[place].seats[seat].held.remove(serial)
+    guard !places[place].seats.contains(where: { $0.held.contains(serial) }),
+      let former = places[place].connections.removeValue(forKey: serial)
+    else { return }
+    change(place, from: former, to: nil, nowNs)
   }
 
   private mutating func change(
-    _ slot: Int, from former: PresentConnection?, to connection: PresentConnection?, _ nowNs: UInt64
+    _ place: Int, from former: PresentConnection?, to connection: PresentConnection?, _ nowNs: UInt64
   ) {
     guard let serial = former?.serial ?? connection?.serial else { return }
-    let id = ConnectionID(slot: UInt16(clamping: slot), serial: serial)
+    let id = ConnectionID(slot: UInt16(clamping: place), serial: serial)
     let before = Set((former?.users ?? []).map(Name.init))
     let after = Set((connection?.users ?? []).map(Name.init))
     let rolesBefore = Set((former?.roles ?? []).map(Name.init))
@@ -122,13 +145,15 @@ struct PresenceRegistry {
 
   // MARK: Time
 
-  /// Sees whether everybody has reported. `live`: the connection workers that serve.
+  /// Sees whether everybody has reported. `live`: slots of the connection workers that serve.
   mutating func completeIfReported(live: [Int], nowNs: UInt64) {
-    guard !isComplete, live.allSatisfy({ slots.indices.contains($0) && slots[$0].hasReported }) else {
-      return
-    }
+    guard !isComplete, live.allSatisfy(hasReported) else { return }
     isComplete = true
     for user in Array(users.keys) { settle(user, nowNs) }
+  }
+
+  private func hasReported(_ slot: Int) -> Bool {
+    seat(slot).map { places[$0.place].seats[$0.seat].hasReported } ?? false
   }
 
   /// Users whose grace time is over leave.
@@ -177,13 +202,13 @@ struct PresenceRegistry {
   }
 
   func connection(_ id: ConnectionID) -> PresentConnection? {
-    slots.indices.contains(Int(id.slot)) ? slots[Int(id.slot)].connections[id.serial] : nil
+    places.indices.contains(Int(id.slot)) ? places[Int(id.slot)].connections[id.serial] : nil
   }
 
   /// When the last token of the session's connections ends, in seconds since 1970; nil: it has none, or one never ends. Looks at all
   /// connections there are: for what operators do now and then.
   func end(ofSession session: String) -> UInt32? {
-    let ends = slots.lazy.flatMap(\.connections.values).filter { connection in
+    let ends = places.lazy.flatMap(\.connections.values).filter { connection in
       connection.sessions.contains { $0.utf8.elementsEqual(session.utf8) }
     }.map(\.validUntil)
     return ends.contains(0) ? nil : ends.max()

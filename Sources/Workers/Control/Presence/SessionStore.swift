@@ -19,7 +19,7 @@ final class SessionStore {
     var nowNs: () -> UInt64
     /// Seconds of the boot clock.
     var bootSecond: () -> UInt32
-    /// Connection workers that serve, and those that are dead.
+    /// Seats of connection workers that serve, and of those that are dead, by number.
     var workers: () -> (live: [Int], dead: [Int])
   }
 
@@ -56,7 +56,7 @@ final class SessionStore {
     usersOnline = status.metric(.gauge, "rig_users_online")
     blacklistEntries = status.metric(.gauge, "rig_blacklist_entries")
     registry = PresenceRegistry(
-      slots: (rings.writers.map(\.place).max() ?? -1) + 1,
+      slots: (rings.writers.map(\.number).max() ?? -1) + 1, seats: WorkerIdentity.seats.count,
       graceNs: UInt64(max(settings.presenceGraceSeconds, 0)) * Health.nsPerSecond,
       online: state.online)
   }
@@ -71,7 +71,7 @@ final class SessionStore {
     let hasMore = rings.read(atMost: RingSet.recordsPerTurn) { ring, record in
       do throws(RecordFault) {
         let said = try PresenceRecord(type: record.type, record.bytes)
-        registry.apply(said, slot: rings.writer(ring).place, nowNs: now)
+        registry.apply(said, slot: rings.writer(ring).number, nowNs: now)
       } catch {
         rings.refuse(ring, record, error, expected: "word about connections")
       }

@@ -1,6 +1,7 @@
 // Collects the numbers of all status pages and of the scrape itself, and makes families of them.
 //
-//   pages     series ── same text: added up ──┐
+//   pages     series ── same text: added up,  ┐
+//                       or the greatest       │
 //                                             ├──▶ checked ──▶ grouped by family ──▶ sorted
 //   scrape    name, labels, value ────────────┘                └ NAME_bucket{le}: a histogram (HistogramAssembly)
 //
@@ -17,7 +18,7 @@ struct FamilyCollector {
 
   private struct Entry {
     var kind: MetricKind
-    /// As on the pages, not yet scaled.
+    /// Of the series of all pages; as they are there, not yet scaled.
     var sum: Int64
   }
 
@@ -34,12 +35,25 @@ struct FamilyCollector {
 
   mutating func add(_ kind: MetricKind, _ series: String, _ value: Int64) {
     if let index = entries.index(forKey: series) {
-      entries.values[index].sum &+= value
+      if Self.isGreatest(series) {
+        if value.magnitude > entries.values[index].sum.magnitude { entries.values[index].sum = value }
+      } else {
+        entries.values[index].sum &+= value
+      }
     } else if entries.count + ownSeries < limit {
       entries[series] = Entry(kind: kind, sum: value)
     } else {
       dropped += 1
     }
+  }
+
+  /// What two workers of a place, one of which hands over to the other, don't have twice as much of.
+  private static let greatest: Set<Substring> = [
+    "rig_turn_longest_seconds", "rig_clock_jump_seconds", "rig_tls_certificate_not_after_seconds",
+  ]
+
+  private static func isGreatest(_ series: String) -> Bool {
+    greatest.contains(series.prefix { $0 != "{" })
   }
 
   /// A number that the scrape itself has found. It is the only source of its family: a page's series of the same

@@ -34,7 +34,10 @@ enum HelpTexts {
       "Connections that a connection worker has gone on with when another process of its place had died, by why that died.",
     "rig_adoption_dropped_total":
       "Connections that ended with the process that had them, though their sockets or entries were left, by reason.",
+    "rig_handed_over_connections_total": "Connections that a retiring connection worker gave to its heir.",
     "rig_adoption_seconds": "How long it took a connection worker to go on with what a dead one had left.",
+    "rig_lingering":
+      "What connection workers that have been replaced still have: connections, and of these TLS and HTTP/2; event connections; requests.",
     "rig_connections_fell_behind_total": "Times that a connection became one of rig_connections_behind.",
     "rig_events_lost_total": "Times that a client was told that events are missing.",
     "rig_websocket_deflate_connections": "WebSockets open now that are compressed.",
@@ -154,8 +157,13 @@ enum HelpTexts {
     "rig_worker_up": "1 while a worker serves, else 0.",
     "rig_keepers":
       "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
+    "rig_poison_records_total":
+      "Records that were passed over because processes of a connection worker have died of them, by ring.",
+    "rig_spares": "Processes in reserve, one of which is the next process of a connection worker that dies (WARM_SPARES).",
     "rig_keeper_losses_total":
       "Keepers that ended before their worker: its connections will end with it.",
+    "rig_swaps_total": "Swaps of a worker's process for a fresh one, by result: swapped, failed, refused.",
+    "rig_retiring": "1 while a process that has been swapped still has connections, else 0.",
     "rig_supervisor_start_time_seconds": "Start of the supervisor, in seconds since 1970.",
     "rig_build_info": "The release of the gateway; always 1.",
     "rig_scrape_errors_total": "Pages, rings and series that a scrape could not read.",

@@ -36,7 +36,7 @@ final class Observatory {
     var steps: [SlicedScrape.Step] = []
     for ring in rings { steps.append { self.look(at: ring, &$0) } }
     steps.append { self.lookAtGateway(&$0) }
-    for page in pages where page.isWorker { steps.append { self.lookAtProcess(of: page, &$0) } }
+    for place in WatchedPage.byPlace(pages) { steps.append { self.lookAtProcesses(of: place, &$0) } }
     for page in pages { steps.append { self.look(at: page, &$0) } }
     return steps
   }
@@ -76,16 +76,21 @@ final class Observatory {
       into: &families, worker: WorkerIdentity.supervisor.name)
   }
 
-  private func lookAtProcess(of page: WatchedPage, _ families: inout FamilyCollector) {
-    guard let sighting = page.sighting(), sighting.pid > 0 else { return }
+  /// - Parameter place: the pages of its seats; of the processes there while one hands over to the other, the place shows the sums.
+  private func lookAtProcesses(of place: [WatchedPage], _ families: inout FamilyCollector) {
+    let sightings = place.compactMap { $0.sighting() }.filter { $0.pid > 0 }
+    guard let name = place.first?.name, let beat = sightings.map(\.heartbeatNs).min() else { return }
     let now = MonotonicTime.now()
-    let age = now > sighting.heartbeatNs ? now - sighting.heartbeatNs : 0
+    let age = now > beat ? now - beat : 0
     families.set(
-      .gauge, "rig_worker_heartbeat_age_seconds", [("worker", page.name)],
+      .gauge, "rig_worker_heartbeat_age_seconds", [("worker", name)],
       .real(Double(age) / Double(Health.nsPerSecond)))
-    // Our own parent is known to be the supervisor, or this process would have ended.
-    let parent = sighting.pid == getpid() ? nil : supervisorPid
-    proc.figures(of: sighting.pid, childOf: parent)?.put(into: &families, worker: page.name)
+    let figures = sightings.compactMap { sighting in
+      // Our own parent is known to be the supervisor, or this process would have ended.
+      proc.figures(of: sighting.pid, childOf: sighting.pid == getpid() ? nil : supervisorPid)
+    }
+    guard let first = figures.first else { return }
+    figures.dropFirst().reduce(first) { $0.adding($1) }.put(into: &families, worker: name)
   }
 }
 
@@ -103,6 +108,8 @@ private final class WatchedRing {
 
   func put(into families: inout FamilyCollector) throws(IPCError) {
     let usage = try attached().usage()
+    // A second seat that nobody has sat at yet is nothing that anybody asks about.
+    guard grant.writer.seat == 0 || usage.records > 0 else { return }
     let labels = [(name: "ring", value: name)]
     families.set(.gauge, "rig_ring_capacity_bytes", labels, .integer(Int64(usage.capacity)))
     families.set(.gauge, "rig_ring_used_bytes", labels, .integer(Int64(usage.usedBytes)))
@@ -112,7 +119,7 @@ private final class WatchedRing {
       // Somebody has scribbled over the header of a ring that says more readers than the table.
       guard let worker = grant.reader(slot: reader.slot) else { continue }
       families.set(
-        .gauge, "rig_ring_reader_lag_bytes", labels + [(name: "reader", value: worker.name)],
+        .gauge, "rig_ring_reader_lag_bytes", labels + [(name: "reader", value: worker.seatName)],
         .integer(Int64(reader.lagBytes)))
     }
   }

@@ -163,6 +163,23 @@ struct ProcessFigures: Equatable {
     self.maximumDescriptors = maximumDescriptors
   }
 
+  /// The figures of both processes as if they were one, as old as the younger one.
+  func adding(_ other: ProcessFigures) -> ProcessFigures {
+    var sum = self
+    sum.cpuSeconds += other.cpuSeconds
+    sum.residentBytes &+= other.residentBytes
+    sum.threads &+= other.threads
+    sum.startTime = max(startTime, other.startTime)
+    sum.openDescriptors = Self.sum(openDescriptors, other.openDescriptors)
+    sum.maximumDescriptors = Self.sum(maximumDescriptors, other.maximumDescriptors)
+    return sum
+  }
+
+  private static func sum(_ a: Int64?, _ b: Int64?) -> Int64? {
+    guard let a, let b else { return nil }
+    return a.addingReportingOverflow(b).overflow ? .max : a + b
+  }
+
   /// Puts the figures of the process called `worker` into a scrape.
   func put(into families: inout FamilyCollector, worker: String) {
     let labels = [(name: "worker", value: worker)]
