@@ -28,7 +28,8 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   private let server: HTTPServer
   /// Of which this is the end.
   private let connection: HTTPConnection
-  private weak var input: (any ConnectionInput)?
+  /// nil: the connection has ended.
+  private var input: (any ConnectionInput)?
   private var context: ChannelHandlerContext?
   /// nil: there is none yet, or none any more.
   private var output: (any ResponseOutput)?
@@ -47,8 +48,8 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   /// Kept only once there was a streamed exchange.
   private var taken = TakenOutput()
   /// Asked of the kernel once, not for each request.
-  private(set) lazy var peer = PeerAddress(context?.channel.remoteAddress?.ipAddress ?? "")
-  private(set) lazy var localAddress = PeerAddress.plain(context?.channel.localAddress?.ipAddress ?? "")
+  private(set) lazy var peer = PeerAddress(context?.channel.remoteAddress)
+  private(set) lazy var localAddress = PeerAddress.text(of: context?.channel.localAddress)
 
   /// - Parameters:
   ///   - stream: of HTTP/2; nil: the channel takes text.
@@ -73,7 +74,7 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
     if output == nil { output = HTTP1Output(context, limits: server.limits) }
-    connection.entered()
+    server.add(connection)
   }
 
   func handlerRemoved(context: ChannelHandlerContext) { connection.end(isClosed: false) }
@@ -129,8 +130,7 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   func detach() {
     endReadingBody()
     journalled?.remove()
-    output = nil
-    context = nil
+    (input, output, context) = (nil, nil, nil)
   }
 
   // MARK: Out
@@ -269,7 +269,7 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
   func leave(_ takeOver: TakeOver, owesRead: Bool) {
     guard let context, let output, let input else { return }
     let request = takeOver.request
-    let bytesRead = counts?.read ?? 0
+    let bytes = counts
     journalled?.remove()
     journalled = nil
     let rest = request.isUpgrade ? input.takeHeldBytes() : ByteBuffer()
@@ -282,7 +282,7 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
     takeOver.body(
       TakenChannel(
         channel: channel, request: request, head: head, socket: socket, mayHoldOutput: mayHoldOutput,
-        bytesRead: bytesRead))
+        bytesRead: bytes?.read ?? 0, bytesWritten: mayHoldOutput ? nil : bytes?.written))
     if rest.readableBytes > 0, channel.isActive { input.pass(rest, to: channel) }
     if owesRead, channel.isActive { channel.read() }
   }

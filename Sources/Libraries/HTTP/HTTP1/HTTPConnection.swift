@@ -2,8 +2,7 @@
 //
 //   parts of requests ──▶ RequestAssembly ──▶ responder or exchange ──▶ parts of responses to the wire
 //
-// Exchanges and waiting requests are served from `pump`, never while the input gives parts. Has no timer: the server's sweep asks once a
-// second.
+// Exchanges and waiting requests are served from `pump`, never while the input gives parts. Time comes by the server's sweep.
 
 import NIOCore
 import NIOHTTP1
@@ -16,7 +15,8 @@ final class HTTPConnection: InputWaiter {
   var tableIndex = -1
   /// What is to be done first, for a socket that somebody else has served before.
   private var origin: AdoptedSocket
-  private weak var input: (any ConnectionInput)?
+  /// nil: there is none any more. Each has the other until then: a weak reference would be looked up a dozen times for each request.
+  private var input: (any ConnectionInput)?
   /// The channel's end of it; nil: it isn't attached yet, or has ended.
   private(set) var wire: ConnectionWire?
   private var state = HTTPConnectionState<ResponseStream, TakeOver>()
@@ -69,9 +69,6 @@ final class HTTPConnection: InputWaiter {
 
   // MARK: Channel
 
-  /// It is in the channel.
-  func entered() { server.add(self) }
-
   /// The channel is connected.
   func begin() {
     switch origin {
@@ -102,13 +99,18 @@ final class HTTPConnection: InputWaiter {
   /// Ends the connection at once.
   func close() { wire?.close() }
 
+  /// Nothing holds it any more that it holds: it has ended, or hasn't got into its channel.
+  func detach() {
+    wire?.detach()
+    (wire, input) = (nil, nil)
+  }
+
   /// The channel isn't its own any more, or has closed. The last thing that happens to a connection.
   func end(isClosed: Bool) {
     guard let rest = state.end() else { return }
     let exchange = rest.stream?.isBegun ?? false ? rest.stream?.exchange : nil
     rest.stream?.detach()
-    wire?.detach()
-    wire = nil
+    detach()
     server.remove(self)
     rest.leave?.onGone?()
     guard isClosed else { return }
@@ -136,8 +138,7 @@ final class HTTPConnection: InputWaiter {
     case .body(let piece):
       clock.bodyMoved(piece.readableBytes, at: server.tick)
       perform(assembly.receive(body: piece))
-    case .end(let trailers):
-      perform(assembly.receiveEnd(trailers: trailers))
+    case .end(let trailers): perform(assembly.receiveEnd(trailers: trailers))
     }
   }
 
@@ -223,7 +224,7 @@ final class HTTPConnection: InputWaiter {
 
   /// Asks the responder how the request whose head has come is to be handled.
   private func decide() {
-    let request = assembly.head
+    let request = assembly.head()
     guard !server.isDraining else { return turnAway(request) { perform(assembly.refuse(.draining)) } }
     guard let exchange = server.responder.exchange(for: request, on: server.loop) else {
       return perform(assembly.collect())
@@ -302,8 +303,6 @@ final class HTTPConnection: InputWaiter {
     write(server.response(refusal, of: request), for: context, linger: true)
   }
 
-  // MARK: Journal
-
   /// What was answered goes out now. If more has been asked, what was noted before is left to show that it is old.
   private func noteIfIdle() {
     if state.isIdle, !assembly.isUndecided, !assembly.isReceiving { wire?.noteIdle() }
@@ -354,8 +353,7 @@ final class HTTPConnection: InputWaiter {
 
   /// The server drains: a connection on which nothing is going on ends now.
   func endIfIdle() {
-    let isResting = clock.waiting == .idle || clock.waiting == .firstByte
-    if isResting, state.isIdle { finish(linger: false) }
+    if [.idle, .firstByte].contains(clock.waiting), state.isIdle { finish(linger: false) }
   }
 
   // MARK: Output
@@ -419,11 +417,14 @@ final class HTTPConnection: InputWaiter {
 
   // MARK: Streamed exchanges
 
-  private func begin(_ exchange: any StreamedExchange, _ request: HTTPRequest, _ body: StreamedBody) {
+  private func begin(
+    _ exchange: any StreamedExchange, _ request: consuming HTTPRequest, _ body: StreamedBody
+  ) {
     wire?.noteServing(request)
+    let readsBody = !body.hasEnd && request.announcedBody != .none
     state.begin(ResponseStream(exchange, request: request, body: body, connection: self))
     clock.requestEnded()
-    wire?.beginStreaming(readsBody: !body.hasEnd && request.announcedBody != .none)
+    wire?.beginStreaming(readsBody: readsBody)
   }
 
   /// Gives the exchange what is next for it.

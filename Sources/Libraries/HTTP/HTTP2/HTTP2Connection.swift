@@ -76,7 +76,12 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
     let wire = connection.attach(stream, stream: stream)
-    try channel.pipeline.syncOperations.addHandlers([stream, wire])
+    do {
+      try channel.pipeline.syncOperations.addHandlers([stream, wire])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 
   func streamOpened() {

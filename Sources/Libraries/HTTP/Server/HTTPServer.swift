@@ -265,7 +265,12 @@ public final class HTTPServer: @unchecked Sendable {
     let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.isSilent)
     let wire = connection.attach(input, socket: socket)
     SocketOptions.setHTTP1(on: channel)
-    try channel.pipeline.syncOperations.addHandlers([input, wire])
+    do {
+      try channel.pipeline.syncOperations.addHandlers([input, wire])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 }
 

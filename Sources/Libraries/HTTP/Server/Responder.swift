@@ -46,6 +46,8 @@ public struct TakenChannel {
   public let mayHoldOutput: Bool
   /// Bytes read from the socket since it was accepted, up to the end of the request. 0 without a journal.
   public let bytesRead: UInt64
+  /// Bytes written to the socket since it was accepted; nil: only the kernel knows.
+  public let bytesWritten: UInt64?
 
   /// Whether what is written behind the head of a stream must be chunks (RFC 9112 §7.1).
   public var isChunked: Bool { !request.isHTTP2 && request.version != .http1_0 }
