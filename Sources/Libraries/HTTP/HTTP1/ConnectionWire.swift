@@ -230,7 +230,8 @@ final class ConnectionWire: ChannelDuplexHandler, RemovableChannelHandler {
 
   private var counts: SocketBytes? {
     guard let output else { return nil }
-    return journalled?.bytes(unread: input?.heldBytes ?? 0, written: output.writtenBytes + output.gatheredBytes)
+    return journalled?.bytes(
+      unread: input?.heldBytes ?? 0, written: output.writtenBytes + output.gatheredBytes)
   }
 
   /// The request isn't answered at once.
