@@ -206,6 +206,7 @@ public enum WorkerProcess {
     guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
     signal(SIGPIPE, SIG_IGN)
     rig_keep_freed_memory(largestFromHeapBytes, keptBytes)
+    if manifest.worker.kind == .connections { rig_share_heap() }
     let stopping = [SIGTERM, SIGINT]
     let blocked = rig_block_signals(stopping + [SIGHUP], CInt(stopping.count + 1))
     guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }

@@ -121,6 +121,10 @@ static inline void rig_keep_freed_memory(int heap, int kept) {
   mallopt(M_TRIM_THRESHOLD, kept);
 }
 
+/// All threads have the one heap, which grows by a system call for each 128 KiB; those of other threads do for each 4 KiB. For processes
+/// in which one thread does nearly everything. To be called before there are threads.
+static inline void rig_share_heap(void) { mallopt(M_ARENA_MAX, 1); }
+
 /// A timer of CLOCK_MONOTONIC, readable when it has fired.
 static inline int rig_timerfd_create(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }
 
