@@ -77,7 +77,6 @@ struct AuthorityTests {
   }
 }
 
-
 struct QueryStringTests {
   @Test(
     "Query parameters are decoded in their order",

@@ -120,7 +120,8 @@ import Testing
       some.add(contentsOf: others) { name, value in
         mask >> value.count & 1 == 1 && name.last == UInt8(ascii: "0") + UInt8(value.count)
       }
-      let expected = HTTPFields([("first", "1")] + chosen.map { ("n\($0)", String(repeating: "v", count: $0)) })
+      let expected = HTTPFields(
+        [("first", "1")] + chosen.map { ("n\($0)", String(repeating: "v", count: $0)) })
       #expect(some == expected && some.count == 1 + chosen.count)
       #expect(some.map(\.value) == expected.map(\.value))
       let filtered = others.filtered { mask >> Int($0[1] - UInt8(ascii: "0")) & 1 == 1 }
