@@ -261,7 +261,8 @@ struct HandOverTests {
     seats.begin()
     seats.heir.run()
     seats.incumbent.run()
-    #expect((connections + [session]).allSatisfy(\.isSuspended))
+    let areSuspended = (connections + [session]).allSatisfy { $0.isSuspended }
+    #expect(areSuspended)
     seats.incumbent.connections.close(connections[0], .closedByOperator)
     var answer: WorkerAnswer?
     seats.incumbent.changes.make(SubscriptionChange([.to("other")]), serial: connections[1].serial) {
