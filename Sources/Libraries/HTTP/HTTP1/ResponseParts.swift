@@ -287,3 +287,8 @@ struct HTTPDate {
       + "\(two(inDay / 3600)):\(two(inDay / 60 % 60)):\(two(inDay % 60)) GMT"
   }
 }
+
+extension HTTPFields {
+  /// Whether the connection is to be closed after the response that has these.
+  var closesConnection: Bool { hasOption("close", in: "connection") }
+}

@@ -112,3 +112,12 @@ public protocol StreamedExchange: AnyObject {
   /// is called, nothing more can be written. An exchange that has not begun is let go without this call.
   func clientGone()
 }
+
+extension StreamedExchange {
+  func receive(_ delivery: StreamedBody.Delivery) {
+    switch delivery {
+    case .bytes(let bytes): received(bytes)
+    case .end(let trailers): receivedEnd(trailers: trailers)
+    }
+  }
+}

@@ -105,6 +105,7 @@ final class Adoption {
   private var suspect: UInt64?
   /// Cookies of sockets that nobody had touched: two couriers may bring the same one.
   private var untouched: Set<UInt64> = []
+  private var sibling: SiblingLedger?
   private var startedNs: UInt64 = 0
   private var progressNs: UInt64 = 0
   private var isLookScheduled = false
@@ -145,6 +146,7 @@ final class Adoption {
   ///   - sibling: the ledger of the place's other seat.
   func inherit(from workers: [DeadWorker], patienceSeconds: Int, sibling: SiblingLedger? = nil) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
+    self.sibling = sibling
     settleHandOver(sibling)
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
     for worker in workers { causes[worker.incarnation] = worker.cause.rawValue }
@@ -297,8 +299,9 @@ final class Adoption {
   }
 
   private func takeUntouched(_ descriptor: CInt) {
+    // The process at the other seat may have been given it just before its owner here died.
     guard let host = entrance.host, let cookie = entrance.cookie(descriptor),
-      untouched.insert(cookie).inserted
+      untouched.insert(cookie).inserted, sibling?.has(cookie: cookie) != true
     else {
       close(descriptor)
       return
