@@ -208,7 +208,6 @@ final class APIGateway {
         detail: "the target of API \(match.definition.id) is no http or https URL, or its variable isn't set")
     }
     let isLiteral = origin.host.hasPrefix("[")
-    let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
@@ -220,7 +219,7 @@ final class APIGateway {
     var fields = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
+        isTLS: request.isTLS, authority: origin.authority,
         addedHeaders: added, isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     if isUpgrade { fields.add(contentsOf: WebSocketUpgrade.fields) }
