@@ -319,6 +319,17 @@ import Testing
     bench.expect(["vacate a", "kill b/1", "vacate b/1", "finished stopped"])
   }
 
+  @Test func `16.6 a retiring process that dies while its child waits to be stopped has no heir`() throws {
+    var bench = try TreeBench.running([worker("a", retirement: .seconds(60)), worker("b")])
+    bench.swap("a")
+    try bench.companionReady("a")
+    bench.stop()
+    try bench.companionExit("a", .signal(11))
+    bench.expect(["spawn a/1 (swap)", "term b", "vacate a"])
+    bench.exit("b", .status(0))
+    bench.expect(["term a/1"])
+  }
+
   @Test func `16.6 quit kills every process, of both seats`() throws {
     var bench = try Self.swapped("a")
     bench.swap("b")
