@@ -39,6 +39,7 @@ final class Runtime {
   /// The places of a child's seats in `workers`, by its index; empty for supervisors.
   private let seatsOfChild: [[Int]]
 
+  private let spares: SpareWorkers
   private let poller: Poller
   private let inbox: SignalInbox
   private var alarm: Alarm
@@ -88,6 +89,10 @@ final class Runtime {
     page.beginGeneration(pid: getpid())
     metrics = SupervisorMetrics(page: page, workers: plan.workers, keepers: plan.keepsConnections)
 
+    spares = SpareWorkers(
+      count: settings.warmSpares, executable: executables.path(of: .connections),
+      environment: self.environment, gauge: metrics.spares, log: log)
+
     let table = resources.table(of: plan, listeners: listeners)
     let children = tree.workers
     var workers: [WorkerRecord] = []
@@ -134,6 +139,7 @@ final class Runtime {
 
   /// No worker is left, and no keeper.
   private func leaveNobody() {
+    spares.end { poller.remove($0) }
     for worker in workers {
       worker.abandon()
       drop(worker.disinherit(), of: worker)
@@ -172,6 +178,8 @@ final class Runtime {
     case .courier(let place, let instance):
       guard workers.indices.contains(place) else { return }
       keeperGone(workers[place], instance)
+    case .spare(let number):
+      spares.ended(number, at: SharedClock.now()) { poller.remove($0) }
     }
   }
 
@@ -205,6 +213,7 @@ final class Runtime {
   private func announceStop() {
     guard resources.supervisorPage.page.state != .stopping else { return }
     resources.supervisorPage.page.state = .stopping
+    spares.end { poller.remove($0) }
     listeners.closeInbound()
     serviceManager.stopping("stopping")
   }
@@ -310,16 +319,24 @@ final class Runtime {
     guard repairRings(of: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
     }
+    launch(worker, role(of: process, isRetiring), cause.label.map { [("reason", $0)] } ?? [])
+  }
+
+  /// - Parameter bySpare: whether one that waits in reserve may be it.
+  private func launch(
+    _ worker: WorkerRecord, _ role: WorkerRecord.Role, _ fields: [(String, String)], bySpare: Bool = true
+  ) {
+    let (id, instance) = (worker.child, worker.instance)
     do {
       let courier = worker.keepsConnections ? try SocketPair() : nil
-      let process = try start(worker, role(of: process, isRetiring), courier?.first.rawValue)
+      let process = try start(worker, role, courier?.first.rawValue, bySpare: bySpare)
       try poller.add(process.pidfd, .child(worker: worker.seat, instance: instance))
       if let courier {
         try poller.addHangUp(courier.second.rawValue, .courier(worker: worker.seat, instance: instance))
       }
       worker.run(consume process)
       if let courier { drop(worker.bequeath(courier.second), of: worker) }
-      treeLog.say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
+      treeLog.say(.info, "worker is started", worker, fields)
     } catch {
       treeLog.say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
@@ -340,11 +357,18 @@ final class Runtime {
   }
 
   private func start(
-    _ worker: WorkerRecord, _ role: WorkerRecord.Role, _ keeperEnd: CInt?
+    _ worker: WorkerRecord, _ role: WorkerRecord.Role, _ keeperEnd: CInt?, bySpare: Bool
   ) throws -> ChildProcess {
     var (message, descriptors) = worker.inheritance(keeperEnd: keeperEnd, role)
     let manifest = try WorkerManifest.write(message)
     let number = descriptors.grantFresh([manifest.rawValue])[0]
+    let now = SharedClock.now()
+    if bySpare,
+      let spare = spares.become(
+        worker, descriptors, manifest: number, at: now, unwatch: { poller.remove($0) })
+    {
+      return spare
+    }
     // The name is for people who look at `ps`.
     let process = try ChildProcess(
       executable: worker.executable, arguments: [worker.identity.name],
@@ -356,7 +380,11 @@ final class Runtime {
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
     // That it serves it can have said since it was last looked at; or that one at the other seat does, to which it has left everything.
     for seat in seatsOfChild[worker.child.index] { lookAtStarting(workers[seat]) }
+    let hadPage = worker.hasPage
     guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
+    if spares.takeFailure(of: worker, hadPage: hadPage, at: SharedClock.now()), isWanted(worker) {
+      return launchInsteadOfSpare(worker)
+    }
     // What it said last counts, even if it has nothing more to say.
     takeReport(of: worker)
     leaveInOrder(worker)
@@ -368,6 +396,32 @@ final class Runtime {
 
   private func showWhetherUp(_ worker: WorkerRecord) {
     worker.up?.set(tree[worker.child].state == .alive(.running) ? 1 : 0)
+  }
+
+  /// Whether nobody has told it to end.
+  private func isWanted(_ worker: WorkerRecord) -> Bool {
+    switch life(worker) {
+    case .starting, .running: true
+    case .doomed, .stopping, nil: false
+    }
+  }
+
+  private func replaceOverdueSpares() {
+    let now = SharedClock.now()
+    for worker in spares.overdue(at: now)
+    where isWanted(worker) && spares.takeFailure(of: worker, hadPage: worker.hasPage, at: now) {
+      worker.signal(SIGKILL)
+      while worker.takeEnd({ poller.remove($0) }) == nil { poll(nil, 0, 1) }
+      launchInsteadOfSpare(worker)
+    }
+  }
+
+  /// The spare that was to be the worker's process has ended without having touched anything: the tree doesn't hear of it.
+  private func launchInsteadOfSpare(_ worker: WorkerRecord) {
+    if let courier = worker.keeperGone(worker.instance) { drop([courier], of: worker) }
+    let process = ProcessID(child: worker.child, instance: worker.instance, seat: worker.identity.seat)
+    let isRetiring = tree[worker.child].companion?.role != .candidate
+    launch(worker, role(of: process, isRetiring), [], bySpare: false)
   }
 
   /// Nobody may take the page of a dead worker for that of a living one, and its successor must be able to use it.
@@ -419,6 +473,8 @@ final class Runtime {
       if let worker = workers.first(where: { $0.isAlive && $0.pid == pid }) {
         workerMayHaveEnded(worker)
         guard worker.pid != pid || !worker.isAlive else { return true }
+      } else if let spare = spares.number(of: pid) {
+        spares.ended(spare, at: SharedClock.now()) { poller.remove($0) }
       } else {
         waitpid(pid, nil, WNOHANG)
       }
@@ -441,6 +497,11 @@ final class Runtime {
     resources.supervisorPage.page.beat()
     serviceManager.beat(at: SharedClock.now(), callsEvery: roundInterval)
     for worker in workers { takeReport(of: worker) }
+    replaceOverdueSpares()
+    spares.round(
+      at: SharedClock.now(),
+      isQuiet: resources.supervisorPage.page.state == .ready && !isAnyStarting,
+      watch: { try poller.add($0, .spare($1)) }, unwatch: { poller.remove($0) })
     // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
     for worker in workers where worker.hasPage && life(worker) == .running {
       // The clock behind the beat, however long this thread is kept from running in between.

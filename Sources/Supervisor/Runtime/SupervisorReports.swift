@@ -39,6 +39,7 @@ struct ServiceManager {
 ///   rig_worker_restarts_total{worker,reason}   processes started again, by why
 ///   rig_worker_up{worker}                      1 while the worker serves
 ///   rig_keepers{worker}                        keepers of its processes' sockets, the living one's among them
+///   rig_spares                                 processes in reserve, from their start until they become a worker
 ///   rig_retiring{worker}                       1 while a process of the place that has been swapped still has connections
 ///   rig_swaps_total{worker,result}             processes swapped for fresh ones, by what came of it
 ///   rig_supervisor_start_time_seconds          Unix time
@@ -79,6 +80,8 @@ struct SupervisorMetrics {
   func up(_ worker: WorkerIdentity) -> Metric? {
     page.metric(.gauge, "rig_worker_up", labels: [("worker", worker.name)])
   }
+
+  var spares: Metric? { page.metric(.gauge, "rig_spares") }
 
   func setKeepers(_ count: Int, of worker: WorkerIdentity) {
     guard worker.kind == .connections else { return }

@@ -134,12 +134,12 @@ struct TakeOverTests {
   func limits() throws {
     let place = try PlaceLife(clients(2))
     defer { place.end() }
-    try place.begin(0) { $0.maxConnectionsPerUser = 2 }
+    try place.begin(0, settings: { $0.maxConnectionsPerUser = 2 })
     for (number, client) in place.clients.enumerated() {
       let identity = try #require(ConnectionIdentity([Credential(user: "Ann", session: "s\(number)")]))
       try place.open(client, [.to("all")], identity: identity)
     }
-    try place.begin(1, takesOver: true) { $0.maxConnectionsPerUser = 2 }
+    try place.begin(1, takesOver: true, settings: { $0.maxConnectionsPerUser = 2 })
     try place.settle { place.areAll(at: 1) }
     #expect(place[1]?.connections.table.all.contains { $0.isClosing } == false)
     let third = try TestClient()

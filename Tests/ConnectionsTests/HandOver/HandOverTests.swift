@@ -76,13 +76,9 @@ private final class Seats {
     gateway = try TestGateway(seats: 2, eventRingBytes: 4 << 20, ledger: Self.sizes)
     writer = try gateway.streamsWriter()
     incumbent = try gateway.worker(
-      seat: 0, sockets: sockets.accounts, manifest: { $0.incarnation = 1 }, change)
+      seat: 0, sockets: sockets.accounts, birth: TestGateway.Birth(incarnation: 1), change)
     heir = try gateway.worker(
-      seat: 1, sockets: sockets.accounts,
-      manifest: {
-        $0.incarnation = 2
-        $0.predecessor = 1
-      }, change)
+      seat: 1, sockets: sockets.accounts, birth: TestGateway.Birth(incarnation: 2, predecessor: 1), change)
     (incumbent.wiring.handOver.patienceNs, incumbent.wiring.handOver.vainMs) = (.max, 0)
     for (worker, isHeir) in [(incumbent, false), (heir, true)] {
       worker.wiring.adoption.inherit(from: [], patienceSeconds: 1)

@@ -111,7 +111,7 @@ final class PlaceLife {
   func begin(
     _ seat: Int, takesOver: Bool = false, isRetiring: Bool = false,
     brings: ([Courier.Socket]) -> any SocketCourier = { WholeCourier($0) },
-    _ change: (inout Settings) -> Void = { _ in }
+    settings change: (inout Settings) -> Void = { _ in }
   ) throws -> TestWorker {
     let former = incarnations[seat]
     if former == 0 { try gateway.setSeated(true, seat: seat) }

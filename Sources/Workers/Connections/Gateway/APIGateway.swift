@@ -226,8 +226,7 @@ final class APIGateway {
     if isUpgrade { fields.add(contentsOf: WebSocketUpgrade.fields) }
     let body: BodyForm =
       switch request.announcedBody {
-      // These mean something by a body: that there is none is said (RFC 9110 §8.6).
-      case .none: [.POST, .PUT, .PATCH].contains(request.method) ? .counted(0) : .none
+      case .none: Self.impliesBody(request.method) ? .counted(0) : .none
       case .counted(let bytes): .counted(UInt64(bytes))
       case .chunked, .untilClose: .chunked
       }
@@ -240,6 +239,14 @@ final class APIGateway {
         match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       fields: fields.wireBlock, body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
+  }
+
+  /// Methods that mean something by a body: that there is none is said (RFC 9110 §8.6).
+  private static func impliesBody(_ method: HTTPMethod) -> Bool {
+    switch method {
+    case .POST, .PUT, .PATCH: true
+    default: false
+    }
   }
 
   /// The path as rewritten, with the client's query behind it.
