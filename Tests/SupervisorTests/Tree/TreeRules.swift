@@ -170,9 +170,6 @@ struct TreeRules {
     for child in tree.children where child.ownNode == nil { checkProcesses(of: child, tree) }
     if let bereft { expect(false, "\(name(bereft)) died while it retired and nobody follows") }
     bereft = nil
-    if case .swap(let ids) = event {
-      dismissed.formUnion(alive.filter { roles[$0] == .retiring && isTold($0) && ids.contains($0.child) })
-    }
     checkSwapIsNoRestart(event, before, tree)
   }
 
