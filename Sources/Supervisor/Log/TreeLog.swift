@@ -76,6 +76,7 @@ struct TreeLog {
       say(.error, "swap has failed: the current process goes on", candidate, describe(failure))
     case .swapRefused(let child, let refusal):
       log.log(.warning, "worker isn't swapped: \(refusal.text)", [("child", name(child))])
+    case .swapWaits(let process): say(.notice, "swap waits for the retiring worker to end", process)
     case .retired(let process): say(.notice, "retiring worker has ended", process)
     case .retiringGivenUp(let process, let failure):
       say(

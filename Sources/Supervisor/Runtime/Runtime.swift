@@ -14,11 +14,6 @@ import IPC
 import Settings
 
 final class Runtime {
-  /// How often a starting worker is looked at.
-  private static let lookInterval: Nanoseconds = .milliseconds(20)
-  /// Time from a failed spawn until the tree hears of it: what is lacking now (processes, memory, a binary that is just
-  /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
-  private static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
   private static let roundInterval: Nanoseconds = .seconds(1)
   /// Time that keepers have to end when everything has: they only have to exit.
   private static let keepersEndMs = 2_000
@@ -45,18 +40,12 @@ final class Runtime {
   private var alarm: Alarm
   private var tree: SupervisionTree
   private var serviceManager = ServiceManager()
-  private var timers: [(token: TimerToken, deadline: Nanoseconds)] = []
+  private var agenda = Agenda(firstRound: SharedClock.now() + Runtime.roundInterval)
   /// Shared memory can't be repaired: whatever the tree says in the end, only a new gateway helps.
   private var isBeyondRepair = false
   private var exitStatus: Int32?
   private var pending: [TreeEvent] = []
   private var isDispatching = false
-  private var nextLook: Nanoseconds = .max
-  private var nextRound: Nanoseconds = 0
-  /// When it was last found that the supervisor had been kept from running; 0: never.
-  private var blindUntil: Nanoseconds = 0
-  /// Workers that couldn't be started, and when the tree hears of it.
-  private var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
 
   /// - Parameters:
   ///   - environment: of this process; workers get it but for what is withheld.
@@ -123,10 +112,9 @@ final class Runtime {
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
-      nextRound = SharedClock.now() + roundInterval
       dispatch(.start)
       while exitStatus == nil {
-        let due = nextDeadline
+        let due = agenda.next(isAnyStarting: isAnyStarting, at: SharedClock.now())
         alarm.set(due)
         try poller.wait { handle($0, due: due) }
       }
@@ -170,7 +158,9 @@ final class Runtime {
     case .alarm:
       alarm.acknowledge()
       let now = SharedClock.now()
-      excuse(from: due, to: now)
+      if let lost = agenda.excuse(from: due, to: now) {
+        log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
+      }
       alarmFired(at: now)
     case .child(let place, let instance):
       guard workers.indices.contains(place), workers[place].instance == instance else { return }
@@ -197,9 +187,7 @@ final class Runtime {
     case .reload:
       reload(fields)
     case .swap:
-      log.log(
-        .notice, "asked to swap the connection workers; control, streams and proxies stay as they are", fields
-      )
+      log.log(.notice, "asked to swap the connection workers; control, streams and proxies stay", fields)
       dispatch(
         .swap(workers.filter { $0.identity.kind == .connections && $0.identity.seat == 0 }.map(\.child)))
     case .childEnded:
@@ -221,21 +209,7 @@ final class Runtime {
   // MARK: Time
 
   private var roundInterval: Nanoseconds {
-    max(Self.lookInterval, min(Self.roundInterval, serviceManager.beatInterval ?? .max))
-  }
-
-  private var nextDeadline: Nanoseconds {
-    var earliest = nextRound
-    if isAnyStarting {
-      // A worker that began to start since the last look.
-      if nextLook == .max { nextLook = SharedClock.now() + Self.lookInterval }
-      earliest = min(earliest, nextLook)
-    } else {
-      nextLook = .max
-    }
-    for timer in timers { earliest = min(earliest, timer.deadline) }
-    for failed in failedSpawns { earliest = min(earliest, failed.due) }
-    return earliest
+    max(Agenda.lookInterval, min(Self.roundInterval, serviceManager.beatInterval ?? .max))
   }
 
   private var isAnyStarting: Bool {
@@ -244,20 +218,9 @@ final class Runtime {
   }
 
   private func alarmFired(at now: Nanoseconds) {
-    if now >= nextLook {
-      nextLook = now + Self.lookInterval
-      lookAtStartingWorkers()
-    }
-    while let index = timers.firstIndex(where: { $0.deadline <= now }) {
-      dispatch(.timer(timers.remove(at: index).token))
-    }
-    let heard = failedSpawns.filter { $0.due <= now }
-    failedSpawns.removeAll { $0.due <= now }
-    for failed in heard { dispatch(failed.event) }
-    if now >= nextRound {
-      nextRound = now + roundInterval
-      round()
-    }
+    if agenda.takeLook(at: now) { workers.forEach(lookAtStarting) }
+    while let event = agenda.takeEvent(at: now) { dispatch(event) }
+    if agenda.takeRound(at: now, every: roundInterval) { round() }
   }
 
   // MARK: Actions
@@ -267,8 +230,8 @@ final class Runtime {
     case .spawn(let process, let isRetiring, let cause): spawn(process, isRetiring: isRetiring, cause)
     case .terminate(let process): worker(process)?.signal(SIGTERM)
     case .kill(let process): worker(process)?.signal(SIGKILL)
-    case .setTimer(let token, let deadline): timers.append((token, deadline))
-    case .cancelTimer(let token): timers.removeAll { $0.token == token }
+    case .setTimer(let token, let deadline): agenda.set(token, deadline)
+    case .cancelTimer(let token): agenda.cancel(token)
     case .vacate(let id, let seat): if let worker = worker(id, seat) { vacate(worker) }
     case .note(let note):
       if case .gaveUp(let node, _, _) = note {
@@ -341,7 +304,7 @@ final class Runtime {
       treeLog.say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
       let event = TreeEvent.exited(id, instance: instance, .notSpawned(errno: number))
-      failedSpawns.append((due: SharedClock.now() + Self.failedSpawnDelay, event))
+      agenda.spawnFailed(event, at: SharedClock.now())
     }
   }
 
@@ -483,10 +446,6 @@ final class Runtime {
 
   // MARK: Status pages
 
-  private func lookAtStartingWorkers() {
-    for worker in workers { lookAtStarting(worker) }
-  }
-
   private func lookAtStarting(_ worker: WorkerRecord) {
     guard worker.isReady, life(worker) == .starting else { return }
     dispatch(.started(worker.child, instance: worker.instance))
@@ -507,24 +466,12 @@ final class Runtime {
       // The clock behind the beat, however long this thread is kept from running in between.
       let beat = worker.page.heartbeat
       let now = SharedClock.now()
-      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: blindUntil) else {
+      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: agenda.blindUntil) else {
         continue
       }
       treeLog.say(.error, "worker is hung: its heartbeat has stopped", worker)
       dispatch(.condemn(worker.child, instance: worker.instance, .hung))
     }
-  }
-
-  /// Time in which this process didn't run, and perhaps none of the gateway's, is nobody's fault: nobody is judged by
-  /// it, and no timer runs on in it.
-  ///
-  /// - Parameter due: when the alarm should have gone off.
-  private func excuse(from due: Nanoseconds, to now: Nanoseconds) {
-    guard Heartbeat.isBlind(due: due, now: now) else { return }
-    blindUntil = now
-    let lost = now - due
-    for index in timers.indices { timers[index].deadline += lost }
-    log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
   }
 
   /// Acts on what a worker says about the writers of the rings it reads.

@@ -30,7 +30,7 @@ struct SupervisionTree: Sendable {
     case .exited(let id, let instance, let exit): processExited(id, instance: instance, exit, at: now)
     case .timer(let token): timerFired(token, at: now)
     case .condemn(let id, let instance, let why): children[id.index].condemn(instance: instance, why, &output)
-    case .swap(let ids): swap(ids, at: now)
+    case .swap(let ids): swap(ids)
     case .stop: stop(at: now)
     case .quit: quit(at: now)
     }
@@ -252,15 +252,17 @@ struct SupervisionTree: Sendable {
   // MARK: Swap
 
   // A worker is swapped by a candidate at its other seat. One candidate at a time in the whole tree: there are never many processes
-  // that start. A retiring process of an earlier swap is told to end first.
+  // that start. Where a process of an earlier swap still retires the next one waits for its end, which its time bounds: it has clients.
 
-  private mutating func swap(_ ids: [ChildID], at now: Nanoseconds) {
+  private mutating func swap(_ ids: [ChildID]) {
     for id in ids {
       if let refusal = refusal(of: id) {
         output.note(.swapRefused(id, refusal))
       } else {
         awaitingSwap.append(id)
-        children[id.index].terminateCompanion(at: now, &output)
+        if let retiring = self[id].companion {
+          output.note(.swapWaits(forEndOf: retiring.incarnation.process))
+        }
       }
     }
   }

@@ -182,6 +182,8 @@ enum TreeNote: Equatable, Sendable {
   /// The candidate didn't come to serve; the current process goes on.
   case swapFailed(candidate: ProcessID, Failure)
   case swapRefused(ChildID, SwapRefusal)
+  /// It begins as soon as the seat is free.
+  case swapWaits(forEndOf: ProcessID)
   /// A retiring process has ended in order.
   case retired(ProcessID)
   /// A retiring process died and can't be started again; what it had is lost.

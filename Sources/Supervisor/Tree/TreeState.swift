@@ -107,7 +107,7 @@ struct Child: Sendable {
 
   /// Tells it to end, and its companion. False: it has been told before, or there is nothing of it but a companion.
   mutating func terminate(at now: Nanoseconds, _ output: inout TreeOutput) -> Bool {
-    terminateCompanion(at: now, &output)
+    companion?.incarnation.terminate(spec.shutdown, at: now, &output)
     return current?.terminate(spec.shutdown, at: now, &output) ?? false
   }
 
@@ -169,11 +169,6 @@ struct Child: Sendable {
       process = started.process
       output.note(.swapped(current: started.process, retiring: former.process))
     }
-  }
-
-  /// Tells the companion to end, unless that has been done.
-  mutating func terminateCompanion(at now: Nanoseconds, _ output: inout TreeOutput) {
-    companion?.incarnation.terminate(spec.shutdown, at: now, &output)
   }
 
   /// The companion's process has ended. Returns what it was.

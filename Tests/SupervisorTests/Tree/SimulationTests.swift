@@ -141,6 +141,8 @@ import Testing
         bench.exit(process, .status(0))
       } else if let process = bench.alive.first(where: { bench.life($0) == .starting }) {
         bench.started(process)
+      } else if let process = bench.alive.first(where: { bench.rules.roles[$0] == .retiring }) {
+        bench.exit(process, .status(0))
       } else {
         break
       }

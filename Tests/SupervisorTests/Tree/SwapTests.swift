@@ -141,13 +141,18 @@ import Testing
 
   @Test
   func
-    `16.6 a lingering process is told to end before the next swap of its child, and the others don't wait`()
+    `16.6 a swap waits for the end of the process that the one before has left, and others don't wait for it`()
     throws
   {
     var bench = try Self.swapped("a")
+    let retiring = try bench.companion("a")
     bench.swap("a", "b")
-    bench.expect(["term a", "spawn b/1 (swap)"])
-    try bench.companionExit("a", .signal(15))  // told: no heir
+    #expect(bench.notes.contains(.swapWaits(forEndOf: retiring)))
+    bench.expect(["spawn b/1 (swap)"])
+    // One that dies isn't gone.
+    try bench.companionExit("a", .signal(11))
+    bench.expect(["spawn a (signal, retiring)"])
+    try bench.companionExit("a", .status(0))
     bench.expect(["vacate a"])  // and b's candidate is starting still
     try bench.companionReady("b")
     bench.expect(["spawn a (swap)"])
@@ -155,12 +160,14 @@ import Testing
     #expect(bench.child("a").process.seat == 0)
   }
 
-  @Test func `16.6 a lingering process that doesn't end when told is killed`() throws {
+  @Test func `16.6 a swap waits as long as a retiring process may take`() throws {
     var bench = try Self.swapped("a")
     bench.swap("a")
-    bench.advance(seconds: 5)
+    bench.swap("a")
+    #expect(bench.notes.last == .swapRefused(bench.child("a").id, .underWay))
+    bench.advance(seconds: 60)
     try bench.companionExit("a", .signal(9))
-    bench.expect(["term a", "kill a", "vacate a", "spawn a (swap)"])
+    bench.expect(["kill a", "vacate a", "spawn a (swap)"])
   }
 
   @Test func `16.6 only permanent workers can be swapped`() {
@@ -317,6 +324,17 @@ import Testing
     bench.advance(seconds: 5)
     try bench.companionExit("b", .signal(9))
     bench.expect(["vacate a", "kill b/1", "vacate b/1", "finished stopped"])
+  }
+
+  @Test func `16.6 a retiring process that dies while its child waits to be stopped has no heir`() throws {
+    var bench = try TreeBench.running([worker("a", retirement: .seconds(60)), worker("b")])
+    bench.swap("a")
+    try bench.companionReady("a")
+    bench.stop()
+    try bench.companionExit("a", .signal(11))
+    bench.expect(["spawn a/1 (swap)", "term b", "vacate a"])
+    bench.exit("b", .status(0))
+    bench.expect(["term a/1"])
   }
 
   @Test func `16.6 quit kills every process, of both seats`() throws {

@@ -1,7 +1,7 @@
 // What must hold whatever happens, judged from the outside by what the tree asks for:
 //   - a child has at most two processes, never two at one seat, and one of them is its current process; a candidate is beside a
 //     current one or everything is being stopped; a seat is vacated exactly when nobody follows there;
-//   - nothing is signalled that does not run; nobody is told to end twice;
+//   - nothing is started that is to be stopped, nothing is signalled that does not run; nobody is told to end twice;
 //   - a node's children are stopped last one first (or told to in this order, if they stop together), and a group restart
 //     starts nobody before all later ones are gone;
 //   - in a one_for_one node no more failed children are started anew within the period than the intensity allows, and
@@ -44,6 +44,8 @@ struct TreeRules {
   private var retirementEnds: [Seat: Nanoseconds] = [:]
   /// A retiring process that has died and has to be followed.
   private var bereft: ProcessID?
+  /// Started by this event.
+  private var started: [ProcessID] = []
   private var restarts: [Int: [(child: ChildID, at: Nanoseconds)]] = [:]
   private var finished = false
   private var readyCount = 0
@@ -112,6 +114,7 @@ struct TreeRules {
 
   private mutating func spawned(_ process: ProcessID, _ role: Role) {
     spawns += 1
+    started.append(process)
     let seat = Seat(of: process)
     expect(!alive.contains { Seat(of: $0) == seat }, "\(name(process)): two at one seat")
     expect(role != .candidate || !occupied.contains(seat), "\(name(process)): candidate at an occupied seat")
@@ -157,13 +160,16 @@ struct TreeRules {
     for timer in timers {
       expect(!tree[timer.child].isGone, "\(name(timer.child)) is down and has a timer")
     }
+    for process in started {
+      if case .goingDown(let from, _) = tree.nodes[tree[process.child].node].phase {
+        expect(tree[process.child].position < from, "\(name(process)) started and is to be stopped")
+      }
+    }
+    started = []
     if finished { expect(timers.isEmpty, "timers left after the end") }
     for child in tree.children where child.ownNode == nil { checkProcesses(of: child, tree) }
     if let bereft { expect(false, "\(name(bereft)) died while it retired and nobody follows") }
     bereft = nil
-    if case .swap(let ids) = event {
-      dismissed.formUnion(alive.filter { roles[$0] == .retiring && isTold($0) && ids.contains($0.child) })
-    }
     checkSwapIsNoRestart(event, before, tree)
   }
 
