@@ -583,6 +583,12 @@ static struct footprint look_at_gateway(void) {
   return footprint;
 }
 
+/// A while behind a swap: the next spare is there.
+static struct footprint look_at_rest(void) {
+  sleep_until(now_ns() + 3000000000u);
+  return look_at_gateway();
+}
+
 static double swap_s[MAX_SWAPS];
 static int swapped, is_swap_late;
 static struct footprint first_footprint, last_footprint;
@@ -605,7 +611,7 @@ static void *swap_workers(void *nothing) {
   while (swapped < swaps && !is_swap_late) {
     sleep_until(now_ns() + (uint64_t)(gap_ms * 1000 + rand_r(&random) % (gap_ms * 1000)) * 1000u);
     // The seats of a place aren't the same: two swaps lead back to the first.
-    if (swapped == 2) first_footprint = look_at_gateway();
+    if (swapped == 2) first_footprint = look_at_rest();
     struct victims workers = {.count = 0};
     for_each_child(add_victim, &workers);
     uint64_t start = now_ns();
@@ -620,8 +626,7 @@ static void *swap_workers(void *nothing) {
     atomic_store(&is_swapping, 0);
     swap_s[swapped++] = (double)(end - start) / 1e9;
   }
-  sleep_until(now_ns() + 3000000000u);
-  last_footprint = look_at_gateway();
+  last_footprint = look_at_rest();
   atomic_store(&is_over, 1);
   return NULL;
 }

@@ -244,11 +244,15 @@ extension SettingKey {
         + "it"),
     .integer(
       "LINGER_S", \.lingerSeconds, 1...86_400, unit: "seconds",
-      "for which a connection worker that was replaced (USR1) finishes what it can't pass to the next one: requests, tunnels"),
+      "for which a connection worker that was replaced (USR1) finishes what it can't pass to the next one: requests, tunnels"
+    ),
     .integer(
       "LEDGER_BYTES", \.ledgerBytes, 1_048_576...68_719_476_736, unit: "bytes",
       "memory, taken as needed, for what a connection worker's successor has to know of its connections; those that don't fit end with it"
     ),
+    .integer(
+      "WARM_SPARES", \.warmSpares, 0...8,
+      "processes that wait in reserve, so that a dead connection worker's connections wait less (unset: 1 with 4 GiB of memory or more)"),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once, until clients have the answers; more: 503"),

@@ -172,6 +172,8 @@ public struct Settings: Codable, Sendable, Equatable {
   /// How long the keeper of a dead connection worker's sockets waits for an heir; 0: there are no keepers.
   public var keeperTTLSeconds = 30
   public var ledgerBytes = 256 * 1024 * 1024
+  /// Connection workers' processes that wait in reserve.
+  public var warmSpares = 0
 
   public init() {}
 

@@ -1,6 +1,8 @@
 // Loads the configuration: defaults, then file, environment and command line, later wins. Collects every mistake of
 // every layer before it refuses; never runs with a value that it did not understand.
 
+import Glibc
+
 public struct LoadedSettings: Sendable, Equatable {
   public let settings: Settings
   /// One text per thing that is accepted but probably not what was meant. No secrets.
@@ -42,6 +44,9 @@ extension Settings {
     if !given.contains("KEEPER_TTL_S") {
       settings.keeperTTLSeconds = settings.watchdogSeconds + Self.patienceSeconds
     }
+    if !given.contains("WARM_SPARES"), Self.memoryBytes >= Self.roomyBytes {
+      settings.warmSpares = 1
+    }
     let brokers = settings.kafkaBrokers
     if settings.kafkaEnabled == false { settings.kafkaBrokers = [] }
     mistakes += settings.contradictions
@@ -76,6 +81,10 @@ extension Settings {
 
   /// By how much KEEPER_TTL_S is longer than WATCHDOG_S if it isn't set.
   private static let patienceSeconds = 20
+
+  /// Memory of a machine that has room for a process that only waits.
+  private static let roomyBytes = 4 << 30
+  private static var memoryBytes: Int { sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) }
 
   /// The ring keeps a record only if it is at most an eighth of its capacity, and a prepared event may need as many
   /// bytes again for its extracted fields as for its JSON.

@@ -115,7 +115,8 @@ struct MovingTests {
     #expect(count == 3 && clients.count { $0.isOpen } == 2 && offered(by: front).count == 2)
   }
 
-  @Test("16.7 Nothing is given away of which something has been read that isn't dealt with, or has to be written")
+  @Test(
+    "16.7 Nothing is given away of which something has been read that isn't dealt with, or has to be written")
   func busy() throws {
     let (front, socket) = (front(), try Socket())
     let client = try front.connect(socket: socket.descriptor)
@@ -139,7 +140,9 @@ struct MovingTests {
     #expect(offered(by: front).count == 1)
   }
 
-  @Test("16.7 A request that can be asked again moves while it waits, and whoever answers it hears that; another one doesn't")
+  @Test(
+    "16.7 A request that can be asked again moves while it waits, and whoever answers it hears that; another one doesn't"
+  )
   func waiting() throws {
     let loop = EmbeddedFront().loop
     let promise = loop.makePromise(of: HTTPResponse.self)
@@ -165,7 +168,8 @@ struct MovingTests {
   @Test("16.7 A real one goes on where it was put back: its client sees one connection")
   func putBack() async throws {
     nonisolated(unsafe) let journal = TestJournal()
-    try await Loopback.withServers(journal: { _ in journal }) { servers, port in
+    let one: @Sendable (Int) -> (any ConnectionJournal)? = { _ in journal }
+    try await Loopback.withServers(journal: one) { servers, port in
       let client = try Client(port: port)
       client.send(get("/one"))
       let first = client.receive(until: "/one")
@@ -223,7 +227,9 @@ struct RetiringServerTests {
     #expect(!client.isOpen && front.front.server.requestsInProgress == 0)
   }
 
-  @Test("16.7 Between two requests those that aren't noted can be sent away, so many at a time, and the others can't")
+  @Test(
+    "16.7 Between two requests those that aren't noted can be sent away, so many at a time, and the others can't"
+  )
   func idle() throws {
     let front = EmbeddedFront(journal: journal)
     let noted = try front.connect(socket: 5)

@@ -57,6 +57,26 @@ struct AuthorityTests {
   }
 }
 
+@Suite("15 Addresses of peers") struct PeerAddressTests {
+  @Test(
+    "An address is written as the system would, IPv4 as such also from a socket for both families",
+    arguments: [
+      ("127.0.0.1", "127.0.0.1"), ("255.10.0.100", "255.10.0.100"), ("::ffff:192.0.2.1", "192.0.2.1"),
+      ("::ffff:9.90.200.0", "9.90.200.0"), ("2001:db8::1", "2001:db8::1"), ("::1", "::1"), ("::", "::"),
+    ])
+  func text(_ given: String, _ text: String) throws {
+    let address = try SocketAddress(ipAddress: given, port: 80)
+    #expect(PeerAddress.text(of: address) == text)
+    #expect(PeerAddress(address) == PeerAddress(given))
+  }
+
+  @Test("What has no address has an empty one")
+  func none() throws {
+    #expect(PeerAddress.text(of: nil).isEmpty)
+    #expect(PeerAddress.text(of: try SocketAddress(unixDomainSocketPath: "/tmp/x")).isEmpty)
+  }
+}
+
 struct QueryStringTests {
   @Test(
     "Query parameters are decoded in their order",

@@ -218,7 +218,7 @@ struct StreamedRequestTests {
     #expect(
       statusLines(answer) == ["HTTP/1.1 101 Switching Protocols"] && answer.hasSuffix("\r\n\r\ntaken /s;"))
     #expect(try client.firedThrough() == "frame")
-    #expect((try? client.channel.pipeline.syncOperations.handler(type: HTTPConnection.self)) == nil)
+    #expect((try? client.channel.pipeline.syncOperations.handler(type: ConnectionWire.self)) == nil)
     client.channel.close(promise: nil)
     #expect(exchange.calls == ["begin", "end"], "the new owner's client has gone, not the exchange's")
 

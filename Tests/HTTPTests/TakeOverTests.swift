@@ -36,10 +36,10 @@ struct TakeOverTests {
 
   private func handlers(_ client: EmbeddedClient) -> [String] {
     let pipeline = client.channel.pipeline.syncOperations
-    return ["HTTPInput", "HTTPConnection"].filter { name in
+    return ["HTTPInput", "ConnectionWire"].filter { name in
       switch name {
       case "HTTPInput": (try? pipeline.handler(type: HTTPInput.self)) != nil
-      default: (try? pipeline.handler(type: HTTPConnection.self)) != nil
+      default: (try? pipeline.handler(type: ConnectionWire.self)) != nil
       }
     }
   }

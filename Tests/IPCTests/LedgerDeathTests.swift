@@ -208,6 +208,24 @@ struct LedgerHeirTests {
     #expect(heir.settleInterrupted().suspect == LedgerSuspect(serial: nil, record: nil))
   }
 
+  @Test("16.8 knows how many died of which record, the last few of them, whatever becomes of the plan")
+  func deaths() throws {
+    let descriptor = try Ledger.create(name: "test", LedgerLife.sizes)
+    func record(_ number: UInt64) -> LedgerSuspect.Record { .init(ring: .max, sequence: number) }
+    var plan = try Ledger(attaching: descriptor.rawValue, incarnation: 1).plan
+    #expect(plan.deaths.isEmpty)
+    for _ in 0..<2 { plan.countDeath(of: record(1)) }
+    for number in 2..<20 { plan.countDeath(of: record(UInt64(number))) }
+    let heir = try Ledger(attaching: descriptor.rawValue, incarnation: 2)
+    _ = heir.settleInterrupted()
+    heir.forgetInterrupted()
+    plan = heir.plan
+    #expect(plan.deaths.count == 8)
+    #expect(plan.deaths.filter { $0.count == 2 }.map(\.record) == [record(1)])
+    #expect(plan.deaths.contains { $0.record == record(19) && $0.count == 1 })
+    withExtendedLifetime(heir) {}
+  }
+
   @Test("changes nothing by attaching")
   func attaching() throws {
     let descriptor = try Ledger.create(name: "test", LedgerLife.sizes)

@@ -128,6 +128,7 @@ struct LedgerPassingTests {
     let sibling = try SiblingLedger(mapping: descriptor.rawValue)
     let found = try #require(sibling.entry(entry.rawValue))
     #expect(found.isPassing && found.isKept && found.descriptor == 20 && found.cookie == 99)
+    #expect(sibling.has(cookie: 99) && !sibling.has(cookie: 98))
     #expect(sibling.cold(of: entry.rawValue) == LedgerCold(state: [7]))
     let (used, open1) = (owner.usedBytes, owner.openEntries)
     #expect(sibling.claim(found) && !sibling.claim(found) && sibling.entry(entry.rawValue) == nil)

@@ -96,6 +96,14 @@ struct ValueTests {
     #expect(limits.contains { $0.name == "KEEPER_TTL_S" && $0.value == 30 })
   }
 
+  @Test func `16.8 WARM_SPARES is 0 to 8, and as the machine's memory allows if it isn't set`() throws {
+    let bytes = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+    #expect(try load([:]).settings.warmSpares == (bytes >= 4 << 30 ? 1 : 0))
+    #expect(try load(["WARM_SPARES": "0"]).settings.warmSpares == 0)
+    #expect(try load(["WARM_SPARES": "8"]).settings.warmSpares == 8)
+    #expect(mistakes(["WARM_SPARES": "9"]).count == 1)
+  }
+
   @Test("16.7 LINGER_S is ten minutes unless it is set, and shown among the limits")
   func linger() throws {
     #expect(try load([:]).settings.lingerSeconds == 600)

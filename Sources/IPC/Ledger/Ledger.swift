@@ -85,6 +85,11 @@ public final class Ledger {
     return true
   }
 
+  /// Empties a ledger to which nobody writes any more, and gives its memory back. Who has it mapped sees it empty.
+  public static func empty(_ fd: CInt, _ sizes: LedgerSizes) throws(IPCError) {
+    try LedgerSegment.format(fd, LedgerLayout(sizes))
+  }
+
   /// Maps a ledger and looks at what is in it; changes nothing. `fd` isn't closed, and not needed any more afterwards.
   ///
   /// - Parameter incarnation: of this process, more than that of any before it: 1 to 2^24 − 1.

@@ -157,10 +157,53 @@ public struct LedgerPlan {
     words.store(UInt64(ring) + 1, header + Int(RIG_LEDGER_SUSPECT_RING_AT))
   }
 
-  /// Nothing is.
+  /// No connection is.
   @inlinable
-  public func noSuspect() {
+  public func noConnection() {
     words.store(0, header + Int(RIG_LEDGER_SUSPECT_SERIAL_AT))
+  }
+
+  /// No record is.
+  @inlinable
+  public func noRecord() {
     words.store(0, header + Int(RIG_LEDGER_SUSPECT_RING_AT))
   }
+
+  /// Nothing is.
+  public func noSuspect() {
+    noConnection()
+    noRecord()
+  }
+
+  // MARK: Records that processes have died of
+
+  private var deadly: UnsafeMutableBufferPointer<rig_ledger_deadly> {
+    let count = Int(RIG_LEDGER_DEADLY)
+    let start = (header + Int(RIG_LEDGER_DEADLY_AT)).bindMemory(to: rig_ledger_deadly.self, capacity: count)
+    return UnsafeMutableBufferPointer(start: start, count: count)
+  }
+
+  /// The last few records that processes of the place have died of, and how many died of each.
+  public var deaths: [(record: LedgerSuspect.Record, count: Int)] {
+    deadly.compactMap { noted in
+      guard noted.ring > 0, noted.ring <= 1 << 32 else { return nil }
+      let record = LedgerSuspect.Record(
+        ring: UInt32(truncatingIfNeeded: noted.ring - 1), sequence: noted.sequence)
+      return (record, Int(clamping: noted.deaths))
+    }
+  }
+
+  /// One more process has died of this record. Without room for it the one is forgotten that fewest have died of.
+  public func countDeath(of record: LedgerSuspect.Record) {
+    let ring = UInt64(record.ring) + 1
+    if let index = deadly.firstIndex(where: { $0.ring == ring && $0.sequence == record.sequence }) {
+      deadly[index].deaths &+= 1
+    } else if let index = deadly.indices.min(by: { rank(deadly[$0]) < rank(deadly[$1]) }) {
+      deadly[index] = rig_ledger_deadly(ring: ring, sequence: record.sequence, deaths: 1)
+    }
+    // Should this process die before it has forgotten the rest of what the dead one left, it isn't counted twice.
+    noRecord()
+  }
+
+  private func rank(_ noted: rig_ledger_deadly) -> UInt64 { noted.ring == 0 ? 0 : max(1, noted.deaths) }
 }

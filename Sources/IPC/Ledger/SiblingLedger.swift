@@ -127,6 +127,11 @@ public final class SiblingLedger {
     return entry.serial != claim.serial || entry.cookie != claim.cookie
   }
 
+  /// Whether some entry is of the socket with this SO_COOKIE, at this moment. Looks at all of them.
+  public func has(cookie: UInt64) -> Bool {
+    (0..<UInt32(segment.entriesInUse)).contains { entry($0)?.cookie == cookie }
+  }
+
   private func address(_ number: UInt32) -> UnsafeMutableRawPointer {
     entries + Int(number) * MemoryLayout<rig_ledger_entry>.stride
   }

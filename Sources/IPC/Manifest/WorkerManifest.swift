@@ -206,6 +206,11 @@ public struct WorkerManifest: Codable, Sendable, Equatable {
       throw .invalid("\(environmentName) is \"\(text)\", expected the number of an inherited descriptor")
     }
     unsetenv(environmentName)
+    return try inherited(number)
+  }
+
+  /// The same for a process that was told the number otherwise.
+  public static func inherited(_ number: CInt) throws(IPCError) -> WorkerManifest {
     let manifest = try read(number)
     close(number)
     for descriptor in manifest.descriptors {

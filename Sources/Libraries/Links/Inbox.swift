@@ -133,6 +133,11 @@ public final class LoopRings {
   /// What has happened to rings since it was last asked for.
   public func takeIncidents() -> [RingIncident] { sets.flatMap { $0.takeIncidents() } }
 
+  /// Whoever is watched has it noted which record is worked on.
+  public func watch(_ watch: RecordWatch) {
+    for set in sets { set.watch = watch }
+  }
+
   /// Once per second.
   public func probeSuspended() {
     for set in sets { set.probeSuspended() }

@@ -70,7 +70,7 @@ public final class Outbox {
     var fields = Self.fields()
     payload.append(to: &fields)
     try send(
-      fields,
+      consume fields,
       Envelope(
         payload.kind, target: target, correlation: correlation, deadlineNs: deadlineNs, value: payload.value))
   }

@@ -103,7 +103,8 @@ struct GatewayPlan: Equatable, Sendable {
           id: worker.name, restart: .permanent,
           shutdown: .timeout(.seconds(shutdownSeconds(of: kind, settings))),
           kind: .worker(startTimeout: startTimeout),
-          countsKills: !(keepsConnections && kind == .connections))
+          countsKills: !(keepsConnections && kind == .connections),
+          retirement: keepsConnections && kind == .connections ? retirement(settings) : nil)
       }
       let node = NodeSpec(
         strategy: .oneForOne, intensity: settings.restartIntensity * members.count,
@@ -115,6 +116,11 @@ struct GatewayPlan: Equatable, Sendable {
     }
     return NodeSpec(
       strategy: .oneForOne, intensity: 0, period: .seconds(settings.restartPeriodSeconds), children: nodes)
+  }
+
+  /// How long a connection worker that has been replaced lingers for what can't be passed on, and then drains.
+  private static func retirement(_ settings: Settings) -> Nanoseconds {
+    .seconds(settings.lingerSeconds + settings.drainTimeoutSeconds + drainMarginSeconds)
   }
 
   private static func shutdownSeconds(of kind: WorkerKind, _ settings: Settings) -> Int {

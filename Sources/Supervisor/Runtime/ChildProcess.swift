@@ -14,12 +14,15 @@ struct ChildProcess: ~Copyable {
   let pidfd: CInt
 
   /// Starts `executable` with exactly the descriptors of `plan`, standard output and standard error.
-  /// - Parameter environment: `NAME=value` lines.
+  /// - Parameters:
+  ///   - name: what it is called; nil: its path.
+  ///   - environment: `NAME=value` lines.
   init(
-    executable: String, arguments: [String], environment: [String], descriptors plan: DescriptorPlan
+    executable: String, name: String? = nil, arguments: [String], environment: [String],
+    descriptors plan: DescriptorPlan
   ) throws(SpawnError) {
     var pid: pid_t = 0
-    let error = withCStrings([executable] + arguments) { argv in
+    let error = withCStrings([name ?? executable] + arguments) { argv in
       withCStrings(environment) { envp in
         rig_spawn(&pid, executable, argv, envp, plan.sources, plan.targets, CInt(plan.sources.count))
       }
@@ -97,12 +100,17 @@ enum WorkerEnvironment {
   /// A worker that spoke to systemd or took its sockets would be taken for the service.
   private static let withheld: Set<String> = [
     "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
-    WorkerManifest.environmentName,
+    WorkerManifest.environmentName, SpareSocket.environmentName,
   ]
+
+  /// Swift's runtime would look for the place of a fault for seconds, in which the worker's clients wait for its successor. An operator
+  /// who wants to know the place sets the variable himself.
+  private static let quick = ["SWIFT_BACKTRACE": "enable=no"]
 
   /// `NAME=value` lines, in a stable order.
   static func lines(from environment: [String: String]) -> [String] {
-    environment.filter { !withheld.contains($0.key) }.map { "\($0.key)=\($0.value)" }.sorted()
+    quick.merging(environment) { $1 }
+      .filter { !withheld.contains($0.key) }.map { "\($0.key)=\($0.value)" }.sorted()
   }
 
   /// The line that tells a worker where its manifest is.

@@ -1,7 +1,7 @@
 // The set of things the supervisor waits for: signals, one timer, the pidfd of every child, and the end of every keeper. Events
 // carry a token, not a descriptor number, so that an event of a child that is gone can't be taken for its successor's.
 //
-//   token: 0 signals, 1 alarm, else instance << 16 | worker + 2; with bit 63 its courier's end
+//   token: 0 signals, 1 alarm, else instance << 16 | worker + 2; with bit 63 its courier's end, with bit 62 the number of a spare
 
 import CLinux
 import Glibc
@@ -12,13 +12,17 @@ enum PollToken: Equatable, Sendable {
   case alarm
   case child(worker: Int, instance: UInt64)
   case courier(worker: Int, instance: UInt64)
+  case spare(UInt64)
 
   private static let courierBit: UInt64 = 1 << 63
+  private static let spareBit: UInt64 = 1 << 62
 
   init(rawValue: UInt64) {
     switch rawValue {
     case 0: self = .signals
     case 1: self = .alarm
+    case let value where value & (Self.courierBit | Self.spareBit) == Self.spareBit:
+      self = .spare(value & ~Self.spareBit)
     default:
       let (worker, instance) = (Int(rawValue & 0xFFFF) - 2, (rawValue & ~Self.courierBit) >> 16)
       self =
@@ -33,6 +37,7 @@ enum PollToken: Equatable, Sendable {
     case .alarm: 1
     case .child(let worker, let instance): instance << 16 | UInt64(worker + 2)
     case .courier(let worker, let instance): Self.courierBit | instance << 16 | UInt64(worker + 2)
+    case .spare(let number): Self.spareBit | number
     }
   }
 }
@@ -114,6 +119,8 @@ enum SignalRequest: Equatable, Sendable {
   case quit
   /// HUP: read again what can be read again.
   case reload
+  /// USR1: fresh processes for those workers that can be swapped.
+  case swap
   /// CHLD: a child has ended, perhaps one that isn't ours by birth.
   case childEnded
   /// A signal whose meaning is reserved and not available in this version.
@@ -125,7 +132,7 @@ enum SignalRequest: Equatable, Sendable {
     case SIGQUIT: self = .quit
     case SIGHUP: self = .reload
     case SIGCHLD: self = .childEnded
-    case SIGUSR1: self = .unavailable(name: "SIGUSR1", meaning: "rolling restart of the workers")
+    case SIGUSR1: self = .swap
     case SIGUSR2: self = .unavailable(name: "SIGUSR2", meaning: "switch to another release")
     case SIGTTIN: self = .unavailable(name: "SIGTTIN", meaning: "one connection worker more")
     case SIGTTOU: self = .unavailable(name: "SIGTTOU", meaning: "one connection worker fewer")

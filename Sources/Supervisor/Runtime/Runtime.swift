@@ -1,7 +1,7 @@
 // The supervisor at work: one thread, one epoll set. System events become events of the tree, and the tree's actions
 // are carried out in order. Everything that decides is in the tree; this only waits and acts.
 //
-//   signalfd ─▶ stop, quit, reload             alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
+//   signalfd ─▶ stop, quit, reload, swap       alarm ─▶ tree timers, look (20 ms), round (1 s)           pidfd ─▶ exited
 //                                                                                              courier's end ─▶ keeper gone
 //   look    while a worker is starting: has it reported ready?
 //   round   reports of corrupt rings, heartbeats, our own heartbeat
@@ -14,11 +14,6 @@ import IPC
 import Settings
 
 final class Runtime {
-  /// How often a starting worker is looked at.
-  private static let lookInterval: Nanoseconds = .milliseconds(20)
-  /// Time from a failed spawn until the tree hears of it: what is lacking now (processes, memory, a binary that is just
-  /// being replaced) may be there in a moment, and must not use up the restarts within that moment.
-  private static let failedSpawnDelay: Nanoseconds = .milliseconds(500)
   private static let roundInterval: Nanoseconds = .seconds(1)
   /// Time that keepers have to end when everything has: they only have to exit.
   private static let keepersEndMs = 2_000
@@ -27,6 +22,8 @@ final class Runtime {
   private let listeners: Listeners
   let resources: SharedResources
   private let log: LogWriter
+  private let treeLog: TreeLog
+  private let corruptRings: CorruptRings
   private let metrics: SupervisorMetrics
   private let environment: [String]
   private let watchdog: Nanoseconds
@@ -36,29 +33,19 @@ final class Runtime {
   let workers: [WorkerRecord]
   /// The places of a child's seats in `workers`, by its index; empty for supervisors.
   private let seatsOfChild: [[Int]]
-  /// The place of a ring's writer in `workers`, by the ring's place in `GatewayPlan.rings`.
-  private let placeOfWriter: [Int?]
 
+  private let spares: SpareWorkers
   private let poller: Poller
   private let inbox: SignalInbox
   private var alarm: Alarm
   private var tree: SupervisionTree
   private var serviceManager = ServiceManager()
-  /// By child; the tree sets at most one each.
-  private var timers: [(token: TimerToken, deadline: Nanoseconds)?]
-  /// By place in `GatewayPlan.rings`: reported as corrupt, to be formatted anew before its writer runs again.
-  private var isCorrupt: [Bool]
+  private var agenda = Agenda(firstRound: SharedClock.now() + Runtime.roundInterval)
   /// Shared memory can't be repaired: whatever the tree says in the end, only a new gateway helps.
   private var isBeyondRepair = false
   private var exitStatus: Int32?
   private var pending: [TreeEvent] = []
   private var isDispatching = false
-  private var nextLook: Nanoseconds = .max
-  private var nextRound: Nanoseconds = 0
-  /// When it was last found that the supervisor had been kept from running; 0: never.
-  private var blindUntil: Nanoseconds = 0
-  /// Workers that couldn't be started, and when the tree hears of it.
-  private var failedSpawns: [(due: Nanoseconds, event: TreeEvent)] = []
 
   /// - Parameters:
   ///   - environment: of this process; workers get it but for what is withheld.
@@ -91,6 +78,10 @@ final class Runtime {
     page.beginGeneration(pid: getpid())
     metrics = SupervisorMetrics(page: page, workers: plan.workers, keepers: plan.keepsConnections)
 
+    spares = SpareWorkers(
+      count: settings.warmSpares, executable: executables.path(of: .connections),
+      environment: self.environment, gauge: metrics.spares, log: log)
+
     let table = resources.table(of: plan, listeners: listeners)
     let children = tree.workers
     var workers: [WorkerRecord] = []
@@ -112,9 +103,8 @@ final class Runtime {
     }
     self.workers = workers
     self.seatsOfChild = seatsOfChild
-    placeOfWriter = plan.rings.map { ring in plan.seats.firstIndex(of: ring.writer) }
-    timers = Array(repeating: nil, count: tree.children.count)
-    isCorrupt = Array(repeating: false, count: plan.rings.count)
+    treeLog = TreeLog(log: log, workers: workers, names: tree.children.map(\.spec.id))
+    corruptRings = CorruptRings(plan: plan, resources: resources, log: treeLog)
   }
 
   func run() -> Int32 {
@@ -122,10 +112,9 @@ final class Runtime {
     do throws(IPCError) {
       try poller.add(inbox.descriptor, .signals)
       try poller.add(alarm.descriptor, .alarm)
-      nextRound = SharedClock.now() + roundInterval
       dispatch(.start)
       while exitStatus == nil {
-        let due = nextDeadline
+        let due = agenda.next(isAnyStarting: isAnyStarting, at: SharedClock.now())
         alarm.set(due)
         try poller.wait { handle($0, due: due) }
       }
@@ -138,6 +127,7 @@ final class Runtime {
 
   /// No worker is left, and no keeper.
   private func leaveNobody() {
+    spares.end { poller.remove($0) }
     for worker in workers {
       worker.abandon()
       drop(worker.disinherit(), of: worker)
@@ -168,7 +158,9 @@ final class Runtime {
     case .alarm:
       alarm.acknowledge()
       let now = SharedClock.now()
-      excuse(from: due, to: now)
+      if let lost = agenda.excuse(from: due, to: now) {
+        log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
+      }
       alarmFired(at: now)
     case .child(let place, let instance):
       guard workers.indices.contains(place), workers[place].instance == instance else { return }
@@ -176,6 +168,8 @@ final class Runtime {
     case .courier(let place, let instance):
       guard workers.indices.contains(place) else { return }
       keeperGone(workers[place], instance)
+    case .spare(let number):
+      spares.ended(number, at: SharedClock.now()) { poller.remove($0) }
     }
   }
 
@@ -192,6 +186,10 @@ final class Runtime {
       dispatch(.quit)
     case .reload:
       reload(fields)
+    case .swap:
+      log.log(.notice, "asked to swap the connection workers; control, streams and proxies stay", fields)
+      dispatch(
+        .swap(workers.filter { $0.identity.kind == .connections && $0.identity.seat == 0 }.map(\.child)))
     case .childEnded:
       if isSubreaper { _ = reapOrphans() }
     case .unavailable(_, let meaning):
@@ -203,6 +201,7 @@ final class Runtime {
   private func announceStop() {
     guard resources.supervisorPage.page.state != .stopping else { return }
     resources.supervisorPage.page.state = .stopping
+    spares.end { poller.remove($0) }
     listeners.closeInbound()
     serviceManager.stopping("stopping")
   }
@@ -210,66 +209,45 @@ final class Runtime {
   // MARK: Time
 
   private var roundInterval: Nanoseconds {
-    max(Self.lookInterval, min(Self.roundInterval, serviceManager.beatInterval ?? .max))
-  }
-
-  private var nextDeadline: Nanoseconds {
-    var earliest = nextRound
-    if isAnyStarting {
-      // A worker that began to start since the last look.
-      if nextLook == .max { nextLook = SharedClock.now() + Self.lookInterval }
-      earliest = min(earliest, nextLook)
-    } else {
-      nextLook = .max
-    }
-    for case let timer? in timers { earliest = min(earliest, timer.deadline) }
-    for failed in failedSpawns { earliest = min(earliest, failed.due) }
-    return earliest
+    max(Agenda.lookInterval, min(Self.roundInterval, serviceManager.beatInterval ?? .max))
   }
 
   private var isAnyStarting: Bool {
-    for worker in workers where tree[worker.child].state == .starting { return true }
+    for worker in workers where life(worker) == .starting { return true }
     return false
   }
 
   private func alarmFired(at now: Nanoseconds) {
-    if now >= nextLook {
-      nextLook = now + Self.lookInterval
-      lookAtStartingWorkers()
-    }
-    for index in timers.indices {
-      guard let timer = timers[index], timer.deadline <= now else { continue }
-      timers[index] = nil
-      dispatch(.timer(ChildID(index: index), timer.token))
-    }
-    let heard = failedSpawns.filter { $0.due <= now }
-    failedSpawns.removeAll { $0.due <= now }
-    for failed in heard { dispatch(failed.event) }
-    if now >= nextRound {
-      nextRound = now + roundInterval
-      round()
-    }
+    if agenda.takeLook(at: now) { workers.forEach(lookAtStarting) }
+    while let event = agenda.takeEvent(at: now) { dispatch(event) }
+    if agenda.takeRound(at: now, every: roundInterval) { round() }
   }
 
   // MARK: Actions
 
   private func carryOut(_ action: TreeAction) {
     switch action {
-    case .spawn(let id, let instance, let cause): spawn(id, instance, cause)
-    case .terminate(let id): worker(id)?.signal(SIGTERM)
-    case .kill(let id): worker(id)?.signal(SIGKILL)
-    case .setTimer(let id, let token, let deadline): timers[id.index] = (token, deadline)
-    case .cancelTimer(let id): timers[id.index] = nil
+    case .spawn(let process, let isRetiring, let cause): spawn(process, isRetiring: isRetiring, cause)
+    case .terminate(let process): worker(process)?.signal(SIGTERM)
+    case .kill(let process): worker(process)?.signal(SIGKILL)
+    case .setTimer(let token, let deadline): agenda.set(token, deadline)
+    case .cancelTimer(let token): agenda.cancel(token)
+    case .vacate(let id, let seat): if let worker = worker(id, seat) { vacate(worker) }
     case .note(let note):
-      if case .gaveUp(node: nil, _, _) = note { announceStop() }
-      log(note)
+      if case .gaveUp(let node, _, _) = note {
+        serviceManager.status("gave up")
+        if node == nil { announceStop() }
+      }
+      metrics.count(note) { worker($0, 0)?.identity }
+      treeLog.note(note)
     case .ready:
       resources.supervisorPage.page.state = .ready
-      logReady()
+      treeLog.ready(at: listeners.entries.map { ($0.name, $0.address) }, workers: plan.workers.count)
       serviceManager.ready("serving with \(plan.workers.count) workers")
     case .finished(let outcome):
-      exitStatus = isBeyondRepair ? ExitStatus.gaveUp : ExitStatus.of(outcome)
-      logFinished(outcome)
+      let status = isBeyondRepair ? ExitStatus.gaveUp : ExitStatus.of(outcome)
+      exitStatus = status
+      treeLog.finished(outcome, status: status, isBeyondRepair: isBeyondRepair)
     }
   }
 
@@ -286,40 +264,74 @@ final class Runtime {
     }
   }
 
-  private func worker(_ id: ChildID) -> WorkerRecord? {
-    seatsOfChild[id.index].first.map { workers[$0] }
+  private func worker(_ process: ProcessID) -> WorkerRecord? { worker(process.child, process.seat) }
+
+  private func worker(_ id: ChildID, _ seat: Int) -> WorkerRecord? {
+    let seats = seatsOfChild[id.index]
+    return seats.indices.contains(seat) ? workers[seats[seat]] : nil
   }
 
-  private func spawn(_ id: ChildID, _ instance: UInt64, _ cause: SpawnCause) {
-    guard let worker = worker(id) else { return }
+  private func life(_ worker: WorkerRecord) -> Life? { tree.life(worker.child, instance: worker.instance) }
+
+  private func spawn(_ process: ProcessID, isRetiring: Bool, _ cause: SpawnCause) {
+    guard let worker = worker(process) else { return }
+    let (id, instance) = (process.child, process.instance)
     worker.begin(instance, cause)
     resources.occupy(seat: worker.seat)
     if let reason = cause.label { metrics.countRestart(of: worker.identity, reason: reason) }
-    guard repairRings(writtenBy: worker) else {
+    guard repairRings(of: worker) else {
       return dispatch(.exited(id, instance: instance, .notSpawned(errno: EIO)))
     }
+    launch(worker, role(of: process, isRetiring), cause.label.map { [("reason", $0)] } ?? [])
+  }
+
+  /// - Parameter bySpare: whether one that waits in reserve may be it.
+  private func launch(
+    _ worker: WorkerRecord, _ role: WorkerRecord.Role, _ fields: [(String, String)], bySpare: Bool = true
+  ) {
+    let (id, instance) = (worker.child, worker.instance)
     do {
       let courier = worker.keepsConnections ? try SocketPair() : nil
-      let process = try start(worker, courier?.first.rawValue)
+      let process = try start(worker, role, courier?.first.rawValue, bySpare: bySpare)
       try poller.add(process.pidfd, .child(worker: worker.seat, instance: instance))
       if let courier {
         try poller.addHangUp(courier.second.rawValue, .courier(worker: worker.seat, instance: instance))
       }
       worker.run(consume process)
       if let courier { drop(worker.bequeath(courier.second), of: worker) }
-      say(.info, "worker is started", worker, cause.label.map { [("reason", $0)] } ?? [])
+      treeLog.say(.info, "worker is started", worker, fields)
     } catch {
-      say(.error, "worker can't be started", worker, [("error", "\(error)")])
+      treeLog.say(.error, "worker can't be started", worker, [("error", "\(error)")])
       let number = (error as? SpawnError)?.errno ?? EIO
       let event = TreeEvent.exited(id, instance: instance, .notSpawned(errno: number))
-      failedSpawns.append((due: SharedClock.now() + Self.failedSpawnDelay, event))
+      agenda.spawnFailed(event, at: SharedClock.now())
     }
   }
 
-  private func start(_ worker: WorkerRecord, _ keeperEnd: CInt?) throws -> ChildProcess {
-    var (message, descriptors) = worker.inheritance(keeperEnd: keeperEnd)
+  /// What a process is to the one at the other seat.
+  private func role(of process: ProcessID, _ isRetiring: Bool) -> WorkerRecord.Role {
+    let child = tree[process.child]
+    if child.process != process {
+      return isRetiring ? .retiring(successor: child.process.instance) : .heir(of: child.process.instance)
+    }
+    guard let companion = child.companion else { return .alone }
+    let other = companion.incarnation.process.instance
+    return companion.role == .candidate ? .serving(successor: other) : .heir(of: other)
+  }
+
+  private func start(
+    _ worker: WorkerRecord, _ role: WorkerRecord.Role, _ keeperEnd: CInt?, bySpare: Bool
+  ) throws -> ChildProcess {
+    var (message, descriptors) = worker.inheritance(keeperEnd: keeperEnd, role)
     let manifest = try WorkerManifest.write(message)
     let number = descriptors.grantFresh([manifest.rawValue])[0]
+    let now = SharedClock.now()
+    if bySpare,
+      let spare = spares.become(
+        worker, descriptors, manifest: number, at: now, unwatch: { poller.remove($0) })
+    {
+      return spare
+    }
     // The name is for people who look at `ps`.
     let process = try ChildProcess(
       executable: worker.executable, arguments: [worker.identity.name],
@@ -329,29 +341,75 @@ final class Runtime {
   }
 
   private func workerMayHaveEnded(_ worker: WorkerRecord) {
-    // That it serves it can have said since it was last looked at.
-    lookAtStarting(worker)
+    // That it serves it can have said since it was last looked at; or that one at the other seat does, to which it has left everything.
+    for seat in seatsOfChild[worker.child.index] { lookAtStarting(workers[seat]) }
+    let hadPage = worker.hasPage
     guard let end = worker.takeEnd({ poller.remove($0) }) else { return }
-    worker.up?.set(0)
+    if spares.takeFailure(of: worker, hadPage: hadPage, at: SharedClock.now()), isWanted(worker) {
+      return launchInsteadOfSpare(worker)
+    }
     // What it said last counts, even if it has nothing more to say.
     takeReport(of: worker)
     leaveInOrder(worker)
     dispatch(.exited(worker.child, instance: worker.instance, end))
+    showWhetherUp(worker)
     // No heir comes, at least not at once.
-    if tree[worker.child].state.isDown { drop(worker.disinherit(), of: worker) }
+    if life(worker) == nil { drop(worker.disinherit(), of: worker) }
+  }
+
+  private func showWhetherUp(_ worker: WorkerRecord) {
+    worker.up?.set(tree[worker.child].state == .alive(.running) ? 1 : 0)
+  }
+
+  /// Whether nobody has told it to end.
+  private func isWanted(_ worker: WorkerRecord) -> Bool {
+    switch life(worker) {
+    case .starting, .running: true
+    case .doomed, .stopping, nil: false
+    }
+  }
+
+  private func replaceOverdueSpares() {
+    let now = SharedClock.now()
+    for worker in spares.overdue(at: now)
+    where isWanted(worker) && spares.takeFailure(of: worker, hadPage: worker.hasPage, at: now) {
+      worker.signal(SIGKILL)
+      while worker.takeEnd({ poller.remove($0) }) == nil { poll(nil, 0, 1) }
+      launchInsteadOfSpare(worker)
+    }
+  }
+
+  /// The spare that was to be the worker's process has ended without having touched anything: the tree doesn't hear of it.
+  private func launchInsteadOfSpare(_ worker: WorkerRecord) {
+    if let courier = worker.keeperGone(worker.instance) { drop([courier], of: worker) }
+    let process = ProcessID(child: worker.child, instance: worker.instance, seat: worker.identity.seat)
+    let isRetiring = tree[worker.child].companion?.role != .candidate
+    launch(worker, role(of: process, isRetiring), [], bySpare: false)
   }
 
   /// Nobody may take the page of a dead worker for that of a living one, and its successor must be able to use it.
   private func leaveInOrder(_ worker: WorkerRecord) {
     do throws(IPCError) {
-      if try worker.owned.repair() { say(.error, "status page was corrupt and is formatted anew", worker) }
+      if try worker.owned.repair() {
+        treeLog.say(.error, "status page was corrupt and is formatted anew", worker)
+      }
       if try resources.repairLedger(ofSeat: worker.seat) {
-        say(.error, "ledger was corrupt and is formatted anew: the worker's connections end", worker)
+        treeLog.say(.error, "ledger was corrupt and is formatted anew: the worker's connections end", worker)
       }
     } catch {
-      say(.error, "status page or ledger can't be repaired", worker, [("error", error.description)])
+      treeLog.say(.error, "status page or ledger can't be repaired", worker, [("error", error.description)])
     }
     worker.page.state = .starting
+  }
+
+  private func vacate(_ worker: WorkerRecord) {
+    resources.vacate(seat: worker.seat)
+    metrics.setRetiring(false, of: worker.identity)
+    do throws(IPCError) {
+      try resources.emptyLedger(ofSeat: worker.seat)
+    } catch {
+      treeLog.say(.error, "ledger can't be emptied", worker, [("error", error.description)])
+    }
   }
 
   // MARK: Keepers
@@ -360,7 +418,8 @@ final class Runtime {
     guard let courier = worker.keeperGone(instance) else { return }
     drop([courier], of: worker)
     let isOwn = instance == worker.instance && worker.isAlive && worker.page.state == .ready
-    say(isOwn ? .warning : .debug, isOwn ? "keeper has ended before its worker" : "keeper has ended", worker)
+    treeLog.say(
+      isOwn ? .warning : .debug, isOwn ? "keeper has ended before its worker" : "keeper has ended", worker)
   }
 
   private func drop(_ couriers: [OwnedDescriptor], of worker: WorkerRecord) {
@@ -377,6 +436,8 @@ final class Runtime {
       if let worker = workers.first(where: { $0.isAlive && $0.pid == pid }) {
         workerMayHaveEnded(worker)
         guard worker.pid != pid || !worker.isAlive else { return true }
+      } else if let spare = spares.number(of: pid) {
+        spares.ended(spare, at: SharedClock.now()) { poller.remove($0) }
       } else {
         waitpid(pid, nil, WNOHANG)
       }
@@ -385,177 +446,53 @@ final class Runtime {
 
   // MARK: Status pages
 
-  private func lookAtStartingWorkers() {
-    for worker in workers { lookAtStarting(worker) }
-  }
-
   private func lookAtStarting(_ worker: WorkerRecord) {
-    guard tree[worker.child].state == .starting, worker.isReady else { return }
-    worker.up?.set(1)
+    guard worker.isReady, life(worker) == .starting else { return }
     dispatch(.started(worker.child, instance: worker.instance))
+    showWhetherUp(worker)
   }
 
   private func round() {
     resources.supervisorPage.page.beat()
     serviceManager.beat(at: SharedClock.now(), callsEvery: roundInterval)
     for worker in workers { takeReport(of: worker) }
+    replaceOverdueSpares()
+    spares.round(
+      at: SharedClock.now(),
+      isQuiet: resources.supervisorPage.page.state == .ready && !isAnyStarting,
+      watch: { try poller.add($0, .spare($1)) }, unwatch: { poller.remove($0) })
     // Of a worker that is starting, its start time-out says when it takes too long: it may have files to read first.
-    for worker in workers where worker.hasPage && tree[worker.child].state == .running {
+    for worker in workers where worker.hasPage && life(worker) == .running {
       // The clock behind the beat, however long this thread is kept from running in between.
       let beat = worker.page.heartbeat
       let now = SharedClock.now()
-      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: blindUntil) else {
+      guard Heartbeat.isHung(beat: beat, now: now, limit: watchdog, excusedUntil: agenda.blindUntil) else {
         continue
       }
-      say(.error, "worker is hung: its heartbeat has stopped", worker)
-      dispatch(.condemn(worker.child, .hung))
+      treeLog.say(.error, "worker is hung: its heartbeat has stopped", worker)
+      dispatch(.condemn(worker.child, instance: worker.instance, .hung))
     }
-  }
-
-  /// Time in which this process didn't run, and perhaps none of the gateway's, is nobody's fault: nobody is judged by
-  /// it, and no timer runs on in it.
-  ///
-  /// - Parameter due: when the alarm should have gone off.
-  private func excuse(from due: Nanoseconds, to now: Nanoseconds) {
-    guard Heartbeat.isBlind(due: due, now: now) else { return }
-    blindUntil = now
-    let lost = now - due
-    for index in timers.indices { timers[index]?.deadline += lost }
-    log.log(.warning, "the supervisor was kept from running", [("ms", String(lost / .perMillisecond))])
   }
 
   /// Acts on what a worker says about the writers of the rings it reads.
   private func takeReport(of reporter: WorkerRecord) {
-    guard let report = reporter.page.takeCorruptReport() else { return }
-    guard let index = plan.ring(report.ring) else {
-      return say(
-        .warning, "worker reports a ring that does not exist", reporter, [("ring", String(report.ring))])
-    }
-    guard plan.rings[index].isUsed(by: reporter.identity) else {
-      return say(
-        .warning, "worker reports a ring that it has no part in", reporter, [("ring", plan.rings[index].name)]
-      )
-    }
-    // What was true before the ring was formatted anew must not cost the new writer its life, and its events theirs.
-    if let epoch = report.epoch, epoch < resources.epochs[index] { return }
-    guard !isCorrupt[index] else { return }
-    isCorrupt[index] = true
-    say(.error, "ring is corrupt; its writer is restarted", reporter, [("ring", plan.rings[index].name)])
-    if let place = placeOfWriter[index], workers[place].isAlive {
-      dispatch(.condemn(workers[place].child, .corruptRing))
+    guard case .stopWriter(let seat) = corruptRings.takeReport(of: reporter) else { return }
+    let writer = workers[seat]
+    if writer.isAlive {
+      dispatch(.condemn(writer.child, instance: writer.instance, .corruptRing))
     } else {
-      // Nobody writes it now. With a place, the next process will find it in order.
-      repairRing(index)
+      // With a place, the next process will find it in order.
+      repairRings(of: writer)
     }
   }
 
-  /// Formats those rings anew that are corrupt and belong to a worker that doesn't run. False if that is impossible.
-  private func repairRings(writtenBy worker: WorkerRecord) -> Bool {
-    guard isCorrupt.contains(true) else { return true }
-    for (index, ring) in plan.rings.enumerated() where isCorrupt[index] && ring.writer == worker.identity {
-      guard repairRing(index) else { return false }
-    }
-    return true
-  }
-
-  /// False if it is impossible: the gateway is then on its way down.
+  /// Formats those rings anew that are corrupt and belong to a worker that doesn't run. False if it is impossible: the gateway is then
+  /// on its way down.
   @discardableResult
-  private func repairRing(_ index: Int) -> Bool {
-    do throws(IPCError) {
-      try resources.reset(ring: index)
-      isCorrupt[index] = false
-      log.log(.notice, "ring is formatted anew", [("ring", plan.rings[index].name)])
-      return true
-    } catch {
-      log.log(
-        .critical, "ring can't be formatted anew; giving up, a new start is needed",
-        [("ring", plan.rings[index].name), ("error", error.description)])
-      isBeyondRepair = true
-      dispatch(.quit)
-      return false
-    }
-  }
-
-  // MARK: Log
-
-  // What the log says about the tree's life. Fields: worker, pid, reason, and how a process ended.
-
-  private func say(
-    _ level: LogLevel, _ message: String, _ worker: WorkerRecord, _ fields: [(String, String)] = []
-  ) {
-    log.log(level, message, place(worker.child) + fields)
-  }
-
-  private func logReady() {
-    let addresses = listeners.entries.map { ($0.name, $0.address) }
-    log.log(
-      .info, "gateway is ready",
-      addresses + [("workers", String(plan.workers.count)), ("version", Release.version)])
-  }
-
-  private func logFinished(_ outcome: Outcome) {
-    let status = [("status", String(exitStatus ?? ExitStatus.internalError))]
-    if isBeyondRepair { return log.log(.critical, "gateway gave up: shared memory is beyond repair", status) }
-    switch outcome {
-    case .stopped: log.log(.info, "gateway has stopped", status)
-    case .gaveUp: log.log(.critical, "gateway gave up: too many restarts", status)
-    case .failedToStart(let failure):
-      log.log(.critical, "gateway could not be started", status + describe(failure))
-    }
-  }
-
-  private func log(_ note: TreeNote) {
-    switch note {
-    case .started(let id):
-      log.log(
-        isWorker(id) ? .info : .debug, isWorker(id) ? "worker is ready" : "workers are ready", place(id))
-    case .restarting(let id, let failure, let restarts):
-      log.log(
-        .warning, "worker ended and is restarted",
-        place(id) + describe(failure) + [("restarts", String(restarts))])
-    case .ended(let id, let failure):
-      log.log(.warning, "worker ended and stays down", place(id) + describe(failure))
-    case .stopped(let id, let exit):
-      log.log(
-        isWorker(id) ? .info : .debug, isWorker(id) ? "worker has stopped" : "workers have stopped",
-        place(id) + (exit.map { [("end", $0.text)] } ?? []))
-    case .startTimedOut(let id):
-      log.log(.error, "worker did not become ready in time and is killed", place(id))
-    case .shutdownTimedOut(let id):
-      log.log(.warning, "worker did not stop in time and is killed", place(id))
-    case .failedToStart(let id, let failure):
-      log.log(
-        .error, "\(isWorker(id) ? "worker" : "pool") could not be started",
-        place(id) + describe(failure))
-    case .gaveUp(let node, let child, let failure):
-      serviceManager.status("gave up")
-      log.log(
-        .error, "too many restarts: giving up",
-        [("supervisor", node.map { tree[$0].spec.id } ?? "root")] + place(child) + describe(failure))
-    case .alreadyStopping:
-      log.log(.notice, "already stopping; SIGQUIT ends everything at once")
-    }
-  }
-
-  private func isWorker(_ id: ChildID) -> Bool { worker(id) != nil }
-
-  /// Which worker or inner supervisor a line is about.
-  private func place(_ id: ChildID) -> [(String, String)] {
-    guard let worker = worker(id) else { return [("child", tree[id].spec.id)] }
-    return [("child", worker.identity.name)] + (worker.pid == 0 ? [] : [("child_pid", String(worker.pid))])
-  }
-
-  private func describe(_ failure: Failure) -> [(String, String)] {
-    [("reason", failure.label)] + (failure.exit.map { [("end", $0.text)] } ?? [])
-  }
-}
-
-extension Exit {
-  var text: String {
-    switch self {
-    case .status(let status): "exit status \(status)"
-    case .signal(let number): "signal \(SignalName.of(number))"
-    case .notSpawned(let number): "not started: \(String(cString: strerror(number))) (errno \(number))"
-    }
+  private func repairRings(of writer: WorkerRecord) -> Bool {
+    guard !corruptRings.repair(writtenBy: writer) else { return true }
+    isBeyondRepair = true
+    dispatch(.quit)
+    return false
   }
 }

@@ -122,6 +122,11 @@ final class SharedResources {
     return try Ledger.repair(ledger.rawValue, ledgerSizes)
   }
 
+  /// Nothing of what the last process at the seat had is to be taken over by whoever sits there next.
+  func emptyLedger(ofSeat seat: Int) throws(IPCError) {
+    if let ledger = seats[seat].ledger { try Ledger.empty(ledger.rawValue, ledgerSizes) }
+  }
+
   // MARK: Who sits where
 
   /// A process is about to be started at the seat. Of an empty one it reads what is published from now on.

@@ -39,6 +39,7 @@ struct ServiceManager {
 ///   rig_worker_restarts_total{worker,reason}   processes started again, by why
 ///   rig_worker_up{worker}                      1 while the worker serves
 ///   rig_keepers{worker}                        keepers of its processes' sockets, the living one's among them
+///   rig_spares                                 processes in reserve, from their start until they become a worker
 ///   rig_retiring{worker}                       1 while a process of the place that has been swapped still has connections
 ///   rig_swaps_total{worker,result}             processes swapped for fresh ones, by what came of it
 ///   rig_supervisor_start_time_seconds          Unix time
@@ -55,7 +56,7 @@ struct SupervisorMetrics {
     case swapped
     /// The new process didn't come to serve: the old one goes on.
     case failed
-    /// There was one going on, or the process before the last still had connections.
+    /// It is being swapped, started, or stopped, or its connections can't be passed on.
     case refused
   }
 
@@ -80,6 +81,8 @@ struct SupervisorMetrics {
     page.metric(.gauge, "rig_worker_up", labels: [("worker", worker.name)])
   }
 
+  var spares: Metric? { page.metric(.gauge, "rig_spares") }
+
   func setKeepers(_ count: Int, of worker: WorkerIdentity) {
     guard worker.kind == .connections else { return }
     page.metric(.gauge, "rig_keepers", labels: [("worker", worker.name)])?.set(Int64(count))
@@ -89,8 +92,18 @@ struct SupervisorMetrics {
     page.metric(.gauge, "rig_retiring", labels: [("worker", worker.name)])?.set(isRetiring ? 1 : 0)
   }
 
-  func countSwap(of worker: WorkerIdentity, _ result: Swap) {
+  /// What the tree says of swaps. `worker`: who a child is.
+  func count(_ note: TreeNote, worker: (ChildID) -> WorkerIdentity?) {
+    let (child, result): (ChildID, Swap)
+    switch note {
+    case .swapped(let current, _): (child, result) = (current.child, .swapped)
+    case .swapFailed(let candidate, _): (child, result) = (candidate.child, .failed)
+    case .swapRefused(let refused, _): (child, result) = (refused, .refused)
+    default: return
+    }
+    guard let worker = worker(child) else { return }
     swaps(worker, result)?.add()
+    if result == .swapped { setRetiring(true, of: worker) }
   }
 
   private func swaps(_ worker: WorkerIdentity, _ result: Swap) -> Metric? {

@@ -19,6 +19,7 @@ final class WorkerRecord {
   private var generationAtSpawn: UInt64 = 0
   /// Number of the current or latest process, as the tree counts.
   private(set) var instance: UInt64 = 0
+  private(set) var startedAt: Nanoseconds = 0
   private var process: ChildProcess?
   /// Of the current or latest process; 0 before the first.
   private(set) var pid: pid_t = 0
@@ -42,6 +43,7 @@ final class WorkerRecord {
       bequests[last].cause = WorkerManifest.Inheritance.Cause(cause)
     }
     self.instance = instance
+    startedAt = SharedClock.now()
     generationAtSpawn = page.generation
   }
 
@@ -81,22 +83,33 @@ final class WorkerRecord {
   /// Keepers that haven't ended, the living process's own among them.
   var keepers: Int { bequests.count { $0.courier != nil } }
 
-  /// What the process that is started is given: the tree counts them, so that no two of the place have the same number.
-  ///
-  /// - Parameters:
-  ///   - keeperEnd: of its own courier.
-  ///   - isRetiring: it comes after one that died while it was retiring.
-  ///   - predecessor: number of the process at the other seat that it is to take over from.
-  ///   - successor: number of the one there that is to take over from it.
-  func inheritance(
-    keeperEnd: CInt?, isRetiring: Bool = false, predecessor: UInt64? = nil, successor: UInt64? = nil
-  ) -> (manifest: WorkerManifest, descriptors: DescriptorPlan) {
+  /// What a process is to the one at the other seat of its place, named by its number.
+  enum Role: Equatable {
+    case alone
+    /// It takes over from that one.
+    case heir(of: UInt64)
+    /// That one will take over from it, as soon as that serves.
+    case serving(successor: UInt64)
+    /// That one serves; this comes after a process that died while it was retiring.
+    case retiring(successor: UInt64)
+  }
+
+  /// What the process that is started is given: the tree counts them, so that no two of the place have the same number. `keeperEnd`:
+  /// of its own courier.
+  func inheritance(keeperEnd: CInt?, _ role: Role = .alone) -> (
+    manifest: WorkerManifest, descriptors: DescriptorPlan
+  ) {
     var manifest = birth.manifest
     var descriptors = birth.descriptors
     manifest.incarnation = instance
-    manifest.isRetiring = isRetiring
-    manifest.predecessor = predecessor
-    manifest.successor = successor
+    switch role {
+    case .alone: break
+    case .heir(let predecessor): manifest.predecessor = predecessor
+    case .serving(let successor): manifest.successor = successor
+    case .retiring(let successor):
+      manifest.isRetiring = true
+      manifest.successor = successor
+    }
     guard let keeperEnd else { return (manifest, descriptors) }
     var numbers = descriptors.grantFresh([keeperEnd] + bequests.compactMap { $0.courier?.rawValue })[...]
     manifest.courier = numbers.popFirst()
@@ -155,7 +168,7 @@ extension WorkerManifest.Inheritance.Cause {
       case .signal: self = .fault
       default: self = .exit
       }
-    case .first, .group: self = .exit
+    case .first, .group, .swap: self = .exit
     }
   }
 }

@@ -14,6 +14,11 @@ extension Nanoseconds {
   static let perMillisecond: Nanoseconds = 1_000_000
 
   static func seconds(_ count: Int) -> Nanoseconds { Nanoseconds(Swift.max(0, count)) * perSecond }
+  func addingSaturating(_ span: Nanoseconds) -> Nanoseconds {
+    let (sum, overflow) = addingReportingOverflow(span)
+    return overflow ? .max : sum
+  }
+
   static func milliseconds(_ count: Int) -> Nanoseconds { Nanoseconds(Swift.max(0, count)) * perMillisecond }
 }
 
@@ -51,6 +56,8 @@ struct ChildSpec: Equatable, Sendable {
   /// Whether its restarts count that are due to a SIGKILL from outside once it serves: false for who loses nothing by it. They are
   /// nobody's fault, and as many as there are can't tell that something is wrong here.
   var countsKills = true
+  /// How long a process that has been replaced has to pass on what it serves, before it is killed. nil: the child can't be swapped.
+  var retirement: Nanoseconds?
 }
 
 /// A supervisor: its children in start order and what it does when one of them ends.
@@ -84,6 +91,8 @@ enum SpecError: Error, Equatable, CustomStringConvertible {
   case negativeIntensity(node: String, Int)
   case negativeChildIntensity(node: String, Int)
   case zeroPeriod(node: String)
+  /// Something must follow a process at its seat, whatever it ends by.
+  case swapsNotPermanent(String)
 
   var description: String {
     switch self {
@@ -93,6 +102,7 @@ enum SpecError: Error, Equatable, CustomStringConvertible {
     case .negativeChildIntensity(let node, let value):
       "restart intensity per child of supervisor \"\(node)\" is \(value); expected 0 or more"
     case .zeroPeriod(let node): "restart period of supervisor \"\(node)\" is 0; expected more than 0 ns"
+    case .swapsNotPermanent(let id): "child \"\(id)\" can be swapped; expected a permanent worker"
     }
   }
 }

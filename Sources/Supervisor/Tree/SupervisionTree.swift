@@ -3,14 +3,18 @@
 //
 // One difference to OTP, on purpose: an OTP supervisor waits inside `start_link` and finds exits of other children
 // in its mailbox afterwards. This one never waits, and acts on such an exit at once.
+//
+// And one thing that OTP doesn't have: a worker can be swapped. Its next process starts beside it (Incarnation.swift); that is no
+// restart, and no restart window hears of it.
 
 struct SupervisionTree: Sendable {
   private(set) var nodes: [Node] = []
   private(set) var children: [Child] = []
-  private var actions: [TreeAction] = []
+  private var output = TreeOutput()
   private(set) var outcome: Outcome?
   private var announcedReady = false
-  private var timersSet: UInt64 = 0
+  /// Workers that are to be swapped and whose turn hasn't come.
+  private(set) var awaitingSwap: [ChildID] = []
 
   init(_ root: NodeSpec) throws(SpecError) {
     try append(root, name: "root", owner: nil)
@@ -22,15 +26,16 @@ struct SupervisionTree: Sendable {
     guard outcome == nil else { return [] }
     switch event {
     case .start: start(at: now)
-    case .started(let id, let instance): workerStarted(id, instance: instance, at: now)
-    case .exited(let id, let instance, let exit): workerExited(id, instance: instance, exit, at: now)
-    case .timer(let id, let token): timerFired(id, token, at: now)
-    case .condemn(let id, let why): condemn(id, why)
+    case .started(let id, let instance): processStarted(id, instance: instance, at: now)
+    case .exited(let id, let instance, let exit): processExited(id, instance: instance, exit, at: now)
+    case .timer(let token): timerFired(token, at: now)
+    case .condemn(let id, let instance, let why): children[id.index].condemn(instance: instance, why, &output)
+    case .swap(let ids): swap(ids)
     case .stop: stop(at: now)
     case .quit: quit(at: now)
     }
-    defer { actions.removeAll(keepingCapacity: true) }
-    return actions
+    if outcome == nil, !awaitingSwap.isEmpty { proceedSwaps(at: now) }
+    return output.take()
   }
 
   /// Workers of the tree in start order, each with its id.
@@ -38,44 +43,22 @@ struct SupervisionTree: Sendable {
     children.filter { $0.ownNode == nil }.map { ($0.id, $0.spec.id) }
   }
 
-  private(set) subscript(id: ChildID) -> Child {
-    get { children[id.index] }
-    set { children[id.index] = newValue }
-  }
+  /// How far a process of a worker is; nil: it lives no more.
+  func life(_ id: ChildID, instance: UInt64) -> Life? { self[id].life(instance: instance) }
+
+  subscript(id: ChildID) -> Child { children[id.index] }
 
   // MARK: Building blocks of the transitions
-
-  private mutating func perform(_ action: TreeAction) {
-    actions.append(action)
-  }
-
-  private mutating func note(_ note: TreeNote) {
-    actions.append(.note(note))
-  }
-
-  private mutating func setTimer(_ id: ChildID, after span: Nanoseconds, at now: Nanoseconds) {
-    timersSet += 1
-    let token = TimerToken(value: timersSet)
-    self[id].timer = token
-    let (deadline, overflow) = now.addingReportingOverflow(span)
-    perform(.setTimer(id, token, deadline: overflow ? .max : deadline))
-  }
-
-  private mutating func cancelTimer(_ id: ChildID) {
-    guard self[id].timer != nil else { return }
-    self[id].timer = nil
-    perform(.cancelTimer(id))
-  }
 
   private mutating func announceReady() {
     guard !announcedReady else { return }
     announcedReady = true
-    perform(.ready)
+    output.perform(.ready)
   }
 
   private mutating func finish(_ outcome: Outcome) {
     self.outcome = outcome
-    perform(.finished(outcome))
+    output.perform(.finished(outcome))
   }
 
   private mutating func append(_ spec: NodeSpec, name: String, owner: ChildID?) throws(SpecError) {
@@ -92,6 +75,11 @@ struct SupervisionTree: Sendable {
     var names: Set<String> = []
     for (position, child) in spec.children.enumerated() {
       guard names.insert(child.id).inserted else { throw .duplicateID(child.id) }
+      if child.retirement != nil {
+        guard case .worker = child.kind, child.restart == .permanent else {
+          throw .swapsNotPermanent(child.id)
+        }
+      }
       let id = ChildID(index: children.count)
       nodes[node].children.append(id)
       let window = spec.childIntensity.map { RestartWindow(intensity: $0, period: spec.period) }
@@ -117,9 +105,13 @@ struct SupervisionTree: Sendable {
     proceedUp(0, at: now)
   }
 
-  private mutating func workerStarted(_ id: ChildID, instance: UInt64, at now: Nanoseconds) {
-    guard self[id].instance == instance, self[id].state == .starting else { return }
-    childStarted(id, at: now)
+  private mutating func processStarted(_ id: ChildID, instance: UInt64, at now: Nanoseconds) {
+    guard life(id, instance: instance) == .starting else { return }
+    if self[id].process.instance == instance {
+      childStarted(id, at: now)
+    } else {
+      children[id.index].companionStarted(at: now, &output)
+    }
   }
 
   /// Starts what is next in the node; when nothing is left, the node is up, and whoever waited for it goes on.
@@ -127,42 +119,24 @@ struct SupervisionTree: Sendable {
     guard startNext(node, at: now) else { return }
     nodes[node].phase = .up
     guard let owner = nodes[node].owner else { return announceReady() }
-    if self[owner].state == .starting { childStarted(owner, at: now) }
+    if self[owner].state == .alive(.starting) { childStarted(owner, at: now) }
   }
 
   /// Starts a child that is down. True when it runs already: a supervisor without children.
   private mutating func begin(_ id: ChildID, _ attempt: Attempt, at now: Nanoseconds) -> Bool {
-    self[id].state = .starting
-    self[id].attempt = attempt
-    switch self[id].spec.kind {
-    case .worker(let startTimeout):
-      let cause = self[id].cause.map(SpawnCause.failure) ?? (self[id].instance == 0 ? .first : .group)
-      self[id].cause = nil
-      self[id].instance += 1
-      perform(.spawn(id, instance: self[id].instance, cause: cause))
-      if let startTimeout { setTimer(id, after: startTimeout, at: now) }
-      return false
-    case .supervisor:
-      guard let node = self[id].ownNode else { return false }
-      self[id].cause = nil
-      nodes[node].window.clear()
-      for child in nodes[node].children {
-        self[child].state = .down
-        self[child].cause = nil
-        self[child].window?.clear()
-      }
-      nodes[node].phase = .bringingUp(next: 0, .initial)
-      guard startNext(node, at: now) else { return false }
-      nodes[node].phase = .up
-      self[id].state = .running
-      return true
-    }
+    children[id.index].begin(attempt, at: now, &output)
+    guard let node = self[id].ownNode else { return false }
+    nodes[node].window.clear()
+    for child in nodes[node].children { children[child.index].forget() }
+    nodes[node].phase = .bringingUp(next: 0, .initial)
+    guard startNext(node, at: now) else { return false }
+    nodes[node].phase = .up
+    children[id.index].started(&output)
+    return true
   }
 
   private mutating func childStarted(_ id: ChildID, at now: Nanoseconds) {
-    cancelTimer(id)
-    self[id].state = .running
-    note(.started(id))
+    children[id.index].started(&output)
     let node = self[id].node
     // A child restarted alone isn't the one the node waits for.
     guard case .bringingUp(let next, let attempt) = nodes[node].phase, next == self[id].position else {
@@ -194,7 +168,7 @@ struct SupervisionTree: Sendable {
 
   private mutating func stop(at now: Nanoseconds) {
     if nodes[0].phase == .down { return finish(.stopped) }
-    if case .goingDown(_, .report) = nodes[0].phase { return note(.alreadyStopping) }
+    if case .goingDown(_, .report) = nodes[0].phase { return output.note(.alreadyStopping) }
     nodes[0].phase = .goingDown(from: 0, .report(.stopped))
     proceedDown(0, at: now)
   }
@@ -206,22 +180,11 @@ struct SupervisionTree: Sendable {
     nodes[0].phase = .goingDown(from: 0, .report(end))
   }
 
-  private mutating func timerFired(_ id: ChildID, _ token: TimerToken, at now: Nanoseconds) {
-    guard self[id].timer == token else { return }
-    self[id].timer = nil
-    switch self[id].state {
-    case .starting:
-      note(.startTimedOut(id))
-      self[id].state = .doomed(nil, ready: false)
-      perform(.kill(id))
-    case .stopping(killed: false):
-      note(.shutdownTimedOut(id))
-      self[id].state = .stopping(killed: true)
-      guard let node = self[id].ownNode else { return perform(.kill(id)) }
-      if killAll(node) { nodeEnded(node, .stopped, at: now) }
-    case .down, .removed, .running, .doomed, .stopping(killed: true):
-      break
+  private mutating func timerFired(_ token: TimerToken, at now: Nanoseconds) {
+    guard children[token.child.index].timerFired(token, &output), let node = self[token.child].ownNode else {
+      return
     }
+    if killAll(node) { nodeEnded(node, .stopped, at: now) }
   }
 
   /// Goes on stopping a node; when it is done, does what the stop was for.
@@ -242,73 +205,115 @@ struct SupervisionTree: Sendable {
     proceedDown(node, at: now)
   }
 
-  /// The state of a child whose process or subtree is gone.
-  private mutating func markDown(_ id: ChildID) {
-    cancelTimer(id)
-    self[id].state = self[id].spec.restart == .temporary ? .removed : .down
-  }
-
   /// Tells the last living child of the range to end, or all of them in a node that stops together. True when all are
   /// down.
   private mutating func stopNext(_ node: Int, at now: Nanoseconds) -> Bool {
     guard case .goingDown(let from, _) = nodes[node].phase else { return false }
     var allDown = true
     for id in nodes[node].children[from...].reversed() {
-      switch self[id].state {
-      case .down, .removed: continue
-      case .stopping: allDown = false
-      case .doomed:
-        self[id].state = .stopping(killed: true)
-        allDown = false
-      case .starting, .running:
-        if !terminate(id, at: now) { allDown = false }
-      }
+      if !terminate(id, at: now) { allDown = false }
       guard allDown || nodes[node].stopsTogether else { return false }
     }
     return allDown
   }
 
-  /// Tells a living child to end. True when it is down at once: a supervisor of which nothing lives.
+  /// Tells a child to end, unless that has been done. True when nothing of it lives.
   private mutating func terminate(_ id: ChildID, at now: Nanoseconds) -> Bool {
-    cancelTimer(id)
-    let shutdown = self[id].spec.shutdown
-    self[id].state = .stopping(killed: shutdown == .brutalKill)
-    if let node = self[id].ownNode {
-      nodes[node].phase = .goingDown(from: 0, .report(.stopped))
-      if shutdown == .brutalKill ? killAll(node) : stopNext(node, at: now) {
-        nodes[node].phase = .down
-        markDown(id)
-        note(.stopped(id, nil))
-        return true
-      }
-    } else {
-      perform(shutdown == .brutalKill ? .kill(id) : .terminate(id))
+    guard children[id.index].terminate(at: now, &output), let node = self[id].ownNode else {
+      return self[id].isGone
     }
-    if case .timeout(let span) = shutdown { setTimer(id, after: span, at: now) }
-    return false
+    nodes[node].phase = .goingDown(from: 0, .report(.stopped))
+    guard self[id].spec.shutdown == .brutalKill ? killAll(node) : stopNext(node, at: now) else {
+      return false
+    }
+    nodes[node].phase = .down
+    children[id.index].ended(&output)
+    output.note(.stopped(self[id].process, nil))
+    return true
   }
 
   /// Kills every process below the node at once. True when there was none.
   private mutating func killAll(_ node: Int) -> Bool {
     var empty = true
-    for id in nodes[node].children.reversed() where !self[id].state.isDown {
-      cancelTimer(id)
-      if let inner = self[id].ownNode {
-        self[id].state = .stopping(killed: true)
-        if killAll(inner) { markDown(id) } else { empty = false }
-        continue
+    for id in nodes[node].children.reversed() where !self[id].isGone {
+      children[id.index].kill(&output)
+      if let inner = self[id].ownNode, killAll(inner) {
+        children[id.index].ended(&output)
+      } else {
+        empty = false
       }
-      empty = false
-      switch self[id].state {
-      case .doomed, .stopping(killed: true): break
-      default: perform(.kill(id))
-      }
-      self[id].state = .stopping(killed: true)
     }
     if nodes[node].phase != .down {
       nodes[node].phase = empty ? .down : .goingDown(from: 0, .report(.stopped))
     }
     return empty
+  }
+
+  // MARK: Swap
+
+  // A worker is swapped by a candidate at its other seat. One candidate at a time in the whole tree: there are never many processes
+  // that start. Where a process of an earlier swap still retires the next one waits for its end, which its time bounds: it has clients.
+
+  private mutating func swap(_ ids: [ChildID]) {
+    for id in ids {
+      if let refusal = refusal(of: id) {
+        output.note(.swapRefused(id, refusal))
+      } else {
+        awaitingSwap.append(id)
+        if let retiring = self[id].companion {
+          output.note(.swapWaits(forEndOf: retiring.incarnation.process))
+        }
+      }
+    }
+  }
+
+  private mutating func proceedSwaps(at now: Nanoseconds) {
+    guard !children.contains(where: { $0.companion?.role == .candidate }) else { return }
+    while let next = awaitingSwap.firstIndex(where: { self[$0].companion == nil }) {
+      let id = awaitingSwap.remove(at: next)
+      if let refusal = refusal(of: id) {
+        output.note(.swapRefused(id, refusal))
+        continue
+      }
+      return children[id.index].beginSwap(at: now, &output)
+    }
+  }
+
+  private func refusal(of id: ChildID) -> SwapRefusal? {
+    if self[id].spec.retirement == nil { return .notSwappable }
+    if isGoingDown(id) { return .stopping }
+    if self[id].companion?.role == .candidate || awaitingSwap.contains(id) { return .underWay }
+    return self[id].state == .alive(.running) ? nil : .notRunning
+  }
+
+  /// Whether it is to be stopped, or what it belongs to; for a restart, too.
+  private func isGoingDown(_ id: ChildID) -> Bool {
+    switch nodes[self[id].node].phase {
+    case .down: return true
+    case .goingDown(let from, _) where self[id].position >= from: return true
+    case .goingDown, .bringingUp, .up: return nodes[self[id].node].owner.map(isGoingDown) ?? false
+    }
+  }
+
+  private mutating func companionExited(_ id: ChildID, _ exit: Exit, at now: Nanoseconds) {
+    guard let former = children[id.index].removeCompanion(&output) else { return }
+    let process = former.incarnation.process
+    switch former.end(exit) {
+    case .stopped: output.note(.stopped(process, exit))
+    case .swapFailed(let failure): output.note(.swapFailed(candidate: process, failure))
+    case .retired: output.note(.retired(process))
+    case .died(let failure, let until):
+      if isGoingDown(id) {
+        output.note(.stopped(process, exit))
+      } else if now < until, count(id, failure, at: now) {
+        output.note(.restarting(process, failure, restarts: nodes[self[id].node].window.count))
+        return children[id.index].restart(retiring: former, failure, at: now, &output)
+      } else {
+        output.note(.retiringGivenUp(process, failure))
+      }
+    }
+    output.perform(.vacate(id, seat: process.seat))
+    proceedDown(self[id].node, at: now)
   }
 
   // MARK: Failure
@@ -317,30 +322,15 @@ struct SupervisionTree: Sendable {
   // problem to its parent. A failure is counted once, in the node of the child that failed; children that are stopped
   // because of it, or that end while they are being stopped, are not counted.
 
-  private mutating func workerExited(_ id: ChildID, instance: UInt64, _ exit: Exit, at now: Nanoseconds) {
-    guard self[id].instance == instance else { return }
-    switch self[id].state {
-    case .down, .removed:
-      break
-    case .stopping:
-      note(.stopped(id, exit))
-      markDown(id)
-      proceedDown(self[id].node, at: now)
-    case .starting:
-      childEnded(id, .diedStarting(exit), started: false, at: now)
-    case .running:
-      childEnded(id, .exited(exit), started: true, at: now)
-    case .doomed(let why, let ready):
-      childEnded(id, why.map(Failure.condemned) ?? .startTimedOut, started: ready, at: now)
+  private mutating func processExited(_ id: ChildID, instance: UInt64, _ exit: Exit, at now: Nanoseconds) {
+    guard let life = life(id, instance: instance) else { return }
+    guard self[id].process.instance == instance else { return companionExited(id, exit, at: now) }
+    guard let failure = life.failure(exit) else {
+      output.note(.stopped(self[id].process, exit))
+      children[id.index].ended(&output)
+      return proceedDown(self[id].node, at: now)
     }
-  }
-
-  private mutating func condemn(_ id: ChildID, _ why: Condemnation) {
-    let state = self[id].state
-    guard self[id].ownNode == nil, state == .starting || state == .running else { return }
-    cancelTimer(id)
-    self[id].state = .doomed(why, ready: state == .running)
-    perform(.kill(id))
+    childEnded(id, failure, started: life.hasStarted, at: now)
   }
 
   /// A node's life is over: the root's end is the end, any other node's is reported to its parent.
@@ -353,12 +343,12 @@ struct SupervisionTree: Sendable {
       case .failedToStart(_, let failure): return finish(.failedToStart(failure))
       }
     }
-    if case .stopping = self[owner].state {
-      note(.stopped(owner, nil))
-      markDown(owner)
+    if case .alive(.stopping) = self[owner].state {
+      output.note(.stopped(self[owner].process, nil))
+      children[owner.index].ended(&output)
       return proceedDown(self[owner].node, at: now)
     }
-    let started = self[owner].state == .running
+    let started = self[owner].state == .alive(.running)
     switch end {
     case .stopped: break
     case .gaveUp: childEnded(owner, .gaveUp, started: started, at: now)
@@ -372,25 +362,29 @@ struct SupervisionTree: Sendable {
     _ id: ChildID, _ failure: Failure, started: Bool, at now: Nanoseconds
   ) {
     let (node, position) = (self[id].node, self[id].position)
-    markDown(id)
+    children[id.index].ended(&output)
     switch nodes[node].phase {
     case .down:
       break
     case .goingDown(let from, .restart) where position < from:
       // rest_for_one: an earlier child failed while later ones are being stopped. The round grows to include it.
-      guard restartWanted(id, failure, started: started) else { return note(.ended(id, failure)) }
+      guard restartWanted(id, failure, started: started) else {
+        return output.note(.ended(self[id].process, failure))
+      }
       guard admit(id, failure, at: now) else { return }
       nodes[node].phase = .goingDown(from: position, .restart)
       proceedDown(node, at: now)
     case .goingDown:
-      note(.stopped(id, failure.exit))
+      output.note(.stopped(self[id].process, failure.exit))
       proceedDown(node, at: now)
     case .bringingUp, .up:
       if !started, self[id].attempt == .initial {
-        note(.failedToStart(id, failure))
+        output.note(.failedToStart(self[id].process, failure))
         return takeDown(node, .failedToStart(id, failure), at: now)
       }
-      guard restartWanted(id, failure, started: started) else { return note(.ended(id, failure)) }
+      guard restartWanted(id, failure, started: started) else {
+        return output.note(.ended(self[id].process, failure))
+      }
       guard admit(id, failure, at: now) else { return }
       restart(id, at: now)
     }
@@ -404,18 +398,29 @@ struct SupervisionTree: Sendable {
     }
   }
 
-  /// Counts a restart, in the child and in its node, if it is one that counts. False when it was one too many for either; the node
-  /// then is on its way down.
+  /// Admits a restart of the child; otherwise its node is then on its way down.
   private mutating func admit(_ id: ChildID, _ failure: Failure, at now: Nanoseconds) -> Bool {
     let node = self[id].node
-    let counts = self[id].spec.countsKills || !failure.isKill
-    guard !counts || (self[id].window?.admit(at: now) != false && nodes[node].window.admit(at: now)) else {
-      note(.gaveUp(node: nodes[node].owner, child: id, failure))
+    guard count(id, failure, at: now) else {
+      output.note(.gaveUp(node: nodes[node].owner, child: self[id].process, failure))
       takeDown(node, .gaveUp, at: now)
       return false
     }
-    self[id].cause = failure
-    note(.restarting(id, failure, restarts: nodes[node].window.count))
+    children[id.index].failed(failure)
+    output.note(.restarting(self[id].process, failure, restarts: nodes[node].window.count))
+    return true
+  }
+
+  /// Counts a restart, in the child and in its node, if it is one that counts. False, and nothing is counted, when it would be one too
+  /// many for either.
+  private mutating func count(_ id: ChildID, _ failure: Failure, at now: Nanoseconds) -> Bool {
+    guard self[id].spec.countsKills || !failure.isKill else { return true }
+    let node = self[id].node
+    guard children[id.index].window?.hasRoom(at: now) != false, nodes[node].window.hasRoom(at: now) else {
+      return false
+    }
+    children[id.index].window?.record(at: now)
+    nodes[node].window.record(at: now)
     return true
   }
 

@@ -9,8 +9,18 @@ struct ChildID: Hashable, Sendable {
   let index: Int
 }
 
+/// A process of a worker. A supervisor's subtree, where one is meant, has the instance 0.
+struct ProcessID: Hashable, Sendable {
+  let child: ChildID
+  /// Number of the process among all that the child has had; the first is 1.
+  let instance: UInt64
+  /// Which of the child's two seats it has, 0 or 1. Two processes of a child are never at the same.
+  let seat: Int
+}
+
 /// One timer that was set; a token is never used twice, so a late firing can't be mistaken.
 struct TimerToken: Hashable, Sendable {
+  let child: ChildID
   let value: UInt64
 }
 
@@ -82,11 +92,13 @@ enum SpawnCause: Hashable, Sendable {
   case failure(Failure)
   /// A sibling failed, or the node it belongs to was restarted as a whole.
   case group
+  /// To replace the current process, which goes on meanwhile.
+  case swap
 
-  /// The value of the metric label `reason`; nil for the first start.
+  /// The value of the metric label `reason`; nil where nothing is restarted.
   var label: String? {
     switch self {
-    case .first: nil
+    case .first, .swap: nil
     case .failure(let failure): failure.label
     case .group: "group"
     }
@@ -94,7 +106,7 @@ enum SpawnCause: Hashable, Sendable {
 }
 
 /// How it all ended.
-enum Outcome: Equatable, Sendable {
+enum Outcome: Hashable, Sendable {
   case stopped
   case gaveUp
   /// A child of the root failed in the first start.
@@ -106,26 +118,43 @@ enum Outcome: Equatable, Sendable {
   }
 }
 
+/// Why a worker isn't swapped.
+enum SwapRefusal: Hashable, Sendable {
+  /// It isn't made for it.
+  case notSwappable
+  /// No process of it serves that could be replaced: the one that is started is new anyway.
+  case notRunning
+  /// It is being swapped, or is to be already.
+  case underWay
+  /// It is being stopped, or what it belongs to.
+  case stopping
+}
+
 enum TreeEvent: Equatable, Sendable {
   case start
   case started(ChildID, instance: UInt64)
   /// A worker's process is gone and has been waited for.
   case exited(ChildID, instance: UInt64, Exit)
-  case timer(ChildID, TimerToken)
-  /// The worker must go, at once; its end counts as a failure.
-  case condemn(ChildID, Condemnation)
+  case timer(TimerToken)
+  /// The process must go, at once; its end counts as a failure.
+  case condemn(ChildID, instance: UInt64, Condemnation)
+  /// New processes for these workers, one worker after the other.
+  case swap([ChildID])
   case stop
   /// Kill everything at once.
   case quit
 }
 
 enum TreeAction: Equatable, Sendable {
-  case spawn(ChildID, instance: UInt64, cause: SpawnCause)
-  case terminate(ChildID)
-  case kill(ChildID)
-  /// A child has at most one timer; setting one replaces none.
-  case setTimer(ChildID, TimerToken, deadline: Nanoseconds)
-  case cancelTimer(ChildID)
+  /// `isRetiring`: it is to pass on what its predecessor at the seat had, and to end.
+  case spawn(ProcessID, isRetiring: Bool, cause: SpawnCause)
+  case terminate(ProcessID)
+  case kill(ProcessID)
+  /// A process has at most one timer; setting one replaces none.
+  case setTimer(TimerToken, deadline: Nanoseconds)
+  case cancelTimer(TimerToken)
+  /// The seat's process is gone, and none follows it there until the child is swapped again.
+  case vacate(ChildID, seat: Int)
   case note(TreeNote)
   /// Every child of the root has started; once.
   case ready
@@ -135,17 +164,61 @@ enum TreeAction: Equatable, Sendable {
 
 /// Something an operator may want to know.
 enum TreeNote: Equatable, Sendable {
-  case started(ChildID)
+  case started(ProcessID)
   /// It will be restarted; `restarts` is the number in its node's window, this one included if it counts.
-  case restarting(ChildID, Failure, restarts: Int)
+  case restarting(ProcessID, Failure, restarts: Int)
   /// It ended by itself and stays down (transient after a normal end, or temporary).
-  case ended(ChildID, Failure)
+  case ended(ProcessID, Failure)
   /// It ended because it was told to.
-  case stopped(ChildID, Exit?)
-  case startTimedOut(ChildID)
-  case shutdownTimedOut(ChildID)
-  case failedToStart(ChildID, Failure)
+  case stopped(ProcessID, Exit?)
+  case startTimedOut(ProcessID)
+  case shutdownTimedOut(ProcessID)
+  case failedToStart(ProcessID, Failure)
   /// A node (nil: the root) exceeded its intensity with a failure of this child.
-  case gaveUp(node: ChildID?, child: ChildID, Failure)
+  case gaveUp(node: ChildID?, child: ProcessID, Failure)
   case alreadyStopping
+  case swapBegun(candidate: ProcessID)
+  case swapped(current: ProcessID, retiring: ProcessID)
+  /// The candidate didn't come to serve; the current process goes on.
+  case swapFailed(candidate: ProcessID, Failure)
+  case swapRefused(ChildID, SwapRefusal)
+  /// It begins as soon as the seat is free.
+  case swapWaits(forEndOf: ProcessID)
+  /// A retiring process has ended in order.
+  case retired(ProcessID)
+  /// A retiring process died and can't be started again; what it had is lost.
+  case retiringGivenUp(ProcessID, Failure)
+  /// A retiring process has had its time and is killed.
+  case retirementTimedOut(ProcessID)
+}
+
+/// What a tree asks for while it handles one event.
+struct TreeOutput: Sendable {
+  private var actions: [TreeAction] = []
+  private var timersSet: UInt64 = 0
+
+  mutating func perform(_ action: TreeAction) {
+    actions.append(action)
+  }
+
+  mutating func note(_ note: TreeNote) {
+    actions.append(.note(note))
+  }
+
+  mutating func newTimer(_ child: ChildID, after span: Nanoseconds, at now: Nanoseconds) -> TimerToken {
+    timersSet += 1
+    let token = TimerToken(child: child, value: timersSet)
+    perform(.setTimer(token, deadline: now.addingSaturating(span)))
+    return token
+  }
+
+  mutating func cancel(_ timer: inout TimerToken?) {
+    guard let token = timer.take() else { return }
+    perform(.cancelTimer(token))
+  }
+
+  mutating func take() -> [TreeAction] {
+    defer { actions.removeAll(keepingCapacity: true) }
+    return actions
+  }
 }

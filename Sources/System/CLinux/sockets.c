@@ -141,6 +141,12 @@ ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptor
   return received;
 }
 
+void rig_message_wait(int fd) {
+  struct pollfd entry = {fd, POLLIN, 0};
+  while (poll(&entry, 1, -1) < 0 && errno == EINTR) {
+  }
+}
+
 int rig_is_hung_up(int fd) {
   struct pollfd entry = {fd, 0, 0};
   return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;

@@ -136,6 +136,9 @@ final class Wiring {
     let links = LoopRings(
       [peers.inbox.rings, state.rings, calls?.inbox.rings, publications?.inbox.rings].compactMap { $0 })
     self.links = links
+    let watch = RecordWatch(connections.ledger)
+    events.watch(watch)
+    links.watch(watch)
 
     // What the inbound port brings.
     let proxies = TrustedProxies(settings.trustedProxies)
@@ -155,7 +158,7 @@ final class Wiring {
       for: application ?? messages, settings,
       AssemblyBudget(settings, status: status, worker: context.name), work)
     entrance = Entrance(connections, polls, intake, sockets, settings)
-    adoption = Adoption(entrance, arrivals, loop, turn, clock, metrics, context.log)
+    adoption = Adoption(entrance, watch, arrivals, loop, turn, clock, metrics, context.log)
     handOverSocket = Self.handOverSocket(context)
     siblingLedger = Self.siblingLedger(context)
     var takeOver: TakeOver?

@@ -43,6 +43,7 @@ final class WorkerMetrics {
   private let latency: Histogram
   private let adoptions: LabelledCounter
   private let adoptionDrops: LabelledCounter
+  private let poisonRecords: LabelledCounter
   private let adoptionTime: Histogram
   private let ledgerEntries: Metric?
   private let ledgerBytes: Metric?
@@ -88,6 +89,7 @@ final class WorkerMetrics {
     tokenExpiredWork = status.metric(.counter, endedWork, labels: [("reason", "token_expired")])
     adoptions = LabelledCounter(status, "rig_adopted_connections_total", label: "cause")
     adoptionDrops = LabelledCounter(status, "rig_adoption_dropped_total", label: "reason")
+    poisonRecords = LabelledCounter(status, "rig_poison_records_total", label: "ring")
     adoptionTime = Histogram(status, "rig_adoption_seconds", boundsNs: Self.adoptionBoundsNs)
     latency = Histogram(status, "rig_delivery_latency_seconds", boundsNs: Self.latencyBoundsNs)
   }
@@ -106,6 +108,9 @@ final class WorkerMetrics {
 
   /// One of them doesn't.
   func notAdopted(reason: String) { adoptionDrops.add(1, reason) }
+
+  /// A record that processes have died of was passed over.
+  func poison(ring: String) { poisonRecords.add(1, ring) }
 
   /// What a dead worker has left has been dealt with.
   func adoptionEnded(ns: UInt64) { adoptionTime.observe(ns: ns) }

@@ -13,6 +13,6 @@ func findings(_ settings: Settings) -> ConfigurationFindings {
   return found
 }
 
-WorkerProcess.run("connections", findings: findings) { context in
+WorkerProcess.run("connections", findings: findings, rehearsal: Rehearsal.perform) { context in
   try ConnectionsWorker.run(context)
 }

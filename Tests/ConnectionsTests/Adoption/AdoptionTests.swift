@@ -151,6 +151,48 @@ struct AdoptionTests {
     withExtendedLifetime((former, heir)) {}
   }
 
+  @Test(
+    "16.8 a record that two processes died of is passed over, counted and told; with one death it is tried again",
+    arguments: [
+      (2, WorkerManifest.Inheritance.Cause.fault, [1, 3]), (2, .hung, [1, 3]), (1, .fault, [1, 2, 3]),
+      (3, .killed, [1, 2, 3]),
+    ])
+  func poison(deaths: Int, cause: WorkerManifest.Inheritance.Cause, expected: [Int]) throws {
+    let clients = try clients([false, false])
+    var life = try WorkerLife(try gateway(), clients)
+    for client in clients { try life.open(client, [.to("all")]) }
+    let ring = try #require(life.gateway.eventGrants.first)
+    let poison = life.worker.connections.events.own[0] + 2
+    for number in 1...3 { try life.writer.publish(number, type: "all") }
+    var lives = [life]
+    for _ in 0..<deaths {
+      life.worker.connections.ledger.plan.suspect(ring: ring.id, sequence: poison)
+      life.die()
+      life = try life.next()
+      lives.append(life)
+      life.inherit({ ScriptedCourier([.batch($0, lost: []), .done]) }, cause: cause)
+    }
+    let last = life
+    defer { last.end() }
+    last.worker.run()
+    let isPoison = expected.count < 3
+    #expect(
+      last.worker.metric(#"rig_poison_records_total{ring="events.streams"}"#) ?? 0 == (isPoison ? 1 : 0))
+    for client in clients {
+      let text = String(decoding: client.everything().dropFirst(6), as: UTF8.self)
+      #expect(numbers(text) == expected)
+      #expect(text.contains("rig.events_lost") == isPoison)
+    }
+    // Nothing of it keeps this worker from going on, nor its heir.
+    try last.writer.publish(4, type: "all")
+    last.worker.run()
+    for client in clients {
+      #expect(
+        numbers(String(decoding: client.everything().dropFirst(6), as: UTF8.self)) == expected + [4])
+    }
+    withExtendedLifetime(lives) {}
+  }
+
   @Test("16.5 an entry that comes twice is adopted once")
   func twice() throws {
     let clients = try clients([false])

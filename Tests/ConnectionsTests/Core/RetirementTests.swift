@@ -108,7 +108,9 @@ struct RetirementTests {
       Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, isPassing: isPassing)
   }
 
-  @Test("16.7 A stream that can't be passed on is told when to come back, and where it stands: behind events of others too")
+  @Test(
+    "16.7 A stream that can't be passed on is told when to come back, and where it stands: behind events of others too"
+  )
   func farewell() throws {
     let writer = try gateway.streamsWriter()
     let client = try TestClient()
@@ -139,7 +141,9 @@ struct RetirementTests {
     client.disconnect()
   }
 
-  @Test("16.7 Streams that can be passed on aren't told, those that can't are told evenly; it ends when all have gone")
+  @Test(
+    "16.7 Streams that can be passed on aren't told, those that can't are told evenly; it ends when all have gone"
+  )
   func evenly() throws {
     let kept = try TestClient()
     let keptConnection = try worker.openSSE(kept, [.to("all")])

@@ -21,7 +21,9 @@ private final class SharedSockets: PassingHost {
   var idle: [(entry: JournalEntry, socket: CInt)] = []
   /// Those that a process has been given.
   private(set) var adopted: [(socket: CInt, origin: AdoptedSocket)] = []
-  private(set) var channels = 0
+  /// Numbers that a real channel would own.
+  private var owned: [CInt] = []
+  var channels: Int { owned.count }
 
   func add(_ client: TestClient) { clients[Self.inode(client.near)] = client }
 
@@ -41,7 +43,7 @@ private final class SharedSockets: PassingHost {
 
   func channel(of socket: CInt) -> (any Channel)? {
     guard let client = client(socket) else { return nil }
-    channels += 1
+    owned.append(socket)
     try? client.moveToOtherChannel()
     return client.channel
   }
@@ -57,7 +59,7 @@ private final class SharedSockets: PassingHost {
 
   /// What a process would have closed with its channels.
   func closeAll() {
-    for adopted in adopted { close(adopted.socket) }
+    for socket in adopted.map(\.socket) + owned { close(socket) }
   }
 }
 
@@ -261,7 +263,8 @@ struct HandOverTests {
     seats.begin()
     seats.heir.run()
     seats.incumbent.run()
-    #expect((connections + [session]).allSatisfy(\.isSuspended))
+    let areSuspended = (connections + [session]).allSatisfy { $0.isSuspended }
+    #expect(areSuspended)
     seats.incumbent.connections.close(connections[0], .closedByOperator)
     var answer: WorkerAnswer?
     seats.incumbent.changes.make(SubscriptionChange([.to("other")]), serial: connections[1].serial) {

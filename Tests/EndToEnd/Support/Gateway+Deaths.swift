@@ -15,6 +15,17 @@ extension Gateway {
   /// The processes that keep connection workers' sockets.
   var keepers: [RunningProcess] { process.tree().filter { $0.name == RunningProcess.keeperName } }
 
+  /// The processes that wait in reserve.
+  var spares: [RunningProcess] { process.tree().filter { $0.name == RunningProcess.spareName } }
+
+  /// One that has done what it can do in advance.
+  func awaitSpare() throws -> RunningProcess {
+    try eventually("a spare waits", within: 60) {
+      let ready = Set(logged("spare worker is ready").compactMap { $0["child_pid"]?.string })
+      return spares.first { ready.contains(String($0.pid)) }
+    }
+  }
+
   /// The connection worker that has stopped itself.
   var stoppedWorker: RunningProcess? { workers(.connections).first { $0.state == "T" } }
 

@@ -45,6 +45,7 @@ final class Gateway {
     "CONNECTION_WORKERS": "2", "LOG_FMT": "json", "LOG_LEVEL": "debug", "DRAIN_TIMEOUT_S": "5",
     "BIND_ADDRESS": "127.0.0.1", "WATCHDOG_S": "60", "TURN_LIMIT_MS": "500", "HEARTBEAT_S": "300",
     "CHECK_TIMEOUT_MS": "60000", "PROXY_RECV_TIMEOUT": "60000", "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT": "60000",
+    "WARM_SPARES": "0",
   ]
 
   fileprivate init(

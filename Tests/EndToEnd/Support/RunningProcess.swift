@@ -4,7 +4,7 @@ import Foundation
 
 struct RunningProcess: Equatable {
   let pid: pid_t
-  /// The executable's file name; "rig-keeper" for a keeper, which is one of its worker's.
+  /// The executable's file name; "rig-keeper" for a keeper, "rig-spare" for a spare, which have those of workers.
   let name: String
   /// Clock ticks between the machine's start and the process's: orders processes and tells one pid's users apart.
   let startTicks: UInt64
@@ -15,7 +15,7 @@ struct RunningProcess: Equatable {
     return pids.compactMap { pid -> RunningProcess? in
       guard let environment = ProcFile.contents("/proc/\(pid)/environ"),
         environment.split(separator: 0).contains(where: { $0.elementsEqual(entry.utf8) }),
-        let name = isKeeper(pid) ? keeperName : executableName(pid), let fields = statFields(pid),
+        let name = isKeeper(pid) ? keeperName : isSpare(pid) ? spareName : executableName(pid), let fields = statFields(pid),
         fields.first != "Z", let start = UInt64(fields[19])
       else { return nil }
       return RunningProcess(pid: pid, name: name, startTicks: start)
@@ -26,6 +26,18 @@ struct RunningProcess: Equatable {
 
   private static func isKeeper(_ pid: pid_t) -> Bool {
     ProcFile.contents("/proc/\(pid)/comm")?.dropLast().elementsEqual(keeperName.utf8) ?? false
+  }
+
+  static let spareName = "rig-spare"
+
+  /// What `ps` shows of it.
+  var arguments: String {
+    String(decoding: ProcFile.contents("/proc/\(pid)/cmdline") ?? [], as: UTF8.self)
+      .split(separator: "\0").joined(separator: " ")
+  }
+
+  private static func isSpare(_ pid: pid_t) -> Bool {
+    ProcFile.contents("/proc/\(pid)/cmdline")?.starts(with: "rig-connections: spare\0".utf8) ?? false
   }
 
   static func executableName(_ pid: pid_t) -> String? {

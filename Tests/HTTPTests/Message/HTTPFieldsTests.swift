@@ -73,6 +73,10 @@ import Testing
     #expect(fields.strings.map { "\($0)=\($1)" } == ["before=1", "x=\(kept)", "behind=2"])
     #expect(HTTPFields(wireBlock: fields.wireBlock) == fields)
     #expect(HTTPFields([("before", "1"), ("x", value), ("behind", "2")]) == fields)
+    var appended = HTTPFields([("before", "1")])
+    appended.add(name: "x") { $0 += value.utf8 }
+    appended.add(name: "behind") { $0 += [UInt8(ascii: "2")] }
+    #expect(appended == fields && Array(appended.strings.map(\.name)) == ["before", "x", "behind"])
   }
 
   @Test(
@@ -105,6 +109,24 @@ import Testing
     changed.removeAll { _ in true }
     #expect(changed.isEmpty && changed == [:])
     #expect(HTTPFields(fields.lazy.filter { $0.nameIs("x-list") })["x-list"] == ["1", "2"])
+  }
+
+  @Test("15.5 What is kept of others stands as it stood, wherever what isn't kept has stood")
+  func kept() {
+    let others = HTTPFields((0..<6).map { ("n\($0)", String(repeating: "v", count: $0)) })
+    for mask in 0..<64 {
+      let chosen = (0..<6).filter { mask >> $0 & 1 == 1 }
+      var some = HTTPFields([("first", "1")])
+      some.add(contentsOf: others) { name, value in
+        mask >> value.count & 1 == 1 && name.last == UInt8(ascii: "0") + UInt8(value.count)
+      }
+      let expected = HTTPFields(
+        [("first", "1")] + chosen.map { ("n\($0)", String(repeating: "v", count: $0)) })
+      #expect(some == expected && some.count == 1 + chosen.count)
+      #expect(some.map(\.value) == expected.map(\.value))
+      let filtered = others.filtered { mask >> Int($0[1] - UInt8(ascii: "0")) & 1 == 1 }
+      #expect(filtered.map(\.line) == chosen.map { others[$0].line })
+    }
   }
 
   @Test("A copy doesn't change with what it was copied from")

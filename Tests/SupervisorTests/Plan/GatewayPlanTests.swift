@@ -137,9 +137,9 @@ import Testing
     var pending = tree.handle(.stop, at: 0)
     while let action = pending.first {
       pending.removeFirst()
-      guard case .terminate(let id) = action else { continue }
-      stopped.append(id)
-      pending += tree.handle(.exited(id, instance: 1, .status(0)), at: 0)
+      guard case .terminate(let process) = action else { continue }
+      stopped.append(process.child)
+      pending += tree.handle(.exited(process.child, instance: 1, .status(0)), at: 0)
     }
     #expect(stopped == tree.workers.map(\.id).reversed())
     #expect(plan.workers.first?.kind == .control && plan.workers.last?.kind == .connections)

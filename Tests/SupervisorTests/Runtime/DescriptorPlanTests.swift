@@ -59,10 +59,12 @@ import Testing
   func environment() {
     let lines = WorkerEnvironment.lines(from: [
       "PATH": "/bin", "NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1", "LISTEN_FDS": "2",
-      "RIG_MANIFEST_FD": "9",
+      "RIG_MANIFEST_FD": "9", "RIG_SPARE_FD": "9",
       "A": "b=c",
     ])
-    #expect(lines == ["A=b=c", "PATH=/bin"])
+    #expect(lines == ["A=b=c", "PATH=/bin", "SWIFT_BACKTRACE=enable=no"])
+    let chosen = WorkerEnvironment.lines(from: ["SWIFT_BACKTRACE": "enable=yes"])
+    #expect(chosen == ["SWIFT_BACKTRACE=enable=yes"], "16.8 who wants to know the place of a fault says so")
     #expect(WorkerEnvironment.manifestLine(12) == "RIG_MANIFEST_FD=12")
   }
 }

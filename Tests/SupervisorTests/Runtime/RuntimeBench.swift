@@ -144,16 +144,16 @@ final class RuntimeBench: Sendable {
 
   // MARK: In a worker's place
 
-  /// The status page of a worker, or of "supervisor".
+  /// The status page of a seat, or of "supervisor".
   func page(_ name: String) throws -> StatusPage {
     guard let table = state.withLock({ $0.table }) else { throw TestFailure("no loop") }
     guard name != "supervisor" else { return try StatusPage(attaching: table.supervisorPage) }
-    let worker = try #require(plan.workers.first { $0.name == name })
+    let worker = try #require(plan.seats.first { $0.seatName == name })
     return try StatusPage(attaching: try #require(table.pages[worker]))
   }
 
   func ledger(_ name: String) throws -> CInt {
-    let worker = try #require(plan.workers.first { $0.name == name })
+    let worker = try #require(plan.seats.first { $0.seatName == name })
     return try #require(state.withLock { $0.table?.ledgers[worker] })
   }
 

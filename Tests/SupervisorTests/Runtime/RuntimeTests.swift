@@ -75,8 +75,8 @@ extension ProcessSuite {
     func unavailable() throws {
       try RuntimeBench.run(try RuntimeBench()) { bench in
         try bench.becomeReady()
-        bench.signal(SIGUSR1)
-        try bench.waitForLine("rolling restart of the workers is not available in this version")
+        bench.signal(SIGUSR2)
+        try bench.waitForLine("switch to another release is not available in this version")
         bench.signal(SIGTERM)
         #expect(try bench.waitForEnd() == 0)
         #expect(bench.lines("worker ended and is restarted").isEmpty)

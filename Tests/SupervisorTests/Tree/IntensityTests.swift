@@ -4,6 +4,14 @@ import Testing
 
 @testable import Supervisor
 
+extension RestartWindow {
+  fileprivate mutating func admit(at now: Nanoseconds) -> Bool {
+    guard hasRoom(at: now) else { return false }
+    record(at: now)
+    return true
+  }
+}
+
 @Suite struct IntensityTests {
   @Test func `the window slides: a restart counts as long as it isn't older than the period`() {
     var window = RestartWindow(intensity: 2, period: 10)
@@ -39,7 +47,7 @@ import Testing
     bench.exit("c", .status(0))
     bench.exit("a", .status(0))
     bench.expect(["term c", "term a", "finished gave up"])
-    #expect(bench.notes.contains(.gaveUp(node: nil, child: bench.child("b").id, .exited(.status(1)))))
+    #expect(bench.notes.contains(.gaveUp(node: nil, child: bench.child("b").process, .exited(.status(1)))))
   }
 
   @Test func `failures of all children of a node count together, and old ones are forgotten`() throws {
@@ -83,7 +91,7 @@ import Testing
     bench.expect(["term w7"])
     #expect(
       bench.notes.contains(
-        .gaveUp(node: bench.child("pool").id, child: bench.child("w3").id, .exited(.status(1)))))
+        .gaveUp(node: bench.child("pool").id, child: bench.child("w3").process, .exited(.status(1)))))
   }
 
   @Test func `13.B10: a node's own intensity counts beside that of its children`() throws {
@@ -138,13 +146,13 @@ import Testing
       switch death {
       case .exit(let exit): bench.exit("a", exit)
       case .killedStarting:
-        if bench.child("a").state == .running {
+        if bench.child("a").state == .alive(.running) {
           // The first one is the way to a start.
           bench.exit("a", .signal(9))
         }
         bench.exit("a", .signal(9))
       case .condemned(let why):
-        bench.send(.condemn(bench.child("a").id, why))
+        bench.condemn("a", why)
         bench.exit("a", .signal(9))
       }
       if bench.tree.outcome == nil, death != .killedStarting { bench.ready("a") }
@@ -185,7 +193,7 @@ import Testing
     bench.ready("b")
     bench.ready("c")
     #expect(bench.tree.outcome == nil)
-    #expect(bench.tree.children.allSatisfy { $0.state == .running })
+    #expect(bench.tree.children.allSatisfy { $0.state == .alive(.running) })
   }
 
   @Test func `a node that gives up is stopped, counted by its parent and started anew with a clean window`()

@@ -129,9 +129,9 @@ import Testing
     bench.exit("a")
     let id = bench.child("a").id
     bench.send(.started(id, instance: 1))
-    #expect(bench.child("a").state == .starting)
+    #expect(bench.child("a").state == .alive(.starting))
     bench.send(.exited(id, instance: 1, .status(1)))
-    #expect(bench.child("a").state == .starting)
+    #expect(bench.child("a").state == .alive(.starting))
   }
 
   @Test func `starting twice does nothing`() throws {

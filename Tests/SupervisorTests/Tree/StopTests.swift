@@ -204,7 +204,8 @@ import Testing
     bench.exit("a", .status(0))
     _ = bench.takeTrace()
     let id = bench.child("a").id
-    for event in [TreeEvent.start, .stop, .quit, .condemn(id, .hung), .started(id, instance: 1)] {
+    for event in [TreeEvent.start, .stop, .quit, .condemn(id, instance: 1, .hung), .started(id, instance: 1)]
+    {
       bench.send(event)
     }
     bench.expect([])

@@ -1,6 +1,6 @@
 // A supervision tree on a bench: a virtual clock, processes that are only names, and a trace of what the tree asked
-// for, in words: "spawn a", "term a", "kill a", "finished stopped". Every action passes through `TreeRules`, which
-// reports a broken invariant as a test failure, so that each test checks them all.
+// for, in words: "spawn a", "term a", "kill a", "finished stopped"; "a/1" is a process at the second seat of a. Every event and
+// action passes through `TreeRules`, which reports a broken invariant as a test failure, so that each test checks them all.
 
 import Testing
 
@@ -9,11 +9,11 @@ import Testing
 func worker(
   _ id: String, _ restart: ChildSpec.Restart = .permanent,
   shutdown: ChildSpec.Shutdown = .timeout(.seconds(5)), startTimeout: Nanoseconds? = .seconds(30),
-  countsKills: Bool = true
+  countsKills: Bool = true, retirement: Nanoseconds? = nil
 ) -> ChildSpec {
   ChildSpec(
     id: id, restart: restart, shutdown: shutdown, kind: .worker(startTimeout: startTimeout),
-    countsKills: countsKills)
+    countsKills: countsKills, retirement: retirement)
 }
 
 func supervisor(
@@ -34,7 +34,7 @@ struct TreeBench {
   private(set) var tree: SupervisionTree
   private(set) var now: Nanoseconds = .seconds(1000)
   private(set) var rules: TreeRules
-  private(set) var timers: [ChildID: (token: TimerToken, deadline: Nanoseconds)] = [:]
+  private(set) var timers: [TimerToken: Nanoseconds] = [:]
   private(set) var notes: [TreeNote] = []
   /// What the last event led to.
   private(set) var actions: [TreeAction] = []
@@ -82,42 +82,58 @@ struct TreeBench {
   mutating func quit() { send(.quit) }
 
   mutating func ready(_ name: String) {
-    let child = child(name)
-    send(.started(child.id, instance: child.instance))
+    started(child(name).process)
   }
 
   mutating func exit(_ name: String, _ exit: Exit = .status(1)) {
-    self.exit(child(name).id, exit)
+    self.exit(child(name).process, exit)
   }
 
   mutating func condemn(_ name: String, _ why: Condemnation = .hung) {
-    send(.condemn(child(name).id, why))
+    let process = child(name).process
+    send(.condemn(process.child, instance: process.instance, why))
+  }
+
+  mutating func swap(_ names: String...) {
+    send(.swap(names.map { child($0).id }))
+  }
+
+  /// The second process of a worker that is swapped.
+  mutating func companionReady(_ name: String) throws {
+    started(try companion(name))
+  }
+
+  mutating func companionExit(_ name: String, _ exit: Exit = .status(1)) throws {
+    self.exit(try companion(name), exit)
+  }
+
+  func companion(_ name: String) throws -> ProcessID {
+    try #require(child(name).companion?.incarnation.process)
   }
 
   /// Lets time pass; timers fire in the order of their deadlines.
   mutating func advance(seconds: Double) {
     let end = now + Nanoseconds(seconds * 1e9)
-    while let next = nextTimer, next.deadline <= end { fire(next.id) }
+    while let next = nextTimer, next.deadline <= end { fire(next.token) }
     now = end
   }
 
   /// The timer that is due first.
-  var nextTimer: (id: ChildID, deadline: Nanoseconds)? {
-    timers.min { ($0.value.deadline, $0.key.index) < ($1.value.deadline, $1.key.index) }
-      .map { ($0.key, $0.value.deadline) }
+  var nextTimer: (token: TimerToken, deadline: Nanoseconds)? {
+    timers.min { ($0.value, $0.key.value) < ($1.value, $1.key.value) }.map { ($0.key, $0.value) }
   }
 
   /// Goes to the moment of this timer and lets it fire.
-  mutating func fire(_ id: ChildID) {
-    guard let timer = timers.removeValue(forKey: id) else { return }
-    now = max(now, timer.deadline)
-    send(.timer(id, timer.token))
+  mutating func fire(_ token: TimerToken) {
+    guard let deadline = timers.removeValue(forKey: token) else { return }
+    now = max(now, deadline)
+    send(.timer(token))
   }
 
   /// Lets a timer fire without time having passed.
-  mutating func fireWithoutTime(_ id: ChildID) {
-    guard let timer = timers.removeValue(forKey: id) else { return }
-    send(.timer(id, timer.token))
+  mutating func fireWithoutTime(_ token: TimerToken) {
+    guard timers.removeValue(forKey: token) != nil else { return }
+    send(.timer(token))
   }
 
   /// What failures are prefixed with.
@@ -130,22 +146,31 @@ struct TreeBench {
     now = max(now, moment)
   }
 
-  mutating func exit(_ id: ChildID, _ exit: Exit) {
-    rules.processGone(id)
-    send(.exited(id, instance: tree[id].instance, exit))
+  mutating func started(_ process: ProcessID) {
+    send(.started(process.child, instance: process.instance))
+  }
+
+  mutating func exit(_ process: ProcessID, _ exit: Exit) {
+    rules.processGone(process, exit, tree)
+    send(.exited(process.child, instance: process.instance, exit))
   }
 
   mutating func send(_ event: TreeEvent) {
+    let before = tree
     actions = tree.handle(event, at: now)
     for action in actions {
       rules.check(action, at: now)
       switch action {
-      case .spawn(let id, _, let cause):
-        trace.append("spawn \(name(id))" + (cause.label.map { " (\($0))" } ?? ""))
-      case .terminate(let id): trace.append("term \(name(id))")
-      case .kill(let id): trace.append("kill \(name(id))")
-      case .setTimer(let id, let token, let deadline): timers[id] = (token, deadline)
-      case .cancelTimer(let id): timers[id] = nil
+      case .spawn(let process, let isRetiring, let cause):
+        let why = cause == .swap ? "swap" : cause.label
+        let words = [why, isRetiring ? "retiring" : nil].compactMap { $0 }.joined(separator: ", ")
+        trace.append("spawn \(name(process))" + (words.isEmpty ? "" : " (\(words))"))
+      case .terminate(let process): trace.append("term \(name(process))")
+      case .kill(let process): trace.append("kill \(name(process))")
+      case .vacate(let id, let seat):
+        trace.append("vacate \(name(ProcessID(child: id, instance: 0, seat: seat)))")
+      case .setTimer(let token, let deadline): timers[token] = deadline
+      case .cancelTimer(let token): timers[token] = nil
       case .note(let note): notes.append(note)
       case .ready: trace.append("ready")
       case .finished(.stopped): trace.append("finished stopped")
@@ -153,7 +178,7 @@ struct TreeBench {
       case .finished(.failedToStart): trace.append("finished failed to start")
       }
     }
-    rules.checkQuiet(tree, timers: Set(timers.keys))
+    rules.checkQuiet(after: event, from: before, to: tree, timers: Set(timers.keys))
   }
 
   func child(_ name: String) -> Child {
@@ -164,9 +189,11 @@ struct TreeBench {
     return child
   }
 
-  func name(_ id: ChildID) -> String { tree[id].spec.id }
+  func name(_ process: ProcessID) -> String {
+    tree[process.child].spec.id + (process.seat == 0 ? "" : "/\(process.seat)")
+  }
 
   private var starting: [String] {
-    tree.children.filter { $0.ownNode == nil && $0.state == .starting }.map(\.spec.id)
+    tree.children.filter { $0.ownNode == nil && $0.state == .alive(.starting) }.map(\.spec.id)
   }
 }

@@ -19,8 +19,7 @@ struct TreeSimulation {
 
   private struct Planned {
     let at: Nanoseconds
-    let id: ChildID
-    let instance: UInt64
+    let process: ProcessID
     let what: Happening
   }
 
@@ -54,6 +53,8 @@ struct TreeSimulation {
         send(random.chance(70) ? .stop : .quit)
       } else if random.chance(3) {
         condemnSomeone()
+      } else if random.chance(20) {
+        send(.swap(bench.tree.workers.map(\.id).filter { _ in random.chance(50) }))
       } else if !takeNextHappening() {
         send(random.chance(70) ? .stop : .quit)
       }
@@ -62,10 +63,10 @@ struct TreeSimulation {
 
   /// Whatever is due first: a timer of the tree or an event of the world. False when nothing is going to happen.
   private mutating func takeNextHappening() -> Bool {
-    planned.removeAll { bench.tree[$0.id].instance != $0.instance || !bench.rules.alive.contains($0.id) }
+    planned.removeAll { !bench.rules.alive.contains($0.process) }
     let next = planned.indices.min { planned[$0].at < planned[$1].at }
     if let timer = bench.nextTimer, next.map({ timer.deadline <= planned[$0].at }) ?? true {
-      bench.fire(timer.id)
+      bench.fire(timer.token)
       plan()
       return true
     }
@@ -73,17 +74,20 @@ struct TreeSimulation {
     let event = planned.remove(at: next)
     bench.skip(to: event.at)
     switch event.what {
-    case .ready: send(.started(event.id, instance: event.instance))
+    case .ready:
+      bench.started(event.process)
+      plan()
     case .exit(let exit):
-      bench.exit(event.id, exit)
+      bench.exit(event.process, exit)
       plan()
     }
     return true
   }
 
   private mutating func condemnSomeone() {
-    guard let worker = bench.tree.workers.randomElement(using: &random) else { return }
-    send(.condemn(worker.id, random.chance(50) ? .hung : .corruptRing))
+    let living = bench.rules.alive.sorted { ($0.child.index, $0.instance) < ($1.child.index, $1.instance) }
+    guard let process = living.randomElement(using: &random) else { return }
+    send(.condemn(process.child, instance: process.instance, random.chance(50) ? .hung : .corruptRing))
   }
 
   private mutating func send(_ event: TreeEvent) {
@@ -95,27 +99,34 @@ struct TreeSimulation {
   private mutating func plan() {
     for action in bench.actions {
       switch action {
-      case .spawn(let id, _, _): planLife(of: id)
-      case .terminate(let id):
-        let mayIgnore = if case .timeout = bench.tree[id].spec.shutdown { true } else { false }
+      case .spawn(let process, let isRetiring, _): planLife(of: process, isRetiring: isRetiring)
+      case .terminate(let process):
+        let mayIgnore = if case .timeout = bench.tree[process.child].spec.shutdown { true } else { false }
         if !mayIgnore || random.chance(80) {
-          schedule(id, .exit(random.chance(80) ? .status(0) : .signal(15)), withinMilliseconds: 3_000)
+          schedule(process, .exit(random.chance(80) ? .status(0) : .signal(15)), withinMilliseconds: 3_000)
         }
-      case .kill(let id): schedule(id, .exit(.signal(9)), withinMilliseconds: 5)
+      case .kill(let process): schedule(process, .exit(.signal(9)), withinMilliseconds: 5)
+      case .note(.swapped(_, let retiring)) where random.chance(80):
+        schedule(retiring, .exit(random.chance(70) ? .status(0) : randomExit()), withinMilliseconds: 8_000)
       default: break
       }
     }
   }
 
-  private mutating func planLife(of id: ChildID) {
-    let hasTimeout = if case .worker(let timeout) = bench.tree[id].spec.kind { timeout != nil } else { false }
+  private mutating func planLife(of process: ProcessID, isRetiring: Bool) {
+    let kind = bench.tree[process.child].spec.kind
+    let hasTimeout = if case .worker(let timeout) = kind { timeout != nil } else { false }
     switch Int.random(in: 0..<100, using: &random) {
-    case 0..<3: schedule(id, .exit(.notSpawned(errno: 11)), withinMilliseconds: 0)
-    case 3..<10: schedule(id, .exit(randomExit()), withinMilliseconds: 2_000)
+    case 0..<3: schedule(process, .exit(.notSpawned(errno: 11)), withinMilliseconds: 0)
+    case 3..<10: schedule(process, .exit(randomExit()), withinMilliseconds: 2_000)
     case 10..<15 where hasTimeout: break
     default:
-      schedule(id, .ready, withinMilliseconds: 1_000)
-      if random.chance(60) { schedule(id, .exit(randomExit()), withinMilliseconds: 20_000) }
+      schedule(process, .ready, withinMilliseconds: 1_000)
+      if isRetiring, random.chance(40) {
+        schedule(process, .exit(.status(0)), withinMilliseconds: 4_000)
+      } else if random.chance(60) {
+        schedule(process, .exit(randomExit()), withinMilliseconds: 20_000)
+      }
     }
   }
 
@@ -123,10 +134,9 @@ struct TreeSimulation {
     [.status(0), .status(1), .status(78), .signal(9), .signal(11)].randomElement(using: &random) ?? .status(1)
   }
 
-  private mutating func schedule(_ id: ChildID, _ what: Happening, withinMilliseconds limit: Int) {
+  private mutating func schedule(_ process: ProcessID, _ what: Happening, withinMilliseconds limit: Int) {
     let delay = Nanoseconds.milliseconds(Int.random(in: 0...limit, using: &random))
-    planned.append(
-      Planned(at: bench.now + delay, id: id, instance: bench.tree[id].instance, what: what))
+    planned.append(Planned(at: bench.now + delay, process: process, what: what))
   }
 
   private static func randomNode(depth: Int, _ random: inout SeededRandom) -> NodeSpec {
@@ -148,12 +158,14 @@ struct TreeSimulation {
       .timeout(.seconds(1)), .timeout(.seconds(2)), .infinity, .brutalKill,
     ]
     let isNode = depth < 2 && random.chance(30)
+    let restart = restarts.randomElement(using: &random) ?? .permanent
     return ChildSpec(
-      id: id, restart: restarts.randomElement(using: &random) ?? .permanent,
+      id: id, restart: restart,
       shutdown: shutdowns.randomElement(using: &random) ?? .infinity,
       kind: isNode
         ? .supervisor(randomNode(depth: depth + 1, &random))
         : .worker(startTimeout: random.chance(70) ? .seconds(3) : nil),
-      countsKills: random.chance(60))
+      countsKills: random.chance(60),
+      retirement: !isNode && restart == .permanent && random.chance(80) ? .seconds(6) : nil)
   }
 }

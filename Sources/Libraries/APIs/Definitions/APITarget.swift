@@ -26,6 +26,15 @@ public struct APITarget: Equatable, Sendable {
     /// A name or an address; IPv6 in brackets.
     public let host: String
     public let port: Int
+    /// As the field `host` has it: with the port unless that is the scheme's own.
+    public let authority: String
+
+    init(isTLS: Bool, host: String, port: Int) {
+      self.isTLS = isTLS
+      self.host = host
+      self.port = port
+      authority = port == (isTLS ? 443 : 80) ? host : "\(host):\(port)"
+    }
 
     /// `http://localhost:3000`, never with a slash at its end.
     public var description: String { "\(isTLS ? "https" : "http")://\(host):\(port)" }

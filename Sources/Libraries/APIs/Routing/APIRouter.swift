@@ -55,8 +55,8 @@ public enum APIRouting: Sendable {
   case refused(reason: String)
 }
 
-/// All active definitions, compiled. Immutable, to be shared by threads.
-public struct APIRouter: Sendable {
+/// All active definitions, compiled. Immutable, to be shared by threads; an object, since a look-up would copy all of it otherwise.
+public final class APIRouter: Sendable {
   /// What one look-up took, for tests and benchmarks.
   struct Effort: Equatable {
     var patterns = 0
@@ -130,7 +130,7 @@ public struct APIRouter: Sendable {
   }
 
   /// A router without definitions: everything is not found.
-  public init() {
+  public convenience init() {
     self.init([])
   }
 

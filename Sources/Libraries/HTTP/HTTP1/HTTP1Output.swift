@@ -21,7 +21,11 @@ struct HTTP1Encoder {
   mutating func append(_ part: ResponsePart, to out: inout ByteBuffer) {
     switch part {
     case .interim(let status, let fields):
-      Self.append(statusLine: status, to: &out)
+      out.writeWithUnsafeMutableBytes(minimumWritableBytes: Self.ownBytes + status.reasonPhrase.utf8.count) {
+        var text = TextWriter($0)
+        text.append(statusLine: status)
+        return text.count
+      }
       for field in fields where OutgoingHead.interimKeeps(field) { out.writeBytes(field.line) }
       out.writeStaticString("\r\n")
     case .head(let head):
@@ -51,54 +55,80 @@ struct HTTP1Encoder {
   }
 
   private mutating func append(_ head: OutgoingHead, to out: inout ByteBuffer) {
-    let bodyBytes = min(head.framing?.announced ?? 0, HTTP1Output.copiedBytes)
-    out.reserveCapacity(minimumWritableBytes: Self.ownBytes + head.fields.wireBlock.count + bodyBytes)
-    Self.append(statusLine: head.status, to: &out)
-    if case .upgrade(let name) = head.kind {
-      out.writeStaticString("connection: upgrade\r\nupgrade: ")
-      Self.append(text: name, to: &out)
-    } else if !head.request.keepAlive {
-      out.writeStaticString("connection: close\r\n")
-    } else if head.request.isHTTP10 {
-      out.writeStaticString("connection: keep-alive\r\n")
-    }
-    if head.needsDate {
-      out.writeStaticString("date: ")
-      Self.append(text: head.date, to: &out)
-    }
-    if !head.request.traceparent.isEmpty {
-      out.writeStaticString("traceparent: ")
-      Self.append(text: head.request.traceparent, to: &out)
-    }
-    head.forEachStretch { out.writeBytes($0) }
+    let length = head.framing?.announced
     isChunked = head.framing?.rest == .chunked
-    if isChunked {
-      out.writeStaticString("transfer-encoding: chunked\r\n")
-    } else if let length = head.framing?.announced {
-      out.writeStaticString("content-length: ")
-      Self.append(text: String(length), to: &out)
+    var bytes = Self.ownBytes + head.status.reasonPhrase.utf8.count + head.date.utf8.count
+    bytes += head.request.traceparent.utf8.count + head.fields.bytes
+    if case .upgrade(let name) = head.kind { bytes += name.utf8.count }
+    // A body that is copied behind it has room at once.
+    out.reserveCapacity(minimumWritableBytes: bytes + min(length ?? 0, HTTP1Output.copiedBytes))
+    out.writeWithUnsafeMutableBytes(minimumWritableBytes: bytes) { memory in
+      var text = TextWriter(memory)
+      text.append(statusLine: head.status)
+      if case .upgrade(let name) = head.kind {
+        text.append("connection: upgrade\r\nupgrade: ")
+        text.append(line: name)
+      } else if !head.request.keepAlive {
+        text.append("connection: close\r\n")
+      } else if head.request.isHTTP10 {
+        text.append("connection: keep-alive\r\n")
+      }
+      if head.needsDate {
+        text.append("date: ")
+        text.append(line: head.date)
+      }
+      if !head.request.traceparent.isEmpty {
+        text.append("traceparent: ")
+        text.append(line: head.request.traceparent)
+      }
+      head.forEachStretch { text.append($0) }
+      if isChunked {
+        text.append("transfer-encoding: chunked\r\n")
+      } else if let length {
+        text.append("content-length: ")
+        text.append(line: String(length))
+      }
+      text.append("\r\n")
+      return text.count
     }
-    out.writeStaticString("\r\n")
   }
 
-  /// Room for what is ours in a head, so that the buffer grows once.
+  /// More than all that is ours in a head, texts of any length apart.
   private static let ownBytes = 256
+}
 
-  private static func append(statusLine status: HTTPResponseStatus, to out: inout ByteBuffer) {
-    out.writeStaticString("HTTP/1.1 ")
-    out.writeString(String(status.code))
-    out.writeStaticString(" ")
-    append(text: status.reasonPhrase, to: &out)
+/// Appends to memory that has room for all of it.
+private struct TextWriter {
+  private let memory: UnsafeMutableRawBufferPointer
+  private(set) var count = 0
+
+  init(_ memory: UnsafeMutableRawBufferPointer) { self.memory = memory }
+
+  mutating func append(_ octets: UnsafeBufferPointer<UInt8>) {
+    precondition(octets.count <= memory.count - count, "no room for a head's text")
+    UnsafeMutableRawBufferPointer(rebasing: memory[count...]).copyMemory(from: UnsafeRawBufferPointer(octets))
+    count += octets.count
+  }
+
+  mutating func append(_ text: StaticString) {
+    append(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
   /// Appends a text and the end of its line, which it can't bring itself.
-  private static func append(text: String, to out: inout ByteBuffer) {
-    if text.utf8.allSatisfy({ $0 >= UInt8(ascii: " ") }) {
-      out.writeString(text)
-    } else {
-      out.writeBytes(text.utf8.map { max($0, UInt8(ascii: " ")) })
-    }
-    out.writeStaticString("\r\n")
+  mutating func append(line text: String) {
+    let start = count
+    var text = text
+    text.withUTF8 { append($0) }
+    for position in start..<count { memory[position] = max(memory[position], UInt8(ascii: " ")) }
+    append("\r\n")
+  }
+
+  mutating func append(statusLine status: HTTPResponseStatus) {
+    append("HTTP/1.1 ")
+    var code = String(status.code)
+    code.withUTF8 { append($0) }
+    append(" ")
+    append(line: status.reasonPhrase)
   }
 }
 

@@ -136,7 +136,7 @@ final class HTTPInput: ChannelInboundHandler, RemovableChannelHandler, Connectio
     let pipeline = channel.pipeline
     let server = connection.server
     pipeline.syncOperations.removeHandler(context: context, promise: nil)
-    connection.leavePipeline()
+    connection.wire?.leavePipeline()
     do {
       try server.addHTTP2(to: channel)
     } catch {

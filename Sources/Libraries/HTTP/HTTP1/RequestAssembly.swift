@@ -107,8 +107,8 @@ struct RequestAssembly {
   /// Whether a head has been received of which nobody has said yet what is to be done with its body.
   var isUndecided: Bool { state == .undecided }
 
-  /// The current request without its body.
-  var head: HTTPRequest { request.body.readableBytes == 0 ? request : request.withoutBody }
+  /// The current request without its body. Mutating, so that who has the assembly in an object doesn't copy all of it.
+  mutating func head() -> HTTPRequest { request.body.readableBytes == 0 ? request : request.withoutBody }
 
   /// A request head. `trace` makes the trace context. Next comes `collect` or `stream`.
   mutating func receive(

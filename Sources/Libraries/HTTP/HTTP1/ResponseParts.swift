@@ -103,13 +103,25 @@ struct ResponseFraming: Equatable {
 
   /// The one length that all content-length fields agree on; nil: none, or nonsense.
   private static func length(_ headers: HTTPFields) -> Int? {
-    guard let length = headers.octets(of: "content-length"),
-      length.allSatisfy({ UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 })
-    else {
-      return nil
+    var found: Int?
+    for field in headers where field.nameIs("content-length") {
+      guard let length = field.withValue({ decimal($0) }), found == nil || found == length else { return nil }
+      found = length
     }
-    for field in headers where field.nameIs("content-length") && field.valueOctets != length { return nil }
-    return Int(String(decoding: length, as: UTF8.self))
+    return found
+  }
+
+  /// nil: it isn't digits, or more than a number holds.
+  private static func decimal(_ octets: UnsafeBufferPointer<UInt8>) -> Int? {
+    var number = 0
+    for octet in octets {
+      guard let digit = HTTPOctets.decimal(octet) else { return nil }
+      let (tens, isTooMany) = number.multipliedReportingOverflow(by: 10)
+      let (sum, isTooMuch) = tens.addingReportingOverflow(digit)
+      guard !isTooMany, !isTooMuch else { return nil }
+      number = sum
+    }
+    return octets.isEmpty ? nil : number
   }
 }
 
@@ -274,4 +286,9 @@ struct HTTPDate {
     return "\(weekdays[seconds / secondsPerDay % 7]), \(two(Int(date.day))) \(month) \(date.year) "
       + "\(two(inDay / 3600)):\(two(inDay / 60 % 60)):\(two(inDay % 60)) GMT"
   }
+}
+
+extension HTTPFields {
+  /// Whether the connection is to be closed after the response that has these.
+  var closesConnection: Bool { hasOption("close", in: "connection") }
 }

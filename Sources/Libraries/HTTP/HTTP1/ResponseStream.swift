@@ -27,9 +27,9 @@ public final class ResponseStream: StreamedRequest {
   private(set) var exchange: (any StreamedExchange)?
   var body: StreamedBody
   /// Whether the exchange knows of this.
-  var isBegun = false
+  private(set) var isBegun = false
   /// `write` has said false and nobody has said `canWrite` since.
-  var owesCanWrite = false
+  private var owesCanWrite = false
   private var connection: HTTPConnection?
   private var context: ResponseContext
   /// Set with the head.
@@ -76,7 +76,7 @@ public final class ResponseStream: StreamedRequest {
     guard let connection, !hasBegun, !context.isHTTP10 else { return }
     switch status.code {
     case 100: invite()
-    case 102...199: connection.send(.interim(status, headers))
+    case 102...199: connection.wire?.send(.interim(status, headers))
     default: break
     }
   }
@@ -92,7 +92,7 @@ public final class ResponseStream: StreamedRequest {
     let isLast = connection.closesAfterResponse || headers.closesConnection || framing.rest == .untilClose
     // Nobody knows whether a client that was never invited will send its body after all.
     if isLast || body.isInvitationOwed { context.keepAlive = false }
-    connection.sendHead(status, headers, .passedOn(framing), for: context)
+    connection.wire?.sendHead(status, headers, .passedOn(framing), for: context)
   }
 
   /// Some of the answer's body. Returns whether the client keeps up; after false wait for `canWrite`. What was given is always
@@ -101,7 +101,7 @@ public final class ResponseStream: StreamedRequest {
   public func write(_ bytes: ByteBuffer) -> Bool {
     guard let connection else { return false }
     guard let taken = framing?.take(bytes) else { return true }
-    if taken.readableBytes > 0 { connection.send(.body(taken, isLast: isWhole)) }
+    if taken.readableBytes > 0 { connection.wire?.send(.body(taken, isLast: isWhole)) }
     if !connection.isWritable { owesCanWrite = true }
     return connection.isWritable
   }
@@ -119,7 +119,7 @@ public final class ResponseStream: StreamedRequest {
     let connection = connection
     end()
     guard let whenTaken else { return }
-    if let connection { connection.whenTaken(whenTaken) } else { whenTaken() }
+    if let wire = connection?.wire { wire.whenTaken(whenTaken) } else { whenTaken() }
   }
 
   private func endOutput(_ trailers: HTTPFields) {
@@ -128,7 +128,7 @@ public final class ResponseStream: StreamedRequest {
       return respond(.problem(.internalServerError, "the request could not be answered"))
     }
     guard framing.mayEnd else { return abort() }
-    if framing.rest == .chunked { connection.send(.end(trailers: trailers.allowedTrailers)) }
+    if framing.rest == .chunked { connection.wire?.send(.end(trailers: trailers.allowedTrailers)) }
     let keepAlive = context.keepAlive && body.hasEnd && !framing.isOverrun
     connection.streamEnded(keepAlive: keepAlive && !connection.closesAfterResponse, linger: !body.hasEnd)
   }
@@ -181,6 +181,19 @@ public final class ResponseStream: StreamedRequest {
     }
   }
 
+  /// The exchange is told of this.
+  func begin() {
+    isBegun = true
+    exchange?.begin(self)
+  }
+
+  /// The client has taken what was written.
+  func canWrite() {
+    guard owesCanWrite else { return }
+    owesCanWrite = false
+    exchange?.canWrite()
+  }
+
   /// The exchange is over.
   func detach() {
     connection = nil
@@ -190,6 +203,6 @@ public final class ResponseStream: StreamedRequest {
   private func invite() {
     guard body.isInvitationOwed, let connection else { return }
     body.isInvitationOwed = false
-    connection.send(.interim(.continue, [:]))
+    connection.wire?.send(.interim(.continue, [:]))
   }
 }

@@ -1,7 +1,7 @@
 // One HTTP/2 connection: its streams, its time-outs, its end. The frames are NIO's business (NIOHTTP2Handler).
 //
-//   [edge][intake][NIOHTTP2Handler][HTTP2Connection]      stream 1: [HTTP2Stream][HTTPConnection]
-//                                         └── opens, counts ──▶ 3: [HTTP2Stream][HTTPConnection] …
+//   [edge][intake][NIOHTTP2Handler][HTTP2Connection]      stream 1: [HTTP2Stream][ConnectionWire]
+//                                         └── opens, counts ──▶ 3: [HTTP2Stream][ConnectionWire] …
 //
 //   open ──drain──▶ ending: GOAWAY, then none but late streams ──the last has ended──▶ GOAWAY with the last one ─▶ lingering
 //     └── idle, or an error: GOAWAY ──────────────────────────────────────────────────────────────────────────────▶ lingering
@@ -75,8 +75,13 @@ final class HTTP2Connection: ChannelInboundHandler, @unchecked Sendable {
     }
     let connection = HTTPConnection(server: server, share: share, isHTTP2: true)
     let stream = HTTP2Stream(owner: self, connection: connection)
-    connection.attach(stream, output: stream)
-    try channel.pipeline.syncOperations.addHandlers([stream, connection])
+    let wire = connection.attach(stream, stream: stream)
+    do {
+      try channel.pipeline.syncOperations.addHandlers([stream, wire])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 
   func streamOpened() {

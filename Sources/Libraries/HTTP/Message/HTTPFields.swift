@@ -15,11 +15,13 @@ public struct HTTPFields: Sendable {
     @usableFromInline let end: UInt32
   }
 
+  /// Most heads have fewer.
+  private static let usualFields = 16
   private static let separator: StaticString = ": "
   private static let lineEnd: StaticString = "\r\n"
   /// Around name and value.
   @usableFromInline static let framingBytes = 4
-  private static let maximumBytes = Int(UInt32.max)
+  @usableFromInline static let maximumBytes = Int(UInt32.max)
 
   @usableFromInline private(set) var octets: [UInt8] = []
   @usableFromInline private(set) var places: [Place] = []
@@ -83,10 +85,29 @@ public struct HTTPFields: Sendable {
     Self.withOctets(name) { name in Self.withOctets(value) { append(name, $0) } }
   }
 
-  @discardableResult
-  public mutating func add(name: StaticString, octets value: [UInt8]) -> Bool {
+  /// The same with a value that `appendValue` appends.
+  ///
+  /// - Parameter name: a token.
+  public mutating func add(name: StaticString, _ appendValue: (inout [UInt8]) -> Void) {
+    let start = octets.count
     let name = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
-    return value.withUnsafeBufferPointer { append(name, $0) }
+    octets.append(contentsOf: name)
+    append(Self.separator)
+    let valueStart = octets.count
+    appendValue(&octets)
+    let isClean = octets.withUnsafeBufferPointer { octets in
+      let value = UnsafeBufferPointer(rebasing: octets[valueStart...])
+      guard let first = value.first, let last = value.last else { return true }
+      return HTTPOctets.isFieldValue(value) && !HTTPOctets.isBlank(first) && !HTTPOctets.isBlank(last)
+    }
+    guard isClean, octets.count + Self.framingBytes <= Self.maximumBytes else {
+      let value = Array(octets[valueStart...])
+      octets.removeSubrange(start...)
+      _ = value.withUnsafeBufferPointer { append(name, $0) }
+      return
+    }
+    append(Self.lineEnd)
+    note(start: start, nameCount: name.count)
   }
 
   /// Adds those of the fields that `isKept` finds by name and value.
@@ -95,16 +116,23 @@ public struct HTTPFields: Sendable {
     contentsOf other: HTTPFields,
     where isKept: (_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Bool
   ) {
+    guard octets.count + other.octets.count <= Self.maximumBytes else { return }
     other.octets.withUnsafeBufferPointer { octets in
       var start = 0
+      // Lines that are kept and stand together are copied together.
+      var kept = 0
       for place in other.places {
         let (value, end) = (Int(place.value), Int(place.end))
         let name = UnsafeBufferPointer(rebasing: octets[start..<(value - 2)])
         if isKept(name, UnsafeBufferPointer(rebasing: octets[value..<end])) {
-          append(line: UnsafeBufferPointer(rebasing: octets[start..<(end + 2)]), nameCount: name.count)
+          note(place, movedBy: self.octets.count - kept)
+        } else {
+          append(lines: UnsafeBufferPointer(rebasing: octets[kept..<start]))
+          kept = end + 2
         }
         start = end + 2
       }
+      append(lines: UnsafeBufferPointer(rebasing: octets[kept..<start]))
     }
   }
 
@@ -132,12 +160,22 @@ public struct HTTPFields: Sendable {
   }
 
   /// A whole line, its end included, of which is known that it keeps the invariant.
-  @usableFromInline
   mutating func append(line: UnsafeBufferPointer<UInt8>, nameCount: Int) {
     let start = octets.count
     guard start + line.count <= Self.maximumBytes else { return }
     octets.append(contentsOf: line)
     note(start: start, nameCount: nameCount)
+  }
+
+  /// Whole lines, of which is known that they keep the invariant, and which have been noted.
+  @usableFromInline
+  mutating func append(lines: UnsafeBufferPointer<UInt8>) { octets.append(contentsOf: lines) }
+
+  /// A field of others, which stands elsewhere here.
+  @usableFromInline
+  mutating func note(_ place: Place, movedBy distance: Int) {
+    places.append(
+      Place(value: UInt32(Int(place.value) + distance), end: UInt32(Int(place.end) + distance)))
   }
 
   private mutating func append(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>)
@@ -217,6 +255,7 @@ public struct HTTPFields: Sendable {
     guard !areAllKept else { return self }
     var kept = HTTPFields()
     kept.reserveBytes(octets.count)
+    kept.reserveCapacity(places.count)
     kept.add(contentsOf: self) { name, _ in isKept(name) }
     return kept
   }
@@ -304,6 +343,7 @@ public struct HTTPFields: Sendable {
   /// Where the fields of a block are; nil: it keeps the invariant not.
   private static func places(of octets: UnsafeBufferPointer<UInt8>) -> [Place]? {
     var places: [Place] = []
+    places.reserveCapacity(usualFields)
     let areLines = HTTPOctets.forEachFieldLine(of: octets) { value, end in
       places.append(Place(value: UInt32(value), end: UInt32(end)))
     }
@@ -361,10 +401,13 @@ extension HTTPFields: RandomAccessCollection {
     /// Whether the value, as a list, has `option` in any case.
     public func hasOption(_ option: StaticString) -> Bool {
       withValue { value in
-        value.count >= option.utf8CodeUnitCount
-          && value.split(separator: UInt8(ascii: ",")).contains {
-            HTTPOctets.matches(HTTPOctets.trimmed($0), option)
-          }
+        var rest = value[...]
+        while rest.count >= option.utf8CodeUnitCount {
+          let end = rest.firstIndex(of: UInt8(ascii: ",")) ?? rest.endIndex
+          if HTTPOctets.matches(HTTPOctets.trimmed(rest[..<end]), option) { return true }
+          rest = rest[Swift.min(end + 1, rest.endIndex)...]
+        }
+        return false
       }
     }
 

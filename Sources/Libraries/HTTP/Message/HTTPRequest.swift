@@ -21,6 +21,43 @@ public struct PeerAddress: Equatable, Sendable {
     prefix = AddressPrefix(self.text)
   }
 
+  /// - Parameter address: nil: there is none.
+  init(_ address: SocketAddress?) { self.init(Self.text(of: address)) }
+
+  /// Not by `inet_ntop` where it is IPv4, which costs as much as parsing a head.
+  static func text(of address: SocketAddress?) -> String {
+    switch address {
+    case .v4(let four)?:
+      return withUnsafeBytes(of: four.address.sin_addr) { dotted($0[...]) }
+    case .v6(let six)?:
+      return withUnsafeBytes(of: six.address.sin6_addr) { octets in
+        octets.starts(with: mappedPrefix)
+          ? dotted(octets[mappedPrefix.count...]) : address?.ipAddress ?? ""
+      }
+    case .unixDomainSocket?, nil: return ""
+    }
+  }
+
+  /// Of ::ffff:192.0.2.1 (RFC 4291 §2.5.5.2).
+  private static let mappedPrefix: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+
+  private static func dotted(_ octets: Slice<UnsafeRawBufferPointer>) -> String {
+    String(unsafeUninitializedCapacity: "255.255.255.255".utf8.count) { text in
+      var end = 0
+      for (position, octet) in octets.enumerated() {
+        if position > 0 {
+          text[end] = UInt8(ascii: ".")
+          end += 1
+        }
+        for unit: UInt8 in [100, 10, 1] where octet >= unit || unit == 1 {
+          text[end] = UInt8(ascii: "0") + octet / unit % 10
+          end += 1
+        }
+      }
+      return end
+    }
+  }
+
   static func plain(_ text: String) -> String {
     let mapped = "::ffff:"
     return text.hasPrefix(mapped) && text.utf8.contains(UInt8(ascii: "."))

@@ -11,26 +11,34 @@ import Kit
 public enum QueryString {
   /// The parameters of `text` in their order. Empty parts (`a=1&&b=2`) are skipped.
   public static func decode(_ text: String) -> [(name: String, value: String)] {
-    var result: [(name: String, value: String)] = []
-    for part in text.utf8.split(separator: UInt8(ascii: "&")) {
-      let equals = part.firstIndex(of: UInt8(ascii: "="))
-      let name = part[..<(equals ?? part.endIndex)]
-      let value = equals.map { part[part.index(after: $0)...] }
-      result.append((name: percentDecoded(name), value: value.map(percentDecoded) ?? ""))
+    var text = text
+    return text.withUTF8 { octets in
+      octets.split(separator: UInt8(ascii: "&")).map { part in
+        guard let equals = part.firstIndex(of: UInt8(ascii: "=")) else { return (percentDecoded(part), "") }
+        return (percentDecoded(part[..<equals]), percentDecoded(part[(equals + 1)...]))
+      }
     }
-    return result
   }
 
   /// The first part of `text` (`name=value`, as it came) whose decoded octets aren't UTF-8; nil: all are.
   public static func firstPartThatIsNoUTF8(_ text: String) -> String? {
-    let part = text.utf8.split(separator: UInt8(ascii: "&")).first { part in
-      // What the head's parser couldn't read as UTF-8 has become U+FFFD already.
-      if part.contains(where: { $0 >= 0x80 }), Substring(part).unicodeScalars.contains("\u{FFFD}") {
-        return true
-      }
-      return part.contains(UInt8(ascii: "%")) && String(validating: decodedOctets(part), as: UTF8.self) == nil
+    var text = text
+    return text.withUTF8 { octets in
+      let part = octets.split(separator: UInt8(ascii: "&")).first { !isUTF8($0) }
+      return part.map { String(decoding: $0, as: UTF8.self) }
     }
-    return part.map { String(Substring($0)) }
+  }
+
+  private static func isUTF8(_ part: Slice<UnsafeBufferPointer<UInt8>>) -> Bool {
+    // What the head's parser couldn't read as UTF-8 has become U+FFFD already.
+    if part.contains(where: { $0 >= 0x80 }),
+      String(decoding: part, as: UTF8.self).unicodeScalars.contains("\u{FFFD}")
+    {
+      return false
+    }
+    guard part.contains(UInt8(ascii: "%")) else { return true }
+    var validator = UTF8Validator()
+    return decodedOctets(part).withUnsafeBytes { validator.accept($0) } && validator.isComplete
   }
 
   /// `text` without the parameters of these names, however they are spelled; the rest as it is. nil: nothing is left.
@@ -43,15 +51,15 @@ public enum QueryString {
     return kept.isEmpty ? nil : kept.map { String(Substring($0)) }.joined(separator: "&")
   }
 
-  private static func percentDecoded(_ bytes: Substring.UTF8View) -> String {
-    guard bytes.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
-      return String(Substring(bytes))
+  private static func percentDecoded(_ octets: some Collection<UInt8>) -> String {
+    guard octets.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
+      return String(decoding: octets, as: UTF8.self)
     }
-    return String(decoding: decodedOctets(bytes), as: UTF8.self)
+    return String(decoding: decodedOctets(octets), as: UTF8.self)
   }
 
-  private static func decodedOctets(_ bytes: Substring.UTF8View) -> [UInt8] {
-    HTTPOctets.percentDecoded(bytes, isForm: true).octets
+  private static func decodedOctets(_ octets: some Collection<UInt8>) -> [UInt8] {
+    HTTPOctets.percentDecoded(octets, isForm: true).octets
   }
 }
 

@@ -1,6 +1,6 @@
 // The HTTP front of one port: connections of one event loop, their turns, their time-outs. HTTP/2: see HTTP2Connection.
 //
-//   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][HTTPConnection] ──▶ Responder
+//   Acceptor (thread) ──▶ (TLSFront) ──▶ [HTTPInput][ConnectionWire] ── HTTPConnection ──▶ Responder
 //                                          │ answers of a turn
 //        end of the turn:  turnWillFlush() ▼ flush of every connection that has one
 //
@@ -200,6 +200,14 @@ public final class HTTPServer: @unchecked Sendable {
     isDraining && status == .serviceUnavailable && !responder.answersWhenDraining(request)
   }
 
+  /// - Parameter request: what is refused, if so much of it is known.
+  func response(_ refusal: Refusal, of request: HTTPRequest?) -> HTTPResponse {
+    if refusal.status == .requestTimeout { counters?.timeouts?.add(1) }
+    var headers = request.map { responder.crossOriginHeaders(for: $0) } ?? [:]
+    headers.add(contentsOf: refusal.fields)
+    return .problem(refusal.status, refusal.detail, headers: headers)
+  }
+
   /// Closes every connection that hasn't been taken over, answered or not.
   public func closeAll() {
     tls?.closeHandshaking()
@@ -253,12 +261,16 @@ public final class HTTPServer: @unchecked Sendable {
   /// Puts the handlers of HTTP/1.x into a channel that counts already.
   ///
   func beginHTTP1(on channel: Channel, socket: CInt? = nil, origin: AdoptedSocket = .untouched) throws {
-    let connection = HTTPConnection(
-      server: self, share: AssemblyShare(budget), socket: socket, origin: origin)
+    let connection = HTTPConnection(server: self, share: AssemblyShare(budget), origin: origin)
     let input = HTTPInput(connection: connection, limits: limits, isFirst: origin.isSilent)
-    connection.attach(input)
+    let wire = connection.attach(input, socket: socket)
     SocketOptions.setHTTP1(on: channel)
-    try channel.pipeline.syncOperations.addHandlers([input, connection])
+    do {
+      try channel.pipeline.syncOperations.addHandlers([input, wire])
+    } catch {
+      connection.detach()
+      throw error
+    }
   }
 }
 

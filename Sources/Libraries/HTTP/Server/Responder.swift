@@ -46,6 +46,8 @@ public struct TakenChannel {
   public let mayHoldOutput: Bool
   /// Bytes read from the socket since it was accepted, up to the end of the request. 0 without a journal.
   public let bytesRead: UInt64
+  /// Bytes written to the socket since it was accepted; nil: only the kernel knows.
+  public let bytesWritten: UInt64?
 
   /// Whether what is written behind the head of a stream must be chunks (RFC 9112 §7.1).
   public var isChunked: Bool { !request.isHTTP2 && request.version != .http1_0 }
@@ -109,4 +111,13 @@ public protocol StreamedExchange: AnyObject {
   /// The client has gone, or broke the protocol or was too slow in the middle of its body, or the server gives up. Nothing more
   /// is called, nothing more can be written. An exchange that has not begun is let go without this call.
   func clientGone()
+}
+
+extension StreamedExchange {
+  func receive(_ delivery: StreamedBody.Delivery) {
+    switch delivery {
+    case .bytes(let bytes): received(bytes)
+    case .end(let trailers): receivedEnd(trailers: trailers)
+    }
+  }
 }

@@ -80,8 +80,10 @@ public struct TraceSource: Sendable {
         position += 1
       }
       func hex(_ word: UInt64) {
-        for shift in stride(from: UInt64(60), through: 0, by: -4) {
-          put(HTTPOctets.hexadecimalDigit(UInt8(truncatingIfNeeded: word >> shift) & 0xf))
+        var word = word
+        for _ in 0..<16 {
+          word = word << 4 | word >> 60
+          put(HTTPOctets.hexadecimalDigit(UInt8(truncatingIfNeeded: word) & 0xf))
         }
       }
       put(UInt8(ascii: "0"))

@@ -3,17 +3,35 @@
 
 public enum JSONText {
   /// Appends `text` as a JSON string with its quotes (RFC 8259 §7).
+  @inlinable
   public static func appendString(_ text: some StringProtocol, to bytes: inout [UInt8]) {
-    bytes.append(UInt8(ascii: "\""))
-    for byte in text.utf8 { appendEscaped(byte, to: &bytes) }
-    bytes.append(UInt8(ascii: "\""))
+    appendString(utf8: text.utf8, to: &bytes)
   }
 
   /// Appends UTF-8 bytes as a JSON string with its quotes.
-  public static func appendString(utf8: some Sequence<UInt8>, to bytes: inout [UInt8]) {
+  @inlinable
+  public static func appendString(utf8: some Collection<UInt8>, to bytes: inout [UInt8]) {
+    if utf8.withContiguousStorageIfAvailable({ appendString(utf8: $0, to: &bytes) }) == nil {
+      Array(utf8).withUnsafeBufferPointer { appendString(utf8: $0, to: &bytes) }
+    }
+  }
+
+  /// Not generic: other modules would run it unspecialized.
+  @usableFromInline
+  static func appendString(utf8: UnsafeBufferPointer<UInt8>, to bytes: inout [UInt8]) {
     bytes.append(UInt8(ascii: "\""))
-    for byte in utf8 { appendEscaped(byte, to: &bytes) }
+    var start = 0
+    for index in utf8.indices where isEscaped(utf8[index]) {
+      bytes.append(contentsOf: UnsafeBufferPointer(rebasing: utf8[start..<index]))
+      appendEscaped(utf8[index], to: &bytes)
+      start = index + 1
+    }
+    bytes.append(contentsOf: UnsafeBufferPointer(rebasing: utf8[start...]))
     bytes.append(UInt8(ascii: "\""))
+  }
+
+  private static func isEscaped(_ byte: UInt8) -> Bool {
+    byte < 0x20 || byte == 0x7F || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\")
   }
 
   private static func appendEscaped(_ byte: UInt8, to bytes: inout [UInt8]) {
@@ -33,6 +51,7 @@ public enum JSONText {
   }
 
   /// Appends a JSON array; each element is written by `write`.
+  @inlinable
   public static func appendArray<Element>(
     _ elements: some Sequence<Element>, to bytes: inout [UInt8], _ write: (Element, inout [UInt8]) -> Void
   ) {

@@ -26,6 +26,8 @@ public enum RingIncident: Equatable, Sendable {
   case stillCorrupt(RingReport)
   /// The ring was formatted anew: what was in it and not read is lost.
   case reset(ring: String)
+  /// A record that processes have died of was passed over.
+  case poison(ring: String, sequence: UInt64, writer: String)
 }
 
 extension [RingIncident] {
@@ -39,6 +41,10 @@ extension [RingIncident] {
           "ring \(ring) is corrupt and isn't read until it is reset", metadata: ["reason": "\(reason)"])
       case .stillCorrupt(let report): reportCorrupt(report)
       case .reset(let ring): log.warning("ring \(ring) was reset: what was in it and not read is lost")
+      case .poison(let ring, let sequence, let writer):
+        log.error(
+          "a record that processes have died of is passed over",
+          metadata: ["ring": "\(ring)", "sequence": "\(sequence)", "writer": "\(writer)"])
       }
     }
   }
@@ -63,6 +69,8 @@ public final class RingSet {
   private var sources: [Source] = []
   private let grants: [RingGrant]
   private let unknown: UnknownRecords
+  /// Notes which record is worked on, and knows which ones aren't to be; nil: nobody does.
+  public var watch: RecordWatch?
   /// Where the next batch begins.
   private var turnOf = 0
   private var incidents: [RingIncident] = []
@@ -126,10 +134,12 @@ public final class RingSet {
   /// Passes over the records of a ring up to the one with this sequence, or to the last that is published.
   public func pass(_ ring: Int, through sequence: UInt64) {
     while lastSequence(ring) < sequence, next(ring) != nil {}
+    watch?.end()
   }
 
   /// Reads on while `body` wants more. Returns whether `body` stopped it: there may be more.
   public func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
+    defer { watch?.end() }
     var dry = 0
     while dry < sources.count {
       let ring = turnOf
@@ -168,11 +178,29 @@ public final class RingSet {
     do throws(IPCError) {
       let record = try sources[ring].reader.next()
       sources[ring].state = .reading
-      return record
+      return begins(record, of: ring) ? record : next(ring)
     } catch {
       note(error, ring)
       return nil
     }
+  }
+
+  /// Whether it may be worked on, which begins now; else it is passed over.
+  private func begins(_ record: RingRecord?, of ring: Int) -> Bool {
+    guard let watch, let record else { return true }
+    let id = grants[ring].id
+    guard !watch.isPoison(id, record.sequence) else {
+      incidents.append(
+        .poison(ring: grants[ring].name, sequence: record.sequence, writer: grants[ring].writer.name))
+      return false
+    }
+    watch.begin(id, record.sequence)
+    return true
+  }
+
+  /// Whether a record of the ring is one that is passed over.
+  public func isPoison(_ ring: Int, _ sequence: UInt64) -> Bool {
+    watch?.isPoison(grants[ring].id, sequence) ?? false
   }
 
   // MARK: Oldest first
@@ -184,6 +212,7 @@ public final class RingSet {
   public func readOldestFirst(
     _ acceptedAtNs: (RingRecord) -> UInt64, _ body: (_ ring: Int, _ record: RingRecord) -> Bool
   ) -> Bool {
+    defer { watch?.end() }
     while true {
       lookAround()
       heads.removeAll(keepingCapacity: true)
@@ -204,6 +233,7 @@ public final class RingSet {
     through last: [UInt64], _ acceptedAtNs: (RingRecord) -> UInt64,
     _ body: (_ ring: Int, _ record: RingRecord) -> Bool
   ) -> Bool {
+    defer { watch?.end() }
     while true {
       let now = MonotonicTime.now()
       var oldest: Head?
@@ -211,8 +241,8 @@ public final class RingSet {
         guard let age = age(of: ring, now, acceptedAtNs) else { continue }
         if oldest.map({ age < $0.acceptedAtNs }) ?? true { oldest = Head(ring: ring, acceptedAtNs: age) }
       }
-      guard let ring = oldest?.ring, let record = nextVisible(ring) else { return false }
-      if !body(ring, record) { return true }
+      guard let ring = oldest?.ring, let record = takeVisible(ring) else { return false }
+      if begins(record, of: ring), !body(ring, record) { return true }
     }
   }
 
@@ -287,6 +317,13 @@ public final class RingSet {
   }
 
   private func nextVisible(_ ring: Int) -> RingRecord? {
+    while let record = takeVisible(ring) {
+      if begins(record, of: ring) { return record }
+    }
+    return nil
+  }
+
+  private func takeVisible(_ ring: Int) -> RingRecord? {
     guard sources[ring].state != .suspended else { return nil }
     do throws(IPCError) {
       guard let record = try sources[ring].reader.nextVisible() else { return nil }
@@ -343,6 +380,8 @@ public final class RingSet {
     sources[ring].state = .suspended
   }
 
+  public var hasIncidents: Bool { !incidents.isEmpty }
+
   /// What has happened since it was last asked for.
   public func takeIncidents() -> [RingIncident] {
     guard !incidents.isEmpty else { return [] }
@@ -375,14 +414,26 @@ public final class RingSet {
     for source in sources { source.reader.declareAwake() }
   }
 
-  /// See `RingReader.replay`. A ring that can't be read is one that has lost it all.
+  /// See `RingReader.replay`. A ring that can't be read is one that has lost it all. A record that is passed over counts as lost.
   public func replay(
     _ ring: Int, after: UInt64, through: UInt64, _ body: (RingRecord) -> Bool
   ) -> RingReader.Replay {
     let lost = RingReader.Replay.lost(firstAvailable: through &+ 1)
     guard ring < sources.count, sources[ring].state == .reading else { return lost }
     do throws(IPCError) {
-      return try sources[ring].reader.replay(after: after, through: through, body)
+      guard let watch else { return try sources[ring].reader.replay(after: after, through: through, body) }
+      defer { watch.end() }
+      let id = grants[ring].id
+      var poison: UInt64?
+      let outcome = try sources[ring].reader.replay(after: after, through: through) { record in
+        guard !watch.isPoison(id, record.sequence) else {
+          poison = record.sequence
+          return false
+        }
+        watch.begin(id, record.sequence)
+        return body(record)
+      }
+      return poison.map { .lost(firstAvailable: $0 &+ 1) } ?? outcome
     } catch {
       note(error, ring)
       return lost
@@ -423,43 +474,5 @@ extension StatusPage {
       attempt += 1
       usleep(attachPauseMicroseconds)
     }
-  }
-}
-
-// What a reader can't read. Two releases share rings during an upgrade: what another release may have written is no sign of
-// damage, it is counted and passed over.
-//
-//   known       with flags and fields that a later release has added: they are passed over
-//   unknown     a type, kind, form or version that this release doesn't have: counted in rig_unknown_records_total
-//   malformed   no release writes it: the writer can't be trusted, the ring is reported
-
-/// Why a record, or a message in records, isn't understood.
-public enum RecordFault: Error, Equatable, Sendable {
-  /// Another release may have written it. `kind`: what is unknown about it, for people.
-  case unknown(kind: String)
-  case malformed
-
-  /// Of a layout in a version that isn't the one of this release. Versions begin with 1.
-  public static func version(_ found: UInt8, of layout: String) -> RecordFault {
-    found == 0 ? .malformed : .unknown(kind: "\(layout).v\(found)")
-  }
-}
-
-/// Counts on a worker's status page what it has passed over.
-public final class UnknownRecords {
-  private static let mostKinds = 20
-  private let status: StatusPage
-  private var counters: [String: LabelledCounter] = [:]
-
-  public init(_ status: StatusPage) { self.status = status }
-
-  /// - Parameter ring: its name.
-  public func count(_ kind: String, of ring: String) {
-    let counter =
-      counters[ring]
-      ?? LabelledCounter(
-        status, "rig_unknown_records_total", labels: [("ring", ring)], label: "kind", limit: Self.mostKinds)
-    counters[ring] = counter
-    counter.add(1, kind)
   }
 }

@@ -108,3 +108,19 @@ public enum StopPoint: UInt32, CaseIterable, Sendable {
     }
   }
 }
+
+/// Bytes that a worker dies of by a fault, wherever it meets them: for tests only, by the environment variable RIG_TEST_FAULT_ON, which has
+/// the text that they contain.
+public enum TestFault {
+  private static let environmentName = "RIG_TEST_FAULT_ON"
+
+  /// The worker works on these bytes.
+  @inlinable @inline(__always)
+  public static func touches(_ bytes: UnsafeRawBufferPointer) { rig_touch(bytes.baseAddress, bytes.count) }
+
+  /// To be called once, before there are other threads.
+  static func arm() {
+    guard let text = getenv(environmentName), text.pointee != 0 else { return }
+    rig_fault_on(strdup(text))
+  }
+}

@@ -1,6 +1,7 @@
 // What a worker has from its birth on, and how it is born: WorkerProcess.run is the first and last thing in main.
 //
 //   inherit the manifest ▶ die with the supervisor ▶ block signals ▶ settings ▶ log ▶ status page ▶ keeper ▶ body ▶ exit
+//   a spare: die with the supervisor ▶ rehearse ▶ wait for the manifest ▶ block signals …
 
 import CLinux
 import FoundationEssentials
@@ -133,13 +134,16 @@ public enum WorkerProcess {
   /// - Parameters:
   ///   - worker: the kind that this executable is.
   ///   - findings: what it says of the configuration when it is only asked for that.
+  ///   - rehearsal: what a spare does before it waits, so that it is done faster later. It starts no thread and keeps nothing.
   public static func run(
     _ worker: String, findings: (Settings) -> ConfigurationFindings = { _ in ConfigurationFindings() },
+    rehearsal: () throws -> Void = {},
     _ body: (WorkerContext) throws -> Void
   ) -> Never {
     if isCheck { check(findings) }
     do {
-      let context = try birth(worker)
+      let manifest = try waitInReserve(worker, rehearsal) ?? WorkerManifest.inherited()
+      let context = try birth(worker, manifest)
       do {
         try body(context)
         context.dismissKeeper()
@@ -156,8 +160,43 @@ public enum WorkerProcess {
     exit(0)
   }
 
-  private static func birth(_ worker: String) throws(IPCError) -> WorkerContext {
-    let manifest = try WorkerManifest.inherited()
+  /// A spare's life until it is needed, which ends here if it isn't. Returns its manifest; nil: this process isn't a spare.
+  private static func waitInReserve(
+    _ worker: String, _ rehearsal: () throws -> Void
+  ) throws -> WorkerManifest? {
+    guard let socket = try SpareSocket.inherited() else { return nil }
+    // A supervisor that has died before this call has closed its end.
+    guard rig_set_parent_death_signal(SIGKILL) == 0 else {
+      throw IPCError.system(call: "prctl", errno: errno)
+    }
+    rig_keep_freed_memory(largestFromHeapBytes, keptBytes)
+    // Without it the spare is slower, and still faster than no spare.
+    try? rehearsal()
+    try socket.sayWarm()
+    guard let number = try socket.awaitManifest() else { exit(0) }
+    let manifest = try WorkerManifest.inherited(number)
+    show(CommandLine.arguments.dropFirst().first ?? "rig-\(worker)", manifest.worker.name)
+    return manifest
+  }
+
+  /// `ps` shows what it shows of workers that are no spares.
+  private static func show(_ executable: String, _ name: String) {
+    let arguments = Array("\(executable)\0\(name)".utf8)
+    _ = arguments.withUnsafeBytes { rig_show_arguments($0.baseAddress, $0.count) }
+  }
+
+  /// What a worker has that this manifest is made for, for a rehearsal: nobody sees it, and it says nothing.
+  public static func rehearse(_ manifest: WorkerManifest) throws -> WorkerContext {
+    let written = try WorkerManifest.write(manifest)
+    let read = try WorkerManifest.inherited(written.take())
+    return WorkerContext(
+      manifest: read, settings: try decode(read.settings), status: try StatusPage(attaching: read.status),
+      log: Logger(label: read.worker.kind.rawValue) { _ in SwiftLogNoOpLogHandler() }, signals: -1)
+  }
+
+  private static func birth(
+    _ worker: String, _ manifest: WorkerManifest
+  ) throws(IPCError) -> WorkerContext {
     guard manifest.worker.kind.rawValue == worker else {
       throw .invalid(
         "the manifest is for a worker \"\(manifest.worker.name)\", this executable is \"\(worker)\"")
@@ -167,6 +206,7 @@ public enum WorkerProcess {
     guard getppid() == manifest.supervisorPid else { throw .invalid("the supervisor has ended") }
     signal(SIGPIPE, SIG_IGN)
     rig_keep_freed_memory(largestFromHeapBytes, keptBytes)
+    if manifest.worker.kind == .connections { rig_share_heap() }
     let stopping = [SIGTERM, SIGINT]
     let blocked = rig_block_signals(stopping + [SIGHUP], CInt(stopping.count + 1))
     guard blocked == 0 else { throw .system(call: "pthread_sigmask", errno: blocked) }
@@ -181,6 +221,7 @@ public enum WorkerProcess {
     let context = WorkerContext(
       manifest: manifest, settings: settings, status: status, log: logger(manifest, settings),
       signals: signals, reloads: reloads)
+    TestFault.arm()
     try StopPoint.arm(for: context.worker, incarnation: context.incarnation)
     context.startKeeper()
     return context

@@ -12,20 +12,31 @@ public enum Base64URL {
     return values
   }()
 
-  public static func encode(_ bytes: some Sequence<UInt8>) -> String {
-    var text: [UInt8] = []
-    var bits: UInt32 = 0
-    var count = 0
-    for byte in bytes {
-      bits = (bits << 8) | UInt32(byte)
-      count += 8
-      while count >= 6 {
-        count -= 6
-        text.append(alphabet[Int((bits >> UInt32(count)) & 0x3F)])
+  @inlinable
+  public static func encode(_ bytes: some Collection<UInt8>) -> String {
+    bytes.withContiguousStorageIfAvailable(encode) ?? Array(bytes).withUnsafeBufferPointer(encode)
+  }
+
+  /// Not generic: other modules would run it unspecialized.
+  @usableFromInline
+  static func encode(_ bytes: UnsafeBufferPointer<UInt8>) -> String {
+    let length = (bytes.count * 8 + 5) / 6
+    return String(unsafeUninitializedCapacity: length) { text in
+      var bits: UInt32 = 0
+      var count: UInt32 = 0
+      var end = 0
+      for byte in bytes {
+        bits = bits << 8 | UInt32(byte)
+        count += 8
+        while count >= 6 {
+          count -= 6
+          text[end] = alphabet[Int(bits >> count & 0x3F)]
+          end += 1
+        }
       }
+      if count > 0 { text[end] = alphabet[Int(bits << (6 - count) & 0x3F)] }
+      return length
     }
-    if count > 0 { text.append(alphabet[Int((bits << UInt32(6 - count)) & 0x3F)]) }
-    return String(decoding: text, as: UTF8.self)
   }
 
   /// The bytes of `text`; nil if it isn't the one text of some bytes.

@@ -1,6 +1,8 @@
 // Which octets may stand where in a message (RFC 9110 §5.5, §5.6.2, §5.6.3; RFC 9112 §3.2). Texts are compared and cut by their octets:
 // a character may be several of them, and hides a blank that another mark stands on.
 
+import Glibc
+
 public enum HTTPOctets {
   /// A character of a token (RFC 9110 §5.6.2): a letter, a digit, or one of !#$%&'*+-.^_`|~.
   @inlinable
@@ -22,6 +24,14 @@ public enum HTTPOctets {
     octets.allSatisfy { ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }
   }
 
+  /// The same of octets that lie in one piece; without an early end, which the compiler makes faster than a search.
+  @inlinable
+  public static func isFieldValue(_ octets: UnsafeBufferPointer<UInt8>) -> Bool {
+    var controls: UInt8 = 0
+    for octet in octets { controls |= (octet < 0x20 && octet != 0x09) || octet == 0x7F ? 1 : 0 }
+    return controls == 0
+  }
+
   /// Goes through the field lines `name: value` CRLF, one behind the other, that are all of `octets`: a name is a token, a value has no
   /// control character but the tab and no blank at its ends.
   ///
@@ -39,9 +49,12 @@ public enum HTTPOctets {
       guard colon > start, value < octets.count, octets[colon] == UInt8(ascii: ":"),
         octets[colon + 1] == UInt8(ascii: " ")
       else { return false }
-      var end = value
-      while end < octets.count, octets[end] >= 0x20 || octets[end] == 0x09, octets[end] != 0x7f { end += 1 }
-      guard end + 1 < octets.count, octets[end] == UInt8(ascii: "\r"), octets[end + 1] == UInt8(ascii: "\n"),
+      guard let base = octets.baseAddress,
+        let found = memchr(base + value, Int32(UInt8(ascii: "\r")), octets.count - value)
+      else { return false }
+      let end = UnsafeRawPointer(found) - UnsafeRawPointer(base)
+      guard end + 1 < octets.count, octets[end + 1] == UInt8(ascii: "\n"),
+        isFieldValue(UnsafeBufferPointer(rebasing: octets[value..<end])),
         end == value || !(isBlank(octets[value]) || isBlank(octets[end - 1]))
       else { return false }
       line(value, end)

@@ -1,6 +1,15 @@
 // The time and the identity of an event that the worker itself makes. They come in as values, so that tests choose
 // them; `now()` is the edge.
 
+import CLinux
+
+/// The system's random numbers, without a system call for each.
+public struct PooledRandom: RandomNumberGenerator, Sendable {
+  public init() {}
+
+  public mutating func next() -> UInt64 { rig_random() }
+}
+
 /// The `id` and `time` of an own event.
 public struct Stamp: Equatable, Sendable {
   public let unixMs: Int64
@@ -15,8 +24,7 @@ public struct Stamp: Equatable, Sendable {
   }
 
   public static func now() -> Stamp {
-    Stamp(
-      unixMs: WallClock.milliseconds(), high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
+    Stamp(unixMs: WallClock.milliseconds(), high: rig_random(), low: rig_random())
   }
 
   /// UUID version 4 (RFC 9562 §5.4), lower case.

@@ -12,6 +12,7 @@
 #include "ledger.h"
 #include "memory.h"
 #include "process.h"
+#include "random.h"
 #include "sockets.h"
 #include "stop.h"
 

@@ -23,6 +23,7 @@ enum {
   RIG_LEDGER_PAGE = 4096,
   RIG_LEDGER_POSITIONS = 256,
   RIG_LEDGER_ENCODINGS = 8,
+  RIG_LEDGER_DEADLY = 8,
   RIG_LEDGER_NO_DESCRIPTOR = 0xffffff,
   // Flags: what its client still has to get, or what is known of it, is more than the ledger holds.
   RIG_LEDGER_WAITING_NOT_KEPT = 1,
@@ -80,6 +81,14 @@ struct rig_ledger_entry {
   uint64_t spare;
 };
 
+// A record that processes have died of.
+struct rig_ledger_deadly {
+  // Its ring's id + 1; 0: none.
+  uint64_t ring;
+  uint64_t sequence;
+  uint64_t deaths;
+};
+
 // A turn of events, complete before its first byte goes out.
 struct rig_ledger_plan {
   uint64_t state;
@@ -99,6 +108,8 @@ struct rig_ledger_plan {
   uint64_t suspect_serial;
   uint64_t suspect_ring;
   uint64_t suspect_sequence;
+  // Outlives the turn, and the process.
+  struct rig_ledger_deadly deadly[RIG_LEDGER_DEADLY];
 };
 
 // By connection: its stretch of its encoding's buffer, and those before it, which don't touch.
@@ -179,6 +190,7 @@ enum {
   RIG_LEDGER_SUSPECT_SERIAL_AT = offsetof(struct rig_ledger_plan, suspect_serial),
   RIG_LEDGER_SUSPECT_RING_AT = offsetof(struct rig_ledger_plan, suspect_ring),
   RIG_LEDGER_SUSPECT_SEQUENCE_AT = offsetof(struct rig_ledger_plan, suspect_sequence),
+  RIG_LEDGER_DEADLY_AT = offsetof(struct rig_ledger_plan, deadly),
   RIG_LEDGER_INTENT_NUMBER_AT = offsetof(struct rig_ledger_intent, number),
   RIG_LEDGER_INTENT_ENTRY_AT = offsetof(struct rig_ledger_intent, entry),
   RIG_LEDGER_INTENT_LENGTH_AT = offsetof(struct rig_ledger_intent, length),

@@ -45,6 +45,9 @@ static inline int rig_get_seals(int fd) { return fcntl(fd, RIG_GET_SEALS); }
 
 static inline int rig_set_close_on_exec(int fd) { return fcntl(fd, F_SETFD, FD_CLOEXEC); }
 
+// The lowest free number from `first` on for the same file, close-on-exec.
+static inline int rig_duplicate_from(int fd, int first) { return fcntl(fd, F_DUPFD_CLOEXEC, first); }
+
 static inline int rig_eventfd_create(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 // Maps a whole file, with an inaccessible page before and behind it: an access outside ends the process, and never

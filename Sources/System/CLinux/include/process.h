@@ -110,12 +110,20 @@ static inline pid_t rig_ended_child(void) {
   return info.si_pid;
 }
 
+/// What `ps` shows from now on, as far as the process's arguments leave room for it: the new ones, each with a zero behind it. -1: it
+/// can't be changed.
+int rig_show_arguments(const char *text, size_t bytes);
+
 /// Blocks of up to `heap` bytes come from the heap, and up to `kept` free bytes at its end aren't given back to the kernel (mallopt(3)).
 /// To be called before there are threads.
 static inline void rig_keep_freed_memory(int heap, int kept) {
   mallopt(M_MMAP_THRESHOLD, heap);
   mallopt(M_TRIM_THRESHOLD, kept);
 }
+
+/// All threads have the one heap, which grows by a system call for each 128 KiB; those of other threads do for each 4 KiB. For processes
+/// in which one thread does nearly everything. To be called before there are threads.
+static inline void rig_share_heap(void) { mallopt(M_ARENA_MAX, 1); }
 
 /// A timer of CLOCK_MONOTONIC, readable when it has fired.
 static inline int rig_timerfd_create(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }

@@ -31,6 +31,9 @@ ssize_t rig_message_send_with(int fd, const void *message, size_t bytes, const i
 /// with errno; EMSGSIZE if there was more than room for, of which nothing is left.
 ssize_t rig_message_receive(int fd, void *message, size_t bytes, int *descriptors, int *count);
 
+/// Sleeps until there is something to receive, or the other side has gone.
+void rig_message_wait(int fd);
+
 /// Whether the other side of a pair has gone, or has been shut down.
 int rig_is_hung_up(int fd);
 

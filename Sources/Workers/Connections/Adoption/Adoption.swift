@@ -77,6 +77,7 @@ final class Adoption {
   }
 
   private let ledger: Ledger
+  private let watch: RecordWatch
   private let events: EventRings
   private let entrance: Entrance
   private let arrivals: Arrivals
@@ -104,6 +105,7 @@ final class Adoption {
   private var suspect: UInt64?
   /// Cookies of sockets that nobody had touched: two couriers may bring the same one.
   private var untouched: Set<UInt64> = []
+  private var sibling: SiblingLedger?
   private var startedNs: UInt64 = 0
   private var progressNs: UInt64 = 0
   private var isLookScheduled = false
@@ -111,9 +113,10 @@ final class Adoption {
   private var dropped: [Recovery.Drop: Int] = [:]
 
   init(
-    _ entrance: Entrance, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn, _ clock: LoopClock,
-    _ metrics: WorkerMetrics, _ log: Logger
+    _ entrance: Entrance, _ watch: RecordWatch, _ arrivals: Arrivals, _ loop: LoopTasks, _ turn: Turn,
+    _ clock: LoopClock, _ metrics: WorkerMetrics, _ log: Logger
   ) {
+    self.watch = watch
     ledger = entrance.connections.ledger
     events = entrance.connections.events
     self.entrance = entrance
@@ -143,6 +146,7 @@ final class Adoption {
   ///   - sibling: the ledger of the place's other seat.
   func inherit(from workers: [DeadWorker], patienceSeconds: Int, sibling: SiblingLedger? = nil) {
     patienceNs = UInt64(clamping: patienceSeconds) * LoopClock.nsPerSecond
+    self.sibling = sibling
     settleHandOver(sibling)
     sources = workers.filter { $0.courier != nil }.map { Source(worker: $0) }
     for worker in workers { causes[worker.incarnation] = worker.cause.rawValue }
@@ -176,7 +180,9 @@ final class Adoption {
         drop(entry.entry, .malformed)
       }
     }
-    if let last, last.cause == .fault || last.cause == .hung { suspect = work.suspect.serial }
+    guard let last, last.cause == .fault || last.cause == .hung else { return }
+    suspect = work.suspect.serial
+    if let record = work.suspect.record { watch.died(of: record) }
   }
 
   /// Asks for the sockets. `Entrance.host` is known.
@@ -293,8 +299,9 @@ final class Adoption {
   }
 
   private func takeUntouched(_ descriptor: CInt) {
+    // The process at the other seat may have been given it just before its owner here died.
     guard let host = entrance.host, let cookie = entrance.cookie(descriptor),
-      untouched.insert(cookie).inserted
+      untouched.insert(cookie).inserted, sibling?.has(cookie: cookie) != true
     else {
       close(descriptor)
       return

@@ -161,12 +161,14 @@ final class Connection: ChannelInboundHandler, OutletOwner {
 
   /// Opens a stream: what `begin` makes of the connection and the first bytes are one step.
   ///
-  /// - Parameter mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
-  func open(with bytes: [UInt8], mayHoldOutput: Bool, _ begin: () -> Void) {
+  /// - Parameters:
+  ///   - mayHoldOutput: NIO may still hold some of earlier responses, behind which they have to go.
+  ///   - written: bytes written to the socket before; nil: the kernel has to be asked.
+  func open(with bytes: [UInt8], mayHoldOutput: Bool, written: UInt64? = nil, _ begin: () -> Void) {
     guard let outlet, outlet.hold() else { return begin() }
     outlet.send(bytes)
     begin()
-    if mayHoldOutput { awaitsEntry = true } else { connections.enterLedger(self) }
+    if mayHoldOutput { awaitsEntry = true } else { connections.enterLedger(self, written: written) }
     if outlet.entry != nil { StopPoint.greeting.reached() }
     outlet.release(throughChannel: mayHoldOutput)
     outletDidChange()
@@ -387,7 +389,7 @@ final class Connection: ChannelInboundHandler, OutletOwner {
     // Should the worker die of it, this connection dies with it.
     connections.ledger.plan.suspect(serial: serial)
     webSocket.read(unwrapInboundIn(data))
-    connections.ledger.plan.noSuspect()
+    connections.ledger.plan.noConnection()
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

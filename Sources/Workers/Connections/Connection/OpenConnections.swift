@@ -139,14 +139,16 @@ final class OpenConnections {
 
   /// From here on the stream is in the ledger: if its worker dies, it goes on. Nothing of what waits has been written yet. Not over TLS
   /// and HTTP/2, whose state can't be handed on; and not when the ledger is full.
-  func enterLedger(_ connection: Connection) {
+  ///
+  /// - Parameter written: bytes written to its socket; nil: the kernel has to be asked.
+  func enterLedger(_ connection: Connection, written: UInt64? = nil) {
     let place = Int(connection.index)
     guard isOpen(connection), table.entries[place] == .none, let outlet = connection.outlet,
       let descriptor = outlet.ownSocket, let cookie = sockets.cookie(descriptor),
-      let written = sockets.written(descriptor), let read = sockets.read(descriptor)
+      let written = written ?? sockets.written(descriptor)
     else { return }
-    // Of a WebSocket some of it may not have been given to it yet.
-    let consumed = connection.webSocket?.consumed ?? read
+    // Nobody asks how much was read of an event stream, whose client has nothing to say.
+    let consumed = connection.webSocket?.consumed ?? 0
     let entry = ledger.open(
       connection.webSocket == nil ? .eventStream : .webSocket, serial: connection.serial,
       socket: (descriptor, cookie), written: written, consumed: consumed,

@@ -64,15 +64,32 @@ final class EventRings {
 
   /// As `RingSet.readOldestFirst`; `own` is behind the record when `body` sees it.
   func read(_ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
-    rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
+    defer { notePassedOver() }
+    return rings.readOldestFirst(EventRecord.acceptedAtNs) { ring, record in
       own[positions[ring]] = record.sequence
       return body(ring, record)
     }
   }
 
+  /// The last one of a ring may be a record that nobody has seen.
+  private func notePassedOver() {
+    if rings.hasIncidents { catchUp() }
+  }
+
+  /// Notes which record is worked on, and knows those that aren't to be.
+  func watch(_ watch: RecordWatch) { rings.watch = watch }
+
+  /// Whether processes have died of it.
+  ///
+  /// - Parameter position: names its ring.
+  func isPoison(_ position: Int, _ sequence: UInt64) -> Bool {
+    ring(at: position).map { rings.isPoison($0, sequence) } ?? false
+  }
+
   /// The same, no further than to these positions.
   func read(through last: Cursor, _ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
-    rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) { ring, record in
+    defer { notePassedOver() }
+    return rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) { ring, record in
       own[positions[ring]] = record.sequence
       return body(ring, record)
     }
@@ -156,7 +173,7 @@ struct RingIncidents {
     self.log = log
   }
 
-  /// Returns the names of the rings that were formatted anew: what was in them and not read is lost.
+  /// Returns why events are lost: for clients.
   @discardableResult
   func report(_ incidents: [RingIncident]) -> [String] {
     guard !incidents.isEmpty else { return [] }
@@ -165,7 +182,10 @@ struct RingIncidents {
       switch incident {
       case .stillCorrupt: break
       case .corrupt: metrics.corruptRings?.add()
-      case .reset(let ring): return ring
+      case .reset(let ring): return "the log \(ring) was damaged and has been renewed"
+      case .poison(let ring, _, _):
+        metrics.poison(ring: ring)
+        return "an event of the log \(ring) could not be delivered"
       }
       return nil
     }

@@ -81,8 +81,8 @@ final class LiveDelivery {
       passedOver = 0
       connections.tellAll { connections.lost("an event was larger than MAX_EVENT_BYTES allows") }
     }
-    for ring in incidents.report(events.takeIncidents()) {
-      connections.tellAll { connections.lost("the log \(ring) was damaged and has been renewed") }
+    for reason in incidents.report(events.takeIncidents()) {
+      connections.tellAll { connections.lost(reason) }
     }
     return !isDry
   }
@@ -133,6 +133,7 @@ final class LiveDelivery {
 
   private func forward(_ event: EventRecord) {
     guard event.isDue(unixMs: clock.unixMs) else { return }
+    TestFault.touches(event.jsonBytes)
     matches.removeAll(keepingCapacity: true)
     if event.isGap {
       connections.table.appendLive(to: &matches)

@@ -193,7 +193,7 @@ final class Replayer {
           connection.say(Self.lost)
         }
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
-        if replay.isCatchingUp { return connections.close(connection, .slowConsumer) }
+        if replay.isCatchingUp, !events.isPoison(stretch.ring, firstAvailable &- 1) { return connections.close(connection, .slowConsumer) }
       }
     }
   }
@@ -225,6 +225,7 @@ final class Replayer {
   private func wants(
     _ event: EventRecord, _ connection: Connection, _ replay: Replay, _ isPrivileged: Bool
   ) -> Bool {
+    TestFault.touches(event.jsonBytes)
     if event.isGap {
       metrics.eventsLost?.add()
       return true

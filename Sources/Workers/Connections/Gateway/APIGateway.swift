@@ -208,7 +208,6 @@ final class APIGateway {
         detail: "the target of API \(match.definition.id) is no http or https URL, or its variable isn't set")
     }
     let isLiteral = origin.host.hasPrefix("[")
-    let isDefaultPort = origin.port == (origin.isTLS ? 443 : 80)
     let added = match.endpoint.transformsRequestHeaders ? match.definition.addHeaders : []
     let isUpgrade = WebSocketUpgrade.isAsked(by: request)
     if isUpgrade, let refusal = cors.handshakeRefusal(request) {
@@ -220,14 +219,13 @@ final class APIGateway {
     var fields = ForwardedHead.toService(
       request,
       ForwardedHead.Context(
-        isTLS: request.isTLS, authority: isDefaultPort ? origin.host : "\(origin.host):\(origin.port)",
+        isTLS: request.isTLS, authority: origin.authority,
         addedHeaders: added, isPeerTrusted: proxies.trusts(request.peer), peer: request.peer.text,
         local: request.localAddress))
     if isUpgrade { fields.add(contentsOf: WebSocketUpgrade.fields) }
     let body: BodyForm =
       switch request.announcedBody {
-      // These mean something by a body: that there is none is said (RFC 9110 §8.6).
-      case .none: [.POST, .PUT, .PATCH].contains(request.method) ? .counted(0) : .none
+      case .none: Self.impliesBody(request.method) ? .counted(0) : .none
       case .counted(let bytes): .counted(UInt64(bytes))
       case .chunked, .untilClose: .chunked
       }
@@ -240,6 +238,14 @@ final class APIGateway {
         match.path, request.rawQuery.flatMap { RequestCredentials(match).serviceQuery($0) }),
       fields: fields.wireBlock, body: body, timeoutMs: UInt32(clamping: settings.proxyRecvTimeoutMs),
       isUpgrade: isUpgrade, limitKey: limitKey(origin.host, origin.port, request))
+  }
+
+  /// Methods that mean something by a body: that there is none is said (RFC 9110 §8.6).
+  private static func impliesBody(_ method: HTTPMethod) -> Bool {
+    switch method {
+    case .POST, .PUT, .PATCH: true
+    default: false
+    }
   }
 
   /// The path as rewritten, with the client's query behind it.

@@ -21,7 +21,7 @@ enum ForwardedHead {
     HeaderFields.hopByHop, HeaderFields.framing, ["host", "expect", "proxy", "traceparent", "tracestate"])
   private static let ownInAnswers = FieldNames(HeaderFields.hopByHop, ["traceparent"])
   /// The gateway in `via`.
-  private static let pseudonym = "rig"
+  private static let pseudonym: StaticString = "rig"
 
   /// What else is to be known of a request.
   struct Context {
@@ -47,7 +47,7 @@ enum ForwardedHead {
     var fields = HTTPFields()
     fields.reserveCapacity(given.count + Self.ownFields + context.addedHeaders.count)
     fields.reserveBytes(given.wireBlock.count + Self.ownBytes)
-    fields.add(name: "host", value: context.authority)
+    fields.add(name: "host") { $0 += context.authority.utf8 }
     var position = -1
     fields.add(contentsOf: given) { name, _ in
       position += 1
@@ -55,7 +55,7 @@ enum ForwardedHead {
         && (!HeaderFields.isForwarding(name)
           || trusted && !name.contains(UInt8(ascii: "_")) && !lists.positions.contains(position))
     }
-    if !request.traceparent.isEmpty { fields.add(name: "traceparent", value: request.traceparent) }
+    if !request.traceparent.isEmpty { fields.add(name: "traceparent") { $0 += request.traceparent.utf8 } }
     // The client's own, which it is only beside the client's own traceparent (W3C Trace Context §3.3.1).
     if let state = request.tracestate { fields.add(name: "tracestate", value: state) }
     addForwarding(of: request, context, lists, to: &fields)
@@ -110,40 +110,42 @@ enum ForwardedHead {
   ) {
     let scheme: StaticString = context.isTLS ? "https" : "http"
     let host = request.headers.octets(of: "host") ?? []
-    var value = lists.forwarded
-    value.reserveCapacity(value.count + Self.ownBytes)
-    value += "for=".utf8
-    appendNode(context.peer, to: &value)
-    value += ";by=".utf8
-    appendNode(context.local, to: &value)
-    value += ";proto=".utf8
-    append(scheme, to: &value)
-    if !host.isEmpty, host.allSatisfy(isPlain) {
-      value += ";host=".utf8
-      value += host
-    } else if !host.isEmpty, host.allSatisfy(isQuotable) {
-      value += ";host=\"".utf8
-      value += host
-      value.append(UInt8(ascii: "\""))
+    fields.add(name: "forwarded") { value in
+      value += lists.forwarded
+      append("for=", to: &value)
+      appendNode(context.peer, to: &value)
+      append(";by=", to: &value)
+      appendNode(context.local, to: &value)
+      append(";proto=", to: &value)
+      append(scheme, to: &value)
+      if !host.isEmpty, host.allSatisfy(isPlain) {
+        append(";host=", to: &value)
+        value += host
+      } else if !host.isEmpty, host.allSatisfy(isQuotable) {
+        append(";host=\"", to: &value)
+        value += host
+        value.append(UInt8(ascii: "\""))
+      }
     }
-    fields.add(name: "forwarded", octets: value)
     if !context.peer.isEmpty {
-      fields.add(name: "x-forwarded-for", octets: lists.forwardedFor + context.peer.utf8)
+      fields.add(name: "x-forwarded-for") { value in
+        value += lists.forwardedFor
+        value += context.peer.utf8
+      }
     }
     // What the first proxy has seen counts; a later one doesn't know it better.
     if !host.isEmpty, !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-host")) {
-      fields.add(name: "x-forwarded-host", octets: Array(host))
+      fields.add(name: "x-forwarded-host") { $0 += host }
     }
     if !(context.isPeerTrusted && request.headers.contains(name: "x-forwarded-proto")) {
-      value.removeAll(keepingCapacity: true)
-      append(scheme, to: &value)
-      fields.add(name: "x-forwarded-proto", octets: value)
+      fields.add(name: "x-forwarded-proto") { append(scheme, to: &$0) }
     }
     let received: StaticString = request.isHTTP2 ? "2 " : request.version == .http1_0 ? "1.0 " : "1.1 "
-    value = lists.via
-    append(received, to: &value)
-    value += pseudonym.utf8
-    fields.add(name: "via", octets: value)
+    fields.add(name: "via") { value in
+      value += lists.via
+      append(received, to: &value)
+      append(pseudonym, to: &value)
+    }
   }
 
   private static func append(_ text: StaticString, to octets: inout [UInt8]) {
@@ -153,11 +155,11 @@ enum ForwardedHead {
   /// A node of the field `forwarded` (RFC 7239 §6): addresses of IPv6 are quoted.
   private static func appendNode(_ address: String, to octets: inout [UInt8]) {
     if address.isEmpty {
-      octets += "unknown".utf8
+      append("unknown", to: &octets)
     } else if address.utf8.contains(UInt8(ascii: ":")) {
-      octets += "\"[".utf8
+      append("\"[", to: &octets)
       octets += address.utf8
-      octets += "]\"".utf8
+      append("]\"", to: &octets)
     } else {
       octets += address.utf8
     }

@@ -60,11 +60,14 @@ struct SharedPlaces: Equatable {
   /// Takes a place; whoever took it gives it back.
   mutating func take(_ holder: PlaceHolder) throws(PlaceRefusal) {
     guard taken < limits.all else { throw .all }
-    if let client = holder.client, ofClients[client, default: 0] >= limits.perClient { throw .client }
-    guard ofAPIs[holder.api, default: 0] < limits.perAPI else { throw .api }
+    if let client = holder.client, !Self.raise(&ofClients[client, default: 0], limits.perClient) {
+      throw .client
+    }
+    guard Self.raise(&ofAPIs[holder.api, default: 0], limits.perAPI) else {
+      if let client = holder.client { Self.lessen(&ofClients, client) }
+      throw .api
+    }
     taken += 1
-    if let client = holder.client { ofClients[client, default: 0] += 1 }
-    ofAPIs[holder.api, default: 0] += 1
   }
 
   mutating func giveBack(_ holder: PlaceHolder) {
@@ -73,9 +76,16 @@ struct SharedPlaces: Equatable {
     Self.lessen(&ofAPIs, holder.api)
   }
 
+  /// False: it is `most` already, which is at least one.
+  private static func raise(_ count: inout Int, _ most: Int) -> Bool {
+    guard count < most else { return false }
+    count += 1
+    return true
+  }
+
   private static func lessen<Key>(_ counts: inout [Key: Int], _ key: Key) {
-    guard let count = counts[key] else { return }
-    counts[key] = count > 1 ? count - 1 : nil
+    guard let place = counts.index(forKey: key) else { return }
+    if counts.values[place] > 1 { counts.values[place] -= 1 } else { counts.remove(at: place) }
   }
 }
 

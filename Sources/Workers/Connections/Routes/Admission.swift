@@ -59,13 +59,15 @@ final class Admission {
     _ request: HTTPRequest, on loop: EventLoop,
     _ judge: @escaping (inout ConnectRequest) throws(RefusedRequest) -> () -> Reply
   ) -> Reply {
-    turns.reply(costing: ConnectRequest.units(request), on: loop) { [self] in
+    // Every closure that waits with it would copy it.
+    let asked = Boxed(request)
+    return turns.reply(costing: ConnectRequest.units(request), on: loop) { [self] in
       do throws(RefusedRequest) {
-        var wanted = try read(request)
+        var wanted = try read(asked.value)
         let open = try judge(&wanted)
         return admit(wanted, on: loop, open)
       } catch {
-        return access.refusal(error, on: loop) { [self] in admit(request, on: loop, judge) }
+        return access.refusal(error, on: loop) { [self] in admit(asked.value, on: loop, judge) }
       }
     }
   }

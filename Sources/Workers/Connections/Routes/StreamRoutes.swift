@@ -130,7 +130,8 @@ final class StreamRoutes {
     bytes.append(contentsOf: taken.head.readableBytesView)
     bytes.append(contentsOf: greeting)
     connection.webSocket?.begin(after: taken.bytesRead)
-    connection.open(with: bytes, mayHoldOutput: taken.mayHoldOutput) { [connections] in
+    connection.open(with: bytes, mayHoldOutput: taken.mayHoldOutput, written: taken.bytesWritten) {
+      [connections] in
       connections.begin(connection, wanted, resumption)
     }
   }

@@ -152,6 +152,9 @@ final class SubscriptionChanges {
   private func goOn(with pending: Pending, _ units: inout Int) -> WorkerAnswer? {
     let connection = pending.connection
     guard !connection.isClosing else { return .gone }
+    // Should the worker die of it, this connection dies with it, and nobody asks its heir for the same again.
+    connections.ledger.plan.suspect(serial: connection.serial)
+    defer { connections.ledger.plan.noConnection() }
     do throws(SubscriptionError) {
       let hold: SubscriptionHold
       if let begun = pending.hold { hold = begun } else { hold = try begin(pending, &units) }
@@ -166,6 +169,7 @@ final class SubscriptionChanges {
 
   private func begin(_ pending: Pending, _ units: inout Int) throws(SubscriptionError) -> SubscriptionHold {
     let content = SubscriptionContent.encode(pending.change.subscriptions)
+    content.withUnsafeBytes { TestFault.touches($0) }
     units -= TurnWork.units(forBytes: content.count)
     let hold = try subscriptions.begin(content)
     pending.hold = hold

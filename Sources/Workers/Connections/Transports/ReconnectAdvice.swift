@@ -5,6 +5,8 @@
 //   worker ends or drains     1 s to 1 s + spread        as many come to the others as these can take, within the time of a drain
 //   displaced by a limit      30 to 90 s                 whoever came instead shall not be displaced at once
 
+import Kit
+
 /// What goes into the field `retry` of an event stream (WHATWG HTML §9.2.6), in milliseconds.
 ///
 /// Belongs to the worker's loop.
@@ -62,7 +64,7 @@ struct RandomSource: RandomNumberGenerator {
 
   static var system: RandomSource {
     RandomSource {
-      var generator = SystemRandomNumberGenerator()
+      var generator = PooledRandom()
       return generator.next()
     }
   }
