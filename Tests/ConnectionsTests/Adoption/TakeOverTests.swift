@@ -494,6 +494,7 @@ struct TakeOverTests {
       #expect(
         numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
     }
+    #expect(lives.count > 1, "nobody died")
     withExtendedLifetime(lives) {}
   }
 }
