@@ -178,7 +178,8 @@ struct SwapDeathTests {
       try installation.restore("rig-connections")
       gateway.askForSwap()
       try clients.pump("it is swapped") { _ in
-        try gateway.swaps() == 1 && gateway.metric("rig_retiring") == 0 && gateway.workers(.connections).count == 1
+        try gateway.swaps() == 1 && gateway.metric("rig_retiring") == 0
+          && gateway.workers(.connections).count == 1
       }
       #expect(before.allSatisfy { $0.state == nil })
       try clients.publish("a")
