@@ -95,12 +95,17 @@ struct SpareTests {
     let launcher = ["/bin/sh", "-c", #"shift; exec "$0" "$@""#, installation.path("rig-supervisor")]
     try Gateway.run(Self.settings, launcher: launcher) { gateway in
       let spare = try gateway.awaitSpare()
+      let first = try worker(gateway)
       let path = installation.path("rig-connections")
       try FileManager.default.copyItem(atPath: path, toPath: path + ".new")
       let renamed = rename(path + ".new", path)
       #expect(renamed == 0)
-      try gateway.killAndAwaitReplacement(try worker(gateway))
-      #expect(try worker(gateway).pid != spare.pid)
+      first.signal(SIGKILL)
+      let heir = try eventually("it is replaced", within: 60) {
+        gateway.workers(.connections).first { $0 != first }
+      }
+      #expect(heir != spare)
+      try gateway.waitUntilReady()
       try eventually("the old one has gone") { spare.state == nil }
       _ = try gateway.awaitSpare()
     }

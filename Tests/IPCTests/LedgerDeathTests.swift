@@ -213,17 +213,16 @@ struct LedgerHeirTests {
     let descriptor = try Ledger.create(name: "test", LedgerLife.sizes)
     func record(_ number: UInt64) -> LedgerSuspect.Record { .init(ring: .max, sequence: number) }
     let owner = try Ledger(attaching: descriptor.rawValue, incarnation: 1)
-    var plan = owner.plan
-    #expect(plan.deaths.isEmpty)
-    for _ in 0..<2 { plan.countDeath(of: record(1)) }
-    for number in 2..<20 { plan.countDeath(of: record(UInt64(number))) }
+    #expect(owner.plan.deaths.isEmpty)
+    for _ in 0..<2 { owner.plan.countDeath(of: record(1)) }
+    for number in 2..<20 { owner.plan.countDeath(of: record(UInt64(number))) }
     let heir = try Ledger(attaching: descriptor.rawValue, incarnation: 2)
     _ = heir.settleInterrupted()
     heir.forgetInterrupted()
-    plan = heir.plan
-    #expect(plan.deaths.count == 8)
-    #expect(plan.deaths.filter { $0.count == 2 }.map(\.record) == [record(1)])
-    #expect(plan.deaths.contains { $0.record == record(19) && $0.count == 1 })
+    let deaths = heir.plan.deaths
+    #expect(deaths.count == 8)
+    #expect(deaths.filter { $0.count == 2 }.map(\.record) == [record(1)])
+    #expect(deaths.contains { $0.record == record(19) && $0.count == 1 })
     withExtendedLifetime((owner, heir)) {}
   }
 
