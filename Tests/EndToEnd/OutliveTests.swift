@@ -95,7 +95,7 @@ struct OutliveTests {
         try clients.look()
       }
       // The others have read everything, and are behind no more.
-      try clients.pump("only their sockets are full") { _ in
+      try clients.pump("only their sockets are full", within: 180) { _ in
         try gateway.metric("rig_connections_behind") == Double(slow.count)
       }
       try gateway.killConnectionWorkers()
