@@ -146,7 +146,9 @@ final class Runtime {
     defer { isDispatching = false }
     while !pending.isEmpty {
       let event = pending.removeFirst()
-      for action in tree.handle(event, at: SharedClock.now()) { carryOut(action) }
+      let actions = tree.handle(event, at: SharedClock.now())
+      for worker in workers { worker.show(tree[worker.child].state) }
+      for action in actions { carryOut(action) }
     }
   }
 
@@ -352,13 +354,8 @@ final class Runtime {
     takeReport(of: worker)
     leaveInOrder(worker)
     dispatch(.exited(worker.child, instance: worker.instance, end))
-    showWhetherUp(worker)
     // No heir comes, at least not at once.
     if life(worker) == nil { drop(worker.disinherit(), of: worker) }
-  }
-
-  private func showWhetherUp(_ worker: WorkerRecord) {
-    worker.up?.set(tree[worker.child].state == .alive(.running) ? 1 : 0)
   }
 
   /// Whether nobody has told it to end.
@@ -451,7 +448,6 @@ final class Runtime {
     // Before the log says so.
     worker.up?.set(1)
     dispatch(.started(worker.child, instance: worker.instance))
-    showWhetherUp(worker)
   }
 
   private func round() {

@@ -52,6 +52,15 @@ final class WorkerRecord {
     self.process = consume process
   }
 
+  /// Shows whether its place is served: one that is being stopped serves until it has ended.
+  func show(_ state: ChildState) {
+    switch state {
+    case .alive(.running): up?.set(1)
+    case .down, .removed, .alive(.starting): up?.set(0)
+    case .alive(.doomed), .alive(.stopping): break
+    }
+  }
+
   func signal(_ signal: CInt) { process?.signal(signal) }
 
   /// How the process ended, which is reaped when `unwatch` has been told its pidfd; nil: it hasn't.
