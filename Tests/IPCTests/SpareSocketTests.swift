@@ -8,7 +8,13 @@ import Testing
 
 @Suite(.serialized) struct SpareSocketTests {
   /// Above every number that other tests of this process have.
-  private static let base: CInt = 20_000
+  private static let base: CInt = {
+    var limit = rlimit()
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    return CInt(min(limit.rlim_cur, 1 << 20)) - 4_000
+  }()
 
   private final class Pair {
     let supervisor: CInt
@@ -18,10 +24,6 @@ import Testing
       var pair: [CInt] = [-1, -1]
       try #require(rig_seqpacket_pair(&pair) == 0)
       (supervisor, spare) = (pair[0], pair[1])
-      var limit = rlimit()
-      getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-      limit.rlim_cur = limit.rlim_max
-      setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
   }
 
@@ -62,7 +64,7 @@ import Testing
     try SpareSocket(pair.supervisor).give(sources, as: [taken], manifest: taken)
     #expect(throws: IPCError.self) { try SpareSocket(pair.spare).awaitManifest() }
     #expect(fcntl(taken, F_GETFD) == FD_CLOEXEC)
-    for descriptor in sources + [taken] { close(descriptor) }
+    for descriptor in sources + [taken, pair.spare] { close(descriptor) }
   }
 
   @Test func `16.8 a spare says once that it waits, and ends when nobody needs it any more`() throws {
