@@ -448,6 +448,8 @@ final class Runtime {
 
   private func lookAtStarting(_ worker: WorkerRecord) {
     guard worker.isReady, life(worker) == .starting else { return }
+    // Before the log says so.
+    worker.up?.set(1)
     dispatch(.started(worker.child, instance: worker.instance))
     showWhetherUp(worker)
   }

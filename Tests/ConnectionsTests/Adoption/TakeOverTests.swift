@@ -258,6 +258,30 @@ struct TakeOverTests {
     #expect(answers == [204, 204, 410])
   }
 
+  @Test("16.6 a poll that waits in a session doesn't keep it, and is to be asked where that goes on")
+  func waitingPoll() throws {
+    let place = try PlaceLife([])
+    let former = try place.begin(0)
+    let session = former.insertSession()
+    former.connections.begin(session, ConnectRequest([.to("all")]), .fromNow)
+    session.polls?.enterLedger()
+    let lastEventID = session.polls?.initialEventID
+    var answers: [UInt16] = []
+    _ = former.polls.poll(session, lastEventID: lastEventID, shown: []) { answers.append($0.status) }
+    place.run()
+    #expect(answers.isEmpty)
+    let heir = try place.begin(1, takesOver: true)
+    try place.settle { former.connections.table.count == 0 }
+    #expect(answers == [410])
+    let entered = try #require(heir.polls.session(serial: session.serial))
+    _ = heir.polls.poll(entered, lastEventID: lastEventID, shown: []) { answers.append($0.status) }
+    place.run()
+    #expect(answers == [410])
+    try place.writer.publish(1, type: "all")
+    place.run()
+    #expect(answers == [410, 200])
+  }
+
   // MARK: Deaths
 
   @Test(
@@ -494,6 +518,7 @@ struct TakeOverTests {
       #expect(
         numbers(of: client) == traffic.expected, "WebSocket: \(client.isWebSocket), \(lives.count) lives")
     }
+    #expect(lives.count > 1, "nobody died")
     withExtendedLifetime(lives) {}
   }
 }

@@ -186,7 +186,7 @@ struct PeerRequestsTests {
     for deadlineNs: UInt64 in [100, 101] {
       _ = exchanges[0].ask(1, Self.question, deadlineNs: deadlineNs, answers.asker)
     }
-    exchanges[0].tell(1, .closeOldest(key: 1, since: 2))
+    exchanges[0].tell(UInt16(WorkerIdentity.connections(1).number), .closeOldest(key: 1, since: 2))
     var questions: [WorkerRequest] = []
     exchanges[1].serve(nowNs: 100) { questions.append($2) }
     #expect(questions == [Self.question, .closeOldest(key: 1, since: 2)])

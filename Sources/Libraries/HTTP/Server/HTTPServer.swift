@@ -277,6 +277,9 @@ public final class HTTPServer: @unchecked Sendable {
 // MARK: Sockets on which somebody else goes on
 
 extension HTTPServer {
+  /// How many more connections there is room for.
+  var freeRoom: Int { min(limits.maxOpenConnections - room.taken, limits.maxSockets - room.sockets) }
+
   /// A channel of a connected socket, without handlers of HTTP, that counts as open. nil: there is no room for it, and the socket is
   /// closed.
   func channel(of socket: CInt) -> Channel? {

@@ -73,6 +73,9 @@ public final class PortServers: @unchecked Sendable {
     }
   }
 
+  /// How many more connections there is room for.
+  public var freeRoom: Int { servers.first?.freeRoom ?? 0 }
+
   /// A channel of a connected socket, without handlers of HTTP, that counts as open on the plain port; nil: there is no room for it, and
   /// the socket is closed.
   public func channel(of socket: CInt) -> Channel? { servers.first?.channel(of: socket) }

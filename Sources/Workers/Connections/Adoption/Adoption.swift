@@ -356,7 +356,7 @@ final class Adoption {
     StopPoint.adopted.reached()
     turn.schedule()
     guard adopted > 0 || !dropped.isEmpty else { return }
-    let ns = MonotonicTime.now() - startedNs
+    let ns = clock.nowNs &- startedNs
     metrics.adoptionEnded(ns: ns)
     log.notice(
       "connections of the worker before have been taken over",

@@ -14,11 +14,15 @@ import Settings
 
 /// Whoever serves sockets that come from another process.
 protocol SocketHost: AnyObject {
+  /// How many more sockets there is room for.
+  var freeRoom: Int { get }
   /// A channel of a socket, without handlers of HTTP; nil: there is no room for it, and the socket is closed.
   func channel(of socket: CInt) -> Channel?
   /// Serves HTTP on it, or closes it.
   func adopt(_ socket: CInt, _ origin: AdoptedSocket)
 }
+
+extension SocketHost { var freeRoom: Int { .max } }
 
 extension PortServers: SocketHost {}
 
@@ -128,7 +132,7 @@ final class Entrance {
   ) -> Outcome {
     guard let socket = one.socket else { return enterSession(one, claims, entered) }
     guard let facts = Recovery.Facts(of: socket, accounts) else { return .refused(.gone) }
-    guard let host else { return .refused(.room) }
+    guard let host, host.freeRoom > channelless.count else { return .refused(.room) }
     let entry = one.entry
     let fate = Recovery.fate(of: entry, one.cold, facts) {
       [surroundings] (bytes) throws(ConnectionStateError) in

@@ -250,6 +250,7 @@ final class OpenConnections {
     takeOut(connection)
     connection.outlet?.close()
     table.remove(connection)
+    connection.polls?.leave()
     noteDrained()
   }
 

@@ -20,7 +20,7 @@ final class PollEnd {
   private unowned let connection: Connection
   private unowned let all: Polls
   /// The poll that waits in the session.
-  private var waiting: (id: UInt64, complete: Completion)?
+  private var waiting: (id: UInt64, complete: Completion, leave: () -> Void)?
   private var nextPoll: UInt64
   private var isTouched = false
   /// Something has been buffered that isn't noted, for so many seconds; nil: nothing has.
@@ -40,8 +40,8 @@ final class PollEnd {
   /// The connection has ended while no poll was waiting: the next one is told why.
   var owesFarewell: Bool { connection.state.transport.session?.value.owesFarewell ?? false }
 
-  /// No poll waits, and nothing has been buffered in this turn.
-  var isAtRest: Bool { waiting == nil && !isTouched }
+  /// Nothing has been buffered in this turn.
+  var isAtRest: Bool { !isTouched }
 
   var isCongested: Bool { connection.state.transport.session?.value.isHalfFull ?? false }
 
@@ -121,12 +121,15 @@ final class PollEnd {
 
   // MARK: Polls
 
-  /// A poll has come; `complete` is called once, now or later. Returns its id, for `cancel`.
-  func poll(lastEventID: String?, _ complete: @escaping Completion) -> UInt64 {
+  /// A poll has come; `complete` is called once, now or later, or `leave` if another process goes on with the session, where the poll is
+  /// to be asked again. Returns its id, for `cancel`.
+  func poll(
+    lastEventID: String?, leave: @escaping () -> Void = {}, _ complete: @escaping Completion
+  ) -> UInt64 {
     let id = nextPoll
     nextPoll += 1
     let before = waiting
-    waiting = (id, complete)
+    waiting = (id, complete, leave)
     let (position, nowNs) = (connection.position, connections.clock.nowNs)
     let answers = withSession {
       $0.poll(
@@ -153,6 +156,13 @@ final class PollEnd {
     let nowNs = connections.clock.nowNs
     withSession { $0.cancel(poll: id, nowNs: nowNs) }
     all.answered?(connection)
+  }
+
+  /// Another process goes on with the session.
+  func leave() {
+    let left = waiting
+    waiting = nil
+    left?.leave()
   }
 
   private func complete(_ answer: LongPollSession.Answer) {

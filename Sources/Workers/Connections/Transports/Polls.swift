@@ -32,7 +32,8 @@ final class Polls {
   }
 
   /// A poll of a client of this worker or another. `complete` is called once, now or later: 200, or 401 or 403 for one that shows
-  /// tokens which aren't the connection's, or no longer any. Whatever is asked for is told to nobody then.
+  /// tokens which aren't the connection's, or no longer any. Whatever is asked for is told to nobody then. 410: another process goes on
+  /// with the session, and is to be asked.
   ///
   /// - Parameter shown: of the tokens that came with the poll, verified by the worker that it came to.
   /// - Returns: the poll's id, for `cancel`; nil: it was refused.
@@ -47,13 +48,14 @@ final class Polls {
       complete(WorkerAnswer(error))
       return nil
     }
-    return connection.polls?.poll(lastEventID: lastEventID) { [clock, unowned connection] answer in
+    let tell = { [clock, unowned connection] (answer: LongPollSession.Answer) in
       // The end of the connection itself is told to whoever waits.
       if !connection.isClosing, shown.contains(where: { $0.hasExpired(unixMs: clock.unixMs) }) {
         return complete(WorkerAnswer(AuthorizationEnd.tokenExpired.refusal))
       }
       complete(WorkerAnswer(status: 200, text: answer.lastEventID, body: answer.body))
     }
+    return connection.polls?.poll(lastEventID: lastEventID, leave: { complete(.gone) }, tell)
   }
 
   private func requireOwn(_ shown: [Credential], _ connection: Connection) throws(RefusedRequest) {
