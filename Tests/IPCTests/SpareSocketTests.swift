@@ -8,7 +8,13 @@ import Testing
 
 @Suite(.serialized) struct SpareSocketTests {
   /// Above every number that other tests of this process have.
-  private static let base: CInt = 20_000
+  private static let base: CInt = {
+    var limit = rlimit()
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    return CInt(min(limit.rlim_cur, 1 << 20)) - 4_000
+  }()
 
   private final class Pair {
     let supervisor: CInt
@@ -18,10 +24,6 @@ import Testing
       var pair: [CInt] = [-1, -1]
       try #require(rig_seqpacket_pair(&pair) == 0)
       (supervisor, spare) = (pair[0], pair[1])
-      var limit = rlimit()
-      getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-      limit.rlim_cur = limit.rlim_max
-      setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
   }
 
