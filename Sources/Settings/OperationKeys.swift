@@ -252,7 +252,8 @@ extension SettingKey {
     ),
     .integer(
       "WARM_SPARES", \.warmSpares, 0...8,
-      "processes that wait in reserve, so that a dead connection worker's connections wait less (unset: 1 with 4 GiB of memory or more)"),
+      "processes that wait in reserve, so that a dead connection worker's connections wait less (unset: 1 with 4 GiB of memory or more)"
+    ),
     .integer(
       "MAX_PROXIED_REQUESTS", \.maxProxiedRequests, 1...1_000_000,
       "requests of a connection worker that are proxied at once, until clients have the answers; more: 503"),

@@ -86,7 +86,9 @@ final class SpareWorkers {
   /// to do.
   ///
   /// - Parameter watch: waits for the end of a process: its pidfd, its number.
-  func round(at now: Nanoseconds, isQuiet: Bool, watch: (CInt, UInt64) throws -> Void, unwatch: (CInt) -> Void) {
+  func round(
+    at now: Nanoseconds, isQuiet: Bool, watch: (CInt, UInt64) throws -> Void, unwatch: (CInt) -> Void
+  ) {
     guard wanted > 0, !isOver else { return }
     for spare in spares where !spare.isWarm {
       if spare.look() {

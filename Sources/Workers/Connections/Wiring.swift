@@ -172,7 +172,8 @@ final class Wiring {
       handOverSocket, heeds: Self.heeds(manifest), connections,
       ConnectionOffers(of: connections, sockets, limits, metrics), polls, state, arrivals, loop,
       turn, clock, metrics, context.log)
-    handOver.reads = { [takeOver] in takeOver?.isOver ?? true }
+    // Nobody writes as long as the other seat is empty: no turn pays for a look.
+    handOver.reads = { [takeOver, peers] in (takeOver?.isOver ?? true) && peers.isSiblingThere }
     takeOver?.heard = { [handOver] in handOver.heard($0, $1) }
     streams = StreamRoutes(connections, admission, intake, advice, cors, settings)
     ledger = RequestLedger(status, sinks: try Self.requestLogs(context, publications), proxies: proxies)

@@ -15,7 +15,8 @@ struct RunningProcess: Equatable {
     return pids.compactMap { pid -> RunningProcess? in
       guard let environment = ProcFile.contents("/proc/\(pid)/environ"),
         environment.split(separator: 0).contains(where: { $0.elementsEqual(entry.utf8) }),
-        let name = isKeeper(pid) ? keeperName : isSpare(pid) ? spareName : executableName(pid), let fields = statFields(pid),
+        let name = isKeeper(pid) ? keeperName : isSpare(pid) ? spareName : executableName(pid),
+        let fields = statFields(pid),
         fields.first != "Z", let start = UInt64(fields[19])
       else { return nil }
       return RunningProcess(pid: pid, name: name, startTicks: start)

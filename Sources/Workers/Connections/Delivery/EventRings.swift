@@ -89,7 +89,8 @@ final class EventRings {
   /// The same, no further than to these positions.
   func read(through last: Cursor, _ body: (_ ring: Int, _ record: RingRecord) -> Bool) -> Bool {
     defer { notePassedOver() }
-    return rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) { ring, record in
+    return rings.readOldestFirst(through: positions.map { last[$0] }, EventRecord.acceptedAtNs) {
+      ring, record in
       own[positions[ring]] = record.sequence
       return body(ring, record)
     }

@@ -193,7 +193,9 @@ final class Replayer {
           connection.say(Self.lost)
         }
         // Whoever was live and doesn't keep up for so long doesn't keep up at all.
-        if replay.isCatchingUp, !events.isPoison(stretch.ring, firstAvailable &- 1) { return connections.close(connection, .slowConsumer) }
+        if replay.isCatchingUp, !events.isPoison(stretch.ring, firstAvailable &- 1) {
+          return connections.close(connection, .slowConsumer)
+        }
       }
     }
   }

@@ -159,7 +159,7 @@ enum HelpTexts {
       "Processes that keep a connection worker's sockets for its successor: that of the living one, and those of dead ones.",
     "rig_poison_records_total":
       "Records that were passed over because processes of a connection worker have died of them, by ring.",
-    "rig_spares": "Processes in reserve, one of which is the next process of a connection worker that dies (WARM_SPARES).",
+    "rig_spares": "Processes in reserve for connection workers that die (WARM_SPARES).",
     "rig_keeper_losses_total":
       "Keepers that ended before their worker: its connections will end with it.",
     "rig_swaps_total": "Swaps of a worker's process for a fresh one, by result: swapped, failed, refused.",

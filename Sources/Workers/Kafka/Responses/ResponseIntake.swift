@@ -65,7 +65,9 @@ final class ResponseIntake {
     }
     // Of another node, or of this one's life before.
     guard address.epoch == epoch else { return counter.add(1, "foreign") }
-    guard let slot = ring.slot(of: .connections(number: address.slot)) else { return counter.add(1, "unknown") }
+    guard let slot = ring.slot(of: .connections(number: address.slot)) else {
+      return counter.add(1, "unknown")
+    }
     do throws(Outbox.Refusal) {
       try outbox.send(PublicationMessage.response(response), to: UInt16(clamping: slot), 0)
     } catch {
