@@ -79,6 +79,7 @@ private final class Seats {
     writer = try gateway.streamsWriter()
     incumbent = try gateway.worker(
       seat: 0, sockets: sockets.accounts, birth: TestGateway.Birth(incarnation: 1), change)
+    try gateway.setSeated(true, seat: 1)
     heir = try gateway.worker(
       seat: 1, sockets: sockets.accounts, birth: TestGateway.Birth(incarnation: 2, predecessor: 1), change)
     (incumbent.wiring.handOver.patienceNs, incumbent.wiring.handOver.vainMs) = (.max, 0)
