@@ -19,7 +19,7 @@ private struct Pair {
   func close() { for end in ends { Glibc.close(end) } }
 }
 
-/// The end of a pipe, to be sent; whether nobody has one any more is seen at the other.
+/// One end of two, to be sent; whether nobody has one any more is seen at the other.
 private struct Traced {
   let sent: CInt
   private let watched: CInt
@@ -27,7 +27,7 @@ private struct Traced {
   init() throws {
     var ends: [CInt] = [-1, -1]
     // A process that another test starts meanwhile must not keep it.
-    try #require(pipe2(&ends, O_CLOEXEC) == 0)
+    try #require(rig_seqpacket_pair(&ends) == 0)
     (watched, sent) = (ends[0], ends[1])
   }
 
