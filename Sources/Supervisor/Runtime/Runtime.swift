@@ -221,7 +221,11 @@ final class Runtime {
 
   private func alarmFired(at now: Nanoseconds) {
     if agenda.takeLook(at: now) { workers.forEach(lookAtStarting) }
-    while let event = agenda.takeEvent(at: now) { dispatch(event) }
+    while let event = agenda.takeEvent(at: now) {
+      // Whoever serves by now isn't late.
+      workers.forEach(lookAtStarting)
+      dispatch(event)
+    }
     if agenda.takeRound(at: now, every: roundInterval) { round() }
   }
 
@@ -378,7 +382,7 @@ final class Runtime {
 
   /// The spare that was to be the worker's process has ended without having touched anything: the tree doesn't hear of it.
   private func launchInsteadOfSpare(_ worker: WorkerRecord) {
-    if let courier = worker.keeperGone(worker.instance) { drop([courier], of: worker) }
+    if let courier = worker.withdraw() { drop([courier], of: worker) }
     let process = ProcessID(child: worker.child, instance: worker.instance, seat: worker.identity.seat)
     let isRetiring = tree[worker.child].companion?.role != .candidate
     launch(worker, role(of: process, isRetiring), [], bySpare: false)
@@ -400,6 +404,8 @@ final class Runtime {
   }
 
   private func vacate(_ worker: WorkerRecord) {
+    drop(worker.disinherit(), of: worker)
+    _ = repairRings(of: worker)
     resources.vacate(seat: worker.seat)
     metrics.setRetiring(false, of: worker.identity)
     do throws(IPCError) {
@@ -476,17 +482,15 @@ final class Runtime {
   private func takeReport(of reporter: WorkerRecord) {
     guard case .stopWriter(let seat) = corruptRings.takeReport(of: reporter) else { return }
     let writer = workers[seat]
+    lookAtStarting(writer)
     if writer.isAlive {
-      dispatch(.condemn(writer.child, instance: writer.instance, .corruptRing))
-    } else {
-      // With a place, the next process will find it in order.
-      repairRings(of: writer)
+      return dispatch(.condemn(writer.child, instance: writer.instance, .corruptRing))
     }
+    _ = repairRings(of: writer)
   }
 
   /// Formats those rings anew that are corrupt and belong to a worker that doesn't run. False if it is impossible: the gateway is then
   /// on its way down.
-  @discardableResult
   private func repairRings(of writer: WorkerRecord) -> Bool {
     guard !corruptRings.repair(writtenBy: writer) else { return true }
     isBeyondRepair = true

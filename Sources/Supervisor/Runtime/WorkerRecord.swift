@@ -149,6 +149,12 @@ final class WorkerRecord {
     return bequests[index].courier
   }
 
+  /// The process that was to be the current one has ended before it had anything: nobody inherits from it. Returns its courier.
+  func withdraw() -> OwnedDescriptor? {
+    guard bequests.last?.incarnation == instance else { return nil }
+    return bequests.removeLast().courier
+  }
+
   /// No heir is to come. Returns the couriers, with which the keepers end.
   func disinherit() -> [OwnedDescriptor] {
     defer { bequests = [] }
@@ -162,8 +168,9 @@ final class WorkerRecord {
 
   /// Whether the current process has taken its status page over.
   var hasPage: Bool { isAlive && page.generation != generationAtSpawn }
-  /// Whether the current process says that it serves.
-  var isReady: Bool { hasPage && page.state == .ready }
+  /// Whether the current process says that it serves, or that it passes on what it serves: one that is born to do so says the former
+  /// for a moment only.
+  var isReady: Bool { hasPage && (page.state == .ready || page.state == .draining) }
 }
 
 extension WorkerManifest.Inheritance.Cause {
