@@ -21,6 +21,8 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
   private var areListenersClosed = false
   /// nil: it takes clients.
   private var retirement: Retirement?
+  /// Whether the last connection that was accepted has been taken in.
+  private var isAcceptingOver = false
 
   /// Serves until SIGTERM or SIGINT.
   static func run(_ context: WorkerContext) throws {
@@ -104,7 +106,10 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     context.status.state = .draining
     retirement = Retirement(
       servers, wiring.connections, in: wiring.work, context.settings, context.status, worker: context.name,
-      context.log, isPassing: { [wiring] in wiring.arrivals.isOpen || !wiring.handOver.isQuiet })
+      context.log,
+      isPassing: { [unowned self] in
+        !isAcceptingOver || wiring.arrivals.isOpen || !wiring.handOver.isQuiet
+      })
     closeListeners()
   }
 
@@ -140,8 +145,9 @@ final class ConnectionsWorker: LoopWorker, @unchecked Sendable {
     guard !areListenersClosed else { return }
     areListenersClosed = true
     let descriptors = Array(context.manifest.listeners.values)
-    servers.stopAccepting().whenComplete { _ in
+    servers.stopAccepting().whenComplete { [self] _ in
       for descriptor in descriptors { close(descriptor) }
+      isAcceptingOver = true
     }
   }
 

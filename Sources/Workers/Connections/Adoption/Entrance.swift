@@ -71,7 +71,7 @@ final class Entrance {
     var socket: CInt?
     /// Where it stands, unless its state says so.
     let standing: Cursor
-    /// Older ones make room for it where it is one too many; else whoever had it goes on counting it until it is here.
+    /// Older ones make room for it where it is one too many; else it was within the limits where it comes from.
     var makesRoom = true
   }
 

@@ -89,8 +89,9 @@ enum Recovery {
       case .serving:
         guard facts.written == entry.written else { throw .serving }
         return .unanswered
+      case .ending: throw .serving
       // They have no socket.
-      case .session, .heritage, .ending: throw .malformed
+      case .session, .heritage: throw .malformed
       }
     } catch {
       return .drop(error)

@@ -40,7 +40,11 @@ final class RequestJournal: ConnectionJournal {
     _ request: HTTPRequest, _ noted: JournalEntry?, _ socket: CInt, _ bytes: SocketBytes
   ) -> JournalEntry? {
     let continuation = routes.continuation(of: request)
-    if continuation == .end { return noted }
+    if continuation == .end {
+      // It is neither idle any more nor a poll: nobody may go on with it as if it were.
+      if let noted { ledger.setKind(.ending, of: LedgerEntry(rawValue: noted)) }
+      return noted
+    }
     guard let entry = noted.map(LedgerEntry.init(rawValue:)) ?? open(.serving, socket, bytes) else {
       return nil
     }

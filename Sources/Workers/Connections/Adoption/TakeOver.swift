@@ -145,8 +145,8 @@ final class TakeOver {
   func stop() {
     switch state {
     case .approaching(let batch, _), .entering(let batch):
+      // Nothing is said of it: who hears that it was taken takes the rest for refused.
       for offer in batch.offers { leave(offer) }
-      socket.taken(batch.number, from: batch.from)
     case .idle, .asking, .settling, .over: break
     }
     finish()
@@ -246,7 +246,9 @@ final class TakeOver {
   }
 
   private func enter(_ offered: HandOverBatch.Entry, of batch: Batch) -> Entrance.Outcome {
-    guard let entry = claims.sibling.entry(offered.number), entry.isPassing else { return .elsewhere }
+    guard let entry = claims.sibling.entry(offered.number), entry.isPassing,
+      UInt64(entry.owner) == batch.from
+    else { return .elsewhere }
     let candidate = Entrance.Candidate(
       entry: entry, cold: claims.sibling.cold(of: offered.number), socket: offered.descriptor,
       standing: batch.standing, makesRoom: false)
@@ -286,7 +288,6 @@ final class TakeOver {
     guard count > reported else { return }
     reported = count
     let ns = progressNs &- startedNs
-    metrics.adoptionEnded(ns: ns)
     log.notice(
       "connections of the former process have been taken over",
       metadata: [

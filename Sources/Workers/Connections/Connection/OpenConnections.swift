@@ -177,7 +177,7 @@ final class OpenConnections {
   ///
   /// - Parameters:
   ///   - entry: of the ledger, this process's already.
-  ///   - makesRoom: older connections give way to it; false: it is counted at the other seat too until that has let go of it.
+  ///   - makesRoom: older connections give way to it; false: it was within the limits where it comes from.
   func goOn(
     _ connection: Connection, as entry: LedgerEntry, from resuming: ConnectionState.Resuming?, makesRoom: Bool
   ) {

@@ -29,7 +29,7 @@ final class HandOver {
   private static let mostEntries = 100
   private static let mostIdle = 50
   /// How long an ask waits for a turn that delivers everything, and for the rings to be read as far as the heir has.
-  private static let mostDelayNs: UInt64 = 1_000_000_000
+  private static let mostDelayNs: UInt64 = 100_000_000
   private static let messagesPerTurn = 16
   private static let mostAnswered = 1_000
   private static let nsPerMs: UInt64 = 1_000_000
@@ -136,7 +136,10 @@ final class HandOver {
     }
     settle(course.look(nowNs: clock.nowNs, patienceNs: patienceNs))
     // First what has come meanwhile is delivered.
-    if wasInTheAir { return !course.isInTheAir }
+    if wasInTheAir {
+      if course.isInTheAir { lookLater(vainMs) }
+      return !course.isInTheAir
+    }
     guard case .asked(let ask, let sinceNs) = course.state, !hasEnded, !arrivals.isOpen else {
       return false
     }
@@ -163,7 +166,7 @@ final class HandOver {
   func heard(_ from: UInt64, _ message: HandOverMessage) {
     switch message {
     case .ask(let number, let positions):
-      guard heeds(from) else { return }
+      guard !hasEnded, heeds(from) else { return }
       let ask = HandOverCourse.Ask(heir: from, number: number, positions: positions)
       settle(course.asked(ask, nowNs: clock.nowNs))
       begin()
@@ -280,7 +283,7 @@ final class HandOver {
     }
     guard settlement == .takenBack, let host else {
       ledger.close(entry)
-      close(socket)
+      if kind == .waitingPoll, let host { host.adopt(socket, .unanswered) } else { close(socket) }
       return
     }
     if kind == .waitingPoll, let head = ledger.cold(of: entry)?.state {
