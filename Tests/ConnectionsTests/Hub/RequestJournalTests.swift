@@ -61,6 +61,23 @@ final class RequestJournalTests {
     #expect(try found() == nil)
   }
 
+  @Test("16.6 Nobody goes on with a connection on which an event stream is asked for, until it is idle again")
+  func openingStream() throws {
+    let request = HTTPRequest(method: .GET, path: "/_rig/v1/connection/sse")
+    #expect(journal.noteServing(request, nil, Self.socket, bytes(80, 0)) == nil)
+    let entry = try #require(journal.noteIdle(nil, Self.socket, bytes(100, 200)))
+    #expect(journal.mayMove(entry))
+    #expect(journal.noteServing(request, entry, Self.socket, bytes(180, 200)) == entry)
+    #expect(!journal.mayMove(entry))
+    let found = try #require(try found()?.entry)
+    let facts = Recovery.Facts(cookie: 1009, written: 200, read: 180)
+    let fate = Recovery.fate(of: found, nil, facts) { _ throws(ConnectionStateError) in throw .notFields }
+    let isDropped = if case .drop(.serving) = fate { true } else { false }
+    #expect(isDropped)
+    #expect(journal.noteIdle(entry, Self.socket, bytes(180, 300)) == entry)
+    #expect(journal.mayMove(entry))
+  }
+
   @Test("16 A request that is being served is told by the bytes written before it, the first one too")
   func serving() throws {
     let request = HTTPRequest(method: .GET, path: "/books")
