@@ -4,7 +4,7 @@
 //   idle          those noted                            serves the next request
 //   waitingPoll   those noted                            asks again, by the head that stands in the entry
 //   serving       as many bytes written as noted         answers 502
-//   any           others                                 closes it
+//   ending, or any with other counts                     closes it
 //
 // The order of stores is such that a death between any two of them leaves counts that close the connection, or the former kind. A request
 // for an event stream is noted by nobody: what was read of it isn't counted, so its connection is closed without a response, and its
