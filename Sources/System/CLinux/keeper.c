@@ -160,7 +160,6 @@ struct state {
   const struct rig_ledger_entry *entries;
   /// Of `entries`.
   uint32_t entry_count;
-  uint64_t courier_cookie;
   /// One bit for each descriptor that stays open, and for each that two entries claim.
   uint64_t *open, *disputed;
   struct kept *kept;
@@ -372,8 +371,6 @@ KEEPER void be_born(struct state *self, const struct rig_keeper *keeper) {
   self->count = self->next = self->batches = self->heir = 0;
   SYSTEM(SYS_setpgid, 0, 0, 0, 0, 0);
   give_memory_back(show_name(keeper));
-  uint32_t length = sizeof self->courier_cookie;
-  if (SYSTEM(SYS_getsockopt, keeper->courier, SOL_SOCKET, SO_COOKIE, &self->courier_cookie, &length) < 0) end();
   open_ledger(self, keeper->ledger);
   self->open = map(DESCRIPTORS / 8, -1);
   self->disputed = map(DESCRIPTORS / 8, -1);
@@ -631,7 +628,7 @@ KEEPER int has_courier(const struct state *self) {
   uint64_t cookie = 0;
   uint32_t length = sizeof cookie;
   SYSTEM(SYS_getsockopt, self->keeper->courier, SOL_SOCKET, SO_COOKIE, &cookie, &length);
-  return cookie == self->courier_cookie;
+  return cookie == self->keeper->courier_cookie;
 }
 
 __attribute__((no_sanitize("address", "thread", "undefined"), no_stack_protector)) void rig_keeper_run(

@@ -17,6 +17,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "sockets.h"
+
 // What goes over the courier, a SEQPACKET pair; integers in the machine's order.
 
 enum {
@@ -61,8 +63,9 @@ struct rig_keeper {
   uint32_t patience_ms;
   /// What `ps` shows, as far as the process's arguments leave room for it.
   char name[64];
-  /// Filled in by rig_keeper_start.
+  /// Filled in by rig_keeper_start: the keeper may begin to run long after the worker has gone on.
   int32_t worker;
+  uint64_t courier_cookie;
 };
 
 /// The keeper's life. Calls nothing outside of its own file: it gives back all memory but the executable's own and the stack.
@@ -73,6 +76,7 @@ static inline pid_t rig_keeper_start(struct rig_keeper *keeper) {
   sigset_t all, before;
   sigfillset(&all);
   keeper->worker = (int32_t)getpid();
+  if (rig_socket_cookie(keeper->courier, &keeper->courier_cookie) < 0) return -1;
   // By number: fork() would give the child a table of its own. Signals stay blocked in it: nothing that is sent to it is meant for it.
   sigprocmask(SIG_BLOCK, &all, &before);
   long pid = syscall(SYS_clone, 0x00000400 /* CLONE_FILES */ | SIGCHLD, 0, 0, 0, 0);
