@@ -87,6 +87,8 @@ final class TestClient {
   /// Of processes that have had it before.
   private var left: [EmbeddedChannel] = []
   let near: CInt
+  /// Of `near`: a worker that is given the descriptor may close it, and its number is another test's then.
+  private let inode: ino_t
   private let far: CInt
   private(set) var socket: SocketHandler
   /// Everything received so far.
@@ -102,6 +104,7 @@ final class TestClient {
     var pair: [CInt] = [-1, -1]
     try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0, &pair) == 0)
     (near, far) = (pair[0], pair[1])
+    inode = try #require(Self.inode(of: pair[0]))
     // Little room, so that it is soon full, and takes parts of what it is given.
     var room = Self.sendBufferBytes
     setsockopt(near, SOL_SOCKET, SO_SNDBUF, &room, socklen_t(MemoryLayout<CInt>.size))
@@ -135,8 +138,13 @@ final class TestClient {
     socket.abandon()
     if channel.isActive { channel.close(promise: nil) }
     channel.embeddedEventLoop.run()
-    close(near)
+    if Self.inode(of: near) == inode { close(near) }
     close(far)
+  }
+
+  private static func inode(of descriptor: CInt) -> ino_t? {
+    var status = stat()
+    return fstat(descriptor, &status) == 0 ? status.st_ino : nil
   }
 
   /// Takes what is in the socket, at most `limit` bytes; whether there was something.
