@@ -406,8 +406,8 @@ final class Runtime {
   private func vacate(_ worker: WorkerRecord) {
     drop(worker.disinherit(), of: worker)
     _ = repairRings(of: worker)
-    resources.vacate(seat: worker.seat)
     metrics.setRetiring(false, of: worker.identity)
+    resources.vacate(seat: worker.seat)
     do throws(IPCError) {
       try resources.emptyLedger(ofSeat: worker.seat)
     } catch {
