@@ -216,11 +216,11 @@ final class Wiring {
           adoption.step,
           { takeOver?.step() ?? false },
           {
-            if adoption.holdsDelivery || handOver.holdsDelivery { return live.wait() }
+            if adoption.holdsDelivery || handOver.holdsDelivery { return live.deliverNothing() }
             return switch takeOver?.delivery ?? .all {
             case .all: live.deliver()
             case .through(let last): live.deliver(through: last)
-            case .nothing: live.wait()
+            case .nothing: live.deliverNothing()
             }
           },
           peerServer.serve,

@@ -88,7 +88,7 @@ final class LiveDelivery {
   }
 
   /// A turn that delivers nothing. As `deliver`.
-  func wait() -> Bool {
+  func deliverNothing() -> Bool {
     isDry = hasEnded
     return false
   }
